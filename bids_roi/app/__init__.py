@@ -1,0 +1,1 @@
+"""What happens to a dataset: plan, participant level, group level, demo."""

@@ -1,0 +1,118 @@
+"""What can go wrong, what it means for the exit code, and how it is said.
+
+The tree::
+
+    BidsRoiError            1    one or more runs failed
+    +-- UsageError         64    the command line cannot be carried out
+    |   +-- LevelError     17    unknown analysis level
+    |   +-- NothingFound   18    the entity filters selected no file
+    +-- DataError          65    a file holds something that cannot be used
+    |   +-- ImageError     65    a BOLD or mask image
+    |   +-- AtlasError     65    an atlas image or its table
+    |   +-- CollisionError 65    two inputs for one output
+    +-- MissingInput       66    a file or folder is absent or unreadable
+    +-- OutputError        73    an output cannot be created
+
+Exit codes follow the BIDS Apps execution specification. A message has four parts:
+what failed, where (the file), found versus needed with units, and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AtlasError",
+    "BidsRoiError",
+    "CollisionError",
+    "DataError",
+    "ImageError",
+    "LevelError",
+    "MissingInput",
+    "NothingFound",
+    "OutputError",
+    "UsageError",
+]
+
+
+class BidsRoiError(Exception):
+    """A failure that the user can understand and act upon.
+
+    Parameters
+    ----------
+    problem
+        What failed, found versus needed, with units; a sentence with its full stop.
+    where
+        The file or folder it concerns, relative to the dataset where that is shorter.
+    remedy
+        What to do about it; one sentence or more.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, where: object = "", remedy: str = "") -> None:
+        self.problem = problem
+        self.where = str(where)
+        self.remedy = remedy
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        """Join the parts: ``where: problem remedy``."""
+        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        return f"{text} {self.remedy}".rstrip()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive pickling with all parts, so that workers can send it home."""
+        return _rebuild, (type(self), self.problem, self.where, self.remedy)
+
+
+def _rebuild(
+    kind: type[BidsRoiError], problem: str, where: str, remedy: str
+) -> BidsRoiError:
+    return kind(problem, where=where, remedy=remedy)
+
+
+class UsageError(BidsRoiError):
+    """The command line contradicts itself or names something unknown."""
+
+    exit_code = 64
+
+
+class LevelError(UsageError):
+    """The analysis level is neither participant nor group."""
+
+    exit_code = 17
+
+
+class NothingFound(UsageError):
+    """The dataset is there, but no file passes the filters."""
+
+    exit_code = 18
+
+
+class DataError(BidsRoiError):
+    """A file was read and holds something that cannot be used."""
+
+    exit_code = 65
+
+
+class ImageError(DataError):
+    """A BOLD or mask image is damaged, or is not what its name says."""
+
+
+class AtlasError(DataError):
+    """An atlas image or its region table cannot be used."""
+
+
+class CollisionError(DataError):
+    """Two inputs would be written to one output name."""
+
+
+class MissingInput(BidsRoiError):
+    """An input file or folder is absent or cannot be read."""
+
+    exit_code = 66
+
+
+class OutputError(BidsRoiError):
+    """An output cannot be created."""
+
+    exit_code = 73

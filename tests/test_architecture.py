@@ -1,0 +1,133 @@
+"""The house: who may import whom, how long things are, what --help costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bids_roi
+
+ROOT = Path(bids_roi.__file__).parent
+MODULES = {
+    ".".join(("bids_roi", *path.relative_to(ROOT).with_suffix("").parts)): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+# Imports go down this list only; modules of one row may not import each other.
+FLOORS = (
+    ("bids_roi", "bids_roi.errors"),
+    ("bids_roi.options", "bids_roi.io.names"),
+    ("bids_roi.core.grid", "bids_roi.core.quality"),
+    ("bids_roi.core.partition",),
+    ("bids_roi.core.reduce",),
+    ("bids_roi.io.stream", "bids_roi.io.tables"),
+    ("bids_roi.io.images", "bids_roi.io.regions", "bids_roi.io.metadata"),
+    ("bids_roi.io.atlases", "bids_roi.io.datasets", "bids_roi.io.filters"),
+    ("bids_roi.io.queries",),
+    ("bids_roi.io.layout",),
+    ("bids_roi.io.derivatives",),
+    ("bids_roi.io.root_files",),
+    ("bids_roi.app.phantom", "bids_roi.app.schedule", "bids_roi.app.records"),
+    ("bids_roi.app.plan", "bids_roi.app.simulate"),
+    ("bids_roi.app.demo",),
+    ("bids_roi.app.participant", "bids_roi.app.group"),
+    ("bids_roi.app.dataset",),
+    ("bids_roi.descriptor",),
+    ("bids_roi.cli",),
+    ("bids_roi.tools", "bids_roi.__main__"),
+)
+FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row}
+
+# One outside library, one home; numpy and scipy are at home in core and io.
+HOMES = {
+    "bids": {"bids_roi.io.layout"},
+    "sqlalchemy": {"bids_roi.io.layout"},  # its errors come through pybids
+    "nibabel": {"bids_roi.io.images"},
+    "isal": {"bids_roi.io.stream"},
+    "tqdm": {"bids_roi.app.dataset"},
+    "scipy": {"bids_roi.core.grid"},
+}
+EVERYWHERE = {"numpy", "bids_roi"}
+
+
+def imports(path):
+    """Top-level names and in-package modules that a file imports, types included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("__init__")])
+def test_imports_go_down_and_libraries_have_one_home(module):
+    assert module in FLOOR, f"{module} has no floor: add it to FLOORS"
+    for name in imports(MODULES[module]):
+        top = name.partition(".")[0]
+        if top == "bids_roi":
+            assert FLOOR[name] < FLOOR[module], f"{module} imports {name}"
+        elif top in sys.stdlib_module_names or top in EVERYWHERE:
+            continue
+        else:
+            assert module in HOMES.get(top, ()), f"{module} imports {top}"
+
+
+def test_core_knows_arrays_only():
+    allowed = {"numpy", "scipy", "bids_roi", "__future__", "dataclasses", "typing"}
+    allowed |= {"collections", "itertools", "math"}
+    for module, path in MODULES.items():
+        if ".core." in module:
+            tops = {name.partition(".")[0] for name in imports(path)}
+            assert tops <= allowed, module
+            ours = {n for n in imports(path) if n.startswith("bids_roi.")}
+            assert all(n.startswith("bids_roi.core") for n in ours), module
+
+
+def test_no_floor_for_a_module_that_is_gone():
+    assert set(FLOOR) <= {*MODULES, "bids_roi"}
+
+
+def test_files_and_functions_stay_short():
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert text.count("\n") <= 400, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                n_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert n_lines <= 60, f"{module}.{node.name} has {n_lines} lines"
+
+
+def test_public_names_exist():
+    for module in MODULES:
+        if module.endswith(("__main__", "__init__")):
+            continue
+        loaded = __import__(module, fromlist=["__all__"])
+        for name in loaded.__all__:
+            assert hasattr(loaded, name), f"{module}.{name}"
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
+def test_help_and_version_load_no_scientific_library(flag):
+    code = (
+        "import sys; from bids_roi.cli import main\n"
+        f"try: main(['{flag}'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'nibabel', 'bids', 'pandas', 'isal', 'tqdm'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_nilearn_in_the_package():
+    for module, path in MODULES.items():
+        tops = {name.partition(".")[0] for name in imports(path)}
+        assert not tops & {"nilearn", "sklearn"}, module
