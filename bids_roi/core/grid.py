@@ -1,0 +1,163 @@
+"""Voxel grids: when two are the same, and how labels get from one to another."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Grid", "nearest_voxels", "resample_labels", "same_grid"]
+
+# Voxels at the corners. Rounding in headers stays far below; a shift that would move
+# a label stays far above. One tolerance, so that no pair is neither same nor resampled.
+GRID_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Shape and position of a volume.
+
+    Attributes
+    ----------
+    shape
+        Voxels along each of the three axes.
+    affine
+        The (4, 4) voxel-to-millimetre matrix (RAS+), row by row; a tuple so that grids
+        can be compared and used as keys.
+    """
+
+    shape: tuple[int, int, int]
+    affine: tuple[float, ...]
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
+        """Make a grid from the first three axes and a (4, 4) matrix."""
+        x, y, z = (int(n) for n in shape[:3])
+        flat = np.asarray(affine, dtype=np.float64).ravel().tolist()
+        return cls((x, y, z), tuple(flat))
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """The affine as a (4, 4) array."""
+        return np.array(self.affine).reshape(4, 4)
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    @property
+    def zooms(self) -> tuple[float, float, float]:
+        """Size of a voxel along each axis in mm."""
+        x, y, z = np.sqrt((self.matrix[:3, :3] ** 2).sum(axis=0)).tolist()
+        return x, y, z
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel in mm^3."""
+        return float(abs(np.linalg.det(self.matrix[:3, :3])))
+
+    def __str__(self) -> str:
+        """Shape, voxel size and origin, for messages."""
+        shape = "x".join(map(str, self.shape))
+        zooms = " x ".join(f"{z:.4g}" for z in self.zooms)
+        origin = ", ".join(f"{v:.4g}" for v in self.matrix[:3, 3])
+        return f"{shape} voxels of {zooms} mm, origin ({origin})"
+
+
+def _between(source: Grid, target: Grid) -> NDArray[np.float64]:
+    """Matrix from voxel indices of ``target`` to voxel indices of ``source``."""
+    return np.asarray(np.linalg.inv(source.matrix) @ target.matrix)
+
+
+def same_grid(a: Grid, b: Grid) -> bool:
+    """Tell whether two grids agree to 1e-3 voxel at every corner.
+
+    >>> eye = np.eye(4)
+    >>> shifted = eye.copy(); shifted[0, 3] = 2e-4
+    >>> same_grid(Grid.of((4, 5, 6), eye), Grid.of((4, 5, 6), shifted))
+    True
+    """
+    if a.shape != b.shape:
+        return False
+    if a.affine == b.affine:
+        return True
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in a.shape)))).T
+    there = _between(a, b) @ np.vstack([corners, np.ones(corners.shape[1])])
+    return bool(np.abs(there[:3] - corners).max() <= GRID_TOLERANCE)
+
+
+def resample_labels(
+    labels: NDArray[Any], source: Grid, target: Grid, *, background: int = 0
+) -> NDArray[Any]:
+    """Bring labels to another grid by nearest neighbour.
+
+    Each target voxel takes the label at its centre; centres outside the span of the
+    source's voxel centres take ``background``, as in nilearn.
+
+    Parameters
+    ----------
+    labels : (x, y, z) of ``source``
+        Integers or booleans.
+    source, target
+        Grids in the same space.
+    background
+        Value where the source has nothing.
+
+    Returns
+    -------
+    (x, y, z) of ``target``, same type
+    """
+    if same_grid(source, target):
+        return labels
+    from scipy import ndimage
+
+    matrix = _between(source, target)
+    linear: NDArray[Any] = matrix[:3, :3]
+    if np.all(np.diag(np.diag(linear)) == linear):
+        linear = np.diag(linear)
+    values = labels.astype(np.int32) if labels.dtype == bool else labels
+    moved = ndimage.affine_transform(
+        values,
+        linear,
+        offset=matrix[:3, 3],
+        output_shape=target.shape,
+        order=0,
+        mode="constant",
+        cval=background,
+    )
+    return np.asarray(moved, dtype=labels.dtype)
+
+
+def nearest_voxels(
+    voxels: NDArray[np.intp], source: Grid, target: Grid
+) -> NDArray[np.intp]:
+    """Find the target voxel in which each source voxel's centre lies.
+
+    Parameters
+    ----------
+    voxels : (n,)
+        Flat indices on ``source``, first axis fastest.
+    source, target
+        Grids in the same space.
+
+    Returns
+    -------
+    (n,)
+        Flat indices on ``target``, -1 where the centre lies outside its field of view.
+    """
+    ijk = np.array(np.unravel_index(voxels, source.shape, order="F"), dtype=np.float64)
+    matrix = _between(target, source)
+    moved = np.floor(matrix[:3, :3] @ ijk + matrix[:3, 3:] + 0.5).astype(np.intp)
+    limits = np.array(target.shape)[:, None]
+    inside = ((moved >= 0) & (moved < limits)).all(axis=0)
+    flat = np.full(voxels.size, -1, dtype=np.intp)
+    x, y, z = moved[:, inside]
+    nx, ny, _ = target.shape
+    flat[inside] = x + nx * (y + ny * z)
+    return flat

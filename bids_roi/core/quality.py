@@ -1,0 +1,127 @@
+"""What became of each region of a run: status words, coverage, level, tSNR."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["STATUS", "RegionQuality", "assess_regions", "temporal_snr"]
+
+# In the order in which they are asked: the first that applies is the status.
+STATUS = {
+    "absent_from_atlas": "The atlas image does not hold the region its table names.",
+    "lost_in_resampling": "No voxel of the BOLD grid has its centre in the region.",
+    "outside_mask": "All its voxels are outside the brain mask.",
+    "all_nonfinite": "Every voxel holds a NaN or infinity in some volume.",
+    "constant": "No voxel changes over time.",
+    "below_coverage": "A smaller share than MinimumCoverage can be used.",
+    "ok": "The column holds numbers.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RegionQuality:
+    """One value per region of one run and atlas, all (R,).
+
+    Attributes
+    ----------
+    n_voxels_atlas
+        Voxels on the atlas's own grid.
+    n_voxels_grid
+        Voxels on the BOLD grid.
+    n_voxels_mask
+        Those of them inside the mask.
+    n_voxels_used
+        Those of them that are finite in every volume and not constant.
+    coverage
+        0 to 1; share of the atlas voxels whose centre lies in a usable BOLD voxel.
+    coverage_grid
+        0 to 1; ``n_voxels_used`` over ``n_voxels_grid``.
+    status
+        A key of ``STATUS``.
+    """
+
+    n_voxels_atlas: NDArray[np.int64]
+    n_voxels_grid: NDArray[np.int64]
+    n_voxels_mask: NDArray[np.int64]
+    n_voxels_used: NDArray[np.int64]
+    coverage: NDArray[np.float64]
+    coverage_grid: NDArray[np.float64]
+    status: tuple[str, ...]
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Whether the region's column holds numbers, (R,)."""
+        return np.array([word == "ok" for word in self.status], dtype=bool)
+
+
+def assess_regions(
+    *,
+    n_voxels_atlas: NDArray[np.int64],
+    n_voxels_grid: NDArray[np.int64],
+    n_voxels_mask: NDArray[np.int64],
+    n_voxels_finite: NDArray[np.int64],
+    n_voxels_used: NDArray[np.int64],
+    coverage: NDArray[np.float64],
+    min_coverage: float,
+) -> RegionQuality:
+    """Give each region its status.
+
+    Parameters
+    ----------
+    n_voxels_atlas, n_voxels_grid, n_voxels_mask, n_voxels_finite, n_voxels_used : (R,)
+        Voxels left after each step.
+    coverage : (R,)
+        0 to 1.
+    min_coverage
+        0 to 1; regions strictly below it are lost.
+
+    Returns
+    -------
+    RegionQuality
+    """
+    conditions = [
+        n_voxels_atlas == 0,
+        n_voxels_grid == 0,
+        n_voxels_mask == 0,
+        n_voxels_finite == 0,
+        n_voxels_used == 0,
+        coverage < min_coverage,
+    ]
+    words = np.select(conditions, list(STATUS)[:-1], default="ok")
+    return RegionQuality(
+        n_voxels_atlas=n_voxels_atlas,
+        n_voxels_grid=n_voxels_grid,
+        n_voxels_mask=n_voxels_mask,
+        n_voxels_used=n_voxels_used,
+        coverage=coverage,
+        coverage_grid=n_voxels_used / np.maximum(n_voxels_grid, 1),
+        status=tuple(words.tolist()),
+    )
+
+
+def temporal_snr(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Temporal signal-to-noise ratio: mean over time by standard deviation over time.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Regional means; NaN columns stay NaN.
+
+    Returns
+    -------
+    (R,)
+        NaN where the standard deviation (ddof 1) is 0.
+
+    References
+    ----------
+    Murphy, Bodurka & Bandettini (2007), doi:10.1016/j.neuroimage.2006.09.032.
+    """
+    deviation = signals.std(axis=0, ddof=1)
+    deviation[deviation == 0] = np.nan
+    return np.asarray(signals.mean(axis=0) / deviation)
