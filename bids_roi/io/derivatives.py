@@ -1,0 +1,326 @@
+"""What is written for a run and an atlas: names, tables and sidecars."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bids_roi import __version__
+from bids_roi.core.quality import STATUS
+from bids_roi.io.names import format_name, parse_name
+from bids_roi.io.tables import format_json, format_matrix, format_table, write_file
+from bids_roi.options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.io.atlases import Atlas
+    from bids_roi.io.layout import BoldRun
+    from bids_roi.options import Options
+
+__all__ = [
+    "REGION_COLUMNS",
+    "TEMPLATEFLOW_URL",
+    "RunOutputs",
+    "describe_regions",
+    "describe_run",
+    "name_outputs",
+    "options_digest",
+    "sidecar_of",
+    "write_quality",
+    "write_timeseries",
+]
+
+TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
+
+# Keys of a BOLD sidecar that stay true of its regional series.
+_PROPAGATED = (
+    "TaskName",
+    "VolumeTiming",
+    "DelayTime",
+    "AcquisitionDuration",
+    "SliceTimingCorrected",
+)
+
+REGION_COLUMNS = {
+    "index": "Label value of the region in the atlas image.",
+    "name": "Name of the region: its column in the time series.",
+    "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
+    "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
+    "n_voxels_mask": "Those of them inside the brain mask.",
+    "n_voxels_used": (
+        "Those of them that are finite in every volume and not constant; only they"
+        " enter a statistic."
+    ),
+    "coverage": (
+        "Share (0 to 1) of the atlas voxels whose centre lies in a BOLD voxel that is"
+        " used; compared with MinimumCoverage."
+    ),
+    "coverage_grid": "n_voxels_used over n_voxels_grid (0 to 1).",
+    "status": "ok, or why the column is n/a: "
+    + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
+    "mean": "Mean over time of the regional mean, in the units of the BOLD image.",
+    "standard_deviation": "Standard deviation over time of the regional mean (ddof 1).",
+    "tsnr": "mean over standard_deviation.",
+}
+
+_DESCRIPTIONS = {
+    "mean": "mean",
+    "median": "median",
+    "sum": "sum",
+    "minimum": "minimum",
+    "maximum": "maximum",
+    "standard_deviation": "standard deviation (ddof 0)",
+    "variance": "variance (ddof 0)",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutputs:
+    """Names of what is written for one run and atlas, relative to the output folder.
+
+    Attributes
+    ----------
+    timeseries
+        ``(statistic, TSV)`` pairs; the sidecar has the same stem.
+    regions
+        TSV of the region quality table.
+    """
+
+    timeseries: tuple[tuple[str, str], ...]
+    regions: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every TSV and JSON."""
+        tables = [self.regions, *(name for _, name in self.timeseries)]
+        return tuple(f for t in tables for f in (t, sidecar_of(t)))
+
+
+def sidecar_of(name: str) -> str:
+    """Name of a table's sidecar."""
+    return name.removesuffix(".tsv") + ".json"
+
+
+def name_outputs(run: BoldRun, atlas: Atlas, statistics: tuple[str, ...]) -> RunOutputs:
+    """Name the outputs of a run and atlas.
+
+    All entities of the source stay; ``res-`` and ``den-`` move behind the atlas's, and
+    ``desc-preproc``, which says nothing more, goes.
+    """
+    source = dict(run.entities)
+    desc = source.pop("desc", None)
+    moved = [(key, source.pop(key, None)) for key in ("res", "den")]
+    stem = [*source.items(), *atlas.entities, *moved]
+    last = [("desc", desc if desc != "preproc" else None)]
+    folder = run.relative_path.rpartition("/")[0]
+
+    def path(suffix: str, *more: tuple[str, str | None]) -> str:
+        return f"{folder}/{format_name([*stem, *more, *last], suffix, '.tsv')}"
+
+    return RunOutputs(
+        timeseries=tuple(
+            (name, path("timeseries", ("stat", name.replace("_", ""))))
+            for name in statistics
+        ),
+        regions=path("dseg"),
+    )
+
+
+def options_digest(options: Options, atlas: Atlas) -> str:
+    """Hash of all that decides the numbers but the BOLD file; 12 digits."""
+    parts = [
+        __version__,
+        options.digest(),
+        atlas.image_digest,
+        atlas.table_digest,
+        *atlas.regions.name,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def write_timeseries(
+    path: Path,
+    signals: NDArray[np.float64],
+    *,
+    statistic: str,
+    atlas: Atlas,
+    common: Mapping[str, Any],
+) -> None:
+    """Write a regional time series and its sidecar.
+
+    Parameters
+    ----------
+    path
+        Of the TSV.
+    signals : (T, R)
+        NaN for missing.
+    statistic
+        What was computed over the voxels.
+    atlas
+        Its region names are the header.
+    common
+        Keys from ``describe_run``.
+    """
+    text = (
+        f"Regional {_DESCRIPTIONS[statistic]} of the BOLD signal over the voxels of"
+        f" each region of atlas {atlas.name}; one row per volume, one column per region"
+        " (see the _dseg.tsv of the same run for coverage and status)."
+    )
+    sidecar = {"Description": text, "Statistic": statistic, **common}
+    write_file(path.with_suffix(".json"), format_json(sidecar))
+    write_file(path, format_matrix(atlas.regions.name, signals))
+
+
+def write_quality(
+    path: Path,
+    quality: RegionQuality,
+    levels: Mapping[str, NDArray[np.float64]],
+    *,
+    atlas: Atlas,
+    common: Mapping[str, Any],
+) -> None:
+    """Write the region quality table of a run and its sidecar.
+
+    Parameters
+    ----------
+    path
+        Of the TSV.
+    quality
+        Counts, coverage and status of each region.
+    levels
+        ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
+    atlas
+        Its regions are the rows.
+    common
+        Keys from ``describe_run``.
+    """
+    columns: dict[str, Any] = {
+        "index": atlas.regions.index,
+        "name": atlas.regions.name,
+    }
+    for name in list(REGION_COLUMNS)[2:9]:
+        values = getattr(quality, name)
+        columns[name] = values if name == "status" else values.tolist()
+    columns |= {name: values.tolist() for name, values in levels.items()}
+    kept = {"SpatialReference", "Resolution", "Density", "TaskName", "Sources"}
+    kept |= {
+        "RepetitionTime",
+        "NumberOfVolumes",
+        "Atlas",
+        "MinimumCoverage",
+        "OptionsDigest",
+        "SoftwareVersion",
+    }
+    sidecar = {
+        "Description": describe_regions(atlas),
+        **{key: value for key, value in common.items() if key in kept},
+        **{name: {"Description": text} for name, text in REGION_COLUMNS.items()},
+    }
+    # The schema defines index, and warns where a sidecar does so again.
+    del sidecar["index"]
+    write_file(path.with_suffix(".json"), format_json(sidecar))
+    write_file(path, format_table(columns))
+
+
+def describe_regions(atlas: Atlas) -> str:
+    """Description of the region tables of an atlas."""
+    return f"Regions of atlas {atlas.name}, in the order of the columns of its series."
+
+
+def describe_run(
+    run: BoldRun,
+    atlas: Atlas,
+    options: Options,
+    *,
+    grid: Grid,
+    n_volumes: int,
+    mask_path: Path | None,
+    repetition_time: float | None,
+    notes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Sidecar keys that all outputs of a run and atlas share.
+
+    Parameters
+    ----------
+    run, atlas, options
+        What was processed, and how.
+    grid, n_volumes
+        Of the BOLD file.
+    mask_path
+        The mask used, ``None`` for none.
+    repetition_time
+        Seconds, ``None`` where it is not known.
+    notes
+        Warnings of this run and atlas.
+
+    Returns
+    -------
+    dict
+        Keys as in BIDS where BIDS has them, CamelCase otherwise.
+    """
+    inside = [path for path in (run.path, mask_path) if path is not None]
+    sources = [
+        f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+        for path in inside
+        if path.is_relative_to(run.root)
+    ]
+    sources.append(atlas.source or f"bids::{_table_name(atlas)}")
+    content: dict[str, Any] = {"Sources": sources}
+    content |= {k: run.metadata[k] for k in _PROPAGATED if k in run.metadata}
+    if repetition_time is not None and "VolumeTiming" not in run.metadata:
+        content["RepetitionTime"] = repetition_time
+        content["SamplingFrequency"] = 1 / repetition_time
+    elif "VolumeTiming" in run.metadata:
+        content["SamplingFrequency"] = "TR"
+    content["StartTime"] = run.metadata.get("StartTime", 0)
+    content["SpatialReference"] = _spatial_reference(run)
+    names = {"res": "Resolution", "den": "Density"}
+    present = {names[key] for key, _ in run.entities if key in names}
+    content |= {key: str(run.metadata.get(key, grid)) for key in sorted(present)}
+    content["NumberOfVolumes"] = n_volumes
+    content["Units"] = "arbitrary"
+    content["SoftwareFilters"] = "n/a"
+    content["Atlas"] = atlas.name
+    content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
+    for option in OPTIONS:
+        value = getattr(options, option.name)
+        if option.sidecar and option.sidecar not in content and value is not None:
+            content[option.sidecar] = value
+    content.pop("Statistic", None)
+    if mask_path is not None and not mask_path.is_relative_to(run.root):
+        content["Mask"] = mask_path.name
+    elif mask_path is None:
+        content["Mask"] = "none"
+    if notes:
+        content["Warnings"] = list(notes)
+    content["OptionsDigest"] = options_digest(options, atlas)
+    content["SoftwareVersion"] = f"bids_roi {__version__}"
+    return content
+
+
+def _table_name(atlas: Atlas) -> str:
+    return format_name(atlas.entities, "dseg", ".tsv")
+
+
+def _spatial_reference(run: BoldRun) -> str:
+    """URI of the image that defines the run's space."""
+    given = run.metadata.get("SpatialReference")
+    if isinstance(given, str) and given:
+        return given
+    space = run.space
+    own = f"bids:preprocessed:{run.relative_path}"
+    if space is None or space in ("T1w", "boldref", "func", "individual"):
+        return own
+    cohort = parse_name(run.path).get("cohort")
+    folder = f"tpl-{space}/cohort-{cohort}" if cohort else f"tpl-{space}"
+    middle = f"_cohort-{cohort}" if cohort else ""
+    return f"{TEMPLATEFLOW_URL}/{folder}/tpl-{space}{middle}_res-01_T1w.nii.gz"

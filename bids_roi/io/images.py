@@ -1,0 +1,318 @@
+"""Headers, grids and volumes of NIfTI files; nibabel's only home."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nb
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from bids_roi.core.grid import Grid
+from bids_roi.errors import BidsRoiError, DataError, ImageError, MissingInput
+from bids_roi.io.stream import VolumeSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BoldImage",
+    "check_file",
+    "open_bold",
+    "read_grid",
+    "read_labels",
+    "read_mask",
+    "write_image",
+]
+
+_MAX_VOLUME_BYTES = 2**31
+_LABEL_TOLERANCE = 1e-3
+_SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
+_FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
+
+
+@dataclass(frozen=True, slots=True)
+class BoldImage:
+    """What the header of a BOLD file says.
+
+    Attributes
+    ----------
+    grid
+        Shape and affine.
+    source
+        Where the values are.
+    slope, intercept
+        Value = slope * stored + intercept.
+    repetition_time
+        Seconds, as the header has it in its own unit; ``None`` where it is 0.
+    """
+
+    grid: Grid
+    source: VolumeSource
+    slope: float
+    intercept: float
+    repetition_time: float | None
+
+
+def check_file(path: Path) -> None:
+    """Raise with the reason where a file cannot be opened for reading.
+
+    Raises
+    ------
+    MissingInput
+        If it is absent, a link to absent content, a git-annex pointer, empty or
+        unreadable.
+    """
+    if path.is_symlink() and not path.exists():
+        msg = "this is a link to content that is not here (git-annex, DataLad)."
+        raise MissingInput(msg, where=path, remedy=_FETCH)
+    if not path.is_file():
+        msg = "there is no such file."
+        raise MissingInput(msg, where=path, remedy="Check the path.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror})."
+        raise MissingInput(msg, where=path, remedy="Check its permissions.") from error
+    if not head:
+        msg = "the file is empty (0 bytes)."
+        raise MissingInput(msg, where=path, remedy=_FETCH)
+    if b"/annex/objects/" in head or head.startswith(b"version https://git-lfs"):
+        msg = "the file holds a pointer to its content (git-annex, LFS), not an image."
+        raise MissingInput(msg, where=path, remedy=_FETCH)
+
+
+def open_bold(path: Path) -> BoldImage:
+    """Read the header of a BOLD file and check that it can be used.
+
+    Raises
+    ------
+    MissingInput
+        If the file cannot be read at all.
+    ImageError
+        If it is not a 4D NIfTI image of real numbers with an orientation.
+    """
+    image = _load(path, ImageError)
+    header = image.header
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) != 4:
+        axes = "x".join(map(str, shape))
+        msg = f"the image has {len(shape)} axes ({axes}), a BOLD series has 4."
+        remedy = "Check that the file is a series and not a reference or mask."
+        raise ImageError(msg, where=path, remedy=remedy)
+    if shape[3] < 2:
+        msg = f"the series has {shape[3]} volume, at least 2 are needed."
+        remedy = "Leave this run out, for example with --bids-filter-file."
+        raise ImageError(msg, where=path, remedy=remedy)
+    _check_orientation(path, header, ImageError)
+    dtype = np.dtype(header.get_data_dtype())
+    if dtype.kind not in "iuf":
+        msg = f"the values are of type {dtype}, real numbers are needed."
+        raise ImageError(msg, where=path, remedy="Convert the image.")
+    grid = Grid.of(shape, image.affine)
+    if grid.n_voxels == 0 or grid.n_voxels * dtype.itemsize > _MAX_VOLUME_BYTES:
+        size = grid.n_voxels * dtype.itemsize / 2**30
+        msg = f"a volume of {grid} takes {size:.3g} GiB, 0 to 2 GiB can be used."
+        raise ImageError(msg, where=path, remedy="The header may be damaged.")
+    source = VolumeSource(
+        path=path,
+        offset=int(image.dataobj.offset),
+        dtype=dtype.str,
+        n_voxels=grid.n_voxels,
+        n_volumes=shape[3],
+        compressed=path.name.endswith(".gz"),
+    )
+    return BoldImage(
+        grid=grid,
+        source=source,
+        slope=float(image.dataobj.slope),
+        intercept=float(image.dataobj.inter),
+        repetition_time=_header_repetition_time(header),
+    )
+
+
+def _header_repetition_time(header: Any) -> float | None:  # noqa: ANN401 - nibabel
+    unit = header.get_xyzt_units()[1]
+    seconds = float(header["pixdim"][4]) * _SECONDS_PER.get(unit, 0.0)
+    return round(seconds, 6) if np.isfinite(seconds) and seconds > 0 else None
+
+
+def read_labels(
+    path: Path, kind: type[DataError] = DataError
+) -> tuple[NDArray[np.int64], Grid]:
+    """Read a label image.
+
+    Returns
+    -------
+    labels : (x, y, z)
+        Whole numbers; values that are not finite become 0.
+    grid
+        Of the image.
+
+    Raises
+    ------
+    MissingInput
+        If the file cannot be read at all.
+    DataError
+        Of class ``kind``, if it is not a 3D image, has no orientation, or values lie
+        further than 1e-3 from a whole number.
+    """
+    values, grid = _read_volume(path, kind)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64), grid
+    values = np.where(np.isfinite(values), values, 0)
+    labels = np.rint(values)
+    off = np.abs(values - labels) > _LABEL_TOLERANCE
+    if off.any():
+        examples = ", ".join(f"{v:.6g}" for v in np.unique(values[off])[:3])
+        msg = (
+            f"{int(off.sum())} voxels hold no whole number ({examples}, ...): this"
+            " looks like an interpolated or probabilistic image, not like labels."
+        )
+        remedy = "Resample the labels with nearest neighbour."
+        raise kind(msg, where=path, remedy=remedy)
+    return labels.astype(np.int64), grid
+
+
+def read_grid(path: Path, kind: type[DataError] = DataError) -> Grid:
+    """Shape and affine of an image, from its header alone.
+
+    Raises
+    ------
+    MissingInput, DataError
+        As for ``read_labels``.
+    """
+    image = _load(path, kind)
+    return Grid.of(image.shape, image.affine)
+
+
+def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:
+    """Read a mask; every value other than 0 is inside.
+
+    Returns
+    -------
+    mask : (x, y, z)
+    grid
+        Of the image.
+
+    Raises
+    ------
+    MissingInput, ImageError
+        As for ``read_labels``.
+    """
+    values, grid = _read_volume(path, ImageError)
+    return np.nan_to_num(values) != 0, grid
+
+
+def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]:
+    image = _load(path, kind)
+    shape = tuple(int(n) for n in image.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) != 3:
+        axes = "x".join(map(str, shape))
+        msg = f"the image has {len(shape)} axes ({axes}), 3 are needed."
+        raise kind(msg, where=path, remedy="Choose a 3D image.")
+    _check_orientation(path, image.header, kind)
+    try:
+        values = np.asarray(image.dataobj).reshape(shape)
+    except (OSError, EOFError, ValueError) as error:
+        raise _unreadable(path, error, kind) from error
+    except Exception as error:
+        if isinstance(error, BidsRoiError) or "zlib" not in type(error).__module__:
+            raise
+        raise _unreadable(path, error, kind) from error
+    return values, Grid.of(shape, image.affine)
+
+
+def _check_orientation(
+    path: Path,
+    header: Any,  # noqa: ANN401 - nibabel
+    kind: type[DataError],
+) -> None:
+    codes = int(header["sform_code"]), int(header["qform_code"])
+    if codes == (0, 0):
+        msg = (
+            "the header holds no orientation (sform_code and qform_code are 0), so"
+            " nothing tells where in the brain a voxel is."
+        )
+        remedy = "Write the image with its affine, by the software that made it."
+        raise kind(msg, where=path, remedy=remedy)
+
+
+def _load(path: Path, kind: type[DataError]) -> Any:  # noqa: ANN401 - nibabel
+    check_file(path)
+    try:
+        image = nb.load(path)
+    except (ImageFileError, OSError, EOFError, ValueError) as error:
+        raise _unreadable(path, error, kind) from error
+    except Exception as error:
+        if "zlib" not in type(error).__module__ and "zlib" not in str(type(error)):
+            raise
+        raise _unreadable(path, error, kind) from error
+    if not isinstance(image, nb.Nifti1Image | nb.Nifti1Pair):
+        msg = f"the file is a {type(image).__name__}, a NIfTI volume is needed."
+        raise kind(msg, where=path, remedy="Convert it to .nii.gz.")
+    return image
+
+
+def _unreadable(path: Path, error: Exception, kind: type[DataError]) -> DataError:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return kind(
+        f"the image cannot be read ({text}).",
+        where=path,
+        remedy="Copy or download it again; `gzip -t` tests a .gz file.",
+    )
+
+
+def write_image(
+    path: Path,
+    data: NDArray[Any],
+    affine: NDArray[np.float64],
+    *,
+    repetition_time: float | None = None,
+    slope: float = 1.0,
+    intercept: float = 0.0,
+    space_code: int = 4,
+) -> None:
+    """Write a NIfTI file; the same data give the same bytes.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.nii`` or ``.nii.gz``; its folder exists.
+    data : (x, y, z) or (x, y, z, T)
+        Stored values.
+    affine : (4, 4)
+        Voxels to mm (RAS+).
+    repetition_time
+        Seconds.
+    slope, intercept
+        Value = slope * stored + intercept.
+    space_code
+        sform and qform code; 4 is MNI, 1 the scanner.
+    """
+    image = nb.Nifti1Image(data, affine)
+    header = image.header
+    header.set_xyzt_units("mm", "sec")
+    if repetition_time is not None:
+        header["pixdim"][4] = repetition_time
+    image.set_sform(affine, space_code)
+    image.set_qform(affine, space_code)
+    header.set_slope_inter(1.0, 0.0)
+    content = bytearray(image.to_bytes())
+    # Set in the bytes: nibabel would rescale the stored values to fit.
+    scaling = np.array([slope, intercept], dtype=header["scl_slope"].dtype)
+    content[112:120] = scaling.tobytes()
+    with path.open("wb") as file:
+        if path.name.endswith(".gz"):
+            # No name and no time in the gzip header, so that bytes are repeatable.
+            with gzip.GzipFile("", "wb", 1, file, mtime=0) as packed:
+                packed.write(content)
+        else:
+            file.write(content)
