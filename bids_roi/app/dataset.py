@@ -1,0 +1,234 @@
+"""The participant level over a dataset: plan, process, remember, summarise."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from bids_roi.app.participant import fail_run, process_run
+from bids_roi.app.plan import PlannedRun, plan_participant, template_of
+from bids_roi.app.schedule import map_items
+from bids_roi.errors import BidsRoiError
+from bids_roi.io.atlases import AtlasShelf
+from bids_roi.io.datasets import (
+    dataset_description,
+    find_derivative,
+    list_participants,
+)
+from bids_roi.io.layout import explain_nothing
+from bids_roi.io.root_files import (
+    check_output_dir,
+    write_atlas_files,
+    write_dataset_files,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bids_roi.app.records import Record
+    from bids_roi.io.atlases import Atlas
+    from bids_roi.options import Options
+
+__all__ = ["ParticipantLevel", "describe_plan"]
+
+log = logging.getLogger("bids_roi")
+
+
+class ParticipantLevel:
+    """One call of ``bids_roi BIDS_DIR OUTPUT_DIR participant``.
+
+    Parameters
+    ----------
+    bids_dir
+        The derivative, or a raw dataset that holds it.
+    output_dir
+        Where the outputs go.
+    options
+        What was asked for.
+
+    Raises
+    ------
+    BidsRoiError
+        If nothing can be done at all; nothing has been written then.
+    """
+
+    def __init__(self, bids_dir: Path, output_dir: Path, options: Options) -> None:
+        self.options = options
+        self.output_dir = output_dir
+        self.root = find_derivative(bids_dir, options.derivatives)
+        self.participants = list_participants(self.root, options.participant_label)
+        self.shelf = AtlasShelf(options, _templateflow_home(options))
+        self.records: list[Record] = []
+        self.errors: dict[str, BidsRoiError] = {}
+        self.n_planned = 0
+        self.warnings: Counter[str] = Counter()
+        self._refusals: dict[str, BidsRoiError] = {}
+        self._used: dict[str, Atlas] = {}
+
+    def plan(self) -> Iterator[PlannedRun]:
+        """Plan one participant after the other, so that work can begin at once."""
+        for participant in self.participants:
+            planned = plan_participant(self.root, participant, self.options, self.shelf)
+            self.n_planned += len(planned)
+            for item in planned:
+                for name, why in item.refused:
+                    self._refusals.setdefault(name, why)
+            yield from planned
+        if self.n_planned == 0 and self.errors:
+            raise next(iter(self.errors.values()))
+        if self.n_planned == 0:
+            raise explain_nothing(self.root, self.participants, self.options)
+
+    def run(self) -> None:
+        """Process every run.
+
+        Raises
+        ------
+        BidsRoiError
+            Where nothing could be done with any run, or an atlas fitted none.
+        """
+        check_output_dir(self.output_dir, self.root)
+        source, notes = dataset_description(self.root)
+        self.warnings.update(notes)
+        work = functools.partial(
+            process_run, options=self.options, output_dir=self.output_dir
+        )
+        with _progress() as bar:
+            for outcome in map_items(work, self._announced(source, bar)):
+                records = outcome.value
+                if records is None:
+                    error = outcome.error or RuntimeError("no outcome")
+                    records = fail_run(outcome.item, error, output_dir=self.output_dir)
+                    log.error("%s", _locate(error, outcome.item))
+                self.records.extend(records)
+                for record in records:
+                    self.warnings.update(record.warnings)
+                bar.update()
+                if outcome.error and self.options.stop_on_first_crash:
+                    break
+            else:
+                self._check_used()
+
+    def _announced(
+        self,
+        source: dict[str, object],
+        bar: tqdm[None],
+    ) -> Iterator[PlannedRun]:
+        """Write the root files ahead of the first run that needs them."""
+        begun = False
+        for item in self.plan():
+            if not begun:
+                begun = True
+                notes = write_dataset_files(self.output_dir, self.root, source)
+                self.warnings.update(notes)
+            for atlas, _ in item.atlases:
+                if atlas.name not in self._used:
+                    self.warnings.update(write_atlas_files(self.output_dir, atlas))
+                self._used[atlas.name] = atlas
+            bar.total = self.n_planned
+            yield item
+
+    def _check_used(self) -> None:
+        """Report an atlas that was asked for and fitted no run."""
+        if any(record.status == "failed" for record in self.records):
+            return
+        for name in self.shelf.names:
+            if name not in self._used and name in self._refusals:
+                raise self._refusals[name]
+
+    @property
+    def n_failed(self) -> int:
+        """Runs of which an atlas failed, and participants that could not be planned."""
+        failed = {r.run for r in self.records if r.status == "failed"}
+        return len(failed) + len(self.errors)
+
+    def summary(self) -> str:
+        """One screen: how many runs, what became of them, where to look."""
+        counts = Counter(record.status for record in self.records)
+        participants = {r.run.split("/")[0] for r in self.records}
+        runs = {record.run for record in self.records}
+        head = f"{len(runs)} runs of {len(participants)} participants"
+        lines = [f"{head}, atlas {', '.join(self.shelf.names)}"]
+        words = {
+            "done": "extracted",
+            "complete": "already there",
+            "skipped": "skipped (the atlas is not in the run's space)",
+            "failed": "failed",
+        }
+        lines += [
+            f"  {counts[key]:5d}  {word}" for key, word in words.items() if counts[key]
+        ]
+        good = [r for r in self.records if r.status in ("done", "complete")]
+        lost = [record for record in good if record.n_lost]
+        if good:
+            coverage = sum(record.coverage for record in good) / len(good)
+            lines.append(f"  mean coverage {100 * coverage:.1f} %")
+        if lost:
+            worst = max(lost, key=lambda record: record.n_lost)
+            lines.append(
+                f"  {len(lost)} of them with regions lost (n/a columns); most:"
+                f" {worst.n_lost} of {worst.n_regions} in {Path(worst.run).name}"
+            )
+        failed = [record for record in self.records if record.status == "failed"]
+        lines += [f"  failed: {r.reason}" for r in failed[:5]]
+        lines += [f"  failed: sub-{p}: {e}" for p, e in list(self.errors.items())[:5]]
+        if len(failed) > 5:
+            lines.append(f"  ... and {len(failed) - 5} more: see logs/")
+        lines.append(
+            f"  outputs in {self.output_dir}, one status line per run in logs/"
+        )
+        return "\n".join(lines)
+
+
+def describe_plan(level: ParticipantLevel) -> Iterator[str]:
+    """Lines of ``--dry-run``: each run, what it will be read with and written to."""
+    for item in level.plan():
+        yield item.run.relative_path
+        if item.error is not None:
+            yield f"  cannot be processed: {item.error}"
+            continue
+        image = item.image
+        if image is not None:
+            source = image.source
+            block = source.volume_bytes * source.block_volumes(16 * 2**20)
+            yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
+            memory = (3 * block + 4 * block) / 2**20 + 120
+            yield f"  memory  about {memory:.0f} MB"
+        confounds = item.run.confounds_path
+        yield f"  mask    {item.mask_path or 'none'}"
+        yield f"  confounds  {confounds.name if confounds else 'none found'}"
+        seconds = item.repetition_time
+        yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
+        for warning in item.warnings:
+            yield f"  warning  {warning}"
+        for atlas, names in item.atlases:
+            yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
+            for name in (names.regions, *(n for _, n in names.timeseries)):
+                yield f"    -> {name}"
+        for name, why in item.refused:
+            yield f"  atlas {name} is left out: {why}"
+
+
+def _templateflow_home(options: Options) -> Path | None:
+    given = options.templateflow_home or os.environ.get("TEMPLATEFLOW_HOME")
+    return Path(given) if given else None
+
+
+def _progress() -> tqdm[None]:
+    """Return a bar on a terminal; nothing in a log."""
+    return tqdm(unit="run", disable=not sys.stderr.isatty(), leave=False)
+
+
+def _locate(error: BaseException, item: PlannedRun) -> str:
+    if isinstance(error, BidsRoiError):
+        text = str(error)
+        path = item.run.relative_path
+        return text if Path(path).name in text else f"{path}: {text}"
+    return f"{item.run.relative_path}: {type(error).__name__}: {error}"

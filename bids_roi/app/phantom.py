@@ -1,0 +1,287 @@
+"""The head of the demo dataset: tissues, regions and signals, from formulae alone.
+
+Nothing is copied from an atlas or a person. The head is a handful of ellipsoids in
+millimetres of MNI space: hemispheres and temporal lobes, cerebellum, brainstem,
+ventricles and nuclei. A gyroid, a surface that winds through space, is carved into the
+hemispheres for sulci, and grey matter is what lies just under the surface. As all of it
+is a formula of x, y and z, it can be evaluated on any grid: atlas and BOLD are made on
+different ones without resampling either. Arrays are (z, y, x), as voxels lie in files.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from bids_roi.core.grid import Grid
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+    Float32Array = NDArray[np.float32]
+    Points = tuple[Float32Array, Float32Array, Float32Array]
+
+__all__ = [
+    "ATLAS_GRID",
+    "BOLD_GRID",
+    "CSF",
+    "GREY",
+    "REGIONS",
+    "WHITE",
+    "Head",
+    "Region",
+    "label_points",
+    "make_head",
+    "voxel_centres",
+]
+
+GREY, WHITE, CSF = 1, 2, 3  # as in fMRIPrep's dseg images
+
+_RIBBON = 5.0  # mm; thicker than cortex, so that the BOLD grid resolves it
+_RIM = 4.0  # mm of fluid between cortex and the edge of the brain mask
+_BASELINE = {GREY: 1000.0, WHITE: 780.0, CSF: 1350.0}  # T2*-weighted contrast
+_VERTEX_FLOOR = 57.0  # mm; cortex above it around the vertex is the region Vertex
+_VERTEX_REACH = 30.0  # mm to the front and back
+
+
+def _diagonal(shape: tuple[int, int, int], size: float, *origin: float) -> Grid:
+    affine = np.diag([size, size, size, 1.0])
+    affine[:3, 3] = origin
+    return Grid.of(shape, affine)
+
+
+# Coarse, so that the files are small. The atlas has the grid of TemplateFlow's res-02;
+# the quarter millimetres leave no ties when labels go from one grid to the other.
+BOLD_GRID = _diagonal((32, 38, 32), 5.0, -77.75, -109.75, -70.25)
+ATLAS_GRID = _diagonal((97, 115, 97), 2.0, -96.5, -132.5, -78.5)
+
+
+class Region(NamedTuple):
+    """One region of the demo atlas; ``axes`` (mm) only where it is an ellipsoid."""
+
+    value: int
+    name: str
+    hemisphere: str
+    network: str
+    centre: tuple[float, float, float]
+    axes: tuple[float, ...] = ()
+
+
+_SHAPES: tuple[tuple[str, str, tuple[float, ...], tuple[float, ...]], ...] = (
+    ("OccipitalPole", "Visual", (13, -92, 2), ()),
+    ("OccipitalLateral", "Visual", (42, -70, 2), ()),
+    ("Vertex", "Somatomotor", (12, -22, 68), ()),
+    ("SensorimotorLateral", "Somatomotor", (54, -12, 32), ()),
+    ("ParietalSuperior", "Attention", (24, -60, 60), ()),
+    ("FrontalSuperior", "Attention", (24, 18, 50), ()),
+    ("ParietalInferior", "Control", (50, -52, 34), ()),
+    ("FrontalLateral", "Control", (46, 32, 18), ()),
+    ("Precuneus", "Default", (6, -58, 28), ()),
+    ("FrontalMedial", "Default", (8, 48, 14), ()),
+    ("TemporalLateral", "Default", (58, -26, -14), ()),
+    ("FrontalOrbital", "Limbic", (24, 36, -16), ()),
+    ("TemporalPole", "Limbic", (38, 10, -28), ()),
+    ("Thalamus", "Subcortical", (12, -19, 6), (9, 13, 9)),
+    ("Putamen", "Subcortical", (27, 2, 2), (7, 16, 10)),
+    ("Hippocampus", "Subcortical", (28, -22, -14), (8, 17, 7)),
+)
+
+_VENTRICLES = (((9, -8, 23), (6.5, 38, 7.5)), ((0, -14, 6), (3.5, 13, 10)))
+
+
+def _regions() -> tuple[Region, ...]:
+    """Left and right of every shape; values have gaps and are not in order."""
+    regions = []
+    for row, (name, network, (x, y, z), axes) in enumerate(_SHAPES):
+        first, step = (51, 10) if axes else (1, 20)
+        for side, sign, shift in (("L", -1, 0), ("R", 1, step)):
+            value = first + shift + row - (13 if axes else 0)
+            centre = (sign * x, y, z)
+            regions.append(
+                Region(value, f"{side}H_{name}", side, network, centre, axes)
+            )
+    return tuple(regions)
+
+
+REGIONS = _regions()
+
+
+def _ellipsoid(
+    points: Points, centre: tuple[float, ...], axes: tuple[float, ...]
+) -> Float32Array:
+    """Depth under the surface of an ellipsoid in mm, to first order."""
+    scaled = [(p - c) / a for p, c, a in zip(points, centre, axes, strict=True)]
+    norm = np.sqrt(sum(s**2 for s in scaled)) + np.float32(1e-3)
+    slope = np.sqrt(sum((s / a) ** 2 for s, a in zip(scaled, axes, strict=True)))
+    return np.asarray((1 - norm) * norm / (slope + 1e-3), dtype=np.float32)
+
+
+def _sulci(points: Points) -> Float32Array:
+    """Distance from the nearest sulcus in mm: the zeros of a gyroid."""
+    lengths = (46.0, 54.0, 50.0)
+    x, y, z = (
+        p * np.float32(2 * np.pi / w) for p, w in zip(points, lengths, strict=True)
+    )
+    winding = np.sin(x) * np.cos(y) + np.sin(y) * np.cos(z) + np.sin(z) * np.cos(x)
+    return np.asarray(np.abs(winding) * 6.5 - 0.7, dtype=np.float32)
+
+
+def _hemispheres(points: Points) -> tuple[Float32Array, Float32Array]:
+    """Depth in mm under the cortex, and under the hull that spans its sulci."""
+    x, y, z = points
+    side = np.abs(x)
+    mirrored = (side, y, z)
+    dome = np.minimum(
+        _ellipsoid(mirrored, (25, -16, 15), (43, 86, 59)), z + 26 - 0.1 * (y - 30)
+    )
+    lobe = _ellipsoid(mirrored, (42, -18, -18), (25, 44, 22))
+    hull = np.maximum(dome, lobe)
+    lateral = np.minimum(side - 32, 26 - np.abs(y + 6))
+    valley = np.abs(z + 5 + 0.4 * y) * 0.9 - 1
+    core = _ellipsoid(points, (0, -14, 8), (20, 40, 24))
+    medial = np.where(core > 0, hull, side - 1.2)
+    depth = np.minimum(hull, np.maximum(medial, core))
+    depth = np.minimum(depth, np.where(lateral > 0, np.maximum(valley, 0.0), depth))
+    carved = np.maximum(_sulci((side, y, z)), hull - 15)
+    depth = np.where(core > 0, depth, np.minimum(depth, carved))
+    return depth, hull
+
+
+def _tissue(points: Points) -> tuple[NDArray[np.int8], Float32Array, Float32Array]:
+    """Tissue of every point, 0 outside; depth in mm in the cerebrum and the brain."""
+    x, y, z = points
+    mirrored = (np.abs(x), y, z)
+    depth, hull = _hemispheres(points)
+    cerebellum = _ellipsoid(mirrored, (18, -64, -38), (34, 30, 20))
+    stem = _ellipsoid(points, (0, -28, -36), (13, 13, 34))
+    folia = np.sin(np.sqrt((y + 45) ** 2 + (z + 30) ** 2 + x**2 / 4) * 0.9)
+    tissue = np.where(depth >= _RIBBON, WHITE, np.where(depth > 0, GREY, 0))
+    outside = (hull < 0) & (cerebellum > 0)
+    leaf = np.where((cerebellum > 11) | (folia > 0.7), WHITE, GREY)
+    tissue = np.where(outside, leaf, tissue)
+    tissue = np.where((stem > 0) & (hull < 8), WHITE, tissue)
+    for _, _, centre, axes in _SHAPES:
+        if axes:
+            tissue = np.where(_ellipsoid(mirrored, centre, axes) > 0, GREY, tissue)
+    bend = (np.abs(x) - 0.006 * (y + 10) ** 2, y, z + 0.004 * (y + 5) ** 2)
+    for centre, axes in _VENTRICLES:
+        tissue = np.where(_ellipsoid(bend, centre, axes) > 0, CSF, tissue)
+    brain = np.maximum(np.maximum(hull, cerebellum), stem)
+    return tissue.astype(np.int8), hull, brain
+
+
+def voxel_centres(grid: Grid, shift: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Points:
+    """Compute where the voxels of a grid are.
+
+    Parameters
+    ----------
+    grid
+        Any whose axes run along x, y and z.
+    shift
+        Added to the centres, in mm.
+
+    Returns
+    -------
+    x, y, z
+        In mm; three arrays that broadcast to (z, y, x).
+    """
+    matrix = grid.matrix
+    axes = [
+        (matrix[i, 3] + shift[i] + matrix[i, i] * np.arange(n)).astype(np.float32)
+        for i, n in enumerate(grid.shape)
+    ]
+    return axes[0][None, None, :], axes[1][None, :, None], axes[2][:, None, None]
+
+
+def label_points(grid: Grid) -> NDArray[np.uint8]:
+    """Draw the demo atlas on a grid.
+
+    Parameters
+    ----------
+    grid
+        Any whose axes run along x, y and z.
+
+    Returns
+    -------
+    (z, y, x)
+        Values of ``REGIONS``, 0 elsewhere. The ribbon of cortex is divided among the
+        nearest centres of its side, except that Vertex is what lies above 57 mm.
+    """
+    points = voxel_centres(grid)
+    tissue, cerebrum, _ = _tissue(points)
+    where = np.flatnonzero((tissue == GREY) & (cerebrum > 0))
+    x, y, z = (np.broadcast_to(p, tissue.shape).ravel()[where] for p in points)
+    best = np.full(where.size, np.inf, dtype=np.float32)
+    value = np.zeros(where.size, dtype=np.uint8)
+    for region in REGIONS:
+        same_side = (x < 0) == (region.hemisphere == "L")
+        if region.axes:
+            inside = _ellipsoid((x, y, z), region.centre, region.axes) > 0
+            value[inside] = region.value
+            best[inside] = -1
+            continue
+        a, b, c = region.centre
+        distance = (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2
+        if region.name.endswith("Vertex"):
+            within = (z > _VERTEX_FLOOR) & (np.abs(y - b) < _VERTEX_REACH)
+            distance = np.where(within, 0, np.inf)
+        nearer = same_side & (distance < best)
+        best[nearer] = distance[nearer]
+        value[nearer] = region.value
+    labels = np.zeros(tissue.size, dtype=np.uint8)
+    labels[where] = value
+    return labels.reshape(tissue.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What all runs share, on ``BOLD_GRID``; all arrays are (z, y, x).
+
+    Attributes
+    ----------
+    tissue
+        ``GREY``, ``WHITE``, ``CSF`` (ventricles) or 0, at the voxel centres.
+    brain
+        The brain with its sulci and a rim of fluid, as brain masks have it.
+    labels
+        Region values at the voxel centres.
+    baseline
+        Mean image in arbitrary units, with partial volumes; 0 in air.
+    """
+
+    tissue: NDArray[np.int8]
+    brain: NDArray[np.bool_]
+    labels: NDArray[np.uint8]
+    baseline: Float32Array
+
+
+def make_head() -> Head:
+    """Draw the head on the BOLD grid.
+
+    Returns
+    -------
+    Head
+        The baseline averages eight points per voxel, so that borders are soft.
+    """
+    baseline = np.zeros(BOLD_GRID.shape[::-1], dtype=np.float32)
+    for shift in itertools.product((-1.0, 1.0), repeat=3):
+        tissue, _, depth = _tissue(voxel_centres(BOLD_GRID, shift))
+        value = np.where(depth > -_RIM, 1150.0, 0.0)
+        for kind, level in _BASELINE.items():
+            value[tissue == kind] = level
+        baseline += value.astype(np.float32) / 8
+    points = voxel_centres(BOLD_GRID)
+    tissue, _, depth = _tissue(points)
+    x, y, z = points
+    sinus = np.exp(-(x**2 + (y - 40) ** 2 + (z + 30) ** 2) / 16**2)
+    coil = 1 + 0.0012 * np.sqrt(x**2 + (y + 20) ** 2 + z**2)
+    return Head(
+        tissue=tissue,
+        brain=depth > -_RIM,
+        labels=label_points(BOLD_GRID),
+        baseline=(baseline * coil * (1 - 0.5 * sinus)).astype(np.float32),
+    )

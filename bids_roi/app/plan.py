@@ -1,0 +1,247 @@
+"""What will be done, worked out before anything is: runs x atlases, names, checks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    CollisionError,
+    MissingInput,
+    UsageError,
+)
+from bids_roi.io.derivatives import RunOutputs, name_outputs
+from bids_roi.io.images import BoldImage, check_file, open_bold
+from bids_roi.io.layout import find_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bids_roi.io.atlases import Atlas, AtlasShelf
+    from bids_roi.io.layout import BoldRun
+    from bids_roi.options import Options
+
+__all__ = [
+    "PlannedRun",
+    "choose_repetition_time",
+    "fingerprint",
+    "plan_participant",
+    "template_of",
+]
+
+_MISMATCH_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One BOLD run and what is to be made of it; picklable.
+
+    Attributes
+    ----------
+    run
+        The input.
+    image
+        Its header, ``None`` where it could not be opened.
+    mask_path
+        The mask to use, ``None`` for none.
+    repetition_time
+        Seconds, ``None`` where nothing tells it.
+    atlases
+        Those that fit the run's space, with the names of their outputs.
+    refused
+        ``(atlas name, why)`` of those that do not.
+    error
+        Why nothing can be done with the run, or ``None``.
+    warnings
+        What the user should know.
+    """
+
+    run: BoldRun
+    image: BoldImage | None
+    mask_path: Path | None
+    repetition_time: float | None
+    atlases: tuple[tuple[Atlas, RunOutputs], ...]
+    refused: tuple[tuple[str, BidsRoiError], ...]
+    error: BidsRoiError | None
+    warnings: tuple[str, ...]
+
+
+def template_of(run: BoldRun) -> str:
+    """A run's space, with its cohort where it has one (``MNIInfant+2``)."""
+    space, cohort = run.space or "native", run.entity("cohort")
+    return f"{space}+{cohort}" if cohort else space
+
+
+def plan_participant(
+    root: Path, participant: str, options: Options, shelf: AtlasShelf
+) -> list[PlannedRun]:
+    """Plan the runs of one participant.
+
+    Parameters
+    ----------
+    root
+        The derivative.
+    participant
+        Without ``sub-``.
+    options
+        What was asked for.
+    shelf
+        The atlases.
+
+    Returns
+    -------
+    list
+        In the order of the file names. A run that cannot be used has an ``error``.
+
+    Raises
+    ------
+    CollisionError
+        If two inputs would be written to one name.
+    """
+    planned = [
+        _plan_run(r, options, shelf) for r in find_runs(root, participant, options)
+    ]
+    check_collisions(planned)
+    return planned
+
+
+def _plan_run(run: BoldRun, options: Options, shelf: AtlasShelf) -> PlannedRun:
+    image, mask_path, error = None, None, None
+    repetition_time: float | None = None
+    warnings = list(run.warnings)
+    atlases: list[tuple[Atlas, RunOutputs]] = []
+    refused: list[tuple[str, BidsRoiError]] = []
+    try:
+        image = open_bold(run.path)
+        mask_path = _choose_mask(run, options)
+        repetition_time, notes = choose_repetition_time(
+            options.repetition_time, run.metadata, image.repetition_time
+        )
+        warnings.extend(notes)
+    except BidsRoiError as problem:
+        error = problem
+    if image is not None and error is None:
+        for name in shelf.names:
+            try:
+                atlas = shelf.find(name, template_of(run), image.grid)
+            except (AtlasError, MissingInput) as problem:
+                refused.append((name, problem))
+            else:
+                names = name_outputs(run, atlas, options.statistic)
+                atlases.append((atlas, names))
+    return PlannedRun(
+        run=run,
+        image=image,
+        mask_path=mask_path,
+        repetition_time=repetition_time,
+        atlases=tuple(atlases),
+        refused=tuple(refused),
+        error=error,
+        warnings=tuple(warnings),
+    )
+
+
+def _choose_mask(run: BoldRun, options: Options) -> Path | None:
+    if options.mask == "none":
+        return None
+    if options.mask != "auto":
+        path = Path(options.mask)
+        check_file(path)
+        return path
+    if run.mask_path is None:
+        msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
+        remedy = "Give one with --mask PATH, or use every voxel with --mask none."
+        raise MissingInput(msg, where=run.relative_path, remedy=remedy)
+    check_file(run.mask_path)
+    return run.mask_path
+
+
+def choose_repetition_time(
+    given: float | None, metadata: object, header: float | None
+) -> tuple[float | None, tuple[str, ...]]:
+    """Choose the repetition time: flag, then sidecar, then header.
+
+    Parameters
+    ----------
+    given
+        From the command line, s.
+    metadata
+        The merged sidecar.
+    header
+        From the image, s.
+
+    Returns
+    -------
+    repetition_time
+        Seconds, ``None`` where no value can be trusted.
+    warnings
+        Where values differ by more than 1 ms or cannot be trusted.
+
+    Raises
+    ------
+    UsageError
+        If the value that counts is not between 0.05 and 20 s.
+    """
+    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, dict) else None
+    if isinstance(sidecar, bool) or not isinstance(sidecar, int | float | None):
+        return None, (f"RepetitionTime in the sidecar is no number: {sidecar!r}.",)
+    value = given if given is not None else sidecar
+    if value is None and header in (None, 0.0, 1.0):
+        note = (
+            "the repetition time is not known: no sidecar has RepetitionTime, and the"
+            f" header's {header or 0:g} s is what software writes for want of a value."
+        )
+        return None, (note,)
+    source = "header" if value is None else "sidecar" if given is None else "flag"
+    value = header if value is None else value
+    if value is None or not 0.05 <= value <= 20:
+        msg = f"a repetition time of {value:g} s ({source}) is not plausible."
+        remedy = "Expected 0.05 to 20 s; give it with --repetition-time."
+        raise UsageError(msg, remedy=remedy)
+    others = {"sidecar": sidecar, "header": header}
+    warnings = [
+        f"the repetition time is {value:g} s ({source}), the {name} says {other:g} s."
+        for name, other in others.items()
+        if other and name != source and abs(other - value) > _MISMATCH_S
+    ]
+    return float(value), tuple(warnings)
+
+
+def check_collisions(planned: Iterable[PlannedRun]) -> None:
+    """Refuse two inputs for one output name, before anything is written.
+
+    Raises
+    ------
+    CollisionError
+        With both inputs and the output.
+    """
+    taken: dict[str, PlannedRun] = {}
+    for item in planned:
+        for _, names in item.atlases:
+            for name in names.all:
+                other = taken.setdefault(name, item)
+                if other is not item:
+                    msg = (
+                        f"{other.run.relative_path} and {item.run.relative_path} would"
+                        f" both be written to {name}."
+                    )
+                    remedy = "Choose one of them with a filter (--bids-filter-file)."
+                    raise CollisionError(msg, remedy=remedy)
+
+
+def fingerprint(path: Path) -> str:
+    """Tell whether a file is still the one that was read, without reading it all.
+
+    Size and, for gzip, the checksum of the content that its last eight bytes hold;
+    size and time of change for other files.
+    """
+    status = path.stat()
+    if path.name.endswith(".gz") and status.st_size >= 8:
+        with path.open("rb") as file:
+            file.seek(-8, os.SEEK_END)
+            return f"{status.st_size}:{file.read(8).hex()}"
+    return f"{status.st_size}:{status.st_mtime_ns}"

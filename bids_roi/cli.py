@@ -1,0 +1,210 @@
+"""The BIDS App's front door: arguments, messages, exit code.
+
+Only the standard library is imported until the arguments are understood, so that
+``--help`` and ``--version`` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from bids_roi import __version__
+from bids_roi.errors import BidsRoiError, LevelError, UsageError
+from bids_roi.options import LEVELS, OPTIONS, Option, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["build_parser", "main"]
+
+log = logging.getLogger("bids_roi")
+
+_EPILOG = """\
+exit codes: 0 all runs done; 1 some failed; 17 unknown level; 18 no file passes the
+filters; 64 usage; 65 unusable data; 66 missing input; 73 output cannot be written;
+130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with the exit codes of BIDS Apps."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.", remedy=f"See {self.prog} --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser from the table of options."""
+    parser = _Parser(
+        prog="bids_roi",
+        description="One time series per atlas region from preprocessed BOLD runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "bids_dir", type=Path, help="fMRIPrep derivative or raw dataset"
+    )
+    parser.add_argument("output_dir", type=Path, help="folder for the outputs")
+    parser.add_argument("analysis_level", help="participant or group")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option in OPTIONS:
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        _add_option(groups[option.group], option)
+    running = groups[OPTIONS[-1].group]
+    running.add_argument(
+        "-v", "--verbose", action="count", default=0, help="Say more; -vv for all."
+    )
+    running.add_argument(
+        "-q", "--quiet", action="store_true", help="Only errors, no summary."
+    )
+    running.add_argument("--version", action="version", version=__version__)
+    running.add_argument(
+        "--bids-exec-spec",
+        action=_PrintDescriptor,
+        help="Print the Boutiques descriptor and exit.",
+    )
+    return parser
+
+
+class _PrintDescriptor(argparse.Action):
+    """Print the descriptor as soon as the flag is met, like ``--version``."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:  # noqa: A002 - argparse's word
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from bids_roi.descriptor import descriptor_text
+
+        sys.stdout.write(descriptor_text())
+        parser.exit()
+
+
+def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+    default = "" if option.default in (None, (), False) else _default_text(option)
+    text = f"{option.help}{default}".replace("%", "%%")
+    if option.kind is bool:
+        group.add_argument(
+            *option.flags,
+            dest=option.name,
+            action="store_true",
+            default=None,
+            help=text,
+        )
+    elif option.many:
+        group.add_argument(
+            *option.flags,
+            dest=option.name,
+            nargs="+",
+            action="extend",
+            type=option.kind,
+            choices=option.choices or None,
+            metavar=option.metavar or None,
+            help=text,
+        )
+    else:
+        group.add_argument(
+            *option.flags,
+            dest=option.name,
+            type=option.kind,
+            choices=option.choices or None,
+            metavar=option.metavar or None,
+            help=text,
+        )
+
+
+def _default_text(option: Option) -> str:
+    value = option.default
+    shown = " ".join(value) if isinstance(value, tuple) else value
+    return f" Default: {shown}."
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
+    """Understand the command line.
+
+    Raises
+    ------
+    UsageError
+        With the remedy.
+    """
+    given = build_parser().parse_args(argv)
+    if given.analysis_level not in LEVELS:
+        msg = f"unknown analysis level '{given.analysis_level}'."
+        remedy = f"Choose {' or '.join(LEVELS)}."
+        raise LevelError(msg, remedy=remedy)
+    values = {option.name: getattr(given, option.name) for option in OPTIONS}
+    return given, Options.from_values(values)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the BIDS App.
+
+    Parameters
+    ----------
+    argv
+        Arguments without the program's name; ``sys.argv`` by default.
+
+    Returns
+    -------
+    int
+        Exit code of the BIDS Apps specification.
+    """
+    try:
+        given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
+        _set_up_logging(given)
+        if given.analysis_level == "group":
+            return _run_group(given)
+        return _run_participant(given, options)
+    except BidsRoiError as error:
+        sys.stderr.write(f"bids_roi: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("bids_roi: interrupted; run the same command to go on.\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout left (`| head`): nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 74
+
+
+def _set_up_logging(given: argparse.Namespace) -> None:
+    level = logging.ERROR if given.quiet else logging.WARNING - 10 * given.verbose
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("bids_roi: %(levelname)s %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(max(level, logging.DEBUG))
+    log.propagate = False
+
+
+def _run_participant(given: argparse.Namespace, options: Options) -> int:
+    from bids_roi.app.dataset import ParticipantLevel, describe_plan
+
+    level = ParticipantLevel(given.bids_dir, given.output_dir, options)
+    if options.dry_run:
+        for line in describe_plan(level):
+            sys.stdout.write(f"{line}\n")
+        return 0
+    try:
+        level.run()
+    finally:
+        for warning, count in sorted(level.warnings.items()):
+            times = f" ({count} times)" if count > 1 else ""
+            log.warning("%s%s", warning, times)
+        if level.records and not given.quiet:
+            sys.stdout.write(f"{level.summary()}\n")
+    return 1 if level.n_failed else 0
+
+
+def _run_group(given: argparse.Namespace) -> int:
+    from bids_roi.app.group import run_group_level
+
+    summary = run_group_level(given.output_dir)
+    if not given.quiet:
+        sys.stdout.write(f"{summary}\n")
+    return 0

@@ -1,0 +1,50 @@
+"""Fixtures that several test files share."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Folder of real data beside the checkout; not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data: {SHARED} is absent")
+    return SHARED
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Two participants with one run each on an oblique 6 x 7 x 5 grid."""
+    return datasets.write_dataset(tmp_path / "fmriprep")
+
+
+@pytest.fixture
+def atlas(tmp_path):
+    """Value of --atlas-file for the toy atlas."""
+    return datasets.write_atlas(tmp_path / "atlas")
+
+
+@pytest.fixture
+def app():
+    """Run the installed command (or the one in BIDS_ROI_EXECUTABLE)."""
+    default = str(Path(sys.executable).parent / "bids_roi")
+    executable = os.environ.get("BIDS_ROI_EXECUTABLE", default)
+
+    def run(*arguments, env=None):
+        return subprocess.run(
+            [*executable.split(), *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+            env={**os.environ, **(env or {})},
+        )
+
+    return run
