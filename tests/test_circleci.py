@@ -1,0 +1,122 @@
+"""The CI runs scripts of this repository, all of them there and all of them run."""
+
+import os
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CONFIG = yaml.safe_load((ROOT / ".circleci" / "config.yml").read_text(encoding="utf-8"))
+SCRIPTS = sorted(p for p in (ROOT / ".ci").iterdir() if p.suffix != ".sh")
+
+
+def runs():
+    """Every run command of the configuration, with the job it stands in."""
+    for job, body in CONFIG["jobs"].items():
+        for step in body["steps"]:
+            if isinstance(step, dict) and "run" in step:
+                run = step["run"]
+                yield job, run if isinstance(run, str) else run["command"]
+
+
+def workflow():
+    """Jobs of the workflow: name, job it is an instance of, its settings."""
+    (jobs,) = (w["jobs"] for n, w in CONFIG["workflows"].items() if n != "version")
+    for entry in jobs:
+        ((job, settings),) = entry.items()
+        yield settings.get("name", job), job, settings
+
+
+def test_every_job_is_in_the_workflow():
+    assert {job for _, job, _ in workflow()} == set(CONFIG["jobs"])
+
+
+def test_requirements_are_earlier_jobs():
+    """Which also makes every job reachable: there is no cycle."""
+    seen = set()
+    for name, _, settings in workflow():
+        assert set(settings.get("requires", [])) <= seen, name
+        seen.add(name)
+
+
+def test_parameters_are_given_and_declared():
+    for name, job, settings in workflow():
+        declared = set(CONFIG["jobs"][job].get("parameters", {}))
+        given = set(settings) - {"name", "requires", "filters", "context"}
+        assert given == declared, name
+
+
+def test_all_before_a_release_run_for_tags():
+    jobs = {name: settings for name, _, settings in workflow()}
+    needed = ["deploy"]
+    for name in needed:
+        assert jobs[name]["filters"]["tags"]["only"], name
+        needed += jobs[name].get("requires", [])
+    assert set(needed) == set(jobs), "a release waits for every job"
+    assert jobs["deploy"]["filters"]["branches"]["ignore"] == "/.*/"
+
+
+@pytest.mark.parametrize(("job", "command"), list(runs()))
+def test_commands_are_scripts_of_the_repository(job, command):
+    script = ROOT / shlex.split(command)[0]
+    assert script in SCRIPTS
+
+
+def test_oldest_and_newest_python():
+    pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (oldest,) = re.findall(r'requires-python = ">=([\d.]+)"', pyproject)
+    newest = re.findall(r"Python :: (3\.\d+)", pyproject)[-1]
+    tests = {s["resolution"]: s["python"] for _, job, s in workflow() if job == "test"}
+    assert tests == {"lowest-direct": oldest, "highest": newest}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_can_be_run(script):
+    text = script.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n# "), "a shebang, and what it is for"
+    assert 'source "$(dirname "$0")/common.sh"' in text, "it sets -euo pipefail"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+README = """\
+<!-- command: demo -->
+```bash
+echo one &&
+  echo two
+```
+<!-- command: bare -->
+Words.
+```bash
+echo three
+```
+"""
+
+
+def readme_command(name, *file):
+    argv = [ROOT / ".ci" / "readme-command", name, *file]
+    return subprocess.run(argv, capture_output=True, text=True)
+
+
+def test_readme_command(tmp_path):
+    file = tmp_path / "README.md"
+    file.write_text(README)
+    assert readme_command("demo", file).stdout == "echo one &&\n  echo two\n"
+
+
+@pytest.mark.parametrize("name", ["bare", "absent"])
+def test_readme_command_missing(name, tmp_path):
+    file = tmp_path / "README.md"
+    file.write_text(README)
+    done = readme_command(name, file)
+    assert done.returncode == 1
+    assert f"no fenced block after a line <!-- command: {name} -->" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["demo", "test"])
+def test_readme_has_the_commands_that_ci_runs(name):
+    assert readme_command(name).stdout.startswith("python3 -m venv .venv && ")
