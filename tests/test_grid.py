@@ -53,8 +53,7 @@ def test_resampling_equals_one_voxel_after_the_other(zooms, shift, turn, seed):
         labels, source.matrix, target.shape, target.matrix
     )
     found = resample_labels(labels, source, target)
-    # A centre on a voxel's border may fall on either side.
-    assert (found != expected).mean() < 0.02
+    # A centre on a voxel's border may fall on either side; nothing else may differ.
     back = np.linalg.inv(source.matrix) @ target.matrix
     ijk = np.argwhere(found != expected)
     ends = (back @ np.c_[ijk, np.ones(len(ijk))].T)[:3]

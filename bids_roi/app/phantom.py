@@ -1,4 +1,4 @@
-"""The head of the demo dataset: tissues, regions and signals, from formulae alone.
+"""The head of the demo dataset: tissues and regions, from formulae alone.
 
 Nothing is copied from an atlas or a person. The head is a handful of ellipsoids in
 millimetres of MNI space: hemispheres and temporal lobes, cerebellum, brainstem,
@@ -21,7 +21,6 @@ from bids_roi.core.grid import Grid
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    FloatArray = NDArray[np.float64]
     Float32Array = NDArray[np.float32]
     Points = tuple[Float32Array, Float32Array, Float32Array]
 

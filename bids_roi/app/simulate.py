@@ -145,9 +145,10 @@ def _motion(profile: Profile, rng: np.random.Generator) -> FloatArray:
 
 
 def _jerkiness(motion: FloatArray) -> FloatArray:
-    """Large framewise movements with a short after-effect, (T,) mm."""
+    """Onsets of large movements with a short after-effect, (T,) mm."""
     fd, _ = _displacement(motion)
     size = np.where(fd > _FD_LIMIT, fd, 0)
+    size[1:][size[:-1] > 0] = 0  # the way back, after a volume, repairs the signal
     return np.asarray(size + 0.3 * np.roll(size, 1))
 
 
@@ -177,8 +178,8 @@ def _sources(
         patchy[:, ::-1] * (0.35 * grey + 0.6 * white),
         0.6 + x / 100 + y / 150 + 0 * z,
         0.4 - z / 100 + 0 * patchy,
-        -0.7 * patchy,
-        -1.8 * odd + 0 * patchy,
+        -0.9 * patchy,
+        -2.2 * odd + 0 * patchy,
     ]
     courses = [_fluctuations(1, rng, band)[:, 0] for band in bands]
     courses += [ramp, ramp**2 - 1 / 3, jerks, jerks]
