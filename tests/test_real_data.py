@@ -1,0 +1,275 @@
+"""Real atlases, masks, confounds and BOLD: what users have, not what we made up."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import datasets
+import nibabel as nb
+import numpy as np
+import pytest
+from isal import igzip
+from numpy.testing import assert_allclose
+from test_participant import read, read_regions, run
+
+ATLAS = "Schaefer2018_seg-7n_scale-400"
+# Confounds of three fMRIPrep versions and the names they come under.
+CONFOUNDS = {
+    "fmriprep-20.2.1": "sub-15_ses-post_task-emomatching_acq-seq",
+    "fmriprep-23.1.2": "sub-wlsubj063_ses-nyu3t01_task-prf_acq-PA_run-08",
+    "fmriprep-23.2.0": "sub-dd_ses-2_task-agency_run-4",
+}
+
+
+def write_templateflow_home(home, shared):
+    """The real Schaefer 400 in TemplateFlow's layout and under its name."""
+    folder = home / f"tpl-{datasets.SPACE}"
+    folder.mkdir(parents=True)
+    stem = f"tpl-{datasets.SPACE}"
+    parcels = "atlas-Schaefer2018_desc-400Parcels7Networks_dseg"
+    shutil.copy(
+        shared / f"atlases/volume/schaefer400x7_{datasets.SPACE}_2mm.nii.gz",
+        folder / f"{stem}_res-02_{parcels}.nii.gz",
+    )
+    table = f"{stem}_{parcels}.tsv"
+    shutil.copy(shared / "atlases/templateflow" / stem / table, folder / table)
+    return home
+
+
+def write_image_quickly(path, data, affine):
+    """As write_image, compressed by ISA-L: these files are large."""
+    plain = path.with_name("plain.nii")
+    datasets.write_image(plain, data, affine, repetition_time=2.0, slope=0.1)
+    with plain.open("rb") as source, igzip.open(path, "wb", 0) as packed:
+        shutil.copyfileobj(source, packed, 2**22)
+    plain.unlink()
+
+
+@pytest.fixture(scope="session")
+def real_grid(shared, tmp_path_factory):
+    """fMRIPrep-like runs on the real 97x115x97 grid with real confounds and mask."""
+    root = datasets.write_dataset(tmp_path_factory.mktemp("real") / "fmriprep", [])
+    mask_path = shared / f"atlases/masks/{datasets.SPACE}_2mm_brainmask.nii.gz"
+    image = nb.load(mask_path)
+    inside = np.flatnonzero(np.asarray(image.dataobj).ravel(order="F"))
+    rng = np.random.default_rng(0)
+    level = rng.integers(4000, 12000, inside.size)
+    for version, name in CONFOUNDS.items():
+        entities = dict(part.split("-", 1) for part in name.split("_"))
+        func = root / f"sub-{entities['sub']}" / f"ses-{entities['ses']}" / "func"
+        func.mkdir(parents=True)
+        table = f"{name}_desc-confounds_timeseries"
+        for suffix in (".tsv", ".json"):
+            shutil.copy(shared / "confounds" / version / f"{table}{suffix}", func)
+        n_volumes = len((func / f"{table}.tsv").read_text().splitlines()) - 1
+        flat = np.zeros((n_volumes, image.shape[0] * 115 * 97), np.int16)
+        for volume in flat:
+            volume[inside] = level + rng.integers(-100, 100, inside.size)
+        stem = f"{name}_space-{datasets.SPACE}_res-2"
+        data = flat.reshape(n_volumes, *image.shape[::-1]).T
+        write_image_quickly(
+            func / f"{stem}_desc-preproc_bold.nii.gz", data, image.affine
+        )
+        shutil.copy(mask_path, func / f"{stem}_desc-brain_mask.nii.gz")
+        sidecar = {"RepetitionTime": 2.0, "TaskName": entities["task"]}
+        path = func / f"{stem}_desc-preproc_bold.json"
+        path.write_text(json.dumps(sidecar))
+    return root
+
+
+@pytest.fixture
+def home(shared, tmp_path):
+    return write_templateflow_home(tmp_path / "templateflow", shared)
+
+
+def test_real_grid_from_a_read_only_mount_validates(real_grid, home, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in real_grid.rglob("*")}
+    out = tmp_path / "out"
+    app = str(Path(sys.executable).with_name("bids_roi"))
+    script = (
+        f"mount --bind {real_grid} {real_grid}"
+        f" && mount -o remount,ro,bind {real_grid} && ! touch {real_grid}/x"
+        f" && {app} {real_grid} {out} participant --templateflow-home {home}"
+        f" && {app} {real_grid} {out} group"
+    )
+    if os.geteuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("only root can mount the input read-only")
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if "permission denied" in done.stderr.lower() and not out.exists():
+        pytest.skip(f"mounting is not allowed here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert {p: p.stat().st_mtime_ns for p in real_grid.rglob("*")} == before
+    assert "3 runs of 3 participants" in done.stdout
+    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
+    checked = subprocess.run(
+        [validator, "--json", str(out)], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(checked.stdout)["issues"]["issues"]
+    assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+
+
+@pytest.mark.parity
+def test_real_grid_equals_nilearn_and_the_loop(real_grid, home, tmp_path, capsys):
+    out = tmp_path / "out"
+    label = ["--participant-label", "15", "--templateflow-home", home]
+    run(capsys, real_grid, out, "participant", *label)
+    path = next(real_grid.glob("sub-15/**/*_bold.nii.gz"))
+    mask = nb.load(str(path).replace("preproc_bold", "brain_mask"))
+    labels = nb.load(next(home.glob("tpl-*/*_dseg.nii.gz")))
+    header, found = read(next(out.glob("sub-15/**/*_timeseries.tsv")))
+    assert len(header) == 400
+    assert header[0] == "7Networks_LH_Vis_1"
+    assert found.shape[0] == 135
+    values = nb.load(path).get_fdata()
+    inside = np.asarray(mask.dataobj) > 0
+    for index in (1, 57, 400):
+        region = inside & (np.asarray(labels.dataobj) == index)
+        assert_allclose(found[:, index - 1], values[region].mean(axis=0), rtol=1e-12)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nilearn's own deprecations
+        from nilearn.maskers import NiftiLabelsMasker
+
+        masker = NiftiLabelsMasker(labels, mask_img=mask, standardize=None)
+        expected = masker.fit_transform(nb.Nifti1Image(values, labels.affine))
+    kept = ~np.isnan(found).all(axis=0)
+    assert kept.sum() > 350
+    assert_allclose(found[:, kept], expected[:, kept], rtol=1e-6)
+
+
+def test_real_bold_of_pyhrf(shared, tmp_path, capsys):
+    """int16, 79x95x46, zero outside its regions; the header's TR of 1 s is wrong."""
+    source = shared / "bold/pyhrf/real_data_vol_4_regions_BOLD.nii.gz"
+    labels = shared / "bold/pyhrf/real_data_vol_4_regions_mask.nii.gz"
+    root = datasets.write_dataset(tmp_path / "in", [])
+    func = root / "sub-01" / "func"
+    func.mkdir(parents=True)
+    stem = "sub-01_task-hrf_space-MNI152Lin"
+    shutil.copy(source, func / f"{stem}_desc-preproc_bold.nii.gz")
+    out = tmp_path / "out"
+    options = ["--atlas-file", labels, "--atlas-space", "MNI152Lin", "--mask", "none"]
+    shown = run(capsys, root, out, "participant", *options)
+    assert "repetition time is not known" in shown.err
+    name = next(out.glob("sub-01/func/*_timeseries.tsv"))
+    assert "RepetitionTime" not in json.loads(name.with_suffix(".json").read_text())
+    header, found = read(name)
+    assert header == [f"region_{i}" for i in range(1, 7)]
+    assert found.shape == (128, 6)
+    values, where = nb.load(source).get_fdata(), np.asarray(nb.load(labels).dataobj)
+    for column, index in enumerate(range(1, 7)):
+        series = values[where == index]
+        series = series[np.ptp(series, axis=1) > 0]
+        assert_allclose(found[:, column], series.mean(axis=0), rtol=1e-12)
+
+
+def test_real_bold_with_schaefer_loses_what_it_does_not_cover(shared, tmp_path, capsys):
+    """Zero but for 6,443 voxels: most parcels are lost, none of them becomes 0."""
+    source = shared / "bold/pyhrf/real_data_vol_4_regions_BOLD.nii.gz"
+    root = datasets.write_dataset(tmp_path / "in", [])
+    func = root / "sub-01" / "func"
+    func.mkdir(parents=True)
+    stem = f"sub-01_task-hrf_space-{datasets.SPACE}"
+    shutil.copy(source, func / f"{stem}_desc-preproc_bold.nii.gz")
+    home = write_templateflow_home(tmp_path / "templateflow", shared)
+    out = tmp_path / "out"
+    options = ["--templateflow-home", home, "--mask", "none", "--min-coverage", 0.25]
+    run(capsys, root, out, "participant", *options)
+    _, found = read(next(out.glob("sub-01/func/*_timeseries.tsv")))
+    table = read_regions(next(out.glob("sub-01/func/*_dseg.tsv")))
+    assert not (found == 0).any()
+    lost = np.isnan(found).all(axis=0)
+    words = np.array(table["status"])
+    assert set(words) == {"ok", "below_coverage", "constant"}
+    assert ((words != "ok") == lost).all()
+    assert 0 < (~lost).sum() < 94
+    assert (words == "constant").sum() >= 300
+
+
+def test_one_slice_and_1452_volumes(shared, tmp_path, capsys):
+    source = shared / "bold/haxby_slice/bold.nii.gz"
+    image = nb.load(source)
+    root = datasets.write_dataset(tmp_path / "in", [])
+    func = root / "sub-01" / "func"
+    func.mkdir(parents=True)
+    stem = "sub-01_task-objects_space-T1w"
+    shutil.copy(source, func / f"{stem}_desc-preproc_bold.nii.gz")
+    halves = np.ones(image.shape[:3], np.int16)
+    halves[20:] = 2
+    atlas = tmp_path / "space-T1w_atlas-Halves_dseg.nii.gz"
+    datasets.write_image(atlas, halves, image.affine)
+    out = tmp_path / "out"
+    options = ["--atlas-file", atlas, "--mask", "none", "--min-coverage", 0]
+    run(capsys, root, out, "participant", *options)
+    _, found = read(next(out.glob("sub-01/func/*_timeseries.tsv")))
+    values = image.get_fdata()
+    varies = np.ptp(values, axis=3) > 0
+    for column in (0, 1):
+        region = varies & (halves == column + 1)
+        assert_allclose(found[:, column], values[region].mean(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("oro.nifti/filtered_func_data.nii.gz", "no orientation"),
+        ("cudaBayesregData/fmri_filtered_func_data.nii.gz", "no orientation"),
+        (
+            "ds000005_fmriprep/sub-01_task-mixedgamblestask_run-01"
+            "_desc-hmc_boldref.nii.gz",
+            "has 3 axes",
+        ),
+    ],
+)
+def test_real_files_that_cannot_be_used(name, message, shared, tmp_path, capsys):
+    root = datasets.write_dataset(tmp_path / "in", [])
+    func = root / "sub-01" / "func"
+    func.mkdir(parents=True)
+    target = func / f"sub-01_task-x_space-{datasets.SPACE}_desc-preproc_bold.nii.gz"
+    shutil.copy(shared / "bold" / name, target)
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    options = ["--atlas-file", atlas, "--mask", "none"]
+    shown = run(capsys, root, tmp_path / "out", "participant", *options, code=1)
+    assert message in shown.err
+    assert target.name in shown.err
+
+
+def test_native_segmentation_on_an_oblique_grid(shared, tmp_path, capsys):
+    """Real SynthSeg labels (2..60) on a real oblique EPI grid."""
+    folder = shared / "bold/rapidtide_native"
+    segmentation = folder / "sub-RAPIDTIDETEST_synthseg.nii.gz"
+    mean = nb.load(folder / "sub-RAPIDTIDETEST_mean.nii.gz")
+    rng = np.random.default_rng(1)
+    data = mean.get_fdata()[..., None] * (1 + rng.normal(0, 0.01, (*mean.shape, 8)))
+    root = datasets.write_dataset(tmp_path / "in", [])
+    path = datasets.write_run(
+        root,
+        "sub-01_task-rest_space-boldref",
+        data.astype(np.float32),
+        affine=mean.affine,
+        with_mask=False,
+    )
+    mask = folder / "sub-RAPIDTIDETEST_brainmask.nii.gz"
+    out = tmp_path / "out"
+    options = ["--atlas-file", segmentation, "--atlas-space", "boldref"]
+    run(capsys, root, out, "participant", *options, "--mask", mask)
+    header, found = read(next(out.glob("sub-01/func/*_timeseries.tsv")))
+    values = nb.load(path).get_fdata()
+    labels = np.asarray(nb.load(segmentation).dataobj)
+    inside = np.asarray(nb.load(mask).dataobj) > 0
+    assert len(header) == 28
+    table = read_regions(next(out.glob("sub-01/func/*_dseg.tsv")))
+    n_checked = 0
+    for column, index in enumerate(table["index"]):
+        region = inside & (labels == int(index)) & (np.ptp(values, axis=3) > 0)
+        if table["status"][column] == "ok":
+            n_checked += 1
+            assert_allclose(found[:, column], values[region].mean(axis=0), rtol=1e-10)
+    assert n_checked >= 20
