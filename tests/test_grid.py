@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from bids_roi.core.grid import Grid, nearest_voxels, resample_labels, same_grid
-from bids_roi.core.partition import map_regions
+from bids_roi.core.mapping import map_labels
 
 
 def affine(zooms=(2, 2, 2), origin=(-9, -8, -7), turn=0.0):
@@ -82,7 +82,7 @@ def test_regions_follow_the_table_not_the_values():
     labels = np.zeros((3, 3, 3), int)
     labels[0], labels[1], labels[2] = 500, 3, 9
     grid = Grid.of((3, 3, 3), affine())
-    region = map_regions(labels, np.array([40000, 500, 3]), grid, grid)
+    region = map_labels(labels, np.array([40000, 500, 3]), grid, grid)
     rows = region.rows.reshape((3, 3, 3), order="F")
     assert (rows[0] == 1).all()
     assert (rows[1] == 2).all()
@@ -98,7 +98,7 @@ def test_coverage_on_a_half_covered_square_by_hand():
     matrix = np.diag([2.0, 2.0, 1.0, 1.0])
     matrix[:3, 3] = [0.5, 0.5, 0]
     target = Grid.of((1, 2, 1), matrix)
-    region = map_regions(labels, np.array([1, 2]), source, target)
+    region = map_labels(labels, np.array([1, 2]), source, target)
     from bids_roi.core.partition import build_partition
 
     partition = build_partition([region])

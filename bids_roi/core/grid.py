@@ -11,7 +11,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Grid", "nearest_voxels", "resample_labels", "same_grid"]
+__all__ = [
+    "Grid",
+    "nearest_voxels",
+    "resample_labels",
+    "resample_weights",
+    "same_grid",
+]
 
 # Voxels at the corners. Rounding in headers stays far below; a shift that would move
 # a label stays far above. One tolerance, so that no pair is neither same nor resampled.
@@ -115,23 +121,51 @@ def resample_labels(
     """
     if same_grid(source, target):
         return labels
+    values = labels.astype(np.int32) if labels.dtype == bool else labels
+    moved = _transform(values, source, target, order=0, background=background)
+    return moved.astype(labels.dtype)
+
+
+def resample_weights(
+    weights: NDArray[np.float64], source: Grid, target: Grid
+) -> NDArray[np.float64]:
+    """Bring weights to another grid by linear interpolation.
+
+    Parameters
+    ----------
+    weights : (x, y, z) of ``source``
+    source, target
+        Grids in the same space.
+
+    Returns
+    -------
+    (x, y, z) of ``target``
+        0 where the centre lies outside the span of the source's voxel centres.
+    """
+    if same_grid(source, target):
+        return weights
+    return _transform(weights, source, target, order=1, background=0)
+
+
+def _transform(
+    values: NDArray[Any], source: Grid, target: Grid, *, order: int, background: int
+) -> NDArray[Any]:
     from scipy import ndimage
 
     matrix = _between(source, target)
     linear: NDArray[Any] = matrix[:3, :3]
     if np.all(np.diag(np.diag(linear)) == linear):
         linear = np.diag(linear)
-    values = labels.astype(np.int32) if labels.dtype == bool else labels
     moved = ndimage.affine_transform(
         values,
         linear,
         offset=matrix[:3, 3],
         output_shape=target.shape,
-        order=0,
+        order=order,
         mode="constant",
         cval=background,
     )
-    return np.asarray(moved, dtype=labels.dtype)
+    return np.asarray(moved)
 
 
 def nearest_voxels(

@@ -1,8 +1,12 @@
-"""Label volumes of one grid to joint atoms: the voxels of a run, sorted once.
+"""Atlases on one grid, factorised jointly into atoms.
 
-An atom is the set of voxels that carry the same label in every atlas. A run is reduced
-to its atoms, and every atlas's regions are sums of atoms, so ten atlases cost one
-pass. Nothing here depends on a run's mask, so one partition serves all runs of a grid.
+An atom is the set of voxels that carry the same label in every atlas. A volume is
+reduced to its atoms once, by a sparse product, and a small second product adds atoms
+up to the regions of every atlas, so that ten atlases cost little more than one. Atoms
+are numbered by their first voxel and voxels stay in the order of the file: the bits of
+a sum depend neither on the order of the atlases nor on how the run is cut into blocks.
+Nothing here depends on a run's mask, so one partition serves all runs of a grid: a
+voxel outside the mask enters as 0, which adds nothing.
 """
 
 from __future__ import annotations
@@ -12,76 +16,71 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.grid import nearest_voxels, resample_labels, same_grid
+from bids_roi.core.mapping import LabelMap, WeightMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from scipy.sparse import csr_array
 
-    from bids_roi.core.grid import Grid
-
-__all__ = ["Partition", "RegionMap", "build_partition", "map_regions"]
-
-
-@dataclass(frozen=True, slots=True)
-class RegionMap:
-    """One atlas on the grid of a BOLD run.
-
-    Attributes
-    ----------
-    rows : (V,)
-        Row of the region table at each voxel of the BOLD grid, -1 for none.
-    n_voxels_atlas : (R,)
-        Voxels of each region on the atlas's own grid.
-    centre_voxels : (K,)
-        Flat BOLD indices in which at least one atlas voxel's centre lies.
-    centre_rows : (K,)
-        The region those atlas voxels belong to.
-    centre_counts : (K,)
-        How many they are.
-    """
-
-    rows: NDArray[np.int32]
-    n_voxels_atlas: NDArray[np.int64]
-    centre_voxels: NDArray[np.intp]
-    centre_rows: NDArray[np.int32]
-    centre_counts: NDArray[np.int64]
-
-    @property
-    def n_regions(self) -> int:
-        """Number of rows of the region table."""
-        return int(self.n_voxels_atlas.size)
+__all__ = ["Partition", "build_partition"]
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """The voxels that any atlas of a grid needs, sorted by atom.
+    """All atlases of a grid over the voxels that any of them needs.
 
     Attributes
     ----------
     voxels : (N,)
-        Flat indices, by atom and then ascending.
-    starts : (A,)
-        Position in ``voxels`` at which each atom begins; no atom is empty.
-    atom_rows : one (A,) per atlas
-        Region of each atom, -1 for none.
-    maps : one per atlas
-        Where their regions and atlas voxel centres are.
-    centre_positions : one (K,) per atlas
-        Position in ``voxels`` of ``centre_voxels``.
+        Flat indices, ascending.
+    atoms : (A, N) sparse
+        Which voxels make each atom.
+    regions : (sum of R, A) sparse
+        Which atoms make each region; atlas after atlas, empty rows for weighted maps.
+    weights : (sum of R, N) sparse
+        Weights of the maps, empty rows for labels; ``None`` where there are no maps.
+    members
+        One (R, N) sparse per atlas: the weight of each voxel, 1 for labels.
+    maps
+        One per atlas: what the partition was built from.
+    rows
+        One slice per atlas: its rows of ``regions`` and ``weights``.
+    centre_positions
+        One (K,) per atlas: position in ``voxels`` of the centres.
     """
 
     voxels: NDArray[np.intp]
-    starts: NDArray[np.intp]
-    atom_rows: tuple[NDArray[np.int32], ...]
-    maps: tuple[RegionMap, ...]
+    atoms: csr_array
+    regions: csr_array
+    weights: csr_array | None
+    members: tuple[csr_array, ...]
+    maps: tuple[LabelMap | WeightMap, ...]
+    rows: tuple[slice, ...]
     centre_positions: tuple[NDArray[np.intp], ...]
 
     @property
-    def sizes(self) -> NDArray[np.intp]:
-        """Voxels of each atom, (A,)."""
-        return np.diff(self.starts, append=self.voxels.size)
+    def n_rows(self) -> int:
+        """Regions of all atlases together."""
+        return int(self.regions.shape[0])
+
+    def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sums over the regions, and products with the maps, of one volume.
+
+        Parameters
+        ----------
+        values : (N,)
+            In the order of ``voxels``; 0 for voxels that do not count.
+
+        Returns
+        -------
+        (sum of R,)
+        """
+        sums = self.regions @ (self.atoms @ values)
+        if self.weights is not None:
+            sums += self.weights @ values
+        return np.asarray(sums)
 
     def count(self, atlas: int, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Count the kept voxels of each region.
@@ -97,18 +96,15 @@ class Partition:
         -------
         (R,)
         """
-        per_atom = np.add.reduceat(kept, self.starts, dtype=np.int64)
-        rows = self.atom_rows[atlas]
-        inside = rows >= 0
-        n_regions = self.maps[atlas].n_regions
-        counts = np.bincount(rows[inside], per_atom[inside], minlength=n_regions)
-        return counts.astype(np.int64)
+        part = self.members[atlas]
+        before = np.concatenate([[0], np.cumsum(kept[part.indices], dtype=np.int64)])
+        return np.asarray(np.diff(before[part.indptr]))
 
     def coverage(self, atlas: int, usable: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Share of each region's atlas voxels whose centre lies in a usable voxel.
 
         Counted on the atlas's own grid, so that what a cut field of view takes away
-        stays in the denominator.
+        stays in the denominator; by weight for maps with weights.
 
         Parameters
         ----------
@@ -122,88 +118,131 @@ class Partition:
         (R,)
             0 to 1; 0 for a region that the atlas image does not hold.
         """
-        region = self.maps[atlas]
-        seen = region.centre_counts * usable[self.centre_positions[atlas]]
-        total = np.bincount(region.centre_rows, seen, minlength=region.n_regions)
-        return np.asarray(total / np.maximum(region.n_voxels_atlas, 1))
+        centres = self.maps[atlas].centres
+        seen = centres.weights * usable[self.centre_positions[atlas]]
+        total = np.bincount(centres.rows, seen, minlength=centres.n_regions)
+        everything = np.where(centres.totals > 0, centres.totals, 1)
+        # Weights added in another order may differ in the last digit.
+        return np.asarray(np.minimum(total / everything, 1.0))
 
 
-def map_regions(
-    labels: NDArray[np.int64], index: NDArray[np.int64], source: Grid, target: Grid
-) -> RegionMap:
-    """Bring an atlas to a BOLD grid.
-
-    Parameters
-    ----------
-    labels : (x, y, z) of ``source``
-        Label values, 0 for background.
-    index : (R,)
-        Label value of each row of the region table, all different, none 0.
-    source, target
-        Grids of the atlas and of the BOLD run, in the same space.
-
-    Returns
-    -------
-    RegionMap
-        Voxels whose label is not in ``index`` belong to no region.
-    """
-    order = np.argsort(index, kind="stable")
-    position = np.searchsorted(index[order], labels)
-    position = np.minimum(position, index.size - 1)
-    rows = np.where(index[order][position] == labels, order[position], -1)
-    rows = rows.astype(np.int32)
-    flat = rows.ravel(order="F")
-    inside = np.flatnonzero(flat >= 0)
-    moved = resample_labels(rows, source, target, background=-1).ravel(order="F")
-    if same_grid(source, target):
-        centres = inside
-    else:
-        centres = nearest_voxels(inside, source, target)
-    kept = centres >= 0
-    pairs = flat[inside[kept]].astype(np.int64) * target.n_voxels + centres[kept]
-    pairs, counts = np.unique(pairs, return_counts=True)
-    return RegionMap(
-        rows=moved,
-        n_voxels_atlas=np.bincount(flat[inside], minlength=index.size),
-        centre_voxels=(pairs % target.n_voxels).astype(np.intp),
-        centre_rows=(pairs // target.n_voxels).astype(np.int32),
-        centre_counts=counts,
-    )
-
-
-def build_partition(maps: Sequence[RegionMap]) -> Partition:
-    """Factorise the atlases of one grid jointly into atoms.
+def build_partition(maps: Sequence[LabelMap | WeightMap]) -> Partition:
+    """Put the atlases of one grid together.
 
     Parameters
     ----------
     maps
-        One per atlas, on the same BOLD grid.
+        One per atlas, on the same BOLD grid; at least one.
 
     Returns
     -------
     Partition
-        Voxels that carry no label but hold the centre of an atlas voxel come along,
-        in an atom of no region: coverage has to know whether they can be used.
+        Voxels that carry no label but hold the centre of an atlas voxel come along:
+        coverage has to know whether they can be used.
     """
-    wanted = np.zeros(maps[0].rows.size, dtype=bool)
+    wanted = np.zeros(_n_voxels(maps[0]), dtype=bool)
     for region in maps:
-        wanted |= region.rows >= 0
-        wanted[region.centre_voxels] = True
+        wanted[region.centres.voxels] = True
+        if isinstance(region, LabelMap):
+            wanted |= region.rows >= 0
+        else:
+            wanted[region.weights.indices] = True
     voxels = np.flatnonzero(wanted)
-    code = np.zeros(voxels.size, dtype=np.int64)
-    for region in maps:
-        # Compressed after every atlas, so that the code never overflows.
-        code = code * (region.n_regions + 1) + region.rows[voxels] + 1
-        code = np.unique(code, return_inverse=True)[1]
-    order = np.argsort(code, kind="stable")
-    voxels = voxels[order]
-    starts = np.flatnonzero(np.diff(code[order], prepend=-1))
-    position = np.empty(wanted.size, dtype=np.intp)
-    position[voxels] = np.arange(voxels.size)
+    position = np.full(wanted.size, -1, dtype=np.int32)
+    position[voxels] = np.arange(voxels.size, dtype=np.int32)
+    members = tuple(_members(region, position, voxels) for region in maps)
+    ends = np.cumsum([part.shape[0] for part in members]).tolist()
+    atoms, first = _factorise(maps, voxels)
     return Partition(
         voxels=voxels,
-        starts=starts,
-        atom_rows=tuple(region.rows[voxels[starts]] for region in maps),
+        atoms=atoms,
+        regions=_stack(
+            [
+                _group(region.rows[voxels[first]], region.centres.n_regions)
+                if isinstance(region, LabelMap)
+                else None
+                for region in maps
+            ],
+            members,
+            first.size,
+        ),
+        weights=_stack(
+            [
+                None if isinstance(region, LabelMap) else part
+                for region, part in zip(maps, members, strict=True)
+            ],
+            members,
+            voxels.size,
+        )
+        if any(isinstance(region, WeightMap) for region in maps)
+        else None,
+        members=members,
         maps=tuple(maps),
-        centre_positions=tuple(position[region.centre_voxels] for region in maps),
+        rows=tuple(map(slice, [0, *ends[:-1]], ends)),
+        centre_positions=tuple(
+            position[region.centres.voxels].astype(np.intp) for region in maps
+        ),
     )
+
+
+def _n_voxels(region: LabelMap | WeightMap) -> int:
+    if isinstance(region, LabelMap):
+        return int(region.rows.size)
+    return int(region.weights.shape[1])
+
+
+def _factorise(
+    maps: Sequence[LabelMap | WeightMap], voxels: NDArray[np.intp]
+) -> tuple[csr_array, NDArray[np.intp]]:
+    """Atoms by voxels, and the position of each atom's first voxel."""
+    code = np.zeros(voxels.size, dtype=np.int64)
+    for region in maps:
+        if isinstance(region, LabelMap):
+            # Compressed after every atlas, so that the code never overflows.
+            code = code * (region.centres.n_regions + 1) + region.rows[voxels] + 1
+            code = np.unique(code, return_inverse=True)[1]
+    _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    rank = np.empty(first.size, dtype=np.int32)
+    rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
+    return _group(rank[code], first.size), np.sort(first)
+
+
+def _group(
+    rows: NDArray[np.int32],
+    n_rows: int,
+    dtype: type[np.float64 | np.uint8] = np.float64,
+) -> csr_array:
+    """Matrix of ones with one column per value, in its row; -1 for none."""
+    from scipy.sparse import csr_array
+
+    order = np.argsort(rows, kind="stable").astype(np.int32)
+    order = order[np.searchsorted(rows, 0, sorter=order) :]
+    pointers = np.searchsorted(rows[order], np.arange(n_rows + 1)).astype(np.int32)
+    ones = np.ones(order.size, dtype=dtype)
+    return csr_array((ones, order, pointers), shape=(n_rows, rows.size))
+
+
+def _members(
+    region: LabelMap | WeightMap, position: NDArray[np.int32], voxels: NDArray[np.intp]
+) -> csr_array:
+    """Weights of one atlas over the voxels of the partition."""
+    from scipy.sparse import csr_array
+
+    if isinstance(region, LabelMap):
+        return _group(region.rows[voxels], region.centres.n_regions, np.uint8)
+    weights = region.weights
+    shape = (region.centres.n_regions, voxels.size)
+    return csr_array((weights.data, position[weights.indices], weights.indptr), shape)
+
+
+def _stack(
+    parts: Sequence[csr_array | None], members: Sequence[csr_array], n_columns: int
+) -> csr_array:
+    """Put matrices below one another; empty rows where an atlas has none."""
+    from scipy.sparse import csr_array, vstack
+
+    filled = [
+        csr_array((member.shape[0], n_columns)) if part is None else part
+        for part, member in zip(parts, members, strict=True)
+    ]
+    return vstack(filled, format="csr", dtype=np.float64)

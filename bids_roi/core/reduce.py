@@ -1,13 +1,10 @@
 """Blocks of volumes to regional statistics, in one pass over the run.
 
-Each volume is gathered in the order of the partition and reduced to atoms with
-``reduceat`` in float64; atoms are then combined into the regions of every atlas.
 The first pass takes every voxel inside the mask and finds out which of them are
 usable: finite in every volume and not constant. In nearly every run those that are not
 are constant zeros (outside the field of view), which add nothing to a sum, so that
 only the count changes. All else is computed again, over the usable voxels alone, in a
-second pass over such runs only. Which voxels enter a sum, and in which order, never
-depends on how the run was cut into blocks: neither do the bits of the result.
+second pass over such runs only.
 """
 
 from __future__ import annotations
@@ -17,22 +14,42 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.mapping import LabelMap
+from bids_roi.core.signals import LINEAR, SUMS, finish_sums, scale_values
+from bids_roi.core.smooth import smooth_regions, smooth_volume, weights_are_cheaper
+from bids_roi.core.statistics import SortedRegions
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
 
     Blocks = Callable[[], Iterable[tuple[int, NDArray[Any]]]]
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Reduction", "reduce_run"]
+__all__ = ["Reduction", "Smoothing", "reduce_run"]
 
 _OVERFLOW = "the values are too large: their sums are infinite"
-# Statistics that constant zeros leave as they are, once the count is right.
-_SUMS = frozenset({"mean", "sum"})
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """Gaussian smoothing of every volume before anything is taken from it.
+
+    Attributes
+    ----------
+    grid
+        Of the run.
+    sigmas
+        Standard deviation along each axis, in voxels.
+    """
+
+    grid: Grid
+    sigmas: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +59,9 @@ class Reduction:
     Attributes
     ----------
     signals
-        For each statistic a tuple with one (T, R) array per atlas; NaN columns for
-        regions without a usable voxel. The mean is always there.
+        For each statistic a tuple with one (T, R) array per atlas, or ``None`` where
+        the atlas has no such statistic; NaN columns for regions without a usable voxel.
+        The mean of label atlases is always there.
     finite : (N,)
         Voxels of the partition inside the mask and finite in every volume.
     usable : (N,)
@@ -52,7 +70,7 @@ class Reduction:
         How often the run was read: 1 or 2.
     """
 
-    signals: dict[str, tuple[FloatArray, ...]]
+    signals: dict[str, tuple[FloatArray | None, ...]]
     finite: BoolArray
     usable: BoolArray
     n_passes: int
@@ -65,8 +83,8 @@ def reduce_run(
     in_mask: BoolArray,
     statistics: Collection[str],
     n_volumes: int,
-    slope: float = 1.0,
-    intercept: float = 0.0,
+    scaling: tuple[float, float] = (1.0, 0.0),
+    smoothing: Smoothing | None = None,
 ) -> Reduction:
     """Reduce a run to the regions of every atlas.
 
@@ -80,11 +98,14 @@ def reduce_run(
     in_mask : (N,)
         Whether each voxel of ``partition.voxels`` is inside the mask.
     statistics
-        Names from ``options.STATISTICS``; ``mean`` is added.
+        Names from ``options.STATISTICS`` for atlases of labels (``mean`` is added) and
+        from ``options.MAP_STATISTICS`` for maps with weights.
     n_volumes
         T.
-    slope, intercept
-        Value = slope * stored + intercept, as in the NIfTI header.
+    scaling
+        Slope and intercept: value = slope * stored + intercept, as in NIfTI.
+    smoothing
+        Applied to whole volumes, before mask and regions, as in nilearn.
 
     Returns
     -------
@@ -96,43 +117,56 @@ def reduce_run(
         If finite values are so large that their sum is not.
     """
     wanted = {"mean", *statistics}
-    scaling = (slope, intercept)
-    run = _Pass(partition, in_mask, wanted, n_volumes, scaling)
+    plan = _Plan(partition, n_volumes, scaling, smoothing)
+    run = _Pass(plan, in_mask, wanted)
     scan = _Scan(partition.voxels[in_mask])
     for start, block in read_blocks():
         scan.look(block)
+        if smoothing is not None:  # smoothing would hide what is not finite
+            scan.check_finite(block)
         # Once a value is not finite this pass only looks for the others.
         if not (scan.all_finite and run.add(start, block)):
-            scan.check_finite(block)
+            scan.find_not_finite(block)
     finite, usable = in_mask.copy(), in_mask.copy()
     finite[in_mask] = scan.finite
     usable[in_mask] = scan.finite & ~scan.constant
-    again = _needs_second_pass(scan, wanted, scaling)
-    signals = run.finish(usable) if wanted - again else {}
+    again = _needs_second_pass(scan, wanted, plan)
+    signals = run.finish(usable, wanted - again)
     if again:
-        second = _Pass(partition, usable, again, n_volumes, scaling)
+        second = _Pass(plan, usable, again)
         for start, block in read_blocks():
             if not second.add(start, block):
                 raise ValueError(_OVERFLOW)
-        signals |= second.finish(usable)
-    if any(np.isinf(a).any() for arrays in signals.values() for a in arrays):
+        signals |= second.finish(usable, again)
+    if any(
+        a is not None and np.isinf(a).any() for each in signals.values() for a in each
+    ):
         raise ValueError(_OVERFLOW)
     return Reduction(signals, finite, usable, n_passes=1 + bool(again))
 
 
-def _needs_second_pass(
-    scan: _Scan, wanted: set[str], scaling: tuple[float, float]
-) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What does not change between the passes over a run."""
+
+    partition: Partition
+    n_volumes: int
+    scaling: tuple[float, float]
+    smoothing: Smoothing | None
+
+
+def _needs_second_pass(scan: _Scan, wanted: set[str], plan: _Plan) -> set[str]:
     """Name the statistics that the voxels which are not usable have spoilt."""
     if not scan.all_finite:
         return wanted
     constants = scan.first[scan.constant]
     if constants.size == 0:
         return set()
-    slope, intercept = scaling
-    if np.any(constants.astype(np.float64) * slope + intercept != 0):
+    slope, intercept = plan.scaling
+    values = constants.astype(np.float64) * slope + intercept
+    if plan.smoothing is not None or np.any(values != 0):
         return wanted
-    return wanted - _SUMS
+    return wanted - SUMS - LINEAR
 
 
 class _Scan:
@@ -165,153 +199,157 @@ class _Scan:
             self.pending = self.pending[same]
 
     def check_finite(self, block: NDArray[Any]) -> None:
-        """Note the voxels with NaN or infinity in a block whose sums are not finite."""
-        finite = np.isfinite(block.take(self.voxels, axis=1)).all(axis=0)
-        if self.all_finite and finite.all():
+        """Note the voxels of a block with NaN or infinity."""
+        self.finite &= np.isfinite(block.take(self.voxels, axis=1)).all(axis=0)
+        self.all_finite = bool(self.finite.all())
+
+    def find_not_finite(self, block: NDArray[Any]) -> None:
+        """Note the voxels that made the sums of a block infinite; there must be one."""
+        expected = self.all_finite
+        self.check_finite(block)
+        if expected and self.all_finite:
             raise ValueError(_OVERFLOW)
-        self.all_finite = False
-        self.finite &= finite
 
 
 class _Pass:
     """One reduction over a fixed set of voxels."""
 
-    def __init__(
-        self,
-        partition: Partition,
-        kept: BoolArray,
-        statistics: Collection[str],
-        n_volumes: int,
-        scaling: tuple[float, float],
-    ) -> None:
-        per_atom = np.add.reduceat(kept, partition.starts, dtype=np.intp)
-        atoms = np.flatnonzero(per_atom)
-        self.partition = partition
-        self.voxels = partition.voxels[kept]
-        self.sizes = per_atom[atoms]
-        self.starts = np.cumsum(self.sizes) - self.sizes
-        self.statistics = set(statistics)
-        self.scaling = scaling
-        self.regions = [
-            _Regions(rows[atoms], region.n_regions, self.sizes)
-            for rows, region in zip(partition.atom_rows, partition.maps, strict=True)
+    def __init__(self, plan: _Plan, kept: BoolArray, statistics: set[str]) -> None:
+        partition = plan.partition
+        self.plan = plan
+        self.kept = kept
+        self.sums = np.zeros((plan.n_volumes, partition.n_rows))
+        others = statistics - SUMS - LINEAR
+        self.sorted = [
+            SortedRegions(members, kept)
+            if others and isinstance(region, LabelMap)
+            else None
+            for members, region in zip(partition.members, partition.maps, strict=True)
         ]
-        stored = {"sum" if name in _SUMS else name for name in self.statistics}
-        self.values = {
-            name: [np.full((n_volumes, r.n_regions), np.nan) for r in self.regions]
-            for name in stored
+        self.others = {
+            name: [
+                None if r is None else np.full((plan.n_volumes, r.n_regions), np.nan)
+                for r in self.sorted
+            ]
+            for name in others
         }
+        self.source = _choose_source(plan, kept, statistics)
 
     def add(self, start: int, block: NDArray[Any]) -> bool:
         """Reduce a block; tell whether all its sums are finite."""
-        if self.voxels.size == 0:
-            return True
-        values = block.take(self.voxels, axis=1).astype(np.float64)  # (t, n)
-        slope, intercept = self.scaling
-        with np.errstate(over="ignore", invalid="ignore"):
-            if slope != 1:
-                values *= slope
-            if intercept != 0:
-                values += intercept
-            sums = np.add.reduceat(values, self.starts, axis=1)  # (t, A)
-        if not np.isfinite(sums).all():
-            return False
-        atoms = _Atoms(values, self.starts, self.sizes, sums)
         stop = start + block.shape[0]
-        for number, regions in enumerate(self.regions):
-            for name, arrays in self.values.items():
-                arrays[number][start:stop] = regions.combine(name, atoms)
+        source = self.source
+        values = np.stack([source.load(volume) for volume in block])
+        for t, volume in enumerate(values, start):
+            self.sums[t] = source.project(volume)
+        if not np.isfinite(self.sums[start:stop]).all():
+            return False
+        for name, arrays in self.others.items():
+            for regions, array in zip(self.sorted, arrays, strict=True):
+                if regions is not None and array is not None:
+                    array[start:stop] = regions.compute(name, values)
         return True
 
-    def finish(self, usable: BoolArray) -> dict[str, tuple[FloatArray, ...]]:
-        """Return the asked-for statistics; regions without a usable voxel are NaN."""
-        signals = {}
-        for name in self.statistics:
-            arrays = self.values["sum" if name in _SUMS else name]
-            per_atlas = []
-            for number, array in enumerate(arrays):
-                n_used = self.partition.count(number, usable).astype(np.float64)
-                n_used[n_used == 0] = np.nan
-                divisor = n_used if name == "mean" else n_used / n_used
-                per_atlas.append(array / divisor)
+    def finish(
+        self, usable: BoolArray, statistics: set[str]
+    ) -> dict[str, tuple[FloatArray | None, ...]]:
+        """Return statistics; regions without a usable voxel are NaN."""
+        partition = self.plan.partition
+        signals: dict[str, tuple[FloatArray | None, ...]] = {}
+        for name in statistics:
+            per_atlas: list[FloatArray | None] = []
+            for number, rows in enumerate(partition.rows):
+                if isinstance(partition.maps[number], LabelMap) == (name in LINEAR):
+                    per_atlas.append(None)
+                    continue
+                n_used = partition.count(number, usable)
+                if name in self.others:
+                    values = self.others[name][number]
+                else:
+                    weights = partition.members[number]
+                    values = finish_sums(
+                        name, self.sums[:, rows], weights, usable, n_used
+                    )
+                if values is not None:
+                    values[:, n_used == 0] = np.nan
+                per_atlas.append(values)
             signals[name] = tuple(per_atlas)
         return signals
 
 
-@dataclass(frozen=True, slots=True)
-class _Atoms:
-    """A block, sorted by atom: values (t, n), sums (t, A)."""
+class _RawVolumes:
+    """Voxels as they are; what is not kept counts as 0 and so adds nothing."""
 
-    values: FloatArray
-    starts: NDArray[np.intp]
-    sizes: NDArray[np.intp]
-    sums: FloatArray
+    def __init__(self, plan: _Plan, kept: BoolArray) -> None:
+        self.voxels = plan.partition.voxels
+        self.project = plan.partition.project
+        self.scaling = plan.scaling
+        self.left_out = np.flatnonzero(~kept)
 
-    def squares(self) -> FloatArray:
-        """Sums of squared deviations from the atom's own mean, (t, A)."""
-        means = np.repeat(self.sums / self.sizes, self.sizes, axis=1)
-        deviations = self.values - means
-        return np.add.reduceat(deviations * deviations, self.starts, axis=1)
+    def load(self, volume: NDArray[Any]) -> FloatArray:
+        values = scale_values(volume.take(self.voxels), self.scaling)
+        values[self.left_out] = 0.0
+        return values
 
 
-class _Regions:
-    """How the atoms make the regions of one atlas."""
+class _SmoothedVolumes:
+    """Smooth each volume as a whole; for whatever is not a sum."""
 
-    def __init__(
-        self, rows: NDArray[np.int32], n_regions: int, sizes: NDArray[np.intp]
-    ) -> None:
-        self.n_regions = n_regions
-        order = np.argsort(rows, kind="stable")
-        self.order = order[np.searchsorted(rows[order], 0) :]  # atoms of a region
-        held = rows[self.order]
-        self.starts = np.flatnonzero(np.diff(held, prepend=-1))
-        self.present = held[self.starts]
-        self.sizes = sizes
-        self.spread = np.diff(self.starts, append=held.size)
+    def __init__(self, plan: _Plan, kept: BoolArray, smoothing: Smoothing) -> None:
+        self.voxels = plan.partition.voxels
+        self.project = plan.partition.project
+        self.scaling = plan.scaling
+        self.smoothing = smoothing
+        self.left_out = np.flatnonzero(~kept)
 
-    def combine(self, name: str, atoms: _Atoms) -> FloatArray:
-        """Make one statistic from the atoms, (t, R)."""
-        result = np.full((atoms.sums.shape[0], self.n_regions), np.nan)
-        if self.present.size:
-            result[:, self.present] = getattr(self, f"_{name}")(atoms)
-        return result
+    def load(self, volume: NDArray[Any]) -> FloatArray:
+        values = scale_values(volume, self.scaling)
+        values = values.reshape(self.smoothing.grid.shape, order="F")
+        smooth = smooth_volume(values, self.smoothing.sigmas)
+        values = smooth.ravel(order="F").take(self.voxels)
+        values[self.left_out] = 0.0
+        return values
 
-    def _reduce(self, how: np.ufunc, per_atom: FloatArray) -> FloatArray:
-        return np.asarray(how.reduceat(per_atom[:, self.order], self.starts, axis=1))
 
-    def _sum(self, atoms: _Atoms) -> FloatArray:
-        return self._reduce(np.add, atoms.sums)
+class _SmoothedRegions:
+    """Smooth the regions once instead, those of all atlases; for sums over labels."""
 
-    def _minimum(self, atoms: _Atoms) -> FloatArray:
-        lowest = np.minimum.reduceat(atoms.values, atoms.starts, axis=1)
-        return self._reduce(np.minimum, lowest)
+    def __init__(self, plan: _Plan, kept: BoolArray, smoothing: Smoothing) -> None:
+        partition = plan.partition
+        from scipy.sparse import vstack
 
-    def _maximum(self, atoms: _Atoms) -> FloatArray:
-        highest = np.maximum.reduceat(atoms.values, atoms.starts, axis=1)
-        return self._reduce(np.maximum, highest)
+        weights = smooth_regions(
+            vstack(partition.members, format="csr"),
+            partition.voxels,
+            kept,
+            smoothing.grid,
+            smoothing.sigmas,
+        )
+        reached = np.zeros(smoothing.grid.n_voxels, dtype=bool)
+        reached[weights.indices] = True
+        self.voxels = np.flatnonzero(reached)
+        self.matrix = weights[:, self.voxels]
+        self.scaling = plan.scaling
 
-    def _variance(self, atoms: _Atoms) -> FloatArray:
-        """Population variance over the voxels, from the atoms' own deviations.
+    def project(self, values: FloatArray) -> FloatArray:
+        return np.asarray(self.matrix @ values)
 
-        Chan, Golub & LeVeque (1983), doi:10.1080/00031305.1983.10483115: the squares
-        about each atom's mean plus those of the atom means about the region's mean, so
-        that no two large numbers are ever subtracted.
-        """
-        n_voxels = self._reduce(np.add, self.sizes[None].astype(np.float64))
-        means = np.repeat(self._sum(atoms) / n_voxels, self.spread, axis=1)
-        shifts = (atoms.sums / atoms.sizes)[:, self.order] - means
-        between = self.sizes[self.order] * shifts * shifts
-        between = np.add.reduceat(between, self.starts, axis=1)
-        return np.asarray((self._reduce(np.add, atoms.squares()) + between) / n_voxels)
+    def load(self, volume: NDArray[Any]) -> FloatArray:
+        values = scale_values(volume.take(self.voxels), self.scaling)
+        values[~np.isfinite(values)] = 0.0
+        return values
 
-    def _standard_deviation(self, atoms: _Atoms) -> FloatArray:
-        return np.sqrt(self._variance(atoms))
 
-    def _median(self, atoms: _Atoms) -> FloatArray:
-        stops = np.append(atoms.starts, atoms.values.shape[1])
-        columns = []
-        for first, n_atoms in zip(self.starts, self.spread, strict=True):
-            members = self.order[first : first + n_atoms]
-            pieces = [atoms.values[:, stops[a] : stops[a + 1]] for a in members]
-            columns.append(np.median(np.concatenate(pieces, axis=1), axis=1))
-        return np.stack(columns, axis=1)
+def _choose_source(
+    plan: _Plan, kept: BoolArray, statistics: set[str]
+) -> _RawVolumes | _SmoothedVolumes | _SmoothedRegions:
+    """Of two ways to smooth that give the same numbers, take the cheaper."""
+    smoothing, partition = plan.smoothing, plan.partition
+    if smoothing is None:
+        return _RawVolumes(plan, kept)
+    labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
+    if labels_only and statistics - LINEAR <= SUMS:
+        sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
+        if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
+            return _SmoothedRegions(plan, kept, smoothing)
+    return _SmoothedVolumes(plan, kept, smoothing)

@@ -1,0 +1,234 @@
+"""Atlases onto the grid of a BOLD run: labels by nearest neighbour, maps linearly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.grid import (
+    nearest_voxels,
+    resample_labels,
+    resample_weights,
+    same_grid,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_array
+
+    from bids_roi.core.grid import Grid
+
+__all__ = [
+    "Centres",
+    "LabelMap",
+    "WeightMap",
+    "find_centres",
+    "map_labels",
+    "map_weights",
+]
+
+# Labels that span less than this are looked up in a table, others by bisection.
+_TABLE_SIZE = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Centres:
+    """Where the centres of the atlas's own voxels lie on the BOLD grid.
+
+    Attributes
+    ----------
+    voxels : (K,)
+        Flat BOLD indices in which at least one of them lies.
+    rows : (K,)
+        The region they belong to.
+    weights : (K,)
+        How many they are, or their summed absolute weight.
+    totals : (R,)
+        The same over all voxels of each region, seen or not.
+    """
+
+    voxels: NDArray[np.intp]
+    rows: NDArray[np.int32]
+    weights: NDArray[np.float64]
+    totals: NDArray[np.float64]
+
+    @property
+    def n_regions(self) -> int:
+        """Number of rows of the region table."""
+        return int(self.totals.size)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """An atlas of labels on the grid of a BOLD run.
+
+    Attributes
+    ----------
+    rows : (V,)
+        Row of the region table at each voxel of the BOLD grid, -1 for none.
+    n_voxels_atlas : (R,)
+        Voxels of each region on the atlas's own grid.
+    centres
+        Where those lie on the BOLD grid.
+    """
+
+    rows: NDArray[np.int32]
+    n_voxels_atlas: NDArray[np.int64]
+    centres: Centres
+
+
+@dataclass(frozen=True, slots=True)
+class WeightMap:
+    """An atlas of weighted maps on the grid of a BOLD run.
+
+    Attributes
+    ----------
+    weights : (R, V) sparse
+        Weight of each voxel of the BOLD grid in each map.
+    n_voxels_atlas : (R,)
+        Voxels with a weight on the atlas's own grid.
+    centres
+        Where those lie on the BOLD grid.
+    """
+
+    weights: csr_array
+    n_voxels_atlas: NDArray[np.int64]
+    centres: Centres
+
+
+def map_labels(
+    labels: NDArray[np.int64], index: NDArray[np.int64], source: Grid, target: Grid
+) -> LabelMap:
+    """Bring an atlas of labels to a BOLD grid by nearest neighbour.
+
+    Parameters
+    ----------
+    labels : (x, y, z) of ``source``
+        Label values, 0 for background.
+    index : (R,)
+        Label value of each row of the region table, all different, none 0.
+    source, target
+        Grids of the atlas and of the BOLD run, in the same space.
+
+    Returns
+    -------
+    LabelMap
+        Voxels whose label is not in ``index`` belong to no region.
+    """
+    rows = _look_up(labels, index)
+    flat = rows.ravel(order="F")
+    inside = np.flatnonzero(flat >= 0)
+    ones = np.ones(inside.size)
+    centres = find_centres(inside, flat[inside], ones, index.size, source, target)
+    moved = resample_labels(rows, source, target, background=-1)
+    return LabelMap(
+        rows=moved.ravel(order="F"),
+        n_voxels_atlas=np.bincount(flat[inside], minlength=index.size),
+        centres=centres,
+    )
+
+
+def _look_up(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Row of each label in the table, -1 for none; same shape."""
+    low, high = int(labels.min()), int(labels.max())
+    if high - low < _TABLE_SIZE:
+        table = np.full(high - low + 1, -1, dtype=np.int32)
+        known = (index >= low) & (index <= high)
+        table[index[known] - low] = np.flatnonzero(known)
+        return np.asarray(table[labels - low])
+    order = np.argsort(index, kind="stable")
+    position = np.searchsorted(index, labels, sorter=order)
+    position = order[np.minimum(position, index.size - 1)]
+    return np.where(index[position] == labels, position, -1).astype(np.int32)
+
+
+def find_centres(
+    voxels: NDArray[np.intp],
+    rows: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    n_regions: int,
+    source: Grid,
+    target: Grid,
+) -> Centres:
+    """Find the BOLD voxels in which the atlas's voxel centres lie.
+
+    Parameters
+    ----------
+    voxels, rows, weights : (n,)
+        Flat index on ``source``, region and weight (not negative) of atlas voxels.
+    n_regions
+        R.
+    source, target
+        Grids of the atlas and of the BOLD run.
+
+    Returns
+    -------
+    Centres
+    """
+    totals = np.bincount(rows, weights, n_regions).astype(np.float64)
+    if same_grid(source, target):
+        return Centres(voxels, rows, weights, totals)
+    there = nearest_voxels(voxels, source, target)
+    kept = there >= 0
+    pairs = rows[kept].astype(np.int64) * target.n_voxels + there[kept]
+    pairs, inverse = np.unique(pairs, return_inverse=True)
+    return Centres(
+        voxels=(pairs % target.n_voxels).astype(np.intp),
+        rows=(pairs // target.n_voxels).astype(np.int32),
+        weights=np.bincount(inverse, weights[kept], pairs.size).astype(np.float64),
+        totals=totals,
+    )
+
+
+def map_weights(
+    volumes: Iterable[NDArray[Any]], source: Grid, target: Grid
+) -> WeightMap:
+    """Bring maps to a BOLD grid by linear interpolation, one map at a time.
+
+    Parameters
+    ----------
+    volumes
+        One (x, y, z) map per region, on ``source``; never all of them in memory.
+    source, target
+        Grids of the maps and of the BOLD run, in the same space.
+
+    Returns
+    -------
+    WeightMap
+        Only weights other than 0 are kept.
+    """
+    from scipy.sparse import csr_array
+
+    data, columns, counts = [], [], []
+    own_voxels, own_rows, own_weights = [], [], []
+    for row, volume in enumerate(volumes):
+        values = np.nan_to_num(np.asarray(volume, dtype=np.float64))
+        flat = values.ravel(order="F")
+        own = np.flatnonzero(flat)
+        own_voxels.append(own)
+        own_rows.append(np.full(own.size, row, dtype=np.int32))
+        own_weights.append(np.abs(flat[own]))
+        moved = resample_weights(values, source, target).ravel(order="F")
+        inside = np.flatnonzero(moved)
+        columns.append(inside)
+        data.append(moved[inside])
+        counts.append(inside.size)
+    pointers = np.concatenate([[0], np.cumsum(counts)])
+    matrix = csr_array(
+        (np.concatenate(data), np.concatenate(columns), pointers),
+        shape=(len(counts), target.n_voxels),
+    )
+    centres = find_centres(
+        np.concatenate(own_voxels),
+        np.concatenate(own_rows),
+        np.concatenate(own_weights),
+        len(counts),
+        source,
+        target,
+    )
+    n_voxels_atlas = np.array([own.size for own in own_voxels], dtype=np.int64)
+    return WeightMap(matrix, n_voxels_atlas, centres)

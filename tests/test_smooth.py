@@ -1,0 +1,137 @@
+"""Smoothing: regions smoothed once equal volumes smoothed one by one, and nilearn."""
+
+import warnings
+
+import nibabel as nb
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+from bids_roi.core import reduce
+from bids_roi.core.grid import Grid
+from bids_roi.core.mapping import map_labels
+from bids_roi.core.partition import build_partition
+from bids_roi.core.reduce import Smoothing, reduce_run
+from bids_roi.core.smooth import smooth_regions, smooth_volume, smoothing_sigmas
+
+SHAPE = (9, 8, 7)
+ZOOMS = (2.0, 2.5, 3.0)
+AFFINE = np.diag([*ZOOMS, 1.0])
+GRID = Grid.of(SHAPE, AFFINE)
+# Two float64 orders of the same sums of a few thousand products.
+RTOL = 1e-10
+
+
+def case(seed=0, n_volumes=4):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(100, 10, (*SHAPE, n_volumes))
+    labels = rng.integers(0, 4, SHAPE)
+    mask = rng.random(SHAPE) < 0.8
+    return values, labels, mask
+
+
+def engine(values, atlases, mask, fwhm, statistics=("mean",)):
+    n_volumes = values.shape[3]
+    flat = values.reshape(-1, n_volumes, order="F").T
+    partition = build_partition([map_labels(*atlas, GRID, GRID) for atlas in atlases])
+    return reduce_run(
+        lambda: ((t, flat[t : t + 2]) for t in range(0, n_volumes, 2)),
+        partition,
+        in_mask=mask.ravel(order="F")[partition.voxels],
+        statistics=statistics,
+        n_volumes=n_volumes,
+        smoothing=Smoothing(GRID, smoothing_sigmas(fwhm, GRID)),
+    )
+
+
+def smoothed_one_by_one(values, fwhm):
+    """Each volume, each axis, straight from scipy; what is not finite counts as 0."""
+    out = np.where(np.isfinite(values), values, 0.0)
+    for axis, zoom in enumerate(ZOOMS):
+        sigma = fwhm / (2.3548200450309493 * zoom)
+        for t in range(values.shape[3]):
+            out[..., t] = ndimage.gaussian_filter1d(out[..., t], sigma, axis)
+    return out
+
+
+def expected(values, labels, mask, fwhm, statistic, index=(1, 2, 3)):
+    usable = oracles.usable_voxels(values, mask)
+    smooth = smoothed_one_by_one(values, fwhm)
+    out = np.full((values.shape[3], len(index)), np.nan)
+    for column, value in enumerate(index):
+        region = usable & (labels == value)
+        if region.any():
+            out[:, column] = oracles.FUNCTIONS[statistic](smooth[region], axis=0)
+    return out
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1.0, 4.0, 6.0, 12.0]))
+def test_adjoint_is_the_transpose_of_the_filter(seed, fwhm):
+    """<smooth(x), r> == <x, adjoint(r)> for any volume and any region."""
+    rng = np.random.default_rng(seed)
+    sigmas = smoothing_sigmas(fwhm, GRID)
+    labels = rng.integers(0, 4, SHAPE)
+    partition = build_partition([map_labels(labels, np.array([1, 2, 3]), GRID, GRID)])
+    kept = rng.random(partition.voxels.size) < 0.9
+    weights = smooth_regions(partition.members[0], partition.voxels, kept, GRID, sigmas)
+    rows = np.full(GRID.n_voxels, -1)
+    inside = partition.voxels[kept]
+    rows[inside] = labels.ravel(order="F")[inside] - 1
+    volume = rng.normal(size=SHAPE)
+    smooth = smooth_volume(volume, sigmas).ravel(order="F")
+    sums = [smooth[rows == row].sum() for row in range(3)]
+    found = weights @ volume.ravel(order="F")
+    assert_allclose(found, sums, rtol=RTOL, atol=1e-10)
+
+
+@pytest.mark.parametrize("way", [True, False])
+@pytest.mark.parametrize("spoil", ["nothing", "zeros", "constant", "nan"])
+def test_both_ways_equal_the_oracle(way, spoil, monkeypatch):
+    monkeypatch.setattr(reduce, "weights_are_cheaper", lambda *_: way)
+    values, labels, mask = case()
+    if spoil == "zeros":
+        values[:3] = 0
+    if spoil == "constant":
+        values[2, 3] = 50
+    if spoil == "nan":
+        values[4, 4, 4, 1] = np.nan
+    atlases = [(labels, np.array([1, 2, 3])), (labels, np.array([3, 1, 2]))]
+    found = engine(values, atlases, mask, 5.0, ("mean", "sum"))
+    for statistic in ("mean", "sum"):
+        oracle = expected(values, labels, mask, 5.0, statistic)
+        assert_allclose(found.signals[statistic][0], oracle, rtol=RTOL)
+        assert_allclose(found.signals[statistic][1], oracle[:, [2, 0, 1]], rtol=RTOL)
+
+
+def test_other_statistics_are_of_smoothed_volumes():
+    values, labels, mask = case(1)
+    names = ("median", "minimum", "standard_deviation")
+    found = engine(values, [(labels, np.array([1, 2, 3]))], mask, 4.0, names)
+    for statistic in names:
+        oracle = expected(values, labels, mask, 4.0, statistic)
+        assert_allclose(found.signals[statistic][0], oracle, rtol=1e-9)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("strategy", ["mean", "standard_deviation"])
+def test_equals_nilearn(strategy):
+    values, labels, mask = case(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nilearn's own deprecations
+        from nilearn.maskers import NiftiLabelsMasker
+
+        masker = NiftiLabelsMasker(
+            nb.Nifti1Image(labels.astype(np.int32), AFFINE),
+            mask_img=nb.Nifti1Image(mask.astype(np.uint8), AFFINE),
+            smoothing_fwhm=6.0,
+            strategy=strategy,
+            standardize=None,
+        )
+        oracle = masker.fit_transform(nb.Nifti1Image(values, AFFINE))
+    found = engine(values, [(labels, np.array([1, 2, 3]))], mask, 6.0, (strategy,))
+    assert_allclose(found.signals[strategy][0], oracle, rtol=1e-6)
