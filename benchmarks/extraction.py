@@ -264,9 +264,8 @@ def sweep(folder: Path, rounds: int, *, quick: bool) -> None:
             bare.results.append(measure({**common, "name": what, "kind": "isal"}))
         cells = [n_volumes, int(np.prod(shape)), len(counts), sum(counts)]
         times = [f"{row.median('wall'):.2f}" for row in (ours, bare)]
-        say(
-            f"| {' | '.join([what, *map(str, cells), *times])} | {ours.median('peak'):.0f} |"
-        )
+        row = [what, *map(str, cells), *times, f"{ours.median('peak'):.0f}"]
+        say(f"| {' | '.join(row)} |")
 
 
 def machine() -> str:

@@ -10,6 +10,7 @@ The tree::
     |   +-- ImageError     65    a BOLD or mask image
     |   +-- AtlasError     65    an atlas image or its table
     |   +-- CollisionError 65    two inputs for one output
+    |   +-- ConfoundsError 65    a confounds table or a denoising strategy
     +-- MissingInput       66    a file or folder is absent or unreadable
     +-- OutputError        73    an output cannot be created
 
@@ -23,6 +24,7 @@ __all__ = [
     "AtlasError",
     "BidsRoiError",
     "CollisionError",
+    "ConfoundsError",
     "DataError",
     "ImageError",
     "LevelError",
@@ -104,6 +106,10 @@ class AtlasError(DataError):
 
 class CollisionError(DataError):
     """Two inputs would be written to one output name."""
+
+
+class ConfoundsError(DataError):
+    """A confounds table or a denoising strategy cannot be used."""
 
 
 class MissingInput(BidsRoiError):

@@ -8,18 +8,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi import __version__, cli
-from bids_roi.errors import BidsRoiError, OutputError
+from bids_roi.errors import AtlasError, BidsRoiError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
 
+_EPILOG = """\
+environment: TEMPLATEFLOW_HOME and BIDS_ROI_TEMPLATEFLOW name folders to look for
+atlases in, after --templateflow-home; BIDS_ROI_TEMPLATEFLOW_URL a mirror to download
+from instead of TemplateFlow's archive.
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the tools."""
     parser = argparse.ArgumentParser(
-        prog="bids_roi_tools", description="Tools around the BIDS App bids_roi."
+        prog="bids_roi_tools",
+        description="Tools around the BIDS App bids_roi.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
@@ -28,7 +37,55 @@ def build_parser() -> argparse.ArgumentParser:
         help="make a small dataset, run both levels on it, and say where to look",
     )
     demo.add_argument("output_dir", type=Path, help="a new or empty folder")
+    _add_atlas_tools(tools)
     return parser
+
+
+def _add_atlas_tools(
+    tools: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    listing = tools.add_parser(
+        "atlases", help="list every atlas that TemplateFlow holds; needs no network"
+    )
+    listing.add_argument("--space", metavar="LABEL", help="only in this template")
+    _add_home(listing)
+    fetch = tools.add_parser(
+        "fetch", help="fill a folder with atlases, where there is a network"
+    )
+    fetch.add_argument("atlas", nargs="+", help="names, as for bids_roi --atlas")
+    fetch.add_argument(
+        "--space", nargs="+", default=[], metavar="LABEL", help="only these templates"
+    )
+    fetch.add_argument(
+        "--res", nargs="+", default=[], metavar="LABEL", help="only these resolutions"
+    )
+    fetch.add_argument(
+        "--dest",
+        "--templateflow-home",
+        type=Path,
+        metavar="DIR",
+        help="the folder to fill; by default the one that bids_roi downloads to",
+    )
+    check = tools.add_parser(
+        "check-atlas", help="say what is wrong with an atlas, without any data"
+    )
+    check.add_argument(
+        "atlas", nargs="+", metavar="ATLAS", help="IMAGE[,TABLE], or names"
+    )
+    check.add_argument("--space", metavar="LABEL", help="template it is in")
+    _add_home(check)
+    check.add_argument(
+        "--full", action="store_true", help="read 4D images to their end, too"
+    )
+
+
+def _add_home(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--templateflow-home",
+        type=Path,
+        metavar="DIR",
+        help="folder in TemplateFlow's layout to look at first",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,13 +102,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         As for ``bids_roi``.
     """
     given = build_parser().parse_args(argv)
+    runners = {
+        "demo": lambda given: _run_demo(given.output_dir),
+        "atlases": _list_atlases,
+        "fetch": _fetch,
+        "check-atlas": _check_atlas,
+    }
     try:
-        return _run_demo(given.output_dir)
+        return runners[given.tool](given)
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi_tools: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _list_atlases(given: argparse.Namespace) -> int:
+    from bids_roi.app.atlas_tools import list_atlases
+
+    for line in list_atlases(given.space, given.templateflow_home):
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def _fetch(given: argparse.Namespace) -> int:
+    from bids_roi.app.atlas_tools import fetch_atlases
+
+    lines = fetch_atlases(
+        given.atlas, spaces=given.space, res=given.res, dest=given.dest
+    )
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _check_atlas(given: argparse.Namespace) -> int:
+    from bids_roi.app.atlas_tools import check_atlas
+
+    code = 0
+    for text in given.atlas:
+        lines, good = check_atlas(
+            text, space=given.space, home=given.templateflow_home, full=given.full
+        )
+        sys.stdout.write("\n".join(lines) + "\n")
+        code = code if good else AtlasError.exit_code
+    return code
 
 
 def _run_demo(output_dir: Path) -> int:

@@ -12,7 +12,7 @@ from datasets import INDEX, NAMES, SPACE
 from numpy.testing import assert_allclose
 
 from bids_roi.cli import main
-from bids_roi.options import STATISTICS
+from bids_roi.option_table import STATISTICS
 
 FUNC = "sub-01/func"
 STEM = f"sub-01_task-rest_space-{SPACE}"
@@ -34,7 +34,10 @@ def read_regions(path):
 
 
 def run(capsys, *arguments, code=0):
-    found = main([str(a) for a in arguments])
+    arguments = [str(a) for a in arguments]
+    if "--n-procs" not in arguments:  # workers take their time to start
+        arguments += ["--n-procs", "1"]
+    found = main(arguments)
     captured = capsys.readouterr()
     assert found == code, captured.err
     return captured

@@ -1,4 +1,4 @@
-"""Executors: the same outcomes here and in worker processes, also when one is killed."""
+"""Executors: the same outcomes here and in workers, also when one is killed."""
 
 import os
 import signal

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from bids_roi.app.budget import estimate_memory, worker_count
+from bids_roi.app.cleaning import load_strategies
 from bids_roi.app.participant import fail_run, process_run
 from bids_roi.app.plan import PlannedRun, plan_participant, template_of
 from bids_roi.app.schedule import map_items
-from bids_roi.errors import BidsRoiError
+from bids_roi.errors import BidsRoiError, MissingInput
 from bids_roi.io.atlases import AtlasShelf
 from bids_roi.io.datasets import (
     dataset_description,
@@ -64,13 +65,19 @@ class ParticipantLevel:
         self.output_dir = output_dir
         self.root = find_derivative(bids_dir, options.derivatives)
         self.participants = list_participants(self.root, options.participant_label)
-        self.shelf = AtlasShelf(options, _templateflow_home(options))
+        self.strategies = load_strategies(options)
+        self.shelf = AtlasShelf(options)
         self.records: list[Record] = []
         self.errors: dict[str, BidsRoiError] = {}
         self.n_planned = 0
         self.warnings: Counter[str] = Counter()
         self._refusals: dict[str, BidsRoiError] = {}
         self._used: dict[str, Atlas] = {}
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Labels of the denoising strategies; ``None`` for raw signals."""
+        return tuple(s.label if s is not None else None for s in self.strategies)
 
     def plan(self) -> Iterator[PlannedRun]:
         """Plan one participant after the other, so that work can begin at once."""
@@ -80,11 +87,21 @@ class ParticipantLevel:
             for item in planned:
                 for name, why in item.refused:
                     self._refusals.setdefault(name, why)
+            self._check_present(planned)
             yield from planned
         if self.n_planned == 0 and self.errors:
             raise next(iter(self.errors.values()))
         if self.n_planned == 0:
             raise explain_nothing(self.root, self.participants, self.options)
+
+    def _check_present(self, planned: list[PlannedRun]) -> None:
+        """Stop at once where no asked-for atlas can be had at all."""
+        reasons = [why for item in planned for _, why in item.refused]
+        used = any(item.atlases or item.error for item in planned)
+        if reasons and not used and not self._used:
+            missing = [why for why in reasons if isinstance(why, MissingInput)]
+            if len(missing) == len(reasons):
+                raise missing[0]
 
     def run(self) -> None:
         """Process every run.
@@ -98,10 +115,15 @@ class ParticipantLevel:
         source, notes = dataset_description(self.root)
         self.warnings.update(notes)
         work = functools.partial(
-            process_run, options=self.options, output_dir=self.output_dir
+            process_run,
+            options=self.options,
+            output_dir=self.output_dir,
+            strategies=self.strategies,
         )
         with _progress() as bar:
-            for outcome in map_items(work, self._announced(source, bar)):
+            n_workers = worker_count(self.options)
+            planned = self._announced(source, bar)
+            for outcome in map_items(work, planned, n_workers=n_workers):
                 records = outcome.value
                 if records is None:
                     error = outcome.error or RuntimeError("no outcome")
@@ -126,7 +148,9 @@ class ParticipantLevel:
         for item in self.plan():
             if not begun:
                 begun = True
-                notes = write_dataset_files(self.output_dir, self.root, source)
+                notes = write_dataset_files(
+                    self.output_dir, self.root, source, self.shelf.links
+                )
                 self.warnings.update(notes)
             for atlas, _ in item.atlases:
                 if atlas.name not in self._used:
@@ -197,9 +221,8 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
         image = item.image
         if image is not None:
             source = image.source
-            block = source.volume_bytes * source.block_volumes(16 * 2**20)
             yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
-            memory = (3 * block + 4 * block) / 2**20 + 120
+            memory = estimate_memory(source, level.options) / 10**6
             yield f"  memory  about {memory:.0f} MB"
         confounds = item.run.confounds_path
         yield f"  mask    {item.mask_path or 'none'}"
@@ -210,15 +233,10 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
             yield f"  warning  {warning}"
         for atlas, names in item.atlases:
             yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
-            for name in (names.regions, *(n for _, n in names.timeseries)):
+            for name in names.tables:
                 yield f"    -> {name}"
         for name, why in item.refused:
             yield f"  atlas {name} is left out: {why}"
-
-
-def _templateflow_home(options: Options) -> Path | None:
-    given = options.templateflow_home or os.environ.get("TEMPLATEFLOW_HOME")
-    return Path(given) if given else None
 
 
 def _progress() -> tqdm[None]:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import resource
 import sys
 import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.app.cleaning import CleanedSeries, Preparation, clean_series, prepare
+from bids_roi.app.extraction import partition_grid, read_mask_of, reduce_image
 from bids_roi.app.plan import fingerprint
-from bids_roi.app.records import Record, read_records, record_path, write_records
-from bids_roi.core.grid import Grid, resample_labels
-from bids_roi.core.partition import Partition, build_partition, map_regions
+from bids_roi.app.records import Record, write_records
+from bids_roi.app.resume import find_complete
 from bids_roi.core.quality import assess_regions, temporal_snr
-from bids_roi.core.reduce import reduce_run
-from bids_roi.errors import BidsRoiError, DataError, ImageError, OutputError
-from bids_roi.io.atlases import load_atlas_labels
+from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.io.derivatives import (
     describe_run,
     options_digest,
-    sidecar_of,
+    write_outliers,
     write_quality,
     write_timeseries,
 )
-from bids_roi.io.images import read_mask
-from bids_roi.io.stream import read_blocks
-from bids_roi.io.tables import read_json
+from bids_roi.io.strategy_format import Strategy, describe_strategy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,18 +32,58 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.app.plan import PlannedRun
+    from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
     from bids_roi.io.atlases import Atlas
-    from bids_roi.io.derivatives import RunOutputs
     from bids_roi.io.images import BoldImage
+    from bids_roi.io.layout import BoldRun
+    from bids_roi.io.output_names import RunOutputs, SeriesOutput
     from bids_roi.options import Options
 
 __all__ = ["fail_run", "process_run"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the steps of one run need to know."""
+
+    planned: PlannedRun
+    options: Options
+    strategies: tuple[Strategy | None, ...]
+    output_dir: Path
+    inputs: tuple[str, ...]
+
+    @property
+    def image(self) -> BoldImage:
+        """The header; a plan without one has an error and was refused before."""
+        if self.planned.image is None:
+            msg = "the header was not read."
+            raise ImageError(msg, where=self.planned.run.relative_path)
+        return self.planned.image
+
+    def digest(self, atlas: Atlas, label: str | None) -> str:
+        """Digest of an output; that of raw signals knows nothing of cleaning."""
+        options = self.options
+        for strategy in self.strategies:
+            if label is not None and strategy is not None and strategy.label == label:
+                cleaning = [
+                    describe_strategy(strategy),
+                    options.censored,
+                    options.high_variance_confounds,
+                    options.allow_missing_confounds,
+                    options.aroma_dataset is not None,
+                ]
+                return options_digest(options, atlas, *cleaning)
+        return options_digest(options, atlas)
+
+
 def process_run(
-    planned: PlannedRun, *, options: Options, output_dir: Path
+    planned: PlannedRun,
+    *,
+    options: Options,
+    output_dir: Path,
+    strategies: tuple[Strategy | None, ...] = (None,),
 ) -> list[Record]:
     """Make all outputs of a run.
 
@@ -59,6 +95,8 @@ def process_run(
         What was asked for.
     output_dir
         Where the outputs go.
+    strategies
+        Of denoising; ``None`` for raw signals.
 
     Returns
     -------
@@ -77,23 +115,35 @@ def process_run(
         Record(run.relative_path, name, "skipped", str(why))
         for name, why in planned.refused
     ]
-    paths = [p for p in (run.path, planned.mask_path) if p is not None]
-    inputs = tuple(fingerprint(path) for path in paths)
+    inputs = _fingerprint_inputs(planned)
+    job = _Job(planned, options, strategies, output_dir, inputs)
     work: list[tuple[Atlas, RunOutputs]] = []
     for atlas, names in planned.atlases:
-        record = _find_complete(planned, atlas, names, inputs, options, output_dir)
-        if record is not None:
-            records.append(record)
-        else:
+        digests = {names.regions: job.digest(atlas, None)}
+        digests |= {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+        record = None
+        if not options.overwrite:
+            record = find_complete(
+                run.relative_path, atlas.name, digests, inputs, output_dir
+            )
+        if record is None:
             work.append((atlas, names))
+        else:
+            records.append(record)
     if work:
-        records.extend(_extract(planned, work, inputs, options, output_dir))
+        records.extend(_extract(job, work))
     write_records(
         output_dir,
         run.relative_path,
         [record for record in records if record.status != "complete"],
     )
     return records
+
+
+def _fingerprint_inputs(planned: PlannedRun) -> tuple[str, ...]:
+    run = planned.run
+    paths = (run.path, planned.mask_path, run.confounds_path)
+    return tuple(fingerprint(p) for p in paths if p is not None and p.exists())
 
 
 def fail_run(
@@ -113,185 +163,142 @@ def fail_run(
     return records
 
 
-def _find_complete(
-    planned: PlannedRun,
-    atlas: Atlas,
-    names: RunOutputs,
-    inputs: tuple[str, ...],
-    options: Options,
-    output_dir: Path,
-) -> Record | None:
-    """Record of outputs that are there and right; refuse those of other options."""
-    tables = [names.regions, *(name for _, name in names.timeseries)]
-    there = [table for table in tables if (output_dir / table).exists()]
-    if not there or options.overwrite:
-        return None
-    digest = options_digest(options, atlas)
-    for table in there:
-        try:
-            found = read_json(output_dir / sidecar_of(table)).get("OptionsDigest")
-        except (BidsRoiError, OSError):
-            return None  # half a pair: made again
-        if found != digest:
-            msg = (
-                "the output is there, made with other options, another version or"
-                f" another atlas file (digest {found}, now {digest})."
-            )
-            remedy = "Choose another output folder, or replace it with --overwrite."
-            raise OutputError(msg, where=table, remedy=remedy)
-    earlier = read_records(record_path(output_dir, planned.run.relative_path))
-    for record in earlier:
-        same = record.atlas == atlas.name and record.inputs == inputs
-        if same and record.status == "done" and len(there) == len(tables):
-            return Record(
-                record.run,
-                record.atlas,
-                "complete",
-                n_regions=record.n_regions,
-                n_lost=record.n_lost,
-                coverage=record.coverage,
-                warnings=record.warnings,
-            )
-    return None
-
-
-def _extract(
-    planned: PlannedRun,
-    work: list[tuple[Atlas, RunOutputs]],
-    inputs: tuple[str, ...],
-    options: Options,
-    output_dir: Path,
-) -> list[Record]:
+def _extract(job: _Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
     began = time.monotonic()
-    image = _header(planned)
-    keys = tuple((atlas.image_path, atlas.image_digest) for atlas, _ in work)
+    planned, options, image = job.planned, job.options, job.image
+    preparations = {
+        strategy.label: prepare(
+            planned.run,
+            strategy,
+            options,
+            n_volumes=image.source.n_volumes,
+            repetition_time=planned.repetition_time,
+        )
+        for strategy in job.strategies
+        if strategy is not None
+    }
+    keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
     indices = tuple(atlas.regions.index for atlas, _ in work)
-    partition = _partition(keys, indices, image.grid)
-    in_mask = _read_mask(planned.mask_path, image.grid, partition)
-    reduction = _reduce(image, partition, in_mask, options)
+    partition = partition_grid(keys, indices, image.grid)
+    in_mask = read_mask_of(planned.mask_path, image.grid, partition)
+    reduction, high_variance = reduce_image(image, partition, in_mask, options)
     records = []
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
-            name: np.where(quality.usable, arrays[number], np.nan)
+            name: np.where(quality.usable, values, np.nan)
             for name, arrays in reduction.signals.items()
+            if (values := arrays[number]) is not None
         }
-        record = _write(planned, atlas, names, quality, signals, options, output_dir)
-        seconds = round(time.monotonic() - began, 3)
-        records.append(
-            dataclasses.replace(
-                record,
-                inputs=inputs,
-                seconds=seconds,
-                peak_memory_bytes=_peak_memory(),
+        cleaned = {
+            series: clean_series(
+                signals[series.statistic],
+                preparations[series.label],
+                options,
+                run=planned.run,
+                repetition_time=planned.repetition_time,
+                high_variance=high_variance,
             )
-        )
+            for series in names.timeseries
+            if series.label is not None
+        }
+        record = _write(job, atlas, names, quality, signals, cleaned)
+        seconds = round(time.monotonic() - began, 3)
+        memory = _peak_memory()
+        records.append(replace(record, seconds=seconds, peak_memory_bytes=memory))
+    for label, name in work[0][1].outliers:
+        _write_outliers(job.output_dir / name, preparations[label])
     return records
 
 
 def _write(
-    planned: PlannedRun,
+    job: _Job,
     atlas: Atlas,
     names: RunOutputs,
     quality: RegionQuality,
     signals: dict[str, NDArray[np.float64]],
-    options: Options,
-    output_dir: Path,
+    cleaned: dict[SeriesOutput, CleanedSeries],
 ) -> Record:
     """Write the files of one run and atlas."""
+    planned = job.planned
     notes = planned.warnings + atlas.warnings
-    image = _header(planned)
     common = describe_run(
         planned.run,
         atlas,
-        options,
-        grid=image.grid,
-        n_volumes=image.source.n_volumes,
+        job.options,
+        grid=job.image.grid,
+        n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
         repetition_time=planned.repetition_time,
         notes=notes,
     )
-    mean = signals["mean"]
+    mean = signals["weighted_mean" if atlas.kind == "probseg" else "mean"]
     levels = {
         "mean": mean.mean(axis=0),
         "standard_deviation": mean.std(axis=0, ddof=1),
         "tsnr": temporal_snr(mean),
     }
-    path = output_dir / names.regions
+    path = job.output_dir / names.regions
     write_quality(path, quality, levels, atlas=atlas, common=common)
-    for statistic, name in names.timeseries:
+    said = list(notes)
+    for series in names.timeseries:
+        clean = cleaned.get(series)
+        facts = None
+        if clean is not None:
+            facts = {**clean.facts, "OptionsDigest": job.digest(atlas, series.label)}
+            facts["Sources"] = [*common["Sources"], *_confounds_uri(planned.run)]
+            if notes or clean.notes:
+                facts["Warnings"] = [*notes, *clean.notes]
+            said += [note for note in clean.notes if note not in said]
         write_timeseries(
-            output_dir / name,
-            signals[statistic],
-            statistic=statistic,
+            job.output_dir / series.path,
+            signals[series.statistic] if clean is None else clean.signals,
+            statistic=series.statistic,
             atlas=atlas,
             common=common,
+            facts=facts,
         )
     return Record(
         run=planned.run.relative_path,
         atlas=atlas.name,
         status="done",
-        warnings=notes,
+        warnings=tuple(said),
         digest=common["OptionsDigest"],
-        outputs=(names.regions, *(name for _, name in names.timeseries)),
+        inputs=job.inputs,
+        outputs=names.tables,
         n_regions=len(quality.status),
         n_lost=sum(word != "ok" for word in quality.status),
         coverage=round(float(quality.coverage.mean()), 4),
     )
 
 
-def _header(planned: PlannedRun) -> BoldImage:
-    if planned.image is None:  # such a plan has an error and was refused before
-        msg = "the header was not read."
-        raise ImageError(msg, where=planned.run.relative_path)
-    return planned.image
-
-
-@functools.lru_cache(maxsize=4)
-def _partition(
-    keys: tuple[tuple[Path, str], ...], indices: tuple[tuple[int, ...], ...], grid: Grid
-) -> Partition:
-    """Resample and factorise the atlases once per grid and process."""
-    maps = []
-    for (path, digest), index in zip(keys, indices, strict=True):
-        labels, source = load_atlas_labels(path, digest)
-        maps.append(map_regions(labels, np.array(index), source, grid))
-    return build_partition(maps)
-
-
-def _read_mask(
-    path: Path | None, grid: Grid, partition: Partition
-) -> NDArray[np.bool_]:
-    """Whether each voxel of the partition is inside the mask, (N,)."""
+def _confounds_uri(run: BoldRun) -> list[str]:
+    path = run.confounds_path
     if path is None:
-        return np.ones(partition.voxels.size, dtype=bool)
-    mask, source = read_mask(path)
-    on_grid = resample_labels(mask, source, grid)
-    if not on_grid.any():
-        msg = f"the mask holds no voxel on the grid of the BOLD run ({grid})."
-        raise DataError(msg, where=path, remedy="Give the mask of this run.")
-    return np.asarray(on_grid.ravel(order="F")[partition.voxels])
+        return []
+    return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
 
 
-def _reduce(
-    image: BoldImage,
-    partition: Partition,
-    in_mask: NDArray[np.bool_],
-    options: Options,
-) -> Reduction:
-    try:
-        return reduce_run(
-            lambda: read_blocks(image.source),
-            partition,
-            in_mask=in_mask,
-            statistics=options.statistic,
-            n_volumes=image.source.n_volumes,
-            slope=image.slope,
-            intercept=image.intercept,
-        )
-    except ValueError as error:
-        remedy = "Check the image; its values are beyond any BOLD signal."
-        raise ImageError(f"{error}.", where=image.source.path, remedy=remedy) from error
+def _write_outliers(path: Path, preparation: Preparation) -> None:
+    """Write why each volume was kept or not."""
+    censoring = preparation.censoring
+    mask = censoring.sample_mask
+    words = ("dummy", "fd", "std_dvars", "neighbour", "short_segment")
+    why = [
+        ",".join(word for word in words if getattr(censoring, word)[t])
+        for t in range(mask.size)
+    ]
+    blank = np.full(mask.size, np.nan)
+    fd, dvars = preparation.fd, preparation.dvars
+    columns = {
+        "kept": mask.astype(int).tolist(),
+        "dummy": censoring.dummy.astype(int).tolist(),
+        "framewise_displacement": (blank if fd is None else fd).tolist(),
+        "std_dvars": (blank if dvars is None else dvars).tolist(),
+        "why": why,
+    }
+    name = preparation.strategy.name
+    write_outliers(path, columns, strategy=name, n_kept=int(mask.sum()))
 
 
 def _assess(

@@ -14,9 +14,9 @@ from bids_roi.errors import (
     MissingInput,
     UsageError,
 )
-from bids_roi.io.derivatives import RunOutputs, name_outputs
 from bids_roi.io.images import BoldImage, check_file, open_bold
 from bids_roi.io.layout import find_runs
+from bids_roi.io.output_names import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +77,11 @@ def template_of(run: BoldRun) -> str:
 
 
 def plan_participant(
-    root: Path, participant: str, options: Options, shelf: AtlasShelf
+    root: Path,
+    participant: str,
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...] = (None,),
 ) -> list[PlannedRun]:
     """Plan the runs of one participant.
 
@@ -91,6 +95,8 @@ def plan_participant(
         What was asked for.
     shelf
         The atlases.
+    labels
+        Of the denoising strategies; ``None`` for raw signals.
 
     Returns
     -------
@@ -103,13 +109,19 @@ def plan_participant(
         If two inputs would be written to one name.
     """
     planned = [
-        _plan_run(r, options, shelf) for r in find_runs(root, participant, options)
+        _plan_run(run, options, shelf, labels)
+        for run in find_runs(root, participant, options)
     ]
     check_collisions(planned)
     return planned
 
 
-def _plan_run(run: BoldRun, options: Options, shelf: AtlasShelf) -> PlannedRun:
+def _plan_run(
+    run: BoldRun,
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...],
+) -> PlannedRun:
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
     warnings = list(run.warnings)
@@ -127,12 +139,15 @@ def _plan_run(run: BoldRun, options: Options, shelf: AtlasShelf) -> PlannedRun:
     if image is not None and error is None:
         for name in shelf.names:
             try:
-                atlas = shelf.find(name, template_of(run), image.grid)
+                atlas = shelf.find(
+                    name, template_of(run), image.grid, root=run.root, bold=run.path
+                )
             except (AtlasError, MissingInput) as problem:
                 refused.append((name, problem))
             else:
-                names = name_outputs(run, atlas, options.statistic)
-                atlases.append((atlas, names))
+                weighted = atlas.kind == "probseg"
+                asked = options.map_statistic if weighted else options.statistic
+                atlases.append((atlas, name_outputs(run, atlas, asked, labels)))
     return PlannedRun(
         run=run,
         image=image,

@@ -1,95 +1,49 @@
-"""Atlases: from a file of the user's or a TemplateFlow home, to one record each."""
+"""The asked-for atlases: files, datasets, names, and segmentations of participants."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
-from bids_roi.io.images import check_file, read_grid, read_labels
-from bids_roi.io.names import parse_name
-from bids_roi.io.regions import (
-    RegionTable,
-    check_regions,
-    read_regions,
-    regions_from_labels,
+from bids_roi.io.atlas_names import (
+    SHORT_NAMES,
+    AtlasKey,
+    key_of_file,
+    nearest_names,
+    parse_atlas_name,
+    space_of,
 )
+from bids_roi.io.atlas_open import Atlas, AtlasFiles, open_atlas
+from bids_roi.io.catalogue import Catalogue, Dataset
+from bids_roi.io.homes import download_home, search_path
+from bids_roi.io.images import check_file, read_labels
+from bids_roi.io.subject_atlases import find_segmentation
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
+    from bids_roi.errors import BidsRoiError
     from bids_roi.options import Options
 
-__all__ = ["Atlas", "AtlasShelf", "load_atlas_labels"]
+__all__ = [
+    "Atlas",
+    "AtlasShelf",
+    "find_key",
+    "load_atlas_labels",
+    "make_catalogue",
+    "parse_dataset",
+    "parse_file",
+]
 
-_PARCELS = re.compile(r"(?P<scale>\d+)Parcels(?P<n>\d+)Networks")
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
-
-
-@dataclass(frozen=True, slots=True)
-class Atlas:
-    """An atlas in one space, with its table checked against its image.
-
-    Attributes
-    ----------
-    label, seg, scale
-        Its BIDS entities ``atlas-``, ``seg-`` and ``scale-``.
-    space
-        The template it is in.
-    image_path, table_path
-        Its files; ``table_path`` is ``None`` where there is no table.
-    image_digest, table_digest
-        SHA-256 of the files' bytes.
-    regions
-        What becomes the columns.
-    source
-        BIDS URI of the image for sidecars, or empty for a file of the user's.
-    description
-        For ``atlas-<label>_description.json``; has ``Name`` and ``License``.
-    warnings
-        What was found and corrected.
-    """
-
-    label: str
-    seg: str | None
-    scale: str | None
-    space: str
-    image_path: Path
-    table_path: Path | None
-    image_digest: str
-    table_digest: str
-    regions: RegionTable
-    source: str
-    description: Mapping[str, Any] = field(hash=False)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def entities(self) -> tuple[tuple[str, str | None], ...]:
-        """``atlas-``, ``seg-`` and ``scale-`` for file names."""
-        return ("atlas", self.label), ("seg", self.seg), ("scale", self.scale)
-
-    @property
-    def name(self) -> str:
-        """The canonical id, ``Schaefer2018_seg-7n_scale-400`` for example."""
-        return _canonical(self.label, self.seg, self.scale)
-
-
-@dataclass(frozen=True, slots=True)
-class _UserFile:
-    image: Path
-    table: Path | None
-    space: str
-    key: tuple[str, str | None, str | None]
+_SUBJECT = "subject:"
+_TAKEN = ("preprocessed", "templateflow")
 
 
 class AtlasShelf:
@@ -98,48 +52,55 @@ class AtlasShelf:
     Parameters
     ----------
     options
-        ``atlas``, ``atlas_file``, ``atlas_space`` and ``templateflow_home`` are used.
-    home
-        Folder in TemplateFlow's layout, or ``None``.
+        The group "atlases" is used.
 
     Raises
     ------
     UsageError
-        If a user's file has no known space, or a name cannot be understood.
+        If a file has no known space, or a name is unknown (with the nearest).
     MissingInput
-        If an atlas is asked for by name and there is no home.
+        If a file or dataset of the user's is not there.
     CollisionError
         If two atlases would have the same name in the outputs.
+
+    Attributes
+    ----------
+    names
+        Canonical ids of what was asked for, in the order of the outputs.
+    links
+        ``DatasetLinks`` of the atlas datasets: name to folder.
     """
 
-    def __init__(self, options: Options, home: Path | None) -> None:
-        if options.atlas_names and (home is None or not home.is_dir()):
-            raise _no_home(options.atlas_names, home)
-        self._home = home
-        self._names = options.atlas_names
-        self._files = [
-            _parse_file(text, options.atlas_space) for text in options.atlas_file
-        ]
-        self._opened: dict[tuple[Path, Path | None], Atlas] = {}
-        for name in self._names:
-            _parse_atlas_name(name)
-        seen: dict[tuple[str, str], Path] = {}
-        for file in self._files:
-            key = (_canonical(*file.key), file.space)
-            if key in seen:
-                msg = f"{seen[key]} and {file.image} would both be atlas {key[0]}."
-                remedy = "Rename one of them; the name comes from atlas- or the file."
-                raise CollisionError(msg, remedy=remedy)
-            seen[key] = file.image
+    def __init__(self, options: Options) -> None:
+        datasets = [parse_dataset(text) for text in options.atlas_dataset]
+        self.links = {dataset.name: dataset.root for dataset in datasets}
+        if len(self.links) < len(datasets):
+            msg = "two --atlas-dataset have the same name."
+            raise UsageError(msg, remedy="Write NAME=PATH with different names.")
+        self._files = [parse_file(t, options.atlas_space) for t in options.atlas_file]
+        _refuse_twins(self._files)
+        named = [n for n in options.atlas_names if not n.startswith(_SUBJECT)]
+        self._segmentations = {
+            _parse_segmentation(name): name.removeprefix(_SUBJECT)
+            for name in options.atlas_names
+            if name.startswith(_SUBJECT)
+        }
+        self._catalogue: Catalogue | None = None
+        self._keys: dict[str, AtlasKey] = {}
+        if named or datasets:
+            self._catalogue = make_catalogue(options, datasets)
+            found = [find_key(name, self._catalogue) for name in named]
+            if not options.atlas:
+                for dataset in datasets:
+                    found += self._catalogue.keys_of(dataset.name)
+            self._keys = {key.name: key for key in found}
+        own = [file.key.name for file in self._files]
+        self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
+        self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Canonical ids of what was asked for."""
-        own = dict.fromkeys(_canonical(*file.key) for file in self._files)
-        named = [_canonical(*_parse_atlas_name(name)) for name in self._names]
-        return tuple(dict.fromkeys([*own, *named]))
-
-    def find(self, name: str, space: str, grid: Grid) -> Atlas:
+    def find(
+        self, name: str, space: str, grid: Grid, *, root: Path, bold: Path
+    ) -> Atlas:
         """Find an asked-for atlas for a run.
 
         Parameters
@@ -150,76 +111,47 @@ class AtlasShelf:
             The run's space; with its cohort, where it has one (``X+1``).
         grid
             The run's grid: the nearest resolution is taken.
+        root, bold
+            The derivative and the run's file in it, for segmentations of the
+            participant.
 
         Raises
         ------
         AtlasError
-            If it is not in that space (the message names the spaces it is in), or its
-            image and table do not fit.
+            If it is not in that space (the message names what fits), or its image and
+            table do not fit.
+        MissingInput
+            If it must be downloaded and cannot be.
         """
-        own = [file for file in self._files if _canonical(*file.key) == name]
+        own = [file for file in self._files if file.key.name == name]
         for file in own:
             if file.space == space:
-                return self._open(file.image, file.table, file.space, file.key, "")
+                return self._open(file)
         if own:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
             raise AtlasError(msg, where=own[0].image, remedy=_FITTING)
-        return self._find_in_home(name, space, grid)
+        if name in self._segmentations:
+            desc = self._segmentations[name]
+            return self._open(find_segmentation(root, bold, space, desc), keep=False)
+        if self._catalogue is None or name not in self._keys:
+            raise UsageError(f"atlas {name} was not asked for.")
+        return self._open(self._catalogue.find(self._keys[name], space, grid))
 
-    def _find_in_home(self, name: str, space: str, grid: Grid) -> Atlas:
-        home = self._home
-        if home is None:
-            raise _no_home((name,), home)
-        held = _scan_home(home)
-        images = [path for key, sp, path in held if key == name and sp == space]
-        if not images:
-            spaces = sorted({sp for key, sp, _ in held if key == name})
-            others = sorted({key for key, sp, _ in held if sp == space})
-            found = f"it is there in {', '.join(spaces)}" if spaces else "it holds none"
-            msg = f"the folder holds no atlas {name} in space {space} ({found})."
-            remedy = (
-                f"In {space} it holds {', '.join(others)}."
-                if others
-                else f"It holds no atlas in {space}."
-            )
-            raise MissingInput(msg, where=home, remedy=remedy)
-        image = min(images, key=lambda path: _distance(path, grid))
-        label, seg, scale = _parse_atlas_name(name)
-        source = f"bids:templateflow:{image.relative_to(home).as_posix()}"
-        return self._open(image, _home_table(image), space, (label, seg, scale), source)
-
-    def _open(
-        self,
-        image: Path,
-        table: Path | None,
-        space: str,
-        key: tuple[str, str | None, str | None],
-        source: str,
-    ) -> Atlas:
-        if (image, table) not in self._opened:
-            labels, _ = read_labels(image, AtlasError)
-            if table is None:
-                regions = regions_from_labels(labels)
-                warnings: tuple[str, ...] = (
-                    f"{image.name} has no table: the regions are named by their value.",
-                )
-            else:
-                check_file(table)
-                regions, warnings = check_regions(read_regions(table), labels, table)
-            self._opened[image, table] = Atlas(
-                *key,
-                space=space,
-                image_path=image,
-                table_path=table,
-                image_digest=_digest(image),
-                table_digest=_digest(table) if table else "",
-                regions=regions,
-                source=source,
-                description=_describe(key[0], image),
-                warnings=warnings,
-            )
-        return self._opened[image, table]
+    def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
+        """Open once; what is wrong with an atlas is found once, too."""
+        key = (files.image, files.table, files.space, files.findings)
+        if key not in self._opened:
+            if not keep:  # one per run: not to be held for a thousand participants
+                return open_atlas(files)
+            try:
+                self._opened[key] = open_atlas(files)
+            except (AtlasError, MissingInput) as error:
+                self._opened[key] = error
+        found = self._opened[key]
+        if isinstance(found, Atlas):
+            return found
+        raise found
 
 
 @functools.lru_cache(maxsize=16)
@@ -232,7 +164,7 @@ def load_atlas_labels(
     Parameters
     ----------
     path, digest
-        Of an ``Atlas``.
+        Of an ``Atlas`` of kind ``dseg``.
 
     Returns
     -------
@@ -242,89 +174,124 @@ def load_atlas_labels(
     return read_labels(path, AtlasError)
 
 
-def _no_home(names: tuple[str, ...], home: Path | None) -> MissingInput:
-    there = "no TemplateFlow home is given" if home is None else "there is no folder"
-    msg = f"{', '.join(names)}: {there} to take the atlas from."
-    remedy = (
-        "Give --templateflow-home (or set TEMPLATEFLOW_HOME), or bring your own atlas"
-        " with --atlas-file IMAGE,TABLE."
+def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:
+    """Make the catalogue of what can be asked for by name."""
+    given = options.templateflow_home
+
+    def target() -> Path:
+        try:
+            return download_home(given)
+        except MissingInput:
+            if given is None:
+                raise
+            return download_home(None)
+
+    return Catalogue(datasets, search_path(given), None if options.offline else target)
+
+
+def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
+    """Find an atlas by name, in any case of letters.
+
+    Raises
+    ------
+    UsageError
+        If there is none, with the nearest names.
+    """
+    key = parse_atlas_name(name)
+    known = catalogue.keys()
+    if key in known:
+        return key
+    same = [other for other in known if other.name.casefold() == key.name.casefold()]
+    if same:
+        return same[0]
+    variants = [k.name for k in known if k.label.casefold() == key.label.casefold()]
+    near = variants[:12] or nearest_names(
+        name, [*SHORT_NAMES, *(k.name for k in known)]
     )
-    return MissingInput(msg, where=home or "", remedy=remedy)
+    msg = f"there is no atlas '{name}' in TemplateFlow or the folders given."
+    hint = f"Nearest: {', '.join(near)}. " if near else ""
+    remedy = f"{hint}`bids_roi_tools atlases` lists all; your own go to --atlas-file."
+    raise UsageError(msg, remedy=remedy)
 
 
-def _canonical(label: str, seg: str | None, scale: str | None) -> str:
-    pairs = (("seg", seg), ("scale", scale))
-    return "_".join([label, *(f"{key}-{value}" for key, value in pairs if value)])
+def _refuse_twins(files: list[AtlasFiles]) -> None:
+    seen: dict[tuple[str, str], Path] = {}
+    for file in files:
+        key = (file.key.name, file.space)
+        if key in seen:
+            msg = f"{seen[key]} and {file.image} would both be atlas {key[0]}."
+            remedy = "Rename one of them; the name comes from atlas- or the file."
+            raise CollisionError(msg, remedy=remedy)
+        seen[key] = file.image
 
 
-def _parse_atlas_name(name: str) -> tuple[str, str | None, str | None]:
-    label, *rest = name.removeprefix("atlas-").split("_")
-    pairs = dict(part.partition("-")[::2] for part in rest)
-    if not label.isalnum() or set(pairs) - {"seg", "scale"} or "" in pairs.values():
-        msg = f"'{name}' is not the name of an atlas."
-        remedy = "Names look like Schaefer2018_seg-7n_scale-400."
+def _parse_segmentation(name: str) -> str:
+    desc = name.removeprefix(_SUBJECT)
+    if not re.fullmatch(r"[A-Za-z0-9+]+", desc):
+        msg = f"'{name}' names no segmentation."
+        remedy = "Write subject: and the desc- of the dseg files: subject:aparcaseg."
         raise UsageError(msg, remedy=remedy)
-    return label, pairs.get("seg"), pairs.get("scale")
+    return desc
 
 
-def _parse_file(text: str, declared: str | None) -> _UserFile:
+def parse_dataset(text: str) -> Dataset:
+    """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's.
+
+    Raises
+    ------
+    UsageError
+        If the name cannot stand in a BIDS URI, or the dataset holds no atlas.
+    MissingInput
+        If there is no such folder.
+    """
+    name, equals, path = text.partition("=")
+    if not equals:
+        path = text
+        name = re.sub(r"[^A-Za-z0-9-]", "", Path(text).absolute().name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name) or name in _TAKEN:
+        msg = f"'{name}' cannot be the name of an atlas dataset."
+        remedy = f"Use letters, digits and hyphens, and neither of {', '.join(_TAKEN)}."
+        raise UsageError(msg, remedy=remedy)
+    root = Path(path).absolute()
+    if not root.is_dir():
+        msg = "there is no such folder."
+        raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
+    dataset = Dataset.of(name, root)
+    if not Catalogue([dataset], (), None).keys_of(name):
+        msg = "the dataset holds no atlas volume."
+        remedy = "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg.nii.gz."
+        raise UsageError(msg, where=root, remedy=remedy)
+    return dataset
+
+
+def parse_file(text: str, declared: str | None) -> AtlasFiles:
+    """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
+
+    Parameters
+    ----------
+    text
+        The value.
+    declared
+        Space of an image whose name does not tell it.
+
+    Raises
+    ------
+    UsageError
+        If the space is not known.
+    MissingInput
+        If a file is not there.
+    """
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None
     for path in filter(None, (image, table)):
         check_file(path)
-    entities = dict(parse_name(image).entities)
-    space = entities.get("tpl") or entities.get("space")
-    if space and "cohort" in entities:
-        space = f"{space}+{entities['cohort']}"
-    space = space or declared
+    space = space_of(image) or declared
     if not space:
         msg = "its name does not tell the space it is in (tpl- or space-)."
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
         raise UsageError(msg, where=image, remedy=remedy)
-    return _UserFile(image, table, space, _atlas_key(image, entities))
-
-
-def _atlas_key(
-    path: Path, entities: Mapping[str, str]
-) -> tuple[str, str | None, str | None]:
-    """Atlas entities of a file; TemplateFlow's desc- becomes seg- and scale-."""
-    stem = path.name.partition(".")[0]
-    label = entities.get("atlas") or re.sub(r"[^A-Za-z0-9]", "", stem)
-    seg, scale = entities.get("seg"), entities.get("scale")
-    desc = entities.get("desc", "")
-    parcels = _PARCELS.fullmatch(desc)
-    if parcels:
-        return label, f"{parcels['n']}n", parcels["scale"]
-    networks = re.fullmatch(r"(\d+)Networks", desc)
-    if seg is None and "atlas" in entities and desc:
-        seg = f"{networks[1]}n" if networks else desc
-    return label, seg, scale
-
-
-def _scan_home(home: Path) -> list[tuple[str, str, Path]]:
-    """Label images of a home: (canonical id, space, path), sorted."""
-    held = []
-    for path in sorted(home.glob("tpl-*/**/*_dseg.nii.gz")):
-        entities = dict(parse_name(path).entities)
-        if "atlas" in entities:
-            space = entities["tpl"]
-            if "cohort" in entities:
-                space = f"{space}+{entities['cohort']}"
-            held.append((_canonical(*_atlas_key(path, entities)), space, path))
-    return held
-
-
-def _home_table(image: Path) -> Path | None:
-    """Table of an image in a home: the same name, with or without res-."""
-    exact = image.with_name(image.name.replace(".nii.gz", ".tsv"))
-    bare = image.with_name(re.sub(r"_res-[^_]+", "", exact.name))
-    return next((path for path in (exact, bare) if path.exists()), None)
-
-
-def _distance(path: Path, grid: Grid) -> float:
-    """How far an image's voxel size is from a grid's, on a log scale."""
-    volume = read_grid(path, AtlasError).voxel_volume
-    return abs(math.log(volume / grid.voxel_volume))
+    key = key_of_file(image)
+    return AtlasFiles(key, space, image, table, description=_describe(key.label, image))
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:
@@ -332,10 +299,5 @@ def _describe(label: str, image: Path) -> dict[str, Any]:
     for folder in (image.parent, *list(image.parents)[1:3]):
         path = folder / f"atlas-{label}_description.json"
         if path.is_file():
-            content = read_json(path)
-            return {"Name": label, "License": "n/a"} | content
-    return {"Name": label, "License": "n/a"}
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+            return read_json(path)
+    return {}

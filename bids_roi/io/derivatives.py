@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
 from bids_roi.core.quality import STATUS
 from bids_roi.io.names import format_name, parse_name
 from bids_roi.io.tables import format_json, format_matrix, format_table, write_file
-from bids_roi.options import OPTIONS
+from bids_roi.option_table import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +26,13 @@ if TYPE_CHECKING:
     from bids_roi.options import Options
 
 __all__ = [
+    "OUTLIER_COLUMNS",
     "REGION_COLUMNS",
     "TEMPLATEFLOW_URL",
-    "RunOutputs",
     "describe_regions",
     "describe_run",
-    "name_outputs",
     "options_digest",
-    "sidecar_of",
+    "write_outliers",
     "write_quality",
     "write_timeseries",
 ]
@@ -72,6 +70,18 @@ REGION_COLUMNS = {
     "tsnr": "mean over standard_deviation.",
 }
 
+OUTLIER_COLUMNS = {
+    "kept": "1 for volumes that enter the results, 0 for the others.",
+    "dummy": "1 for volumes that are not in a steady state yet.",
+    "framewise_displacement": "As in the table of confounds, mm.",
+    "std_dvars": "Standardised DVARS, as in the table of confounds.",
+    "why": (
+        "Reasons why the volume was left out, separated by commas: dummy; fd or"
+        " std_dvars above its threshold; neighbour of such a volume; short_segment"
+        " between such volumes."
+    ),
+}
+
 _DESCRIPTIONS = {
     "mean": "mean",
     "median": "median",
@@ -80,69 +90,28 @@ _DESCRIPTIONS = {
     "maximum": "maximum",
     "standard_deviation": "standard deviation (ddof 0)",
     "variance": "variance (ddof 0)",
+    "least_squares": "least-squares fit of all maps jointly",
+    "weighted_mean": "weighted mean",
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RunOutputs:
-    """Names of what is written for one run and atlas, relative to the output folder.
+def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
+    """Hash of all that decides the numbers but the BOLD file; 12 digits.
 
-    Attributes
+    Parameters
     ----------
-    timeseries
-        ``(statistic, TSV)`` pairs; the sidecar has the same stem.
-    regions
-        TSV of the region quality table.
+    options, atlas
+        What is extracted, and how.
+    more
+        What is done to it afterwards; plain JSON values.
     """
-
-    timeseries: tuple[tuple[str, str], ...]
-    regions: str
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every TSV and JSON."""
-        tables = [self.regions, *(name for _, name in self.timeseries)]
-        return tuple(f for t in tables for f in (t, sidecar_of(t)))
-
-
-def sidecar_of(name: str) -> str:
-    """Name of a table's sidecar."""
-    return name.removesuffix(".tsv") + ".json"
-
-
-def name_outputs(run: BoldRun, atlas: Atlas, statistics: tuple[str, ...]) -> RunOutputs:
-    """Name the outputs of a run and atlas.
-
-    All entities of the source stay; ``res-`` and ``den-`` move behind the atlas's, and
-    ``desc-preproc``, which says nothing more, goes.
-    """
-    source = dict(run.entities)
-    desc = source.pop("desc", None)
-    moved = [(key, source.pop(key, None)) for key in ("res", "den")]
-    stem = [*source.items(), *atlas.entities, *moved]
-    last = [("desc", desc if desc != "preproc" else None)]
-    folder = run.relative_path.rpartition("/")[0]
-
-    def path(suffix: str, *more: tuple[str, str | None]) -> str:
-        return f"{folder}/{format_name([*stem, *more, *last], suffix, '.tsv')}"
-
-    return RunOutputs(
-        timeseries=tuple(
-            (name, path("timeseries", ("stat", name.replace("_", ""))))
-            for name in statistics
-        ),
-        regions=path("dseg"),
-    )
-
-
-def options_digest(options: Options, atlas: Atlas) -> str:
-    """Hash of all that decides the numbers but the BOLD file; 12 digits."""
     parts = [
         __version__,
         options.digest(),
         atlas.image_digest,
         atlas.table_digest,
         *atlas.regions.name,
+        *more,
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
@@ -154,6 +123,7 @@ def write_timeseries(
     statistic: str,
     atlas: Atlas,
     common: Mapping[str, Any],
+    facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a regional time series and its sidecar.
 
@@ -169,13 +139,17 @@ def write_timeseries(
         Its region names are the header.
     common
         Keys from ``describe_run``.
+    facts
+        Keys of what was done to the series; they replace those of ``common``.
     """
     text = (
         f"Regional {_DESCRIPTIONS[statistic]} of the BOLD signal over the voxels of"
         f" each region of atlas {atlas.name}; one row per volume, one column per region"
         " (see the _dseg.tsv of the same run for coverage and status)."
     )
-    sidecar = {"Description": text, "Statistic": statistic, **common}
+    if facts:
+        text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
+    sidecar = {"Description": text, "Statistic": statistic, **common, **(facts or {})}
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
 
@@ -227,6 +201,32 @@ def write_quality(
     }
     # The schema defines index, and warns where a sidecar does so again.
     del sidecar["index"]
+    write_file(path.with_suffix(".json"), format_json(sidecar))
+    write_file(path, format_table(columns))
+
+
+def write_outliers(
+    path: Path, columns: Mapping[str, Any], *, strategy: str, n_kept: int
+) -> None:
+    """Write which volumes a strategy left out, and why.
+
+    Parameters
+    ----------
+    path
+        Of the TSV.
+    columns
+        Of ``OUTLIER_COLUMNS``, one value per source volume.
+    strategy
+        Its name.
+    n_kept
+        Volumes kept.
+    """
+    sidecar = {
+        "Description": f"Volumes of the run and whether {strategy} kept them.",
+        "DenoisingStrategy": strategy,
+        "NumberOfVolumesKept": n_kept,
+        **{name: {"Description": text} for name, text in OUTLIER_COLUMNS.items()},
+    }
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_table(columns))
 
@@ -291,11 +291,14 @@ def describe_run(
     content["SoftwareFilters"] = "n/a"
     content["Atlas"] = atlas.name
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
+    if atlas.table_digest:
+        content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
     for option in OPTIONS:
         value = getattr(options, option.name)
         if option.sidecar and option.sidecar not in content and value is not None:
             content[option.sidecar] = value
-    content.pop("Statistic", None)
+    for key in ("Statistic", "MapStatistic"):  # said of each series
+        content.pop(key, None)
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name
     elif mask_path is None:

@@ -12,9 +12,10 @@ from nibabel.filebasedimages import ImageFileError
 
 from bids_roi.core.grid import Grid
 from bids_roi.errors import BidsRoiError, DataError, ImageError, MissingInput
-from bids_roi.io.stream import VolumeSource
+from bids_roi.io.stream import VolumeSource, read_blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ __all__ = [
     "open_bold",
     "read_grid",
     "read_labels",
+    "read_maps",
     "read_mask",
     "write_image",
 ]
@@ -189,6 +191,32 @@ def read_grid(path: Path, kind: type[DataError] = DataError) -> Grid:
     """
     image = _load(path, kind)
     return Grid.of(image.shape, image.affine)
+
+
+def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
+    """Read 4D maps one at a time, so that they are never all in memory.
+
+    Returns
+    -------
+    grid
+        Of the image.
+    maps
+        One (x, y, z) map after the other.
+
+    Raises
+    ------
+    MissingInput, ImageError
+        As for ``open_bold``; damage shows while reading.
+    """
+    image = open_bold(path)
+
+    def volumes() -> Iterator[NDArray[np.float64]]:
+        for _, block in read_blocks(image.source):
+            for stored in block:
+                values = stored.astype(np.float64) * image.slope + image.intercept
+                yield values.reshape(image.grid.shape, order="F")
+
+    return image.grid, volumes()
 
 
 def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:

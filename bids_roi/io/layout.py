@@ -57,6 +57,7 @@ __all__ = [
     "BoldRun",
     "dataset_description",
     "explain_nothing",
+    "find_aroma_confounds",
     "find_derivative",
     "find_runs",
     "list_participants",
@@ -303,3 +304,22 @@ def explain_nothing(
         remedy = "Change the filters (flags or --bids-filter-file)."
         return NothingFound(problem, where=root, remedy=remedy)
     return MissingInput(problem, where=root, remedy=advise(files))
+
+
+def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
+    """Find a run's table in a fMRIPost-AROMA derivative.
+
+    Returns
+    -------
+    Path or None
+        ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution
+        do not matter.
+    """
+    free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
+    wanted = {pair for pair in run.entities if pair[0] not in free}
+    folder = dataset / Path(run.relative_path).parent
+    for path in sorted(folder.glob("*_desc-aroma_timeseries.tsv")):
+        name = parse_name(path)
+        if {pair for pair in name.entities if pair[0] not in free} == wanted:
+            return path
+    return None

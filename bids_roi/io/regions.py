@@ -1,28 +1,43 @@
-"""Region tables: index and name of each region, checked against the atlas image."""
+"""Region tables: what becomes the columns of every output, and under which names."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.errors import AtlasError, DataError
-from bids_roi.io.tables import read_table
+from bids_roi.io.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["RegionTable", "check_regions", "read_regions", "regions_from_labels"]
+    from bids_roi.io.atlas_formats import RawTable
 
-_INDEX_COLUMNS = ("index", "label", "id", "value")
-_NAME_COLUMNS = ("name", "label", "region", "structure")
+__all__ = [
+    "RegionTable",
+    "append_values",
+    "build_regions",
+    "keep_regions",
+    "name_by_value",
+    "sides_of",
+    "some",
+]
+
 _BACKGROUND = re.compile(
-    r"background|unknown|\?+|none|null|medial.?wall|", re.IGNORECASE
+    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
+    re.IGNORECASE,
+)
+_SIDE_COLUMNS = ("hemisphere", "hemi", "side")
+_LEFT = re.compile(
+    r"(?:^|[^a-z])(?:left|lh)(?:$|[^a-z])|^l[_.\-\s]|[_.\-\s]l$", re.IGNORECASE
+)
+_RIGHT = re.compile(
+    r"(?:^|[^a-z])(?:right|rh)(?:$|[^a-z])|^r[_.\-\s]|[_.\-\s]r$", re.IGNORECASE
 )
 
 
@@ -33,7 +48,8 @@ class RegionTable:
     Attributes
     ----------
     index
-        Label value of each region, all different, none 0.
+        Label value of each region, all different, none 0; of an atlas of maps, the
+        number of the map, from 1.
     name
         Unique names without tabs or line ends: the header of every output.
     original_name
@@ -53,87 +69,69 @@ class RegionTable:
         return np.array(self.index, dtype=np.int64)
 
 
-def read_regions(path: Path) -> RegionTable:
-    """Read a region table.
+def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
+    """Turn a table as read into regions with unique names.
 
-    Parameters
-    ----------
-    path
-        TSV or CSV with the columns ``index`` and ``name``, or ``label`` and ``name``,
-        or ``index`` and ``label``.
+    A row of index 0 that is called background (or empty, unknown ...) is left out.
 
-    Raises
-    ------
-    AtlasError
-        If there are no such columns, an index is no whole number, or one occurs twice.
+    Returns
+    -------
+    table
+        A real region of index 0 and repeated indices are in it: see the findings.
+    findings
+        Errors where the table contradicts itself, and what was corrected.
     """
-    try:
-        columns = read_table(path)
-    except DataError as error:
-        raise AtlasError(error.problem, where=path, remedy=error.remedy) from error
-    lower = {name.lower(): name for name in columns}
-    index_column = _pick(lower, _INDEX_COLUMNS, columns, whole=True)
-    name_column = _pick(lower, _NAME_COLUMNS, columns, whole=False, but=index_column)
-    if index_column is None or name_column is None:
-        msg = f"the columns are {', '.join(columns)}; index and name are needed."
-        remedy = "Rename the columns: index holds the label values, name the regions."
-        raise AtlasError(msg, where=path, remedy=remedy)
-    index = [int(float(cell)) for cell in columns[index_column]]
-    names = columns[name_column]
+    findings = list(raw.findings)
     rows = [
         row
-        for row, value in enumerate(index)
-        if not (value == 0 and _BACKGROUND.fullmatch(names[row]))
+        for row, value in enumerate(raw.index)
+        if not (value == 0 and _BACKGROUND.fullmatch(raw.name[row]))
     ]
-    if any(index[row] == 0 for row in rows):
-        first = next(names[row] for row in rows if index[row] == 0)
-        msg = f"index 0 is the background of every label image, here it is '{first}'."
-        remedy = "If the table counts from 0 and the image from 1, add 1 to its index."
-        raise AtlasError(msg, where=path, remedy=remedy)
-    repeated = sorted({v for v in index if index.count(v) > 1})
+    if len(rows) < len(raw.index):
+        text = "the row of index 0 is the background and is left out."
+        findings.append(Finding("note", "background", text))
+    index = tuple(raw.index[row] for row in rows)
+    names = tuple(raw.name[row] for row in rows)
+    extra = tuple((c, tuple(cells[row] for row in rows)) for c, cells in raw.extra)
+    repeated = sorted(v for v, count in Counter(index).items() if count > 1)
+    if not index:
+        text = "the table holds no region."
+        findings.append(Finding("error", "empty table", text, "Check the file."))
     if repeated:
-        msg = f"the index values {_some(repeated)} occur more than once."
-        raise AtlasError(msg, where=path, remedy="Give each region one row.")
-    extra = tuple(
-        (column, tuple(cells[row] for row in rows))
-        for column, cells in columns.items()
-        if column not in (index_column, name_column)
-    )
-    kept = [index[row] for row in rows]
-    original = tuple(names[row] for row in rows)
-    return RegionTable(tuple(kept), _unique_names(kept, original), original, extra)
+        text = f"the index values {some(repeated)} occur more than once."
+        fix = "Give each region one row."
+        findings.append(Finding("error", "duplicate index", text, fix))
+    unique = _unique_names(index, names, sides_of(names, extra))
+    findings.extend(_tell_names(names, unique))
+    return RegionTable(index, unique, names, extra), tuple(findings)
 
 
-def _pick(
-    lower: dict[str, str],
-    wanted: Sequence[str],
-    columns: dict[str, list[str]],
-    *,
-    whole: bool,
-    but: str | None = None,
-) -> str | None:
-    """First of the wanted columns whose cells are (or are not) whole numbers."""
-    for word in wanted:
-        column = lower.get(word)
-        if column is None or column == but:
-            continue
-        if all(map(_is_whole, columns[column])) or not whole:
-            return column
-    return None
+def _tell_names(names: Sequence[str], unique: Sequence[str]) -> list[Finding]:
+    blank = [new for old, new in zip(names, unique, strict=True) if old in ("", "n/a")]
+    counts = Counter(name for name in names if name not in ("", "n/a"))
+    repeated = [name for name, count in counts.items() if count > 1]
+    findings = []
+    if blank:
+        text = f"{len(blank)} regions have no name; they are called {some(blank)}."
+        findings.append(Finding("corrected", "blank names", text))
+    if repeated:
+        text = (
+            f"{len(repeated)} names occur more than once ({some(repeated)}): the side"
+            " or the index was appended; original_name keeps them."
+        )
+        findings.append(Finding("corrected", "duplicate names", text))
+    return findings
 
 
-def _is_whole(cell: str) -> bool:
-    try:
-        return float(cell) == int(float(cell))
-    except (ValueError, OverflowError):
-        return False
-
-
-def _unique_names(index: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+def _unique_names(
+    index: Sequence[int], names: Sequence[str], sides: Sequence[str]
+) -> tuple[str, ...]:
     """Names for a header: no control characters, none blank, none twice.
 
-    >>> _unique_names([3, 5, 7], ["V1", "V1", ""])
+    >>> _unique_names([3, 5, 7], ["V1", "V1", ""], ["", "", ""])
     ('V1_3', 'V1_5', 'region_7')
+    >>> _unique_names([1, 2], ["V1", "V1"], ["L", "R"])
+    ('V1_L', 'V1_R')
     """
     clean = [
         " ".join("".join(c if c.isprintable() else " " for c in name).split())
@@ -143,99 +141,77 @@ def _unique_names(index: Sequence[int], names: Sequence[str]) -> tuple[str, ...]
         f"region_{value}" if name in ("", "n/a") else name
         for value, name in zip(index, clean, strict=True)
     ]
-    repeated = {name for name in clean if clean.count(name) > 1}
-    unique = [
-        f"{name}_{value}" if name in repeated else name
-        for value, name in zip(index, clean, strict=True)
+    counts = Counter(clean)
+    with_side = [
+        f"{name}_{side}" if counts[name] > 1 and side else name
+        for name, side in zip(clean, sides, strict=True)
     ]
-    while len(set(unique)) < len(unique):  # a name that ends in another's index
-        unique = [f"{n}_{v}" for v, n in zip(index, unique, strict=True)]
+    counts = Counter(with_side)
+    # A repeated index is an error that is told elsewhere; names stay unique even so.
+    tags = index if len(set(index)) == len(index) else range(1, len(index) + 1)
+    unique = [
+        f"{name}_{tag}" if counts[name] > 1 else name
+        for tag, name in zip(tags, with_side, strict=True)
+    ]
+    if len(set(unique)) < len(unique):  # a name that ends in another's index
+        unique = [f"{name}_{tag}" for tag, name in zip(tags, unique, strict=True)]
     return tuple(unique)
 
 
-def regions_from_labels(labels: NDArray[np.int64]) -> RegionTable:
+def sides_of(
+    names: Sequence[str], extra: Sequence[tuple[str, tuple[str, ...]]] = ()
+) -> tuple[str, ...]:
+    """Side of the body each region is on: ``L``, ``R``, or blank where not told.
+
+    A column ``hemisphere`` (``hemi``, ``side``) counts first, then the names: LH, RH,
+    Left, Right as words, and L or R as the first or last one.
+
+    >>> sides_of(["Left-Thalamus", "7Networks_RH_Vis_1", "Insula_L", "Brain-Stem"])
+    ('L', 'R', 'L', '')
+    """
+    for column, cells in extra:
+        if column.lower() in _SIDE_COLUMNS:
+            found = tuple(
+                {"l": "L", "r": "R"}.get(cell[:1].lower(), "")
+                if cell.lower() in ("l", "r", "lh", "rh", "left", "right")
+                else ""
+                for cell in cells
+            )
+            if any(found):
+                return found
+    sides = []
+    for name in names:
+        left, right = bool(_LEFT.search(name)), bool(_RIGHT.search(name))
+        sides.append("" if left == right else "L" if left else "R")
+    return tuple(sides)
+
+
+def name_by_value(values: Sequence[int]) -> RegionTable:
     """Name regions by their value, where an image has no table."""
-    values = _values(labels)
     names = tuple(f"region_{value}" for value in values)
     return RegionTable(tuple(values), names, names)
 
 
-def check_regions(
-    table: RegionTable, labels: NDArray[np.int64], table_path: Path
-) -> tuple[RegionTable, tuple[str, ...]]:
-    """Compare a table with its image.
-
-    Parameters
-    ----------
-    table
-        As read.
-    labels : (x, y, z)
-        The image's values.
-    table_path
-        For messages.
-
-    Returns
-    -------
-    table
-        With rows added at the end for values that only the image has.
-    warnings
-        What differs and what was done about it.
-
-    Raises
-    ------
-    AtlasError
-        If the image is empty, or the table is another image's, or one off.
-    """
-    found = _values(labels)
-    if not found:
-        msg = "the image that goes with this table holds no label, only 0."
-        raise AtlasError(msg, where=table_path, remedy="Check the image.")
-    known, present = set(table.index), set(found)
-    hits = len(known & present)
-    shifted = len({value + 1 for value in known} & present)
-    if shifted > hits:
-        msg = (
-            f"{hits} of its {len(known)} index values occur in the image, {shifted}"
-            " would if each were 1 larger: the table counts from 0."
-        )
-        raise AtlasError(msg, where=table_path, remedy="Add 1 to the index column.")
-    if 2 * hits < len(present):
-        msg = (
-            f"only {hits} of the {len(present)} label values of the image"
-            f" ({_some(found)}) are in the table ({_some(sorted(known))})."
-        )
-        remedy = "This is another atlas's table; give the one of this image."
-        raise AtlasError(msg, where=table_path, remedy=remedy)
-    warnings = []
-    absent = sorted(known - present)
-    if absent:
-        warnings.append(
-            f"{len(absent)} regions of the table are not in the image (index"
-            f" {_some(absent)}): their columns are n/a."
-        )
-    unnamed = sorted(present - known)
-    if unnamed:
-        warnings.append(
-            f"{len(unnamed)} label values of the image are not in the table"
-            f" ({_some(unnamed)}): they come last, named by their value."
-        )
-        table = _append(table, unnamed)
-    return table, tuple(warnings)
-
-
-def _append(table: RegionTable, values: Sequence[int]) -> RegionTable:
+def append_values(table: RegionTable, values: Sequence[int]) -> RegionTable:
+    """Add regions at the end that only the image knows, named by their value."""
     index = (*table.index, *values)
     original = (*table.original_name, *(f"region_{value}" for value in values))
-    blank = ("",) * len(values)
-    extra = tuple((column, (*cells, *blank)) for column, cells in table.extra)
-    return RegionTable(index, _unique_names(index, original), original, extra)
+    extra = tuple((c, (*cells, *[""] * len(values))) for c, cells in table.extra)
+    unique = _unique_names(index, original, sides_of(original, extra))
+    return RegionTable(index, unique, original, extra)
 
 
-def _values(labels: NDArray[np.int64]) -> list[int]:
-    values: list[int] = np.unique(labels).tolist()
-    return [value for value in values if value != 0]
+def keep_regions(table: RegionTable, wanted: Collection[int]) -> RegionTable:
+    """Keep the rows whose index is wanted, in their order."""
+    rows = [row for row, value in enumerate(table.index) if value in wanted]
+    index = tuple(table.index[row] for row in rows)
+    names = tuple(table.original_name[row] for row in rows)
+    extra = tuple((c, tuple(cells[row] for row in rows)) for c, cells in table.extra)
+    unique = _unique_names(index, names, sides_of(names, extra))
+    return RegionTable(index, unique, names, extra)
 
 
-def _some(values: Sequence[int]) -> str:
+def some(values: Sequence[object]) -> str:
+    """List a few values, the rest by dots and the last one."""
     text = ", ".join(map(str, values[:6]))
     return f"{text}, ... {values[-1]}" if len(values) > 6 else text

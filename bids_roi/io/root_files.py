@@ -36,6 +36,7 @@ figures
 *_timeseries.json
 *_relmat.tsv
 *_relmat.json
+*_outliers.*
 group_*
 atlas-*_dseg.tsv
 atlas-*_dseg.json
@@ -49,6 +50,7 @@ Written by bids_roi from preprocessed BOLD runs: one time series per region of a
 - `sub-*/[ses-*/]func/*_timeseries.tsv`: one row per volume, one column per region, in
   the order of the atlas table; `n/a` where a region could not be measured.
 - `sub-*/[ses-*/]func/*_dseg.tsv`: voxels, coverage, status and level of each region.
+- `sub-*/[ses-*/]func/*_outliers.tsv`: for cleaned series, which volumes were left out.
 - `atlas-*_dseg.tsv`, `atlas-*_description.json`: the regions and where they come from.
 - `group_*`: tables over all runs, written by the group level.
 - `logs/`: one line per run and atlas: done, skipped or failed, and why.
@@ -86,7 +88,10 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
 
 
 def write_dataset_files(
-    output_dir: Path, root: Path, source: Mapping[str, Any]
+    output_dir: Path,
+    root: Path,
+    source: Mapping[str, Any],
+    atlas_datasets: Mapping[str, Path],
 ) -> list[str]:
     """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md``.
 
@@ -96,6 +101,8 @@ def write_dataset_files(
         Folders of the output and of the derivative that was read.
     source
         The derivative's own description.
+    atlas_datasets
+        Names and folders of further datasets that sidecars refer to.
 
     Returns
     -------
@@ -103,6 +110,9 @@ def write_dataset_files(
         Warnings about files that are there with other content and stay as they are.
     """
     description = _describe_dataset(output_dir, root, source)
+    description["DatasetLinks"] |= {
+        name: _link(output_dir, folder, {}) for name, folder in atlas_datasets.items()
+    }
     files = {
         "dataset_description.json": format_json(description),
         ".bidsignore": BIDSIGNORE,

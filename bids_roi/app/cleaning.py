@@ -1,0 +1,345 @@
+"""Cleaning of one run: which columns, which volumes, and what came of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
+from bids_roi.core.censor import Censoring, censor
+from bids_roi.core.clean import arrange_volumes, clean_signals
+from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
+from bids_roi.io.confounds import (
+    Confounds,
+    framewise_displacement,
+    merge_confounds,
+    non_steady_state,
+    read_confounds,
+    std_dvars,
+)
+from bids_roi.io.layout import find_aroma_confounds
+from bids_roi.io.regressors import Selected, select_confounds
+from bids_roi.io.strategies import load_strategy, override_settings
+from bids_roi.io.strategy_format import Settings, Strategy
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bids_roi.io.layout import BoldRun
+    from bids_roi.options import Options
+
+__all__ = ["CleanedSeries", "Preparation", "clean_series", "load_strategies", "prepare"]
+
+_NUMBERS = ("high_pass", "low_pass", "fd_threshold", "std_dvars_threshold")
+_OTHERS = (
+    "filter",
+    "filter_order",
+    "standardize",
+    "scrub",
+    "censor_before",
+    "censor_after",
+)
+
+
+def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
+    """Read the strategies asked for, with the settings of the command line.
+
+    Returns
+    -------
+    tuple
+        ``None`` stands for raw signals; that alone where nothing is asked for.
+
+    Raises
+    ------
+    UsageError
+        A strategy is unknown, or a setting does not go with it.
+    CollisionError
+        Two of them have the same label and would be written to the same names.
+    """
+    given = _given_settings(options)
+    if not options.denoise:
+        if not given and not options.high_variance_confounds:
+            return (None,)
+        text = "The settings of the command line, without a table of confounds."
+        plain = Strategy("cleaned", "cleaned", text, (), Settings())
+        return (override_settings(plain, given),)
+    strategies: list[Strategy | None] = []
+    labels: dict[str, str] = {}
+    for name in options.denoise:
+        if name == "none":
+            strategies.append(None)
+            continue
+        strategy = override_settings(load_strategy(name), given)
+        other = labels.setdefault(strategy.label.casefold(), name)
+        if other != name:
+            msg = f"{other} and {name} would both be written as desc-{strategy.label}."
+            raise CollisionError(msg, remedy="Choose one, or change a file's label.")
+        strategies.append(strategy)
+    return tuple(strategies)
+
+
+def _given_settings(options: Options) -> dict[str, object]:
+    """Settings that were asked for; none is off, absent is the strategy's own."""
+    given: dict[str, object] = {}
+    for name in _NUMBERS:
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = None if value == "none" else _number(name, value)
+    for name in _OTHERS:
+        value = getattr(options, name)
+        if value is not None:
+            given[name] = value
+    if options.detrend:
+        given["detrend"] = True
+    if options.dummy_scans is not None:
+        auto = options.dummy_scans == "auto"
+        given["dummy_scans"] = (
+            "auto" if auto else int(_number("dummy_scans", options.dummy_scans))
+        )
+    return given
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        flag = f"--{name.replace('_', '-')}"
+        raise UsageError(f"{flag} is a number or none, not '{text}'.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a strategy means for one run, before a volume of it is read.
+
+    Attributes
+    ----------
+    strategy
+        As asked for.
+    selected
+        Columns to regress out.
+    censoring
+        Volumes to leave out, and why.
+    fd, dvars : (T,) or None
+        Framewise displacement in mm and standardised DVARS, where the table has them.
+    """
+
+    strategy: Strategy
+    selected: Selected
+    censoring: Censoring
+    fd: NDArray[np.float64] | None
+    dvars: NDArray[np.float64] | None
+
+
+def prepare(
+    run: BoldRun,
+    strategy: Strategy,
+    options: Options,
+    *,
+    n_volumes: int,
+    repetition_time: float | None,
+) -> Preparation:
+    """Choose a run's regressors and volumes.
+
+    Raises
+    ------
+    MissingInput, ConfoundsError
+        If what the strategy needs is not there, or too little is left.
+    """
+    confounds = _read(run, strategy, options)
+    settings = strategy.settings
+    selected, fd, dvars, unsteady = (
+        Selected((), np.empty((n_volumes, 0))),
+        None,
+        None,
+        None,
+    )
+    if confounds is not None:
+        selected = select_confounds(
+            confounds,
+            strategy,
+            n_volumes=n_volumes,
+            image_desc=run.entity("desc"),
+            allow_missing=options.allow_missing_confounds,
+        )
+        fd = _optional(framewise_displacement, confounds, settings.fd_threshold)
+        dvars = _optional(std_dvars, confounds, settings.std_dvars_threshold)
+        if settings.dummy_scans == "auto":
+            unsteady = non_steady_state(confounds)
+    fixed = settings.dummy_scans if isinstance(settings.dummy_scans, int) else 0
+    censoring = censor(
+        fd,
+        dvars,
+        unsteady,
+        n_volumes=n_volumes,
+        fd_threshold=settings.fd_threshold,
+        std_dvars_threshold=settings.std_dvars_threshold,
+        scrub=settings.scrub,
+        before=settings.censor_before,
+        after=settings.censor_after,
+        n_dummy=fixed,
+    )
+    preparation = Preparation(strategy, selected, censoring, fd, dvars)
+    _check_left(run, preparation, options, repetition_time)
+    return preparation
+
+
+def _read(run: BoldRun, strategy: Strategy, options: Options) -> Confounds | None:
+    """The run's table, with AROMA's where given; ``None`` where none is needed."""
+    settings = strategy.settings
+    needed = bool(strategy.components) or settings.dummy_scans == "auto"
+    needed |= settings.fd_threshold is not None
+    needed |= settings.std_dvars_threshold is not None
+    if run.confounds_path is None:
+        if not needed:
+            return None
+        msg = f"the run has no table of confounds, which {strategy.name} needs."
+        remedy = (
+            "Expected *_desc-confounds_timeseries.tsv beside it; or --denoise none."
+        )
+        raise MissingInput(msg, where=run.relative_path, remedy=remedy)
+    if not needed:
+        return None
+    confounds = read_confounds(run.confounds_path)
+    if options.aroma_dataset is not None:
+        path = find_aroma_confounds(options.aroma_dataset, run)
+        if path is not None:
+            confounds = merge_confounds(confounds, read_confounds(path))
+    return confounds
+
+
+def _optional(
+    read: Any,  # noqa: ANN401 - one of two accessors
+    confounds: Confounds,
+    threshold: float | None,
+) -> NDArray[np.float64] | None:
+    """A quality column; its absence only matters where a threshold acts on it."""
+    try:
+        values: NDArray[np.float64] = read(confounds)
+    except ConfoundsError:
+        if threshold is not None:
+            raise
+        return None
+    return values
+
+
+def _check_left(
+    run: BoldRun,
+    preparation: Preparation,
+    options: Options,
+    repetition_time: float | None,
+) -> None:
+    mask = preparation.censoring.sample_mask
+    kept = int(mask.sum())
+    seconds = kept * (repetition_time or 0.0)
+    found = f"{kept} of {mask.size} volumes are kept"
+    remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
+    needed = ""
+    if kept == 0:
+        needed = "at least 1 is needed"
+    elif options.min_volumes is not None and kept < options.min_volumes:
+        needed = f"--min-volumes asks for {options.min_volumes}"
+    elif options.min_time is not None and seconds < options.min_time:
+        needed = f"{seconds:g} s; --min-time asks for {options.min_time:g} s"
+    if needed:
+        msg = f"{found}, {needed} ({preparation.strategy.name})."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedSeries:
+    """Signals as they are written, and what is said of them.
+
+    Attributes
+    ----------
+    signals : (T or fewer, R)
+        As ``--censored`` asks.
+    facts
+        Sidecar keys.
+    notes
+        What the user should know.
+    """
+
+    signals: NDArray[np.float64]
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def clean_series(
+    signals: NDArray[np.float64],
+    preparation: Preparation,
+    options: Options,
+    *,
+    run: BoldRun,
+    repetition_time: float | None,
+    high_variance: NDArray[np.float64] | None,
+) -> CleanedSeries:
+    """Clean the signals of one atlas and statistic.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Raw; NaN columns stay.
+    preparation
+        Of the run and strategy.
+    options
+        ``censored`` is used.
+    run
+        For messages.
+    repetition_time
+        Seconds.
+    high_variance : (T, 5) or None
+        Further confounds.
+
+    Raises
+    ------
+    ConfoundsError
+        If the run is too short or too noisy for the strategy.
+    """
+    settings = preparation.strategy.settings
+    regressors = preparation.selected.regressors
+    if high_variance is not None:  # first, as in nilearn
+        regressors = np.hstack([high_variance, regressors])
+    filters = settings.high_pass is not None or settings.low_pass is not None
+    if filters and repetition_time is None:
+        msg = "a filter needs the repetition time, which nothing tells."
+        remedy = "Give it with --repetition-time, in seconds."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
+    try:
+        cleaned = clean_signals(
+            signals,
+            confounds=regressors,
+            sample_mask=preparation.censoring.sample_mask,
+            detrend=settings.detrend,
+            high_pass=settings.high_pass,
+            low_pass=settings.low_pass,
+            filter=settings.filter if filters else "butterworth",
+            filter_order=settings.filter_order,
+            standardize=None
+            if settings.standardize == "none"
+            else settings.standardize,
+            standardize_confounds=True,
+            repetition_time=repetition_time,
+        )
+    except ValueError as error:
+        remedy = "Choose a smaller strategy, censor less, or leave the run out."
+        msg = f"{preparation.strategy.name}: {error}."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy) from error
+    return CleanedSeries(
+        signals=arrange_volumes(cleaned, censored=options.censored),  # type: ignore[arg-type]
+        facts=describe_cleaning(
+            preparation.strategy,
+            preparation.selected,
+            cleaned,
+            options,
+            n_dummy=int(preparation.censoring.dummy.sum()),
+            fd=preparation.fd,
+            repetition_time=repetition_time,
+            high_variance=high_variance is not None,
+        ),
+        notes=(
+            *preparation.selected.notes,
+            *warn_of_cleaning(cleaned, preparation.strategy.name),
+        ),
+    )

@@ -1,0 +1,61 @@
+"""One row of the table of options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Option"]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One row of the table.
+
+    Attributes
+    ----------
+    name
+        Field of ``Options``; the flag is the same word with hyphens.
+    group
+        Heading it stands under in ``--help`` and the README.
+    help
+        One sentence, or two.
+    kind
+        ``str``, ``int``, ``float``, ``Path`` or ``bool`` (a switch).
+    many
+        Whether the flag takes several values.
+    default
+        What holds when the flag is absent.
+    choices
+        The allowed values, or empty.
+    metavar
+        What stands for the value in the help.
+    unit
+        Unit of the value, or empty.
+    sidecar
+        Key under which outputs record it, or empty where it changes no number.
+    aliases
+        Further flags with the same meaning.
+    """
+
+    name: str
+    group: str
+    help: str
+    kind: type = str
+    many: bool = False
+    default: Any = None
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    unit: str = ""
+    sidecar: str = ""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All spellings, the documented one first, hyphens and underscores."""
+        spellings = []
+        for flag in (f"--{self.name.replace('_', '-')}", *self.aliases):
+            spellings.append(flag)
+            if flag.startswith("--"):
+                spellings.append("--" + flag[2:].replace("-", "_"))
+        return tuple(dict.fromkeys(spellings))
