@@ -70,6 +70,7 @@ HOMES = {
     "templateflow": {"bids_roi.io.templateflow"},
     "isal": {"bids_roi.io.stream"},
     "tqdm": {"bids_roi.app.dataset"},
+    "orjson": {"bids_roi.io.tables"},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
