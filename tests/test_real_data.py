@@ -273,3 +273,86 @@ def test_native_segmentation_on_an_oblique_grid(shared, tmp_path, capsys):
             n_checked += 1
             assert_allclose(found[:, column], values[region].mean(axis=0), rtol=1e-10)
     assert n_checked >= 20
+
+
+def test_real_confounds_of_three_versions_clean_the_real_grid(
+    real_grid, home, tmp_path, capsys
+):
+    """fMRIPrep 20.2.1, 23.1.2 and 23.2.0, four strategies in one pass each."""
+    out = tmp_path / "out"
+    strategies = ["none", "simple", "36P", "compcor"]
+    options = ["--templateflow-home", home, "--denoise", *strategies]
+    run(capsys, real_grid, out, "participant", *options)
+    assert len(list(out.glob("sub-*/**/*_timeseries.tsv"))) == 12
+    for path in sorted(out.glob("sub-*/**/*_desc-*_timeseries.json")):
+        facts = json.loads(path.read_text())
+        _, values = read(path.with_suffix(".tsv"))
+        assert values.shape[0] == facts["NumberOfVolumesKept"]
+        n_columns = len(facts["ConfoundRegressors"])
+        left = facts["NumberOfVolumesKept"] - facts["RegressorRank"]
+        assert facts["RegressorRank"] <= n_columns
+        assert 0 < facts["DegreesOfFreedom"] <= left
+    (simple,) = out.glob("sub-dd/**/*_desc-simple_timeseries.json")
+    names = json.loads(simple.read_text())["ConfoundRegressors"]
+    assert len([n for n in names if n.startswith("cosine")]) == 8
+    assert len(names) == 8 + 24 + 2
+    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
+    checked = subprocess.run(
+        [validator, "--json", str(out)], capture_output=True, text=True, check=False
+    )
+    issues = json.loads(checked.stdout)["issues"]["issues"]
+    assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+
+
+def test_difumo_in_little_memory(shared, tmp_path):
+    """462 MB of maps once unpacked."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc here to read the peak memory from")
+    folder = shared / "atlases/volume4d"
+    difumo = "tpl-MNI152NLin6Asym_atlas-DiFuMo_scale-128_res-2_dseg"
+    image = nb.load(folder / f"{difumo}.nii.gz")
+    root = datasets.write_dataset(tmp_path / "in", [])
+    rng = np.random.default_rng(0)
+    data = rng.normal(500, 20, (*image.shape[:3], 6)).astype(np.float32)
+    stem = "sub-01_task-rest_space-MNI152NLin6Asym"
+    datasets.write_run(root, stem, data, affine=image.affine, with_mask=False)
+    out = tmp_path / "out"
+    atlas = f"{folder / difumo}.nii.gz,{folder / difumo}.tsv"
+    code = (
+        "import sys; from pathlib import Path; from bids_roi.cli import main\n"
+        f"code = main([{str(root)!r}, {str(out)!r}, 'participant', '--n-procs', '1',"
+        f" '--mask', 'none', '--atlas-file', {atlas!r}])\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(int(status.partition('VmHWM:')[2].split()[0]) // 1024)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 700
+    _, found = read(next(out.glob("sub-01/func/*_stat-leastsquares_timeseries.tsv")))
+    assert found.shape == (6, 128)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parity
+def test_canica_equals_nilearn(shared, tmp_path, capsys):
+    """Signed ICA maps with overlap, on their own 4 mm grid."""
+    path = shared / "atlases/volume4d/canica_resting_state_20comp_4mm.nii.gz"
+    maps = nb.load(path)
+    root = datasets.write_dataset(tmp_path / "in", [])
+    rng = np.random.default_rng(0)
+    data = rng.normal(500, 20, (*maps.shape[:3], 10))
+    stem = f"sub-01_task-rest_space-{datasets.SPACE}"
+    bold = datasets.write_run(root, stem, data, affine=maps.affine, with_mask=False)
+    out = tmp_path / "out"
+    options = ["--atlas-file", path, "--atlas-space", datasets.SPACE, "--mask", "none"]
+    run(capsys, root, out, "participant", *options)
+    _, found = read(next(out.glob("sub-01/func/*_stat-leastsquares_timeseries.tsv")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nilearn's own deprecations
+        from nilearn.maskers import NiftiMapsMasker
+
+        expected = NiftiMapsMasker(maps, standardize=None).fit_transform(bold)
+    assert_allclose(found, expected, rtol=1e-6)

@@ -23,12 +23,21 @@ from bids_roi.io.tables import (
 
 @given(arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False)))
 def test_matrix_reads_back_to_the_same_bits(values):
-    header, *rows = csv.reader(
-        format_matrix(["a", "nan"], values).splitlines(), delimiter="\t"
-    )
+    text = "".join(format_matrix(["a", "nan"], values))
+    header, *rows = csv.reader(text.splitlines(), delimiter="\t")
     assert header == ["a", "nan"]
     found = [[np.nan if c == "n/a" else float(c) for c in row] for row in rows]
     assert_array_equal(np.array(found), values)
+
+
+def test_long_matrix_comes_in_pieces_with_every_row():
+    values = np.arange(300_000.0).reshape(-1, 3)
+    pieces = list(format_matrix(["a", "b", "c"], values))
+    assert len(pieces) > 3
+    lines = "".join(pieces).splitlines()
+    assert len(lines) == 100_001
+    found = [float(line.split("\t")[1]) for line in lines[1:]]
+    assert_array_equal(found, values[:, 1])
 
 
 def test_table_round_trip(tmp_path):

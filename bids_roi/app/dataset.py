@@ -82,7 +82,17 @@ class ParticipantLevel:
     def plan(self) -> Iterator[PlannedRun]:
         """Plan one participant after the other, so that work can begin at once."""
         for participant in self.participants:
-            planned = plan_participant(self.root, participant, self.options, self.shelf)
+            try:
+                planned = plan_participant(
+                    self.root, participant, self.options, self.shelf, self.labels
+                )
+            except BidsRoiError as error:
+                if len(self.participants) == 1:
+                    raise
+                # The other participants go on.
+                log.error("sub-%s: %s", participant, error)
+                self.errors[participant] = error
+                continue
             self.n_planned += len(planned)
             for item in planned:
                 for name, why in item.refused:

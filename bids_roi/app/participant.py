@@ -186,10 +186,12 @@ def _extract(job: _Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
-            name: np.where(quality.usable, values, np.nan)
+            name: values
             for name, arrays in reduction.signals.items()
             if (values := arrays[number]) is not None
         }
+        for values in signals.values():
+            values[:, ~quality.usable] = np.nan
         cleaned = {
             series: clean_series(
                 signals[series.statistic],
@@ -233,10 +235,11 @@ def _write(
         notes=notes,
     )
     mean = signals["weighted_mean" if atlas.kind == "probseg" else "mean"]
+    level, deviation = mean.mean(axis=0), mean.std(axis=0, ddof=1)
     levels = {
-        "mean": mean.mean(axis=0),
-        "standard_deviation": mean.std(axis=0, ddof=1),
-        "tsnr": temporal_snr(mean),
+        "mean": level,
+        "standard_deviation": deviation,
+        "tsnr": temporal_snr(level, deviation),
     }
     path = job.output_dir / names.regions
     write_quality(path, quality, levels, atlas=atlas, common=common)

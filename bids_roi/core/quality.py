@@ -105,23 +105,23 @@ def assess_regions(
     )
 
 
-def temporal_snr(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+def temporal_snr(
+    mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Temporal signal-to-noise ratio: mean over time by standard deviation over time.
 
     Parameters
     ----------
-    signals : (T, R)
-        Regional means; NaN columns stay NaN.
+    mean, deviation : (R,)
+        Of the regional signals over time; the deviation with ddof 1.
 
     Returns
     -------
     (R,)
-        NaN where the standard deviation (ddof 1) is 0.
+        NaN where the deviation is 0.
 
     References
     ----------
     Murphy, Bodurka & Bandettini (2007), doi:10.1016/j.neuroimage.2006.09.032.
     """
-    deviation = signals.std(axis=0, ddof=1)
-    deviation[deviation == 0] = np.nan
-    return np.asarray(signals.mean(axis=0) / deviation)
+    return np.asarray(mean / np.where(deviation == 0, np.nan, deviation))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import DataError, MissingInput, OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -29,9 +29,10 @@ __all__ = [
 ]
 
 MISSING = "n/a"
+_CELLS = 2**16  # of a matrix, formatted at a time
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(path: Path, text: str | Iterable[str]) -> None:
     """Write a file beside its final name, then rename it.
 
     Parameters
@@ -39,7 +40,7 @@ def write_file(path: Path, text: str) -> None:
     path
         Its folder is made where it is absent.
     text
-        The whole content.
+        The whole content, or its pieces in order.
 
     Raises
     ------
@@ -50,7 +51,7 @@ def write_file(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
@@ -87,7 +88,7 @@ def format_table(columns: Mapping[str, Iterable[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def format_matrix(header: Sequence[str], values: NDArray[np.float64]) -> str:
+def format_matrix(header: Sequence[str], values: NDArray[np.float64]) -> Iterator[str]:
     r"""TSV text of a matrix, in the shortest digits that read back to the same bits.
 
     Parameters
@@ -97,25 +98,32 @@ def format_matrix(header: Sequence[str], values: NDArray[np.float64]) -> str:
     values : (rows, columns)
         NaN becomes ``n/a``.
 
+    Yields
+    ------
+    str
+        Some rows at a time, so that a long run takes no more memory than a short one.
+
     Examples
     --------
     >>> import numpy as np
-    >>> format_matrix(["a", "b"], np.array([[0.1, np.nan]]))
+    >>> "".join(format_matrix(["a", "b"], np.array([[0.1, np.nan]])))
     'a\tb\n0.1\tn/a\n'
     """
     import numpy as np
     import orjson
 
-    # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times faster
-    # than by repr.
-    rows = orjson.dumps(
-        np.ascontiguousarray(values, dtype=np.float64),
-        option=orjson.OPT_SERIALIZE_NUMPY,
-    )[2:-2]
-    for mark, text in ((b"],[", b"\n"), (b",", b"\t"), (b"null", MISSING.encode())):
-        rows = rows.replace(mark, text)
-    head = "\t".join(header)
-    return f"{head}\n{rows.decode()}\n"
+    yield "\t".join(header) + "\n"
+    step = max(1, _CELLS // max(1, len(header)))
+    for start in range(0, len(values), step):
+        # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times
+        # faster than by repr.
+        rows = orjson.dumps(
+            np.ascontiguousarray(values[start : start + step], dtype=np.float64),
+            option=orjson.OPT_SERIALIZE_NUMPY,
+        )[2:-2]
+        for mark, text in ((b"],[", b"\n"), (b",", b"\t"), (b"null", b"n/a")):
+            rows = rows.replace(mark, text)
+        yield rows.decode() + "\n"
 
 
 def read_table(path: Path) -> dict[str, list[str]]:

@@ -1,0 +1,310 @@
+"""Cleaning through the whole app: names, numbers, censored volumes, bad input."""
+
+import json
+import warnings
+
+import datasets
+import nibabel as nb
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from test_participant import FUNC, STEM, read, read_regions, run
+
+T = 60
+MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
+SPIKES = [20, 21, 40]  # volumes 20 and 39 would mirror; 40 and 19 do not matter
+
+
+def write_confounds(root, seed=0, n_volumes=T):
+    """A table as fMRIPrep's: full 24P, tissues, cosines, FD and DVARS, one dummy."""
+    rng = np.random.default_rng(seed)
+    columns = {}
+    for name in [*MOTION, "csf", "white_matter", "global_signal"]:
+        values = rng.normal(size=n_volumes).cumsum()
+        slope = np.r_[np.nan, np.diff(values)]
+        columns |= {
+            name: values,
+            f"{name}_derivative1": slope,
+            f"{name}_power2": values**2,
+            f"{name}_derivative1_power2": slope**2,
+        }
+    for k in range(2):
+        phase = np.pi * (k + 1) * (np.arange(n_volumes) + 0.5) / n_volumes
+        columns[f"cosine0{k}"] = np.cos(phase)
+    fd = np.full(n_volumes, 0.1)
+    fd[0] = np.nan
+    fd[[v for v in SPIKES if v < n_volumes]] = 0.9
+    dvars = np.ones(n_volumes)
+    dvars[0] = np.nan
+    columns |= {"framewise_displacement": fd, "std_dvars": dvars}
+    steady = np.zeros(n_volumes)
+    steady[0] = 1
+    columns["non_steady_state_outlier00"] = steady
+    rows = [
+        "\t".join("n/a" if np.isnan(v) else repr(float(v)) for v in row)
+        for row in zip(*columns.values(), strict=True)
+    ]
+    stem = "sub-01_task-rest_desc-confounds_timeseries"
+    path = root / "sub-01" / "func" / f"{stem}.tsv"
+    path.write_text("\n".join(["\t".join(columns), *rows]) + "\n")
+    path.with_suffix(".json").write_text("{}")
+    return columns
+
+
+@pytest.fixture
+def cleaned_input(tmp_path):
+    """One run of 60 volumes with confounds; (root, columns, bold path)."""
+    root = datasets.write_dataset(tmp_path / "in", [])
+    bold = datasets.bold(3, T)
+    bold[..., SPIKES] += 200
+    path = datasets.write_run(root, STEM, bold)
+    return root, write_confounds(root), path
+
+
+def series(out, desc, stat="mean"):
+    tail = f"_desc-{desc}" if desc else ""
+    return out / FUNC / f"{STEM}_atlas-Toy_stat-{stat}{tail}_timeseries.tsv"
+
+
+def nilearn_masker(path, atlas, confounds, sample_mask, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own deprecations
+        from nilearn.maskers import NiftiLabelsMasker
+
+        mask = str(path).replace("preproc_bold", "brain_mask")
+        masker = NiftiLabelsMasker(
+            nb.load(atlas.partition(",")[0]), mask_img=nb.load(mask), t_r=2.0, **options
+        )
+        signals = masker.fit_transform(
+            nb.load(path), confounds=confounds, sample_mask=sample_mask
+        )
+    index = [int(v) for k, v in masker.region_ids_.items() if k != "background"]
+    return signals, index
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("standardize", ["none", "zscore_sample"])
+@pytest.mark.parametrize("band", [(), ("--high-pass", "0.01", "--low-pass", "0.1")])
+def test_36p_with_censoring_equals_nilearn(
+    standardize, band, cleaned_input, atlas, tmp_path, capsys
+):
+    root, columns, path = cleaned_input
+    out = tmp_path / "out"
+    run(
+        capsys,
+        *(root, out, "participant", "--atlas-file", atlas, "--denoise", "24P"),
+        *("--fd-threshold", 0.5, "--standardize", standardize, *band),
+        *("--min-coverage", 0),
+    )
+    header, found = read(series(out, "24P"))
+    names = sorted(n for n in columns if n.partition("_")[0] in ("trans", "rot"))
+    confounds = np.column_stack([columns[n] for n in names])
+    confounds[0] = np.where(np.isnan(confounds[0]), confounds[1], confounds[0])
+    kept = np.setdiff1d(np.arange(T), [0, *SPIKES])
+    censored = {0, *SPIKES}
+    assert not any(T - 1 - v in censored for v in censored)
+    expected, index = nilearn_masker(
+        path,
+        atlas,
+        confounds,
+        kept,
+        detrend=True,
+        standardize=None if standardize == "none" else standardize,
+        high_pass=0.01 if band else None,
+        low_pass=0.1 if band else None,
+    )
+    assert found.shape[0] == len(kept)
+    order = [datasets.INDEX.index(value) for value in index]
+    scale = np.abs(expected).max()
+    assert_allclose(found[:, order], expected, rtol=1e-6, atol=1e-8 * scale)
+    assert len(header) == 5
+
+
+def test_several_strategies_and_raw_signals_side_by_side(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas, "--denoise"]
+    run(capsys, *common, "none", "simple", "24P")
+    raw = read(series(out, None))[1]
+    assert raw.shape[0] == T
+    simple = read(series(out, "simple"))[1]
+    assert simple.shape[0] == T - 1  # without the volume that is not steady
+    assert "1  extracted" in run(capsys, *common, "36P").out  # one more, later
+    assert "already there" in run(capsys, *common, "36P", "simple", "none").out
+    assert series(out, "36P").exists()
+    facts = json.loads(series(out, "36P").with_suffix(".json").read_text())
+    assert len(facts["ConfoundRegressors"]) == 36
+    assert facts["DummyScans"] == 1
+    assert facts["NumberOfVolumesKept"] == T - 1
+    assert facts["DegreesOfFreedom"] == T - 1 - 36 - 2
+    assert facts["DenoisingStrategy"] == "36P"
+    assert any("confounds" in source for source in facts["Sources"])
+    refused = run(capsys, *common, "36P", "--fd-threshold", "0.5", code=1)
+    assert "made with other options" in refused.err
+
+
+@pytest.mark.parametrize("censored", ["drop", "na", "interpolate"])
+def test_rows_of_censored_volumes(censored, cleaned_input, atlas, tmp_path, capsys):
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    run(
+        capsys,
+        *(root, out, "participant", "--atlas-file", atlas, "--denoise", "24P"),
+        *("--fd-threshold", 0.5, "--scrub", 3, "--censored", censored),
+    )
+    found = read(series(out, "24P"))[1][:, :1]
+    lines = (out / FUNC / f"{STEM}_desc-24P_outliers.tsv").read_text().splitlines()
+    names = lines[0].split("\t")
+    table = [dict(zip(names, r.split("\t"), strict=True)) for r in lines[1:]]
+    kept = np.array([row["kept"] == "1" for row in table])
+    why = {t: row["why"] for t, row in enumerate(table) if row["why"] != "n/a"}
+    assert why == {0: "dummy", 20: "fd", 21: "fd", 40: "fd"}
+    assert len(table) == T
+    assert_array_equal(np.flatnonzero(~kept), [0, *SPIKES])
+    if censored == "drop":
+        assert found.shape[0] == kept.sum()
+    else:
+        assert found.shape[0] == T
+        assert np.isnan(found[0]).all()
+        assert np.isnan(found[SPIKES]).all() == (censored == "na")
+        assert np.isfinite(found[kept]).all()
+
+
+def test_options_alone_clean_without_a_table(dataset, atlas, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(
+        capsys,
+        *(dataset, out, "participant", "--atlas-file", atlas),
+        *("--detrend", "--standardize", "psc"),
+    )
+    found = read(series(out, "cleaned"))[1]
+    name = STEM.replace("rest", "rest")
+    path = dataset / FUNC / f"{name}_desc-preproc_bold.nii.gz"
+    values = nb.load(path).get_fdata()
+    inside = (datasets.mask() > 0) & (datasets.labels() == 3)
+    mean = values[inside].mean(axis=0)
+    time = np.arange(mean.size)
+    trend = np.polyval(np.polyfit(time, mean, 1), time)
+    column = datasets.INDEX.index(3)
+    assert_allclose(found[:, column], 100 * (mean - trend) / mean.mean(), atol=1e-9)
+    assert json.loads(series(out, "cleaned").with_suffix(".json").read_text())[
+        "Units"
+    ] == ("percent")
+
+
+def test_high_variance_confounds_are_nilearns(cleaned_input, atlas, tmp_path, capsys):
+    root, _, path = cleaned_input
+    out = tmp_path / "out"
+    run(
+        capsys,
+        *(root, out, "participant", "--atlas-file", atlas, "--min-coverage", 0),
+        *("--high-variance-confounds", "--detrend", "--dummy-scans", 0),
+    )
+    found = read(series(out, "cleaned"))[1]
+    expected, index = nilearn_masker(
+        path, atlas, None, None, detrend=True, high_variance_confounds=True
+    )
+    order = [datasets.INDEX.index(value) for value in index]
+    scale = np.abs(expected).max()
+    assert_allclose(found[:, order], expected, rtol=1e-6, atol=1e-8 * scale)
+
+
+BAD = {
+    "rows": (
+        lambda root: write_confounds(root, n_volumes=T - 5),
+        ["--denoise", "24P"],
+        "55 rows, the BOLD series 60 volumes",
+    ),
+    "columns": (lambda root: None, ["--denoise", "acompcor"], "comp_cor"),
+    "all censored": (
+        lambda root: None,
+        ["--denoise", "24P", "--fd-threshold", "0.01"],
+        "0 of 60 volumes are kept",
+    ),
+    "min volumes": (
+        lambda root: None,
+        ["--denoise", "24P", "--min-volumes", "60"],
+        "59 of 60 volumes are kept, --min-volumes asks for 60",
+    ),
+    "too short for the filter": (
+        lambda root: None,
+        [
+            "--detrend",
+            "--dummy-scans",
+            "40",
+            "--high-pass",
+            "0.01",
+            "--low-pass",
+            "0.1",
+        ],
+        "20 volumes",
+    ),
+    "more regressors than volumes": (
+        lambda root: None,
+        ["--denoise", "36P", "--dummy-scans", "30"],
+        "30 volumes are kept, but 36 regressors",
+    ),
+    "min time": (
+        lambda root: None,
+        ["--denoise", "24P", "--min-time", "240"],
+        "118 s; --min-time asks for 240 s",
+    ),
+    "no table": (
+        lambda root: [p.unlink() for p in root.glob("sub-01/func/*confounds*")],
+        ["--denoise", "24P"],
+        "no table of confounds",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_run_that_cannot_be_cleaned_fails_alone(
+    name, cleaned_input, atlas, tmp_path, capsys
+):
+    root, _, _ = cleaned_input
+    spoil, options, message = BAD[name]
+    spoil(root)
+    out = tmp_path / "out"
+    shown = run(
+        capsys, root, out, "participant", "--atlas-file", atlas, *options, code=1
+    )
+    assert message in shown.err
+    assert "sub-01" in shown.err
+    assert "Traceback" not in shown.err
+    assert not list(out.glob("sub-01/func/*desc-*_timeseries.tsv"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--denoise", "37P"], 64, "36P"),
+        (["--denoise", "24P", "--fd-threshold", "much"], 64, "a number or none"),
+        (["--denoise", "ica_aroma", "icaaroma"], 65, "would both be written"),
+        (["--denoise", "24P", "--high-pass", "0.1", "--low-pass", "0.01"], 64, "pass"),
+    ],
+)
+def test_strategies_are_refused_before_anything_is_read(
+    options, code, message, cleaned_input, atlas, tmp_path, capsys
+):
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    shown = run(
+        capsys, root, out, "participant", "--atlas-file", atlas, *options, code=code
+    )
+    assert message in shown.err
+    assert not list(out.glob("sub-*"))
+
+
+def test_two_high_passes_are_told(cleaned_input, atlas, tmp_path, capsys):
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    shown = run(
+        capsys,
+        *(root, out, "participant", "--atlas-file", atlas, "--denoise", "simple"),
+        *("--high-pass", 0.01),
+    )
+    assert "high-pass" in shown.err.lower()
+    table = read_regions(out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv")
+    assert table["status"].count("ok") >= 3
