@@ -54,7 +54,8 @@ COPY --from=application /app/ /
 
 # No HOME: it is whatever the engine and --user make of it, and nothing is kept there.
 # One thread per process: bids_roi runs processes side by side and does not need more.
-# TEMPLATEFLOW_HOME is an empty folder, there for a TemplateFlow home to be mounted on.
+# BIDS_ROI_TEMPLATEFLOW is an empty folder, there for a TemplateFlow home to be mounted
+# on; unlike TEMPLATEFLOW_HOME, no launcher replaces it.
 ENV PATH=/opt/venv/bin:$PATH \
     LANG=C.UTF-8 \
     LC_ALL=C.UTF-8 \
@@ -63,7 +64,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     OMP_NUM_THREADS=1 \
     OPENBLAS_NUM_THREADS=1 \
     MKL_NUM_THREADS=1 \
-    TEMPLATEFLOW_HOME=/opt/templateflow
+    BIDS_ROI_TEMPLATEFLOW=/opt/templateflow
 
 # Last, as they change with every commit. .ci/build-image gives both. The tag goes into
 # the dataset_description.json of what the image writes.
