@@ -35,7 +35,11 @@ FLOORS = (
     ("bids_roi.io.images", "bids_roi.io.atlas_formats", "bids_roi.io.metadata"),
     ("bids_roi.io.atlas_names", "bids_roi.io.integrity", "bids_roi.io.skeleton"),
     ("bids_roi.io.regions", "bids_roi.io.citations", "bids_roi.io.homes"),
-    ("bids_roi.io.atlas_checks", "bids_roi.io.templateflow"),
+    (
+        "bids_roi.io.atlas_checks",
+        "bids_roi.io.atlas_places",
+        "bids_roi.io.templateflow",
+    ),
     ("bids_roi.io.atlas_open",),
     ("bids_roi.io.catalogue", "bids_roi.io.subject_atlases"),
     ("bids_roi.io.atlases", "bids_roi.io.datasets", "bids_roi.io.filters"),

@@ -3,6 +3,7 @@
 The folder is beside the checkout and not part of the project (fixture ``shared``).
 """
 
+import shutil
 import time
 
 import pytest
@@ -261,3 +262,26 @@ def test_a_462_mb_atlas_is_examined_without_reading_it(shared):
     began = time.process_time()
     examine_atlas(AtlasFiles(key_of_file(path), SIX, path, None))
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("n", [100, 200, 400])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_order_of_networks_shows_in_the_places(n, swapped, shared, tmp_path):
+    """Under names that say nothing, with its own and with the other order's table."""
+    folder = shared / "atlases"
+    images = {
+        7: folder / f"volume/schaefer{n}x7_{ASYM}_2mm.nii.gz",
+        17: folder / f"{ORDER.format(n)}FSLMNI152_2mm.nii.gz",
+    }
+    for order, source in images.items():
+        image, table = tmp_path / f"mine{order}.nii.gz", tmp_path / f"mine{order}.tsv"
+        shutil.copy(source, image)
+        other = 24 - order if swapped else order
+        parcels = f"Schaefer2018_desc-{n}Parcels{other}Networks_dseg.tsv"
+        shutil.copy(folder / f"{TF}{parcels}", table)
+        space = ASYM if order == 7 else SIX
+        files = AtlasFiles(key_of_file(image), space, image, table)
+        atlas, findings = examine_atlas(files)
+        errors = [f.check for f in findings if f.severity == "error"]
+        assert errors == (["order of networks"] if swapped else [])
+        assert (atlas is None) == swapped

@@ -236,10 +236,7 @@ def test_the_first_row_is_filled_and_no_other(tmp_path):
     assert selected.filled == ("csf_derivative1",)
     assert selected.regressors[0, 1] == selected.regressors[1, 1]
     assert_array_equal(selected.regressors[:, 0], columns["csf"])
-    assert selected.notes == (
-        "Without a value in the first volume, where that of the second is taken:"
-        " csf_derivative1.",
-    )
+    assert selected.notes == ()  # of every run, so no news: the sidecar says it
     assert np.isnan(confounds.column("csf_derivative1")[0])  # the table is untouched
     for gap in ("n/a", "inf"):
         columns["csf_derivative1"][1] = columns["csf_derivative1"][3] = gap

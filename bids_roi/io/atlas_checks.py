@@ -24,7 +24,7 @@ __all__ = ["check_file_name", "check_maps", "check_sides", "check_values", "valu
 _NETWORKS = re.compile(r"(?<!\d)(17|7)Networks|(?<=\dx)(17|7)(?!\d)", re.IGNORECASE)
 _SCHAEFER = re.compile(r"(?:(17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
 _SEVEN = {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
-_SEVENTEEN = {"VisCent", "VisPeri", "TempPar"}
+_SEVENTEEN = {"VisCent", "VisPeri", "TempPar", "Limbic"}
 _SEVENTEEN |= {f"{n}{x}" for n in _SEVEN - {"Vis"} for x in "ABC"}
 _FEW = 2**20
 _OTHER = "Give the table that belongs to this image."

@@ -23,6 +23,7 @@ from bids_roi.io.atlas_checks import (
 )
 from bids_roi.io.atlas_formats import RawTable, parse_table, read_raw_table
 from bids_roi.io.atlas_names import AtlasKey
+from bids_roi.io.atlas_places import check_places
 from bids_roi.io.findings import Finding
 from bids_roi.io.images import check_file, read_grid, read_labels
 from bids_roi.io.integrity import file_digest, read_header
@@ -203,6 +204,8 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
     findings += _check_template(grid, files.space)
     if labels is not None and not any(f.severity == "error" for f in findings):
         findings += check_sides(regions, labels, grid, centred=files.centred)
+        if files.centred:
+            findings += check_places(regions, labels, grid)
     if any(f.severity == "error" for f in findings):
         return None, tuple(findings)
     atlas = Atlas(

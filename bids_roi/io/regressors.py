@@ -183,7 +183,7 @@ def select_confounds(
     made = tuple(name for name in names if name in computed)
     notes = (
         *search.notes,
-        *_say_changes(names, filled, made, confounds),
+        *_say_changes(names, made, confounds),
         *_say_oddities(names, regressors),
         *_say_filters(strategy, names),
     )
@@ -341,16 +341,8 @@ def _listed(volumes: Iterable[int]) -> str:
 
 
 def _say_changes(
-    names: tuple[str, ...],
-    filled: tuple[str, ...],
-    computed: tuple[str, ...],
-    confounds: Confounds,
+    names: tuple[str, ...], computed: tuple[str, ...], confounds: Confounds
 ) -> Iterable[str]:
-    if filled:
-        yield (
-            "Without a value in the first volume, where that of the second is taken:"
-            f" {summarise_names(filled)}."
-        )
     if computed:
         yield (
             "The table has no derivatives and squares (fMRIPrep before 1.4); computed"
