@@ -308,3 +308,47 @@ def test_two_high_passes_are_told(cleaned_input, atlas, tmp_path, capsys):
     assert "high-pass" in shown.err.lower()
     table = read_regions(out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv")
     assert table["status"].count("ok") >= 3
+
+
+def test_aroma_components_come_from_their_own_dataset(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """fMRIPost-AROMA beside fMRIPrep 23 and later, which has no such columns."""
+    root, _, _ = cleaned_input
+    extra = tmp_path / "fmripost-aroma" / "sub-01" / "func"
+    extra.mkdir(parents=True)
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(T, 2))
+    rows = ["\t".join(map(repr, row)) for row in noise.tolist()]
+    head = "aroma_orth_motion_00\taroma_orth_motion_01"
+    table = extra / "sub-01_task-rest_desc-aroma_timeseries.tsv"
+    table.write_text("\n".join([head, *rows]) + "\n")
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    common += ["--denoise", "aroma"]
+    refused = run(capsys, *common, code=1)
+    assert "aroma" in refused.err
+    run(capsys, *common, "--aroma-dataset", extra.parents[1])
+    path = series(tmp_path / "out", "aroma")
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert set(head.split("\t")) <= set(facts["ConfoundRegressors"])
+    _, found = read(path)
+    kept = noise[1:] - noise[1:].mean(axis=0)
+    column = found[:, datasets.INDEX.index(3)]
+    assert np.abs(kept.T @ column).max() < 1e-6 * np.abs(column).max() * T
+
+
+def test_filtering_without_a_repetition_time_names_the_run(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    root, _, path = cleaned_input
+    for sidecar in root.glob("sub-01/func/*_bold.json"):
+        sidecar.unlink()
+    datasets.write_image(path, datasets.bold(3, T), datasets.oblique())
+    shown = run(
+        capsys,
+        *(root, tmp_path / "out", "participant", "--atlas-file", atlas),
+        *("--denoise", "24P", "--high-pass", 0.01),
+        code=1,
+    )
+    assert "--repetition-time" in shown.err
+    assert path.name in shown.err

@@ -428,3 +428,16 @@ def test_atlas_on_another_grid(dataset, tmp_path, capsys):
     assert_allclose([float(c) for c in table["coverage"]], shares, rtol=1e-12)
     expected[:, shares < 0.5] = np.nan
     assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_truncated_uncompressed_file_says_the_volume_reached(
+    dataset, atlas, tmp_path, capsys
+):
+    path = dataset / FUNC / f"{STEM}_desc-preproc_bold.nii.gz"
+    plain = path.with_name(path.name.removesuffix(".gz"))
+    plain.write_bytes(gzip.decompress(path.read_bytes())[: 352 + 5 * 6 * 7 * 5 * 8 + 9])
+    path.unlink()
+    out = tmp_path / "out"
+    shown = run(capsys, dataset, out, "participant", "--atlas-file", atlas, code=1)
+    assert "ends in volume 6 of 12" in shown.err
+    assert plain.name in shown.err
