@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -156,15 +157,18 @@ def _transform(
     linear: NDArray[Any] = matrix[:3, :3]
     if np.all(np.diag(np.diag(linear)) == linear):
         linear = np.diag(linear)
-    moved = ndimage.affine_transform(
-        values,
-        linear,
-        offset=matrix[:3, 3],
-        output_shape=target.shape,
-        order=order,
-        mode="constant",
-        cval=background,
-    )
+    with warnings.catch_warnings():
+        # Up to SciPy 1.13 a diagonal brings a notice about SciPy 0.18.
+        warnings.filterwarnings("ignore", "The behavior of affine_transform")
+        moved = ndimage.affine_transform(
+            values,
+            linear,
+            offset=matrix[:3, 3],
+            output_shape=target.shape,
+            order=order,
+            mode="constant",
+            cval=background,
+        )
     return np.asarray(moved)
 
 
