@@ -7,6 +7,11 @@ from pathlib import Path
 
 import datasets
 import pytest
+from hypothesis import settings
+
+# Machines that run the tests are shared: how long an example takes says nothing.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
