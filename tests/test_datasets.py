@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from trees import plant
 
 from bids_roi.errors import MissingInput, NothingFound, UsageError
 from bids_roi.io.layout import (
@@ -15,19 +16,6 @@ from bids_roi.io.layout import (
 from bids_roi.options import Options
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
-
-
-def plant(root, *paths):
-    """Create empty files; a bare name goes to the func folder that it belongs to."""
-    for path in paths:
-        if "/" not in path:
-            parts = path.split("_")
-            folders = [p for p in parts if p.startswith(("sub-", "ses-"))]
-            path = "/".join([*folders, "func", path])
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    return root
 
 
 def describe(root, content):

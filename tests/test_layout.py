@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from trees import plant
 
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.io.layout import (
@@ -21,19 +22,6 @@ from bids_roi.options import Options
 
 # Not in this project's repository: real trees with empty images, see its README.
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "trees"
-
-
-def plant(root, *paths):
-    """Create empty files; a bare name goes to the func folder that it belongs to."""
-    for path in paths:
-        if "/" not in path:
-            parts = path.split("_")
-            folders = [p for p in parts if p.startswith(("sub-", "ses-"))]
-            path = "/".join([*folders, "func", path])
-        file = root / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    return root
 
 
 def found(root, participant="01", **options):
