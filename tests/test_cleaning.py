@@ -352,3 +352,32 @@ def test_filtering_without_a_repetition_time_names_the_run(
     )
     assert "--repetition-time" in shown.err
     assert path.name in shown.err
+
+
+def test_nothing_made_of_an_earlier_input_passes_for_complete(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """A strategy, a new input, another strategy: the first is made again."""
+    root, _, path = cleaned_input
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    run(capsys, *common, "--denoise", "24P")
+    before = series(tmp_path / "out", "24P").read_bytes()
+    datasets.write_image(path, datasets.bold(8, T), datasets.oblique())
+    run(capsys, *common, "--denoise", "simple")
+    assert "1  extracted" in run(capsys, *common, "--denoise", "24P").out
+    assert series(tmp_path / "out", "24P").read_bytes() != before
+    both = run(capsys, *common, "--denoise", "24P", "simple")
+    assert "already there" in both.out
+
+
+def test_a_corrected_sidecar_is_a_new_input(cleaned_input, atlas, tmp_path, capsys):
+    root, _, _ = cleaned_input
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    common += ["--denoise", "24P", "--high-pass", 0.01]
+    run(capsys, *common)
+    assert "already there" in run(capsys, *common).out
+    for sidecar in root.glob("sub-01/func/*_bold.json"):
+        sidecar.write_text('{"RepetitionTime": 3.0}')
+    assert "1  extracted" in run(capsys, *common).out
+    facts = json.loads(series(tmp_path / "out", "24P").with_suffix(".json").read_text())
+    assert facts["RepetitionTime"] == 3.0

@@ -49,7 +49,7 @@ def reference(series, **options):
     return high_variance_confounds(series.astype(np.float64), **options)
 
 
-def close_but_for_the_sign(found, expected):
+def compare_but_for_the_sign(found, expected):
     signs = np.sign((found * expected).sum(axis=0))
     assert_allclose(found * signs, expected, atol=TOLERANCE)
 
@@ -64,7 +64,7 @@ def close_but_for_the_sign(found, expected):
 def test_equals_nilearn(seed, sizes, dtype):
     series = brain(seed, dtype=dtype)
     _, found = two_passes(series, sizes)
-    close_but_for_the_sign(found, reference(series))
+    compare_but_for_the_sign(found, reference(series))
 
 
 @pytest.mark.parity
@@ -72,7 +72,7 @@ def test_other_shares_and_counts():
     series = brain()
     _, found = two_passes(series, [], n_confounds=3, percentile=10.0)
     expected = reference(series, n_confounds=3, percentile=10.0)
-    close_but_for_the_sign(found, expected)
+    compare_but_for_the_sign(found, expected)
 
 
 def test_mean_squares_about_the_trend():
@@ -126,7 +126,7 @@ def test_voxels_that_are_not_finite_are_left_out():
     voxels, found = two_passes(spoilt, [5, 5, 20])
     assert not np.isin(voxels, bad).any()
     expected = reference(np.delete(series, bad, axis=1))
-    close_but_for_the_sign(found, expected)
+    compare_but_for_the_sign(found, expected)
 
 
 def test_components_are_orthonormal_without_mean_and_of_one_sign():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import sys
 import time
@@ -24,6 +26,7 @@ from bids_roi.io.derivatives import (
     write_quality,
     write_timeseries,
 )
+from bids_roi.io.layout import find_aroma_confounds
 from bids_roi.io.strategy_format import Strategy, describe_strategy
 
 if TYPE_CHECKING:
@@ -115,7 +118,7 @@ def process_run(
         Record(run.relative_path, name, "skipped", str(why))
         for name, why in planned.refused
     ]
-    inputs = _fingerprint_inputs(planned)
+    inputs = _fingerprint_inputs(planned, options)
     job = _Job(planned, options, strategies, output_dir, inputs)
     work: list[tuple[Atlas, RunOutputs]] = []
     for atlas, names in planned.atlases:
@@ -140,10 +143,20 @@ def process_run(
     return records
 
 
-def _fingerprint_inputs(planned: PlannedRun) -> tuple[str, ...]:
+def _fingerprint_inputs(planned: PlannedRun, options: Options) -> tuple[str, ...]:
+    """Everything that is read for a run: files, and what their sidecars say."""
     run = planned.run
-    paths = (run.path, planned.mask_path, run.confounds_path)
-    return tuple(fingerprint(p) for p in paths if p is not None and p.exists())
+    confounds, aroma = run.confounds_path, None
+    if options.aroma_dataset is not None:
+        aroma = find_aroma_confounds(options.aroma_dataset, run)
+    described = confounds.with_suffix(".json") if confounds is not None else None
+    paths = (run.path, planned.mask_path, confounds, described, aroma)
+    said = json.dumps(dict(run.metadata), sort_keys=True, default=str)
+    return (
+        *(fingerprint(p) for p in paths if p is not None and p.exists()),
+        hashlib.sha256(said.encode()).hexdigest()[:12],
+        f"repetition time {planned.repetition_time}",
+    )
 
 
 def fail_run(

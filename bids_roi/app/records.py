@@ -71,10 +71,18 @@ def record_path(output_dir: Path, run: str) -> Path:
 
 
 def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None:
-    """Write the records of a run; those of other atlases stay."""
+    """Write the records of a run; those of other atlases stay.
+
+    What an earlier call made of the same input stays named among the outputs.
+    """
     path = record_path(output_dir, run)
     merged = {record.atlas: record for record in read_records(path)}
-    merged |= {record.atlas: record for record in records}
+    for record in records:
+        earlier = merged.get(record.atlas)
+        outputs = record.outputs
+        if earlier is not None and earlier.inputs == record.inputs:
+            outputs = tuple(dict.fromkeys((*earlier.outputs, *outputs)))
+        merged[record.atlas] = dataclasses.replace(record, outputs=outputs)
     lines = [
         json.dumps(dataclasses.asdict(merged[atlas]), ensure_ascii=False)
         for atlas in sorted(merged)

@@ -63,7 +63,8 @@ def find_complete(
         return None
     for record in read_records(record_path(output_dir, run)):
         same = record.atlas == atlas and record.inputs == inputs
-        if same and record.status == "done":
+        # A table that the record does not name may be of an earlier input.
+        if same and record.status == "done" and set(digests) <= set(record.outputs):
             return Record(
                 record.run,
                 record.atlas,

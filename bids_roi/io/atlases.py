@@ -154,7 +154,7 @@ class AtlasShelf:
         raise found
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=1)
 def load_atlas_labels(
     path: Path,
     digest: str,  # noqa: ARG001 - part of the key: a changed file is read again
