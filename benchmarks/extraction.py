@@ -151,7 +151,7 @@ def _bids_roi(case: dict):
     from bids_roi.app.dataset import ParticipantLevel
     from bids_roi.app.extraction import partition_grid
     from bids_roi.app.participant import process_run
-    from bids_roi.options import Options
+    from bids_roi.options.record import Options
 
     options = Options(
         atlas_file=tuple(case["atlases"]), n_procs=1, **case.get("options", {})

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bids_roi import __version__
 from bids_roi.errors import BidsRoiError, LevelError, UsageError
-from bids_roi.option_table import LEVELS, OPTIONS, Option
-from bids_roi.options import Options
+from bids_roi.options.record import Options
+from bids_roi.options.table import LEVELS, OPTIONS, Option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_roi import __version__, errors
-from bids_roi.option_table import LEVELS, OPTIONS, Option
+from bids_roi.options.table import LEVELS, OPTIONS, Option
 
 __all__ = ["build_descriptor", "descriptor_text"]
 

@@ -152,7 +152,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
 
 def _run_demo(output_dir: Path) -> int:
     """Make the demo dataset and run the app on it, as a user would."""
-    from bids_roi.app.demo import write_demo_dataset
+    from bids_roi.app.demo.dataset import write_demo_dataset
 
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         msg = "the folder is there and not empty."

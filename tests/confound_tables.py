@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 
-from bids_roi.io.confounds import read_confounds
-from bids_roi.io.regressors import select_confounds
-from bids_roi.io.strategies import load_strategy
-from bids_roi.io.strategy_format import Component, Settings, Strategy
+from bids_roi.io.confounds.regressors import select_confounds
+from bids_roi.io.confounds.strategies import load_strategy
+from bids_roi.io.confounds.strategy_format import Component, Settings, Strategy
+from bids_roi.io.confounds.table import read_confounds
 
 # The real tables, by version; all but 21 are whole runs.
 REAL = {

@@ -16,62 +16,57 @@ MODULES = {
 }
 
 # Imports go down this list only; modules of one row may not import each other.
-FLOORS = (
-    ("bids_roi", "bids_roi.errors"),
-    ("bids_roi.option_row",),
-    ("bids_roi.cleaning_options",),
-    ("bids_roi.option_table",),
-    ("bids_roi.options", "bids_roi.io.names", "bids_roi.io.findings"),
-    ("bids_roi.core.grid", "bids_roi.core.quality"),
-    ("bids_roi.core.filters", "bids_roi.core.regression"),
-    ("bids_roi.core.censor", "bids_roi.core.high_variance"),
-    ("bids_roi.core.mapping", "bids_roi.core.signals", "bids_roi.core.smooth"),
-    ("bids_roi.core.partition", "bids_roi.core.statistics", "bids_roi.core.clean"),
-    ("bids_roi.core.reduce",),
-    ("bids_roi.io.stream", "bids_roi.io.tables"),
-    ("bids_roi.io.confounds", "bids_roi.io.strategy_format"),
-    ("bids_roi.io.strategy_checks", "bids_roi.io.compcor"),
-    ("bids_roi.io.strategies", "bids_roi.io.regressors"),
-    ("bids_roi.io.images", "bids_roi.io.atlas_formats", "bids_roi.io.metadata"),
-    ("bids_roi.io.atlas_names", "bids_roi.io.integrity", "bids_roi.io.skeleton"),
-    ("bids_roi.io.regions", "bids_roi.io.citations", "bids_roi.io.homes"),
-    (
-        "bids_roi.io.atlas_checks",
-        "bids_roi.io.atlas_places",
-        "bids_roi.io.templateflow",
-    ),
-    ("bids_roi.io.atlas_open",),
-    ("bids_roi.io.catalogue", "bids_roi.io.subject_atlases"),
-    ("bids_roi.io.atlases", "bids_roi.io.datasets", "bids_roi.io.filters"),
-    ("bids_roi.io.queries",),
-    ("bids_roi.io.layout",),
-    ("bids_roi.io.output_names",),
-    ("bids_roi.io.derivatives",),
-    ("bids_roi.io.root_files",),
-    ("bids_roi.app.phantom", "bids_roi.app.schedule", "bids_roi.app.records"),
-    (
-        "bids_roi.app.plan",
-        "bids_roi.app.atlas_tools",
-        "bids_roi.app.simulate",
-        "bids_roi.app.budget",
-        "bids_roi.app.cleaning_facts",
-    ),
-    ("bids_roi.app.demo", "bids_roi.app.cleaning", "bids_roi.app.resume"),
-    ("bids_roi.app.extraction",),
-    ("bids_roi.app.participant", "bids_roi.app.group"),
-    ("bids_roi.app.dataset",),
-    ("bids_roi.descriptor",),
-    ("bids_roi.cli",),
-    ("bids_roi.tools", "bids_roi.__main__"),
-)
-FLOOR = {module: number for number, row in enumerate(FLOORS) for module in row}
+# Names are below bids_roi; a row may be split into several.
+FLOORS = """
+bids_roi errors
+options.row
+options.cleaning options.running
+options.table
+options.record io.names io.atlases.findings
+core.grid core.quality
+core.filters core.regression
+core.censor core.high_variance
+core.mapping core.signals core.smooth
+core.partition core.statistics core.clean
+core.reduce
+io.stream io.tables
+io.confounds.table io.confounds.strategy_format
+io.confounds.strategy_checks io.confounds.compcor
+io.confounds.strategies io.confounds.regressors
+io.images io.atlases.formats io.dataset.metadata
+io.atlases.names io.atlases.integrity io.atlases.skeleton
+io.atlases.regions io.atlases.citations io.atlases.homes
+io.atlases.checks io.atlases.places io.atlases.templateflow
+io.atlases.open
+io.atlases.catalogue io.atlases.subject
+io.atlases.shelf io.dataset.roots io.dataset.filters
+io.dataset.queries
+io.dataset.layout
+io.outputs.names
+io.outputs.derivatives
+io.outputs.root_files
+app.demo.phantom app.schedule app.records
+app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts
+app.demo.dataset app.cleaning app.resume
+app.extraction
+app.participant app.group
+app.dataset
+descriptor
+cli
+tools __main__
+"""
+FLOOR = {
+    f"bids_roi.{module}" if module != "bids_roi" else module: number
+    for number, row in enumerate(FLOORS.splitlines())
+    for module in row.split()
+}
 
 # One outside library, one home; numpy and scipy are at home in core and io.
 HOMES = {
-    "bids": {"bids_roi.io.layout"},
-    "sqlalchemy": {"bids_roi.io.layout"},  # its errors come through pybids
+    "bids": {"bids_roi.io.dataset.layout"},
+    "sqlalchemy": {"bids_roi.io.dataset.layout"},  # its errors come through pybids
     "nibabel": {"bids_roi.io.images"},
-    "templateflow": {"bids_roi.io.templateflow"},
+    "templateflow": {"bids_roi.io.atlases.templateflow"},
     "isal": {"bids_roi.io.stream"},
     "tqdm": {"bids_roi.app.dataset"},
     "orjson": {"bids_roi.io.tables"},

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.errors import AtlasError, MissingInput
-from bids_roi.io.atlas_checks import check_file_name, check_maps, check_values
-from bids_roi.io.atlas_formats import RawTable
-from bids_roi.io.atlas_names import AtlasKey
-from bids_roi.io.atlas_open import AtlasFiles, examine_atlas, open_atlas
+from bids_roi.io.atlases.checks import check_file_name, check_maps, check_values
+from bids_roi.io.atlases.formats import RawTable
+from bids_roi.io.atlases.names import AtlasKey
+from bids_roi.io.atlases.open import AtlasFiles, examine_atlas, open_atlas
+from bids_roi.io.atlases.regions import build_regions
 from bids_roi.io.images import write_image
-from bids_roi.io.regions import build_regions
 
 RAS = np.diag([2.0, 2, 2, 1])
 RAS[:3, 3] = [-9, -10, -10]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.errors import AtlasError, MissingInput
-from bids_roi.io.atlas_formats import parse_table, read_raw_table
+from bids_roi.io.atlases.formats import parse_table, read_raw_table
 
 FSL = """<?xml version="1.0" encoding="ISO-8859-1"?>
 <atlas version="1.0"><header><name>X</name><type>{kind}</type></header>

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.errors import UsageError
-from bids_roi.io.atlas_names import (
+from bids_roi.io.atlases.names import (
     SHORT_NAMES,
     AtlasKey,
     key_of_file,

@@ -15,15 +15,20 @@ from tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
-from bids_roi.io.atlas_checks import check_values
-from bids_roi.io.atlas_formats import parse_table, read_raw_table
-from bids_roi.io.atlases import AtlasShelf
-from bids_roi.io.citations import describe_known_atlas, own_table
-from bids_roi.io.homes import choose_table, download_home, scan_names, search_path
+from bids_roi.io.atlases.checks import check_values
+from bids_roi.io.atlases.citations import describe_known_atlas, own_table
+from bids_roi.io.atlases.formats import parse_table, read_raw_table
+from bids_roi.io.atlases.homes import (
+    choose_table,
+    download_home,
+    scan_names,
+    search_path,
+)
+from bids_roi.io.atlases.regions import build_regions, sides_of
+from bids_roi.io.atlases.shelf import AtlasShelf
+from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.io.images import write_image
-from bids_roi.io.regions import build_regions, sides_of
-from bids_roi.io.skeleton import list_skeleton, read_skeleton, template_grids
-from bids_roi.options import Options
+from bids_roi.options.record import Options
 
 SIX = "MNI152NLin6Asym"
 NAME = "Schaefer2018_seg-7n_scale-100"

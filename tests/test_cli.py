@@ -14,8 +14,8 @@ import pytest
 
 from bids_roi import __version__
 from bids_roi.cli import build_parser, main
-from bids_roi.option_table import OPTIONS, STATISTICS, Option
-from bids_roi.options import Options
+from bids_roi.options.record import Options
+from bids_roi.options.table import OPTIONS, STATISTICS, Option
 
 
 def test_version_and_help_need_no_positionals(app):

@@ -4,8 +4,8 @@ import pytest
 from confound_tables import WHOLE, loader, select, strategy, toy, write
 
 from bids_roi.errors import ConfoundsError
-from bids_roi.io.confounds import read_confounds
-from bids_roi.io.strategy_format import Component
+from bids_roi.io.confounds.strategy_format import Component
+from bids_roi.io.confounds.table import read_confounds
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bids_roi.errors import ConfoundsError, DataError, MissingInput
-from bids_roi.io.confounds import (
+from bids_roi.io.confounds.table import (
     count_dummy_scans,
     framewise_displacement,
     merge_confounds,

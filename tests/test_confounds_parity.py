@@ -23,14 +23,14 @@ from confound_tables import (
 from numpy.testing import assert_allclose, assert_array_equal
 
 from bids_roi.errors import ConfoundsError
-from bids_roi.io.confounds import (
+from bids_roi.io.confounds.strategies import load_strategy
+from bids_roi.io.confounds.strategy_format import Component
+from bids_roi.io.confounds.table import (
     framewise_displacement,
     non_steady_state,
     read_confounds,
     std_dvars,
 )
-from bids_roi.io.strategies import load_strategy
-from bids_roi.io.strategy_format import Component
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ import pytest
 from trees import plant
 
 from bids_roi.errors import MissingInput, NothingFound, UsageError
-from bids_roi.io.layout import (
+from bids_roi.io.dataset.layout import (
     dataset_description,
     find_derivative,
     find_runs,
     list_participants,
 )
-from bids_roi.options import Options
+from bids_roi.options.record import Options
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
 

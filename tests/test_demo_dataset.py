@@ -12,7 +12,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from bids_roi.app.demo import DemoDataset, write_demo_dataset
+from bids_roi.app.demo.dataset import DemoDataset, write_demo_dataset
 from bids_roi.errors import OutputError
 
 RUNS = [

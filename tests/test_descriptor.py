@@ -11,7 +11,7 @@ import pytest
 from bids_roi import __version__
 from bids_roi.descriptor import build_descriptor, descriptor_text
 from bids_roi.errors import BidsRoiError
-from bids_roi.option_table import LEVELS, OPTIONS
+from bids_roi.options.table import LEVELS, OPTIONS
 
 BOUTIQUES_JSON = Path(__file__).parents[1] / "boutiques.json"
 

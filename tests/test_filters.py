@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from trees import SERIES, filters, found, pick, plant
 
 from bids_roi.errors import UsageError
-from bids_roi.io.filters import Rule, load_filters
-from bids_roi.io.layout import find_runs
-from bids_roi.options import Options
+from bids_roi.io.dataset.filters import Rule, load_filters
+from bids_roi.io.dataset.layout import find_runs
+from bids_roi.options.record import Options
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import pytest
 from trees import plant
 
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.io.layout import (
+from bids_roi.io.dataset.layout import (
     explain_nothing,
     find_derivative,
     find_runs,
     list_participants,
 )
-from bids_roi.options import Options
+from bids_roi.options.record import Options
 
 # Not in this project's repository: real trees with empty images, see its README.
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "trees"
@@ -323,8 +323,8 @@ def hook(event, args):
         seen.append(str(args[0]))
 sys.addaudithook(hook)
 from pathlib import Path
-from bids_roi.io.layout import find_runs
-from bids_roi.options import Options
+from bids_roi.io.dataset.layout import find_runs
+from bids_roi.options.record import Options
 assert len(find_runs(Path({str(tmp_path)!r}), "03", Options())) == 1
 print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
 """
@@ -334,7 +334,7 @@ print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
 
 
 def test_import_is_lazy():
-    code = "import sys, bids_roi.io.layout; print(*sys.modules)"
+    code = "import sys, bids_roi.io.dataset.layout; print(*sys.modules)"
     loaded = {name.split(".")[0] for name in run_python(code).split()}
     assert not loaded & {"bids", "sqlalchemy", "numpy", "pandas", "nibabel", "scipy"}
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bids_roi.io.layout import find_runs
-from bids_roi.io.metadata import read_metadata
-from bids_roi.options import Options
+from bids_roi.io.dataset.layout import find_runs
+from bids_roi.io.dataset.metadata import read_metadata
+from bids_roi.options.record import Options
 
 BOLD = (
     "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-01_space-T1w_desc-preproc_bold.nii.gz"

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from test_participant import read, run
 
-from bids_roi.option_table import STATISTICS
+from bids_roi.options.table import STATISTICS
 
 pytestmark = pytest.mark.parity
 

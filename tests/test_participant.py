@@ -12,7 +12,7 @@ from datasets import INDEX, NAMES, SPACE
 from numpy.testing import assert_allclose
 
 from bids_roi.cli import main
-from bids_roi.option_table import STATISTICS
+from bids_roi.options.table import STATISTICS
 
 FUNC = "sub-01/func"
 STEM = f"sub-01_task-rest_space-{SPACE}"

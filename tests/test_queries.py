@@ -4,8 +4,8 @@ import pytest
 from trees import SERIES, filters, found, pick, plant
 
 from bids_roi.errors import DataError, MissingInput, NothingFound
-from bids_roi.io.layout import explain_nothing, find_runs
-from bids_roi.options import Options
+from bids_roi.io.dataset.layout import explain_nothing, find_runs
+from bids_roi.options.record import Options
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from bids_roi.errors import BidsRoiError
-from bids_roi.io.atlas_names import key_of_file, space_of
-from bids_roi.io.atlas_open import AtlasFiles, examine_atlas
+from bids_roi.io.atlases.names import key_of_file, space_of
+from bids_roi.io.atlases.open import AtlasFiles, examine_atlas
 
 ASYM, SIX = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
 TF = "templateflow/tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym_atlas-"

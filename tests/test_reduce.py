@@ -11,7 +11,7 @@ from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
-from bids_roi.option_table import STATISTICS
+from bids_roi.options.table import STATISTICS
 
 SHAPE = (5, 4, 3)
 GRID = Grid.of(SHAPE, np.eye(4))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_roi.io.atlas_formats import RawTable
-from bids_roi.io.regions import (
+from bids_roi.io.atlases.formats import RawTable
+from bids_roi.io.atlases.regions import (
     append_values,
     build_regions,
     keep_regions,

@@ -27,9 +27,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from bids_roi.errors import ConfoundsError
-from bids_roi.io.confounds import merge_confounds, read_confounds
-from bids_roi.io.regressors import summarise_names
-from bids_roi.io.strategy_format import Component
+from bids_roi.io.confounds.regressors import summarise_names
+from bids_roi.io.confounds.strategy_format import Component
+from bids_roi.io.confounds.table import merge_confounds, read_confounds
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bids_roi.app.budget import block_bytes, usable_cpus, worker_count
 from bids_roi.app.schedule import map_items
 from bids_roi.errors import UsageError
 from bids_roi.io.stream import VolumeSource
-from bids_roi.options import Options
+from bids_roi.options.record import Options
 
 
 def double(x):

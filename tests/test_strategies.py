@@ -11,9 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_roi.errors import ConfoundsError, DataError, MissingInput, UsageError
-from bids_roi.io.strategies import list_strategies, load_strategy, override_settings
-from bids_roi.io.strategy_checks import parse_settings, parse_strategy
-from bids_roi.io.strategy_format import (
+from bids_roi.io.confounds.strategies import (
+    list_strategies,
+    load_strategy,
+    override_settings,
+)
+from bids_roi.io.confounds.strategy_checks import parse_settings, parse_strategy
+from bids_roi.io.confounds.strategy_format import (
     Component,
     Settings,
     Strategy,

@@ -9,8 +9,8 @@ import pytest
 from tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
 from bids_roi.errors import MissingInput, OutputError
-from bids_roi.io.skeleton import list_skeleton, read_skeleton
-from bids_roi.io.templateflow import download
+from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton
+from bids_roi.io.atlases.templateflow import download
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_home_that_cannot_be_written(server, tmp_path):
 CODE = """
 import sys
 from pathlib import Path
-from bids_roi.io.templateflow import download
+from bids_roi.io.atlases.templateflow import download
 download(sys.argv[2:], Path(sys.argv[1]))
 """
 

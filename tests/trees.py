@@ -2,8 +2,8 @@
 
 import json
 
-from bids_roi.io.layout import find_runs
-from bids_roi.options import Options
+from bids_roi.io.dataset.layout import find_runs
+from bids_roi.options.record import Options
 
 
 def plant(root, *paths):

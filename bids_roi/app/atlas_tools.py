@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import BidsRoiError, UsageError
-from bids_roi.io.atlas_formats import parse_table
-from bids_roi.io.atlas_names import parse_atlas_name
-from bids_roi.io.citations import cite_briefly, own_table
-from bids_roi.io.findings import SEVERITIES, Finding, worst_first
-from bids_roi.io.homes import (
+from bids_roi.io.atlases.citations import cite_briefly, own_table
+from bids_roi.io.atlases.findings import SEVERITIES, Finding, worst_first
+from bids_roi.io.atlases.formats import parse_table
+from bids_roi.io.atlases.homes import (
     HeldImage,
     choose_table,
     download_home,
@@ -19,12 +18,13 @@ from bids_roi.io.homes import (
     scan_names,
     search_path,
 )
-from bids_roi.io.skeleton import list_skeleton, read_skeleton, template_grids
+from bids_roi.io.atlases.names import parse_atlas_name
+from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bids_roi.io.atlas_open import AtlasFiles
+    from bids_roi.io.atlases.open import AtlasFiles
 
 __all__ = ["check_atlas", "fetch_atlases", "list_atlases"]
 
@@ -124,7 +124,7 @@ def fetch_atlases(
     MissingInput, OutputError
         If a file cannot be had or written.
     """
-    from bids_roi.io.templateflow import download
+    from bids_roi.io.atlases.templateflow import download
 
     wanted = [name for text in names for name in _files_of(text, spaces, res)]
     home = download_home(dest)
@@ -143,7 +143,7 @@ def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]
     held = [h for h in scan_names(list_skeleton()) if h.kind != "surface"]
     same = [h for h in held if h.key.name.casefold() == key.name.casefold()]
     if not same:
-        from bids_roi.io.atlas_names import nearest_names
+        from bids_roi.io.atlases.names import nearest_names
 
         near = nearest_names(key.name, {h.key.name for h in held})
         msg = f"TemplateFlow holds no atlas '{text}'."
@@ -168,7 +168,7 @@ def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]
 
 
 def _is_good(path: Path) -> bool:
-    from bids_roi.io.integrity import check_complete
+    from bids_roi.io.atlases.integrity import check_complete
 
     try:
         check_complete(path)
@@ -200,7 +200,7 @@ def check_atlas(
     good
         Whether it can be used.
     """
-    from bids_roi.io.atlas_open import describe_failure, examine_atlas
+    from bids_roi.io.atlases.open import describe_failure, examine_atlas
 
     try:
         sets = _open_what(text, space, home)
@@ -230,8 +230,8 @@ _UNSAID = "?"
 
 
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
-    from bids_roi.io.atlases import find_key, make_catalogue, parse_file
-    from bids_roi.options import Options
+    from bids_roi.io.atlases.shelf import find_key, make_catalogue, parse_file
+    from bids_roi.options.record import Options
 
     image = Path(text.partition(",")[0])
     if image.exists() or "," in text or image.suffix in (".nii", ".gz"):

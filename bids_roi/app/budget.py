@@ -10,7 +10,7 @@ from bids_roi.errors import UsageError
 
 if TYPE_CHECKING:
     from bids_roi.io.stream import VolumeSource
-    from bids_roi.options import Options
+    from bids_roi.options.record import Options
 
 __all__ = [
     "BLOCK_BYTES",

@@ -11,7 +11,10 @@ from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.core.censor import Censoring, censor
 from bids_roi.core.clean import arrange_volumes, clean_signals
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
-from bids_roi.io.confounds import (
+from bids_roi.io.confounds.regressors import Selected, select_confounds
+from bids_roi.io.confounds.strategies import load_strategy, override_settings
+from bids_roi.io.confounds.strategy_format import Settings, Strategy
+from bids_roi.io.confounds.table import (
     Confounds,
     framewise_displacement,
     merge_confounds,
@@ -19,16 +22,13 @@ from bids_roi.io.confounds import (
     read_confounds,
     std_dvars,
 )
-from bids_roi.io.layout import find_aroma_confounds
-from bids_roi.io.regressors import Selected, select_confounds
-from bids_roi.io.strategies import load_strategy, override_settings
-from bids_roi.io.strategy_format import Settings, Strategy
+from bids_roi.io.dataset.layout import find_aroma_confounds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bids_roi.io.layout import BoldRun
-    from bids_roi.options import Options
+    from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.options.record import Options
 
 __all__ = ["CleanedSeries", "Preparation", "clean_series", "load_strategies", "prepare"]
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.clean import Cleaned
-    from bids_roi.io.regressors import Selected
-    from bids_roi.io.strategy_format import Settings, Strategy
-    from bids_roi.options import Options
+    from bids_roi.io.confounds.regressors import Selected
+    from bids_roi.io.confounds.strategy_format import Settings, Strategy
+    from bids_roi.options.record import Options
 
 __all__ = ["describe_cleaning", "warn_of_cleaning"]
 

@@ -17,14 +17,14 @@ from bids_roi.app.participant import fail_run, process_run
 from bids_roi.app.plan import PlannedRun, plan_participant, template_of
 from bids_roi.app.schedule import map_items
 from bids_roi.errors import BidsRoiError, MissingInput
-from bids_roi.io.atlases import AtlasShelf
-from bids_roi.io.datasets import (
+from bids_roi.io.atlases.shelf import AtlasShelf
+from bids_roi.io.dataset.layout import explain_nothing
+from bids_roi.io.dataset.roots import (
     dataset_description,
     find_derivative,
     list_participants,
 )
-from bids_roi.io.layout import explain_nothing
-from bids_roi.io.root_files import (
+from bids_roi.io.outputs.root_files import (
     check_output_dir,
     write_atlas_files,
     write_dataset_files,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bids_roi.app.records import Record
-    from bids_roi.io.atlases import Atlas
-    from bids_roi.options import Options
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.options.record import Options
 
 __all__ = ["ParticipantLevel", "describe_plan"]
 

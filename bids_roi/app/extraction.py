@@ -19,7 +19,7 @@ from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.reduce import Reduction, Smoothing, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.errors import DataError, ImageError
-from bids_roi.io.atlases import load_atlas_labels
+from bids_roi.io.atlases.shelf import load_atlas_labels
 from bids_roi.io.images import BoldImage, read_maps, read_mask
 from bids_roi.io.stream import read_blocks
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.options import Options
+    from bids_roi.options.record import Options
 
 __all__ = ["partition_grid", "read_mask_of", "reduce_image"]
 

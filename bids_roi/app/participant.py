@@ -19,15 +19,15 @@ from bids_roi.app.records import Record, write_records
 from bids_roi.app.resume import find_complete
 from bids_roi.core.quality import assess_regions, temporal_snr
 from bids_roi.errors import BidsRoiError, ImageError
-from bids_roi.io.derivatives import (
+from bids_roi.io.confounds.strategy_format import Strategy, describe_strategy
+from bids_roi.io.dataset.layout import find_aroma_confounds
+from bids_roi.io.outputs.derivatives import (
     describe_run,
     options_digest,
     write_outliers,
     write_quality,
     write_timeseries,
 )
-from bids_roi.io.layout import find_aroma_confounds
-from bids_roi.io.strategy_format import Strategy, describe_strategy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
-    from bids_roi.io.atlases import Atlas
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.io.dataset.layout import BoldRun
     from bids_roi.io.images import BoldImage
-    from bids_roi.io.layout import BoldRun
-    from bids_roi.io.output_names import RunOutputs, SeriesOutput
-    from bids_roi.options import Options
+    from bids_roi.io.outputs.names import RunOutputs, SeriesOutput
+    from bids_roi.options.record import Options
 
 __all__ = ["fail_run", "process_run"]
 

@@ -14,16 +14,16 @@ from bids_roi.errors import (
     MissingInput,
     UsageError,
 )
+from bids_roi.io.dataset.layout import find_runs
 from bids_roi.io.images import BoldImage, check_file, open_bold
-from bids_roi.io.layout import find_runs
-from bids_roi.io.output_names import RunOutputs, name_outputs
+from bids_roi.io.outputs.names import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bids_roi.io.atlases import Atlas, AtlasShelf
-    from bids_roi.io.layout import BoldRun
-    from bids_roi.options import Options
+    from bids_roi.io.atlases.shelf import Atlas, AtlasShelf
+    from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.options.record import Options
 
 __all__ = [
     "PlannedRun",

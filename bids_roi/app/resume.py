@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.app.records import Record, read_records, record_path
 from bids_roi.errors import BidsRoiError, OutputError
-from bids_roi.io.output_names import sidecar_of
+from bids_roi.io.outputs.names import sidecar_of
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:

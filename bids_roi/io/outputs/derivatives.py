@@ -10,7 +10,7 @@ from bids_roi import __version__
 from bids_roi.core.quality import STATUS
 from bids_roi.io.names import format_name, parse_name
 from bids_roi.io.tables import format_json, format_matrix, format_table, write_file
-from bids_roi.option_table import OPTIONS
+from bids_roi.options.table import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
     from bids_roi.core.quality import RegionQuality
-    from bids_roi.io.atlases import Atlas
-    from bids_roi.io.layout import BoldRun
-    from bids_roi.options import Options
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.options.record import Options
 
 __all__ = [
     "OUTLIER_COLUMNS",

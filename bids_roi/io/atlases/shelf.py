@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
-from bids_roi.io.atlas_names import (
+from bids_roi.io.atlases.catalogue import Catalogue, Dataset
+from bids_roi.io.atlases.homes import download_home, search_path
+from bids_roi.io.atlases.names import (
     SHORT_NAMES,
     AtlasKey,
     key_of_file,
@@ -16,11 +18,9 @@ from bids_roi.io.atlas_names import (
     parse_atlas_name,
     space_of,
 )
-from bids_roi.io.atlas_open import Atlas, AtlasFiles, open_atlas
-from bids_roi.io.catalogue import Catalogue, Dataset
-from bids_roi.io.homes import download_home, search_path
+from bids_roi.io.atlases.open import Atlas, AtlasFiles, open_atlas
+from bids_roi.io.atlases.subject import find_segmentation
 from bids_roi.io.images import check_file, read_labels
-from bids_roi.io.subject_atlases import find_segmentation
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
     from bids_roi.errors import BidsRoiError
-    from bids_roi.options import Options
+    from bids_roi.options.record import Options
 
 __all__ = [
     "Atlas",

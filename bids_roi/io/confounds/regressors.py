@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import ConfoundsError
-from bids_roi.io.compcor import find_compcor
+from bids_roi.io.confounds.compcor import find_compcor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from bids_roi.io.confounds import Confounds
-    from bids_roi.io.strategy_format import Component, Strategy
+    from bids_roi.io.confounds.strategy_format import Component, Strategy
+    from bids_roi.io.confounds.table import Confounds
 
     FloatArray = NDArray[np.float64]
 

@@ -17,8 +17,8 @@ from bids_roi.errors import ConfoundsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bids_roi.io.confounds import Confounds
-    from bids_roi.io.strategy_format import Component
+    from bids_roi.io.confounds.strategy_format import Component
+    from bids_roi.io.confounds.table import Confounds
 
 __all__ = ["find_compcor"]
 

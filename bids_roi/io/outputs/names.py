@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from bids_roi.io.names import format_name
 
 if TYPE_CHECKING:
-    from bids_roi.io.atlases import Atlas
-    from bids_roi.io.layout import BoldRun
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.io.dataset.layout import BoldRun
 
 __all__ = ["RunOutputs", "SeriesOutput", "name_outputs", "sidecar_of"]
 

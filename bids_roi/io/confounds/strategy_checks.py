@@ -12,7 +12,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.io.strategy_format import Component, Settings, Strategy
+from bids_roi.io.confounds.strategy_format import Component, Settings, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -25,17 +25,15 @@ from bids_roi.errors import (
     OutputError,
     UsageError,
 )
-from bids_roi.io.datasets import (
-    dataset_description,
-    files_in_func,
-    find_derivative,
-    func_folders,
-    list_participants,
+from bids_roi.io.dataset.filters import (
+    Rule,
+    failing,
+    labels_of,
+    load_filters,
+    replace_rules,
 )
-from bids_roi.io.filters import Rule, failing, labels_of, load_filters, replace_rules
-from bids_roi.io.metadata import read_metadata
-from bids_roi.io.names import parse_name
-from bids_roi.io.queries import (
+from bids_roi.io.dataset.metadata import read_metadata
+from bids_roi.io.dataset.queries import (
     BOLD,
     CONFOUNDS,
     FREE_IN_CONFOUNDS,
@@ -46,7 +44,15 @@ from bids_roi.io.queries import (
     explain,
     find_partner,
 )
-from bids_roi.options import Options
+from bids_roi.io.dataset.roots import (
+    dataset_description,
+    files_in_func,
+    find_derivative,
+    func_folders,
+    list_participants,
+)
+from bids_roi.io.names import parse_name
+from bids_roi.options.record import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

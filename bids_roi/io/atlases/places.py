@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.io.findings import Finding
+from bids_roi.io.atlases.findings import Finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.io.regions import RegionTable
+    from bids_roi.io.atlases.regions import RegionTable
 
 __all__ = ["check_places"]
 

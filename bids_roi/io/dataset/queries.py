@@ -1,6 +1,6 @@
 """The queries: which files are BOLD runs, which their partners, and why none was found.
 
-Plain rules on labels; nothing is read. The file system is ``datasets``' and
+Plain rules on labels; nothing is read. The file system is ``roots``' and
 ``layout``'s affair.
 """
 
@@ -10,8 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import DataError
-from bids_roi.io.filters import LISTED, PARTS, Rule, failing, replace_rules
-from bids_roi.options import Options
+from bids_roi.io.dataset.filters import LISTED, PARTS, Rule, failing, replace_rules
+from bids_roi.options.record import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

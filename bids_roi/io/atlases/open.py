@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.errors import AtlasError, BidsRoiError
-from bids_roi.io.atlas_checks import (
+from bids_roi.io.atlases.checks import (
     check_file_name,
     check_maps,
     check_sides,
     check_values,
     values_of,
 )
-from bids_roi.io.atlas_formats import RawTable, parse_table, read_raw_table
-from bids_roi.io.atlas_names import AtlasKey
-from bids_roi.io.atlas_places import check_places
-from bids_roi.io.findings import Finding
-from bids_roi.io.images import check_file, read_grid, read_labels
-from bids_roi.io.integrity import file_digest, read_header
-from bids_roi.io.regions import (
+from bids_roi.io.atlases.findings import Finding
+from bids_roi.io.atlases.formats import RawTable, parse_table, read_raw_table
+from bids_roi.io.atlases.integrity import file_digest, read_header
+from bids_roi.io.atlases.names import AtlasKey
+from bids_roi.io.atlases.places import check_places
+from bids_roi.io.atlases.regions import (
     RegionTable,
     append_values,
     build_regions,
     keep_regions,
     name_by_value,
 )
-from bids_roi.io.skeleton import template_grids
+from bids_roi.io.atlases.skeleton import template_grids
+from bids_roi.io.images import check_file, read_grid, read_labels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.io.integrity import NiftiHeader
+    from bids_roi.io.atlases.integrity import NiftiHeader
 
 __all__ = ["Atlas", "AtlasFiles", "describe_failure", "examine_atlas", "open_atlas"]
 

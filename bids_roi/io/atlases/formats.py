@@ -2,7 +2,7 @@
 
 TSV and CSV (with a header or without), FSL's XML, FreeSurfer's colour table, the pair
 of NodeNames.txt and NodeIndex.1D of xcpEngine, and plain text with a name per line.
-What is read is not judged here, see ``regions`` and ``atlas_checks``.
+What is read is not judged here, see ``regions`` and ``checks``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import AtlasError, MissingInput
-from bids_roi.io.findings import Finding
+from bids_roi.io.atlases.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import BidsRoiError, MissingInput, OutputError
-from bids_roi.io.integrity import check_complete
-from bids_roi.io.skeleton import list_skeleton, read_skeleton
+from bids_roi.io.atlases.integrity import check_complete
+from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

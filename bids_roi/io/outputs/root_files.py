@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
 from bids_roi.errors import OutputError
-from bids_roi.io.derivatives import (
+from bids_roi.io.names import format_name
+from bids_roi.io.outputs.derivatives import (
     REGION_COLUMNS,
     TEMPLATEFLOW_URL,
     describe_regions,
 )
-from bids_roi.io.names import format_name
 from bids_roi.io.tables import format_json, format_table, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bids_roi.io.atlases import Atlas
+    from bids_roi.io.atlases.shelf import Atlas
 
 __all__ = ["check_output_dir", "write_atlas_files", "write_dataset_files"]
 

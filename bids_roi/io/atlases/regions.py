@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.io.findings import Finding
+from bids_roi.io.atlases.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
-    from bids_roi.io.atlas_formats import RawTable
+    from bids_roi.io.atlases.formats import RawTable
 
 __all__ = [
     "RegionTable",

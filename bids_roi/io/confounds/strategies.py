@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import ConfoundsError, MissingInput, UsageError
-from bids_roi.io.strategy_checks import parse_settings, parse_strategy
+from bids_roi.io.confounds.strategy_checks import parse_settings, parse_strategy
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-    from bids_roi.io.strategy_format import Strategy
+    from bids_roi.io.confounds.strategy_format import Strategy
 
 __all__ = ["list_strategies", "load_strategy", "override_settings"]
 
@@ -98,8 +98,8 @@ def _read(path: Path) -> Strategy:
     if strategy is None:
         msg = f"the denoising strategy is not usable: {'; '.join(problems)}."
         remedy = (
-            "Correct the file; `python -m pydoc bids_roi.io.strategy_format` says what"
-            " it may hold."
+            "Correct the file; `python -m pydoc"
+            " bids_roi.io.confounds.strategy_format` says what it may hold."
         )
         raise ConfoundsError(msg, where=path, remedy=remedy)
     return strategy

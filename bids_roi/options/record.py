@@ -1,6 +1,6 @@
 """What is asked for, as one frozen record that is checked once.
 
-The rows of ``option_table`` are its fields. It is what the rest of the package sees;
+The rows of ``options.table`` are its fields. It is what the rest of the package sees;
 nothing below the front door ever sees an argparse namespace.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import UsageError
-from bids_roi.option_table import DEFAULT_ATLAS, OPTIONS
+from bids_roi.options.table import DEFAULT_ATLAS, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

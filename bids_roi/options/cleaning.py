@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_roi.option_row import Option
+from bids_roi.options.row import Option
 
 __all__ = ["CLEANING_OPTIONS"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["cite_briefly", "describe_known_atlas", "own_table"]
 
-_DATA = Path(__file__).parents[1] / "data"
+_DATA = Path(__file__).parents[2] / "data"
 
 
 @functools.cache

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bids_roi.cleaning_options import CLEANING_OPTIONS
-from bids_roi.option_row import Option
+from bids_roi.options.cleaning import CLEANING_OPTIONS
+from bids_roi.options.row import Option
+from bids_roi.options.running import RUNNING_OPTIONS
 
 __all__ = [
     "DEFAULT_ATLAS",
@@ -38,12 +39,7 @@ MAP_STATISTICS = ("least_squares", "weighted_mean")
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
 
 
-_INPUT, _ATLAS, _EXTRACT, _RUN = (
-    "what to process",
-    "atlases",
-    "extraction",
-    "running",
-)
+_INPUT, _ATLAS, _EXTRACT = "what to process", "atlases", "extraction"
 
 OPTIONS: tuple[Option, ...] = (
     Option(
@@ -245,51 +241,5 @@ OPTIONS: tuple[Option, ...] = (
         sidecar="RepetitionTimeGiven",
     ),
     *CLEANING_OPTIONS,
-    Option(
-        "n_procs",
-        _RUN,
-        "Runs to process at the same time. Default: the processors that this job may"
-        " use.",
-        kind=int,
-        metavar="N",
-        aliases=("--nprocs", "--n-cpus", "--nthreads"),
-    ),
-    Option(
-        "mem_mb",
-        _RUN,
-        "Memory that all processes together may use; bounds how many run at a time and"
-        " how many volumes each holds. Default: no bound, about 200 MB a process.",
-        kind=int,
-        metavar="MB",
-        unit="MB",
-    ),
-    Option(
-        "dry_run",
-        _RUN,
-        "Print what would be done and stop.",
-        kind=bool,
-        default=False,
-    ),
-    Option(
-        "overwrite",
-        _RUN,
-        "Replace outputs that were made with other options or from other input.",
-        kind=bool,
-        default=False,
-    ),
-    Option(
-        "stop_on_first_crash",
-        _RUN,
-        "Stop at the first run that fails instead of finishing the others.",
-        kind=bool,
-        default=False,
-    ),
-    Option(
-        "skip_bids_validation",
-        _RUN,
-        "Accepted for compatibility: derivatives are never validated.",
-        kind=bool,
-        default=False,
-        aliases=("--skip-bids-validator",),
-    ),
+    *RUNNING_OPTIONS,
 )

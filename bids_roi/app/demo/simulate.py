@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.app.phantom import (
+from bids_roi.app.demo.phantom import (
     BOLD_GRID,
     CSF,
     GREY,

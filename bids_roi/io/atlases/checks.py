@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.io.findings import Finding
-from bids_roi.io.regions import sides_of, some
+from bids_roi.io.atlases.findings import Finding
+from bids_roi.io.atlases.regions import sides_of, some
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.io.regions import RegionTable
+    from bids_roi.io.atlases.regions import RegionTable
 
 __all__ = ["check_file_name", "check_maps", "check_sides", "check_values", "values_of"]
 

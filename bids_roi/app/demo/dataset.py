@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.app.phantom import (
+from bids_roi.app.demo.phantom import (
     ATLAS_GRID,
     BOLD_GRID,
     REGIONS,
@@ -26,7 +26,7 @@ from bids_roi.app.phantom import (
     label_points,
     make_head,
 )
-from bids_roi.app.simulate import (
+from bids_roi.app.demo.simulate import (
     REPETITION_TIME,
     Confounds,
     Profile,

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import MissingInput
-from bids_roi.io.atlas_names import AtlasKey, key_of_file, space_of
+from bids_roi.io.atlases.names import AtlasKey, key_of_file, space_of
 from bids_roi.io.names import parse_name
 
 if TYPE_CHECKING:

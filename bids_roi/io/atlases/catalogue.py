@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput
-from bids_roi.io.atlas_open import AtlasFiles
-from bids_roi.io.citations import describe_known_atlas, own_table
-from bids_roi.io.findings import Finding
-from bids_roi.io.homes import HeldImage, choose_table, list_folder, scan_names
+from bids_roi.io.atlases.citations import describe_known_atlas, own_table
+from bids_roi.io.atlases.findings import Finding
+from bids_roi.io.atlases.homes import HeldImage, choose_table, list_folder, scan_names
+from bids_roi.io.atlases.integrity import check_complete
+from bids_roi.io.atlases.open import AtlasFiles
+from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton, template_grids
+from bids_roi.io.atlases.templateflow import download
 from bids_roi.io.images import read_grid
-from bids_roi.io.integrity import check_complete
-from bids_roi.io.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.io.tables import read_json
-from bids_roi.io.templateflow import download
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bids_roi.core.grid import Grid
-    from bids_roi.io.atlas_names import AtlasKey
+    from bids_roi.io.atlases.names import AtlasKey
 
 __all__ = ["Catalogue", "Dataset"]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import AtlasError
-from bids_roi.io.atlas_names import AtlasKey
-from bids_roi.io.atlas_open import AtlasFiles
-from bids_roi.io.citations import describe_known_atlas
+from bids_roi.io.atlases.citations import describe_known_atlas
+from bids_roi.io.atlases.names import AtlasKey
+from bids_roi.io.atlases.open import AtlasFiles
 from bids_roi.io.names import format_name, parse_name
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Atlases: found, opened, checked, brought into one form."""

@@ -1,0 +1,1 @@
+"""Tables of confounds and strategies: which columns, which volumes."""
