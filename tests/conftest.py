@@ -7,6 +7,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+import toy_confounds
 from hypothesis import settings
 
 # Machines that run the tests are shared: how long an example takes says nothing.
@@ -34,6 +35,16 @@ def dataset(tmp_path):
 def atlas(tmp_path):
     """Value of --atlas-file for the toy atlas."""
     return datasets.write_atlas(tmp_path / "atlas")
+
+
+@pytest.fixture
+def cleaned_input(tmp_path):
+    """One run of 60 volumes with confounds; (root, columns, bold path)."""
+    root = datasets.write_dataset(tmp_path / "in", [])
+    bold = datasets.bold(3, toy_confounds.T)
+    bold[..., toy_confounds.SPIKES] += 200
+    path = datasets.write_run(root, f"sub-01_task-rest_space-{datasets.SPACE}", bold)
+    return root, toy_confounds.write_confounds(root), path
 
 
 @pytest.fixture

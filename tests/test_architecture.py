@@ -20,13 +20,13 @@ MODULES = {
 FLOORS = """
 bids_roi errors
 options.row
-options.cleaning options.running
+options.cleaning options.connectivity options.running
 options.table
 options.record io.names io.atlases.findings
-core.grid core.quality
+core.grid core.quality core.motion
 core.filters core.regression
 core.censor core.high_variance
-core.mapping core.signals core.smooth
+core.mapping core.signals core.smooth core.relmat
 core.partition core.statistics core.clean
 core.reduce
 io.stream io.tables
@@ -43,12 +43,13 @@ io.atlases.shelf io.dataset.roots io.dataset.filters
 io.dataset.queries
 io.dataset.layout
 io.outputs.names
-io.outputs.derivatives
+io.outputs.derivatives io.outputs.relmats
 io.outputs.root_files
 app.demo.phantom app.schedule app.records
 app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts
 app.demo.dataset app.cleaning app.resume
-app.extraction
+app.extraction app.run_quality app.connectivity
+app.results
 app.participant app.group
 app.dataset
 descriptor

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.core.clean import arrange_volumes, clean_signals
+from bids_roi.core.clean import Cleaned, arrange_volumes, clean_signals
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
 from bids_roi.io.confounds.regressors import Selected, select_confounds
 from bids_roi.io.confounds.strategies import load_strategy, override_settings
@@ -147,7 +147,7 @@ def prepare(
     MissingInput, ConfoundsError
         If what the strategy needs is not there, or too little is left.
     """
-    confounds = _read(run, strategy, options)
+    confounds = _read(run, strategy, options, n_volumes)
     settings = strategy.settings
     selected, fd, dvars, unsteady = (
         Selected((), np.empty((n_volumes, 0))),
@@ -185,7 +185,9 @@ def prepare(
     return preparation
 
 
-def _read(run: BoldRun, strategy: Strategy, options: Options) -> Confounds | None:
+def _read(
+    run: BoldRun, strategy: Strategy, options: Options, n_volumes: int
+) -> Confounds | None:
     """The run's table, with AROMA's where given; ``None`` where none is needed."""
     settings = strategy.settings
     needed = bool(strategy.components) or settings.dummy_scans == "auto"
@@ -201,11 +203,11 @@ def _read(run: BoldRun, strategy: Strategy, options: Options) -> Confounds | Non
         raise MissingInput(msg, where=run.relative_path, remedy=remedy)
     if not needed:
         return None
-    confounds = read_confounds(run.confounds_path)
+    confounds = read_confounds(run.confounds_path, n_volumes)
     if options.aroma_dataset is not None:
         path = find_aroma_confounds(options.aroma_dataset, run)
         if path is not None:
-            confounds = merge_confounds(confounds, read_confounds(path))
+            confounds = merge_confounds(confounds, read_confounds(path, n_volumes))
     return confounds
 
 
@@ -255,6 +257,8 @@ class CleanedSeries:
     ----------
     signals : (T or fewer, R)
         As ``--censored`` asks.
+    cleaned
+        The kept volumes, and what they were rid of.
     facts
         Sidecar keys.
     notes
@@ -262,6 +266,7 @@ class CleanedSeries:
     """
 
     signals: NDArray[np.float64]
+    cleaned: Cleaned
     facts: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -328,14 +333,13 @@ def clean_series(
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy) from error
     return CleanedSeries(
         signals=arrange_volumes(cleaned, censored=options.censored),  # type: ignore[arg-type]
+        cleaned=cleaned,
         facts=describe_cleaning(
             preparation.strategy,
             preparation.selected,
             cleaned,
             options,
             n_dummy=int(preparation.censoring.dummy.sum()),
-            fd=preparation.fd,
-            repetition_time=repetition_time,
             high_variance=high_variance is not None,
         ),
         notes=(

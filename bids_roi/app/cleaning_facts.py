@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from bids_roi.core.clean import Cleaned
     from bids_roi.io.confounds.regressors import Selected
     from bids_roi.io.confounds.strategy_format import Settings, Strategy
@@ -59,8 +55,6 @@ def describe_cleaning(
     options: Options,
     *,
     n_dummy: int,
-    fd: NDArray[np.float64] | None,
-    repetition_time: float | None,
     high_variance: bool,
 ) -> dict[str, Any]:
     """Sidecar keys of cleaned signals.
@@ -71,10 +65,6 @@ def describe_cleaning(
         What was asked for, chosen and done.
     n_dummy
         Volumes left out as not steady.
-    fd : (T,) or None
-        Framewise displacement, mm.
-    repetition_time
-        Seconds.
     high_variance
         Whether the components of high variance were regressed out too.
     """
@@ -96,17 +86,9 @@ def describe_cleaning(
         "CensorAfter": settings.censor_after,
         "DummyScans": n_dummy,
         "CensoredVolumes": options.censored,
-        "NumberOfVolumesKept": cleaned.n_kept,
         "RegressorRank": cleaned.rank,
         "DegreesOfFreedom": round(cleaned.degrees_of_freedom, 2),
     }
-    if repetition_time is not None:
-        facts["SecondsKept"] = round(cleaned.n_kept * repetition_time, 3)
-    if fd is not None and np.isfinite(fd).any():
-        facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
-        kept = fd[cleaned.sample_mask]
-        if np.isfinite(kept).any():
-            facts["MeanFramewiseDisplacementKept"] = round(float(np.nanmean(kept)), 6)
     if selected.filled:
         facts["BackFilledRegressors"] = list(selected.filled)
     # JSON has no place for what was not asked for.

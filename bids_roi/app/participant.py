@@ -7,27 +7,27 @@ import json
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.app.cleaning import CleanedSeries, Preparation, clean_series, prepare
+from bids_roi.app.cleaning import clean_series, prepare
 from bids_roi.app.extraction import partition_grid, read_mask_of, reduce_image
 from bids_roi.app.plan import fingerprint
 from bids_roi.app.records import Record, write_records
-from bids_roi.app.resume import find_complete
-from bids_roi.core.quality import assess_regions, temporal_snr
-from bids_roi.errors import BidsRoiError, ImageError
-from bids_roi.io.confounds.strategy_format import Strategy, describe_strategy
-from bids_roi.io.dataset.layout import find_aroma_confounds
-from bids_roi.io.outputs.derivatives import (
-    describe_run,
-    options_digest,
-    write_outliers,
-    write_quality,
-    write_timeseries,
+from bids_roi.app.results import (
+    AtlasResult,
+    Job,
+    digests_of,
+    write_outlier_table,
+    write_result,
 )
+from bids_roi.app.resume import find_complete
+from bids_roi.app.run_quality import read_motion
+from bids_roi.core.quality import assess_regions
+from bids_roi.errors import BidsRoiError
+from bids_roi.io.dataset.layout import find_aroma_confounds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,46 +39,11 @@ if TYPE_CHECKING:
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
     from bids_roi.io.atlases.shelf import Atlas
-    from bids_roi.io.dataset.layout import BoldRun
-    from bids_roi.io.images import BoldImage
-    from bids_roi.io.outputs.names import RunOutputs, SeriesOutput
+    from bids_roi.io.confounds.strategy_format import Strategy
+    from bids_roi.io.outputs.names import RunOutputs
     from bids_roi.options.record import Options
 
 __all__ = ["fail_run", "process_run"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What the steps of one run need to know."""
-
-    planned: PlannedRun
-    options: Options
-    strategies: tuple[Strategy | None, ...]
-    output_dir: Path
-    inputs: tuple[str, ...]
-
-    @property
-    def image(self) -> BoldImage:
-        """The header; a plan without one has an error and was refused before."""
-        if self.planned.image is None:
-            msg = "the header was not read."
-            raise ImageError(msg, where=self.planned.run.relative_path)
-        return self.planned.image
-
-    def digest(self, atlas: Atlas, label: str | None) -> str:
-        """Digest of an output; that of raw signals knows nothing of cleaning."""
-        options = self.options
-        for strategy in self.strategies:
-            if label is not None and strategy is not None and strategy.label == label:
-                cleaning = [
-                    describe_strategy(strategy),
-                    options.censored,
-                    options.high_variance_confounds,
-                    options.allow_missing_confounds,
-                    options.aroma_dataset is not None,
-                ]
-                return options_digest(options, atlas, *cleaning)
-        return options_digest(options, atlas)
 
 
 def process_run(
@@ -119,11 +84,10 @@ def process_run(
         for name, why in planned.refused
     ]
     inputs = _fingerprint_inputs(planned, options)
-    job = _Job(planned, options, strategies, output_dir, inputs)
+    job = Job(planned, options, strategies, output_dir, inputs)
     work: list[tuple[Atlas, RunOutputs]] = []
     for atlas, names in planned.atlases:
-        digests = {names.regions: job.digest(atlas, None)}
-        digests |= {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+        digests = digests_of(job, atlas, names)
         record = None
         if not options.overwrite:
             record = find_complete(
@@ -176,7 +140,7 @@ def fail_run(
     return records
 
 
-def _extract(job: _Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
+def _extract(job: Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
     began = time.monotonic()
     planned, options, image = job.planned, job.options, job.image
     preparations = {
@@ -190,6 +154,7 @@ def _extract(job: _Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
         for strategy in job.strategies
         if strategy is not None
     }
+    motion = read_motion(planned.run, image.source.n_volumes)
     keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
     indices = tuple(atlas.regions.index for atlas, _ in work)
     partition = partition_grid(keys, indices, image.grid)
@@ -217,104 +182,16 @@ def _extract(job: _Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
             for series in names.timeseries
             if series.label is not None
         }
-        record = _write(job, atlas, names, quality, signals, cleaned)
+        result = AtlasResult(
+            atlas, names, partition.maps[number], quality, signals, cleaned
+        )
+        record = write_result(job, result, motion)
         seconds = round(time.monotonic() - began, 3)
         memory = _peak_memory()
         records.append(replace(record, seconds=seconds, peak_memory_bytes=memory))
     for label, name in work[0][1].outliers:
-        _write_outliers(job.output_dir / name, preparations[label])
+        write_outlier_table(job.output_dir / name, preparations[label])
     return records
-
-
-def _write(
-    job: _Job,
-    atlas: Atlas,
-    names: RunOutputs,
-    quality: RegionQuality,
-    signals: dict[str, NDArray[np.float64]],
-    cleaned: dict[SeriesOutput, CleanedSeries],
-) -> Record:
-    """Write the files of one run and atlas."""
-    planned = job.planned
-    notes = planned.warnings + atlas.warnings
-    common = describe_run(
-        planned.run,
-        atlas,
-        job.options,
-        grid=job.image.grid,
-        n_volumes=job.image.source.n_volumes,
-        mask_path=planned.mask_path,
-        repetition_time=planned.repetition_time,
-        notes=notes,
-    )
-    mean = signals["weighted_mean" if atlas.kind == "probseg" else "mean"]
-    level, deviation = mean.mean(axis=0), mean.std(axis=0, ddof=1)
-    levels = {
-        "mean": level,
-        "standard_deviation": deviation,
-        "tsnr": temporal_snr(level, deviation),
-    }
-    path = job.output_dir / names.regions
-    write_quality(path, quality, levels, atlas=atlas, common=common)
-    said = list(notes)
-    for series in names.timeseries:
-        clean = cleaned.get(series)
-        facts = None
-        if clean is not None:
-            facts = {**clean.facts, "OptionsDigest": job.digest(atlas, series.label)}
-            facts["Sources"] = [*common["Sources"], *_confounds_uri(planned.run)]
-            if notes or clean.notes:
-                facts["Warnings"] = [*notes, *clean.notes]
-            said += [note for note in clean.notes if note not in said]
-        write_timeseries(
-            job.output_dir / series.path,
-            signals[series.statistic] if clean is None else clean.signals,
-            statistic=series.statistic,
-            atlas=atlas,
-            common=common,
-            facts=facts,
-        )
-    return Record(
-        run=planned.run.relative_path,
-        atlas=atlas.name,
-        status="done",
-        warnings=tuple(said),
-        digest=common["OptionsDigest"],
-        inputs=job.inputs,
-        outputs=names.tables,
-        n_regions=len(quality.status),
-        n_lost=sum(word != "ok" for word in quality.status),
-        coverage=round(float(quality.coverage.mean()), 4),
-    )
-
-
-def _confounds_uri(run: BoldRun) -> list[str]:
-    path = run.confounds_path
-    if path is None:
-        return []
-    return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
-
-
-def _write_outliers(path: Path, preparation: Preparation) -> None:
-    """Write why each volume was kept or not."""
-    censoring = preparation.censoring
-    mask = censoring.sample_mask
-    words = ("dummy", "fd", "std_dvars", "neighbour", "short_segment")
-    why = [
-        ",".join(word for word in words if getattr(censoring, word)[t])
-        for t in range(mask.size)
-    ]
-    blank = np.full(mask.size, np.nan)
-    fd, dvars = preparation.fd, preparation.dvars
-    columns = {
-        "kept": mask.astype(int).tolist(),
-        "dummy": censoring.dummy.astype(int).tolist(),
-        "framewise_displacement": (blank if fd is None else fd).tolist(),
-        "std_dvars": (blank if dvars is None else dvars).tolist(),
-        "why": why,
-    }
-    name = preparation.strategy.name
-    write_outliers(path, columns, strategy=name, n_kept=int(mask.sum()))
 
 
 def _assess(

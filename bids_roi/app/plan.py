@@ -147,7 +147,15 @@ def _plan_run(
             else:
                 weighted = atlas.kind == "probseg"
                 asked = options.map_statistic if weighted else options.statistic
-                atlases.append((atlas, name_outputs(run, atlas, asked, labels)))
+                names = name_outputs(
+                    run,
+                    atlas,
+                    asked,
+                    labels,
+                    relmats=options.relmat,
+                    fisher_z=options.fisher_z,
+                )
+                atlases.append((atlas, names))
     return PlannedRun(
         run=run,
         image=image,
@@ -253,10 +261,20 @@ def fingerprint(path: Path) -> str:
 
     Size and, for gzip, the checksum of the content that its last eight bytes hold;
     size and time of change for other files.
+
+    Raises
+    ------
+    MissingInput
+        If the file has gone since it was found, or cannot be read.
     """
-    status = path.stat()
-    if path.name.endswith(".gz") and status.st_size >= 8:
-        with path.open("rb") as file:
-            file.seek(-8, os.SEEK_END)
-            return f"{status.st_size}:{file.read(8).hex()}"
+    try:
+        status = path.stat()
+        if path.name.endswith(".gz") and status.st_size >= 8:
+            with path.open("rb") as file:
+                file.seek(-8, os.SEEK_END)
+                return f"{status.st_size}:{file.read(8).hex()}"
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror}); it could be before."
+        remedy = "Was it moved, or another disk mounted? Run the same command again."
+        raise MissingInput(msg, where=path, remedy=remedy) from error
     return f"{status.st_size}:{status.st_mtime_ns}"

@@ -27,6 +27,7 @@ __all__ = [
     "LabelMap",
     "WeightMap",
     "find_centres",
+    "find_centroids",
     "map_labels",
     "map_weights",
 ]
@@ -74,11 +75,17 @@ class LabelMap:
         Voxels of each region on the atlas's own grid.
     centres
         Where those lie on the BOLD grid.
+    volume : (R,)
+        Of each region on the atlas's own grid, mm^3.
+    centroids : (R, 3)
+        Centre of gravity of each region, mm (RAS+); NaN for a region without voxels.
     """
 
     rows: NDArray[np.int32]
     n_voxels_atlas: NDArray[np.int64]
     centres: Centres
+    volume: NDArray[np.float64]
+    centroids: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +100,18 @@ class WeightMap:
         Voxels with a weight on the atlas's own grid.
     centres
         Where those lie on the BOLD grid.
+    volume : (R,)
+        Of the voxels with a weight on the atlas's own grid, mm^3.
+    centroids : (R, 3)
+        Centre of gravity of each map's absolute weights, mm (RAS+); NaN for an empty
+        one.
     """
 
     weights: csr_array
     n_voxels_atlas: NDArray[np.int64]
     centres: Centres
+    volume: NDArray[np.float64]
+    centroids: NDArray[np.float64]
 
 
 def map_labels(
@@ -125,10 +139,13 @@ def map_labels(
     ones = np.ones(inside.size)
     centres = find_centres(inside, flat[inside], ones, index.size, source, target)
     moved = resample_labels(rows, source, target, background=-1)
+    n_voxels_atlas = np.bincount(flat[inside], minlength=index.size)
     return LabelMap(
         rows=moved.ravel(order="F"),
-        n_voxels_atlas=np.bincount(flat[inside], minlength=index.size),
+        n_voxels_atlas=n_voxels_atlas,
         centres=centres,
+        volume=np.asarray(n_voxels_atlas * source.voxel_volume),
+        centroids=find_centroids(inside, flat[inside], ones, index.size, source),
     )
 
 
@@ -184,6 +201,38 @@ def find_centres(
     )
 
 
+def find_centroids(
+    voxels: NDArray[np.intp],
+    rows: NDArray[np.int32],
+    weights: NDArray[np.float64],
+    n_regions: int,
+    grid: Grid,
+) -> NDArray[np.float64]:
+    """Find the centre of gravity of each region.
+
+    Parameters
+    ----------
+    voxels, rows, weights : (n,)
+        Flat index on ``grid``, region and weight (not negative) of voxels.
+    n_regions
+        R.
+    grid
+        Of the atlas.
+
+    Returns
+    -------
+    (R, 3)
+        In mm (RAS+); NaN for a region without voxels. That of a region with parts in
+        both hemispheres lies between them.
+    """
+    places = np.unravel_index(voxels, grid.shape, order="F")
+    total = np.bincount(rows, weights, n_regions)
+    total[total == 0] = np.nan
+    means = [np.bincount(rows, weights * axis, n_regions) / total for axis in places]
+    matrix = grid.matrix
+    return np.asarray(np.stack(means, axis=1) @ matrix[:3, :3].T + matrix[:3, 3])
+
+
 def map_weights(
     volumes: Iterable[NDArray[Any]], source: Grid, target: Grid
 ) -> WeightMap:
@@ -222,13 +271,13 @@ def map_weights(
         (np.concatenate(data), np.concatenate(columns), pointers),
         shape=(len(counts), target.n_voxels),
     )
-    centres = find_centres(
-        np.concatenate(own_voxels),
-        np.concatenate(own_rows),
-        np.concatenate(own_weights),
-        len(counts),
-        source,
-        target,
-    )
     n_voxels_atlas = np.array([own.size for own in own_voxels], dtype=np.int64)
-    return WeightMap(matrix, n_voxels_atlas, centres)
+    voxels, rows = np.concatenate(own_voxels), np.concatenate(own_rows)
+    gravity = np.concatenate(own_weights)
+    return WeightMap(
+        weights=matrix,
+        n_voxels_atlas=n_voxels_atlas,
+        centres=find_centres(voxels, rows, gravity, len(counts), source, target),
+        volume=np.asarray(n_voxels_atlas * source.voxel_volume),
+        centroids=find_centroids(voxels, rows, gravity, len(counts), source),
+    )

@@ -88,7 +88,13 @@ def format_table(columns: Mapping[str, Iterable[object]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def format_matrix(header: Sequence[str], values: NDArray[np.float64]) -> Iterator[str]:
+def format_matrix(
+    header: Sequence[str],
+    values: NDArray[np.float64],
+    *,
+    rows: Sequence[str] | None = None,
+    corner: str = "",
+) -> Iterator[str]:
     r"""TSV text of a matrix, in the shortest digits that read back to the same bits.
 
     Parameters
@@ -112,18 +118,22 @@ def format_matrix(header: Sequence[str], values: NDArray[np.float64]) -> Iterato
     import numpy as np
     import orjson
 
-    yield "\t".join(header) + "\n"
+    yield "\t".join(header if rows is None else (corner, *header)) + "\n"
     step = max(1, _CELLS // max(1, len(header)))
     for start in range(0, len(values), step):
         # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times
         # faster than by repr.
-        rows = orjson.dumps(
+        text = orjson.dumps(
             np.ascontiguousarray(values[start : start + step], dtype=np.float64),
             option=orjson.OPT_SERIALIZE_NUMPY,
         )[2:-2]
-        for mark, text in ((b"],[", b"\n"), (b",", b"\t"), (b"null", b"n/a")):
-            rows = rows.replace(mark, text)
-        yield rows.decode() + "\n"
+        for mark, sign in ((b"],[", b"\n"), (b",", b"\t"), (b"null", b"n/a")):
+            text = text.replace(mark, sign)
+        lines = text.decode()
+        if rows is not None:
+            pairs = zip(rows[start : start + step], lines.split("\n"), strict=True)
+            lines = "\n".join(f"{name}\t{cells}" for name, cells in pairs)
+        yield lines + "\n"
 
 
 def read_table(path: Path) -> dict[str, list[str]]:

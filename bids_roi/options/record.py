@@ -70,6 +70,9 @@ class Options:
     aroma_dataset: Path | None = None
     min_volumes: int | None = None
     min_time: float | None = None
+    relmat: tuple[str, ...] = ()
+    fisher_z: bool = False
+    partial_estimator: str = "ledoit_wolf"
     n_procs: int | None = None
     mem_mb: int | None = None
     dry_run: bool = False
@@ -135,7 +138,14 @@ class Options:
 
 
 # Which outputs there are, not what is in them.
-_NOT_IN_DIGEST = ("atlas", "statistic", "map_statistic")
+_NOT_IN_DIGEST = (
+    "atlas",
+    "statistic",
+    "map_statistic",
+    "relmat",
+    "fisher_z",
+    "partial_estimator",
+)
 
 _PREFIXES = {
     "participant_label": "sub-",

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from bids_roi.options.cleaning import CLEANING_OPTIONS
+from bids_roi.options.connectivity import CONNECTIVITY_OPTIONS
 from bids_roi.options.row import Option
 from bids_roi.options.running import RUNNING_OPTIONS
 
@@ -241,5 +242,6 @@ OPTIONS: tuple[Option, ...] = (
         sidecar="RepetitionTimeGiven",
     ),
     *CLEANING_OPTIONS,
+    *CONNECTIVITY_OPTIONS,
     *RUNNING_OPTIONS,
 )

@@ -24,6 +24,7 @@ __all__ = [
     "build_regions",
     "keep_regions",
     "name_by_value",
+    "networks_of",
     "sides_of",
     "some",
 ]
@@ -33,6 +34,14 @@ _BACKGROUND = re.compile(
     re.IGNORECASE,
 )
 _SIDE_COLUMNS = ("hemisphere", "hemi", "side")
+_NETWORK_COLUMNS = (
+    "network",
+    "network_label",
+    "yeo_networks7",
+    "network_7",
+    "community",
+)
+_NETWORK_NAME = re.compile(r"(?:7|17)Networks_(?:LH_|RH_)?([A-Za-z]+)(?:_.*)?")
 _LEFT = re.compile(
     r"(?:^|[^a-z])(?:left|lh)(?:$|[^a-z])|^l[_.\-\s]|[_.\-\s]l$", re.IGNORECASE
 )
@@ -184,6 +193,26 @@ def sides_of(
         left, right = bool(_LEFT.search(name)), bool(_RIGHT.search(name))
         sides.append("" if left == right else "L" if left else "R")
     return tuple(sides)
+
+
+def networks_of(table: RegionTable) -> tuple[str, ...] | None:
+    """Network of each region, ``n/a`` where not told; ``None`` where none is.
+
+    A column ``network`` (``network_label``, ``Yeo_networks7`` ...) counts first, then
+    names as Schaefer et al. make them.
+
+    >>> names = ("7Networks_LH_Vis_1", "7Networks_RH_Default_PFC_2", "Thalamus")
+    >>> networks_of(RegionTable((1, 2, 3), names, names))
+    ('Vis', 'Default', 'n/a')
+    """
+    columns = {column.lower(): cells for column, cells in table.extra}
+    for column in _NETWORK_COLUMNS:
+        if any(columns.get(column, ())):
+            return tuple(cell or "n/a" for cell in columns[column])
+    found = [_NETWORK_NAME.fullmatch(name) for name in table.original_name]
+    if not any(found):
+        return None
+    return tuple(match[1] if match else "n/a" for match in found)
 
 
 def name_by_value(values: Sequence[int]) -> RegionTable:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
-from bids_roi.core.quality import STATUS
+from bids_roi.core.quality import STATUS, RegionQuality
+from bids_roi.io.atlases.regions import networks_of
 from bids_roi.io.names import format_name, parse_name
 from bids_roi.io.tables import format_json, format_matrix, format_table, write_file
 from bids_roi.options.table import OPTIONS
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.core.quality import RegionQuality
+    from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.dataset.layout import BoldRun
     from bids_roi.options.record import Options
@@ -48,9 +51,23 @@ _PROPAGATED = (
     "SliceTimingCorrected",
 )
 
+# Said of the outputs that they concern.
+_OF_ONE_OUTPUT = (
+    "Statistic",
+    "MapStatistic",
+    "RelationshipMatrix",
+    "FisherZ",
+    "PartialEstimator",
+)
+
 REGION_COLUMNS = {
     "index": "Label value of the region in the atlas image.",
     "name": "Name of the region: its column in the time series.",
+    "network": "Network of the region, from the atlas table.",
+    "volume": "Volume of the region on the atlas's own grid, mm^3.",
+    "x": "Centre of gravity of the region in the atlas image, mm to the right (RAS+).",
+    "y": "The same, mm to the front.",
+    "z": "The same, mm upwards.",
     "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
     "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
     "n_voxels_mask": "Those of them inside the brain mask.",
@@ -70,6 +87,8 @@ REGION_COLUMNS = {
     "tsnr": "mean over standard_deviation.",
 }
 
+_COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
+
 OUTLIER_COLUMNS = {
     "kept": "1 for volumes that enter the results, 0 for the others.",
     "dummy": "1 for volumes that are not in a steady state yet.",
@@ -81,6 +100,10 @@ OUTLIER_COLUMNS = {
         " between such volumes."
     ),
 }
+
+# Outputs of two releases are told apart, those of two commits on the way to one are
+# not: else nothing would go on where it stopped after a commit. Sidecars say which.
+_RELEASE = re.sub(r"\.dev\d+$", ".dev", __version__)
 
 _DESCRIPTIONS = {
     "mean": "mean",
@@ -106,7 +129,7 @@ def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
         What is done to it afterwards; plain JSON values.
     """
     parts = [
-        __version__,
+        _RELEASE,
         options.digest(),
         atlas.image_digest,
         atlas.table_digest,
@@ -123,8 +146,8 @@ def write_timeseries(
     statistic: str,
     atlas: Atlas,
     common: Mapping[str, Any],
-    facts: Mapping[str, Any] | None = None,
-) -> None:
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
     """Write a regional time series and its sidecar.
 
     Parameters
@@ -140,18 +163,25 @@ def write_timeseries(
     common
         Keys from ``describe_run``.
     facts
-        Keys of what was done to the series; they replace those of ``common``.
+        Keys of what was done to the series and how good it is; they replace those of
+        ``common``.
+
+    Returns
+    -------
+    dict
+        The sidecar.
     """
     text = (
         f"Regional {_DESCRIPTIONS[statistic]} of the BOLD signal over the voxels of"
         f" each region of atlas {atlas.name}; one row per volume, one column per region"
         " (see the _dseg.tsv of the same run for coverage and status)."
     )
-    if facts:
+    if "DenoisingStrategy" in facts:
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
-    sidecar = {"Description": text, "Statistic": statistic, **common, **(facts or {})}
+    sidecar = {"Description": text, "Statistic": statistic, **common, **facts}
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
+    return sidecar
 
 
 def write_quality(
@@ -160,6 +190,7 @@ def write_quality(
     levels: Mapping[str, NDArray[np.float64]],
     *,
     atlas: Atlas,
+    mapped: LabelMap | WeightMap,
     common: Mapping[str, Any],
 ) -> None:
     """Write the region quality table of a run and its sidecar.
@@ -174,6 +205,8 @@ def write_quality(
         ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
     atlas
         Its regions are the rows.
+    mapped
+        Where they are, and how large.
     common
         Keys from ``describe_run``.
     """
@@ -181,7 +214,13 @@ def write_quality(
         "index": atlas.regions.index,
         "name": atlas.regions.name,
     }
-    for name in list(REGION_COLUMNS)[2:9]:
+    networks = networks_of(atlas.regions)
+    if networks is not None:
+        columns["network"] = networks
+    columns["volume"] = [float(f"{value:.9g}") for value in mapped.volume]
+    for axis, values in zip("xyz", mapped.centroids.round(3).T, strict=True):
+        columns[axis] = values.tolist()
+    for name in _COUNTED:
         values = getattr(quality, name)
         columns[name] = values if name == "status" else values.tolist()
     columns |= {name: values.tolist() for name, values in levels.items()}
@@ -197,7 +236,7 @@ def write_quality(
     sidecar = {
         "Description": describe_regions(atlas),
         **{key: value for key, value in common.items() if key in kept},
-        **{name: {"Description": text} for name, text in REGION_COLUMNS.items()},
+        **{name: {"Description": REGION_COLUMNS[name]} for name in columns},
     }
     # The schema defines index, and warns where a sidecar does so again.
     del sidecar["index"]
@@ -297,7 +336,7 @@ def describe_run(
         value = getattr(options, option.name)
         if option.sidecar and option.sidecar not in content and value is not None:
             content[option.sidecar] = value
-    for key in ("Statistic", "MapStatistic"):  # said of each series
+    for key in _OF_ONE_OUTPUT:
         content.pop(key, None)
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name

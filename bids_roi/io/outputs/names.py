@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.dataset.layout import BoldRun
 
-__all__ = ["RunOutputs", "SeriesOutput", "name_outputs", "sidecar_of"]
+__all__ = ["RelmatOutput", "RunOutputs", "SeriesOutput", "name_outputs", "sidecar_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,31 @@ class SeriesOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class RelmatOutput:
+    """Name of one connectivity matrix.
+
+    Attributes
+    ----------
+    measure
+        ``pearson``, ``spearman``, ``partial`` or ``covariance``.
+    fisher_z
+        Whether it holds Fisher's z instead of r.
+    label
+        Of the denoising strategy, ``None`` for raw signals.
+    source
+        The time series it is of, relative to the output folder.
+    path
+        The TSV, relative to the output folder.
+    """
+
+    measure: str
+    fisher_z: bool
+    label: str | None
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunOutputs:
     """Names of what is written for one run and atlas, relative to the output folder.
 
@@ -45,16 +70,20 @@ class RunOutputs:
         TSV of the region quality table.
     outliers
         ``(label, TSV)`` pairs, one per denoising strategy; shared by all atlases.
+    relmats
+        Of the first statistic, for each denoising strategy.
     """
 
     timeseries: tuple[SeriesOutput, ...]
     regions: str
     outliers: tuple[tuple[str, str], ...] = ()
+    relmats: tuple[RelmatOutput, ...] = ()
 
     @property
     def tables(self) -> tuple[str, ...]:
         """Every TSV of this atlas."""
-        return (self.regions, *(series.path for series in self.timeseries))
+        series = (series.path for series in self.timeseries)
+        return (self.regions, *series, *(relmat.path for relmat in self.relmats))
 
     @property
     def all(self) -> tuple[str, ...]:
@@ -74,6 +103,9 @@ def name_outputs(
     atlas: Atlas,
     statistics: tuple[str, ...],
     labels: tuple[str | None, ...] = (None,),
+    *,
+    relmats: tuple[str, ...] = (),
+    fisher_z: bool = False,
 ) -> RunOutputs:
     """Name the outputs of a run and atlas.
 
@@ -88,6 +120,10 @@ def name_outputs(
         Each makes a time series.
     labels
         Of the denoising strategies, for each statistic; ``None`` for raw signals.
+    relmats
+        Measures of connectivity, for each label.
+    fisher_z
+        Whether correlations are written as Fisher's z.
     """
     source = dict(run.entities)
     desc = source.pop("desc", None)
@@ -106,16 +142,42 @@ def name_outputs(
         kept = [*source.items(), *moved, ("desc", f"{desc or ''}{label}")]
         return f"{folder}/{format_name(kept, 'outliers', '.tsv')}"
 
+    timeseries = tuple(
+        SeriesOutput(
+            name,
+            label,
+            path("timeseries", ("stat", name.replace("_", "")), label=label),
+        )
+        for label in labels
+        for name in statistics
+    )
+    firsts = {series.label: series.path for series in reversed(timeseries)}
     return RunOutputs(
-        timeseries=tuple(
-            SeriesOutput(
-                name,
+        timeseries=timeseries,
+        relmats=tuple(
+            RelmatOutput(
+                measure,
+                fisher_z and measure != "covariance",
                 label,
-                path("timeseries", ("stat", name.replace("_", "")), label=label),
+                firsts[label],
+                path("relmat", ("stat", _relmat_word(measure, fisher_z)), label=label),
             )
             for label in labels
-            for name in statistics
+            for measure in relmats
         ),
         regions=path("dseg"),
         outliers=tuple((label, outliers(label)) for label in labels if label),
     )
+
+
+def _relmat_word(measure: str, fisher_z: bool) -> str:  # noqa: FBT001 - its two words
+    """Value of ``stat-``, as XCP-D spells it.
+
+    >>> _relmat_word("pearson", False), _relmat_word("pearson", True)
+    ('pearsoncorrelation', 'pearsonfisherz')
+    >>> _relmat_word("covariance", True)
+    'covariance'
+    """
+    if measure == "covariance":
+        return measure
+    return f"{measure}{'fisherz' if fisher_z else 'correlation'}"

@@ -1,0 +1,287 @@
+"""The files of one run and atlas: region table, time series, matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.app.connectivity import relate_regions, settings_of
+from bids_roi.app.records import Record
+from bids_roi.app.run_quality import describe_quality
+from bids_roi.core.quality import temporal_snr
+from bids_roi.errors import ImageError
+from bids_roi.io.confounds.strategy_format import describe_strategy
+from bids_roi.io.outputs.derivatives import (
+    describe_run,
+    options_digest,
+    write_outliers,
+    write_quality,
+    write_timeseries,
+)
+from bids_roi.io.outputs.relmats import write_relmat
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.app.cleaning import CleanedSeries, Preparation
+    from bids_roi.app.plan import PlannedRun
+    from bids_roi.app.run_quality import Motion
+    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.io.confounds.strategy_format import Strategy
+    from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.io.images import BoldImage
+    from bids_roi.io.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+    from bids_roi.options.record import Options
+
+__all__ = ["AtlasResult", "Job", "digests_of", "write_outlier_table", "write_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the steps of one run need to know.
+
+    Attributes
+    ----------
+    planned, options, strategies, output_dir
+        What is asked for.
+    inputs
+        Fingerprints of everything that is read.
+    """
+
+    planned: PlannedRun
+    options: Options
+    strategies: tuple[Strategy | None, ...]
+    output_dir: Path
+    inputs: tuple[str, ...]
+
+    @property
+    def image(self) -> BoldImage:
+        """The header; a plan without one has an error and was refused before."""
+        if self.planned.image is None:
+            msg = "the header was not read."
+            raise ImageError(msg, where=self.planned.run.relative_path)
+        return self.planned.image
+
+    def digest(self, atlas: Atlas, label: str | None, *more: object) -> str:
+        """Digest of an output; that of raw signals knows nothing of cleaning."""
+        options = self.options
+        for strategy in self.strategies:
+            if label is not None and strategy is not None and strategy.label == label:
+                cleaning = [
+                    describe_strategy(strategy),
+                    options.censored,
+                    options.high_variance_confounds,
+                    options.allow_missing_confounds,
+                    options.aroma_dataset is not None,
+                ]
+                return options_digest(options, atlas, *cleaning, *more)
+        return options_digest(options, atlas, *more)
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasResult:
+    """What came of a run for one atlas.
+
+    Attributes
+    ----------
+    atlas, names
+        What was extracted, and where it goes.
+    mapped
+        The atlas on the grid.
+    quality
+        Of its regions.
+    signals
+        (T, R) per statistic, raw; NaN columns for lost regions.
+    cleaned
+        The series that were cleaned.
+    """
+
+    atlas: Atlas
+    names: RunOutputs
+    mapped: LabelMap | WeightMap
+    quality: RegionQuality
+    signals: Mapping[str, NDArray[np.float64]]
+    cleaned: Mapping[SeriesOutput, CleanedSeries]
+
+
+def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
+    """Tell the digest of each table of a run and atlas."""
+    digests = {names.regions: job.digest(atlas, None)}
+    digests |= {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+    return digests | {
+        relmat.path: _relmat_digest(job, atlas, relmat) for relmat in names.relmats
+    }
+
+
+def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> str:
+    settings = settings_of(relmat, job.options)
+    return job.digest(atlas, relmat.label, relmat.measure, relmat.source, settings)
+
+
+def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
+    """Write the files of one run and atlas.
+
+    Returns
+    -------
+    Record
+        With the status ``done``.
+    """
+    planned, atlas, quality = job.planned, result.atlas, result.quality
+    notes = (*planned.warnings, *atlas.warnings, *motion.notes)
+    common = describe_run(
+        planned.run,
+        atlas,
+        job.options,
+        grid=job.image.grid,
+        n_volumes=job.image.source.n_volumes,
+        mask_path=planned.mask_path,
+        repetition_time=planned.repetition_time,
+        notes=notes,
+    )
+    path = job.output_dir / result.names.regions
+    write_quality(
+        path,
+        quality,
+        _levels(result),
+        atlas=atlas,
+        mapped=result.mapped,
+        common=common,
+    )
+    said = list(notes)
+    sidecars: dict[str, dict[str, Any]] = {}
+    for series in result.names.timeseries:
+        clean = result.cleaned.get(series)
+        facts = _facts(job, result, series, motion)
+        new = clean.notes if clean is not None else ()
+        said += [note for note in new if note not in said]
+        if notes or new:
+            facts["Warnings"] = [*notes, *new]
+        if clean is not None:
+            facts["OptionsDigest"] = job.digest(atlas, series.label)
+            facts["Sources"] = [*common["Sources"], *_confounds_uri(planned.run)]
+        sidecars[series.path] = write_timeseries(
+            job.output_dir / series.path,
+            result.signals[series.statistic] if clean is None else clean.signals,
+            statistic=series.statistic,
+            atlas=atlas,
+            common=common,
+            facts=facts,
+        )
+    for note in _write_relmats(job, result, sidecars):
+        if note not in said:
+            said.append(note)
+    return Record(
+        run=planned.run.relative_path,
+        atlas=atlas.name,
+        status="done",
+        warnings=tuple(said),
+        digest=common["OptionsDigest"],
+        inputs=job.inputs,
+        outputs=result.names.tables,
+        n_regions=len(quality.status),
+        n_lost=sum(word != "ok" for word in quality.status),
+        coverage=round(float(quality.coverage.mean()), 4),
+    )
+
+
+def _levels(result: AtlasResult) -> dict[str, NDArray[np.float64]]:
+    weighted = result.atlas.kind == "probseg"
+    mean = result.signals["weighted_mean" if weighted else "mean"]
+    level, deviation = mean.mean(axis=0), mean.std(axis=0, ddof=1)
+    return {
+        "mean": level,
+        "standard_deviation": deviation,
+        "tsnr": temporal_snr(level, deviation),
+    }
+
+
+def _kept(
+    result: AtlasResult, series: SeriesOutput
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Kept volumes of a series, (n_kept, R), and which of the run they are, (T,)."""
+    clean = result.cleaned.get(series)
+    if clean is not None:
+        return clean.cleaned.signals, clean.cleaned.sample_mask
+    signals = result.signals[series.statistic]
+    return signals, np.ones(signals.shape[0], dtype=bool)
+
+
+def _facts(
+    job: Job, result: AtlasResult, series: SeriesOutput, motion: Motion
+) -> dict[str, Any]:
+    """Sidecar keys of one series: what was done to it, and how good it is."""
+    signals, sample_mask = _kept(result, series)
+    clean = result.cleaned.get(series)
+    facts = dict(clean.facts) if clean is not None else {}
+    facts |= describe_quality(
+        signals,
+        sample_mask,
+        motion,
+        result.quality,
+        repetition_time=job.planned.repetition_time,
+    )
+    # Of signals as they are, only the mean is not free.
+    facts.setdefault("DegreesOfFreedom", signals.shape[0] - 1)
+    return facts
+
+
+def _write_relmats(
+    job: Job, result: AtlasResult, sidecars: Mapping[str, dict[str, Any]]
+) -> list[str]:
+    """Write the matrices; return what the user should know of them."""
+    by_path = {series.path: series for series in result.names.timeseries}
+    said: list[str] = []
+    for output in result.names.relmats:
+        signals, _ = _kept(result, by_path[output.source])
+        relmat, notes = relate_regions(signals, output, job.options)
+        series = sidecars[output.source]
+        facts = settings_of(output, job.options)
+        facts["OptionsDigest"] = _relmat_digest(job, result.atlas, output)
+        if notes:
+            facts["Warnings"] = [*series.get("Warnings", ()), *notes]
+        write_relmat(
+            job.output_dir,
+            output,
+            relmat,
+            atlas=result.atlas,
+            series=series,
+            facts=facts,
+        )
+        said += notes
+    return said
+
+
+def _confounds_uri(run: BoldRun) -> list[str]:
+    path = run.confounds_path
+    if path is None:
+        return []
+    return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
+
+
+def write_outlier_table(path: Path, preparation: Preparation) -> None:
+    """Write why each volume was kept or not."""
+    censoring = preparation.censoring
+    mask = censoring.sample_mask
+    words = ("dummy", "fd", "std_dvars", "neighbour", "short_segment")
+    why = [
+        ",".join(word for word in words if getattr(censoring, word)[t])
+        for t in range(mask.size)
+    ]
+    blank = np.full(mask.size, np.nan)
+    fd, dvars = preparation.fd, preparation.dvars
+    columns = {
+        "kept": mask.astype(int).tolist(),
+        "dummy": censoring.dummy.astype(int).tolist(),
+        "framewise_displacement": (blank if fd is None else fd).tolist(),
+        "std_dvars": (blank if dvars is None else dvars).tolist(),
+        "why": why,
+    }
+    name = preparation.strategy.name
+    write_outliers(path, columns, strategy=name, n_kept=int(mask.sum()))

@@ -1,0 +1,257 @@
+"""Relationship matrices of regional signals: how each pair of regions goes together.
+
+Only kept volumes come in. A region without data, or without any variation, is left out
+of the arithmetic and comes out as a row and column of NaN, never as 0. Matrices are
+symmetric, and the diagonal of a correlation is 1, to the last bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
+
+__all__ = [
+    "MINIMUM_VOLUMES",
+    "covariance",
+    "fisher_z",
+    "has_variation",
+    "partial_correlation",
+    "pearson_correlation",
+    "shrink_covariance",
+    "spearman_correlation",
+]
+
+# Two volumes always correlate by 1 or -1.
+MINIMUM_VOLUMES = 3
+
+# Signals that deviate from their mean by rounding errors only.
+_ROUNDING = 8 * np.finfo(np.float64).eps
+
+Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
+
+
+def has_variation(signals: FloatArray) -> NDArray[np.bool_]:
+    """Tell the regions that have data and vary by more than rounding errors.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions.
+
+    Returns
+    -------
+    (R,) bool
+        False everywhere for fewer than ``MINIMUM_VOLUMES`` volumes.
+    """
+    if signals.shape[0] < MINIMUM_VOLUMES:
+        return np.zeros(signals.shape[1], dtype=bool)
+    finite = np.isfinite(signals).all(axis=0)
+    filled = np.where(finite, signals, 0.0)
+    spread = np.ptp(filled, axis=0)
+    return np.asarray(finite & (spread > _ROUNDING * np.abs(filled).max(axis=0)))
+
+
+def pearson_correlation(signals: FloatArray) -> FloatArray:
+    """Pearson's correlation of each pair of regions.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions.
+
+    Returns
+    -------
+    (R, R)
+        -1 to 1, NaN for regions without data or variation.
+
+    Notes
+    -----
+    Pearson (1895), doi:10.1098/rspl.1895.0041.
+
+    >>> pearson_correlation(np.array([[1.0, 2.0], [2.0, 4.0], [3.0, 7.0]])).round(4)
+    array([[1.    , 0.9934],
+           [0.9934, 1.    ]])
+    """
+    return _over_usable(signals, _correlate)
+
+
+def spearman_correlation(signals: FloatArray) -> FloatArray:
+    """Spearman's rank correlation of each pair of regions; ties share their mean rank.
+
+    Parameters, Returns
+    -------------------
+    As ``pearson_correlation``.
+
+    Notes
+    -----
+    Spearman (1904), doi:10.2307/1412159.
+    """
+
+    def correlate_ranks(usable: FloatArray) -> FloatArray:
+        from scipy.stats import rankdata
+
+        return _correlate(rankdata(usable, axis=0))
+
+    return _over_usable(signals, correlate_ranks)
+
+
+def covariance(signals: FloatArray) -> FloatArray:
+    """Sample covariance of each pair of regions (ddof 1), in squared signal units.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions.
+
+    Returns
+    -------
+    (R, R)
+        NaN for regions without data or variation.
+    """
+
+    def estimate(usable: FloatArray) -> FloatArray:
+        centred = usable - usable.mean(axis=0)
+        return _symmetric(centred.T @ centred / (usable.shape[0] - 1))
+
+    return _over_usable(signals, estimate)
+
+
+def partial_correlation(signals: FloatArray, *, estimator: Estimator) -> FloatArray:
+    """Correlation of each pair of regions given all other usable regions.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions, which are not conditioned on.
+    estimator
+        Of the precision matrix: the inverse of the covariance as Ledoit and Wolf
+        shrink it, which exists for any number of volumes; or the pseudo-inverse of the
+        correlation matrix, which for fewer volumes than regions depends on the volumes
+        more than on the brain.
+
+    Returns
+    -------
+    (R, R)
+        -1 to 1 with a diagonal of 1, NaN for regions without data or variation.
+
+    Notes
+    -----
+    r_ij = -p_ij / sqrt(p_ii p_jj) with the precision p (Marrelec et al. 2006,
+    doi:10.1016/j.neuroimage.2005.12.057). Signals are brought to unit variance first,
+    so that the shrinkage does not depend on their units.
+    """
+
+    def estimate(usable: FloatArray) -> FloatArray:
+        scaled = usable - usable.mean(axis=0)
+        scaled /= scaled.std(axis=0)
+        if estimator == "ledoit_wolf":
+            shrunk, _ = shrink_covariance(scaled)
+            precision = np.linalg.inv(shrunk)
+        else:
+            precision = np.linalg.pinv(_correlate(usable), hermitian=True)
+        scale = np.sqrt(np.abs(np.diagonal(precision)))
+        scale[scale == 0] = np.nan  # nothing of the region is left
+        partial = _symmetric(-precision / np.outer(scale, scale))
+        return _unit_diagonal(partial)
+
+    return _over_usable(signals, estimate)
+
+
+def shrink_covariance(signals: FloatArray) -> tuple[FloatArray, float]:
+    """Covariance, shrunk towards a multiple of the identity.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Without NaN.
+
+    Returns
+    -------
+    covariance : (R, R)
+        Positive definite where any signal varies (ddof 0 as in the paper).
+    shrinkage
+        Share of the identity, 0 to 1.
+
+    Notes
+    -----
+    Ledoit & Wolf (2004), doi:10.1016/S0047-259X(03)00096-4, section 3: with sample
+    covariance S and m = tr(S)/R, the shrinkage b2/d2 is the estimated squared error
+    of S over its squared distance d2 from m I.
+    """
+    n_volumes, n_regions = signals.shape
+    centred = signals - signals.mean(axis=0)
+    sample = centred.T @ centred / n_volumes
+    level = float(np.trace(sample)) / n_regions
+    distance = float(((sample - level * np.eye(n_regions)) ** 2).sum()) / n_regions
+    squares = (centred**2).sum(axis=1)  # of each volume
+    error = float((squares**2).sum()) / n_volumes - float((sample**2).sum())
+    error = min(error / (n_volumes * n_regions), distance)
+    shrinkage = error / distance if distance > 0 else 0.0
+    shrunk = (1 - shrinkage) * sample
+    shrunk.flat[:: n_regions + 1] += shrinkage * level
+    return shrunk, shrinkage
+
+
+def fisher_z(correlation: FloatArray) -> FloatArray:
+    """Fisher's z of correlations: artanh r.
+
+    Parameters
+    ----------
+    correlation : (R, R)
+        -1 to 1.
+
+    Returns
+    -------
+    (R, R)
+        NaN on the diagonal, and wherever r is 1 or -1: z has no value there.
+
+    Notes
+    -----
+    Fisher (1915), doi:10.2307/2331838.
+
+    >>> fisher_z(np.array([[1.0, 0.5], [0.5, 1.0]])).round(4)
+    array([[   nan, 0.5493],
+           [0.5493,    nan]])
+    """
+    inside = np.abs(correlation) < 1
+    values = np.where(inside, correlation, 0.0)
+    z = np.where(inside, np.arctanh(values), np.nan)
+    np.fill_diagonal(z, np.nan)
+    return z
+
+
+def _over_usable(
+    signals: FloatArray, estimate: Callable[[FloatArray], FloatArray]
+) -> FloatArray:
+    """Put the matrix of the usable regions into that of all."""
+    usable = np.flatnonzero(has_variation(signals))
+    relmat = np.full((signals.shape[1], signals.shape[1]), np.nan)
+    if usable.size:
+        relmat[np.ix_(usable, usable)] = estimate(signals[:, usable])
+    return relmat
+
+
+def _correlate(signals: FloatArray) -> FloatArray:
+    centred = signals - signals.mean(axis=0)
+    # Scaled first: the squares of very small or large values leave the range.
+    centred /= np.abs(centred).max(axis=0)
+    centred /= np.sqrt((centred**2).sum(axis=0))
+    return _unit_diagonal(_symmetric(centred.T @ centred))
+
+
+def _symmetric(matrix: FloatArray) -> FloatArray:
+    return np.asarray((matrix + matrix.T) / 2)
+
+
+def _unit_diagonal(matrix: FloatArray) -> FloatArray:
+    matrix = np.clip(matrix, -1, 1)
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
