@@ -6,6 +6,29 @@ label in every atlas); a voxel's flat index is in the order of the file (first a
 fastest); masks are boolean with ``True`` for kept; seconds, hertz, millimetres.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
 
-__all__ = ["__version__"]
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bids_roi.api import extract
+    from bids_roi.app.load import load
+
+try:
+    from bids_roi._version import __version__
+except ModuleNotFoundError:  # a checkout that was never built or installed
+    __version__ = "0.0.0"
+
+__all__ = ["__version__", "extract", "load"]
+
+# For notebooks; found when asked for, since --help must not wait for pandas.
+_HOMES = {"extract": "bids_roi.api", "load": "bids_roi.app.load"}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of two functions
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    msg = f"module 'bids_roi' has no attribute '{name}'"
+    raise AttributeError(msg)

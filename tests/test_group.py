@@ -1,12 +1,15 @@
 """The group level: manifest and coverage matrix from participant outputs alone."""
 
 import csv
+import json
 import shutil
 
 import datasets
 import numpy as np
-from datasets import NAMES
+from datasets import INDEX, NAMES
 from test_participant import run
+
+from bids_roi.io.images import write_image
 
 
 def rows(path):
@@ -79,3 +82,26 @@ def test_outputs_without_logs_still_count(tmp_path, dataset, atlas, capsys):
     shutil.rmtree(out / "logs")
     run(capsys, dataset, out, "group")
     assert [r["status"] for r in rows(out / "group_runs.tsv")] == ["done", "done"]
+
+
+def test_participants_own_segmentations_are_one_atlas(tmp_path, capsys):
+    root, out = datasets.write_dataset(tmp_path / "in", ()), tmp_path / "out"
+    for shift, person in enumerate(("01", "02")):
+        stem = f"sub-{person}_task-rest_space-T1w"
+        path = datasets.write_run(root, stem)
+        own = np.roll(datasets.labels(), shift, axis=1)  # no two heads are the same
+        image = path.with_name(f"{stem}_desc-own_dseg.nii.gz")
+        write_image(image, own, datasets.oblique())
+    table = "".join(f"{i}\t{n}\n" for i, n in zip(INDEX, NAMES, strict=True))
+    (root / "desc-own_dseg.tsv").write_text(f"index\tname\n{table}")
+    run(capsys, root, out, "participant", "--atlas", "subject:own", "--offline")
+    run(capsys, root, out, "group")
+    assert [r["status"] for r in rows(out / "group_runs.tsv")] == ["done", "done"]
+    assert len(rows(out / "group_space-T1w_atlas-own_coverage.tsv")) == 2
+    sidecars = [json.loads(p.read_text()) for p in out.glob("sub-*/func/*series.json")]
+    assert len({s["AtlasImageDigest"] for s in sidecars}) == 2
+    assert len({s["OptionsDigest"] for s in sidecars}) == 2
+    only = ["--participant-label", "02", "--min-coverage", 0.2, "--overwrite"]
+    run(capsys, root, out, "participant", "--atlas", "subject:own", "--offline", *only)
+    shown = run(capsys, root, out, "group", code=65)
+    assert "different options" in shown.err

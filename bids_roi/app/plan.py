@@ -30,6 +30,7 @@ __all__ = [
     "choose_repetition_time",
     "fingerprint",
     "plan_participant",
+    "plan_run",
     "template_of",
 ]
 
@@ -109,19 +110,32 @@ def plan_participant(
         If two inputs would be written to one name.
     """
     planned = [
-        _plan_run(run, options, shelf, labels)
+        plan_run(run, options, shelf, labels)
         for run in find_runs(root, participant, options)
     ]
     check_collisions(planned)
     return planned
 
 
-def _plan_run(
+def plan_run(
     run: BoldRun,
     options: Options,
     shelf: AtlasShelf,
     labels: tuple[str | None, ...],
 ) -> PlannedRun:
+    """Plan one run: header, mask, repetition time, atlases, names.
+
+    Parameters
+    ----------
+    run, options, shelf, labels
+        As for ``plan_participant``.
+
+    Returns
+    -------
+    PlannedRun
+        With an ``error`` where the run cannot be used, and the atlases that do not
+        fit among ``refused``.
+    """
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
     warnings = list(run.warnings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from bids_roi.io.confounds.strategy_format import describe_strategy
 from bids_roi.io.outputs.derivatives import (
     describe_run,
     options_digest,
+    tabulate_regions,
     write_outliers,
     write_quality,
     write_timeseries,
@@ -40,7 +41,17 @@ if TYPE_CHECKING:
     from bids_roi.io.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.options.record import Options
 
-__all__ = ["AtlasResult", "Job", "digests_of", "write_outlier_table", "write_result"]
+__all__ = [
+    "AtlasResult",
+    "Job",
+    "describe_atlas",
+    "describe_series",
+    "digests_of",
+    "kept_signals",
+    "region_columns",
+    "write_outlier_table",
+    "write_result",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +112,8 @@ class AtlasResult:
         (T, R) per statistic, raw; NaN columns for lost regions.
     cleaned
         The series that were cleaned.
+    relmats
+        (R, R) by the path of the table, once they are written.
     """
 
     atlas: Atlas
@@ -109,6 +122,7 @@ class AtlasResult:
     quality: RegionQuality
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
+    relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
@@ -122,7 +136,22 @@ def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
 
 def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> str:
     settings = settings_of(relmat, job.options)
-    return job.digest(atlas, relmat.label, relmat.measure, relmat.source, settings)
+    return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
+
+
+def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, Any]:
+    """Sidecar keys that all outputs of a run and atlas share."""
+    planned = job.planned
+    return describe_run(
+        planned.run,
+        result.atlas,
+        job.options,
+        grid=job.image.grid,
+        n_volumes=job.image.source.n_volumes,
+        mask_path=planned.mask_path,
+        repetition_time=planned.repetition_time,
+        notes=(*planned.warnings, *result.atlas.warnings, *motion.notes),
+    )
 
 
 def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
@@ -133,39 +162,15 @@ def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
     Record
         With the status ``done``.
     """
-    planned, atlas, quality = job.planned, result.atlas, result.quality
-    notes = (*planned.warnings, *atlas.warnings, *motion.notes)
-    common = describe_run(
-        planned.run,
-        atlas,
-        job.options,
-        grid=job.image.grid,
-        n_volumes=job.image.source.n_volumes,
-        mask_path=planned.mask_path,
-        repetition_time=planned.repetition_time,
-        notes=notes,
-    )
+    atlas, quality = result.atlas, result.quality
+    common = describe_atlas(job, result, motion)
     path = job.output_dir / result.names.regions
-    write_quality(
-        path,
-        quality,
-        _levels(result),
-        atlas=atlas,
-        mapped=result.mapped,
-        common=common,
-    )
-    said = list(notes)
+    write_quality(path, region_columns(result), atlas=atlas, common=common)
+    said = list(common.get("Warnings", ()))
     sidecars: dict[str, dict[str, Any]] = {}
     for series in result.names.timeseries:
+        facts = describe_series(job, result, series, motion, common=common)
         clean = result.cleaned.get(series)
-        facts = _facts(job, result, series, motion)
-        new = clean.notes if clean is not None else ()
-        said += [note for note in new if note not in said]
-        if notes or new:
-            facts["Warnings"] = [*notes, *new]
-        if clean is not None:
-            facts["OptionsDigest"] = job.digest(atlas, series.label)
-            facts["Sources"] = [*common["Sources"], *_confounds_uri(planned.run)]
         sidecars[series.path] = write_timeseries(
             job.output_dir / series.path,
             result.signals[series.statistic] if clean is None else clean.signals,
@@ -174,11 +179,12 @@ def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
             common=common,
             facts=facts,
         )
+        said += [note for note in facts.get("Warnings", ()) if note not in said]
     for note in _write_relmats(job, result, sidecars):
         if note not in said:
             said.append(note)
     return Record(
-        run=planned.run.relative_path,
+        run=job.planned.run.relative_path,
         atlas=atlas.name,
         status="done",
         warnings=tuple(said),
@@ -188,6 +194,13 @@ def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
         n_regions=len(quality.status),
         n_lost=sum(word != "ok" for word in quality.status),
         coverage=round(float(quality.coverage.mean()), 4),
+    )
+
+
+def region_columns(result: AtlasResult) -> dict[str, Any]:
+    """Columns of the region table of a run and atlas."""
+    return tabulate_regions(
+        result.quality, _levels(result), atlas=result.atlas, mapped=result.mapped
     )
 
 
@@ -202,7 +215,7 @@ def _levels(result: AtlasResult) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def _kept(
+def kept_signals(
     result: AtlasResult, series: SeriesOutput
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Kept volumes of a series, (n_kept, R), and which of the run they are, (T,)."""
@@ -213,11 +226,16 @@ def _kept(
     return signals, np.ones(signals.shape[0], dtype=bool)
 
 
-def _facts(
-    job: Job, result: AtlasResult, series: SeriesOutput, motion: Motion
+def describe_series(
+    job: Job,
+    result: AtlasResult,
+    series: SeriesOutput,
+    motion: Motion,
+    *,
+    common: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Sidecar keys of one series: what was done to it, and how good it is."""
-    signals, sample_mask = _kept(result, series)
+    signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
     facts |= describe_quality(
@@ -229,6 +247,12 @@ def _facts(
     )
     # Of signals as they are, only the mean is not free.
     facts.setdefault("DegreesOfFreedom", signals.shape[0] - 1)
+    if clean is not None:
+        facts["OptionsDigest"] = job.digest(result.atlas, series.label)
+        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
+        notes = [*common.get("Warnings", ()), *clean.notes]
+        if notes:
+            facts["Warnings"] = notes
     return facts
 
 
@@ -239,8 +263,9 @@ def _write_relmats(
     by_path = {series.path: series for series in result.names.timeseries}
     said: list[str] = []
     for output in result.names.relmats:
-        signals, _ = _kept(result, by_path[output.source])
+        signals, _ = kept_signals(result, by_path[output.source])
         relmat, notes = relate_regions(signals, output, job.options)
+        result.relmats[output.path] = relmat
         series = sidecars[output.source]
         facts = settings_of(output, job.options)
         facts["OptionsDigest"] = _relmat_digest(job, result.atlas, output)
@@ -260,7 +285,7 @@ def _write_relmats(
 
 def _confounds_uri(run: BoldRun) -> list[str]:
     path = run.confounds_path
-    if path is None:
+    if path is None or not path.is_relative_to(run.root):
         return []
     return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
 

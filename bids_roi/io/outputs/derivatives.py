@@ -35,6 +35,7 @@ __all__ = [
     "describe_regions",
     "describe_run",
     "options_digest",
+    "tabulate_regions",
     "write_outliers",
     "write_quality",
     "write_timeseries",
@@ -184,21 +185,17 @@ def write_timeseries(
     return sidecar
 
 
-def write_quality(
-    path: Path,
+def tabulate_regions(
     quality: RegionQuality,
     levels: Mapping[str, NDArray[np.float64]],
     *,
     atlas: Atlas,
     mapped: LabelMap | WeightMap,
-    common: Mapping[str, Any],
-) -> None:
-    """Write the region quality table of a run and its sidecar.
+) -> dict[str, Any]:
+    """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 
     Parameters
     ----------
-    path
-        Of the TSV.
     quality
         Counts, coverage and status of each region.
     levels
@@ -207,8 +204,6 @@ def write_quality(
         Its regions are the rows.
     mapped
         Where they are, and how large.
-    common
-        Keys from ``describe_run``.
     """
     columns: dict[str, Any] = {
         "index": atlas.regions.index,
@@ -223,7 +218,29 @@ def write_quality(
     for name in _COUNTED:
         values = getattr(quality, name)
         columns[name] = values if name == "status" else values.tolist()
-    columns |= {name: values.tolist() for name, values in levels.items()}
+    return columns | {name: values.tolist() for name, values in levels.items()}
+
+
+def write_quality(
+    path: Path,
+    columns: Mapping[str, Any],
+    *,
+    atlas: Atlas,
+    common: Mapping[str, Any],
+) -> None:
+    """Write the region quality table of a run and its sidecar.
+
+    Parameters
+    ----------
+    path
+        Of the TSV.
+    columns
+        Of ``tabulate_regions``.
+    atlas
+        Its regions are the rows.
+    common
+        Keys from ``describe_run``.
+    """
     kept = {"SpatialReference", "Resolution", "Density", "TaskName", "Sources"}
     kept |= {
         "RepetitionTime",

@@ -45,8 +45,10 @@ class RelmatOutput:
         Whether it holds Fisher's z instead of r.
     label
         Of the denoising strategy, ``None`` for raw signals.
+    statistic
+        Over the voxels, in the time series that it is of.
     source
-        The time series it is of, relative to the output folder.
+        That time series, relative to the output folder.
     path
         The TSV, relative to the output folder.
     """
@@ -54,6 +56,7 @@ class RelmatOutput:
     measure: str
     fisher_z: bool
     label: str | None
+    statistic: str
     source: str
     path: str
 
@@ -151,7 +154,7 @@ def name_outputs(
         for label in labels
         for name in statistics
     )
-    firsts = {series.label: series.path for series in reversed(timeseries)}
+    firsts = {series.label: series for series in reversed(timeseries)}
     return RunOutputs(
         timeseries=timeseries,
         relmats=tuple(
@@ -159,7 +162,8 @@ def name_outputs(
                 measure,
                 fisher_z and measure != "covariance",
                 label,
-                firsts[label],
+                firsts[label].statistic,
+                firsts[label].path,
                 path("relmat", ("stat", _relmat_word(measure, fisher_z)), label=label),
             )
             for label in labels

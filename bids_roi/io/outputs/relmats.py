@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.io.matrices import corner_of
 from bids_roi.io.names import format_name
 from bids_roi.io.outputs.names import sidecar_of
 from bids_roi.io.tables import format_json, format_matrix, write_file
@@ -18,9 +19,7 @@ if TYPE_CHECKING:
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.outputs.names import RelmatOutput
 
-__all__ = ["NODE_COLUMN", "write_relmat"]
-
-NODE_COLUMN = "Node"
+__all__ = ["name_measure", "write_relmat"]
 
 _MEASURES = {
     "pearson": "Pearson correlation coefficient",
@@ -41,6 +40,12 @@ _OF_SERIES = (
     "CensoredVolumes",
     "OptionsDigest",
 )
+
+
+def name_measure(output: RelmatOutput) -> str:
+    """Measure of a matrix in words, ``Pearson correlation coefficient`` for example."""
+    measure = _MEASURES[output.measure]
+    return f"Fisher z of the {measure}" if output.fisher_z else measure
 
 
 def write_relmat(
@@ -69,9 +74,7 @@ def write_relmat(
     facts
         Further keys: digest, warnings, estimator.
     """
-    measure = _MEASURES[output.measure]
-    if output.fisher_z:
-        measure = f"Fisher z of the {measure}"
+    measure = name_measure(output)
     text = (
         f"{measure[0].upper()}{measure[1:]} of each pair of regions of atlas"
         f" {atlas.name} over the kept volumes; n/a for regions without signal."
@@ -92,8 +95,5 @@ def write_relmat(
     }
     write_file(output_dir / sidecar_of(output.path), format_json(sidecar))
     names = atlas.regions.name
-    corner = NODE_COLUMN
-    while corner in names:
-        corner += "_"
-    text_of_matrix = format_matrix(names, relmat, rows=names, corner=corner)
+    text_of_matrix = format_matrix(names, relmat, rows=names, corner=corner_of(names))
     write_file(output_dir / output.path, text_of_matrix)

@@ -1,0 +1,1 @@
+"""The group level: participant outputs to group tables; no image is ever read."""

@@ -1,0 +1,132 @@
+"""Tables of nothing but numbers, read fast: time series and square matrices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bids_roi.errors import DataError, MissingInput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["corner_of", "parse_matrix", "read_bytes", "read_matrix"]
+
+_NODE = "Node"
+_CELLS = 2**15  # parsed at a time: as objects they take ten times the memory
+
+
+def corner_of(names: Sequence[str]) -> str:
+    """Header of the column with the names of the rows, as XCP-D has it.
+
+    >>> corner_of(["V1", "V2"]), corner_of(["Node"])
+    ('Node', 'Node_')
+    """
+    corner = _NODE
+    while corner in names:
+        corner += "_"
+    return corner
+
+
+def read_matrix(
+    path: Path, *, nodes: bool = False
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Read a table of numbers with a header row.
+
+    Parameters
+    ----------
+    path
+        TSV as this package writes it.
+    nodes
+        Whether a first column, headed as by ``corner_of``, names the rows as the header
+        names the columns.
+
+    Returns
+    -------
+    names
+        One per column of numbers.
+    values : (rows, columns)
+        The bits that were written; NaN for ``n/a``.
+
+    Raises
+    ------
+    MissingInput
+        If the file cannot be read.
+    DataError
+        If it is damaged: no UTF-8, a cell that is no number, rows of another length.
+    """
+    return parse_matrix(read_bytes(path), path, nodes=nodes)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file; raise ``MissingInput`` where that is not possible."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror})."
+        raise MissingInput(msg, where=path, remedy="Check the path.") from error
+
+
+def parse_matrix(
+    content: bytes, path: Path, *, nodes: bool = False
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    r"""Parse what ``read_matrix`` reads.
+
+    Parameters
+    ----------
+    content
+        Of the file.
+    path, nodes
+        As for ``read_matrix``.
+
+    Examples
+    --------
+    >>> parse_matrix(b"a\tb\n0.1\tn/a\n", None)
+    (('a', 'b'), array([[0.1, nan]]))
+    """
+    remedy = "It is incomplete or was edited: make it again (--overwrite)."
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError("the file is not UTF-8.", where=path, remedy=remedy) from error
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    lines = text.rstrip("\n").split("\n")
+    if not lines[0]:
+        raise DataError("the file is empty.", where=path, remedy=remedy)
+    names, rows = tuple(lines[0].split("\t")), lines[1:]
+    if nodes:
+        pairs = [row.partition("\t") for row in rows]
+        rows, regions = [pair[2] for pair in pairs], tuple(pair[0] for pair in pairs)
+        if names[0] != corner_of(names[1:]) or names[1:] != regions:
+            msg = f"the rows are not named as the columns, below {_NODE}."
+            raise DataError(msg, where=path, remedy=remedy)
+        names = names[1:]
+    values = np.empty((len(rows), len(names)))
+    step = max(1, _CELLS // len(names))
+    for start in range(0, len(rows), step):
+        try:
+            values[start : start + step] = _parse(rows[start : start + step])
+        except (TypeError, ValueError) as error:
+            last = min(start + step, len(rows))
+            msg = (
+                f"rows {start + 1} to {last} are not {len(names)} numbers or n/a each."
+            )
+            raise DataError(msg, where=path, remedy=remedy) from error
+    return names, values
+
+
+def _parse(rows: list[str]) -> NDArray[np.float64]:
+    """Turn rows into JSON, which is a table but for its marks.
+
+    300 rows of 400 numbers: 8 ms, where pandas takes 9, ``numpy.fromstring`` 21.
+    """
+    import orjson
+
+    text = "],[".join(rows).replace("n/a", "null").replace("\t", ",")
+    found: NDArray[np.float64] = np.array(orjson.loads(f"[[{text}]]"), dtype=np.float64)
+    return found
