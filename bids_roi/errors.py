@@ -57,13 +57,24 @@ class BidsRoiError(Exception):
         super().__init__(problem)
 
     def __str__(self) -> str:
-        """Join the parts: ``where: problem remedy``."""
-        text = f"{self.where}: {self.problem}" if self.where else self.problem
-        return f"{text} {self.remedy}".rstrip()
+        """Join the parts: ``where: problem remedy``; no control characters.
+
+        A file may hold, or be called, what would steer a terminal or forge a log.
+        """
+        text = f"{_shown(self.where)}: {self.problem}" if self.where else self.problem
+        lines = f"{text} {self.remedy}".rstrip().split("\n")
+        return "\n".join(map(_shown, lines))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive pickling with all parts, so that workers can send it home."""
         return _rebuild, (type(self), self.problem, self.where, self.remedy)
+
+
+def _shown(text: str) -> str:
+    """Text with all that is not printable written out, as Python does."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _rebuild(

@@ -1,20 +1,49 @@
-"""What became of each run and atlas: one line each under ``logs/``."""
+"""What became of each run and atlas: one line each under ``logs/``.
+
+Any number of jobs may write records of one run at once, on file systems where locks and
+appending cannot be trusted. So a file of records keeps what it says: its name holds the
+digest of that. Who writes merges all that it finds, writes it under a new name and then
+removes what it merged, and nothing else. Two that do so at the same time leave two
+files, each without the other's news; who reads merges them. The order of events is told
+by a count, not by clocks.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.io.tables import write_file
+from bids_roi.errors import OutputError
+from bids_roi.io.tables import remove_leftovers, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["Record", "read_all_records", "read_records", "record_path", "write_records"]
+__all__ = [
+    "NO_ATLAS",
+    "Record",
+    "check_inside",
+    "read_all_records",
+    "read_records",
+    "record_path",
+    "write_records",
+]
+
+# In place of the atlas, where a run failed before it was known which ones fit.
+NO_ATLAS = "n/a"
+_FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
+# Of two events of which neither knew the other, the one that calls for attention wins.
+_GRAVITY = ("complete", "done", "skipped", "failed")
+_ATTEMPTS = 10
+# What differs between two calls that make the same of a run: not part of the digest.
+_INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +76,8 @@ class Record:
         Wall time.
     peak_memory_bytes
         Of the process so far.
+    revision
+        How many times records of this run were written before.
     """
 
     run: str
@@ -62,55 +93,180 @@ class Record:
     coverage: float = 0.0
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    revision: int = 0
 
 
 def record_path(output_dir: Path, run: str) -> Path:
-    """Where the records of a run are."""
+    """Where the records of a run are, but for the digests in the files' names."""
     name = PurePosixPath(run).name.partition(".")[0]
-    return output_dir / "logs" / name.partition("_")[0] / f"{name}.jsonl"
+    return output_dir / "logs" / name.partition("_")[0] / name
 
 
 def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None:
     """Write the records of a run; those of other atlases stay.
 
-    What an earlier call made of the same input stays named among the outputs.
+    What an earlier call made of the same input stays named among the outputs. What
+    killed processes left half-written beside the run's outputs is removed, also where
+    there are no records.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
     """
-    path = record_path(output_dir, run)
-    merged = {record.atlas: record for record in read_records(path)}
-    for record in records:
+    base = record_path(output_dir, run)
+    remove_leftovers(output_dir / PurePosixPath(run).parent)
+    remove_leftovers(base.parent)
+    new = list(records)
+    if not new:
+        return
+    check_inside(base.parent, output_dir)
+    found = _contents(base.parent, base.name)
+    merged = _merge(record for records in found.values() for record in records)
+    newest = max((record.revision for record in merged.values()), default=-1)
+    for record in new:
+        later = dataclasses.replace(record, revision=newest + 1)
         earlier = merged.get(record.atlas)
-        outputs = record.outputs
-        if earlier is not None and earlier.inputs == record.inputs:
-            outputs = tuple(dict.fromkeys((*earlier.outputs, *outputs)))
-        merged[record.atlas] = dataclasses.replace(record, outputs=outputs)
-    lines = [
-        json.dumps(dataclasses.asdict(merged[atlas]), ensure_ascii=False)
-        for atlas in sorted(merged)
-    ]
-    write_file(path, "".join(f"{line}\n" for line in lines))
+        merged[record.atlas] = later if earlier is None else _join(earlier, later)
+    _drop_overtaken(merged)
+    rows = [dataclasses.asdict(merged[atlas]) for atlas in sorted(merged)]
+    path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
+    write_file(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for other in found:
+        if other != path:
+            other.unlink(missing_ok=True)
 
 
-def read_records(path: Path) -> list[Record]:
-    """Read a file of records; lines that are none are passed over."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return []
-    known = {field.name for field in dataclasses.fields(Record)}
+def _digest(rows: list[dict[str, Any]]) -> str:
+    said = [{k: v for k, v in row.items() if k not in _INCIDENTAL} for row in rows]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+
+def check_inside(folder: Path, output_dir: Path) -> None:
+    """Refuse to write through a link that leads out of the output folder.
+
+    Raises
+    ------
+    OutputError
+        With where it leads.
+    """
+    there, inside = folder.resolve(), output_dir.resolve()
+    if not there.is_relative_to(inside):
+        msg = f"the folder is a link that leads out of the output folder, to {there}."
+        remedy = "Remove the link; nothing is ever written through one."
+        raise OutputError(msg, where=folder, remedy=remedy)
+
+
+def _join(a: Record, b: Record) -> Record:
+    """The later of two records of a run and atlas; with the outputs of both."""
+    first, last = sorted((a, b), key=_rank)
+    if first.inputs != last.inputs:
+        return last
+    outputs = tuple(dict.fromkeys((*first.outputs, *last.outputs)))
+    return dataclasses.replace(last, outputs=outputs)
+
+
+def _rank(record: Record) -> tuple[int, int, str]:
+    known = record.status in _GRAVITY
+    return (
+        record.revision,
+        _GRAVITY.index(record.status) if known else 0,
+        repr(record),  # any order, so long as all find the same
+    )
+
+
+def _merge(records: Iterable[Record]) -> dict[str, Record]:
+    """One record per atlas, whatever the order of the files that they are from."""
+    merged: dict[str, Record] = {}
+    for record in sorted(records, key=_rank):
+        earlier = merged.get(record.atlas)
+        merged[record.atlas] = record if earlier is None else _join(earlier, record)
+    _drop_overtaken(merged)
+    return merged
+
+
+def _drop_overtaken(merged: dict[str, Record]) -> None:
+    """Forget that a run could not be planned, once something was made of it."""
+    whole = merged.get(NO_ATLAS)
+    if whole and any(r.revision > whole.revision for r in merged.values()):
+        del merged[NO_ATLAS]
+
+
+def read_records(output_dir: Path, run: str) -> list[Record]:
+    """Read the records of a run, one per atlas."""
+    base = record_path(output_dir, run)
+    found = _contents(base.parent, base.name)
+    merged = _merge(record for records in found.values() for record in records)
+    return [merged[atlas] for atlas in sorted(merged)]
+
+
+def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
+    """All records of an output folder, in the order of their runs and atlases.
+
+    Parameters
+    ----------
+    output_dir
+        The folder of the outputs.
+    participant
+        ``sub-<label>``, for those of one participant.
+    """
     records = []
-    for line in lines:
-        try:
-            content: dict[str, Any] = json.loads(line)
-            values = {k: v for k, v in content.items() if k in known}
-            for key in ("warnings", "inputs", "outputs"):
-                values[key] = tuple(values.get(key, ()))
-            records.append(Record(**values))
-        except (ValueError, TypeError, AttributeError):
-            continue
+    for folder in sorted((output_dir / "logs").glob(participant)):
+        by_name: dict[str, list[Record]] = {}
+        for path, content in _contents(folder).items():
+            match = _FILE.fullmatch(path.name)
+            by_name.setdefault(match[1] if match else "", []).extend(content)
+        for name in sorted(by_name):
+            merged = _merge(by_name[name])
+            records += [merged[atlas] for atlas in sorted(merged)]
     return records
 
 
-def read_all_records(output_dir: Path) -> list[Record]:
-    """All records of an output folder, in the order of their runs and atlases."""
-    paths = sorted((output_dir / "logs").glob("sub-*/*.jsonl"))
-    return [record for path in paths for record in read_records(path)]
+def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]:
+    """Records in each file of a folder, those of one run where a name is given.
+
+    A file that goes while one reads was merged into another, which is newer than the
+    list of files: so that is made again.
+    """
+    found: dict[Path, list[Record]] = {}
+    for _ in range(_ATTEMPTS):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError:
+            return {}
+        matches = {path: _FILE.fullmatch(path.name) for path in paths}
+        mine = [p for p, m in matches.items() if m and name in (None, m[1])]
+        found = {path: r for path in mine if (r := _read_file(path)) is not None}
+        if len(found) == len(mine):
+            break
+    return found
+
+
+def _read_file(path: Path) -> list[Record] | None:
+    """Read a file of records; lines that are none are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return []
+    records = (_parse(line) for line in lines)
+    return [record for record in records if record is not None]
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        content: dict[str, Any] = json.loads(line)
+        values = {k: v for k, v in content.items() if k in _fields()}
+        for key in ("warnings", "inputs", "outputs"):
+            values[key] = tuple(values.get(key, ()))
+        record = Record(**values)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    sound = {type(record.atlas), type(record.run), type(record.status)} == {str}
+    return record if sound and type(record.revision) is int else None
+
+
+@functools.cache
+def _fields() -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(Record))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bids_roi.app.records import Record, read_records, record_path
+from bids_roi.app.records import Record, read_records
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.io.outputs.names import sidecar_of
 from bids_roi.io.tables import read_json
@@ -61,7 +61,7 @@ def find_complete(
             raise OutputError(msg, where=table, remedy=remedy)
     if len(there) < len(digests):
         return None
-    for record in read_records(record_path(output_dir, run)):
+    for record in read_records(output_dir, run):
         same = record.atlas == atlas and record.inputs == inputs
         # A table that the record does not name may be of an earlier input.
         if same and record.status == "done" and set(digests) <= set(record.outputs):

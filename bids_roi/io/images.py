@@ -10,8 +10,13 @@ import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from bids_roi.core.grid import Grid
-from bids_roi.errors import BidsRoiError, DataError, ImageError, MissingInput
+from bids_roi.errors import DataError, ImageError, MissingInput
+from bids_roi.io.headers import (
+    check_offset,
+    check_orientation,
+    grid_of,
+    locate_values,
+)
 from bids_roi.io.stream import VolumeSource, read_blocks
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
 
 __all__ = [
     "BoldImage",
@@ -28,10 +35,11 @@ __all__ = [
     "read_labels",
     "read_maps",
     "read_mask",
+    "save_image",
     "write_image",
 ]
 
-_MAX_VOLUME_BYTES = 2**31
+_MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _LABEL_TOLERANCE = 1e-3
 _SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
@@ -111,27 +119,11 @@ def open_bold(path: Path) -> BoldImage:
         msg = f"the series has {shape[3]} volume, at least 2 are needed."
         remedy = "Leave this run out, for example with --bids-filter-file."
         raise ImageError(msg, where=path, remedy=remedy)
-    _check_orientation(path, header, ImageError)
-    dtype = np.dtype(header.get_data_dtype())
-    if dtype.kind not in "iuf":
-        msg = f"the values are of type {dtype}, real numbers are needed."
-        raise ImageError(msg, where=path, remedy="Convert the image.")
-    grid = Grid.of(shape, image.affine)
-    if grid.n_voxels == 0 or grid.n_voxels * dtype.itemsize > _MAX_VOLUME_BYTES:
-        size = grid.n_voxels * dtype.itemsize / 2**30
-        msg = f"a volume of {grid} takes {size:.3g} GiB, 0 to 2 GiB can be used."
-        raise ImageError(msg, where=path, remedy="The header may be damaged.")
-    source = VolumeSource(
-        path=path,
-        offset=int(image.dataobj.offset),
-        dtype=dtype.str,
-        n_voxels=grid.n_voxels,
-        n_volumes=shape[3],
-        compressed=path.name.endswith(".gz"),
-    )
+    check_orientation(path, header, ImageError)
+    grid = grid_of(path, image, ImageError)
     return BoldImage(
         grid=grid,
-        source=source,
+        source=locate_values(path, image, grid, shape[3], ImageError),
         slope=float(image.dataobj.slope),
         intercept=float(image.dataobj.inter),
         repetition_time=_header_repetition_time(header),
@@ -139,7 +131,10 @@ def open_bold(path: Path) -> BoldImage:
 
 
 def _header_repetition_time(header: Any) -> float | None:  # noqa: ANN401 - nibabel
-    unit = header.get_xyzt_units()[1]
+    try:
+        unit = header.get_xyzt_units()[1]
+    except KeyError:  # no such unit
+        return None
     seconds = float(header["pixdim"][4]) * _SECONDS_PER.get(unit, 0.0)
     return round(seconds, 6) if np.isfinite(seconds) and seconds > 0 else None
 
@@ -165,9 +160,14 @@ def read_labels(
         further than 1e-3 from a whole number.
     """
     values, grid = _read_volume(path, kind)
+    if values.dtype.kind == "f":
+        values = np.where(np.isfinite(values), values, 0)
+    if max(-float(values.min()), float(values.max())) > _MAX_LABEL:
+        msg = f"label values go from {values.min():.4g} to {values.max():.4g}."
+        remedy = "Whole numbers up to 2^53 can be used; the header may be damaged."
+        raise kind(msg, where=path, remedy=remedy)
     if values.dtype.kind in "iu":
         return values.astype(np.int64), grid
-    values = np.where(np.isfinite(values), values, 0)
     labels = np.rint(values)
     off = np.abs(values - labels) > _LABEL_TOLERANCE
     if off.any():
@@ -189,8 +189,7 @@ def read_grid(path: Path, kind: type[DataError] = DataError) -> Grid:
     MissingInput, DataError
         As for ``read_labels``.
     """
-    image = _load(path, kind)
-    return Grid.of(image.shape, image.affine)
+    return grid_of(path, _load(path, kind), kind)
 
 
 def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
@@ -233,8 +232,19 @@ def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:
     MissingInput, ImageError
         As for ``read_labels``.
     """
-    values, grid = _read_volume(path, ImageError)
+    values, grid = read_volume(path)
     return np.nan_to_num(values) != 0, grid
+
+
+def read_volume(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Read one volume, (x, y, z), with the grid that it is on.
+
+    Raises
+    ------
+    MissingInput, ImageError
+        As for ``read_labels``.
+    """
+    return _read_volume(path, ImageError)
 
 
 def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]:
@@ -246,42 +256,30 @@ def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]
         axes = "x".join(map(str, shape))
         msg = f"the image has {len(shape)} axes ({axes}), 3 are needed."
         raise kind(msg, where=path, remedy="Choose a 3D image.")
-    _check_orientation(path, image.header, kind)
+    check_orientation(path, image.header, kind)
+    grid = grid_of(path, image, kind)
+    source = locate_values(path, image, grid, 1, kind)
     try:
-        values = np.asarray(image.dataobj).reshape(shape)
-    except (OSError, EOFError, ValueError) as error:
-        raise _unreadable(path, error, kind) from error
-    except Exception as error:
-        if isinstance(error, BidsRoiError) or "zlib" not in type(error).__module__:
-            raise
-        raise _unreadable(path, error, kind) from error
-    return values, Grid.of(shape, image.affine)
-
-
-def _check_orientation(
-    path: Path,
-    header: Any,  # noqa: ANN401 - nibabel
-    kind: type[DataError],
-) -> None:
-    codes = int(header["sform_code"]), int(header["qform_code"])
-    if codes == (0, 0):
-        msg = (
-            "the header holds no orientation (sform_code and qform_code are 0), so"
-            " nothing tells where in the brain a voxel is."
-        )
-        remedy = "Write the image with its affine, by the software that made it."
-        raise kind(msg, where=path, remedy=remedy)
+        # The reader of series, because it reads to the end, where the CRC is checked.
+        ((_, block),) = read_blocks(source)
+    except ImageError as error:
+        raise kind(error.problem, where=path, remedy=error.remedy) from error
+    values = block.reshape(grid.shape, order="F")
+    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
+    if (slope, intercept) != (1, 0):
+        with np.errstate(over="ignore"):  # told by those who need finite values
+            values = values * slope + intercept
+    return values, grid
 
 
 def _load(path: Path, kind: type[DataError]) -> Any:  # noqa: ANN401 - nibabel
     check_file(path)
+    check_offset(path, kind)
     try:
         image = nb.load(path)
-    except (ImageFileError, OSError, EOFError, ValueError) as error:
-        raise _unreadable(path, error, kind) from error
-    except Exception as error:
-        if "zlib" not in type(error).__module__ and "zlib" not in str(type(error)):
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:  # nibabel's errors have no common class
         raise _unreadable(path, error, kind) from error
     if not isinstance(image, nb.Nifti1Image | nb.Nifti1Pair):
         msg = f"the file is a {type(image).__name__}, a NIfTI volume is needed."
@@ -296,6 +294,21 @@ def _unreadable(path: Path, error: Exception, kind: type[DataError]) -> DataErro
         where=path,
         remedy="Copy or download it again; `gzip -t` tests a .gz file.",
     )
+
+
+def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
+    """Write a nibabel image that is in memory.
+
+    Raises
+    ------
+    ImageError
+        If it is no image that NIfTI can hold.
+    """
+    try:
+        nb.save(image, path)
+    except (AttributeError, TypeError, ImageFileError) as error:
+        msg = f"a {type(image).__name__} is neither a path nor a nibabel image."
+        raise ImageError(msg, remedy="Give a path, or nibabel.load(path).") from error
 
 
 def write_image(

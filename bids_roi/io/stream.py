@@ -2,21 +2,21 @@
 
 A reader thread decompresses into three buffers in turn while the caller works on the
 one before: ISA-L releases the interpreter lock, so wall time is the decompression.
-Uncompressed files are mapped, and their pages given back after each block.
+Uncompressed files are read in the same way. Mapping them would be no faster, and a file
+that another program cuts short while it is mapped kills the process (SIGBUS).
 """
 
 from __future__ import annotations
 
 import contextlib
-import mmap
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bids_roi.errors import ImageError
+from bids_roi.errors import ImageError, MissingInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["VolumeSource", "read_blocks"]
+    from bids_roi.errors import BidsRoiError
+
+__all__ = ["VolumeSource", "check_size", "read_blocks"]
 
 _N_BUFFERS = 3
 _BLOCK_BYTES = 16 * 2**20
+# Deflate cannot pack tighter: 258 bytes in two bits (zlib.net/zlib_tech.html).
+_MAX_RATIO = 1032
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,32 @@ class VolumeSource:
         return max(1, min(self.n_volumes, block_bytes // max(1, self.volume_bytes)))
 
 
+def check_size(source: VolumeSource) -> None:
+    """Refuse a header that declares more than its file can hold.
+
+    Before anything is allocated by it. A compressed file that passes may still turn
+    out too short, which shows while reading.
+
+    Raises
+    ------
+    ImageError
+        With both sizes.
+    """
+    size = source.path.stat().st_size
+    needed = source.offset + source.n_volumes * source.volume_bytes
+    if not source.compressed and size < needed:
+        reached = max(0, size - source.offset) // max(1, source.volume_bytes)
+        raise _truncated(source, reached)
+    if size * _MAX_RATIO < needed:
+        most = size * _MAX_RATIO / 2**20
+        msg = (
+            f"the header declares {source.n_volumes} volumes or {needed / 2**20:,.0f}"
+            f" MiB; the file's {size:,} bytes hold {most:,.1f} MiB at most."
+        )
+        remedy = "The header is damaged, or the file cut short: copy it again."
+        raise ImageError(msg, where=source.path, remedy=remedy)
+
+
 def read_blocks(
     source: VolumeSource, *, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[tuple[int, NDArray[Any]]]:
@@ -92,44 +122,13 @@ def read_blocks(
     ImageError
         If the file ends early, is damaged (CRC) or holds more than its header says.
     """
-    if source.compressed:
-        yield from _read_gzip(source, source.block_volumes(block_bytes))
-    else:
-        yield from _read_mapped(source, source.block_volumes(block_bytes))
-
-
-def _read_mapped(
-    source: VolumeSource, n_block: int
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    needed = source.offset + source.n_volumes * source.volume_bytes
-    size = source.path.stat().st_size
-    if size < needed:
-        reached = max(0, size - source.offset) // source.volume_bytes
-        raise _truncated(source, reached)
-    with source.path.open("rb") as file:
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Never closed by hand: the caller may still hold the last block.
-    for start in range(0, source.n_volumes, n_block):
-        n_volumes = min(n_block, source.n_volumes - start)
-        block: NDArray[Any] = np.frombuffer(
-            pages,
-            dtype=source.dtype,
-            count=n_volumes * source.n_voxels,
-            offset=source.offset + start * source.volume_bytes,
-        )
-        yield start, block.reshape(n_volumes, source.n_voxels)
-        # Resident memory stays flat: the pages read so far are given back.
-        pages.madvise(mmap.MADV_DONTNEED)
-
-
-def _read_gzip(
-    source: VolumeSource, n_block: int
-) -> Iterator[tuple[int, NDArray[Any]]]:
+    n_block = source.block_volumes(block_bytes)
+    n_blocks = -(-source.n_volumes // n_block)
     free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None] = (
         queue.SimpleQueue()
     )
-    for _ in range(_N_BUFFERS):
+    for _ in range(min(_N_BUFFERS, n_blocks)):
         free.put(bytearray(n_block * source.volume_bytes))
     reader = threading.Thread(
         target=_fill, args=(source, n_block, free, filled), daemon=True
@@ -157,12 +156,10 @@ def _fill(
     free: queue.SimpleQueue[bytearray | None],
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None],
 ) -> None:
-    """Decompress into the free buffers; the reader thread."""
-    from isal import igzip
-
+    """Read or decompress into the free buffers; the reader thread."""
     done = 0
     try:
-        with igzip.open(source.path, "rb") as file:
+        with _open(source) as file:
             if len(file.read(source.offset)) < source.offset:
                 raise EOFError
             while done < source.n_volumes:
@@ -178,7 +175,7 @@ def _fill(
                 filled.put((n_volumes, buffer))
                 done += n_volumes
             # Reading on to the end is what checks the CRC.
-            if file.read(1):
+            if source.compressed and file.read(1):
                 filled.put(_too_long(source))
                 return
         filled.put(None)
@@ -186,6 +183,14 @@ def _fill(
         filled.put(_truncated(source, done))
     except Exception as error:  # noqa: BLE001 - handed to the caller, not swallowed
         filled.put(_damaged(source, done, error))
+
+
+def _open(source: VolumeSource) -> BinaryIO:
+    from isal import igzip
+
+    if source.compressed:
+        return cast("BinaryIO", igzip.open(source.path, "rb"))
+    return cast("BinaryIO", source.path.open("rb", buffering=0))
 
 
 def _read_full(file: BinaryIO, view: memoryview) -> int:
@@ -218,9 +223,11 @@ def _too_long(source: VolumeSource) -> ImageError:
     )
 
 
-def _damaged(source: VolumeSource, reached: int, error: Exception) -> BaseException:
+def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiError:
     if isinstance(error, PermissionError | FileNotFoundError):
-        return error
+        msg = f"the file cannot be read ({error.strerror}); it could be before."
+        remedy = "Was it moved, or another disk mounted? Run the same command again."
+        return MissingInput(msg, where=source.path, remedy=remedy)
     return ImageError(
         f"the compressed data are damaged, noticed after volume {reached} of"
         f" {source.n_volumes} ({error}).",

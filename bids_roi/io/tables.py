@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import hashlib
 import json
 import math
 import os
+import re
+import secrets
+import socket
+import stat
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from typing import TextIO
 
     import numpy as np
     from numpy.typing import NDArray
@@ -23,44 +31,110 @@ __all__ = [
     "format_json",
     "format_matrix",
     "format_table",
+    "name_temporary",
     "read_json",
     "read_table",
+    "remove_leftovers",
     "write_file",
 ]
 
 MISSING = "n/a"
 _CELLS = 2**16  # of a matrix, formatted at a time
 
+# What a reader takes at most: far beyond any real table or sidecar, and well within a
+# machine's memory. Confounds of 3,000 volumes and 2,000 columns take 120 MB.
+_LARGEST_TABLE = 2**29
+_LONGEST_LINE = 2**24
+_LARGEST_JSON = 2**26
+_DEEPEST_JSON = 64
 
-def write_file(path: Path, text: str | Iterable[str]) -> None:
+_LEFTOVER = re.compile(r"\.bids_roi-([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.tmp")
+_ABANDONED_S = 24 * 3600
+
+
+def write_file(path: Path, text: str | bytes | Iterable[str]) -> None:
     """Write a file beside its final name, then rename it.
 
     Parameters
     ----------
     path
-        Its folder is made where it is absent.
+        Its folder is made where it is absent. A link of this name is replaced, the
+        file that it points to is not written.
     text
-        The whole content, or its pieces in order.
+        The whole content, or the pieces of a text in order.
 
     Raises
     ------
     OutputError
         If it cannot be written; nothing is left behind.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(name_temporary())
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", encoding="utf-8", newline="") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        # replace: a lone surrogate, which JSON may hold, cannot be written.
+        pieces = [text] if isinstance(text, str | bytes) else text
+        with beside.open("xb") as file:
+            file.writelines(
+                piece if isinstance(piece, bytes) else piece.encode(errors="replace")
+                for piece in pieces
+            )
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt leaves nothing behind either
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        msg = f"the file cannot be written ({error.strerror})."
+        if not isinstance(error, OSError):
+            raise
+        msg = f"the file cannot be written ({error.strerror or error})."
         remedy = "Check the folder's permissions and free space."
         raise OutputError(msg, where=path, remedy=remedy) from error
+
+
+def name_temporary() -> str:
+    """Name for a file that is being written; no two writers share one.
+
+    It tells who writes, see ``remove_leftovers``.
+    """
+    return f".bids_roi-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+@functools.cache
+def _machine() -> str:
+    """Tell machines, and containers on one machine, apart; 8 digits."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):  # process ids are counted per namespace
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder.
+
+    A file is left over where its writer, a process of this machine, is gone; where
+    the writer is elsewhere, when nothing was written to it for a day.
+    """
+    try:
+        names = [e.name for e in os.scandir(folder) if e.name.startswith(".bids_roi-")]
+    except OSError:
+        return
+    for name in names:
+        match = _LEFTOVER.fullmatch(name)
+        with contextlib.suppress(OSError):
+            if match is not None and _is_abandoned(folder / name, *match.groups()):
+                (folder / name).unlink()
+
+
+def _is_abandoned(path: Path, machine: str, process: str) -> bool:
+    if machine != _machine():
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # someone else's, and alive
+        return False
+    return False
 
 
 def format_json(content: Mapping[str, Any]) -> str:
@@ -73,16 +147,27 @@ def _cell(value: object) -> str:
         return MISSING
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else MISSING
-    return str(value)
+    return _plain(str(value))
+
+
+def _plain(text: str) -> str:
+    """Text that cannot end its cell or its line: other control characters go too."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " for c in text).strip() or MISSING
 
 
 def format_table(columns: Mapping[str, Iterable[object]]) -> str:
     r"""TSV text of named columns; ``None``, blanks and NaN become ``n/a``.
 
+    Tabs, line ends and other control characters in a text become blanks.
+
     >>> format_table({"a": [1, 2], "b": [0.5, float("nan")]})
     'a\tb\n1\t0.5\n2\tn/a\n'
+    >>> format_table({"name": ["V1\tV2\n666"]})
+    'name\nV1 V2 666\n'
     """
-    lines = ["\t".join(columns)]
+    lines = ["\t".join(map(_plain, columns))]
     rows = zip(*columns.values(), strict=True)
     lines.extend("\t".join(map(_cell, row)) for row in rows)
     return "\n".join(lines) + "\n"
@@ -103,6 +188,10 @@ def format_matrix(
         One name per column.
     values : (rows, columns)
         NaN becomes ``n/a``.
+    rows
+        Names of the rows: a first column.
+    corner
+        Header of that column.
 
     Yields
     ------
@@ -118,7 +207,8 @@ def format_matrix(
     import numpy as np
     import orjson
 
-    yield "\t".join(header if rows is None else (corner, *header)) + "\n"
+    names = header if rows is None else (corner, *header)
+    yield "\t".join(map(_plain, names)) + "\n"
     step = max(1, _CELLS // max(1, len(header)))
     for start in range(0, len(values), step):
         # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times
@@ -132,12 +222,19 @@ def format_matrix(
         lines = text.decode()
         if rows is not None:
             pairs = zip(rows[start : start + step], lines.split("\n"), strict=True)
-            lines = "\n".join(f"{name}\t{cells}" for name, cells in pairs)
+            lines = "\n".join(f"{_plain(name)}\t{cells}" for name, cells in pairs)
         yield lines + "\n"
 
 
-def read_table(path: Path) -> dict[str, list[str]]:
+def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str]]:
     """Read a table with a header row; commas for ``.csv``, tabs for all else.
+
+    Parameters
+    ----------
+    path
+        Of the table.
+    max_rows
+        Rows that it may have below the header; a longer one is not read on.
 
     Returns
     -------
@@ -149,16 +246,47 @@ def read_table(path: Path) -> dict[str, list[str]]:
     MissingInput
         If the file cannot be read.
     DataError
-        If it is no table: no header, a repeated column, or rows of another length.
+        If it is no table: no header, a repeated column, or rows of another length; or
+        it is longer than ``max_rows``, or than any real table.
     """
-    text = _read_text(path)
     delimiter = "," if path.suffix == ".csv" else "\t"
+    rows: list[list[str]] = []
     try:
-        rows = list(csv.reader(text.splitlines(), delimiter=delimiter))
+        _check_regular(path, _LARGEST_TABLE)
+        # -sig: editors on Windows begin the file with a byte order mark.
+        with path.open(encoding="utf-8-sig") as file:
+            # strict: a quote that is never closed would swallow the rows after it.
+            for row in csv.reader(_lines(file, path), delimiter=delimiter, strict=True):
+                if any(cell.strip() for cell in row):
+                    rows.append(row)
+                if max_rows is not None and len(rows) > max_rows + 1:
+                    msg = f"the table has more than {max_rows} rows."
+                    remedy = "Check that it belongs to the run: one row per volume."
+                    raise DataError(msg, where=path, remedy=remedy)
     except csv.Error as error:
         msg = f"the table cannot be read ({error})."
         raise DataError(msg, where=path, remedy="Write it again as TSV.") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    except UnicodeDecodeError as error:
+        msg = "the file is not text in UTF-8."
+        raise DataError(msg, where=path, remedy="Save it as UTF-8.") from error
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror or error})."
+        remedy = "Check the path and its permissions."
+        raise MissingInput(msg, where=path, remedy=remedy) from error
+    return _columns(rows, path)
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    number = 1
+    while line := file.readline(_LONGEST_LINE):
+        if len(line) == _LONGEST_LINE:
+            msg = f"line {number} is longer than {_LONGEST_LINE // 2**20} MiB."
+            raise DataError(msg, where=path, remedy="Write it again as TSV.")
+        yield line
+        number += 1
+
+
+def _columns(rows: Sequence[Sequence[str]], path: Path) -> dict[str, list[str]]:
     if not rows:
         msg = "the table is empty, a header row is needed."
         raise DataError(msg, where=path, remedy="Check the file.")
@@ -179,16 +307,26 @@ def read_table(path: Path) -> dict[str, list[str]]:
     return columns
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
     """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    keep_odd_numbers
+        Whether numbers that no double can hold, and NaN and Infinity, which are no JSON
+        but which Python writes, come as NaN or infinity, so that they can be refused.
+        Otherwise they become ``None``: no value.
 
     Raises
     ------
     DataError
-        It cannot be read, is empty, not JSON (with the line), or not an object.
+        It cannot be read, is empty, not JSON (with the line), or not an object; or it
+        is larger or deeper than any sidecar.
     """
     try:
-        # -sig: editors on Windows begin the file with a byte order mark.
+        _check_regular(path, _LARGEST_JSON)
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         if path.is_symlink() and not path.exists():
@@ -204,27 +342,64 @@ def read_json(path: Path) -> dict[str, Any]:
         problem = "the file is a git-annex pointer (datalad get it)."
         raise DataError(problem, where=path)
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        place = (
-            f" (line {error.lineno}, column {error.colno}: {error.msg})"
-            if isinstance(error, json.JSONDecodeError)
-            else " (too deeply nested)"
-        )
+        if keep_odd_numbers:
+            content = json.loads(text, parse_int=_whole_or_endless)
+        else:
+            content = json.loads(
+                text, parse_int=_whole, parse_float=_finite, parse_constant=_nothing
+            )
+    except json.JSONDecodeError as error:
+        place = f" (line {error.lineno}, column {error.colno}: {error.msg})"
         raise DataError(f"the file is not JSON{place}.", where=path) from error
+    except RecursionError as error:
+        problem = "the file is not JSON (too deeply nested)."
+        raise DataError(problem, where=path) from error
     if not isinstance(content, dict):
         kind = type(content).__name__
         problem = f"the file holds a {kind} where a JSON object is needed."
         raise DataError(problem, where=path)
+    _check_depth(content, path)
     return content
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        msg = "the file is not text in UTF-8."
-        raise DataError(msg, where=path, remedy="Save it as UTF-8.") from error
-    except OSError as error:
-        msg = f"the file cannot be read ({error.strerror})."
-        raise MissingInput(msg, where=path, remedy="Check the path.") from error
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _whole(text: str) -> float | None:
+    # Python refuses to parse thousands of digits; nothing here counts beyond 10^18.
+    return int(text) if len(text) < 19 else _finite(text)
+
+
+def _whole_or_endless(text: str) -> float:
+    return int(text) if len(text) < 19 else float(text)
+
+
+def _nothing(_: str) -> None:
+    """NaN, Infinity and -Infinity: no value."""
+
+
+def _check_depth(content: object, path: Path) -> None:
+    """Refuse what could be read, but not written again: the writer is recursive."""
+    level: list[Any] = [content]
+    depth = 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST_JSON:
+            problem = f"the file is nested more than {_DEEPEST_JSON} levels deep."
+            raise DataError(problem, where=path)
+        inside = [list(v.values() if isinstance(v, dict) else v) for v in level]
+        level = [v for held in inside for v in held if isinstance(v, dict | list)]
+
+
+def _check_regular(path: Path, largest: int) -> None:
+    """Refuse pipes and devices, which may never end, and files beyond all reason."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        msg = "this is no file but a pipe or a device."
+        raise DataError(msg, where=path, remedy="Save its content in a file.")
+    if status.st_size > largest:
+        size, bound = status.st_size / 2**20, largest // 2**20
+        msg = f"the file has {size:,.0f} MiB, at most {bound} MiB can be read."
+        raise DataError(msg, where=path, remedy="Check the file.")

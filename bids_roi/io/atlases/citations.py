@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cite_briefly", "describe_known_atlas", "own_table"]
+__all__ = ["cite_briefly", "describe_known_atlas", "format_bibtex", "own_table"]
 
 _DATA = Path(__file__).parents[2] / "data"
 
@@ -36,19 +36,22 @@ def describe_known_atlas(label: str) -> dict[str, Any]:
         "License": known["License"],
         "Authors": known["Authors"],
         "ReferencesAndLinks": [f"https://doi.org/{r['DOI']}" for r in references],
-        "BibTeX": "\n".join(map(_bibtex, references)),
+        "BibTeX": "\n".join(map(format_bibtex, references)),
     }
     if "RegionTable" in known:
         content["RegionTable"] = known["RegionTable"]
     return content
 
 
-def _bibtex(reference: dict[str, Any]) -> str:
+def format_bibtex(reference: dict[str, Any]) -> str:
+    """Entry of BibTeX for a reference with Key, Authors, Title, Journal, Year, DOI."""
     authors = reference["Authors"].replace(", et al.", ", others").split(", ")
+    # Family name first, with a comma, or BibTeX takes the initials for it.
+    authors = [", ".join(name.rsplit(" ", 1)) for name in authors]
     fields = {
         "author": " and ".join(authors),
         "title": f"{{{reference['Title']}}}",
-        "journal": reference["Journal"],
+        "journal": reference["Journal"].replace("&", "\\&"),
         "year": reference["Year"],
         "doi": reference["DOI"],
     }

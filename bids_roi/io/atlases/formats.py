@@ -17,7 +17,7 @@ from bids_roi.errors import AtlasError, MissingInput
 from bids_roi.io.atlases.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = ["RawTable", "parse_table", "read_raw_table"]
@@ -34,10 +34,12 @@ _NAME_COLUMNS = (
     "labelname",
     "description",
 )
-_COLOUR_ROW = re.compile(r"\s*(-?\d+)\s+(\S+)((?:\s+\d+){3,4})\s*")
-_NUMBERED_ROW = re.compile(r"\s*(\d+)[\s,;:.]+(\S.*?)\s*")
-_XML_LABEL = re.compile(r"<label\b([^>]*)>(.*?)</label>", re.DOTALL)
-_XML_INDEX = re.compile(r"""\bindex\s*=\s*["']\s*(-?\d+)\s*["']""")
+# Of stripped lines. Every pattern here takes time in proportion to its text.
+_COLOUR_ROW = re.compile(r"(-?\d{1,15})\s+(\S+)((?:\s+\d{1,15}){3,4})")
+_NUMBERED_ROW = re.compile(r"(\d{1,15})[\s,;:.]+(\S.*)")
+_XML_INDEX = re.compile(r"""\bindex\s*=\s*["']\s*(-?\d{1,15})\s*["']""")
+_MAX_INDEX = 2**53  # beyond, not every whole number is a double
+_LARGEST = 2**26  # bytes; FreeSurfer's colour table has 10^5
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,17 @@ def _read(path: Path) -> str:
     try:
         # newline="" keeps the line ends, to tell of odd ones.
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return file.read()
+            text = file.read(_LARGEST + 1)
     except UnicodeDecodeError as error:
         msg = "the file is not text in UTF-8."
         raise AtlasError(msg, where=path, remedy="Save it as UTF-8.") from error
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror})."
         raise MissingInput(msg, where=path, remedy="Check the path.") from error
+    if len(text) > _LARGEST:
+        msg = f"the table has more than {_LARGEST // 2**20} MiB, which none has."
+        raise AtlasError(msg, where=path, remedy="Is it the image? Give the table.")
+    return text
 
 
 def _parse_nodes(names: str, index: str, path: Path, beside: Path) -> RawTable:
@@ -143,7 +149,7 @@ def _parse_xml(text: str, where: Path) -> RawTable:
     are index and value the same.
     """
     rows = []
-    for attributes, content in _XML_LABEL.findall(text):
+    for attributes, content in _find_labels(text):
         index = _XML_INDEX.search(attributes)
         if index is None:
             msg = "a <label> has no index."
@@ -166,10 +172,26 @@ def _parse_xml(text: str, where: Path) -> RawTable:
     return RawTable(values, names, (), tuple(findings))
 
 
+def _find_labels(text: str) -> Iterator[tuple[str, str]]:
+    """Attributes and content of each <label>; entities are not expanded."""
+    at = text.find("<label")
+    while at >= 0:
+        end = text.find(">", at)
+        close = text.find("</label>", end) if end >= 0 else -1
+        if close < 0:
+            return
+        attributes = text[at + len("<label") : end]
+        if attributes[:1].isspace() or not attributes:
+            yield attributes, text[end + 1 : close]
+            end = close
+        at = text.find("<label", end)
+
+
 def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
     """Colour table, numbered lines, or names alone."""
     rows = [line for line in lines if not line.lstrip().startswith("#")]
-    colours = [_COLOUR_ROW.fullmatch(row) for row in rows]
+    stripped = [row.strip() for row in rows]
+    colours = [_COLOUR_ROW.fullmatch(row) for row in stripped]
     if rows and all(colours):
         found = [match for match in colours if match is not None]
         hexes = ["#" + _hex(match[3].split()[:3]) for match in found]
@@ -178,7 +200,7 @@ def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
             tuple(match[2] for match in found),
             (("color", tuple(hexes)),),
         )
-    numbered = [_NUMBERED_ROW.fullmatch(row) for row in rows]
+    numbered = [_NUMBERED_ROW.fullmatch(row) for row in stripped]
     if rows and all(numbered):
         pairs = [(int(match[1]), match[2]) for match in numbered if match is not None]
         values, words = zip(*pairs, strict=True)
@@ -205,7 +227,8 @@ def _parse_columns(lines: Sequence[str], where: Path) -> RawTable:
     try:
         rows = [
             [cell.strip() for cell in row]
-            for row in csv.reader(lines, delimiter=delimiter)
+            # strict: a quote that is never closed would swallow the rows after it.
+            for row in csv.reader(lines, delimiter=delimiter, strict=True)
         ]
     except csv.Error as error:
         msg = f"the table cannot be read ({error})."
@@ -273,6 +296,7 @@ def _pick(
 
 def _is_whole(cell: str) -> bool:
     try:
-        return float(cell) == int(float(cell))
+        value = float(cell)
+        return value == int(value) and abs(value) <= _MAX_INDEX
     except (ValueError, OverflowError):
         return False

@@ -41,7 +41,7 @@ class NiftiHeader:
     is_float
         Whether values are stored as floating point numbers.
     offset
-        Bytes before the first value.
+        Bytes before the first value; -1 where the header has no number there.
     slope, intercept
         Scaling of the stored values; 1 and 0 where there is none.
     sform_code, qform_code
@@ -123,6 +123,7 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
         name: struct.unpack_from(order + kind, head, at)
         for name, (at, kind) in fields.items()
     }
+    offset = value["offset"][0]
     n_axes = max(0, min(7, value["dim"][0]))
     shape = tuple(int(n) for n in value["dim"][1 : n_axes + 1])
     while len(shape) > 3 and shape[-1] == 1:
@@ -133,7 +134,7 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
         shape=shape,
         bits=value["bits"][0],
         is_float=value["datatype"][0] in (16, 64, 1536),
-        offset=int(value["offset"][0]),
+        offset=int(offset) if math.isfinite(offset) else -1,
         slope=slope if scaled else 1.0,
         intercept=intercept if scaled and math.isfinite(intercept) else 0.0,
         sform_code=value["sform"][0],

@@ -150,10 +150,10 @@ def key_of_file(path: str | PurePath) -> AtlasKey:
     'myatlas'
     """
     name = parse_name(path)
-    entities = dict(name.entities)
+    # What is no label of BIDS could not stand in the names of the outputs.
+    entities = {k: re.sub(r"[^A-Za-z0-9+]", "", v) for k, v in name.entities}
     if "atlas" in entities:
-        label = re.sub(r"[^A-Za-z0-9+]", "", entities["atlas"])
-        return _key(label, {k: re.sub(r"[^\w+]", "", v) for k, v in entities.items()})
+        return _key(entities["atlas"] or "atlas", entities)
     stem = str(path).replace("\\", "/").rpartition("/")[2].partition(".")[0]
     return AtlasKey(
         re.sub(r"[^A-Za-z0-9]", "", stem) or "atlas",

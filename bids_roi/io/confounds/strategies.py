@@ -92,7 +92,7 @@ def load_strategy(name_or_path: str | Path) -> Strategy:
 
 
 def _read(path: Path) -> Strategy:
-    content = read_json(path)
+    content = read_json(path, keep_odd_numbers=True)
     problems: list[str] = []
     strategy = parse_strategy(content, problems)
     if strategy is None:

@@ -74,6 +74,7 @@ _OLD_MARKS = frozenset({"FramewiseDisplacement", "GlobalSignal", "RotX", "stdDVA
 
 _ABSENT = frozenset({"", "n/a", "na", "nan"})
 _MAX_NAMED = 5
+_MORE_ROWS = 1000  # than volumes: the usual mistakes are told with the exact number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +120,7 @@ class Confounds:
         return self.values[:, self.names.index(name)]
 
 
-def read_confounds(path: Path) -> Confounds:
+def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
     """Read a confounds table and the JSON beside it.
 
     Parameters
@@ -127,6 +128,8 @@ def read_confounds(path: Path) -> Confounds:
     path
         A TSV file with a header; the JSON has the same name. A JSON that is absent or
         damaged matters only when a strategy needs it, and is an error then.
+    n_volumes
+        Of the run: a table with far more rows is not read to its end.
 
     Raises
     ------
@@ -138,11 +141,12 @@ def read_confounds(path: Path) -> Confounds:
         It has no rows, no header, or cells that are no numbers; or its content has
         not been fetched by git-annex.
     """
-    table = read_table(path)
+    bound = None if n_volumes is None else n_volumes + _MORE_ROWS
+    table = read_table(path, max_rows=bound)
     _check_header(table, path)
     renamed = _today(tuple(table))
-    n_volumes = len(next(iter(table.values())))
-    values = np.empty((n_volumes, len(table)))
+    n_rows = len(next(iter(table.values())))
+    values = np.empty((n_rows, len(table)))
     wrong: list[str] = []
     for index, (name, cells) in enumerate(table.items()):
         values[:, index] = _numbers(name, cells, wrong)

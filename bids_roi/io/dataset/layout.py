@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import (
+    DataError,
     MissingInput,
     NothingFound,
     OutputError,
@@ -243,6 +244,9 @@ def _query(folder: Path, database: Path | None) -> list[str]:
             return_type="filename", extension=[".nii.gz", ".nii", ".tsv"]
         )
         _close(layout)
+    except UnicodeEncodeError as error:
+        msg = f"the name of a file in it is not text in UTF-8 ({error.object!r})."
+        raise DataError(msg, where=folder, remedy="Rename it.") from error
     except (OSError, SQLAlchemyError) as error:
         if database is None:
             raise

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "dataset_around",
     "dataset_description",
     "files_in_func",
     "find_derivative",
@@ -52,6 +53,32 @@ def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         problem = "the file is missing." if missing else error.problem
         warning = f"{path}: {problem} Going on without it; a minimal one is: {_MINIMAL}"
         return {}, (warning,)
+
+
+def dataset_around(folder: Path) -> Path | None:
+    """Find the dataset of another software that a folder is, or is a part of.
+
+    Parameters
+    ----------
+    folder
+        Need not exist. In ``derivatives/`` of a dataset, it is a dataset of its own.
+
+    Returns
+    -------
+    Path or None
+        The root of the nearest dataset that this app did not write.
+    """
+    folder = folder.resolve()
+    for root in (folder, *folder.parents):
+        if not (root / "dataset_description.json").is_file():
+            continue
+        if folder.relative_to(root).parts[:1] == ("derivatives",):
+            return None
+        made = dataset_description(root)[0].get("GeneratedBy")
+        made = made if isinstance(made, list) else []
+        names = [one.get("Name") for one in made if isinstance(one, dict)]
+        return None if "bids_roi" in names else root
+    return None
 
 
 def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:

@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
 from bids_roi.errors import OutputError
+from bids_roi.io.dataset.roots import dataset_around
 from bids_roi.io.names import format_name
 from bids_roi.io.outputs.derivatives import (
     REGION_COLUMNS,
     TEMPLATEFLOW_URL,
     describe_regions,
 )
-from bids_roi.io.tables import format_json, format_table, write_file
+from bids_roi.io.tables import (
+    format_json,
+    format_table,
+    name_temporary,
+    remove_leftovers,
+    write_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,10 +80,16 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
         msg = f"the output folder is inside the input {root}, which is never changed."
         remedy = "Choose a folder beside it, for example ../bids_roi."
         raise OutputError(msg, where=output_dir, remedy=remedy)
+    other = dataset_around(out)
+    if other is not None and (other == out or source.is_relative_to(other)):
+        msg = f"the output folder is part of another dataset, {other}."
+        remedy = "Choose a folder beside it, or in its derivatives/ folder."
+        raise OutputError(msg, where=output_dir, remedy=remedy)
     if output_dir.exists() and not output_dir.is_dir():
         msg = "the output folder is a file."
         raise OutputError(msg, where=output_dir, remedy="Choose a folder.")
-    probe = output_dir / f".bids_roi.{os.getpid()}.tmp"
+    remove_leftovers(output_dir)
+    probe = output_dir / name_temporary()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         probe.touch()
