@@ -7,19 +7,23 @@ Only the standard library is imported until the arguments are understood, so tha
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import sys
+import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bids_roi import __version__
-from bids_roi.errors import BidsRoiError, LevelError, UsageError
+from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
 from bids_roi.options.record import Options
 from bids_roi.options.table import LEVELS, OPTIONS, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["build_parser", "main"]
 
@@ -28,8 +32,13 @@ log = logging.getLogger("bids_roi")
 _EPILOG = """\
 exit codes: 0 all runs done; 1 some failed; 17 unknown level; 18 no file passes the
 filters; 64 usage; 65 unusable data; 66 missing input; 73 output cannot be written;
-130 interrupted.
+74 input or output error;
+130 interrupted (Ctrl-C); 143 terminated (SIGTERM, as at a job's walltime).
 """
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: everything stops as cleanly as for Ctrl-C."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -159,19 +168,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
         _set_up_logging(given)
-        if given.analysis_level == "group":
-            return _run_group(given)
-        return _run_participant(given, options)
+        _set_up_signals()
+        with _temporary_files_in(options.work_dir):
+            if given.analysis_level == "group":
+                return _run_group(given, options)
+            return _run_participant(given, options)
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("bids_roi: interrupted; run the same command to go on.\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        terminated = isinstance(stop, _Terminated)
+        word = "terminated (SIGTERM)" if terminated else "interrupted"
+        sys.stderr.write(f"bids_roi: {word}; run the same command to go on.\n")
+        return 143 if terminated else 130
     except BrokenPipeError:
         # The reader of stdout left (`| head`): nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 74
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Say what no one foresaw; the traceback is there with ``-vv``."""
+    log.debug("traceback of the failure", exc_info=error)
+    if isinstance(error, OSError) and error.filename is not None:
+        what, code = f"{error.filename}: {error.strerror}.", 74
+        remedy = "Check the disk and the permissions, and run the same command again."
+    else:
+        what, code = f"unexpected {type(error).__name__}: {error}.", 1
+        remedy = (
+            "This is a fault of bids_roi: please report it, with the output of -vv."
+        )
+    sys.stderr.write(f"bids_roi: {BidsRoiError(what, remedy=remedy)}\n")
+    return code
 
 
 def _set_up_logging(given: argparse.Namespace) -> None:
@@ -183,7 +213,42 @@ def _set_up_logging(given: argparse.Namespace) -> None:
     log.propagate = False
 
 
+def _set_up_signals() -> None:
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
+
+
+@contextlib.contextmanager
+def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
+    """Name the folder for temporary files to this process and its children."""
+    if work_dir is None:
+        yield
+        return
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"the folder cannot be made ({error.strerror})."
+        remedy = "Give another --work-dir, or leave it out."
+        raise OutputError(msg, where=work_dir, remedy=remedy) from error
+    before = {"TMPDIR": os.environ.get("TMPDIR"), "tempdir": tempfile.tempdir}
+    os.environ["TMPDIR"] = tempfile.tempdir = str(work_dir.absolute())
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before["tempdir"]
+        if before["TMPDIR"] is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before["TMPDIR"]
+
+
 def _run_participant(given: argparse.Namespace, options: Options) -> int:
+    from bids_roi.app.schedule.threads import pin_threads
+
+    pin_threads()
     from bids_roi.app.dataset import ParticipantLevel, describe_plan
 
     level = ParticipantLevel(given.bids_dir, given.output_dir, options)
@@ -198,14 +263,21 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
             times = f" ({count} times)" if count > 1 else ""
             log.warning("%s%s", warning, times)
         if level.records and not given.quiet:
-            sys.stdout.write(f"{level.summary()}\n")
+            # Standard output may be taken by the stream of events.
+            out = sys.stderr if options.events == "-" else sys.stdout
+            out.write(f"{level.summary()}\n")
     return 1 if level.n_failed else 0
 
 
-def _run_group(given: argparse.Namespace) -> int:
-    from bids_roi.app.group import run_group_level
+def _run_group(given: argparse.Namespace, options: Options) -> int:
+    from bids_roi.app.group.level import run_group_level
 
-    summary = run_group_level(given.output_dir)
+    summary = run_group_level(given.output_dir, options)
+    if not options.no_report:
+        from bids_roi.app.pages import write_group
+
+        if note := write_group(given.output_dir):
+            log.warning("%s", note)
     if not given.quiet:
         sys.stdout.write(f"{summary}\n")
     return 0

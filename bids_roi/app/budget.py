@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_roi.app.schedule.executor import Executor
 from bids_roi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCK_BYTES",
     "block_bytes",
+    "choose_executor",
     "estimate_memory",
     "usable_cpus",
     "worker_count",
@@ -25,6 +27,8 @@ BLOCK_BYTES = 16 * 2**20
 _PROCESS_BYTES = 140 * 2**20
 # Three buffers of the reader, the gathered values and their float64 copy.
 _COPIES = 6
+# The least that is worth a process: blocks of half the size.
+_LEAST_BYTES = _PROCESS_BYTES + _COPIES * BLOCK_BYTES // 2
 
 
 def usable_cpus() -> int:
@@ -62,8 +66,38 @@ def worker_count(options: Options) -> int:
     wanted = options.n_procs or usable_cpus()
     if options.mem_mb is None:
         return wanted
-    least = _PROCESS_BYTES + _COPIES * BLOCK_BYTES // 2
-    return max(1, min(wanted, options.mem_mb * 10**6 // least))
+    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    return max(1, min(wanted, room // _LEAST_BYTES))
+
+
+def _planner_bytes(options: Options) -> int:
+    """Memory of the process that plans, where it has workers beside it."""
+    alone = options.executor == "serial" or (
+        options.mem_mb is not None
+        and options.mem_mb * 10**6 < _PROCESS_BYTES + _LEAST_BYTES
+    )
+    return 0 if alone else _PROCESS_BYTES
+
+
+def choose_executor(options: Options, output_dir: Path) -> Executor:
+    """Say where runs are processed, and how many at a time."""
+    name = options.executor
+    if name == "processes" and not _planner_bytes(options):
+        name = "serial"  # there is no room for a second process
+    memory = options.mem_mb and options.mem_mb * 10**6
+    return Executor(
+        name,
+        n_workers=worker_count(options),
+        memory_bytes=memory,
+        run_timeout=options.run_timeout,
+        scheduler=options.dask_scheduler,
+        n_jobs=options.slurm_jobs or 4,
+        partition=options.slurm_partition,
+        account=options.slurm_account,
+        walltime=options.slurm_walltime,
+        cpus=options.n_procs,
+        log_dir=output_dir / "logs" / "slurm",
+    )
 
 
 def block_bytes(source: VolumeSource, options: Options) -> int:
@@ -76,12 +110,14 @@ def block_bytes(source: VolumeSource, options: Options) -> int:
     """
     if options.mem_mb is None:
         return BLOCK_BYTES
-    mine = options.mem_mb * 10**6 // worker_count(options)
+    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    mine = room // worker_count(options)
     fitting = (mine - _PROCESS_BYTES) // _COPIES
     if fitting < source.volume_bytes:
         needed = (_PROCESS_BYTES + _COPIES * source.volume_bytes) // 10**6 + 1
         msg = (
-            f"a volume at a time needs about {needed} MB, {mine // 10**6} MB are given."
+            f"a volume at a time needs about {needed} MB in each process,"
+            f" {mine // 10**6} MB are given."
         )
         remedy = "Raise --mem-mb or lower --n-procs."
         raise UsageError(msg, where=source.path, remedy=remedy)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import UsageError
+from bids_roi.options.running import check_running
 from bids_roi.options.table import DEFAULT_ATLAS, OPTIONS
 
 if TYPE_CHECKING:
@@ -73,11 +74,23 @@ class Options:
     relmat: tuple[str, ...] = ()
     fisher_z: bool = False
     partial_estimator: str = "ledoit_wolf"
+    group_unit: str = "participant"
+    stack: tuple[str, ...] = ("timeseries", "relmat")
+    executor: str = "processes"
     n_procs: int | None = None
     mem_mb: int | None = None
+    run_timeout: float | None = None
+    dask_scheduler: str | None = None
+    slurm_jobs: int | None = None
+    slurm_partition: str | None = None
+    slurm_account: str | None = None
+    slurm_walltime: str | None = None
+    events: str | None = None
+    work_dir: Path | None = None
     dry_run: bool = False
     overwrite: bool = False
     stop_on_first_crash: bool = False
+    no_report: bool = False
     skip_bids_validation: bool = False
 
     def __post_init__(self) -> None:
@@ -97,11 +110,11 @@ class Options:
                 f" {self.smoothing_fwhm:g}."
             )
             raise UsageError(msg, remedy="Leave it out for no smoothing.")
-        for flag, least in (("n_procs", 1), ("mem_mb", 200)):
-            value = getattr(self, flag)
-            if value is not None and value < least:
-                msg = f"--{flag.replace('_', '-')} is at least {least}, not {value}."
-                raise UsageError(msg, remedy="Leave it out for no bound.")
+        check_running({f.name: getattr(self, f.name) for f in fields(self)})
+        if "none" in self.stack and len(self.stack) > 1:
+            shown = " ".join(self.stack)
+            remedy = "Give none alone, or the others without it."
+            raise UsageError(f"--stack {shown} contradicts itself.", remedy=remedy)
         for path in (self.bids_filter_file, self.derivatives, self.aroma_dataset):
             if path is not None and not path.exists():
                 msg = "there is no such file or folder."

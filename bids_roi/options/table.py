@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bids_roi.options.cleaning import CLEANING_OPTIONS
 from bids_roi.options.connectivity import CONNECTIVITY_OPTIONS
+from bids_roi.options.group import GROUP_OPTIONS
 from bids_roi.options.row import Option
 from bids_roi.options.running import RUNNING_OPTIONS
 
@@ -243,5 +244,6 @@ OPTIONS: tuple[Option, ...] = (
     ),
     *CLEANING_OPTIONS,
     *CONNECTIVITY_OPTIONS,
+    *GROUP_OPTIONS,
     *RUNNING_OPTIONS,
 )

@@ -1,0 +1,1 @@
+"""One function over many items: here, in processes, on Dask, on SLURM."""
