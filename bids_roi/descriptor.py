@@ -1,7 +1,8 @@
 """The Boutiques descriptor, made from the table of options.
 
-``boutiques.json`` holds exactly ``descriptor_text()``, and ``--bids-exec-spec`` prints
-it, so Nipoppy, CBRAIN and bosh see the same options as ``--help``. The text passes
+``boutiques.json`` holds ``descriptor_text`` of the release that is next, and
+``--bids-exec-spec`` prints it, so Nipoppy, CBRAIN and bosh see the same options as
+``--help``. The text passes
 ``bosh validate`` and its BIDS profile (``bosh validate --bids``), which asks for:
 
 - the command line ``mkdir -p [OUTPUT_DIR]; ... [BIDS_DIR] [OUTPUT_DIR] ...``;
@@ -39,8 +40,14 @@ _LEADING = ("participant_label", "session_label")
 _OUTPUT_DIR = "[OUTPUT_DIR]"
 
 
-def build_descriptor() -> dict[str, Any]:
+def build_descriptor(version: str = __version__) -> dict[str, Any]:
     """Describe the command line to Boutiques.
+
+    Parameters
+    ----------
+    version
+        Of the app and of its image; ``boutiques.json`` has that of the release that is
+        next, and ``--bids-exec-spec`` the installed one.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def build_descriptor() -> dict[str, Any]:
     keys = " ".join(_value_key(option) for option in options)
     return {
         "name": "bids_roi",
-        "tool-version": __version__,
+        "tool-version": version,
         "schema-version": "0.5",
         "description": "BIDS App: one time series per atlas region from preprocessed"
         " BOLD runs (fMRIPrep and its kin), as BIDS derivatives.",
@@ -61,7 +68,7 @@ def build_descriptor() -> dict[str, Any]:
         f" [ANALYSIS_LEVEL] {keys}",
         "container-image": {
             "type": "docker",
-            "image": f"bids_roi:{__version__}",
+            "image": f"bids_roi:{version}",
             "index": "docker://",
         },
         "inputs": [*_positionals(), *(_option_input(option) for option in options)],
@@ -91,15 +98,20 @@ def build_descriptor() -> dict[str, Any]:
     }
 
 
-def descriptor_text() -> str:
+def descriptor_text(version: str = __version__) -> str:
     """Write the descriptor as text.
+
+    Parameters
+    ----------
+    version
+        As for ``build_descriptor``.
 
     Returns
     -------
     str
         The JSON that ``boutiques.json`` holds, byte for byte, with its last newline.
     """
-    return json.dumps(build_descriptor(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(build_descriptor(version), indent=2, ensure_ascii=False) + "\n"
 
 
 def _value_key(option: Option) -> str:

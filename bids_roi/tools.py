@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+_MATRICES = ("--relmat", "pearson")
+
 _EPILOG = """\
 environment: TEMPLATEFLOW_HOME and BIDS_ROI_TEMPLATEFLOW name folders to look for
 atlases in, after --templateflow-home; BIDS_ROI_TEMPLATEFLOW_URL a mirror to download
@@ -167,8 +169,9 @@ def _run_demo(output_dir: Path) -> int:
     results = output_dir / "derivatives"
     atlas = f"{data.atlas_image},{data.atlas_table}"
     common = [str(data.derivative), str(results)]
+    cleaning = ["--denoise", "none", "36P", "--fd-threshold", "0.5"]
     for arguments in (
-        [*common, "participant", "--atlas-file", atlas],
+        [*common, "participant", "--atlas-file", atlas, *cleaning, *_MATRICES],
         [*common, "group"],
     ):
         sys.stdout.write(f"\n$ bids_roi {' '.join(arguments)}\n")
@@ -176,11 +179,13 @@ def _run_demo(output_dir: Path) -> int:
         code = cli.main(arguments)
         if code:
             return code
-    example = min(results.glob("sub-*/ses-*/func/*_timeseries.tsv"))
+    example = min(results.glob("sub-*/ses-*/func/*_stat-mean_timeseries.tsv"))
+    relmat = min(results.glob("sub-*/ses-*/func/*_desc-36P_relmat.tsv"))
     sys.stdout.write(
         "\nLook at:\n"
         f"  a time series          {example}\n"
         f"  its regions            {_regions_of(example)}\n"
+        f"  its connectivity       {relmat}\n"
         f"  all runs               {results / 'group_runs.tsv'}\n"
     )
     return 0

@@ -6,19 +6,24 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "extraction.py"
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("options", "rows"),
+    ("script", "options", "rows"),
     [
-        (["--quick"], ["ISA-L", "10 atlas", "nilearn"]),
-        (["--quick", "--sweep"], ["voxels"]),
+        ("extraction.py", ["--quick"], ["ISA-L", "10 atlas", "nilearn"]),
+        ("extraction.py", ["--quick", "--sweep"], ["voxels"]),
+        ("discovery.py", ["--quick"], ["20  one", "20  all", "20  planning"]),
+        ("group.py", ["--quick"], ["| 20 |", "| 40 |"]),
     ],
 )
-def test_benchmark_runs(options, rows):
+def test_benchmark_runs(script, options, rows):
     done = subprocess.run(
-        [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False
+        [sys.executable, SCRIPTS / script, *options],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     for row in rows:

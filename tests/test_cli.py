@@ -43,7 +43,10 @@ def test_every_spelling_reaches_the_field(option: Option, tmp_path):
         value = str(tmp_path)
     for flag in option.flags:
         given = build_parser().parse_args(["in", "out", "participant", flag, value])
-        options = Options.from_values({option.name: getattr(given, option.name)})
+        values = {option.name: getattr(given, option.name)}
+        if option.name.startswith(("dask_", "slurm_")):  # of one executor only
+            values["executor"] = option.name.partition("_")[0]
+        options = Options.from_values(values)
         found = getattr(options, option.name)
         expected = option.kind(value)
         assert found == ((expected,) if option.many else expected)
@@ -217,7 +220,7 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "8 runs of 2 participants" in done.stdout
     named = re.findall(r"^  \S.*?(/\S+\.tsv)$", done.stdout, re.MULTILINE)
-    assert len(named) == 3
+    assert len(named) == 4
     assert all(Path(name).is_file() for name in named)
     validator = str(Path(sys.executable).with_name("bids-validator-deno"))
     for folder in ("derivatives", "dataset/fmriprep"):
@@ -241,3 +244,24 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
     )
     assert again.returncode == 73
     assert "not empty" in again.stderr
+
+
+def test_work_dir_holds_temporary_files_of_the_call_only(dataset, atlas, tmp_path):
+    """Where the system's own folder cannot be written, and nothing stays in ours."""
+    work, out = tmp_path / "work" / "deep", tmp_path / "out"
+    command = [sys.executable, "-m", "bids_roi", str(dataset), str(out), "participant"]
+    command += ["--atlas-file", atlas, "-w", str(work), "--n-procs", "2"]
+    environment = {**os.environ, "TMPDIR": "/proc/nothing", "HOME": "/proc/nothing"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "sub-01.html").exists()
+    assert list(work.iterdir()) == []
+
+
+def test_work_dir_that_cannot_be_made(dataset, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    work = str(tmp_path / "file" / "work")
+    assert main([str(dataset), str(tmp_path), "participant", "-w", work]) == 73
+    assert "--work-dir" in capsys.readouterr().err

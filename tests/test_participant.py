@@ -33,10 +33,12 @@ def read_regions(path):
     return {name: list(cells) for name, *cells in zip(*lines, strict=True)}
 
 
-def run(capsys, *arguments, code=0):
+def run(capsys, *arguments, code=0, report=False):
     arguments = [str(a) for a in arguments]
     if "--n-procs" not in arguments:  # workers take their time to start
-        arguments += ["--n-procs", "1"]
+        arguments += ["--executor", "serial"]
+    if not report:  # figures take half a second a run; see test_report_pages.py
+        arguments += ["--no-report"]
     found = main(arguments)
     captured = capsys.readouterr()
     assert found == code, captured.err
@@ -190,8 +192,9 @@ def test_status_words_for_mask_and_nonfinite(tmp_path, atlas, capsys):
 def test_same_bytes_twice_and_input_untouched(dataset, atlas, tmp_path, capsys):
     before = datasets.snapshot(dataset)
     for name in ("one", "two"):
-        run(capsys, dataset, tmp_path / name, "participant", "--atlas-file", atlas)
-        run(capsys, dataset, tmp_path / name, "group")
+        common = ["participant", "--atlas-file", atlas]
+        run(capsys, dataset, tmp_path / name, *common, report=True)
+        run(capsys, dataset, tmp_path / name, "group", report=True)
     assert datasets.snapshot(dataset) == before
     one, two = datasets.snapshot(tmp_path / "one"), datasets.snapshot(tmp_path / "two")
     assert one.keys() == two.keys()

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from bids_roi.app.budget import estimate_memory, worker_count
+from bids_roi import __version__
+from bids_roi.app.budget import choose_executor, estimate_memory
 from bids_roi.app.cleaning import load_strategies
+from bids_roi.app.pages import write_page
 from bids_roi.app.participant import fail_run, process_run
 from bids_roi.app.plan import PlannedRun, plan_participant, template_of
-from bids_roi.app.schedule import map_items
+from bids_roi.app.progress import Progress, follow
+from bids_roi.app.records import write_records
+from bids_roi.app.schedule.executor import map_items
 from bids_roi.errors import BidsRoiError, MissingInput
 from bids_roi.io.atlases.shelf import AtlasShelf
 from bids_roi.io.dataset.layout import explain_nothing
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bids_roi.app.records import Record
+    from bids_roi.app.schedule.outcome import Outcome
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.options.record import Options
 
@@ -71,6 +74,9 @@ class ParticipantLevel:
         self.errors: dict[str, BidsRoiError] = {}
         self.n_planned = 0
         self.warnings: Counter[str] = Counter()
+        self._n_asked = 0
+        self._under_way: set[str] = set()
+        self._runs_left: Counter[str] = Counter()
         self._refusals: dict[str, BidsRoiError] = {}
         self._used: dict[str, Atlas] = {}
 
@@ -81,7 +87,8 @@ class ParticipantLevel:
 
     def plan(self) -> Iterator[PlannedRun]:
         """Plan one participant after the other, so that work can begin at once."""
-        for participant in self.participants:
+        for number, participant in enumerate(self.participants):
+            self._n_asked = number + 1
             try:
                 planned = plan_participant(
                     self.root, participant, self.options, self.shelf, self.labels
@@ -94,6 +101,7 @@ class ParticipantLevel:
                 self.errors[participant] = error
                 continue
             self.n_planned += len(planned)
+            self._runs_left[f"sub-{participant}"] = len(planned)
             for item in planned:
                 for name, why in item.refused:
                     self._refusals.setdefault(name, why)
@@ -130,28 +138,64 @@ class ParticipantLevel:
             output_dir=self.output_dir,
             strategies=self.strategies,
         )
-        with _progress() as bar:
-            n_workers = worker_count(self.options)
-            planned = self._announced(source, bar)
-            for outcome in map_items(work, planned, n_workers=n_workers):
-                records = outcome.value
-                if records is None:
-                    error = outcome.error or RuntimeError("no outcome")
-                    records = fail_run(outcome.item, error, output_dir=self.output_dir)
-                    log.error("%s", _locate(error, outcome.item))
-                self.records.extend(records)
-                for record in records:
-                    self.warnings.update(record.warnings)
-                bar.update()
-                if outcome.error and self.options.stop_on_first_crash:
-                    break
-            else:
-                self._check_used()
+        executor = choose_executor(self.options, self.output_dir)
+        with follow(
+            self.options.events,
+            self.root,
+            quiet=not log.isEnabledFor(logging.WARNING),
+            version=__version__,
+            executor=executor.name,
+            participants=len(self.participants),
+            input=str(self.root),
+            output=str(self.output_dir.absolute()),
+        ) as progress:
+            try:
+                planned = self._announced(source, progress)
+                with contextlib.closing(map_items(work, planned, executor)) as outcomes:
+                    for outcome in outcomes:
+                        self._note(outcome, progress)
+                        if outcome.error and self.options.stop_on_first_crash:
+                            progress.status = "stopped"
+                            break
+                    else:
+                        self._check_used()
+            finally:
+                for run in self._under_way:
+                    # No news, but what stopped workers left half-written goes.
+                    write_records(self.output_dir, run, [])
+                for participant in {r.run.partition("/")[0] for r in self.records}:
+                    if self._runs_left[participant]:
+                        self._write_page(participant)
+
+    def _note(
+        self, outcome: Outcome[PlannedRun, list[Record]], progress: Progress
+    ) -> None:
+        """Remember and show what became of a run."""
+        item, records = outcome.item, outcome.value
+        self._under_way.discard(item.run.relative_path)
+        if records is None:
+            error = outcome.error or RuntimeError("no outcome")
+            records = fail_run(item, error, output_dir=self.output_dir)
+            log.error("%s", _locate(error, item))
+            log.debug("%s", outcome.trace)
+        self.records.extend(records)
+        for record in records:
+            self.warnings.update(record.warnings)
+        progress.finish(item, records)
+        participant = item.run.relative_path.partition("/")[0]
+        self._runs_left[participant] -= 1
+        if not self._runs_left[participant]:
+            self._write_page(participant)
+
+    def _write_page(self, participant: str) -> None:
+        """Write a participant's page; where it cannot be, that is a warning."""
+        if self.options.no_report:
+            return
+        if note := write_page(self.output_dir, participant):
+            self.warnings.update([note])
 
     def _announced(
-        self,
-        source: dict[str, object],
-        bar: tqdm[None],
+        self, source: dict[str, object], progress: Progress
     ) -> Iterator[PlannedRun]:
         """Write the root files ahead of the first run that needs them."""
         begun = False
@@ -166,7 +210,8 @@ class ParticipantLevel:
                 if atlas.name not in self._used:
                     self.warnings.update(write_atlas_files(self.output_dir, atlas))
                 self._used[atlas.name] = atlas
-            bar.total = self.n_planned
+            progress.plan(item, share=self._n_asked / len(self.participants))
+            self._under_way.add(item.run.relative_path)
             yield item
 
     def _check_used(self) -> None:
@@ -247,11 +292,6 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
                 yield f"    -> {name}"
         for name, why in item.refused:
             yield f"  atlas {name} is left out: {why}"
-
-
-def _progress() -> tqdm[None]:
-    """Return a bar on a terminal; nothing in a log."""
-    return tqdm(unit="run", disable=not sys.stderr.isatty(), leave=False)
 
 
 def _locate(error: BaseException, item: PlannedRun) -> str:

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.mean_image import MeanImage
     from bids_roi.options.record import Options
 
-__all__ = ["partition_grid", "read_mask_of", "reduce_image"]
+__all__ = ["mask_on_grid", "partition_grid", "read_mask_of", "reduce_image"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -81,12 +82,17 @@ def read_mask_of(
     """
     if path is None:
         return np.ones(partition.voxels.size, dtype=bool)
-    mask, source = read_mask(path)
-    on_grid = resample_labels(mask, source, grid)
+    on_grid = mask_on_grid(path, grid)
     if not on_grid.any():
         msg = f"the mask holds no voxel on the grid of the BOLD run ({grid})."
         raise DataError(msg, where=path, remedy="Give the mask of this run.")
-    return np.asarray(on_grid.ravel(order="F")[partition.voxels])
+    return np.asarray(on_grid[partition.voxels])
+
+
+def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Whether each voxel of a run's grid is inside the mask, (V,)."""
+    mask, source = read_mask(path)
+    return np.asarray(resample_labels(mask, source, grid).ravel(order="F"))
 
 
 def reduce_image(
@@ -94,6 +100,8 @@ def reduce_image(
     partition: Partition,
     in_mask: NDArray[np.bool_],
     options: Options,
+    *,
+    mean: MeanImage | None = None,
 ) -> tuple[Reduction, NDArray[np.float64] | None]:
     """Reduce a run to regional signals.
 
@@ -105,6 +113,8 @@ def reduce_image(
         Of its grid.
     options
         What to compute.
+    mean
+        Is fed with the volumes in passing.
 
     Returns
     -------
@@ -129,10 +139,12 @@ def reduce_image(
 
     def blocks() -> Iterator[tuple[int, NDArray[Any]]]:
         nonlocal scanned
-        look, scanned = scan is not None and not scanned, True
+        watchers = () if scanned else (scan, mean)
+        scanned = True
         for start, block in read_blocks(image.source, block_bytes=size):
-            if look and scan is not None:
-                scan.update(start, block)
+            for watcher in watchers:
+                if watcher is not None:
+                    watcher.update(start, block)
             yield start, block
 
     try:

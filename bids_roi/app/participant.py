@@ -14,8 +14,9 @@ import numpy as np
 
 from bids_roi.app.cleaning import clean_series, prepare
 from bids_roi.app.extraction import partition_grid, read_mask_of, reduce_image
+from bids_roi.app.pictures import Sketch, are_drawn
 from bids_roi.app.plan import fingerprint
-from bids_roi.app.records import Record, write_records
+from bids_roi.app.records import NO_ATLAS, Record, check_inside, write_records
 from bids_roi.app.results import (
     AtlasResult,
     Job,
@@ -30,11 +31,14 @@ from bids_roi.errors import BidsRoiError
 from bids_roi.io.dataset.layout import find_aroma_confounds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from bids_roi.app.cleaning import Preparation
     from bids_roi.app.plan import PlannedRun
+    from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
     from bids_roi.io.outputs.names import RunOutputs
     from bids_roi.options.record import Options
 
-__all__ = ["fail_run", "process_run"]
+__all__ = ["extract_atlases", "fail_run", "prepare_cleaning", "process_run"]
 
 
 def process_run(
@@ -79,6 +83,7 @@ def process_run(
     if planned.error is not None:
         raise planned.error
     run = planned.run
+    check_inside((output_dir / run.relative_path).parent, output_dir)
     records = [
         Record(run.relative_path, name, "skipped", str(why))
         for name, why in planned.refused
@@ -93,12 +98,12 @@ def process_run(
             record = find_complete(
                 run.relative_path, atlas.name, digests, inputs, output_dir
             )
-        if record is None:
+        if record is None or not (options.no_report or are_drawn(job, names)):
             work.append((atlas, names))
         else:
             records.append(record)
     if work:
-        records.extend(_extract(job, work))
+        records.extend(_make(job, work))
     write_records(
         output_dir,
         run.relative_path,
@@ -134,33 +139,90 @@ def fail_run(
     reason = str(error) if known else f"{type(error).__name__}: {error}"
     records = [
         Record(run, name, "failed", reason, planned.warnings)
-        for name in asked or ["n/a"]
+        for name in asked or [NO_ATLAS]
     ]
     write_records(output_dir, run, records)
     return records
 
 
-def _extract(job: Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
+def _make(job: Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
+    """Extract and write, atlas by atlas."""
     began = time.monotonic()
-    planned, options, image = job.planned, job.options, job.image
-    preparations = {
+    preparations = prepare_cleaning(job)
+    motion = read_motion(job.planned.run, job.image.source.n_volumes)
+    sketch = None if job.options.no_report else Sketch(job)
+    mean = None if sketch is None else sketch.mean
+    records = []
+    for result in extract_atlases(job, work, preparations, mean=mean):
+        record = write_result(job, result, motion)
+        if sketch is not None:
+            sketch.draw_atlas(result, preparations)
+        seconds = round(time.monotonic() - began, 3)
+        memory = _peak_memory()
+        records.append(replace(record, seconds=seconds, peak_memory_bytes=memory))
+    names = work[0][1]
+    for label, name in names.outliers:
+        write_outlier_table(job.output_dir / name, preparations[label])
+    if sketch is None:
+        return records
+    sketch.draw_motion(motion, names, preparations)
+    return [replace(r, warnings=(*r.warnings, *sketch.notes)) for r in records]
+
+
+def prepare_cleaning(job: Job) -> dict[str, Preparation]:
+    """Choose regressors and volumes for each strategy, by its label.
+
+    Raises
+    ------
+    MissingInput, ConfoundsError
+        If what a strategy needs is not there, or too little is left.
+    """
+    return {
         strategy.label: prepare(
-            planned.run,
+            job.planned.run,
             strategy,
-            options,
-            n_volumes=image.source.n_volumes,
-            repetition_time=planned.repetition_time,
+            job.options,
+            n_volumes=job.image.source.n_volumes,
+            repetition_time=job.planned.repetition_time,
         )
         for strategy in job.strategies
         if strategy is not None
     }
-    motion = read_motion(planned.run, image.source.n_volumes)
+
+
+def extract_atlases(
+    job: Job,
+    work: list[tuple[Atlas, RunOutputs]],
+    preparations: Mapping[str, Preparation],
+    *,
+    mean: MeanImage | None = None,
+) -> Iterator[AtlasResult]:
+    """Reduce a run for all its atlases in one pass, and clean the signals.
+
+    Parameters
+    ----------
+    job
+        The run and what is asked for.
+    work
+        Atlases and the names of their outputs.
+    preparations
+        Of ``prepare_cleaning``.
+    mean
+        Is fed with the run's volumes in passing.
+
+    Yields
+    ------
+    AtlasResult
+        In the order of ``work``.
+    """
+    planned, options, image = job.planned, job.options, job.image
     keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
     indices = tuple(atlas.regions.index for atlas, _ in work)
     partition = partition_grid(keys, indices, image.grid)
     in_mask = read_mask_of(planned.mask_path, image.grid, partition)
-    reduction, high_variance = reduce_image(image, partition, in_mask, options)
-    records = []
+    reduction, high_variance = reduce_image(
+        image, partition, in_mask, options, mean=mean
+    )
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
@@ -182,16 +244,8 @@ def _extract(job: Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
             for series in names.timeseries
             if series.label is not None
         }
-        result = AtlasResult(
-            atlas, names, partition.maps[number], quality, signals, cleaned
-        )
-        record = write_result(job, result, motion)
-        seconds = round(time.monotonic() - began, 3)
-        memory = _peak_memory()
-        records.append(replace(record, seconds=seconds, peak_memory_bytes=memory))
-    for label, name in work[0][1].outliers:
-        write_outlier_table(job.output_dir / name, preparations[label])
-    return records
+        mapped = partition.maps[number]
+        yield AtlasResult(atlas, names, mapped, quality, signals, cleaned)
 
 
 def _assess(

@@ -30,6 +30,7 @@ __all__ = [
     "find_centroids",
     "map_labels",
     "map_weights",
+    "strongest_map",
 ]
 
 # Labels that span less than this are looked up in a table, others by bisection.
@@ -281,3 +282,28 @@ def map_weights(
         volume=np.asarray(n_voxels_atlas * source.voxel_volume),
         centroids=find_centroids(voxels, rows, gravity, len(counts), source),
     )
+
+
+def strongest_map(weights: csr_array) -> NDArray[np.int32]:
+    """Map with the most weight at each voxel, over a quarter of the map's largest.
+
+    Parameters
+    ----------
+    weights : (R, V) sparse
+        Of the maps.
+
+    Returns
+    -------
+    (V,)
+        Row of the region table, -1 for none.
+    """
+    rows = np.full(weights.shape[1], -1, dtype=np.int32)
+    best = np.zeros(weights.shape[1])
+    for row in range(weights.shape[0]):
+        part = slice(weights.indptr[row], weights.indptr[row + 1])
+        size = np.abs(weights.data[part])
+        voxels = weights.indices[part]
+        more = (size > best[voxels]) & (size > size.max(initial=0) / 4)
+        best[voxels[more]] = size[more]
+        rows[voxels[more]] = row
+    return rows

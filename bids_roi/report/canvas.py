@@ -1,0 +1,220 @@
+"""Figures as bytes: the one place that knows matplotlib.
+
+No figure knows the clock, the host or a display: the same numbers make the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = [
+    "BLUE",
+    "GREY",
+    "INK",
+    "NA",
+    "ORANGE",
+    "add_key",
+    "colour_map",
+    "drawing",
+    "figure_png",
+    "figure_svg",
+    "new_figure",
+    "place",
+]
+
+# Okabe and Ito (2008), told apart by every kind of colour vision; INK is for text.
+BLUE = "#0072b2"
+ORANGE = "#e69f00"
+GREY = "#8a8f98"
+INK = "#23272e"
+NA = "#c9d6e4"  # no number here
+
+_STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.edgecolor": "#b6bac1",
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 5,
+    "xtick.color": "#5b616b",
+    "ytick.color": "#5b616b",
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "figure.dpi": 100,
+    "hatch.linewidth": 0.8,
+    # Text stays text: small files, found by a search, drawn by the reader's own fonts.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "bids_roi",
+    "image.interpolation": "none",
+}
+
+
+@contextlib.contextmanager
+def drawing(scratch: Path) -> Iterator[None]:
+    """Draw within this: the style is set, and taken back afterwards.
+
+    Parameters
+    ----------
+    scratch
+        A folder that can be written, for the moment of the import.
+    """
+    with warnings.catch_warnings():
+        # Older releases of matplotlib call what is out of date in newer ones of others.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="matpl")
+        yield from _drawing(scratch)
+
+
+def _drawing(scratch: Path) -> Iterator[None]:
+    mpl = _import(scratch)
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever a user's own settings say
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def _import(scratch: Path) -> Any:  # noqa: ANN401 - the library
+    """Import matplotlib, which insists on a folder that it can write.
+
+    In a read-only container there is none; one is lent to it while it looks for fonts.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    home = os.environ.get("MPLCONFIGDIR") or Path("~").expanduser()
+    if "matplotlib" in sys.modules or os.access(home, os.W_OK | os.X_OK):
+        import matplotlib as mpl
+
+        return mpl
+    earlier = os.environ.get("MPLCONFIGDIR")
+    with _temporary_folder(scratch) as folder:
+        os.environ["MPLCONFIGDIR"] = folder
+        try:
+            import matplotlib as mpl
+            import matplotlib.font_manager
+        finally:
+            del os.environ["MPLCONFIGDIR"]
+            if earlier is not None:
+                os.environ["MPLCONFIGDIR"] = earlier
+    return mpl
+
+
+def _temporary_folder(scratch: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="bids_roi-")
+    except OSError:  # no /tmp that can be written either
+        return tempfile.TemporaryDirectory(prefix=".bids_roi-", dir=scratch)
+
+
+def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a Figure
+    """Make an empty figure; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), facecolor="white")
+
+
+def place(
+    figure: Any,  # noqa: ANN401 - a Figure
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+) -> Any:  # noqa: ANN401 - an Axes
+    """Add axes at a distance from the left and the top; all in inches."""
+    across, down = figure.get_size_inches()
+    box = (left / across, 1 - (top + height) / down, width / across, height / down)
+    return figure.add_axes(box)
+
+
+def colour_map(name: str | Sequence[Any], missing: str = NA) -> Any:  # noqa: ANN401
+    """Colours by the name of a map, or the colours themselves.
+
+    Parameters
+    ----------
+    name
+        Of matplotlib, or colours from low to high.
+    missing
+        Colour where there is no number.
+    """
+    import matplotlib as mpl
+    from matplotlib.colors import ListedColormap
+
+    if isinstance(name, str):
+        return mpl.colormaps[name].with_extremes(bad=missing)
+    return ListedColormap(name).with_extremes(bad=missing)
+
+
+def add_key(
+    axes: Any,  # noqa: ANN401 - an Axes
+    entries: Sequence[tuple[str, str, str]],
+) -> None:
+    """Say above the axes, on the right, what the colours mean.
+
+    Parameters
+    ----------
+    axes
+        Of the figure.
+    entries
+        ``(kind, colour, words)`` with the kinds ``line``, ``dash`` and ``patch``.
+    """
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor=colour, label=words)
+        if kind == "patch"
+        else Line2D(
+            [], [], color=colour, ls="--" if kind == "dash" else "-", label=words
+        )
+        for kind, colour, words in entries
+    ]
+    axes.legend(
+        handles=handles,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.6,
+        borderaxespad=0.2,
+    )
+
+
+def figure_svg(figure: Any) -> bytes:  # noqa: ANN401 - a Figure
+    """SVG of a figure; rasters inside it are PNG."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    buffer = io.BytesIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=nothing)
+    return buffer.getvalue()
+
+
+def figure_png(figure: Any, *, density: float = 1.5) -> bytes:  # noqa: ANN401 - a Figure
+    """PNG of a figure, at ``density`` times 100 pixels an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(100 * density)
+    buffer = io.BytesIO()
+    canvas = FigureCanvasAgg(figure)
+    canvas.print_png(buffer, metadata={"Software": None})
+    # Figure and canvas know each other: what they hold would stay for long.
+    canvas.renderer = None
+    figure.clear()
+    return buffer.getvalue()

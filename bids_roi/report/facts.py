@@ -1,0 +1,224 @@
+"""What a page says, read from the files of the output folder and from nothing else.
+
+So a page is the same whether one job made everything or hundreds did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.errors import BidsRoiError
+from bids_roi.io.tables import read_json, read_table
+from bids_roi.report.names import report_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from bids_roi.app.records import Record
+
+__all__ = [
+    "AtlasFacts",
+    "RunFacts",
+    "SeriesFacts",
+    "load_json",
+    "number",
+    "read_runs",
+    "shared_entities",
+]
+
+
+@dataclass(slots=True)
+class SeriesFacts:
+    """A time series and what was made of it.
+
+    Attributes
+    ----------
+    path
+        The table, relative to the output folder.
+    sidecar
+        Its keys.
+    figures
+        What its figures show, as the worker that drew them wrote it.
+    relmats
+        ``(table, sidecar)`` of its matrices.
+    """
+
+    path: str
+    sidecar: dict[str, Any]
+    figures: list[dict[str, Any]]
+    relmats: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def strategy(self) -> str:
+        """Denoising strategy, or ``none``."""
+        return str(self.sidecar.get("DenoisingStrategy", "none"))
+
+    @property
+    def title(self) -> str:
+        """What the series is, in words."""
+        what = str(self.sidecar.get("Statistic", "")).replace("_", " ")
+        how = "as extracted" if self.strategy == "none" else self.strategy
+        return f"{what}, {how}" if what else how
+
+
+@dataclass(slots=True)
+class AtlasFacts:
+    """A run and atlas.
+
+    Attributes
+    ----------
+    record
+        What became of it.
+    regions
+        Columns of the region table; empty where it cannot be read.
+    regions_path
+        The table, relative to the output folder; empty where there is none.
+    figures
+        As in ``SeriesFacts``.
+    series
+        In the order of their names.
+    """
+
+    record: Record
+    regions: dict[str, list[str]] = field(default_factory=dict)
+    regions_path: str = ""
+    figures: list[dict[str, Any]] = field(default_factory=list)
+    series: list[SeriesFacts] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class RunFacts:
+    """A BOLD run.
+
+    Attributes
+    ----------
+    path
+        The BOLD file, relative to its dataset.
+    name
+        In words, as far as it differs from other runs: ``ses-1 task-rest run-2``.
+    motion
+        ``(strategy, figures)`` of what does not depend on the atlas.
+    atlases
+        In the order of their names.
+    """
+
+    path: str
+    name: str = ""
+    motion: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
+    atlases: list[AtlasFacts] = field(default_factory=list)
+
+    @property
+    def entities(self) -> list[str]:
+        """Parts of the file name: ``ses-1``, ``task-rest``, ``run-2`` ..."""
+        return [
+            part
+            for part in self.key.split("_")[:-1]
+            if not part.startswith("sub-") and part != "desc-preproc"
+        ]
+
+    @property
+    def key(self) -> str:
+        """A name that can be linked to."""
+        return self.path.rpartition("/")[2].partition(".")[0]
+
+
+def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
+    """Read all that is known of the runs of one participant.
+
+    Parameters
+    ----------
+    output_dir
+        The folder of the outputs.
+    records
+        Of the participant.
+    """
+    runs: dict[str, RunFacts] = {}
+    for record in sorted(records, key=lambda record: (record.run, record.atlas)):
+        run = runs.setdefault(record.run, RunFacts(record.run))
+        run.atlases.append(_read_atlas(output_dir, record))
+    for participant in {path.partition("/")[0] for path in runs}:
+        folder = output_dir / participant / "figures"
+        for path in sorted(folder.glob("*eport_*.json")):
+            content = load_json(path)
+            found = runs.get(str(content.get("Run")))
+            if found is not None and "Strategy" in content and content.get("Figures"):
+                found.motion.append(
+                    (str(content["Strategy"]), _figures(content, participant))
+                )
+    shared = shared_entities(list(runs.values()))
+    for run in runs.values():
+        told = [p for p in run.entities if p not in shared or p.startswith("task-")]
+        run.name = " ".join(told) or run.key
+    return list(runs.values())
+
+
+def shared_entities(runs: Sequence[RunFacts]) -> list[str]:
+    """Entities that all runs have, in the order of the names."""
+    if not runs:
+        return []
+    shared = set.intersection(*(set(run.entities) for run in runs))
+    return [part for part in runs[0].entities if part in shared]
+
+
+def _read_atlas(output_dir: Path, record: Record) -> AtlasFacts:
+    facts = AtlasFacts(record)
+    series: dict[str, SeriesFacts] = {}
+    for table in sorted(record.outputs):
+        if not (output_dir / table).is_file():
+            continue
+        if table.endswith("_dseg.tsv"):
+            facts.regions_path = table
+            facts.figures = _listed(output_dir, table)
+            with contextlib.suppress(BidsRoiError):
+                facts.regions = read_table(output_dir / table)
+        elif table.endswith("_timeseries.tsv"):
+            sidecar = load_json(_sidecar(output_dir, table))
+            series[table] = SeriesFacts(table, sidecar, _listed(output_dir, table))
+    facts.series = sorted(
+        series.values(), key=lambda s: (s.strategy != "none", s.strategy, s.path)
+    )
+    for table in sorted(record.outputs):
+        if table.endswith("_relmat.tsv") and (output_dir / table).is_file():
+            sidecar = load_json(_sidecar(output_dir, table))
+            for each in facts.series:
+                if any(str(s).endswith(each.path) for s in sidecar.get("Sources", ())):
+                    each.relmats.append((table, sidecar))
+    return facts
+
+
+def _sidecar(output_dir: Path, table: str) -> Path:
+    return output_dir / (table.removesuffix(".tsv") + ".json")
+
+
+def _listed(output_dir: Path, table: str) -> list[dict[str, Any]]:
+    """List the figures of a table that are there."""
+    content = load_json(output_dir / report_path(table))
+    return _figures(content, table.partition("/")[0])
+
+
+def _figures(content: Mapping[str, Any], participant: str) -> list[dict[str, Any]]:
+    return [
+        {**figure, "Link": f"{participant}/figures/{figure['File']}"}
+        for figure in content.get("Figures", [])
+    ]
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file; empty where it is not there or cannot be read."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except BidsRoiError:
+        return {}
+
+
+def number(text: str) -> float | None:
+    """Return the number of a cell, ``None`` for ``n/a``."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

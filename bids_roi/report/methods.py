@@ -1,0 +1,310 @@
+"""Text for a methods section, from the sidecars: what truly ran, and whom to cite."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.io.atlases.citations import format_bibtex
+from bids_roi.report.picture import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Methods", "write_methods"]
+
+_DATA = Path(__file__).parents[1] / "data" / "references.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """Text with citations.
+
+    Attributes
+    ----------
+    paragraphs
+        Plain text; citations as ``(Esteban et al. 2019)``.
+    references
+        ``(key, text, DOI)`` in alphabetical order.
+    bibtex
+        The same for a reference manager.
+    """
+
+    paragraphs: tuple[str, ...]
+    references: tuple[tuple[str, str, str], ...]
+    bibtex: str
+
+
+@functools.cache
+def _known() -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = json.loads(_DATA.read_text("utf-8"))
+    return content
+
+
+class _Cited:
+    """Collects what is cited, in passing."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, None] = {}
+        self.bibtex: dict[str, str] = {}
+
+    def __call__(self, *keys: str) -> str:
+        self.keys |= dict.fromkeys(keys)
+        return f"({'; '.join(map(_briefly, (_known()[key] for key in keys)))})"
+
+
+def write_methods(
+    dataset: Mapping[str, Any],
+    atlases: Mapping[str, Mapping[str, Any]],
+    series: Iterable[tuple[str, Mapping[str, Any]]],
+    relmats: Iterable[Mapping[str, Any]],
+    n_regions: Mapping[str, int],
+) -> Methods:
+    """Write what was done.
+
+    Parameters
+    ----------
+    dataset
+        ``dataset_description.json`` of the outputs.
+    atlases
+        Description of each atlas that was used.
+    series
+        ``(strategy, sidecar)`` of the time series.
+    relmats
+        Sidecars of the matrices.
+    n_regions
+        Of each atlas.
+    """
+    cite = _Cited()
+    found = list(series)
+    first = found[0][1] if found else {}
+    paragraphs = [
+        _extraction(dataset, first, cite),
+        *(
+            _atlas(name, description, n_regions.get(name), cite)
+            for name, description in atlases.items()
+        ),
+    ]
+    strategies: dict[str, Mapping[str, Any]] = {}
+    for strategy, sidecar in found:
+        strategies.setdefault(strategy, sidecar)
+    paragraphs += [
+        _cleaning(strategy, sidecar, cite)
+        for strategy, sidecar in strategies.items()
+        if strategy != "none"
+    ]
+    if "none" in strategies:
+        text = "The series as extracted were not cleaned, filtered or scaled."
+        paragraphs.append(text)
+    paragraphs += _connectivity(list(relmats), cite)
+    paragraphs.append(
+        f"Files were found with PyBIDS {cite('PyBIDS')} and computed on with NumPy"
+        f" {cite('NumPy')} and SciPy {cite('SciPy')}; figures were drawn with"
+        f" Matplotlib {cite('Matplotlib')}. The outputs follow BIDS {cite('BIDS')}."
+    )
+    return _finish(paragraphs, cite)
+
+
+def _extraction(
+    dataset: Mapping[str, Any], sidecar: Mapping[str, Any], cite: _Cited
+) -> str:
+    tools = [t for t in dataset.get("GeneratedBy", ()) if t.get("Name") != "bids_roi"]
+    before = ""
+    for tool in tools[:1]:
+        version = f" {tool['Version']}" if tool.get("Version") else ""
+        known = str(tool.get("Name", "")).lower() == "fmriprep"
+        cited = f" {cite('fMRIPrep')}" if known else ""
+        before = f" BOLD runs preprocessed with {tool.get('Name')}{version}{cited}"
+    software = str(sidecar.get("SoftwareVersion", "bids_roi"))
+    text = (
+        f"Regional signals were extracted with {software} from"
+        f"{before or ' preprocessed BOLD runs'}."
+    )
+    if not sidecar:
+        return text
+    mask = sidecar.get("Mask")
+    where = {"auto": "inside the run's brain mask, ", "none": ""}.get(
+        str(mask), f"inside the mask {mask}, "
+    )
+    if fwhm := sidecar.get("SmoothingFWHM"):
+        text += (
+            " Every volume was first smoothed with a Gaussian kernel of"
+            f" {fwhm:g} mm full width at half maximum."
+        )
+    what = str(sidecar.get("Statistic", "mean")).replace("_", " ")
+    text += (
+        f" For each region and volume the {what} was taken over the voxels that were"
+        f" {where}finite in every volume and not constant."
+    )
+    least = sidecar.get("MinimumCoverage")
+    if least is not None:
+        text += (
+            f" A region of which less than {100 * least:g} % could be used was set to"
+            " n/a."
+        )
+    return text
+
+
+def _atlas(
+    name: str, description: Mapping[str, Any], n_regions: int | None, cite: _Cited
+) -> str:
+    title = description.get("Name") or name
+    bibtex = str(description.get("BibTeX", ""))
+    keys = re.findall(r"@\w+\{([^,\s]+),", bibtex)
+    for key, entry in zip(keys, re.split(r"\n(?=@)", bibtex), strict=False):
+        cite.bibtex[key] = entry
+    cited = f" ({'; '.join(map(_spell, keys))})" if keys else ""
+    size = f", {count(n_regions, 'region')}" if n_regions else ""
+    text = f"Regions were those of {title} ({name}{size}){cited}"
+    weighted = "maps brought to the grid of each run by linear interpolation"
+    labels = "labels brought to the grid of each run by nearest neighbour"
+    how = weighted if "probseg" in str(description.get("Suffix", "")) else labels
+    return f"{text}, its {how}."
+
+
+def _cleaning(strategy: str, sidecar: Mapping[str, Any], cite: _Cited) -> str:
+    regressors = [str(name) for name in sidecar.get("ConfoundRegressors", ())]
+    text = f"Cleaning ({strategy}): "
+    if regressors:
+        text += (
+            f"{count(len(regressors), 'confound')} of the preprocessing"
+            f"{_origins(regressors, cite)} were regressed out of the regional series"
+            " (their number may differ between runs)"
+        )
+    else:
+        text += "no confounds were regressed out"
+    if sidecar.get("Detrend"):
+        text += ", together with mean and linear trend"
+    text += "."
+    text += _filtering(sidecar.get("SoftwareFilters"), cite)
+    text += _censoring(sidecar, cite)
+    scale = sidecar.get("Standardize")
+    if scale == "zscore_sample":
+        text += " Series were standardised to z-scores."
+    elif scale == "psc":
+        text += " Series are in percent of their region's mean."
+    return text
+
+
+def _origins(regressors: Sequence[str], cite: _Cited) -> str:
+    """Cite where the kinds of confounds come from."""
+    joined = " ".join(regressors)
+    kinds = []
+    if "trans_x_derivative1_power2" in joined and "global_signal" in joined:
+        kinds.append("36P")
+    elif "trans_x_derivative1_power2" in joined:
+        kinds.append("24P")
+    if "comp_cor" in joined:
+        kinds.append("CompCor")
+    if "aroma" in joined:
+        kinds.append("AROMA")
+    return f" {cite(*kinds)}" if kinds else ""
+
+
+def _filtering(filters: object, cite: _Cited) -> str:
+    if not isinstance(filters, dict) or not filters:
+        return ""
+    name, settings = next(iter(filters.items()))
+    parts = []
+    if high := settings.get("High-pass cutoff (Hz)"):
+        parts.append(f"above {high:g} Hz")
+    if low := settings.get("Low-pass cutoff (Hz)"):
+        parts.append(f"below {low:g} Hz")
+    kept = " and ".join(parts)
+    if name == "Butterworth":
+        order = settings.get("Filter order")
+        return (
+            f" Signals and confounds alike {cite('Lindquist')} were filtered with a"
+            f" zero-phase Butterworth filter of order {order}, keeping frequencies"
+            f" {kept}."
+        )
+    return f" Slow drifts were regressed out with cosines, keeping frequencies {kept}."
+
+
+def _censoring(sidecar: Mapping[str, Any], cite: _Cited) -> str:
+    limits = []
+    if (limit := sidecar.get("FDThreshold")) is not None:
+        limits.append(f"framewise displacement above {limit:g} mm {cite('FD')}")
+    if (limit := sidecar.get("StdDVARSThreshold")) is not None:
+        limits.append(f"standardised DVARS above {limit:g}")
+    text = ""
+    if limits:
+        text = f" Volumes with {' or '.join(limits)} were censored {cite('Scrubbing')}"
+        if scrub := sidecar.get("Scrub"):
+            text += (
+                f", and stretches of fewer than {count(scrub, 'volume')} between them"
+            )
+        done = {
+            "drop": "left out",
+            "na": "set to n/a",
+            "interpolate": "interpolated",
+        }.get(str(sidecar.get("CensoredVolumes")), "left out")
+        text += f"; in the series they are {done}."
+    if dummy := sidecar.get("DummyScans"):
+        text += f" The first {count(dummy, 'volume')} before the steady state went too."
+    return text
+
+
+def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[str]:
+    texts: dict[str, None] = {}
+    for sidecar in relmats:
+        measure = str(sidecar.get("RelationshipMeasure", "")) or "connectivity"
+        text = f"Between regions the {_decapitalise(measure)} was computed"
+        if sidecar.get("PartialEstimator") == "ledoit_wolf":
+            text += f" with the covariance shrunk {cite('LedoitWolf')}"
+        texts[f"{text} over the kept volumes."] = None
+    return list(texts)
+
+
+def _decapitalise(text: str) -> str:
+    names = ("Pearson", "Spearman", "Fisher")
+    return text if text.startswith(names) else text[:1].lower() + text[1:]
+
+
+def _briefly(reference: Mapping[str, Any]) -> str:
+    authors = str(reference["Authors"]).split(", ")
+    first = authors[0].rpartition(" ")[0]
+    more = " et al." if len(authors) > 1 else ""
+    return f"{first}{more} {reference['Year']}"
+
+
+def _spell(key: str) -> str:
+    """Spell a key such as ``Schaefer2018`` out.
+
+    >>> _spell("Schaefer2018")
+    'Schaefer et al. 2018'
+    """
+    return re.sub(r"^(\D+)(\d{4}).*$", r"\1 et al. \2", key)
+
+
+def _finish(paragraphs: Sequence[str], cite: _Cited) -> Methods:
+    references = {}
+    entries = {}
+    for key in cite.keys:
+        known = _known()[key]
+        text = (
+            f"{known['Authors']} ({known['Year']}). {known['Title']}."
+            f" {known['Journal']}."
+        )
+        references[known["Key"]] = (known["Key"], text, known["DOI"])
+        entries[known["Key"]] = format_bibtex(known)
+    for key, entry in cite.bibtex.items():
+        fields = dict(re.findall(r"(\w+) = \{+(.*?)\}+[,}]", entry + ","))
+        names = fields.get("author", "").split(" and ")
+        authors = ", ".join(name.replace(", ", " ") for name in names)
+        text = (
+            f"{authors.removesuffix('others') + 'et al.' * authors.endswith('others')}"
+            f" ({fields.get('year', '')}). {fields.get('title', '')}."
+            f" {fields.get('journal', '')}."
+        ).replace("\\&", "&")
+        references[key] = (key, text, fields.get("doi", ""))
+        entries[key] = entry
+    return Methods(
+        tuple(paragraphs),
+        tuple(references[key] for key in sorted(references)),
+        "\n".join(entries[key] for key in sorted(entries)),
+    )

@@ -1,0 +1,75 @@
+"""Pages from templates: the one place that knows jinja2.
+
+A page holds its style and its script; a policy inside it forbids everything from
+elsewhere, and scripts that it does not bring along but for the data beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_roi import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jinja2 import Environment
+
+__all__ = ["render_page"]
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@functools.cache
+def _shared() -> dict[str, Any]:
+    """Style, script and the policy that allows no others."""
+    from markupsafe import Markup
+
+    style = (_TEMPLATES / "style.css").read_text("utf-8")
+    script = (_TEMPLATES / "page.js").read_text("utf-8")
+    policy = (
+        "default-src 'none'; img-src 'self' file: data:;"
+        f" style-src '{_hash(style)}'; script-src 'self' file: '{_hash(script)}';"
+        " base-uri 'none'; form-action 'none'"
+    )
+    return {
+        "style": Markup(style),  # noqa: S704 - a file of ours
+        "script": Markup(script),  # noqa: S704 - a file of ours
+        "policy": policy,
+        "software": f"bids_roi {__version__}",
+    }
+
+
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"sha256-{base64.b64encode(digest).decode()}"
+
+
+def render_page(template: str, content: Mapping[str, Any]) -> str:
+    """Render a page; everything in ``content`` is escaped.
+
+    Parameters
+    ----------
+    template
+        Name of the file.
+    content
+        Its variables.
+    """
+    return _environment().get_template(template).render(**_shared(), **content)

@@ -1,0 +1,358 @@
+"""The page of a participant, put together from the files of the output folder."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.io.tables import write_file
+from bids_roi.report.facts import load_json, number, read_runs, shared_entities
+from bids_roi.report.judge import LIGHTS, RULES, Verdict, judge_series
+from bids_roi.report.methods import write_methods
+from bids_roi.report.names import figure_path
+from bids_roi.report.pages import render_page
+from bids_roi.report.picture import count
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from bids_roi.app.records import Record
+    from bids_roi.report.facts import AtlasFacts, RunFacts, SeriesFacts
+
+__all__ = ["participant_page_path", "write_participant_page"]
+
+_ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
+_MISSING = "n/a"
+# Said elsewhere on the page, or of no use to a reader.
+_NOT_PARAMETERS = {
+    "Description",
+    "Sources",
+    "Warnings",
+    "OptionsDigest",
+    "DenoisingDescription",
+    "NodeFiles",
+    "Columns",
+}
+# What is measured, not chosen.
+_MEASURED = (
+    "NumberOf",
+    "Mean",
+    "Max",
+    "Seconds",
+    "FD",
+    "RegressorRank",
+    "DegreesOfFreedom",
+    "ConfoundRegressors",
+    "BackFilled",
+    "DummyScans",
+)
+_CHOSEN = {"FDThreshold"}
+
+
+def participant_page_path(participant: str) -> str:
+    """Name of the page of ``sub-<label>``, relative to the output folder."""
+    return f"{participant}.html"
+
+
+def write_participant_page(
+    output_dir: Path, participant: str, records: Sequence[Record]
+) -> None:
+    """Write the page of a participant.
+
+    Parameters
+    ----------
+    output_dir
+        The folder of the outputs.
+    participant
+        With ``sub-``.
+    records
+        What became of its runs.
+
+    Raises
+    ------
+    OutputError
+        If a page cannot be written.
+    """
+    runs = read_runs(output_dir, records)
+    own_pages = sum(len(a.regions.get("name", ())) for r in runs for a in r.atlases)
+    names = atlas_names(runs)
+    views = [_show_run(run, names, own_page=own_pages > _ROWS_IN_PAGE) for run in runs]
+    for run in views:
+        for atlas in run["atlases"]:
+            table = atlas["table"]
+            if table and table["link"]:
+                content = {
+                    "name": atlas["name"],
+                    "run": run["path"],
+                    "page": participant_page_path(participant),
+                    "table": table,
+                }
+                page = render_page("regions.html", content)
+                write_file(output_dir / table["link"], page)
+    dataset = load_json(output_dir / "dataset_description.json")
+    summary = [row for run in runs for row in _summarise(run)]
+    content = {
+        "participant": participant,
+        "dataset": dataset.get("Name", "Regional time series"),
+        "subtitle": _subtitle(runs, names),
+        "counts": _count(summary),
+        "problems": _find_problems(runs),
+        "summary": summary,
+        "rules": RULES,
+        "runs": views,
+        "methods": _methods(output_dir, dataset, runs, names),
+        "parameters": _parameters(runs),
+    }
+    page = render_page("participant.html", content)
+    write_file(output_dir / participant_page_path(participant), page)
+
+
+def atlas_names(runs: Sequence[RunFacts]) -> list[str]:
+    """Atlases of all runs, each once."""
+    return sorted({atlas.record.atlas for run in runs for atlas in run.atlases})
+
+
+def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
+    known = [name for name in names if name != _MISSING]
+    text = count(len(runs), "run")
+    if shared := shared_entities(runs):
+        text += f" ({', '.join(shared)})"
+    return f"{text}, {'atlas' if len(known) == 1 else 'atlases'} {', '.join(known)}"
+
+
+def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, int]]:
+    counts = Counter(row["verdict"].light for row in summary)
+    return [(Verdict(light), counts[light]) for light in LIGHTS if counts[light]]
+
+
+def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
+    """Errors first, then warnings, each text once with all places it holds for."""
+    found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for run in runs:
+        for atlas in run.atlases:
+            record = atlas.record
+            where = (run.name, record.atlas)
+            if record.status == "failed":
+                found.setdefault(("failed", "failed", record.reason), []).append(where)
+            elif record.status == "skipped":
+                key = ("skipped", "skipped", record.reason)
+                found.setdefault(key, []).append(where)
+            for warning in record.warnings:
+                found.setdefault(("check", "warning", warning), []).append(where)
+    rank = {"failed": 0, "skipped": 1, "check": 2}
+    return [
+        {
+            "light": light,
+            "sign": LIGHTS[light],
+            "word": word,
+            "text": text,
+            "where": _join_places(places, len(runs)),
+        }
+        for (light, word, text), places in sorted(
+            found.items(), key=lambda item: rank[item[0][0]]
+        )
+    ]
+
+
+def _join_places(places: Sequence[tuple[str, str]], n_runs: int) -> str:
+    """Name runs and atlases, in short where there are many."""
+    runs = list(dict.fromkeys(run for run, _ in places))
+    atlases = ", ".join(dict.fromkeys(atlas for _, atlas in places))
+    where = f"all {n_runs} runs" if len(runs) == n_runs > 1 else "; ".join(runs)
+    return f"{where} (atlas {atlases})" if atlases != _MISSING else where
+
+
+def _summarise(run: RunFacts) -> list[dict[str, Any]]:
+    """Rows of the summary: one per series, or one that tells why there is none."""
+    rows = []
+    for atlas in run.atlases:
+        record = atlas.record
+        common = {"key": run.key, "run": run.name, "atlas": record.atlas}
+        if record.status in ("failed", "skipped") or not atlas.series:
+            light = record.status if record.status in LIGHTS else "check"
+            reason = record.reason or "its tables are not here"
+            blank = dict.fromkeys(("kept", "fd", "coverage", "lost", "tsnr"), _MISSING)
+            verdict = Verdict(light, reason)
+            rows.append({**common, **blank, "series": _MISSING, "verdict": verdict})
+            continue
+        rows += [{**common, **_row(atlas, series)} for series in atlas.series]
+    return rows
+
+
+def _row(atlas: AtlasFacts, series: SeriesFacts) -> dict[str, Any]:
+    sidecar, regions = series.sidecar, atlas.regions
+    words = regions.get("status", [])
+    n_lost = sum(word != "ok" for word in words) if words else atlas.record.n_lost
+    n_regions = len(words) or atlas.record.n_regions
+    levels = [v for v in map(number, regions.get("tsnr", ())) if v is not None]
+    tsnr = statistics.median(levels) if levels else None
+    total = sidecar.get("NumberOfVolumes")
+    kept = sidecar.get("NumberOfVolumesKept", total)
+    fd = sidecar.get(
+        "MeanFramewiseDisplacementKept", sidecar.get("MeanFramewiseDisplacement")
+    )
+    coverage = sidecar.get("MeanCoverage", atlas.record.coverage)
+    return {
+        "series": series.title,
+        "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
+        "kept": f"{kept} of {total}" if total else _MISSING,
+        "fd": _MISSING if fd is None else f"{fd:.3f}",
+        "coverage": f"{100 * coverage:.1f} %",
+        "lost": f"{n_lost} of {n_regions}",
+        "tsnr": _MISSING if tsnr is None else f"{tsnr:.0f}",
+    }
+
+
+def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[str, Any]:
+    return {
+        "key": run.key,
+        "name": run.name,
+        "path": run.path,
+        "motion": run.motion,
+        "atlases": [
+            _show_atlas(run, atlas, names.index(atlas.record.atlas), own_page=own_page)
+            for atlas in run.atlases
+        ],
+    }
+
+
+def _show_atlas(
+    run: RunFacts, atlas: AtlasFacts, position: int, *, own_page: bool
+) -> dict[str, Any]:
+    record = atlas.record
+    key = f"{run.key}-{position}"
+    light = record.status if record.status in ("failed", "skipped") else "good"
+    series = []
+    # What was cleaned first: its figures show the signals before, too.
+    cleaned = any(each.strategy != "none" for each in atlas.series)
+    for each in sorted(atlas.series, key=lambda each: each.strategy == "none"):
+        drawn = [f for f in each.figures if f["Kind"] != "signals"]
+        pickers = [f for f in each.figures if f["Kind"] == "signals"]
+        series.append(
+            {
+                "title": each.title,
+                "path": each.path,
+                "figures": drawn,
+                "pickers": pickers,
+                "folded": cleaned and each.strategy == "none",
+            }
+        )
+    return {
+        "key": key,
+        "name": record.atlas,
+        "reason": record.reason,
+        "verdict": Verdict(light),
+        "figures": atlas.figures,
+        "series": series,
+        "table": _region_table(run, atlas, key, own_page=own_page),
+        "parameters": [(each.title, _describe(each.sidecar)) for each in atlas.series],
+    }
+
+
+def _region_table(
+    run: RunFacts, atlas: AtlasFacts, key: str, *, own_page: bool
+) -> dict[str, Any] | None:
+    """Rows of the region table as they are shown."""
+    regions = atlas.regions
+    if not regions.get("name"):
+        return None
+    n_rows = len(regions["name"])
+    blank = [_MISSING] * n_rows
+    words = [word.replace("_", " ") for word in regions.get("status", blank)]
+    words = [word.replace("_", " ") for word in regions.get("status", blank)]
+    volumes = [number(v) for v in regions.get("volume", blank)]
+    whole = sum(v for v in volumes if v is not None)
+    columns: list[tuple[str, bool, list[str]]] = [
+        ("Value", True, regions.get("index", blank)),
+        ("Name", False, regions["name"]),
+        ("Status", False, words),
+    ]
+    if "network" in regions:
+        columns.append(("Network", False, regions["network"]))
+    columns += [
+        ("Size (mm\N{SUPERSCRIPT THREE})", True, [_spell(v, ".0f") for v in volumes]),
+        (
+            "Size (%)",
+            True,
+            [
+                _spell(None if v is None or whole == 0 else 100 * v / whole, ".2f")
+                for v in volumes
+            ],
+        ),
+        ("Voxels used", True, regions.get("n_voxels_used", blank)),
+        ("Voxels in grid", True, regions.get("n_voxels_grid", blank)),
+        ("Coverage", True, _cells(regions.get("coverage", blank), ".3f")),
+        ("Mean", True, _cells(regions.get("mean", blank), ".5g")),
+        ("tSNR", True, _cells(regions.get("tsnr", blank), ".1f")),
+    ]
+    rows = zip(*(cells for _, _, cells in columns), strict=True)
+    return {
+        "key": f"regions-{key}",
+        "caption": f"Regions of {atlas.record.atlas} in {run.name}.",
+        "columns": [(name, numeric) for name, numeric, _ in columns],
+        "rows": [(cells[2] != "ok", cells) for cells in rows],
+        "link": figure_path(atlas.regions_path, "regions", ".html") if own_page else "",
+    }
+
+
+def _cells(texts: Sequence[str], form: str) -> list[str]:
+    return [_spell(number(text), form) for text in texts]
+
+
+def _spell(value: float | None, form: str) -> str:
+    return _MISSING if value is None else format(value, form)
+
+
+def _describe(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (key, _text(value))
+        for key, value in sidecar.items()
+        if key not in ("Description", "Warnings")
+    ]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _parameters(runs: Sequence[RunFacts]) -> list[tuple[str, str]]:
+    """Choices of all series; several values where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        for atlas in run.atlases:
+            for series in atlas.series:
+                for key, value in series.sidecar.items():
+                    measured = key.startswith(_MEASURED) and key not in _CHOSEN
+                    if key not in _NOT_PARAMETERS and not measured:
+                        found.setdefault(key, {})[_text(value)] = None
+    return [(key, "; ".join(values)) for key, values in sorted(found.items())]
+
+
+def _methods(
+    output_dir: Path,
+    dataset: Mapping[str, Any],
+    runs: Sequence[RunFacts],
+    names: Sequence[str],
+) -> Any:  # noqa: ANN401 - Methods
+    atlases = [a for run in runs for a in run.atlases if a.series]
+    sizes = {a.record.atlas: a.record.n_regions for a in atlases}
+    described = {}
+    for name in names:
+        if name in sizes:
+            label = name.partition("_")[0].removeprefix("atlas-")
+            path = output_dir / f"atlas-{label}_description.json"
+            described[name] = load_json(path)
+    return write_methods(
+        dataset,
+        described,
+        ((s.strategy, s.sidecar) for a in atlases for s in a.series),
+        (sidecar for a in atlases for s in a.series for _, sidecar in s.relmats),
+        sizes,
+    )
