@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# Git reads a checkout that belongs to someone else, as in a container.
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*'
+
 # Exit status of a step that cannot be done on this machine: neither passed nor failed.
 readonly SKIPPED=77
 
@@ -27,9 +30,20 @@ environment() {
   fi
 }
 
-# version: the version of bids_roi, without importing it.
+# release_tools: make build/venv-release with what builds and uploads a release, unless
+# it is there, and print its bin folder.
+release_tools() {
+  local folder=build/venv-release
+  if [[ ! -x $folder/bin/twine ]]; then
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet build 'hatchling>=1.27' 'hatch-vcs>=0.4' twine >&2
+  fi
+  echo "$folder/bin"
+}
+
+# version: the version of this checkout, from its tags; see pyproject.toml.
 version() {
-  sed -n 's/^__version__ = "\(.*\)"$/\1/p' bids_roi/__init__.py
+  "$(release_tools)/hatchling" version
 }
 
 # engine: docker or podman, whichever answers ($ENGINE has the first word).

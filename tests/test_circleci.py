@@ -11,7 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load((ROOT / ".circleci" / "config.yml").read_text(encoding="utf-8"))
-SCRIPTS = sorted(p for p in (ROOT / ".ci").iterdir() if p.suffix != ".sh")
+SCRIPTS = sorted(p for p in (ROOT / ".ci").iterdir() if not p.suffix)
 
 
 def runs():
@@ -52,18 +52,78 @@ def test_parameters_are_given_and_declared():
 
 def test_all_before_a_release_run_for_tags():
     jobs = {name: settings for name, _, settings in workflow()}
-    needed = ["deploy"]
-    for name in needed:
-        assert jobs[name]["filters"]["tags"]["only"], name
-        needed += jobs[name].get("requires", [])
-    assert set(needed) == set(jobs), "a release waits for every job"
-    assert jobs["deploy"]["filters"]["branches"]["ignore"] == "/.*/"
+    released = [name for name in jobs if name.startswith("deploy")]
+    assert released == ["deploy-image", "deploy-package"]
+    for deploy in released:
+        needed = [deploy]
+        for name in needed:
+            assert jobs[name]["filters"]["tags"]["only"], name
+            needed += jobs[name].get("requires", [])
+        assert set(needed) | set(released) == set(jobs), "a release waits for every job"
+        filters = jobs[deploy]["filters"]
+        assert filters["branches"]["ignore"] == "/.*/"
+        assert filters["tags"]["only"] == "/^v[0-9].*/"
+        assert jobs[deploy]["context"], "where its passwords are"
+
+
+def test_stages_are_in_order():
+    """Lint, tests, builds, the container's tests, validation, release."""
+    order = ["lint", "test", "build", "container-test", "validate", "deploy"]
+    stages = [
+        next(n for n, stage in enumerate(order) if job.startswith(stage))
+        for _, job, _ in workflow()
+    ]
+    assert stages == sorted(stages)
+    assert set(stages) == set(range(len(order)))
+
+
+def test_what_a_job_attaches_an_earlier_one_has_kept():
+    """Files below build/ come from another machine or do not exist."""
+    kept = {}
+    for job, body in CONFIG["jobs"].items():
+        for step in body["steps"]:
+            if isinstance(step, dict) and "persist_to_workspace" in step:
+                assert step["persist_to_workspace"]["root"] == "build"
+                for path in step["persist_to_workspace"]["paths"]:
+                    kept[path] = job
+    needs = {name: settings.get("requires", []) for name, _, settings in workflow()}
+    for job, command in runs():
+        for path in re.findall(r"build/([a-z-]+)", command):
+            maker = kept[path]
+            before = list(needs[job])
+            for name in before:
+                before += needs[name]
+            assert maker == job or maker in before, (job, path)
+            attached = [
+                s for s in CONFIG["jobs"][job]["steps"] if "attach_workspace" in s
+            ]
+            assert maker == job or attached == [{"attach_workspace": {"at": "build"}}]
 
 
 @pytest.mark.parametrize(("job", "command"), list(runs()))
 def test_commands_are_scripts_of_the_repository(job, command):
-    script = ROOT / shlex.split(command)[0]
-    assert script in SCRIPTS
+    script, *arguments = shlex.split(re.sub(r"<<.*?>>", "parameter", command))
+    assert ROOT / script in SCRIPTS
+    usage = re.findall(
+        rf"^#   {script}(.*)$", (ROOT / script).read_text(), re.MULTILINE
+    )
+    most = max(
+        (len(re.findall(r"[A-Z]{2,}|lowest", words)) for words in usage), default=0
+    )
+    assert len(arguments) <= most, f"{script} says {usage}"
+
+
+def test_every_setting_of_a_command_is_one_that_its_script_reads():
+    settings = [
+        (step["run"]["command"], name)
+        for body in CONFIG["jobs"].values()
+        for step in body["steps"]
+        if isinstance(step, dict) and isinstance(step.get("run"), dict)
+        for name in step["run"].get("environment", {})
+    ]
+    assert "BASE" in {name for _, name in settings}, "the base can be pinned"
+    for command, name in settings:
+        assert f"${{{name}" in (ROOT / shlex.split(command)[0]).read_text()
 
 
 def test_oldest_and_newest_python():

@@ -1,6 +1,7 @@
 """boutiques.json: the same options as the command line, and valid for bosh."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from bids_roi.descriptor import build_descriptor, descriptor_text
 from bids_roi.errors import BidsRoiError
 from bids_roi.options.table import LEVELS, OPTIONS
 
-BOUTIQUES_JSON = Path(__file__).parents[1] / "boutiques.json"
+ROOT = Path(__file__).parents[1]
+BOUTIQUES_JSON = ROOT / "boutiques.json"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 POSITIONALS = {
     "bids_dir",
@@ -60,10 +63,47 @@ def sample(option):
 
 
 def test_file_is_what_the_table_says():
-    assert BOUTIQUES_JSON.read_text(encoding="utf-8") == descriptor_text(), (
-        "boutiques.json is out of date; make it anew with:"
-        " python -m bids_roi --bids-exec-spec > boutiques.json"
+    """With the version of the release that is next, as it stands in the file."""
+    text = BOUTIQUES_JSON.read_text(encoding="utf-8")
+    assert text == descriptor_text(json.loads(text)["tool-version"]), (
+        "boutiques.json is out of date; make it anew with .ci/generate"
     )
+
+
+def flags_of_help(program):
+    """Every long option that --help lists, in its own paragraph or beside others."""
+    argv = [Path(sys.executable).with_name(program), "--help"]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env={"COLUMNS": "80", "PATH": "/bin"}
+    )
+    listed = re.findall(r"^  (-.*)$", done.stdout, re.MULTILINE)
+    return {flag for line in listed for flag in re.findall(r"--[a-z][a-z0-9-]+", line)}
+
+
+def test_help_lists_the_options_of_the_table():
+    """And so those of the descriptor, which is made from the same table."""
+    own = {"--help", "--version", "--bids-exec-spec"}
+    inputs = {
+        entry["command-line-flag"]
+        for entry in build_descriptor()["inputs"]
+        if "command-line-flag" in entry
+    }
+    table = {option.flags[0] for option in OPTIONS}
+    assert table == inputs
+    assert table | own <= flags_of_help("bids_roi")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_the_pages_have_options_that_exist(page):
+    """Every line of a page that runs the app or its tools."""
+    tools = re.findall(r'"(--[a-z-]+)"', (ROOT / "bids_roi" / "tools.py").read_text())
+    known = {flag for option in OPTIONS for flag in option.flags} | set(tools)
+    known |= {"--help", "--version", "--bids-exec-spec"}
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    named = []
+    for line in re.findall(r"^(?:.*/)?bids_roi(?:_tools)? .*$", text, re.MULTILINE):
+        named += re.findall(r" (--[a-z][a-z0-9-]+)", line)
+    assert set(named) <= known
 
 
 def test_one_input_per_option():
