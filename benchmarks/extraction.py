@@ -1,6 +1,6 @@
 """What extraction costs, beside bare decompression and beside nilearn.
 
-    python benchmarks/extraction.py                  the table of the README
+    python benchmarks/extraction.py                  the table of docs/benchmarks.md
     python benchmarks/extraction.py --sweep          cost against volumes, regions, ...
     python benchmarks/extraction.py --quick          small and once, to see that it runs
 
@@ -153,9 +153,8 @@ def _bids_roi(case: dict):
     from bids_roi.app.participant import process_run
     from bids_roi.options.record import Options
 
-    options = Options(
-        atlas_file=tuple(case["atlases"]), n_procs=1, **case.get("options", {})
-    )
+    given = {"n_procs": 1, "no_report": True, **case.get("options", {})}
+    options = Options(atlas_file=tuple(case["atlases"]), **given)
     out = Path(case["out"])
     level = ParticipantLevel(Path(case["root"]), out, options)
     (planned,) = level.plan()
@@ -231,6 +230,18 @@ def compare(folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int) -
         *(
             {"name": f"nilearn, {n} atlas", "kind": "nilearn", "atlases": atlases[:n]}
             for n in (1, 3)
+        ),
+        *(
+            {
+                "name": f"bids_roi, 1 atlas, {name}",
+                "kind": "ours",
+                "atlases": atlases[:1],
+                "options": options,
+            }
+            for name, options in (
+                ("connectivity", {"relmat": ("pearson", "partial")}),
+                ("report", {"no_report": False}),
+            )
         ),
     ]
     rows = [Row(case["name"], []) for case in cases]

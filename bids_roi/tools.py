@@ -183,6 +183,8 @@ def _run_demo(output_dir: Path) -> int:
     relmat = min(results.glob("sub-*/ses-*/func/*_desc-36P_relmat.tsv"))
     sys.stdout.write(
         "\nLook at:\n"
+        f"  the report             {results / 'sub-01.html'}\n"
+        f"  that of the group      {results / 'group.html'}\n"
         f"  a time series          {example}\n"
         f"  its regions            {_regions_of(example)}\n"
         f"  its connectivity       {relmat}\n"

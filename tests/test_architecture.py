@@ -31,7 +31,7 @@ core.mean_image core.mapping core.signals core.smooth core.relmat
 core.partition core.statistics core.clean core.group.edges core.group.moments
 core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
-io.stream io.tables io.matrices io.atlases.integrity
+io.stream io.tables io.matrices io.writing io.atlases.integrity
 io.confounds.table io.confounds.strategy_format io.headers
 io.confounds.strategy_checks io.confounds.compcor
 io.confounds.strategies io.confounds.regressors

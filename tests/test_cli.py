@@ -219,8 +219,8 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "8 runs of 2 participants" in done.stdout
-    named = re.findall(r"^  \S.*?(/\S+\.tsv)$", done.stdout, re.MULTILINE)
-    assert len(named) == 4
+    named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
+    assert len(named) == 6
     assert all(Path(name).is_file() for name in named)
     validator = str(Path(sys.executable).with_name("bids-validator-deno"))
     for folder in ("derivatives", "dataset/fmriprep"):

@@ -23,15 +23,8 @@ from bids_roi.io.dataset.filters import load_filters
 from bids_roi.io.dataset.metadata import read_metadata
 from bids_roi.io.dataset.roots import dataset_around
 from bids_roi.io.images import open_bold, read_labels, write_image
-from bids_roi.io.tables import (
-    format_matrix,
-    format_table,
-    name_temporary,
-    read_json,
-    read_table,
-    remove_leftovers,
-    write_file,
-)
+from bids_roi.io.tables import format_matrix, format_table, read_json, read_table
+from bids_roi.io.writing import name_temporary, remove_leftovers, write_file
 
 ODD = ["a b", "ré", "a+b", "$(touch x)", "`x`", "<b>", "'\"", "%s{0}", "-rf", "\u202e"]
 

@@ -17,8 +17,8 @@ from bids_roi.io.tables import (
     format_table,
     read_json,
     read_table,
-    write_file,
 )
+from bids_roi.io.writing import write_file
 
 
 @given(arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False)))

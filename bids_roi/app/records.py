@@ -20,7 +20,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import OutputError
-from bids_roi.io.tables import remove_leftovers, write_file
+from bids_roi.io.writing import remove_leftovers, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,7 +17,7 @@ class Option:
     name
         Field of ``Options``; the flag is the same word with hyphens.
     group
-        Heading it stands under in ``--help`` and the README.
+        Heading it stands under in ``--help`` and docs/options.md.
     help
         One sentence, or two.
     kind

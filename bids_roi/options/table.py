@@ -1,6 +1,6 @@
 """The table of options: every flag once, with field, sidecar key, unit and default.
 
-The command line, ``boutiques.json``, the README's table and the keys in the sidecars
+The command line, ``boutiques.json``, docs/options.md and the keys in the sidecars
 are all made from ``OPTIONS``, so one word serves from the flag (``--min-coverage``)
 through the field (``min_coverage``) to the sidecar (``MinimumCoverage``).
 """

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.io.tables import format_json, write_file
+from bids_roi.io.tables import format_json
+from bids_roi.io.writing import write_file
 from bids_roi.report.brain import choose_slices, draw_contours, draw_coverage
 from bids_roi.report.canvas import drawing
 from bids_roi.report.carpet import draw_carpet

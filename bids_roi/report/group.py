@@ -10,7 +10,8 @@ import numpy as np
 from bids_roi.errors import BidsRoiError
 from bids_roi.io.matrices import read_matrix
 from bids_roi.io.names import format_name, parse_name
-from bids_roi.io.tables import read_table, write_file
+from bids_roi.io.tables import read_table
+from bids_roi.io.writing import write_file
 from bids_roi.report.canvas import drawing
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import (

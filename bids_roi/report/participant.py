@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.io.tables import write_file
+from bids_roi.io.writing import write_file
 from bids_roi.report.facts import load_json, number, read_runs, shared_entities
 from bids_roi.report.judge import LIGHTS, RULES, Verdict, judge_series
 from bids_roi.report.methods import write_methods

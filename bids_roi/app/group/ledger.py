@@ -6,7 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
-from bids_roi.io.tables import format_json, read_json, write_file
+from bids_roi.io.tables import format_json, read_json
+from bids_roi.io.writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -18,6 +18,7 @@ from bids_roi.app.group.outputs import Found, Output, Problem, find_outputs
 from bids_roi.app.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.app.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.app.records import read_all_records
+from bids_roi.io.writing import remove_leftovers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +73,7 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     found = find_outputs(output_dir)
     check_anything_left(output_dir, found, records)
     check_digests(found)
+    remove_leftovers(output_dir)
     ledger = Ledger(output_dir)
     level = _Level(output_dir, options.group_unit, found, ledger, [*found.problems])
     _write_places(level)

@@ -12,7 +12,8 @@ from bids_roi import __version__
 from bids_roi.core.quality import STATUS, RegionQuality
 from bids_roi.io.atlases.regions import networks_of
 from bids_roi.io.names import format_name, parse_name
-from bids_roi.io.tables import format_json, format_matrix, format_table, write_file
+from bids_roi.io.tables import format_json, format_matrix, format_table
+from bids_roi.io.writing import write_file
 from bids_roi.options.table import OPTIONS
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.io.matrices import corner_of
 from bids_roi.io.names import format_name
 from bids_roi.io.outputs.names import sidecar_of
-from bids_roi.io.tables import format_json, format_matrix, write_file
+from bids_roi.io.tables import format_json, format_matrix
+from bids_roi.io.writing import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

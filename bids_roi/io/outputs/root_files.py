@@ -14,13 +14,8 @@ from bids_roi.io.outputs.derivatives import (
     TEMPLATEFLOW_URL,
     describe_regions,
 )
-from bids_roi.io.tables import (
-    format_json,
-    format_table,
-    name_temporary,
-    remove_leftovers,
-    write_file,
-)
+from bids_roi.io.tables import format_json, format_table
+from bids_roi.io.writing import name_temporary, remove_leftovers, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -37,6 +37,7 @@ import h5py
 import numpy as np
 
 from bids_roi.errors import OutputError
+from bids_roi.io.writing import name_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -147,7 +148,7 @@ def write_stack(
     OutputError
         If it cannot be written; a file of before stays as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    beside = path.with_name(name_temporary())
     try:
         # The oldest format: readable by all, and without times, so that bytes repeat.
         # Nobody else knows the name: locks, which some clusters lack, do nothing here.
