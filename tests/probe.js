@@ -8,7 +8,10 @@ const column = (table, n) => [...table.tBodies[0].rows].filter((r) => !r.hidden)
 async function probe() {
   for (const image of document.images) image.loading = "eager";
   document.querySelectorAll("details").forEach((d) => { d.open = true; });
-  await Promise.all([...document.images].map((i) => i.decode().catch(() => {})));
+  // Not decode(): the browser's clock runs ahead of it, but waits for what is loaded.
+  for (const image of document.images) {
+    for (let i = 0; i < 200 && !image.complete; i++) await wait(50);
+  }
   found.images = [...document.images].map((i) => [i.getAttribute("src"), i.naturalWidth]);
   const table = document.querySelector(USE_TABLE);
   const header = table.tHead.rows[0].cells;

@@ -50,7 +50,7 @@ def browser():
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--user-data-dir={folder / 'profile'}",
             f"--window-size={size[0]},{size[1]}",
-            "--virtual-time-budget=20000",
+            "--virtual-time-budget=120000",
         ]
         return subprocess.run(
             [program, *flags, *arguments, url],

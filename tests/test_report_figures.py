@@ -177,6 +177,10 @@ def test_outliers_are_far_out_on_the_bad_side():
     quartiles = np.percentile(values[:6], [25, 75])
     assert limit == quartiles[1] + 1.5 * (quartiles[1] - quartiles[0])
     assert not find_outliers(values[4:], high_is_bad=True)[0].any()
+    alike = np.array([120.0] * 7 + [119])
+    assert not find_outliers(alike, high_is_bad=False)[0].any()
+    alike[7] = 110
+    assert find_outliers(alike, high_is_bad=False)[0].sum() == 1
 
 
 def files(folder):

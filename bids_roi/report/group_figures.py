@@ -85,7 +85,9 @@ def find_outliers(
 ) -> tuple[NDArray[np.bool_], float]:
     """Mark values far outside the others, on the bad side only.
 
-    Beyond one and a half times the range between the quartiles (Tukey 1977).
+    Beyond one and a half times the range between the quartiles (Tukey 1977), which is
+    taken for a twentieth of the median at least: where most runs are alike, one volume
+    less is no news.
 
     Parameters
     ----------
@@ -103,8 +105,8 @@ def find_outliers(
     known = values[np.isfinite(values)]
     if known.size < 4:
         return np.zeros(values.shape, dtype=bool), float("nan")
-    low, high = np.quantile(known, [0.25, 0.75])
-    reach = 1.5 * (high - low)
+    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+    reach = 1.5 * max(high - low, abs(middle) / 20)
     limit = float(high + reach if high_is_bad else low - reach)
     with np.errstate(invalid="ignore"):
         return (values > limit if high_is_bad else values < limit), limit
