@@ -23,11 +23,13 @@ from bids_roi.options.record import Options
 from bids_roi.options.table import LEVELS, OPTIONS, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["build_parser", "main"]
 
 log = logging.getLogger("bids_roi")
+
+_WARNINGS = 50  # shown of a call
 
 _EPILOG = """\
 exit codes: 0 all runs done; 1 some failed; 17 unknown level; 18 no file passes the
@@ -259,14 +261,22 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     try:
         level.run()
     finally:
-        for warning, count in sorted(level.warnings.items()):
-            times = f" ({count} times)" if count > 1 else ""
-            log.warning("%s%s", warning, times)
-        if level.records and not given.quiet:
+        _say_warnings(level.warnings)
+        if level.tally.n_runs and not given.quiet:
             # Standard output may be taken by the stream of events.
             out = sys.stderr if options.events == "-" else sys.stdout
             out.write(f"{level.summary()}\n")
     return 1 if level.n_failed else 0
+
+
+def _say_warnings(warnings: Mapping[str, int]) -> None:
+    """Say each warning once; of very many the most frequent ones."""
+    frequent = sorted(warnings.items(), key=lambda pair: (-pair[1], pair[0]))
+    for warning, count in sorted(frequent[:_WARNINGS]):
+        times = f" ({count} times)" if count > 1 else ""
+        log.warning("%s%s", warning, times)
+    if len(frequent) > _WARNINGS:
+        log.warning("and %d other warnings: see logs/", len(frequent) - _WARNINGS)
 
 
 def _run_group(given: argparse.Namespace, options: Options) -> int:

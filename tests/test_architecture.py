@@ -57,7 +57,7 @@ app.schedule.serial app.schedule.processes app.schedule.cluster
 app.schedule.executor
 report.facts
 report.participant report.group
-app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts
+app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts app.tally
 app.demo.dataset app.cleaning app.resume
 app.extraction app.run_quality app.connectivity
 app.results app.pages

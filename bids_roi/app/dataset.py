@@ -18,6 +18,7 @@ from bids_roi.app.plan import PlannedRun, plan_participant, template_of
 from bids_roi.app.progress import Progress, follow
 from bids_roi.app.records import write_records
 from bids_roi.app.schedule.executor import map_items
+from bids_roi.app.tally import Tally
 from bids_roi.errors import BidsRoiError, MissingInput
 from bids_roi.io.atlases.shelf import AtlasShelf
 from bids_roi.io.dataset.layout import explain_nothing
@@ -70,7 +71,7 @@ class ParticipantLevel:
         self.participants = list_participants(self.root, options.participant_label)
         self.strategies = load_strategies(options)
         self.shelf = AtlasShelf(options)
-        self.records: list[Record] = []
+        self.tally = Tally()
         self.errors: dict[str, BidsRoiError] = {}
         self.n_planned = 0
         self.warnings: Counter[str] = Counter()
@@ -163,7 +164,7 @@ class ParticipantLevel:
                 for run in self._under_way:
                     # No news, but what stopped workers left half-written goes.
                     write_records(self.output_dir, run, [])
-                for participant in {r.run.partition("/")[0] for r in self.records}:
+                for participant in sorted(self.tally.participants):
                     if self._runs_left[participant]:
                         self._write_page(participant)
 
@@ -178,7 +179,7 @@ class ParticipantLevel:
             records = fail_run(item, error, output_dir=self.output_dir)
             log.error("%s", _locate(error, item))
             log.debug("%s", outcome.trace)
-        self.records.extend(records)
+        self.tally.add(records)
         for record in records:
             self.warnings.update(record.warnings)
         progress.finish(item, records)
@@ -216,7 +217,7 @@ class ParticipantLevel:
 
     def _check_used(self) -> None:
         """Report an atlas that was asked for and fitted no run."""
-        if any(record.status == "failed" for record in self.records):
+        if self.tally.n_failed_runs:
             return
         for name in self.shelf.names:
             if name not in self._used and name in self._refusals:
@@ -225,41 +226,12 @@ class ParticipantLevel:
     @property
     def n_failed(self) -> int:
         """Runs of which an atlas failed, and participants that could not be planned."""
-        failed = {r.run for r in self.records if r.status == "failed"}
-        return len(failed) + len(self.errors)
+        return self.tally.n_failed_runs + len(self.errors)
 
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
-        counts = Counter(record.status for record in self.records)
-        participants = {r.run.split("/")[0] for r in self.records}
-        runs = {record.run for record in self.records}
-        head = f"{len(runs)} runs of {len(participants)} participants"
-        lines = [f"{head}, atlas {', '.join(self.shelf.names)}"]
-        words = {
-            "done": "extracted",
-            "complete": "already there",
-            "skipped": "skipped (the atlas is not in the run's space)",
-            "failed": "failed",
-        }
-        lines += [
-            f"  {counts[key]:5d}  {word}" for key, word in words.items() if counts[key]
-        ]
-        good = [r for r in self.records if r.status in ("done", "complete")]
-        lost = [record for record in good if record.n_lost]
-        if good:
-            coverage = sum(record.coverage for record in good) / len(good)
-            lines.append(f"  mean coverage {100 * coverage:.1f} %")
-        if lost:
-            worst = max(lost, key=lambda record: record.n_lost)
-            lines.append(
-                f"  {len(lost)} of them with regions lost (n/a columns); most:"
-                f" {worst.n_lost} of {worst.n_regions} in {Path(worst.run).name}"
-            )
-        failed = [record for record in self.records if record.status == "failed"]
-        lines += [f"  failed: {r.reason}" for r in failed[:5]]
+        lines = self.tally.lines(self.shelf.names)
         lines += [f"  failed: sub-{p}: {e}" for p, e in list(self.errors.items())[:5]]
-        if len(failed) > 5:
-            lines.append(f"  ... and {len(failed) - 5} more: see logs/")
         lines.append(
             f"  outputs in {self.output_dir}, one status line per run in logs/"
         )

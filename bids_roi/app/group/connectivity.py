@@ -227,7 +227,8 @@ def _explain_motion(
     fd: FloatArray, found: MotionSummary, distances: FloatArray, unit: str
 ) -> str:
     if fd.size < LEAST_UNITS:
-        return f"{fd.size} {unit}s have a mean FD; {LEAST_UNITS} are needed."
+        have = f"{unit} has" if fd.size == 1 else f"{unit}s have"
+        return f"{fd.size} {have} a mean FD; {LEAST_UNITS} are needed."
     if fd.std() <= CONSTANT * abs(fd.mean()):
         return f"Mean FD is the same in all {unit}s."
     if not found.n_edges:

@@ -206,7 +206,8 @@ def _say_group(row: Row) -> str:
     """One line on a group: who is in it, and how much motion."""
     keys = ("task", "rec", "echo", "part", "space", "cohort", "res", "atlas", "stat")
     name = " ".join(str(row[key]) for key in (*keys, "desc") if row.get(key))
-    size = f"{row['n_participants']} participants, {row['n_runs']} runs"
+    counts = ((row["n_participants"], "participant"), (row["n_runs"], "run"))
+    size = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
     if row["median_abs_r"] is None:
         return f"{name}: {size}; no QC-FC: {row['reason']}"
     return (
