@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bids_roi.io.outputs.inventory import RUN_COLUMNS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -11,18 +13,9 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_keys", "identify", "key_columns", "place_columns"]
 
-# Columns that say which run a row is about, as BIDS names them.
+# Columns that say which run a row is about, and what was made of it.
 _KEYS = {
-    "sub": "participant_id",
-    "ses": "session_id",
-    "task": "task",
-    "acq": "acq",
-    "ce": "ce",
-    "rec": "rec",
-    "dir": "dir",
-    "run": "run",
-    "echo": "echo",
-    "part": "part",
+    **RUN_COLUMNS,
     "space": "space",
     "cohort": "cohort",
     "res": "res",

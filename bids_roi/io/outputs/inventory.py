@@ -42,6 +42,7 @@ RUN_COLUMNS = {
     "dir": "dir",
     "run": "run",
     "echo": "echo",
+    "part": "part",
 }
 
 # Entities of what was made of a run; all others tell the run itself.
