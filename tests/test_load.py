@@ -236,7 +236,8 @@ def test_pybids_tells_outputs_apart_with_our_config(out):
 
 
 def test_bids2table_reads_the_same(out):
-    bids2table = pytest.importorskip("bids2table", reason="an extra of the tests")
+    # Its pyarrow may be too new for the oldest NumPy that we allow.
+    bids2table = pytest.importorskip("bids2table", exc_type=ImportError)
     table = bids2table.index_dataset(out).to_pandas()
     table["stat"] = [dict(more).get("stat") for more in table["extra_entities"]]
     series = table[(table["suffix"] == "timeseries") & (table["ext"] == ".tsv")]
