@@ -5,7 +5,6 @@ ordinary user runs the image with nothing of the host's environment and with a h
 /tmp of 64 MB in memory, as ``--cleanenv --containall`` makes them.
 """
 
-import contextlib
 import json
 import os
 import shutil
@@ -163,7 +162,15 @@ def cluster(work):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     yield {"SLURM_CONF": done.stdout.strip().splitlines()[-1]}
+    # It finds the daemons by what they wrote into the folder, which stays till then.
     subprocess.run([SLURM_TOOLS / "slurm-down", folder], check=True)
+    for _ in range(100):
+        if subprocess.run(["pgrep", "-x", "slurmctld"], capture_output=True).returncode:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the SLURM controller did not stop")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_slurm_array(sif, results, work, run, cluster):
@@ -179,5 +186,3 @@ def test_slurm_array(sif, results, work, run, cluster):
     assert len(list(work.glob("bids_roi_[0-9]*.log"))) == participants
     assert list(out.glob("group_*.tsv")), logs
     assert series(out) == series(results), logs
-    with contextlib.suppress(OSError):
-        shutil.rmtree(work / "slurm")
