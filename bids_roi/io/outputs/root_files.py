@@ -52,9 +52,11 @@ Written by bids_roi from preprocessed BOLD runs: one time series per region of a
 - `sub-*/[ses-*/]func/*_timeseries.tsv`: one row per volume, one column per region, in
   the order of the atlas table; `n/a` where a region could not be measured.
 - `sub-*/[ses-*/]func/*_dseg.tsv`: voxels, coverage, status and level of each region.
+- `sub-*/[ses-*/]func/*_relmat.tsv`: connectivity matrices, where asked for.
 - `sub-*/[ses-*/]func/*_outliers.tsv`: for cleaned series, which volumes were left out.
+- `sub-*.html`, `group.html`: reports to look at; their pictures are in `figures`.
 - `atlas-*_dseg.tsv`, `atlas-*_description.json`: the regions and where they come from.
-- `group_*`: tables over all runs, written by the group level.
+- `group_*`: tables over all runs, and HDF5 stacks of them, written by the group level.
 - `logs/`: one line per run and atlas: done, skipped or failed, and why.
 
 The names of the time series follow the drafts that XCP-D follows too; BIDS has none for
