@@ -66,6 +66,15 @@ def launch(*arguments, **options):
     return job
 
 
+def make_data(folder, n_participants=3):
+    """Long runs, the atlas, and the outputs of a call in which nothing happens."""
+    root, atlas = write_long_dataset(folder, n_participants)
+    words = [root, folder / "out", *PLAIN, "--atlas-file", atlas]
+    code, _, err = end(launch(*words, "--executor", "serial"))
+    assert code == 0, err
+    return root, atlas, outputs(folder / "out")
+
+
 def end_all():
     """End what a failed test left behind."""
     while LAUNCHED:

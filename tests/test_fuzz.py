@@ -171,7 +171,7 @@ def test_sidecars(folder, content):
     path.write_bytes(content)
     found = survive(read_json, path)
     if found is not None:
-        json.loads(format_json(found))  # what is read can be written again
+        assert json.loads(format_json(found)) == found  # it can be written again
     metadata, _ = read_metadata(folder / "sub-01_task-rest_bold.nii.gz", folder)
     survive(choose_repetition_time, None, metadata, 2.0)
     (folder / "dataset_description.json").write_bytes(content)
@@ -207,9 +207,12 @@ def test_confounds(folder, content, sidecar, strategy):
     confounds = survive(read_confounds, path, 2)
     if confounds is not None:
         n = confounds.n_volumes
-        survive(
+        selected = survive(
             select_confounds, confounds, strategy, n_volumes=n, image_desc="preproc"
         )
+        if selected is not None:
+            assert selected.regressors.shape == (n, len(selected.names))
+            assert np.isfinite(selected.regressors).all()
 
 
 LOOKUPS = {
@@ -300,9 +303,10 @@ def test_image_headers(folder, images, data):
     path = folder / "h.nii"
     path.write_bytes(content)
     read_everything(path)
-    path = folder / "h.nii.gz"
-    path.write_bytes(gzip.compress(bytes(content), 1))
-    read_everything(path)
+    packed = folder / "h.nii.gz"
+    packed.write_bytes(gzip.compress(bytes(content), 1))
+    read_everything(packed)
+    assert path.read_bytes() == content
 
 
 @fuzz

@@ -23,11 +23,7 @@ def _nothing_left():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three long runs, the atlas, and the outputs of a call without Dask."""
-    folder = tmp_path_factory.mktemp("long")
-    root, atlas = long_runs.write_long_dataset(folder)
-    code, _, err = end(start(root, folder / "out", atlas, "--executor", "serial"))
-    assert code == 0, err
-    return root, atlas, outputs(folder / "out")
+    return long_runs.make_data(tmp_path_factory.mktemp("long"))
 
 
 @pytest.fixture

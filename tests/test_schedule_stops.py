@@ -27,11 +27,7 @@ def _nothing_left():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three long runs, the atlas, and the outputs of an undisturbed call."""
-    folder = tmp_path_factory.mktemp("long")
-    root, atlas = long_runs.write_long_dataset(folder)
-    code, _, err = end(start(root, folder / "out", atlas, "--executor", "serial"))
-    assert code == 0, err
-    return root, atlas, outputs(folder / "out")
+    return long_runs.make_data(tmp_path_factory.mktemp("long"))
 
 
 @pytest.fixture
@@ -145,3 +141,4 @@ def test_workers_do_not_outlive_the_command(data, out):
     drain.start()
     long_runs.wait_until_gone(below)
     drain.join()
+    assert not [process for process in below if long_runs.is_alive(process)]
