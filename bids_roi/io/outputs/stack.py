@@ -18,7 +18,7 @@ Layout, where R counts regions::
 
 Numbers are float64, bit for bit those of the TSVs, which take twice the space; raw
 signals sit on a level of thousands, where float32 would cost the digits of interest.
-They are not compressed: the noise in them does not compress by more than a tenth.
+They are not compressed: it saves 4 % of float64 noise, 13 % after a shuffle.
 
 A file is always written anew from its first run to its last, beside its name, and then
 renamed. What the file before it holds of a run whose TSV is the same is copied in place
