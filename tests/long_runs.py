@@ -66,11 +66,15 @@ def launch(*arguments, **options):
     return job
 
 
+def start(root, out, atlas, *more, **options):
+    """Launch the participant level without figures."""
+    return launch(root, out, *PLAIN, "--atlas-file", atlas, *more, **options)
+
+
 def make_data(folder, n_participants=3):
     """Long runs, the atlas, and the outputs of a call in which nothing happens."""
     root, atlas = write_long_dataset(folder, n_participants)
-    words = [root, folder / "out", *PLAIN, "--atlas-file", atlas]
-    code, _, err = end(launch(*words, "--executor", "serial"))
+    code, _, err = end(start(root, folder / "out", atlas, "--executor", "serial"))
     assert code == 0, err
     return root, atlas, outputs(folder / "out")
 

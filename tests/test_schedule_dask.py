@@ -9,7 +9,7 @@ import time
 import datasets
 import long_runs
 import pytest
-from long_runs import end, launch, leftovers, outputs, worker_at
+from long_runs import end, leftovers, outputs, start, worker_at
 
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
 
@@ -30,11 +30,6 @@ def data(tmp_path_factory):
 def out(data, request):
     """A folder beside the input, so that links to it are the same in all."""
     return data[0].parent / request.node.name
-
-
-def start(root, out, atlas, *more, **options):
-    words = [root, out, *long_runs.PLAIN, "--atlas-file", atlas, *more]
-    return launch(*words, **options)
 
 
 def test_cluster_of_its_own_with_a_worker_killed(data, out):

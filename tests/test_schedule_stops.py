@@ -8,7 +8,7 @@ from pathlib import Path
 
 import long_runs
 import pytest
-from long_runs import descendants, end, launch, leftovers, outputs, worker_at
+from long_runs import descendants, end, leftovers, outputs, start, worker_at
 
 from bids_roi.app.records import read_all_records
 
@@ -34,10 +34,6 @@ def data(tmp_path_factory):
 def out(data, request):
     """A folder beside the input, so that links to it are the same in all."""
     return data[0].parent / request.node.name
-
-
-def start(root, out, atlas, *more):
-    return launch(root, out, *long_runs.PLAIN, "--atlas-file", atlas, *more)
 
 
 def states(out):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import long_runs
 import pytest
+from long_runs import start
 
 if os.environ.get("BIDS_ROI_TEST_SLURM") != "1":
     pytest.skip("BIDS_ROI_TEST_SLURM is not 1", allow_module_level=True)
@@ -50,23 +51,13 @@ def environment(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Four runs, the atlas, and the outputs of a call without SLURM."""
-    folder = tmp_path_factory.mktemp("long")
-    root, atlas = long_runs.write_long_dataset(folder, n_participants=4)
-    job = start(root, folder / "local", atlas, "--executor", "serial")
-    code, _, err = long_runs.end(job)
-    assert code == 0, err
-    return root, atlas, long_runs.outputs(folder / "local")
+    return long_runs.make_data(tmp_path_factory.mktemp("long"), n_participants=4)
 
 
 @pytest.fixture
 def out(data, request):
     """A folder beside the input, so that links to it are the same in all."""
     return data[0].parent / request.node.name
-
-
-def start(root, out, atlas, *more, **options):
-    words = [root, out, *long_runs.PLAIN, "--atlas-file", atlas, *more]
-    return long_runs.launch(*words, **options)
 
 
 def slurm(environment, *words):
