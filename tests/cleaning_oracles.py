@@ -18,6 +18,7 @@ randomly = settings(max_examples=EXAMPLES, deadline=None)
 # circle, then a regression by other matrices, leaves nine of sixteen digits.
 TOLERANCE = 1e-8
 
+# Butterworth filters are nilearn's here: order 5, cubic splines, odd padding.
 PLAIN = {
     "confounds": None,
     "sample_mask": None,
@@ -26,6 +27,9 @@ PLAIN = {
     "low_pass": None,
     "filter": "butterworth",
     "filter_order": 5,
+    "interpolation": "cubic_spline",
+    "filter_padding": "odd",
+    "filter_ends": "cut",
     "standardize": None,
     "standardize_confounds": True,
     "repetition_time": 2.0,
@@ -52,18 +56,18 @@ def close(found, expected, tolerance=TOLERANCE, slack=0.0):
     assert (worst <= atol).all(), (worst, atol)
 
 
-def detrended(column):
+def detrended(column, times):
     """Residual of the normal equations on an intercept and a slope."""
-    design = np.array([[1.0, t - len(column) / 2] for t in range(len(column))])
+    design = np.array([[1.0, t - times[len(times) // 2]] for t in times])
     weights = np.linalg.solve(design.T @ design, design.T @ column)
     return column - design @ weights
 
 
-def butterworth(column, order, high_pass, low_pass, repetition_time):
+def butterworth(column, order, high_pass, low_pass, repetition_time, padding):
     """Both directions over an explicitly padded array, as scipy documents it."""
     nyquist = 0.5 / repetition_time
     if low_pass is not None and low_pass >= nyquist:
-        low_pass = nyquist - nyquist * 10 * float(np.finfo(np.float32).eps)
+        low_pass = None
     cutoffs = [f for f in (high_pass, low_pass) if f is not None]
     if len(cutoffs) == 2:
         kind, n_taps = "band", 2 * order + 1
@@ -71,11 +75,13 @@ def butterworth(column, order, high_pass, low_pass, repetition_time):
         kind, n_taps = ("high" if low_pass is None else "low"), order + 1
     cutoffs = cutoffs if len(cutoffs) == 2 else cutoffs[0]
     sos = signal.butter(order, np.array(cutoffs) / nyquist, kind, output="sos")
-    n = 3 * n_taps
+    n = 3 * n_taps if padding == "odd" else len(column) - 1
     if len(column) <= n:
         raise ValueError(f"{len(column)} volumes, {n + 1} needed")
-    head = [2 * column[0] - column[i] for i in range(n, 0, -1)]
-    tail = [2 * column[-1] - column[-1 - i] for i in range(1, n + 1)]
+    head, tail = [column[0]] * n, [column[-1]] * n
+    if padding == "odd":
+        head = [2 * column[0] - column[i] for i in range(n, 0, -1)]
+        tail = [2 * column[-1] - column[-1 - i] for i in range(1, n + 1)]
     padded = np.concatenate([head, column, tail])
     steady = signal.sosfilt_zi(sos)
     forward = signal.sosfilt(sos, padded, zi=steady * padded[0])[0]
@@ -95,9 +101,12 @@ def share_left(order, cutoffs):
     return power.sum() ** 2 / (power**2).sum() / len(power)
 
 
-def filled(column, mask):
-    """Column with its censored volumes on the spline through the kept ones."""
+def filled(column, mask, interpolation):
+    """Column with its censored volumes on a curve through the kept ones."""
     kept = [i for i in range(len(column)) if mask[i]]
+    if interpolation == "linear":
+        line = np.interp(np.arange(len(column)), kept, [column[i] for i in kept])
+        return np.where(mask, column, line)
     spline = CubicSpline([float(i) for i in kept], [column[i] for i in kept])
     return np.array(
         [column[i] if mask[i] else float(spline(i)) for i in range(len(column))]
@@ -118,6 +127,41 @@ def cosines(n_volumes, high_pass, repetition_time):
     ).reshape(n_volumes, count)
 
 
+def passed(mask, high_pass, low_pass, repetition_time, detrend):
+    """Dense matrix of the pass-band fit over the kept volumes, (n_kept, n_kept).
+
+    Eigenvectors of what least squares leaves of the band's sines and cosines, those of
+    which a tenth of the energy or more is seen; no factorisation shared with the code.
+    """
+    n_volumes = len(mask)
+    t = np.arange(n_volumes)
+    trend = [np.ones(n_volumes), t - t.mean()]
+    slow = []
+    if high_pass is not None:
+        slow = trend + list(cosines(n_volumes, high_pass, repetition_time).T)
+    elif detrend:
+        slow = trend
+    n_kept = int(mask.sum())
+    # Without a high-pass mean and line stay, and are fitted before the band.
+    design = np.array(slow or trend).T[mask]
+    fitted = design @ np.linalg.pinv(design, rcond=1e-12)
+    out = np.eye(n_kept) - fitted
+    if low_pass is None or low_pass >= 0.5 / repetition_time:
+        return out
+    waves = []
+    for k in range(1, n_volumes // 2 + 1):
+        frequency = k / (n_volumes * repetition_time)
+        low_enough = frequency <= low_pass + 1e-12
+        if low_enough and frequency >= (high_pass or 0.0) - 1e-12:
+            waves.append(np.sqrt(2 / n_volumes) * np.cos(2 * np.pi * k * t / n_volumes))
+            waves.append(np.sqrt(2 / n_volumes) * np.sin(2 * np.pi * k * t / n_volumes))
+    rest = out @ np.array(waves).T[mask]
+    energy, vectors = np.linalg.eigh(rest.T @ rest)
+    patterns = rest @ vectors[:, energy >= 0.1]
+    band = patterns @ np.linalg.pinv(patterns)
+    return band if slow else band + fitted
+
+
 def clean(
     signals,
     *,
@@ -128,41 +172,63 @@ def clean(
     low_pass,
     filter,  # noqa: A002 - the word of the option
     filter_order,
+    interpolation,
+    filter_padding,
+    filter_ends,
     standardize,
     standardize_confounds,
     repetition_time,
 ):
     """(T, R), NaN in the volumes that have no value; condition of the design; slack.
 
-    Kept volumes have one, and with a filter those between them. The slack (R,) is what
-    one bit of the design moves: Golub & Van Loan (2013), section 5.3.7.
+    Kept volumes have one, and with a Butterworth filter those between them. The slack
+    (R,) is what one bit of the design moves: Golub & Van Loan (2013), section 5.3.7.
     """
     n_volumes = len(signals)
     mask = np.ones(n_volumes, bool) if sample_mask is None else sample_mask
     table = np.zeros((n_volumes, 0)) if confounds is None else confounds
-    filtering = filter == "butterworth" and (high_pass or low_pass)
+    nyquist = 0.5 / repetition_time
+    cutoffs = high_pass or (low_pass and low_pass < nyquist)
+    filling = filter == "butterworth" and cutoffs
     if filter == "cosine":
         table = np.column_stack([table, cosines(n_volumes, high_pass, repetition_time)])
     kept = np.flatnonzero(mask)
-    rows = np.arange(kept[0], kept[-1] + 1) if filtering else kept
+    rows = np.arange(kept[0], kept[-1] + 1) if filling else kept
+    if filling and filter_ends == "nearest":
+        rows = np.arange(n_volumes)
+    projector = None
+    if filter == "passband" and cutoffs:
+        projector = passed(mask, high_pass, low_pass, repetition_time, detrend)
 
     def prepare(column):
+        if projector is not None:
+            mean = column[mask].mean()
+            rest = projector @ (column[mask] - mean)
+            return rest if high_pass or detrend else rest + mean
+        if filling:
+            whole = np.array(column, float)
+            inside = slice(kept[0], kept[-1] + 1)
+            whole[inside] = filled(column[inside], mask[inside], interpolation)
+            whole[: kept[0]], whole[kept[-1] :] = whole[kept[0]], whole[kept[-1]]
+            column = whole
         column = column[rows]
-        if filtering:
-            column = filled(column, mask[rows])
-        level = column.mean()
         if detrend:
-            column = detrended(column)
-        if filtering:
+            column = detrended(column, rows)
+        if filling:
             column = butterworth(
-                column, filter_order, high_pass, low_pass, repetition_time
+                column,
+                filter_order,
+                high_pass,
+                low_pass,
+                repetition_time,
+                filter_padding,
             )
-        return column, level
+        return column
 
     inside = mask[rows]
     design = []
     for c in range(table.shape[1]):
-        column = prepare(table[:, c])[0]
+        column = prepare(table[:, c])
         if standardize_confounds:
             column = column - column[inside].mean()
             column = column / column[inside].std(ddof=1)
@@ -173,23 +239,17 @@ def clean(
     result = np.full(signals.shape, np.nan)
     slack = np.zeros(signals.shape[1])
     for r in range(signals.shape[1]):
-        column, level = prepare(signals[:, r])
-        if not (detrend or (filtering and high_pass)):
-            level = column[inside].mean()
-            centred = False
-        else:
-            centred = True
-        largest = np.abs(column).max()
+        column = prepare(signals[:, r])
+        largest = max(np.abs(column).max(), np.abs(signals[mask, r]).max())
         betas = np.linalg.pinv(design[inside], rcond=1e-11) @ column[inside]
         column = column - design @ betas
-        mean = column[inside].mean()
         divisor = 1.0
         if standardize == "zscore_sample":
             divisor = column[inside].std(ddof=1)
         elif standardize == "psc":
-            divisor = abs(level + mean if centred else level) / 100
+            divisor = abs(signals[mask, r].mean()) / 100
         if standardize is not None:
-            column = (column - mean) / divisor
+            column = (column - column[inside].mean()) / divisor
         result[rows, r] = column
         slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
     return result, condition, slack

@@ -25,8 +25,9 @@ options.cleaning options.connectivity options.group options.running
 options.table
 options.record io.names io.atlases.findings
 core.grid core.quality core.motion
-core.filters core.regression
+core.filters core.freedom core.regression
 core.censor core.high_variance
+core.butterworth core.passband
 core.mean_image core.mapping core.signals core.smooth core.relmat
 core.partition core.statistics core.clean core.group.edges core.group.moments
 core.reduce core.group.motion core.group.networks core.group.reliability

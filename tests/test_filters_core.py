@@ -7,16 +7,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from bids_roi.core.filters import (
+from bids_roi.core.butterworth import (
     apply_butterworth,
     butterworth_sections,
-    check_cutoffs,
-    cosine_drift,
-    drift_is_among,
     interpolate_censored,
     minimum_volumes,
-    remove_trend,
     share_removed,
+)
+from bids_roi.core.filters import (
+    check_cutoffs,
+    cosine_drift,
+    missing_drift,
+    remove_trend,
 )
 
 # Of the largest value; float64 through a few hundred operations.
@@ -33,11 +35,20 @@ def test_trend_is_the_least_squares_line(n_volumes):
     signals = noise(n_volumes)
     found = remove_trend(signals)
     for column in range(3):
-        expected = oracles.detrended(signals[:, column])
+        expected = oracles.detrended(signals[:, column], list(range(n_volumes)))
         assert_allclose(found[:, column], expected, atol=TOLERANCE * 1000)
     assert_allclose(remove_trend(found), found, atol=TOLERANCE)
     time = np.arange(n_volumes)[:, None]
     assert_allclose(remove_trend(signals + 7 - 3 * time), found, atol=1e-9)
+
+
+def test_trend_is_straight_in_time():
+    times = np.array([0, 1, 2, 50, 51, 120, 121, 122, 300], float)
+    signals = noise(len(times))
+    found = remove_trend(signals, times)
+    for column in range(3):
+        expected = oracles.detrended(signals[:, column], times)
+        assert_allclose(found[:, column], expected, atol=TOLERANCE * 1000)
 
 
 def test_trend_of_one_volume_is_all_of_it():
@@ -51,16 +62,18 @@ def test_trend_of_one_volume_is_all_of_it():
     st.sampled_from([None, 0.05, 0.15, 0.3, 9.0]),
     st.sampled_from([0.72, 1.0, 2.0, 2.2]),
     st.integers(0, 60),
+    st.sampled_from(["odd", "constant"]),
     st.integers(0, 2**32 - 1),
 )
 def test_butterworth_equals_explicit_padding(
-    order, high_pass, low_pass, repetition_time, n_more, seed
+    order, high_pass, low_pass, repetition_time, n_more, padding, seed
 ):
     assume(high_pass is not None or low_pass is not None)
     assume(high_pass is None or low_pass is None or high_pass < low_pass)
     high, low = check_cutoffs(
         high_pass=high_pass, low_pass=low_pass, repetition_time=repetition_time
     )
+    assume((high, low) != (None, None))
     sections = butterworth_sections(
         high_pass=high,
         low_pass=low,
@@ -69,18 +82,20 @@ def test_butterworth_equals_explicit_padding(
     )
     both = high is not None and low is not None
     shortest = 3 * (order * (2 if both else 1) + 1) + 1
-    assert minimum_volumes(sections) == shortest
+    if padding == "constant":
+        shortest = 2
+    assert minimum_volumes(sections, padding) == shortest
     signals = noise(shortest + n_more, seed=seed)
-    found = apply_butterworth(signals, sections)
+    found = apply_butterworth(signals, sections, padding)
     for column in range(3):
         expected = oracles.butterworth(
-            signals[:, column], order, high_pass, low_pass, repetition_time
+            signals[:, column], order, high_pass, low_pass, repetition_time, padding
         )
         # 0.008 Hz at a repetition time of 0.72 s: twelve poles within 0.01 of the
         # unit circle, which keep eight of the sixteen digits.
         assert_allclose(found[:, column], expected, atol=1e-8 * 1000)
     with pytest.raises(ValueError, match=f"{shortest - 1} volumes .* {shortest}"):
-        apply_butterworth(signals[: shortest - 1], sections)
+        apply_butterworth(signals[: shortest - 1], sections, padding)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +109,7 @@ def test_butterworth_passes_what_it_should(high_pass, low_pass, passes):
         high_pass=high_pass, low_pass=low_pass, filter_order=5, repetition_time=1.0
     )
     middle = slice(200, 400)  # away from the ends, where a wave is cut
-    found = apply_butterworth(waves, sections)[middle]
+    found = apply_butterworth(waves, sections, "odd")[middle]
     assert_allclose(found, waves[middle] * passes, atol=0.02)
 
 
@@ -124,11 +139,15 @@ def test_cutoffs_that_are_left_alone():
     assert check(0.01, 0.1) == (0.01, 0.1)
 
 
-@pytest.mark.parametrize("low_pass", [0.25, 0.3, 9])
-def test_low_pass_at_or_above_nyquist_is_lowered_as_in_nilearn(low_pass):
-    found = check_cutoffs(high_pass=0.01, low_pass=low_pass, repetition_time=2.0)
-    eps = float(np.finfo(np.float32).eps)
-    assert found == (0.01, pytest.approx(0.25 - 0.25 * 10 * eps, rel=1e-15))
+@pytest.mark.parametrize("low_pass", [0.25 * (1 - 1e-7), 0.25, 0.3, 9])
+def test_low_pass_at_or_above_nyquist_has_nothing_to_take_out(low_pass):
+    def check(high_pass):
+        return check_cutoffs(
+            high_pass=high_pass, low_pass=low_pass, repetition_time=2.0
+        )
+
+    assert check(0.01) == (0.01, None)
+    assert check(None) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -196,48 +215,74 @@ def test_no_cosine_fits_into_one_volume():
     assert cosine_drift(1, high_pass=0.1, repetition_time=2.0).shape == (1, 0)
 
 
-def test_drift_among_confounds():
+def test_drift_that_confounds_do_not_hold():
     rng = np.random.default_rng(0)
     drift = cosine_drift(200, high_pass=0.01, repetition_time=2.0)
     others = rng.normal(size=(200, 3))
     constant = np.ones((200, 1))
-    assert not drift_is_among(drift, others[:, :0])
-    assert not drift_is_among(drift, np.hstack([others, constant]))
-    for factor, among in [(5.0, True), (-5.0, False)]:  # signed, as in nilearn
-        supplied = np.hstack([others, constant, 3 + factor * drift[:, 2:3]])
-        assert drift_is_among(drift, supplied) is among
-    supplied = np.hstack([others, drift[:, :1]])
-    supplied[0] = np.nan
-    assert drift_is_among(drift, supplied)
-    supplied[:-1] = np.nan
-    assert not drift_is_among(drift, supplied)
-    # Orthonormal columns: cos(atan(size)) is the correlation, 0.912 and 0.887.
-    for size, among in [(0.45, True), (0.52, False)]:
-        mixed = drift[:, :1] + size * drift[:, -1:]
-        assert drift_is_among(drift[:, :1], mixed) is among
+    every = np.ones(200, bool)
+
+    def missing(*columns, mask=every):
+        return missing_drift(drift, np.hstack(columns), mask)
+
+    assert_array_equal(missing(others[:, :0]), drift)
+    assert_array_equal(missing(others, constant, np.zeros((200, 1))), drift)
+    for factor in (5.0, -5.0):
+        found = missing(others, constant, 3 + factor * drift[:, 2:3])
+        assert_array_equal(found, np.delete(drift, 2, axis=1))
+    # In the span, not a column; within the digits of a table, and not.
+    mixed = drift @ rng.normal(size=(8, 8))
+    assert missing(mixed).shape == (200, 0)
+    assert missing(mixed.round(9)).shape == (200, 0)
+    assert_array_equal(missing(drift + 1e-3 * rng.normal(size=(200, 8))), drift)
+    # What censored volumes hold has no influence.
+    mask = np.arange(200) % 7 > 0
+    spoilt = drift.copy()
+    spoilt[~mask] = np.nan
+    assert missing(spoilt, mask=mask).shape == (200, 0)
 
 
 @oracles.randomly
-@given(st.integers(5, 80), st.floats(0.05, 0.9), st.integers(0, 2**32 - 1))
-def test_gaps_are_filled_from_the_kept_volumes_alone(n_volumes, share, seed):
+@given(
+    st.integers(5, 80),
+    st.floats(0.05, 0.9),
+    st.sampled_from(["linear", "cubic_spline"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_gaps_are_filled_from_the_kept_volumes_alone(n_volumes, share, curve, seed):
     rng = np.random.default_rng(seed)
     signals = rng.normal(size=(n_volumes, 3))
     mask = rng.random(n_volumes) > share
     mask[[0, -1]] = True
-    found = interpolate_censored(signals, mask)
+    found = interpolate_censored(signals, mask, curve)
     for column in range(3):
-        expected = oracles.filled(signals[:, column], mask)[~mask]
+        expected = oracles.filled(signals[:, column], mask, curve)[~mask]
         scale = max(np.abs(expected).max(initial=1.0), 1.0)
         assert_allclose(found[:, column], expected, atol=TOLERANCE * scale)
     signals[~mask] = np.nan
-    assert_array_equal(interpolate_censored(signals, mask), found)
+    assert_array_equal(interpolate_censored(signals, mask, curve), found)
 
 
 def test_a_cubic_is_filled_exactly():
     time = np.arange(30.0)
     cubic = (1 + 2 * time - 0.3 * time**2 + 0.01 * time**3)[:, None]
     mask = ~np.isin(np.arange(30), [3, 4, 10, 19, 20, 21, 26])
-    assert_allclose(interpolate_censored(cubic, mask), cubic[~mask], rtol=1e-10)
+    found = interpolate_censored(cubic, mask, "cubic_spline")
+    assert_allclose(found, cubic[~mask], rtol=1e-10)
+    line = cubic[:, :1] * 0 + 3 - 0.2 * time[:, None]
+    assert_allclose(interpolate_censored(line, mask, "linear"), line[~mask])
+
+
+def test_a_straight_fill_stays_between_its_neighbours():
+    """A spline through noise does not: the reason for the default."""
+    signals = noise(100, level=0.0)
+    mask = np.ones(100, bool)
+    mask[40:60] = False
+    ends = np.sort(signals[[39, 60]], axis=0)
+    found = interpolate_censored(signals, mask, "linear")
+    assert ((found >= ends[0]) & (found <= ends[1])).all()
+    swing = np.abs(interpolate_censored(signals, mask, "cubic_spline")).max()
+    assert swing > 2 * np.abs(signals).max()
 
 
 @pytest.mark.parametrize("end", [0, -1])
@@ -245,14 +290,14 @@ def test_nothing_is_extrapolated(end):
     mask = np.ones(10, bool)
     mask[end] = False
     with pytest.raises(ValueError, match="no extrapolation"):
-        interpolate_censored(noise(10), mask)
+        interpolate_censored(noise(10), mask, "linear")
 
 
 def test_no_gap_and_no_column():
-    assert interpolate_censored(noise(10), np.ones(10, bool)).shape == (0, 3)
+    assert interpolate_censored(noise(10), np.ones(10, bool), "linear").shape == (0, 3)
     mask = np.arange(10) != 4
-    assert interpolate_censored(noise(10)[:, :0], mask).shape == (1, 0)
+    assert interpolate_censored(noise(10)[:, :0], mask, "linear").shape == (1, 0)
     sections = butterworth_sections(
         high_pass=None, low_pass=0.1, filter_order=2, repetition_time=2.0
     )
-    assert apply_butterworth(noise(20)[:, :0], sections).shape == (20, 0)
+    assert apply_butterworth(noise(20)[:, :0], sections, "odd").shape == (20, 0)

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.core.clean import Cleaned, arrange_volumes, clean_signals
+from bids_roi.core.clean import Cleaned, Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
 from bids_roi.io.confounds.regressors import Selected, select_confounds
 from bids_roi.io.confounds.strategies import load_strategy, override_settings
@@ -30,12 +30,22 @@ if TYPE_CHECKING:
     from bids_roi.io.dataset.layout import BoldRun
     from bids_roi.options.record import Options
 
-__all__ = ["CleanedSeries", "Preparation", "clean_series", "load_strategies", "prepare"]
+__all__ = [
+    "CleanedSeries",
+    "Preparation",
+    "build_cleaner",
+    "clean_series",
+    "load_strategies",
+    "prepare",
+]
 
 _NUMBERS = ("high_pass", "low_pass", "fd_threshold", "std_dvars_threshold")
 _OTHERS = (
     "filter",
     "filter_order",
+    "filter_padding",
+    "filter_ends",
+    "interpolation",
     "standardize",
     "scrub",
     "censor_before",
@@ -271,25 +281,19 @@ class CleanedSeries:
     notes: tuple[str, ...]
 
 
-def clean_series(
-    signals: NDArray[np.float64],
+def build_cleaner(
     preparation: Preparation,
-    options: Options,
     *,
     run: BoldRun,
     repetition_time: float | None,
     high_variance: NDArray[np.float64] | None,
-) -> CleanedSeries:
-    """Clean the signals of one atlas and statistic.
+) -> Cleaner:
+    """Work out what a strategy does to any signals of a run, once for all atlases.
 
     Parameters
     ----------
-    signals : (T, R)
-        Raw; NaN columns stay.
     preparation
         Of the run and strategy.
-    options
-        ``censored`` is used.
     run
         For messages.
     repetition_time
@@ -312,25 +316,52 @@ def clean_series(
         remedy = "Give it with --repetition-time, in seconds."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
     try:
-        cleaned = clean_signals(
-            signals,
+        return prepare_cleaner(
+            n_volumes=preparation.censoring.sample_mask.size,
             confounds=regressors,
             sample_mask=preparation.censoring.sample_mask,
             detrend=settings.detrend,
             high_pass=settings.high_pass,
             low_pass=settings.low_pass,
-            filter=settings.filter if filters else "butterworth",
+            filter=settings.filter if filters else "passband",
             filter_order=settings.filter_order,
+            interpolation=settings.interpolation,
+            filter_padding=settings.filter_padding,
+            filter_ends=settings.filter_ends,
             standardize=None
             if settings.standardize == "none"
             else settings.standardize,
-            standardize_confounds=True,
+            standardize_confounds=settings.standardize_confounds,
             repetition_time=repetition_time,
         )
     except ValueError as error:
         remedy = "Choose a smaller strategy, censor less, or leave the run out."
         msg = f"{preparation.strategy.name}: {error}."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy) from error
+
+
+def clean_series(
+    signals: NDArray[np.float64],
+    cleaner: Cleaner,
+    preparation: Preparation,
+    options: Options,
+    *,
+    high_variance: bool,
+) -> CleanedSeries:
+    """Clean the signals of one atlas and statistic.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Raw; NaN columns stay.
+    cleaner, preparation
+        Of the run and strategy.
+    options
+        ``censored`` is used.
+    high_variance
+        Whether the components of high variance are among the confounds.
+    """
+    cleaned = cleaner.clean(signals)
     return CleanedSeries(
         signals=arrange_volumes(cleaned, censored=options.censored),  # type: ignore[arg-type]
         cleaned=cleaned,
@@ -339,11 +370,11 @@ def clean_series(
             preparation.selected,
             cleaned,
             options,
-            n_dummy=int(preparation.censoring.dummy.sum()),
-            high_variance=high_variance is not None,
+            censoring=preparation.censoring,
+            high_variance=high_variance,
         ),
         notes=(
             *preparation.selected.notes,
-            *warn_of_cleaning(cleaned, preparation.strategy.name),
+            *warn_of_cleaning(cleaned, preparation.strategy),
         ),
     )

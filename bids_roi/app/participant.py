@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.app.cleaning import clean_series, prepare
+from bids_roi.app.cleaning import build_cleaner, clean_series, prepare
 from bids_roi.app.extraction import partition_grid, read_mask_of, reduce_image
 from bids_roi.app.pictures import Sketch, are_drawn
 from bids_roi.app.plan import fingerprint
@@ -223,6 +223,15 @@ def extract_atlases(
     reduction, high_variance = reduce_image(
         image, partition, in_mask, options, mean=mean
     )
+    cleaners = {
+        label: build_cleaner(
+            preparation,
+            run=planned.run,
+            repetition_time=planned.repetition_time,
+            high_variance=high_variance,
+        )
+        for label, preparation in preparations.items()
+    }
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
@@ -235,11 +244,10 @@ def extract_atlases(
         cleaned = {
             series: clean_series(
                 signals[series.statistic],
+                cleaners[series.label],
                 preparations[series.label],
                 options,
-                run=planned.run,
-                repetition_time=planned.repetition_time,
-                high_variance=high_variance,
+                high_variance=high_variance is not None,
             )
             for series in names.timeseries
             if series.label is not None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.app.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.app.connectivity import relate_regions, settings_of
 from bids_roi.app.records import Record
 from bids_roi.app.run_quality import describe_quality
@@ -245,8 +246,8 @@ def describe_series(
         result.quality,
         repetition_time=job.planned.repetition_time,
     )
-    # Of signals as they are, only the mean is not free.
-    facts.setdefault("DegreesOfFreedom", signals.shape[0] - 1)
+    if clean is None:  # of signals as they are, only the mean is not free
+        facts |= describe_freedom(signals)
     if clean is not None:
         facts["OptionsDigest"] = job.digest(result.atlas, series.label)
         facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
@@ -309,4 +310,5 @@ def write_outlier_table(path: Path, preparation: Preparation) -> None:
         "why": why,
     }
     name = preparation.strategy.name
-    write_outliers(path, columns, strategy=name, n_kept=int(mask.sum()))
+    facts = {"NumberOfVolumesKept": int(mask.sum()), **describe_gaps(censoring)}
+    write_outliers(path, columns, strategy=name, facts=facts)

@@ -46,6 +46,13 @@ class Censoring:
         motion = self.fd | self.std_dvars | self.neighbour | self.short_segment
         return ~(self.dummy | motion)
 
+    @property
+    def gaps(self) -> tuple[int, ...]:
+        """Volumes of each stretch of censored ones between two kept ones."""
+        kept = np.flatnonzero(self.sample_mask)
+        between = np.diff(kept) - 1
+        return tuple(between[between > 0].tolist())
+
 
 def censor(
     fd: FloatArray | None,

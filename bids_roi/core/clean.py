@@ -1,18 +1,12 @@
 """Regional signals without trend, drift, unwanted frequencies and confounds.
 
-The order of steps is nilearn's (``signal.clean`` 0.14): gaps, mean, trend, filter,
-censoring, confounds, scale. Signals and confounds go through the steps before the
-regression side by side, so that the filter does not bring back what the regression
-took out (Lindquist et al. 2019, doi:10.1002/hbm.24528).
+Signals and confounds go through trend and filter side by side, so that the filter does
+not bring back what the regression takes out (Lindquist et al. 2019,
+doi:10.1002/hbm.24528). What a run needs (the filter, the regressors, the degrees of
+freedom) is worked out once, in a ``Cleaner``; it serves all atlases and statistics.
 
-Where nilearn is not followed, and why:
-
-- censored volumes are filled where they are, not at the mirrored end of the run;
-- columns that depend on others are found relative to the largest one: against nilearn's
-  absolute limit, 1,000 volumes leave enough rounding to regress random directions;
-- a confound of which trend and filter leave rounding errors only is dropped, where
-  nilearn scales these errors up to a regressor;
-- percent signal change refers to each region's own mean, whatever the other regions do.
+The steps are those of nilearn (``signal.clean`` 0.14); where they are not followed, and
+why, stands in docs/numbers.md.
 """
 
 from __future__ import annotations
@@ -22,27 +16,134 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from bids_roi.core.filters import (
-    apply_butterworth,
+from bids_roi.core.butterworth import (
+    Butterworth,
     butterworth_sections,
-    check_cutoffs,
-    cosine_drift,
-    drift_is_among,
     interpolate_censored,
-    remove_trend,
     share_removed,
 )
-from bids_roi.core.regression import ROUNDING, Regression, regress
+from bids_roi.core.filters import check_cutoffs, cosine_drift, missing_drift
+from bids_roi.core.freedom import count_freedom, effective_freedom, lag_sums
+from bids_roi.core.passband import Projection, fit_pass_band, take_out_trend
+from bids_roi.core.regression import ROUNDING, Regression, fit_regressors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.butterworth import Ends, Interpolation, Padding
+
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Cleaned", "arrange_volumes", "clean_signals"]
+__all__ = ["Cleaned", "Cleaner", "arrange_volumes", "clean_signals", "prepare_cleaner"]
 
 Drift = Literal["none", "added", "supplied", "too_short"]
+FilterKind = Literal["passband", "butterworth", "cosine"]
+Scale = Literal["zscore_sample", "psc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaner:
+    """What cleaning does to any signals of one run.
+
+    Attributes
+    ----------
+    sample_mask : (T,) bool
+        True for kept.
+    filter
+        Trend and frequencies; a projection or a Butterworth filter.
+    regression
+        Of the confounds, and of generated cosines.
+    standardize
+        Scale of the cleaned signals.
+    interpolation
+        How censored volumes are filled where that is asked for.
+    high_pass, low_pass : Hz
+        As applied: None where off, and for a ``low_pass`` that is not below the Nyquist
+        frequency.
+    drift
+        What became of the cosine filter: ``none`` (not asked for), ``added``,
+        ``supplied`` (the confounds hold all of them; none are generated), or
+        ``too_short`` (the run does not hold half a period).
+    degrees_of_freedom
+        Of white noise after all steps; see ``freedom``.
+    without_losses
+        The same, were ends and gaps to take no more than their share.
+    white : (T,)
+        Sums over lags of the autocorrelation that the steps give to white noise.
+    """
+
+    sample_mask: BoolArray
+    filter: Projection | Butterworth
+    regression: Regression
+    standardize: Scale | None
+    interpolation: Interpolation
+    high_pass: float | None
+    low_pass: float | None
+    drift: Drift
+    degrees_of_freedom: float
+    without_losses: float
+    white: FloatArray
+
+    @property
+    def n_kept(self) -> int:
+        """Volumes kept."""
+        return int(self.sample_mask.sum())
+
+    def clean(self, signals: FloatArray) -> Cleaned:
+        """Clean signals of the run.
+
+        Parameters
+        ----------
+        signals : (T, R), arbitrary units
+            A column with a NaN or infinity in a kept volume comes out as NaN throughout
+            and leaves the others alone.
+
+        Returns
+        -------
+        Cleaned
+        """
+        kept = signals[self.sample_mask].astype(np.float64)
+        usable = np.asarray(np.isfinite(kept).all(axis=0))
+        kept = kept[:, usable]
+        largest = np.abs(kept).max(axis=0)
+        series = self.filter.apply(signals if usable.all() else signals[:, usable])
+        series = self.regression.remove(series)
+        rows = self.filter.kept
+        deviation = series[rows].std(axis=0, ddof=min(1, self.n_kept - 1))
+        vanished = (deviation <= ROUNDING * largest) & (self.n_kept > 1)
+        if self.standardize is not None:
+            series = series - series[rows].mean(axis=0)
+        if self.standardize == "zscore_sample":
+            series /= np.where(vanished, np.inf, deviation)
+        elif self.standardize == "psc":
+            # Of the kept volumes as they came: filled gaps have no level.
+            level = kept.mean(axis=0)
+            none = np.abs(level) <= ROUNDING * largest
+            series /= np.where(none, np.nan, np.abs(level) / 100)
+        if self._takes_anything_out:
+            series[:, vanished] = np.nan  # rounding errors are no signal
+        cleaned = _scatter(series[rows], usable)
+        return Cleaned(
+            signals=cleaned,
+            filled=None
+            if isinstance(self.filter, Projection)
+            else _scatter(series[~rows], usable),
+            vanished=np.asarray(usable & np.isnan(cleaned).all(axis=0), dtype=bool),
+            effective_degrees_of_freedom=effective_freedom(
+                cleaned,
+                self.sample_mask,
+                white=self.white,
+                degrees_of_freedom=self.degrees_of_freedom,
+            ),
+            cleaner=self,
+        )
+
+    @property
+    def _takes_anything_out(self) -> bool:
+        """Whether a constant series is no longer what it was."""
+        plain = isinstance(self.filter, Projection) and self.filter.slow.size == 0
+        return not plain or self.regression.rank > 0 or self.standardize is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +153,70 @@ class Cleaned:
     Attributes
     ----------
     signals : (n_kept, R)
-        Kept volumes only; NaN in the columns that came with a NaN or infinity, and for
-        percent signal change in those whose mean is zero.
-    sample_mask : (T,) bool
-        True for kept.
-    filled : (n_between, R) or None
-        The censored volumes between the first and the last kept one as interpolated,
-        filtered, and rid of the confounds with the weights, centre and scale of the
-        kept volumes. None without Butterworth filter, where nothing is interpolated.
-    regressors : (n_kept, C + K)
-        The confounds and K generated cosines as regressed: detrended, filtered, scaled;
-        zero where nothing was left.
-    rank
-        Independent columns of ``regressors``.
-    dropped
-        Positions of the other columns.
-    condition
-        How near to dependent the independent ones are; 1 at best. From 1e8 on the
-        signals have few digits: slow cosines over a short stretch of a run do that.
-    drift
-        What became of the cosine filter: ``none`` (not asked for), ``added``,
-        ``supplied`` (the confounds hold such columns; none are generated), or
-        ``too_short`` (the run does not hold half a period).
-    filter_cost
-        Degrees of freedom that the Butterworth filter takes away: ``n_kept`` times
-        ``filters.share_removed``.
-    mean_cost
-        Those of mean and trend, as far as they are not below ``high_pass`` or in the
-        regressors already.
+        Kept volumes only; NaN in the columns that came with a NaN or infinity, and in
+        those that vanished.
+    filled : (n_others, R) or None
+        The censored volumes that went through a Butterworth filter, rid of the
+        confounds with the weights, centre and scale of the kept ones. None without one.
+    vanished : (R,) bool
+        Of these nothing but rounding errors was left, or their mean is zero and percent
+        of it were asked for.
+    effective_degrees_of_freedom
+        After the autocorrelation that the signals have beside that of the filter;
+        median over the regions.
+    cleaner
+        What they went through.
     """
 
     signals: FloatArray
-    sample_mask: BoolArray
     filled: FloatArray | None
-    regressors: FloatArray
-    rank: int
-    dropped: tuple[int, ...]
-    condition: float
-    drift: Drift
-    filter_cost: float
-    mean_cost: float
+    vanished: BoolArray
+    effective_degrees_of_freedom: float
+    cleaner: Cleaner
+
+    @property
+    def sample_mask(self) -> BoolArray:
+        """True for kept, (T,)."""
+        return self.cleaner.sample_mask
 
     @property
     def n_kept(self) -> int:
         """Volumes kept."""
-        return int(self.signals.shape[0])
+        return self.cleaner.n_kept
+
+    @property
+    def regressors(self) -> FloatArray:
+        """Confounds and generated cosines as regressed, (n_kept, C + K)."""
+        return self.cleaner.regression.regressors
+
+    @property
+    def rank(self) -> int:
+        """Independent columns of ``regressors``."""
+        return self.cleaner.regression.rank
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Positions of the other columns."""
+        return self.cleaner.regression.dropped
+
+    @property
+    def condition(self) -> float:
+        """How near to dependent the independent ones are; 1 at best.
+
+        From 1e8 on the signals have few digits: slow cosines over a short stretch of a
+        run do that.
+        """
+        return self.cleaner.regression.condition
+
+    @property
+    def drift(self) -> Drift:
+        """What became of the cosine filter."""
+        return self.cleaner.drift
 
     @property
     def degrees_of_freedom(self) -> float:
-        """What is left of the kept volumes; can be negative after a narrow filter.
-
-        n_kept - rank - filter_cost - mean_cost. The regressors are counted after the
-        filter, in the band that it leaves.
-        """
-        return self.n_kept - self.rank - self.filter_cost - self.mean_cost
+        """What is left, supposing white noise before cleaning."""
+        return self.cleaner.degrees_of_freedom
 
 
 def clean_signals(
@@ -116,9 +227,12 @@ def clean_signals(
     detrend: bool,
     high_pass: float | None,
     low_pass: float | None,
-    filter: Literal["butterworth", "cosine"],  # noqa: A002 - the word of the option
+    filter: FilterKind,  # noqa: A002 - the word of the option
     filter_order: int,
-    standardize: Literal["zscore_sample", "psc"] | None,
+    interpolation: Interpolation,
+    filter_padding: Padding,
+    filter_ends: Ends,
+    standardize: Scale | None,
     standardize_confounds: bool,
     repetition_time: float | None,
 ) -> Cleaned:
@@ -127,31 +241,7 @@ def clean_signals(
     Parameters
     ----------
     signals : (T, R), arbitrary units
-        A column with a NaN or infinity in a kept volume comes out as NaN throughout and
-        leaves the others alone.
-    confounds : (T, C) or None
-        Finite in the kept volumes.
-    sample_mask : (T,) bool or None
-        True for kept; None for all kept.
-    detrend
-        Take out mean and linear trend; of the kept volumes as if they had followed one
-        another, unless gaps are filled for the Butterworth filter.
-    high_pass, low_pass : Hz
-        None for off.
-    filter
-        ``butterworth``: censored volumes at either end are cut off, those between are
-        interpolated, signals and confounds filtered, and then censored. ``cosine``:
-        slow cosines join the confounds; ``high_pass`` only.
-    filter_order
-        Of the Butterworth filter.
-    standardize
-        ``zscore_sample``: mean 0, standard deviation 1 (n - 1). ``psc``: percent of the
-        region's own mean, which is the mean before trend and filter where these take
-        it out. None: as the steps before leave it.
-    standardize_confounds
-        Give each confound mean 0 and standard deviation 1, or else a maximum of 1.
-    repetition_time : s
-        Only needed by filters.
+        As for ``Cleaner.clean``; the other parameters as for ``prepare_cleaner``.
 
     Returns
     -------
@@ -160,74 +250,177 @@ def clean_signals(
     Raises
     ------
     ValueError
+        As ``prepare_cleaner``, or if shapes differ.
+    """
+    if signals.ndim != 2:
+        raise ValueError(f"signals have shape {signals.shape}, must be (T, R)")
+    return prepare_cleaner(
+        n_volumes=signals.shape[0],
+        confounds=confounds,
+        sample_mask=sample_mask,
+        detrend=detrend,
+        high_pass=high_pass,
+        low_pass=low_pass,
+        filter=filter,
+        filter_order=filter_order,
+        interpolation=interpolation,
+        filter_padding=filter_padding,
+        filter_ends=filter_ends,
+        standardize=standardize,
+        standardize_confounds=standardize_confounds,
+        repetition_time=repetition_time,
+    ).clean(signals)
+
+
+def prepare_cleaner(
+    *,
+    n_volumes: int,
+    confounds: FloatArray | None,
+    sample_mask: BoolArray | None,
+    detrend: bool,
+    high_pass: float | None,
+    low_pass: float | None,
+    filter: FilterKind,  # noqa: A002 - the word of the option
+    filter_order: int,
+    interpolation: Interpolation,
+    filter_padding: Padding,
+    filter_ends: Ends,
+    standardize: Scale | None,
+    standardize_confounds: bool,
+    repetition_time: float | None,
+) -> Cleaner:
+    """Work out what cleaning does to a run.
+
+    Parameters
+    ----------
+    n_volumes
+        T.
+    confounds : (T, C) or None
+        Finite in the kept volumes.
+    sample_mask : (T,) bool or None
+        True for kept; None for all kept.
+    detrend
+        Take out mean and linear trend. The line is straight in time, over the kept
+        volumes; with a Butterworth filter over all, as filled.
+    high_pass, low_pass : Hz
+        None for off.
+    filter
+        ``passband``: a fit of the pass band to the kept volumes. ``butterworth``: gaps
+        are filled, signals and confounds filtered, and then censored. ``cosine``: slow
+        cosines join the confounds; ``high_pass`` only.
+    filter_order, filter_padding, filter_ends
+        Of the Butterworth filter; see ``butterworth``.
+    interpolation
+        How the Butterworth filter, and ``arrange_volumes``, fill gaps.
+    standardize
+        ``zscore_sample``: mean 0, standard deviation 1 (n - 1). ``psc``: percent of the
+        region's own mean over the kept volumes, before trend and filter. None: as the
+        steps before leave it.
+    standardize_confounds
+        Give each confound mean 0 and standard deviation 1, or else a maximum of 1.
+    repetition_time : s
+        Only needed by filters.
+
+    Returns
+    -------
+    Cleaner
+
+    Raises
+    ------
+    ValueError
         If shapes differ, no volume is kept, a cut-off makes no sense, the run is too
-        short for the filter, confounds are not finite, or confounds, mean and trend
-        leave no degree of freedom.
+        short for the filter, confounds are not finite, or confounds, mean, trend and
+        filter leave no degree of freedom.
 
     Notes
     -----
     Projection onto the complement of the regressors: Friston et al. (1994),
-    doi:10.1002/hbm.460020402; ``regress`` and the functions of ``filters`` name the
-    sources of the steps.
+    doi:10.1002/hbm.460020402; the modules of the steps name their sources.
     """
-    mask = _check_mask(sample_mask, signals)
+    mask = _check_mask(sample_mask, n_volumes)
     table = _check_confounds(confounds, mask)
     high_pass, low_pass = check_cutoffs(
         high_pass=high_pass, low_pass=low_pass, repetition_time=repetition_time
     )
     drift: Drift = "none"
-    sections, slow = None, 0.0
+    filters = repetition_time is not None and (high_pass, low_pass) != (None, None)
+    steps: Projection | Butterworth = take_out_trend(mask, detrend=detrend)
     if filter == "cosine":
         if high_pass is None or low_pass is not None or repetition_time is None:
             raise ValueError(
                 "the cosine filter needs a high_pass and takes no low_pass"
             )
-        table, drift = _add_drift(table, high_pass, repetition_time)
-    elif repetition_time is not None and not (high_pass is None and low_pass is None):
+        table, drift = _add_drift(table, mask, high_pass, repetition_time)
+    elif filters and filter == "passband":
+        steps = fit_pass_band(
+            mask,
+            high_pass=high_pass,
+            low_pass=low_pass,
+            repetition_time=repetition_time,  # type: ignore[arg-type]
+            detrend=detrend,
+        )
+    elif filters:
         sections = butterworth_sections(
             high_pass=high_pass,
             low_pass=low_pass,
             filter_order=filter_order,
-            repetition_time=repetition_time,
+            repetition_time=repetition_time,  # type: ignore[arg-type]
         )
-        # Share of all frequencies; mean and trend are among these.
-        slow = 2 * (high_pass or 0.0) * repetition_time
-    usable = _finite_columns(signals[mask])
-    n_table = table.shape[1]
-    # Side by side: both take the same steps.
-    joint = np.hstack([table, signals if usable.all() else signals[:, usable]])
-    joint, kept, means, largest = _filter(joint, mask, sections, detrend=detrend)
-    fit = regress(
-        joint[:, n_table:],
-        joint[:, :n_table],
-        kept,
-        largest=largest[:n_table],
+        steps = Butterworth(
+            mask, sections, interpolation, filter_padding, filter_ends, detrend
+        )
+    largest = np.abs(table[mask]).max(axis=0)
+    regression = fit_regressors(
+        steps.apply(table),
+        steps.kept,
+        largest=largest,
         standardize=standardize_confounds,
     )
-    mean_cost = int(not fit.holds_mean) + detrend
-    if detrend or n_table or standardize or sections is not None:
-        _check_freedom(fit, mean_cost)
-    series = fit.residuals
-    if standardize is not None:
-        means, largest = means[n_table:], largest[n_table:]
-        # Taken out by trend or high-pass, so put back: nilearn's psc, but decided by
-        # what was done, not by how small the means of all regions together are.
-        centred = detrend or slow > 0
-        level = means + series[kept].mean(axis=0) if centred else fit.means
-        series = _standardize(series, kept, level, largest, how=standardize)
-    n_kept = int(kept.sum())
-    return Cleaned(
-        signals=_scatter(series[kept], usable),
+    plain = not (detrend or table.shape[1] or standardize or filters)
+    freedom, full, white = _count(steps, regression, mask)
+    if not plain:
+        _check_freedom(steps, regression, freedom)
+    return Cleaner(
         sample_mask=mask,
-        filled=None if sections is None else _scatter(series[~kept], usable),
-        regressors=fit.regressors,
-        rank=fit.rank,
-        dropped=fit.dropped,
-        condition=fit.condition,
+        filter=steps,
+        regression=regression,
+        standardize=standardize,
+        interpolation=interpolation,
+        high_pass=high_pass,
+        low_pass=low_pass,
         drift=drift,
-        filter_cost=0.0 if sections is None else n_kept * share_removed(sections),
-        mean_cost=max(mean_cost - n_kept * slow, 0.0),
+        degrees_of_freedom=freedom,
+        without_losses=full,
+        white=white,
     )
+
+
+def _count(
+    steps: Projection | Butterworth, regression: Regression, mask: BoolArray
+) -> tuple[float, float, FloatArray]:
+    """Degrees of freedom, those without losses, and the autocorrelation of noise."""
+    n_kept = regression.basis.shape[0]
+    constant = np.full((n_kept, 1), n_kept**-0.5)
+    if isinstance(steps, Projection):
+        # How much of the mean is left, which correlations take out.
+        left = constant - regression.basis @ (regression.basis.T @ constant)
+        mean = 0.0 if steps.holds_mean else float((left**2).sum())
+        freedom = steps.dimensions - regression.rank - mean
+        white = -lag_sums(regression.basis, mask).sum(axis=1)
+        if steps.band is None:
+            white[0] += n_kept
+            white -= lag_sums(steps.slow, mask).sum(axis=1)
+        else:
+            white += lag_sums(steps.band, mask).sum(axis=1)
+        if not steps.holds_mean:
+            white -= lag_sums(left, mask)[:, 0]
+        return freedom, freedom, white
+    identity = np.zeros((mask.size, n_kept))
+    identity[mask] = np.eye(n_kept)
+    operator = regression.remove(steps.apply(identity))[steps.kept]
+    operator -= operator.mean(axis=0)
+    slow = n_kept * (1 - share_removed(steps.sections)) - regression.rank
+    return count_freedom(operator), slow, lag_sums(operator, mask).sum(axis=1)
 
 
 def arrange_volumes(
@@ -242,10 +435,8 @@ def arrange_volumes(
     censored
         ``drop``: kept volumes only. ``na``: all volumes, censored ones NaN.
         ``interpolate``: all volumes; censored ones between the first and the last kept
-        one take ``cleaned.filled`` or, without Butterworth filter, the cubic spline
-        through the cleaned volumes (which is what cleaning the spline through the raw
-        ones gives, for both are linear); those before and after stay NaN. XCP-D's
-        interpolated output is the same, but for the ends.
+        one as the Butterworth filter left what it was given, or else interpolated
+        between the cleaned volumes; those before and after stay NaN.
 
     Returns
     -------
@@ -257,30 +448,34 @@ def arrange_volumes(
     mask = cleaned.sample_mask
     arranged = np.full((mask.size, cleaned.signals.shape[1]), np.nan)
     arranged[mask] = cleaned.signals
-    if censored == "interpolate":
-        inside = _inside(mask)
-        filled = cleaned.filled
-        if filled is None:
-            usable = _finite_columns(cleaned.signals)
-            spline = interpolate_censored(arranged[inside][:, usable], mask[inside])
-            filled = _scatter(spline, usable)
-        between = ~mask
-        between[: inside.start] = False
-        between[inside.stop :] = False
-        arranged[between] = filled
+    if censored == "na":
+        return arranged
+    kept = np.flatnonzero(mask)
+    inside = slice(int(kept[0]), int(kept[-1]) + 1)
+    between = arranged[inside]
+    filter_ = cleaned.cleaner.filter
+    if cleaned.filled is None or not isinstance(filter_, Butterworth):
+        usable = np.asarray(np.isfinite(cleaned.signals).all(axis=0))
+        filled = interpolate_censored(
+            between[:, usable], mask[inside], cleaned.cleaner.interpolation
+        )
+        between[~mask[inside]] = _scatter(filled, usable)
+    else:
+        whole = np.full_like(arranged, np.nan)
+        rows = np.arange(mask.size)[filter_.rows]
+        whole[rows[~filter_.kept]] = cleaned.filled
+        between[~mask[inside]] = whole[inside][~mask[inside]]
     return arranged
 
 
-def _check_mask(sample_mask: BoolArray | None, signals: FloatArray) -> BoolArray:
-    if signals.ndim != 2:
-        raise ValueError(f"signals have shape {signals.shape}, must be (T, R)")
+def _check_mask(sample_mask: BoolArray | None, n_volumes: int) -> BoolArray:
     if sample_mask is None:
-        sample_mask = np.ones(signals.shape[0], dtype=bool)
+        sample_mask = np.ones(n_volumes, dtype=bool)
     mask = np.asarray(sample_mask)
-    if mask.dtype != bool or mask.shape != signals.shape[:1]:
+    if mask.dtype != bool or mask.shape != (n_volumes,):
         raise ValueError(
             f"sample_mask is {mask.dtype} of shape {mask.shape}, must be bool of "
-            f"shape {signals.shape[:1]}, True for the volumes to keep"
+            f"shape {(n_volumes,)}, True for the volumes to keep"
         )
     if not mask.any():
         raise ValueError(f"0 of {mask.size} volumes are kept, at least 1 is needed")
@@ -304,85 +499,47 @@ def _check_confounds(confounds: FloatArray | None, mask: BoolArray) -> FloatArra
     return confounds.astype(np.float64)
 
 
-def _check_freedom(fit: Regression, mean_cost: int) -> None:
+def _check_freedom(
+    steps: Projection | Butterworth, regression: Regression, freedom: float
+) -> None:
     """Refuse to return what is nothing but rounding errors."""
-    n_kept, n_columns = fit.regressors.shape
-    if n_kept <= fit.rank + mean_cost:
-        words = ("", " and the mean", ", the mean and the trend")[mean_cost]
+    n_kept, n_columns = regression.regressors.shape
+    found = f"{n_kept} volumes are kept, but {n_columns} regressors of rank"
+    if isinstance(steps, Projection) and freedom < 0.5:
+        if steps.band is not None:
+            raise ValueError(
+                f"{n_kept} volumes are kept, the pass band holds {steps.dimensions}"
+                f" degrees of freedom, and {n_columns} regressors of rank"
+                f" {regression.rank} leave none"
+            )
+        n_slow = max(steps.slow.shape[1], 1)
+        words = " and the mean" if n_slow == 1 else ", the mean and the trend"
+        if n_slow > 2:
+            words = f", the mean, the trend and {n_slow - 2} slow cosines"
         raise ValueError(
-            f"{n_kept} volumes are kept, but {n_columns} regressors of rank "
-            f"{fit.rank}{words} need at least {fit.rank + mean_cost + 1}"
+            f"{found} {regression.rank}{words} need at least"
+            f" {regression.rank + n_slow + 1}"
+        )
+    if n_kept <= regression.rank + 1:
+        raise ValueError(
+            f"{found} {regression.rank} and the mean need at least"
+            f" {regression.rank + 2}"
         )
 
 
 def _add_drift(
-    table: FloatArray, high_pass: float, repetition_time: float
+    table: FloatArray, mask: BoolArray, high_pass: float, repetition_time: float
 ) -> tuple[FloatArray, Drift]:
-    """Append slow cosines of the whole run to the confounds, unless they are there."""
+    """Append slow cosines of the whole run to the confounds that do not hold them."""
     drift = cosine_drift(
         table.shape[0], high_pass=high_pass, repetition_time=repetition_time
     )
     if drift.shape[1] == 0:
         return table, "too_short"
-    if drift_is_among(drift, table):
+    missing = missing_drift(drift, table, mask)
+    if missing.shape[1] == 0:
         return table, "supplied"
-    return np.hstack([table, drift]), "added"
-
-
-def _inside(mask: BoolArray) -> slice:
-    """From the first to the last kept volume."""
-    kept = np.flatnonzero(mask)
-    return slice(int(kept[0]), int(kept[-1]) + 1)
-
-
-def _filter(
-    joint: FloatArray, mask: BoolArray, sections: FloatArray | None, *, detrend: bool
-) -> tuple[FloatArray, BoolArray, FloatArray, FloatArray]:
-    """Fill gaps, take out trend and frequencies.
-
-    Returns
-    -------
-    filtered : (t, columns)
-        Kept volumes and, with a filter, those between them.
-    kept : (t,) bool
-    means, largest : (columns,)
-        Mean and largest absolute value before trend and filter.
-    """
-    if sections is None:
-        joint, kept = joint[mask], np.ones(int(mask.sum()), dtype=bool)
-    else:
-        inside = _inside(mask)
-        joint, kept = joint[inside], mask[inside]
-        joint[~kept] = interpolate_censored(joint, kept)
-    means, largest = joint.mean(axis=0), np.abs(joint).max(axis=0)
-    if detrend:
-        joint = remove_trend(joint)
-    if sections is not None:
-        joint = apply_butterworth(joint, sections)
-    return joint, kept, means, largest
-
-
-def _standardize(
-    series: FloatArray,
-    kept: BoolArray,
-    level: FloatArray,
-    largest: FloatArray,
-    *,
-    how: Literal["zscore_sample", "psc"],
-) -> FloatArray:
-    """Centre and scale by the kept volumes; 0 where only rounding errors are left."""
-    centred = series - series[kept].mean(axis=0)
-    if how == "psc":
-        scale = np.abs(level) / 100
-        scale[np.abs(level) <= ROUNDING * largest] = np.nan  # percent of nothing
-    else:
-        scale = centred[kept].std(axis=0, ddof=1)
-        scale[scale <= ROUNDING * largest] = np.inf
-    return np.asarray(centred / scale)
-
-
-def _finite_columns(signals: FloatArray) -> BoolArray:
-    return np.asarray(np.isfinite(signals).all(axis=0))
+    return np.hstack([table, missing]), "added"
 
 
 def _scatter(columns: FloatArray, usable: BoolArray) -> FloatArray:

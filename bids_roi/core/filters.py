@@ -16,34 +16,24 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = [
-    "apply_butterworth",
-    "butterworth_sections",
-    "check_cutoffs",
-    "cosine_drift",
-    "drift_is_among",
-    "interpolate_censored",
-    "minimum_volumes",
-    "remove_trend",
-    "share_removed",
-]
+__all__ = ["check_cutoffs", "cosine_drift", "missing_drift", "remove_trend"]
 
-# A digital filter cannot cut at the Nyquist frequency itself (scipy#6265); nilearn
-# lowers such a cut-off by ten steps of float32, and so do we.
+# A digital filter cannot cut at the Nyquist frequency itself (scipy#6265): a cut-off
+# that is no further below it than ten steps of float32 counts as being at it.
 _BELOW_NYQUIST = 1.0 - 10 * float(np.finfo(np.float32).eps)
-# nilearn's: a confound this close to a generated cosine is taken to be one.
-_SAME_DRIFT = 0.9
-# Between 0 and Nyquist; the narrowest bands in use, 0.01 Hz of 1 Hz, hold 80 of them.
-_N_FREQUENCIES = 8192
+# Of a cosine's own length; tables of confounds hold nine digits or more.
+_SAME_DRIFT = 1e-6
 
 
-def remove_trend(signals: FloatArray) -> FloatArray:
+def remove_trend(signals: FloatArray, times: FloatArray | None = None) -> FloatArray:
     """Take the mean and the straight line out of each column.
 
     Parameters
     ----------
     signals : (T, R)
-        Evenly spaced in time.
+        Volumes in the order of time.
+    times : (T,), any unit
+        When each volume was; None for evenly spaced ones.
 
     Returns
     -------
@@ -55,15 +45,17 @@ def remove_trend(signals: FloatArray) -> FloatArray:
     Least squares on an intercept and a slope; the centred time axis is orthogonal to
     the intercept, so one after the other is exact.
 
-    >>> bool(np.allclose(remove_trend(np.array([[1.0], [3.0], [5.0]])), 0))
+    >>> line = np.array([[1.0], [3.0], [9.0]])
+    >>> bool(np.allclose(remove_trend(line, np.array([0.0, 1.0, 4.0])), 0))
     True
     """
     n_volumes = signals.shape[0]
-    time = np.arange(n_volumes) - (n_volumes - 1) / 2
     centred: FloatArray = signals - signals.mean(axis=0)
     if n_volumes > 1:
-        time /= np.sqrt(time @ time)
-        centred -= np.outer(time, time @ centred)
+        times = np.arange(n_volumes, dtype=np.float64) if times is None else times
+        line = times - times.mean()
+        line /= np.sqrt(line @ line)
+        centred -= np.outer(line, line @ centred)
     return centred
 
 
@@ -82,8 +74,8 @@ def check_cutoffs(
     Returns
     -------
     high_pass, low_pass : Hz
-        As given, but a ``low_pass`` at or above the Nyquist frequency becomes the
-        largest below it that a digital filter can have (nilearn's rule).
+        As they can be applied: ``low_pass`` is None at or above the Nyquist frequency,
+        where there is nothing for it to take out.
 
     Raises
     ------
@@ -110,150 +102,9 @@ def check_cutoffs(
         raise ValueError(
             f"high_pass is {high_pass:g} Hz, must be below low_pass, {low_pass:g} Hz"
         )
-    if low_pass is not None and low_pass >= nyquist:
-        low_pass = nyquist * _BELOW_NYQUIST
+    if low_pass is not None and low_pass >= nyquist * _BELOW_NYQUIST:
+        low_pass = None
     return high_pass, low_pass
-
-
-def share_removed(sections: FloatArray) -> float:
-    """Share of a series' degrees of freedom that a Butterworth filter takes away.
-
-    Parameters
-    ----------
-    sections : (S, 6)
-        From ``butterworth_sections``; applied forwards and backwards.
-
-    Returns
-    -------
-    float
-        0 to 1; for a filter with vertical edges, the share of the frequencies below
-        Nyquist that it stops. With the slopes of a real one it is somewhat more.
-
-    Notes
-    -----
-    Filtered white noise has the power spectrum S = |H|^4 (|H|^2 in each direction). The
-    correlation of two such series of n volumes varies by sum(S^2) / (n sum(S)^2) times
-    the number of frequencies, as if they had n sum(S)^2 / sum(S^2) / that number of
-    independent volumes: Davey et al. (2013), doi:10.1016/j.neuroimage.2012.08.022,
-    after Bartlett (1946), doi:10.2307/2983611. Exact away from the ends of the run;
-    with them, 500 volumes have 5 to 15 % less left than this says.
-    """
-    angles = (np.arange(_N_FREQUENCIES) + 0.5) * (np.pi / _N_FREQUENCIES)
-    delays = np.exp(-1j * np.outer(np.arange(3), angles))  # of 0, 1, 2 volumes
-    response = (sections[:, :3] @ delays) / (sections[:, 3:] @ delays)
-    power = np.abs(response.prod(axis=0)) ** 4
-    return float(1 - power.mean() ** 2 / (power * power).mean())
-
-
-def butterworth_sections(
-    *,
-    high_pass: float | None,
-    low_pass: float | None,
-    filter_order: int,
-    repetition_time: float,
-) -> FloatArray:
-    """Design a Butterworth filter.
-
-    Parameters
-    ----------
-    high_pass, low_pass : Hz
-        As ``check_cutoffs`` returns them; at least one is not None.
-    filter_order
-        Of the low-pass prototype, 1 or more; a band-pass has twice as many poles, and
-        filtering in both directions squares the gain.
-    repetition_time : s
-
-    Returns
-    -------
-    (S, 6)
-        Second-order sections, which stay stable where the polynomial form does not.
-
-    Raises
-    ------
-    ValueError
-        If the order is below 1.
-
-    Notes
-    -----
-    Butterworth (1930), On the theory of filter amplifiers, Experimental Wireless 7.
-    """
-    from scipy import signal
-
-    if filter_order < 1:
-        raise ValueError(f"filter_order is {filter_order}, must be 1 or more")
-    cutoffs = [f for f in (high_pass, low_pass) if f is not None]
-    kind = "low" if high_pass is None else "high" if low_pass is None else "bandpass"
-    sections = signal.butter(
-        filter_order,
-        cutoffs if len(cutoffs) == 2 else cutoffs[0],
-        btype=kind,
-        output="sos",
-        fs=1.0 / repetition_time,
-    )
-    return np.asarray(sections, dtype=np.float64)
-
-
-def _n_padded(sections: FloatArray) -> int:
-    """Volumes by which scipy's ``sosfiltfilt`` extends a series at each end."""
-    # Sections of first order are stored with two zeros.
-    n_zeros = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
-    return 3 * (2 * len(sections) + 1 - int(n_zeros))
-
-
-def minimum_volumes(sections: FloatArray) -> int:
-    """Shortest series that a filter can be applied to.
-
-    Parameters
-    ----------
-    sections : (S, 6)
-
-    Returns
-    -------
-    int
-        Volumes, first to last kept; 19 for nilearn's low- or high-pass of order 5 and
-        34 for its band-pass.
-    """
-    return _n_padded(sections) + 1
-
-
-def apply_butterworth(signals: FloatArray, sections: FloatArray) -> FloatArray:
-    """Filter each column forwards and backwards, without delay.
-
-    Parameters
-    ----------
-    signals : (T, R)
-        Finite.
-    sections : (S, 6)
-        From ``butterworth_sections``.
-
-    Returns
-    -------
-    (T, R)
-        A copy.
-
-    Raises
-    ------
-    ValueError
-        If the series is shorter than ``minimum_volumes``.
-
-    Notes
-    -----
-    Gustafsson (1996), doi:10.1109/78.492552, in scipy's default form: odd extension by
-    three times the length of the filter, and steady-state initial conditions.
-    """
-    from scipy import signal
-
-    n_volumes, needed = signals.shape[0], minimum_volumes(sections)
-    if n_volumes < needed:
-        raise ValueError(
-            f"{n_volumes} volumes from the first to the last kept one, "
-            f"the filter needs {needed}"
-        )
-    if signals.shape[1] == 0:
-        return signals.copy()
-    padlen = _n_padded(sections)
-    filtered = signal.sosfiltfilt(sections, signals, axis=0, padlen=padlen)
-    return np.asarray(filtered, dtype=np.float64)
 
 
 def cosine_drift(
@@ -290,63 +141,38 @@ def cosine_drift(
     return np.asarray(np.sqrt(2.0 / n_volumes) * drift)
 
 
-def drift_is_among(drift: FloatArray, confounds: FloatArray) -> bool:
-    """Tell whether the confounds hold slow cosines already (nilearn's rule).
+def missing_drift(
+    drift: FloatArray, confounds: FloatArray, sample_mask: BoolArray
+) -> FloatArray:
+    """Slow cosines that the confounds do not hold already, as fMRIPrep's may.
 
     Parameters
     ----------
     drift : (T, K)
+        From ``cosine_drift``.
     confounds : (T, C)
-        Volumes with a NaN or infinity are left out.
-
-    Returns
-    -------
-    bool
-        True if any pair of columns correlates above 0.9 (not below -0.9).
-    """
-    rows = np.isfinite(confounds).all(axis=1)
-    if rows.sum() < 2:
-        return False
-    unit = []
-    for columns in (drift[rows], confounds[rows]):
-        centred = columns - columns.mean(axis=0)
-        norms = np.sqrt((centred * centred).sum(axis=0))
-        norms[norms == 0] = np.inf  # constant: correlates with nothing
-        unit.append(centred / norms)
-    return bool((unit[0].T @ unit[1] > _SAME_DRIFT).any())
-
-
-def interpolate_censored(signals: FloatArray, sample_mask: BoolArray) -> FloatArray:
-    """Values for the censored volumes between the first and the last kept one.
-
-    Parameters
-    ----------
-    signals : (T, R)
-        Kept volumes finite; whatever the censored ones hold has no influence.
+        Finite in the kept volumes.
     sample_mask : (T,) bool
-        True for kept; the first and the last are kept: nothing is extrapolated.
+        True for kept.
 
     Returns
     -------
-    (n_censored, R)
-
-    Raises
-    ------
-    ValueError
-        If the first or the last volume is censored.
-
-    Notes
-    -----
-    Cubic spline through the kept volumes, third derivative continuous next to the
-    ends ("not-a-knot"): de Boor (1978), A Practical Guide to Splines,
-    doi:10.1007/978-1-4612-6333-3. The same as nilearn documents, and XCP-D does.
+    (T, 0 to K)
+        Without the cosines that a constant and the confounds together make, over the
+        kept volumes. One that merely resembles a confound stays: what the two share is
+        taken out once, and nothing is missing from the high-pass filter.
     """
-    kept, censored = np.flatnonzero(sample_mask), np.flatnonzero(~sample_mask)
-    if censored.size == 0 or signals.shape[1] == 0:
-        return np.zeros((censored.size, signals.shape[1]))
-    if not (sample_mask[0] and sample_mask[-1]):
-        raise ValueError("the first and the last volume must be kept: no extrapolation")
-    from scipy import interpolate
+    from scipy import linalg
 
-    spline = interpolate.CubicSpline(kept, signals[kept], extrapolate=False)
-    return np.asarray(spline(censored), dtype=np.float64)
+    n_kept = int(sample_mask.sum())
+    table = np.hstack([np.ones((n_kept, 1)), confounds[sample_mask]])
+    norms = np.sqrt((table * table).sum(axis=0))
+    q, r, _ = linalg.qr(
+        table / np.where(norms == 0, 1, norms), mode="economic", pivoting=True
+    )
+    diagonal = np.abs(np.diag(r))
+    q = q[:, : int((diagonal > _SAME_DRIFT * diagonal[0]).sum())]
+    kept = drift[sample_mask]
+    rest = kept - q @ (q.T @ kept)
+    held = (rest * rest).sum(axis=0) <= _SAME_DRIFT**2 * (kept * kept).sum(axis=0)
+    return np.asarray(drift[:, ~held])

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["ROUNDING", "Regression", "regress"]
+__all__ = ["ROUNDING", "Regression", "fit_regressors"]
 
 # Of the largest value before: what trend and filter leave of a constant is 1e-15 of it,
 # while a table of confounds that is written with nine digits cannot express less than
@@ -25,54 +25,65 @@ _DEPENDENT = 100 * float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """Signals without confounds, and what it took.
+    """The regressors of one run, ready to be taken out of any signals.
 
     Attributes
     ----------
-    residuals : (t, R)
-        All volumes, with the weights of the kept ones.
-    means : (R,)
-        Of the kept volumes, before.
+    kept : (t,) bool
+        Volumes that the weights are fitted to; the others take the same weights.
     regressors : (n_kept, C)
         The confounds as scaled; zero where only rounding errors were left.
-    rank
-        Independent columns of ``regressors``.
+    basis : (n_kept, rank)
+        Orthonormal basis of ``regressors``.
+    others : (t - n_kept, rank)
+        The basis, continued into the other volumes.
     dropped
-        Positions of the others.
+        Positions of the columns that depend on others, or vanished.
     condition
         Largest over smallest diagonal element of R among the independent columns. The
         residuals are as many digits short of the sixteen of float64.
-    holds_mean
-        Whether a constant is a combination of the regressors.
     """
 
-    residuals: FloatArray
-    means: FloatArray
+    kept: BoolArray
     regressors: FloatArray
-    rank: int
+    basis: FloatArray
+    others: FloatArray
     dropped: tuple[int, ...]
     condition: float
-    holds_mean: bool
+
+    @property
+    def rank(self) -> int:
+        """Independent columns of ``regressors``."""
+        return int(self.basis.shape[1])
+
+    def remove(self, series: FloatArray) -> FloatArray:
+        """Take the regressors out of each column, (t, R) -> (t, R).
+
+        Parameters
+        ----------
+        series : (t, R)
+            Finite, filtered like the confounds.
+        """
+        if self.rank == 0:
+            return series
+        weights = self.basis.T @ series[self.kept]
+        residuals = np.empty_like(series)
+        residuals[self.kept] = series[self.kept] - self.basis @ weights
+        residuals[~self.kept] = series[~self.kept] - self.others @ weights
+        return residuals
 
 
-def regress(
-    series: FloatArray,
-    confounds: FloatArray,
-    kept: BoolArray,
-    *,
-    largest: FloatArray,
-    standardize: bool,
+def fit_regressors(
+    confounds: FloatArray, kept: BoolArray, *, largest: FloatArray, standardize: bool
 ) -> Regression:
-    """Take the confounds out of the signals.
+    """Find an orthonormal basis of the confounds over the kept volumes.
 
     Parameters
     ----------
-    series : (t, R)
-        Finite.
     confounds : (t, C)
         Finite, filtered like the signals.
     kept : (t,) bool
-        Volumes to fit; the others take the same weights.
+        Volumes to fit.
     largest : (C,)
         Largest absolute value of each confound before trend and filter.
     standardize
@@ -90,33 +101,27 @@ def regress(
     """
     from scipy import linalg
 
-    means = series[kept].mean(axis=0)
     scaled = _scale(confounds, kept, largest, standardize=standardize)
     design = scaled[kept]
     if design.shape[1] == 0:
-        return Regression(series, means, design, 0, (), 1.0, holds_mean=False)
+        none = np.zeros((design.shape[0], 0))
+        return Regression(kept, design, none, none[: int((~kept).sum())], (), 1.0)
     q, r, pivots = linalg.qr(design, mode="economic", pivoting=True)
     diagonal = np.abs(np.diag(r))
     limit = max(design.shape) * np.finfo(np.float64).eps * diagonal[0]
     rank = int((diagonal > max(limit, _DEPENDENT)).sum())
     q, r = q[:, :rank], r[:rank, :rank]
-    weights = q.T @ series[kept]
-    residuals = np.empty_like(series)
-    residuals[kept] = series[kept] - q @ weights
-    if not kept.all():
-        # Not for the kept volumes: q is orthogonal to rounding, whatever r is like.
-        betas = linalg.solve_triangular(r, weights) if rank else weights
-        residuals[~kept] = series[~kept] - scaled[~kept][:, pivots[:rank]] @ betas
-    constant = np.full(q.shape[0], q.shape[0] ** -0.5)
-    unexplained = constant - q @ (q.T @ constant)
+    # Not for the kept volumes: q is orthogonal to rounding, whatever r is like.
+    others = scaled[~kept][:, pivots[:rank]]
+    if rank and others.size:
+        others = linalg.solve_triangular(r, others.T, trans="T").T
     return Regression(
-        residuals=residuals,
-        means=means,
+        kept=kept,
         regressors=design,
-        rank=rank,
+        basis=q,
+        others=others,
         dropped=tuple(sorted(int(column) for column in pivots[rank:])),
         condition=float(diagonal[0] / diagonal[rank - 1]) if rank else 1.0,
-        holds_mean=bool(np.linalg.norm(unexplained) < np.sqrt(ROUNDING)),
     )
 
 

@@ -46,8 +46,10 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
     Option(
         "filter",
         _CLEAN,
-        "Kind of filter. The strategy's, or butterworth.",
-        choices=("butterworth", "cosine"),
+        "Kind of filter: a fit of the pass band to the kept volumes, which needs no gap"
+        " filled; a Butterworth filter; or slow cosines among the confounds (high-pass"
+        " only). The strategy's, or passband.",
+        choices=("passband", "butterworth", "cosine"),
     ),
     Option(
         "filter_order",
@@ -55,6 +57,30 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
         "Order of the Butterworth filter. The strategy's, or 5.",
         kind=int,
         metavar="N",
+    ),
+    Option(
+        "filter_padding",
+        _CLEAN,
+        "How a series goes on beyond its ends for the Butterworth filter: constant, at"
+        " its last value (XCP-D), or odd, as its reflection (nilearn). The strategy's,"
+        " or constant.",
+        choices=("constant", "odd"),
+    ),
+    Option(
+        "filter_ends",
+        _CLEAN,
+        "Censored volumes before the first and after the last kept one, for the"
+        " Butterworth filter: cut them off (nilearn), or give them the nearest kept"
+        " volume's values (XCP-D). The strategy's, or cut.",
+        choices=("cut", "nearest"),
+    ),
+    Option(
+        "interpolation",
+        _CLEAN,
+        "How gaps are filled, for the Butterworth filter and --censored interpolate. A"
+        " cubic spline (nilearn, XCP-D) swings far out in long gaps. The strategy's, or"
+        " linear.",
+        choices=("linear", "cubic_spline"),
     ),
     Option(
         "standardize",

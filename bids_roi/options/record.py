@@ -58,6 +58,9 @@ class Options:
     low_pass: str | None = None
     filter: str | None = None
     filter_order: int | None = None
+    filter_padding: str | None = None
+    filter_ends: str | None = None
+    interpolation: str | None = None
     standardize: str | None = None
     fd_threshold: str | None = None
     std_dvars_threshold: str | None = None

@@ -186,7 +186,10 @@ def _cleaning(strategy: str, sidecar: Mapping[str, Any], cite: _Cited) -> str:
     if scale == "zscore_sample":
         text += " Series were standardised to z-scores."
     elif scale == "psc":
-        text += " Series are in percent of their region's mean."
+        text += (
+            " Series are in percent of their region's mean over the kept volumes before"
+            " cleaning."
+        )
     return text
 
 
@@ -215,14 +218,36 @@ def _filtering(filters: object, cite: _Cited) -> str:
     if low := settings.get("Low-pass cutoff (Hz)"):
         parts.append(f"below {low:g} Hz")
     kept = " and ".join(parts)
+    alike = f" Signals and confounds alike {cite('Lindquist')}"
+    if name == "Pass-band fit":
+        return (
+            f"{alike} were first projected onto the frequencies {kept}: sines and"
+            " cosines of the band were fitted to the kept volumes by least squares,"
+            " after mean, trend and slower cosines as far as these are not kept."
+        )
     if name == "Butterworth":
         order = settings.get("Filter order")
-        return (
-            f" Signals and confounds alike {cite('Lindquist')} were filtered with a"
-            f" zero-phase Butterworth filter of order {order}, keeping frequencies"
-            f" {kept}."
+        curve = {"cubic_spline": "cubic splines"}.get(
+            str(settings.get("Interpolation")), "straight lines"
         )
-    return f" Slow drifts were regressed out with cosines, keeping frequencies {kept}."
+        ends = "cut off"
+        if settings.get("Censored ends") == "nearest":
+            ends = "set to the nearest kept volume"
+        padding = str(settings.get("Padding"))
+        return (
+            f"{alike} were first filtered, keeping frequencies {kept}: censored volumes"
+            f" between kept ones were filled by {curve}, those at the ends {ends}, and"
+            f" a Butterworth filter of order {order} was applied in both directions"
+            f" with {padding} padding; then the censored volumes were taken out."
+        )
+    if settings.get("Regressors") == "too_short":
+        return " The run is too short for slow cosines: no high-pass was applied."
+    whose = "of the preprocessing, which hold all of them,"
+    if settings.get("Regressors") != "supplied":
+        whose = "of the whole run"
+    return (
+        f" Slow cosines {whose} were among the regressors, keeping frequencies {kept}."
+    )
 
 
 def _censoring(sidecar: Mapping[str, Any], cite: _Cited) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-    from bids_roi.io.confounds.strategy_format import Strategy
+    from bids_roi.io.confounds.strategy_format import Settings, Strategy
 
 __all__ = ["list_strategies", "load_strategy", "override_settings"]
 
@@ -130,9 +130,26 @@ def override_settings(strategy: Strategy, given: Mapping[str, object]) -> Strate
     problems: list[str] = []
     merged = dataclasses.asdict(strategy.settings) | dict(given)
     settings = parse_settings(merged, "", problems)
-    if settings is None:
+    if settings is not None:
+        problems += _idle_settings(settings, given)
+    if settings is None or problems:
         found = "; ".join(problem.removeprefix(": ") for problem in problems)
         msg = f"the settings do not go with the strategy {strategy.name}: {found}."
         remedy = "Change the options, or give none to switch one off."
         raise UsageError(msg, remedy=remedy)
     return dataclasses.replace(strategy, settings=settings)
+
+
+def _idle_settings(settings: Settings, given: Mapping[str, object]) -> list[str]:
+    """Settings that were asked for aloud and would do nothing."""
+    of_butterworth = ("filter_order", "filter_padding", "filter_ends")
+    named = [name for name in ("filter", *of_butterworth) if name in given]
+    if settings.high_pass is None and settings.low_pass is None:
+        return [f"{name} does nothing without high_pass or low_pass" for name in named]
+    if settings.filter == "butterworth":
+        return []
+    return [
+        f"{name} is of a Butterworth filter, the filter is {settings.filter}"
+        for name in named
+        if name in of_butterworth
+    ]

@@ -223,15 +223,27 @@ _SETTINGS: dict[str, tuple[str, Callable[[object], bool], object]] = {
     "high_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
     "low_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
     "filter": (
-        "butterworth or cosine",
-        lambda v: v in ("butterworth", "cosine"),
-        "butterworth",
+        "passband, butterworth or cosine",
+        lambda v: v in ("passband", "butterworth", "cosine"),
+        "passband",
     ),
     "filter_order": (
         "a whole number from 1 to 10",
         lambda v: _count(v) and v in range(1, 11),
         5,
     ),
+    "filter_padding": (
+        "odd or constant",
+        lambda v: v in ("odd", "constant"),
+        "constant",
+    ),
+    "filter_ends": ("cut or nearest", lambda v: v in ("cut", "nearest"), "cut"),
+    "interpolation": (
+        "linear or cubic_spline",
+        lambda v: v in ("linear", "cubic_spline"),
+        "linear",
+    ),
+    "standardize_confounds": ("true or false", lambda v: isinstance(v, bool), True),
     "standardize": (
         "none, zscore_sample or psc",
         lambda v: v in ("none", "zscore_sample", "psc"),

@@ -28,8 +28,12 @@ user's own file has the same form, and any preset can be copied as a beginning::
       "settings": {                          each may be left out, or be null: off
         "detrend": true,                     mean and straight line
         "high_pass": 0.01, "low_pass": 0.08, Hz
-        "filter": "butterworth",             or "cosine"; null: the default
-        "filter_order": 5,                   null: the default
+        "filter": "passband",                or "butterworth", "cosine"
+        "filter_order": 5,                   of a Butterworth filter,
+        "filter_padding": "constant",        or "odd": how it goes on beyond the ends
+        "filter_ends": "cut",                or "nearest": censored volumes there
+        "interpolation": "linear",           or "cubic_spline", where gaps are filled
+        "standardize_confounds": true,       or false: they keep their means
         "standardize": "zscore_sample",      or "psc", "none"
         "fd_threshold": 0.5,                 mm; volumes above it are censored
         "std_dvars_threshold": 1.5,
@@ -100,8 +104,12 @@ class Settings:
         Cut-offs in Hz; ``None`` for off.
     filter
         Kind of the filter, where there is a cut-off.
-    filter_order
+    filter_order, filter_padding, filter_ends
         Of the Butterworth filter.
+    interpolation
+        How gaps are filled, for a Butterworth filter or ``--censored interpolate``.
+    standardize_confounds
+        Whether confounds get mean 0 before they are regressed out.
     standardize
         Scale of the cleaned signals.
     fd_threshold
@@ -119,8 +127,12 @@ class Settings:
     detrend: bool = False
     high_pass: float | None = None
     low_pass: float | None = None
-    filter: Literal["butterworth", "cosine"] = "butterworth"
+    filter: Literal["passband", "butterworth", "cosine"] = "passband"
     filter_order: int = 5
+    filter_padding: Literal["odd", "constant"] = "constant"
+    filter_ends: Literal["cut", "nearest"] = "cut"
+    interpolation: Literal["linear", "cubic_spline"] = "linear"
+    standardize_confounds: bool = True
     standardize: Literal["none", "zscore_sample", "psc"] = "none"
     fd_threshold: float | None = None
     std_dvars_threshold: float | None = None

@@ -263,7 +263,7 @@ def write_quality(
 
 
 def write_outliers(
-    path: Path, columns: Mapping[str, Any], *, strategy: str, n_kept: int
+    path: Path, columns: Mapping[str, Any], *, strategy: str, facts: Mapping[str, Any]
 ) -> None:
     """Write which volumes a strategy left out, and why.
 
@@ -275,13 +275,13 @@ def write_outliers(
         Of ``OUTLIER_COLUMNS``, one value per source volume.
     strategy
         Its name.
-    n_kept
-        Volumes kept.
+    facts
+        Further sidecar keys.
     """
     sidecar = {
         "Description": f"Volumes of the run and whether {strategy} kept them.",
         "DenoisingStrategy": strategy,
-        "NumberOfVolumesKept": n_kept,
+        **facts,
         **{name: {"Description": text} for name, text in OUTLIER_COLUMNS.items()},
     }
     write_file(path.with_suffix(".json"), format_json(sidecar))
