@@ -146,7 +146,7 @@ def test_no_floor_for_a_module_that_is_gone():
 def test_files_and_functions_stay_short():
     for module, path in MODULES.items():
         text = path.read_text()
-        assert text.count("\n") <= 400, module
+        assert text.count("\n") <= 600, module
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body

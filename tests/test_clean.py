@@ -368,6 +368,14 @@ def test_a_line_in_time_is_gone_whatever_is_censored(gap, filter_):
         close(without, noise[mask] - design @ weights, 1e-10)
 
 
+def test_a_line_in_time_is_gone_where_volumes_are_unevenly_spaced():
+    times = np.cumsum(np.random.default_rng(3).choice([2.0, 9.0], 100))
+    signals = (5 + 0.3 * times)[:, None] * np.ones(3)
+    options = PLAIN | {"detrend": True, "repetition_time": None}
+    assert clean_signals(signals, **options, times=times).vanished.all()
+    assert not clean_signals(signals, **options).vanished.any()
+
+
 @pytest.mark.parametrize("filter_", ["passband", "butterworth"])
 @pytest.mark.parametrize("gap", [20, 100])
 def test_percent_is_of_the_kept_volumes_as_they_came(filter_, gap):

@@ -139,6 +139,10 @@ def test_a_file_with_everything(tmp_path):
             "low_pass": 0.08,
             "filter": "butterworth",
             "filter_order": 2,
+            "filter_padding": "odd",
+            "filter_ends": "nearest",
+            "interpolation": "cubic_spline",
+            "standardize_confounds": False,
             "standardize": "psc",
             "fd_threshold": 0.3,
             "std_dvars_threshold": None,
@@ -171,7 +175,12 @@ def test_a_file_with_everything(tmp_path):
             detrend=True,
             high_pass=0.01,
             low_pass=0.08,
+            filter="butterworth",
             filter_order=2,
+            filter_padding="odd",
+            filter_ends="nearest",
+            interpolation="cubic_spline",
+            standardize_confounds=False,
             standardize="psc",
             fd_threshold=0.3,
             scrub=3,
@@ -281,7 +290,10 @@ def with_settings(**settings):
         (with_settings(high_pass=float("nan")), "high_pass: a frequency .* nan"),
         (with_settings(low_pass=10**400), "low_pass: a frequency above 0 Hz"),
         (with_settings(detrend=1), "detrend: true or false is needed, found 1"),
-        (with_settings(filter="fir"), "filter: butterworth or cosine .*'fir'"),
+        (
+            with_settings(filter="fir"),
+            "filter: passband, butterworth or cosine .*'fir'",
+        ),
         (with_settings(filter_order=0), "filter_order: a whole number from 1 to 10"),
         (with_settings(standardize="z"), "standardize: none, zscore_sample or psc"),
         (with_settings(scrub=-1), "scrub: a number of volumes, 0 or more, .* -1"),
@@ -337,7 +349,14 @@ def test_off_on_the_command_line_is_off():
     changed = override_settings(
         scrubbing, {"std_dvars_threshold": None, "scrub": None, "high_pass": 0.01}
     )
-    expected = Settings(fd_threshold=0.5, high_pass=0.01, dummy_scans="auto")
+    expected = Settings(
+        fd_threshold=0.5,
+        high_pass=0.01,
+        dummy_scans="auto",
+        filter="butterworth",
+        filter_padding="odd",
+        interpolation="cubic_spline",
+    )
     assert changed.settings == expected
     assert changed.components == scrubbing.components
     assert scrubbing == load_strategy("scrubbing")
@@ -352,6 +371,44 @@ def test_settings_that_contradict_one_another_are_refused():
         override_settings(low, {"fd_threshold": 0})
     with pytest.raises(UsageError, match="unknown key"):
         override_settings(low, {"tresholds": 0})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"filter": "cosine"}, "filter does nothing without high_pass or low_pass"),
+        ({"filter_order": 3}, "filter_order does nothing without high_pass"),
+        (
+            {"filter_padding": "odd", "high_pass": 0.01, "filter": "passband"},
+            "filter_padding is of a Butterworth filter, the filter is passband",
+        ),
+        (
+            {"filter_ends": "cut", "high_pass": 0.01, "filter": "cosine"},
+            "filter_ends is of a Butterworth filter, the filter is cosine",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        override_settings(load_strategy("24P"), given)
+
+
+@pytest.mark.parametrize("name", list_strategies())
+def test_presets_filter_as_their_tools_do(name):
+    """Whose a preset is decides its filter; none has a cut-off of its own."""
+    strategy = load_strategy(name)
+    found = strategy.settings
+    assert (found.high_pass, found.low_pass) == (None, None)
+    assert (found.filter, found.interpolation) == ("butterworth", "cubic_spline")
+    theirs = found.filter_order, found.filter_padding, found.filter_ends
+    if "XCP-D's" in strategy.description:
+        assert theirs == (2, "constant", "nearest")
+        assert not found.standardize_confounds
+        assert found.detrend
+    else:
+        assert theirs == (5, "odd", "cut")
+        assert found.standardize_confounds
+        assert not found.detrend
 
 
 # --- properties

@@ -320,6 +320,8 @@ def build_cleaner(
             n_volumes=preparation.censoring.sample_mask.size,
             confounds=regressors,
             sample_mask=preparation.censoring.sample_mask,
+            times=None,
+            n_dummy=preparation.censoring.n_dummy,
             detrend=settings.detrend,
             high_pass=settings.high_pass,
             low_pass=settings.low_pass,

@@ -255,6 +255,8 @@ class Butterworth:
         ``cut``: they are left out (nilearn). ``nearest``: they take its values (XCP-D).
     detrend
         Whether mean and straight line are taken out of the filled series.
+    n_dummy
+        Volumes at the start that are not steady; never filled.
     """
 
     sample_mask: BoolArray
@@ -263,12 +265,13 @@ class Butterworth:
     padding: Padding
     ends: Ends
     detrend: bool
+    n_dummy: int
 
     @property
     def rows(self) -> slice:
         """Volumes that go through the filter."""
         if self.ends == "nearest":
-            return slice(0, self.sample_mask.size)
+            return slice(self.n_dummy, self.sample_mask.size)
         kept = np.flatnonzero(self.sample_mask)
         return slice(int(kept[0]), int(kept[-1]) + 1)
 

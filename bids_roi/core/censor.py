@@ -47,6 +47,12 @@ class Censoring:
         return ~(self.dummy | motion)
 
     @property
+    def n_dummy(self) -> int:
+        """Dummy volumes at the very start."""
+        steady = np.flatnonzero(~self.dummy)
+        return int(steady[0]) if steady.size else int(self.dummy.size)
+
+    @property
     def gaps(self) -> tuple[int, ...]:
         """Volumes of each stretch of censored ones between two kept ones."""
         kept = np.flatnonzero(self.sample_mask)

@@ -224,6 +224,8 @@ def clean_signals(
     *,
     confounds: FloatArray | None,
     sample_mask: BoolArray | None,
+    times: FloatArray | None = None,
+    n_dummy: int = 0,
     detrend: bool,
     high_pass: float | None,
     low_pass: float | None,
@@ -258,6 +260,8 @@ def clean_signals(
         n_volumes=signals.shape[0],
         confounds=confounds,
         sample_mask=sample_mask,
+        times=times,
+        n_dummy=n_dummy,
         detrend=detrend,
         high_pass=high_pass,
         low_pass=low_pass,
@@ -277,6 +281,8 @@ def prepare_cleaner(
     n_volumes: int,
     confounds: FloatArray | None,
     sample_mask: BoolArray | None,
+    times: FloatArray | None,
+    n_dummy: int,
     detrend: bool,
     high_pass: float | None,
     low_pass: float | None,
@@ -299,6 +305,10 @@ def prepare_cleaner(
         Finite in the kept volumes.
     sample_mask : (T,) bool or None
         True for kept; None for all kept.
+    times : (T,), any unit
+        When each volume was, for the trend; None for evenly spaced ones.
+    n_dummy
+        Censored volumes at the start that are not steady, and so are never filled.
     detrend
         Take out mean and linear trend. The line is straight in time, over the kept
         volumes; with a Butterworth filter over all, as filled.
@@ -343,32 +353,32 @@ def prepare_cleaner(
         high_pass=high_pass, low_pass=low_pass, repetition_time=repetition_time
     )
     drift: Drift = "none"
-    filters = repetition_time is not None and (high_pass, low_pass) != (None, None)
-    steps: Projection | Butterworth = take_out_trend(mask, detrend=detrend)
+    filters = (high_pass, low_pass) != (None, None)
+    steps: Projection | Butterworth = take_out_trend(mask, times, detrend=detrend)
     if filter == "cosine":
         if high_pass is None or low_pass is not None or repetition_time is None:
             raise ValueError(
                 "the cosine filter needs a high_pass and takes no low_pass"
             )
         table, drift = _add_drift(table, mask, high_pass, repetition_time)
-    elif filters and filter == "passband":
-        steps = fit_pass_band(
-            mask,
-            high_pass=high_pass,
-            low_pass=low_pass,
-            repetition_time=repetition_time,  # type: ignore[arg-type]
-            detrend=detrend,
-        )
-    elif filters:
-        sections = butterworth_sections(
-            high_pass=high_pass,
-            low_pass=low_pass,
-            filter_order=filter_order,
-            repetition_time=repetition_time,  # type: ignore[arg-type]
-        )
-        steps = Butterworth(
-            mask, sections, interpolation, filter_padding, filter_ends, detrend
-        )
+    elif filters and repetition_time is not None:
+        cut = {"high_pass": high_pass, "low_pass": low_pass}
+        if filter == "passband":
+            steps = fit_pass_band(
+                mask, **cut, repetition_time=repetition_time, detrend=detrend
+            )
+        else:
+            steps = Butterworth(
+                mask,
+                butterworth_sections(
+                    **cut, filter_order=filter_order, repetition_time=repetition_time
+                ),
+                interpolation,
+                filter_padding,
+                filter_ends,
+                detrend,
+                n_dummy,
+            )
     largest = np.abs(table[mask]).max(axis=0)
     regression = fit_regressors(
         steps.apply(table),

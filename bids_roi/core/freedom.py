@@ -133,8 +133,8 @@ def effective_freedom(
     same sum for white noise behind the operator is what the series would have without
     autocorrelation of their own: the ratio of both acts on ``degrees_of_freedom``. For
     autoregressive noise up to 0.8 this is within 15 % of what correlations show, for
-    raw, filtered and high-passed series; regressors that take most of the power of a slow
-    series make it too high, by half at worst.
+    raw, filtered and high-passed series; regressors that take most of the power of
+    slow series make it too high, by half at worst.
     """
     usable = np.isfinite(signals).all(axis=0)
     centred = signals[:, usable] - signals[:, usable].mean(axis=0)

@@ -4,8 +4,8 @@ The pass band is fitted, not convolved: sines and cosines on the frequency grid 
 whole run, by least squares to the kept volumes, beside mean, line and the cosines that
 are slower than the band. So there is no gap to fill and no end to extend, any censoring
 will do, and what is left has as many degrees of freedom as the basis has columns. It is
-the idea of least-squares spectra (Mathias et al. 2004, doi:10.18637/jss.v011.i02) and of
-Power et al. (2014), doi:10.1016/j.neuroimage.2013.08.048, without filling the gaps.
+the idea of least-squares spectra (Mathias et al. 2004, doi:10.18637/jss.v011.i02) and
+of Power et al. (2014), doi:10.1016/j.neuroimage.2013.08.048, without filling the gaps.
 """
 
 from __future__ import annotations
@@ -89,13 +89,17 @@ class Projection:
         return np.asarray(rest if self.holds_mean else rest + means)
 
 
-def take_out_trend(sample_mask: BoolArray, *, detrend: bool) -> Projection:
+def take_out_trend(
+    sample_mask: BoolArray, times: FloatArray | None = None, *, detrend: bool
+) -> Projection:
     """Project mean and straight line out, or nothing.
 
     Parameters
     ----------
     sample_mask : (T,) bool
         True for kept.
+    times : (T,), any unit
+        When each volume was; None for evenly spaced ones.
     detrend
         Whether there is anything to take out.
 
@@ -108,7 +112,7 @@ def take_out_trend(sample_mask: BoolArray, *, detrend: bool) -> Projection:
     n_kept = int(sample_mask.sum())
     if not detrend:
         return Projection(sample_mask, np.zeros((n_kept, 0)))
-    slow = _independent(_mean_and_line(sample_mask.size)[sample_mask])
+    slow = _independent(_mean_and_line(sample_mask.size, times)[sample_mask])
     return Projection(sample_mask, slow, holds_mean=True)
 
 
@@ -207,9 +211,11 @@ def _project(
     )
 
 
-def _mean_and_line(n_volumes: int) -> FloatArray:
-    times = np.arange(n_volumes) - (n_volumes - 1) / 2
-    line = times / max(float(np.sqrt(times @ times)), 1.0)
+def _mean_and_line(n_volumes: int, times: FloatArray | None = None) -> FloatArray:
+    times = np.arange(n_volumes, dtype=np.float64) if times is None else times
+    line = times - times.mean()
+    norm = float(np.sqrt(line @ line))
+    line = line / (norm if norm > 0 else 1.0)
     return np.column_stack([np.full(n_volumes, n_volumes**-0.5), line])
 
 
