@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import (
-    AtlasError,
     BidsRoiError,
     CollisionError,
     MissingInput,
@@ -54,7 +53,8 @@ class PlannedRun:
     atlases
         Those that fit the run's space, with the names of their outputs.
     refused
-        ``(atlas name, why)`` of those that do not.
+        ``(atlas name, why)`` of the others: a ``SpaceMismatch`` where the run is in
+        another space, any other error where the atlas cannot be used or is not there.
     error
         Why nothing can be done with the run, or ``None``.
     warnings
@@ -156,7 +156,7 @@ def plan_run(
                 atlas = shelf.find(
                     name, template_of(run), image.grid, root=run.root, bold=run.path
                 )
-            except (AtlasError, MissingInput) as problem:
+            except BidsRoiError as problem:
                 refused.append((name, problem))
             else:
                 weighted = atlas.kind == "probseg"

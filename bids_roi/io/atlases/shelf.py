@@ -7,7 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    CollisionError,
+    MissingInput,
+    SpaceMismatch,
+    UsageError,
+)
 from bids_roi.io.atlases.catalogue import Catalogue, Dataset
 from bids_roi.io.atlases.homes import download_home, search_path
 from bids_roi.io.atlases.names import (
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.errors import BidsRoiError
     from bids_roi.options.record import Options
 
 __all__ = [
@@ -117,11 +123,12 @@ class AtlasShelf:
 
         Raises
         ------
+        SpaceMismatch
+            If it is not in that space; the message names what fits.
         AtlasError
-            If it is not in that space (the message names what fits), or its image and
-            table do not fit.
+            If its image and table do not fit, or one is damaged.
         MissingInput
-            If it must be downloaded and cannot be.
+            If a file is not there, or must be downloaded and cannot be.
         """
         own = [file for file in self._files if file.key.name == name]
         for file in own:
@@ -130,13 +137,17 @@ class AtlasShelf:
         if own:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
-            raise AtlasError(msg, where=own[0].image, remedy=_FITTING)
+            raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
         if name in self._segmentations:
             desc = self._segmentations[name]
             return self._open(find_segmentation(root, bold, space, desc), keep=False)
         if self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         return self._open(self._catalogue.find(self._keys[name], space, grid))
+
+    def is_shared(self, name: str) -> bool:
+        """Tell whether an atlas is the same for all participants, not each one's."""
+        return name not in self._segmentations
 
     def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
         """Open once; what is wrong with an atlas is found once, too."""
@@ -146,7 +157,7 @@ class AtlasShelf:
                 return open_atlas(files)
             try:
                 self._opened[key] = open_atlas(files)
-            except (AtlasError, MissingInput) as error:
+            except BidsRoiError as error:
                 self._opened[key] = error
         found = self._opened[key]
         if isinstance(found, Atlas):
