@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.io.atlases.findings import Finding
-from bids_roi.io.atlases.regions import sides_of, some
+from bids_roi.io.atlases.regions import (
+    SEVEN_NETWORKS,
+    SEVENTEEN_NETWORKS,
+    schaefer_network,
+    sides_of,
+    some,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +28,6 @@ __all__ = ["check_file_name", "check_maps", "check_sides", "check_values", "valu
 
 # How files of the Schaefer atlas tell their order of regions: there are two.
 _NETWORKS = re.compile(r"(?<!\d)(17|7)Networks|(?<=\dx)(17|7)(?!\d)", re.IGNORECASE)
-_SCHAEFER = re.compile(r"(?:(17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
-_SEVEN = {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
-_SEVENTEEN = {"VisCent", "VisPeri", "TempPar", "Limbic"}
-_SEVENTEEN |= {f"{n}{x}" for n in _SEVEN - {"Vis"} for x in "ABC"}
 _FEW = 2**20
 _OTHER = "Give the table that belongs to this image."
 
@@ -258,22 +260,26 @@ def check_file_name(table: RegionTable, name: str, *, n_maps: int) -> list[Findi
     if not n_maps and "_probseg." in name:
         text = "the file is called probseg and holds labels: used as such."
         findings.append(Finding("note", "suffix", text))
-    order, said = _order_of(table.original_name), _NETWORKS.search(name)
+    (order, example), said = _order_of(table.original_name), _NETWORKS.search(name)
     if said is not None and order and order != (said[1] or said[2]):
         text = (
-            f"the names are in the order of {order} networks, the image is called"
-            f" {said[0]}: names would go to other regions than theirs."
+            f"the names are in the order of {order} networks ({example}), the image is"
+            f" called {said[0]}: names would go to other regions than theirs."
         )
         findings.append(Finding("error", "order of networks", text, _OTHER))
     return findings
 
 
-def _order_of(names: Sequence[str]) -> str:
-    """Order of the Schaefer atlas that names belong to: ``7``, ``17`` or blank."""
-    found = [match for match in map(_SCHAEFER.match, names) if match is not None]
-    if len(found) < len(names):
-        return ""
-    networks = {match[2] for match in found}
-    if networks <= _SEVEN:
-        return "7"
-    return "17" if networks <= _SEVENTEEN else ""
+def _order_of(names: Sequence[str]) -> tuple[str, str]:
+    """Order of the Schaefer atlas that names belong to, and one that tells it.
+
+    ``7``, ``17`` or blank. Names of other atlases among them (subcortex, cerebellum)
+    say nothing.
+    """
+    examples: dict[str, str] = {}
+    for name in names:
+        network = schaefer_network(name)
+        for order, own in (("7", SEVEN_NETWORKS), ("17", SEVENTEEN_NETWORKS)):
+            if network in own and network not in SEVEN_NETWORKS & SEVENTEEN_NETWORKS:
+                examples.setdefault(order, name)
+    return next(iter(examples.items())) if len(examples) == 1 else ("", "")
