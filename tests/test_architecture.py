@@ -38,7 +38,7 @@ io.confounds.strategies io.confounds.regressors
 io.images io.atlases.formats io.dataset.metadata
 io.atlases.names io.atlases.skeleton
 io.atlases.regions io.atlases.citations io.atlases.homes
-io.atlases.checks io.atlases.places io.atlases.templateflow
+io.atlases.checks io.atlases.columns io.atlases.places io.atlases.templateflow
 io.atlases.open
 io.atlases.catalogue io.atlases.subject
 io.atlases.shelf io.dataset.roots io.dataset.filters

@@ -90,9 +90,7 @@ def test_one_bad_segmentation_fails_its_run_only(kind, who, native, tmp_path, ca
     assert status == {person: "failed", other: "done"}
 
 
-def test_a_segmentation_that_only_this_run_lacks_in_its_space(
-    native, tmp_path, capsys
-):
+def test_a_segmentation_that_only_this_run_lacks_in_its_space(native, tmp_path, capsys):
     """FreeSurfer's in anat is of T1w; the others have theirs resampled as well."""
     for person in ("01", "02"):
         stem = f"sub-{person}_task-rest_space-{SPACE}"

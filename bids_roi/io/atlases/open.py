@@ -21,6 +21,7 @@ from bids_roi.io.atlases.checks import (
     check_values,
     values_of,
 )
+from bids_roi.io.atlases.columns import check_columns
 from bids_roi.io.atlases.findings import Finding
 from bids_roi.io.atlases.formats import RawTable, parse_table, read_raw_table
 from bids_roi.io.atlases.integrity import file_digest, read_header
@@ -249,7 +250,7 @@ def _match(
             *check_values(table, values),
         ]
     table, told = build_regions(raw)
-    findings = list(told)
+    findings = [*check_columns(table, raw.index_column, values), *told]
     if any(f.severity == "error" for f in findings):
         return table, findings
     if n_maps:

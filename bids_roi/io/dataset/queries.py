@@ -202,9 +202,7 @@ def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str
     return "Give the folder that fMRIPrep wrote."
 
 
-def _advise_choice(
-    volumes: Sequence[Mapping[str, str]], rules: Sequence[Rule]
-) -> str:
+def _advise_choice(volumes: Sequence[Mapping[str, str]], rules: Sequence[Rule]) -> str:
     """Name the flags that would select the volumes that break fewest rules."""
     broken = [[rule.key for rule in failing(rules, labels)] for labels in volumes]
     least = min(map(len, broken))
