@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.io.dataset.layout import find_runs
+from bids_roi.io.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.io.images import BoldImage, check_file, open_bold
 from bids_roi.io.outputs.names import RunOutputs, name_outputs
 
@@ -49,7 +51,7 @@ class PlannedRun:
     mask_path
         The mask to use, ``None`` for none.
     repetition_time
-        Seconds, ``None`` where nothing tells it.
+        Seconds, ``None`` where nothing tells it or volumes are not evenly spaced.
     atlases
         Those that fit the run's space, with the names of their outputs.
     refused
@@ -145,7 +147,10 @@ def plan_run(
         image = open_bold(run.path)
         mask_path = _choose_mask(run, options)
         repetition_time, notes = choose_repetition_time(
-            options.repetition_time, run.metadata, image.repetition_time
+            options.repetition_time,
+            run.metadata,
+            image.repetition_time,
+            image.source.n_volumes,
         )
         warnings.extend(notes)
     except BidsRoiError as problem:
@@ -198,9 +203,14 @@ def _choose_mask(run: BoldRun, options: Options) -> Path | None:
 
 
 def choose_repetition_time(
-    given: float | None, metadata: object, header: float | None
+    given: float | None,
+    metadata: object,
+    header: float | None,
+    n_volumes: int | None = None,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Choose the repetition time: flag, then sidecar, then header.
+
+    Of the sidecar, ``VolumeTiming`` comes before ``RepetitionTime``.
 
     Parameters
     ----------
@@ -210,11 +220,14 @@ def choose_repetition_time(
         The merged sidecar.
     header
         From the image, s.
+    n_volumes
+        Of the image.
 
     Returns
     -------
     repetition_time
-        Seconds, ``None`` where no value can be trusted.
+        Seconds, ``None`` where no value can be trusted, and where the volumes are not
+        evenly spaced, whatever the other sources say.
     warnings
         Where values differ by more than 1 ms or cannot be trusted.
 
@@ -223,29 +236,51 @@ def choose_repetition_time(
     UsageError
         If the value that counts is not between 0.05 and 20 s.
     """
-    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, dict) else None
+    timing = read_timing(metadata, n_volumes)
+    if timing.uneven:
+        return None, (_tell_uneven(timing, given),)
+    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, Mapping) else None
     if isinstance(sidecar, bool) or not isinstance(sidecar, int | float | None):
         return None, (f"RepetitionTime in the sidecar is no number: {sidecar!r}.",)
-    value = given if given is not None else sidecar
-    if value is None and header in (None, 0.0, 1.0):
+    if timing.problem and given is None:
+        note = f"the repetition time is not known: {timing.problem} {REMEDY}"
+        return None, (note,)
+    sources = {
+        "flag": given,
+        "VolumeTiming": timing.step,
+        "sidecar": sidecar,
+        "header": header,
+    }
+    source = next((s for s, value in sources.items() if value is not None), "header")
+    value = sources[source]
+    if source == "header" and header in (None, 0.0, 1.0):
         note = (
             "the repetition time is not known: no sidecar has RepetitionTime, and the"
             f" header's {header or 0:g} s is what software writes for want of a value."
         )
         return None, (note,)
-    source = "header" if value is None else "sidecar" if given is None else "flag"
-    value = header if value is None else value
     if value is None or not 0.05 <= value <= 20:
         msg = f"a repetition time of {value:g} s ({source}) is not plausible."
         remedy = "Expected 0.05 to 20 s; give it with --repetition-time."
         raise UsageError(msg, remedy=remedy)
-    others = {"sidecar": sidecar, "header": header}
     warnings = [
         f"the repetition time is {value:g} s ({source}), the {name} says {other:g} s."
-        for name, other in others.items()
+        for name, other in sources.items()
         if other and name != source and abs(other - value) > _MISMATCH_S
     ]
+    if timing.problem:
+        warnings.append(f"{timing.problem} {REMEDY}")
     return float(value), tuple(warnings)
+
+
+def _tell_uneven(timing: Timing, given: float | None) -> str:
+    text = (
+        f"there is no repetition time: {timing.problem} Filters are refused, and"
+        " seconds are not counted."
+    )
+    if given is not None:
+        text += f" --repetition-time {given:g} is not used."
+    return text
 
 
 def check_collisions(planned: Iterable[PlannedRun]) -> None:
