@@ -83,6 +83,9 @@ class AtlasShelf:
         if len(self.links) < len(datasets):
             msg = "two --atlas-dataset have the same name."
             raise UsageError(msg, remedy="Write NAME=PATH with different names.")
+        if options.atlas_space and not options.atlas_file:
+            msg = "--atlas-space is for the images of --atlas-file, and there is none."
+            raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._files = [parse_file(t, options.atlas_space) for t in options.atlas_file]
         _refuse_twins(self._files)
         named = [n for n in options.atlas_names if not n.startswith(_SUBJECT)]
@@ -288,7 +291,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     Raises
     ------
     UsageError
-        If the space is not known.
+        If the space is not known, or name and declaration differ.
     MissingInput
         If a file is not there.
     """
@@ -296,7 +299,17 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     image, table = Path(image_text), Path(table_text) if table_text else None
     for path in filter(None, (image, table)):
         check_file(path)
-    space = space_of(image) or declared
+    space = space_of(image)
+    if declared and space and declared != space:
+        if declared.partition("+")[0] != space:
+            msg = f"its name says that it is in {space}, --atlas-space {declared}."
+            remedy = (
+                "Leave --atlas-space out, or correct the name; it is for files whose"
+                " names have neither tpl- nor space-."
+            )
+            raise UsageError(msg, where=image, remedy=remedy)
+        space = declared  # the same with its cohort
+    space = space or declared
     if not space:
         msg = "its name does not tell the space it is in (tpl- or space-)."
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
