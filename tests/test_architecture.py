@@ -33,7 +33,7 @@ core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
 io.confounds.table io.confounds.strategy_format io.headers
-io.confounds.strategy_checks io.confounds.compcor
+io.confounds.strategy_checks io.confounds.compcor io.values
 io.confounds.strategies io.confounds.regressors
 io.images io.atlases.formats io.dataset.metadata io.dataset.timing
 io.atlases.names io.atlases.skeleton

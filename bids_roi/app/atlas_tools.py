@@ -252,10 +252,10 @@ def _read_maps(path: Path) -> list[Finding]:
     """Read all maps of a 4D image, a few at a time."""
     import numpy as np
 
-    from bids_roi.io.images import open_bold
+    from bids_roi.io.images import open_maps
     from bids_roi.io.stream import read_blocks
 
-    source = open_bold(path).source
+    source = open_maps(path).source
     empty, negative, broken = [], 0, 0
     for start, block in read_blocks(source):
         finite = np.isfinite(block).all(axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from bids_roi.errors import (
 )
 from bids_roi.io.dataset.layout import find_runs
 from bids_roi.io.dataset.timing import REMEDY, Timing, read_timing
-from bids_roi.io.images import BoldImage, check_file, open_bold
+from bids_roi.io.images import BoldImage, check_file, open_bold, read_volume
 from bids_roi.io.outputs.names import RunOutputs, name_outputs
+from bids_roi.io.values import describe_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,7 +147,8 @@ def plan_run(
     refused: list[tuple[str, BidsRoiError]] = []
     try:
         image = open_bold(run.path)
-        mask_path = _choose_mask(run, options)
+        mask_path, notes = _choose_mask(run, options)
+        warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
             options.repetition_time,
             run.metadata,
@@ -187,19 +190,29 @@ def plan_run(
     )
 
 
-def _choose_mask(run: BoldRun, options: Options) -> Path | None:
+def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
+    """The mask, and what is odd about one that is given for all runs."""
     if options.mask == "none":
-        return None
+        return None, ()
     if options.mask != "auto":
         path = Path(options.mask)
         check_file(path)
-        return path
+        note = _describe_once(path, fingerprint(path))
+        return path, (note,) if note else ()
     if run.mask_path is None:
         msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
         remedy = "Give one with --mask PATH, or use every voxel with --mask none."
         raise MissingInput(msg, where=run.relative_path, remedy=remedy)
     check_file(run.mask_path)
-    return run.mask_path
+    return run.mask_path, ()
+
+
+@functools.lru_cache(maxsize=4)
+def _describe_once(
+    path: Path,
+    state: str,  # noqa: ARG001 - part of the key: a changed file is read again
+) -> str:
+    return describe_mask(read_volume(path)[0], path)
 
 
 def choose_repetition_time(
