@@ -188,6 +188,19 @@ def test_even_volumes_are_as_those_with_a_repetition_time(
     assert "VolumeTiming" not in said[1]
 
 
+def test_uneven_times_of_other_volumes_are_not_passed_on(
+    sparse, atlas, tmp_path, capsys
+):
+    path = next(sparse.glob("sub-01/func/*_bold.nii.gz"))
+    change(path, VolumeTiming=SPARSE[:-2])
+    out = tmp_path / "out"
+    shown = run(capsys, sparse, out, "participant", "--atlas-file", atlas)
+    assert "2 to 9 s" in shown.err
+    (side,) = out.glob("sub-*/func/*_timeseries.json")
+    said = {"VolumeTiming", "RepetitionTime", "SamplingFrequency", "SecondsKept"}
+    assert not said & set(json.loads(side.read_text()))
+
+
 @pytest.mark.parametrize("name", ["short", "falls", "text"])
 def test_a_bad_timing_is_told_and_not_passed_on(name, dataset, atlas, tmp_path, capsys):
     times, words = BAD[name]

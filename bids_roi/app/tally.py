@@ -109,7 +109,9 @@ class Tally:
                 f" {PurePosixPath(self.worst.run).name}"
             )
         lines += [f"  skipped: {reason}" for reason in self.skips]
-        lines += [f"  failed: {reason}" for reason in self.reasons]
+        for reason, count in Counter(self.reasons).items():
+            times = f" ({count} times)" if count > 1 else ""
+            lines.append(f"  failed: {reason}{times}")
         if counts["failed"] > _SHOWN:
             lines.append(f"  ... and {counts['failed'] - _SHOWN} more: see logs/")
         return lines

@@ -31,11 +31,14 @@ class Timing:
         Whether they are not evenly spaced.
     problem
         Why there is no step; blank where there is one, or no ``VolumeTiming``.
+    times
+        Seconds, where they increase and there is one for each volume.
     """
 
     step: float | None = None
     uneven: bool = False
     problem: str = ""
+    times: tuple[float, ...] = ()
 
 
 def read_timing(metadata: object, n_volumes: int | None) -> Timing:
@@ -69,19 +72,20 @@ def read_timing(metadata: object, n_volumes: int | None) -> Timing:
             f" {times[at + 1]:g} s (volumes {at + 1} and {at + 2})."
         )
         return Timing(problem=problem)
+    complete = tuple(times) if n_volumes in (None, len(times)) else ()
     mean = (times[-1] - times[0]) / len(steps)
     if max(abs(step - mean) for step in steps) > _EVEN_S:
         problem = (
             "the volumes are not evenly spaced, the steps between them are"
             f" {min(steps):g} to {max(steps):g} s (VolumeTiming)."
         )
-        return Timing(uneven=True, problem=problem)
-    if n_volumes is not None and len(times) != n_volumes:
+        return Timing(uneven=True, problem=problem, times=complete)
+    if not complete:
         problem = (
             f"VolumeTiming has {len(times)} times, the series {n_volumes} volumes."
         )
         return Timing(problem=problem)
-    return Timing(step=round(mean, 6))
+    return Timing(step=round(mean, 6), times=complete)
 
 
 def _is_number(value: object) -> bool:

@@ -339,7 +339,7 @@ def describe_run(
         content.pop("VolumeTiming", None)
         content["RepetitionTime"] = repetition_time
         content["SamplingFrequency"] = 1 / repetition_time
-    elif read_timing(run.metadata, n_volumes).uneven:
+    elif read_timing(run.metadata, n_volumes).times:
         content["SamplingFrequency"] = "TR"
     else:  # times that nothing can be made of
         content.pop("VolumeTiming", None)
