@@ -189,6 +189,8 @@ def read_labels(
         msg = f"label values go from {values.min():.4g} to {values.max():.4g}."
         remedy = "Whole numbers up to 2^53 can be used; the header may be damaged."
         raise kind(msg, where=path, remedy=remedy)
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64), grid
     if not are_whole(values).all():
         image = _load(path, kind)
         msg, remedy = explain_labels(

@@ -26,7 +26,7 @@ _NEAREST = "Resample the labels with nearest neighbour."
 
 def are_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each value is a whole number to 1e-3; not those that are not finite."""
-    if values.dtype.kind in "iub":
+    if values.dtype.kind in "iu":
         return np.ones(values.shape, dtype=bool)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.abs(values - np.rint(values)) <= _TOLERANCE)
@@ -114,6 +114,8 @@ def inside_mask(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
         If there are several values other than 0, and some are further than 1e-3 from
         a whole number.
     """
+    if values.dtype.kind in "iu":
+        return np.asarray(values != 0)
     values = np.where(np.isnan(values), 0, values)
     whole = are_whole(values)
     if whole.all():
