@@ -147,7 +147,8 @@ def extract(
             image = Path(given["atlas_file"][0].partition(",")[0])
             # Who gives both images says that they belong together.
             declared = declared or space_of(image) or "native"
-            given.setdefault("atlas_space", declared)
+            if space_of(image) is None:
+                given.setdefault("atlas_space", declared)
         elif declared is None:
             msg = "the file name does not tell the space, which an atlas by name needs."
             raise UsageError(msg, where=path, remedy="Give it with space=.")

@@ -266,7 +266,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
             # Standard output may be taken by the stream of events.
             out = sys.stderr if options.events == "-" else sys.stdout
             out.write(f"{level.summary()}\n")
-    return 1 if level.n_failed else 0
+    return level.exit_code
 
 
 def _say_warnings(warnings: Mapping[str, int]) -> None:

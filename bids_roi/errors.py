@@ -9,6 +9,7 @@ The tree::
     +-- DataError          65    a file holds something that cannot be used
     |   +-- ImageError     65    a BOLD or mask image
     |   +-- AtlasError     65    an atlas image or its table
+    |   |   +-- SpaceMismatch    an atlas that is good, but of another space
     |   +-- CollisionError 65    two inputs for one output
     |   +-- ConfoundsError 65    a confounds table or a denoising strategy
     +-- MissingInput       66    a file or folder is absent or unreadable
@@ -31,6 +32,7 @@ __all__ = [
     "MissingInput",
     "NothingFound",
     "OutputError",
+    "SpaceMismatch",
     "UsageError",
 ]
 
@@ -113,6 +115,10 @@ class ImageError(DataError):
 
 class AtlasError(DataError):
     """An atlas image or its region table cannot be used."""
+
+
+class SpaceMismatch(AtlasError):
+    """An atlas is not in the run's space: the run is skipped, nothing is at fault."""
 
 
 class CollisionError(DataError):

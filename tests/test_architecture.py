@@ -34,12 +34,12 @@ core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
 io.confounds.table io.confounds.strategy_format io.headers
-io.confounds.strategy_checks io.confounds.compcor
+io.confounds.strategy_checks io.confounds.compcor io.values
 io.confounds.strategies io.confounds.regressors
-io.images io.atlases.formats io.dataset.metadata
+io.images io.atlases.formats io.dataset.metadata io.dataset.timing
 io.atlases.names io.atlases.skeleton
 io.atlases.regions io.atlases.citations io.atlases.homes
-io.atlases.checks io.atlases.places io.atlases.templateflow
+io.atlases.checks io.atlases.columns io.atlases.places io.atlases.templateflow
 io.atlases.open
 io.atlases.catalogue io.atlases.subject
 io.atlases.shelf io.dataset.roots io.dataset.filters

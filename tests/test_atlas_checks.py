@@ -97,7 +97,19 @@ def test_maps(rows, n_maps, expected):
         (["17Networks_LH_VisCent_1"], "x_7Networks.nii", 0, ["order of networks"]),
         (["LH_Vis_1", "RH_Cont_2"], "a_17Networks_order.nii", 0, ["order of networks"]),
         (["LH_VisCent_ExStr_1"], "schaefer400x7.nii", 0, ["order of networks"]),
-        (["LH_Vis_1", "Left-Caudate"], "a_17Networks.nii", 0, []),
+        # names of other atlases among them say nothing, wherever they stand
+        (["LH_Vis_1", "Left-Caudate"], "a_17Networks.nii", 0, ["order of networks"]),
+        (["Left-Caudate", "LH_Vis_1"], "a_7Networks.nii", 0, []),
+        (
+            ["LH_Caudate_1", "17Networks_RH_ContA_PFCl_1", "region_9"],
+            "a_7Networks.nii",
+            0,
+            ["order of networks"],
+        ),
+        (["LH_Caudate_1", "RH_Vermis_2"], "a_7Networks.nii", 0, []),
+        # both orders have a network of this name
+        (["LH_Limbic_TempPole_1"], "a_17Networks.nii", 0, []),
+        (["LH_Limbic_TempPole_1"], "a_7Networks.nii", 0, []),
         (["V1"], "x_probseg.nii.gz", 0, ["suffix"]),
         (["V1"], "x_dseg.nii.gz", 64, ["suffix"]),
         (["V1"], "x_dseg.nii.gz", 0, []),

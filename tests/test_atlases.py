@@ -24,8 +24,9 @@ from bids_roi.io.atlases.homes import (
     scan_names,
     search_path,
 )
+from bids_roi.io.atlases.names import space_of
 from bids_roi.io.atlases.regions import build_regions, sides_of
-from bids_roi.io.atlases.shelf import AtlasShelf
+from bids_roi.io.atlases.shelf import AtlasShelf, parse_file
 from bids_roi.io.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.io.images import write_image
 from bids_roi.options.record import Options
@@ -429,6 +430,46 @@ def test_datasets_that_cannot_be_used(tmp_path):
         shelf(atlas_dataset=(f"a={own}", f"a={tmp_path / 'toys'}"))
     # without a name, the folder's
     assert list(shelf(atlas_dataset=(str(own),)).links) == ["toys"]
+
+
+@pytest.mark.parametrize(
+    ("name", "declared", "space"),
+    [
+        ("tpl-A_atlas-x_dseg.nii.gz", "A", "A"),
+        ("space-A_x.nii.gz", "A", "A"),
+        ("x.nii.gz", "B", "B"),
+        ("tpl-A_atlas-x_dseg.nii.gz", None, "A"),
+        ("tpl-A_cohort-2_atlas-x_dseg.nii.gz", "A+2", "A+2"),
+        ("tpl-A_atlas-x_dseg.nii.gz", "A+2", "A+2"),
+        ("tpl-A_atlas-x_dseg.nii.gz", "B", None),
+        ("space-A_x.nii.gz", "a", None),
+        ("tpl-A_cohort-2_atlas-x_dseg.nii.gz", "A+1", None),
+        ("tpl-A_cohort-2_atlas-x_dseg.nii.gz", "A", None),
+    ],
+)
+def test_a_declared_space_does_not_contradict_the_name(name, declared, space, tmp_path):
+    image = tmp_path / name
+    write_image(image, datasets.labels(), datasets.oblique())
+    if space is not None:
+        assert parse_file(str(image), declared).space == space
+        return
+    with pytest.raises(UsageError) as caught:
+        parse_file(str(image), declared)
+    for words in (name, f"in {space_of(image)},", f"--atlas-space {declared}."):
+        assert words in str(caught.value)
+
+
+def test_a_declared_space_that_no_file_needs(dataset, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = [dataset, out, "participant", "--atlas-space", SPACE]
+    shown = run(capsys, *arguments, "--atlas", "schaefer100", "--offline", code=64)
+    assert "--atlas-space is for the images of --atlas-file" in shown.err
+    atlas = datasets.write_atlas(tmp_path / "own")
+    run(capsys, *arguments, "--atlas-file", atlas)
+    wrong = [dataset, out, "participant", "--atlas-space", SIX, "--atlas-file", atlas]
+    shown = run(capsys, *wrong, code=64)
+    assert SPACE in shown.err
+    assert SIX in shown.err
 
 
 def test_two_files_for_one_atlas(tmp_path):

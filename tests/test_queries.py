@@ -194,15 +194,48 @@ def test_explanation_is_capped(tmp_path):
         ("sub-01_task-a_bold_space-MNI_preproc.nii.gz", r"fMRIPrep < 1\.2.*rename"),
         ("sub-01_task-a_space-fsLR_den-91k_bold.dtseries.nii", "Surface and CIFTI"),
         ("sub-01_task-a_hemi-L_space-fsnative_bold.func.gii", "Surface and CIFTI"),
-        ("sub-01_task-a_bold.nii.gz", "look like raw data"),
+        ("sub-01_task-a_bold.nii.gz", "Without desc- these look like raw data"),
+        ("sub-01_task-a_echo-1_bold.nii.gz", "Without desc- these look like raw data"),
+        # tedana's, single echoes, both, and beside what else fMRIPrep writes
+        ("sub-01_task-a_desc-denoised_bold.nii.gz", "desc- label: --desc denoised"),
+        ("sub-01_task-a_echo-2_desc-preproc_bold.nii.gz", "--echo-label 2,"),
+        (
+            "sub-01_task-a_echo-2_desc-optcom_bold.nii.gz",
+            "--desc optcom.*--echo-label 2",
+        ),
+        ("sub-01_task-a_part-phase_desc-preproc_bold.nii", "filters on part"),
+        ("sub-01_task-a_echo-2_part-phase_desc-preproc_bold.nii", "echo-label.*part"),
         ("sub-01/anat/sub-01_T1w.nii.gz", "that fMRIPrep wrote"),
     ],
 )
 def test_explanation_recognises_folders(tmp_path, name, advice):
     plant(tmp_path, name)
     assert find_runs(tmp_path, "01", Options()) == []
+    if "bold.nii" in name:
+        plant(tmp_path, "sub-01_task-a_boldref.nii.gz")
     error = explain_nothing(tmp_path, ["01"], Options())
     assert isinstance(error, MissingInput)
     assert error.exit_code == 66
     with pytest.raises(MissingInput, match=advice):
         raise error
+
+
+def test_flags_that_select_are_named_beside_those_that_were_given(tmp_path):
+    """Echoes of one task, tedana's series of the other: what is nearest counts."""
+    plant(
+        tmp_path,
+        *(f"sub-01_task-a_echo-{n}_desc-preproc_bold.nii.gz" for n in (1, 2, 3)),
+        "sub-01_task-b_desc-denoised_bold.nii.gz",
+    )
+    first = explain_nothing(tmp_path, ["01"], Options(task_label=("a",)))
+    assert isinstance(first, NothingFound)
+    assert "--echo-label 1 2 3," in first.remedy
+    assert "--desc" not in first.remedy
+    second = explain_nothing(tmp_path, ["01"], Options(task_label=("b",)))
+    assert "--desc denoised" in second.remedy
+    assert "echo" not in second.remedy
+    # what the advice says is what finds them
+    assert len(find_runs(tmp_path, "01", Options(echo_label=("1", "2", "3")))) == 3
+    assert len(find_runs(tmp_path, "01", Options(desc="denoised"))) == 1
+    wrong = explain_nothing(tmp_path, ["01"], Options(desc="denoized"))
+    assert "--desc denoised" in wrong.remedy

@@ -6,11 +6,14 @@ The folder is beside the checkout and not part of the project (fixture ``shared`
 import shutil
 import time
 
+import numpy as np
 import pytest
 
 from bids_roi.errors import BidsRoiError
+from bids_roi.io.atlases.formats import read_raw_table
 from bids_roi.io.atlases.names import key_of_file, space_of
 from bids_roi.io.atlases.open import AtlasFiles, examine_atlas
+from bids_roi.io.images import read_labels, write_image
 
 ASYM, SIX = "MNI152NLin2009cAsym", "MNI152NLin6Asym"
 TF = "templateflow/tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym_atlas-"
@@ -285,3 +288,37 @@ def test_order_of_networks_shows_in_the_places(n, swapped, shared, tmp_path):
         errors = [f.check for f in findings if f.severity == "error"]
         assert errors == (["order of networks"] if swapped else [])
         assert (atlas is None) == swapped
+
+
+SUBCORTEX = ("Left-Caudate", "Right-Caudate", "LH_Hippocampus_1", "Brain-Stem")
+
+
+@pytest.mark.parametrize("n", [100, 200, 400])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_order_shows_beside_regions_of_other_atlases(
+    n, first, swapped, named, shared, tmp_path
+):
+    """Subcortex put in before or after the cortex, which has the other's names."""
+    folder = shared / "atlases"
+    labels, grid = read_labels(folder / f"volume/schaefer{n}x7_{ASYM}_2mm.nii.gz")
+    free = np.flatnonzero(labels.ravel() == 0)[: len(SUBCORTEX)]
+    shift = len(SUBCORTEX) if first else 0
+    moved = np.where(labels > 0, labels + shift, 0)
+    more = [v + 1 + (0 if first else n) for v in range(len(SUBCORTEX))]
+    moved.flat[free] = more
+    image = tmp_path / ("mine_7Networks.nii.gz" if named else "mine.nii.gz")
+    write_image(image, moved.astype(np.int16), grid.matrix)
+    parcels = f"Schaefer2018_desc-{n}Parcels{17 if swapped else 7}Networks_dseg.tsv"
+    raw = read_raw_table(folder / f"{TF}{parcels}")
+    rows = [(v + shift, name) for v, name in zip(raw.index, raw.name, strict=True) if v]
+    extra = list(zip(more, SUBCORTEX, strict=True))
+    table = tmp_path / "mine.tsv"
+    lines = [f"{v}\t{name}" for v, name in (extra + rows if first else rows + extra)]
+    table.write_text("index\tname\n" + "\n".join(lines) + "\n")
+    files = AtlasFiles(key_of_file(image), ASYM, image, table)
+    atlas, findings = examine_atlas(files)
+    errors = [f.check for f in findings if f.severity == "error"]
+    assert errors == (["order of networks"] if swapped else [])
+    assert (atlas is None) == swapped

@@ -230,12 +230,13 @@ _UNSAID = "?"
 
 
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
+    from bids_roi.io.atlases.names import space_of
     from bids_roi.io.atlases.shelf import find_key, make_catalogue, parse_file
     from bids_roi.options.record import Options
 
     image = Path(text.partition(",")[0])
     if image.exists() or "," in text or image.suffix in (".nii", ".gz"):
-        return [parse_file(text, space or _UNSAID)]
+        return [parse_file(text, space or space_of(image) or _UNSAID)]
     options = Options(templateflow_home=home, offline=True)
     catalogue = make_catalogue(options, [])
     key = find_key(text, catalogue)
@@ -251,10 +252,10 @@ def _read_maps(path: Path) -> list[Finding]:
     """Read all maps of a 4D image, a few at a time."""
     import numpy as np
 
-    from bids_roi.io.images import open_bold
+    from bids_roi.io.images import open_maps
     from bids_roi.io.stream import read_blocks
 
-    source = open_bold(path).source
+    source = open_maps(path).source
     empty, negative, broken = [], 0, 0
     for start, block in read_blocks(source):
         finite = np.isfinite(block).all(axis=1)

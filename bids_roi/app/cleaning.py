@@ -23,6 +23,7 @@ from bids_roi.io.confounds.table import (
     std_dvars,
 )
 from bids_roi.io.dataset.layout import find_aroma_confounds
+from bids_roi.io.dataset.timing import explain_untimed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -248,10 +249,16 @@ def _check_left(
     found = f"{kept} of {mask.size} volumes are kept"
     remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
     needed = ""
+    untimed = repetition_time is None and options.min_time is not None
     if kept == 0:
         needed = "at least 1 is needed"
     elif options.min_volumes is not None and kept < options.min_volumes:
         needed = f"--min-volumes asks for {options.min_volumes}"
+    elif untimed:
+        why, remedy = explain_untimed(run.metadata, mask.size)
+        msg = f"--min-time {options.min_time:g} s needs a repetition time: {why}"
+        remedy = f"{remedy} Or count volumes with --min-volumes.".lstrip()
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
     elif options.min_time is not None and seconds < options.min_time:
         needed = f"{seconds:g} s; --min-time asks for {options.min_time:g} s"
     if needed:
@@ -312,8 +319,9 @@ def build_cleaner(
         regressors = np.hstack([high_variance, regressors])
     filters = settings.high_pass is not None or settings.low_pass is not None
     if filters and repetition_time is None:
-        msg = "a filter needs the repetition time, which nothing tells."
-        remedy = "Give it with --repetition-time, in seconds."
+        why, remedy = explain_untimed(run.metadata, len(signals))
+        remedy = remedy or "Leave the filters out (none), or the run."
+        msg = f"a filter in Hz needs a repetition time: {why}"
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
     try:
         return prepare_cleaner(

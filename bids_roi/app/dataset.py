@@ -19,7 +19,7 @@ from bids_roi.app.progress import Progress, follow
 from bids_roi.app.records import write_records
 from bids_roi.app.schedule.executor import map_items
 from bids_roi.app.tally import Tally
-from bids_roi.errors import BidsRoiError, MissingInput
+from bids_roi.errors import BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.io.atlases.shelf import AtlasShelf
 from bids_roi.io.dataset.layout import explain_nothing
 from bids_roi.io.dataset.roots import (
@@ -79,6 +79,9 @@ class ParticipantLevel:
         self._under_way: set[str] = set()
         self._runs_left: Counter[str] = Counter()
         self._refusals: dict[str, BidsRoiError] = {}
+        self._told: set[str] = set()
+        self._n_crashed = 0
+        self._code_of_unused = 1
         self._used: dict[str, Atlas] = {}
 
     @property
@@ -105,7 +108,9 @@ class ParticipantLevel:
             self._runs_left[f"sub-{participant}"] = len(planned)
             for item in planned:
                 for name, why in item.refused:
-                    self._refusals.setdefault(name, why)
+                    known = self._refusals.setdefault(name, why)
+                    if isinstance(known, SpaceMismatch):  # damage weighs more
+                        self._refusals[name] = why
             self._check_present(planned)
             yield from planned
         if self.n_planned == 0 and self.errors:
@@ -114,8 +119,14 @@ class ParticipantLevel:
             raise explain_nothing(self.root, self.participants, self.options)
 
     def _check_present(self, planned: list[PlannedRun]) -> None:
-        """Stop at once where no asked-for atlas can be had at all."""
-        reasons = [why for item in planned for _, why in item.refused]
+        """Stop at once where no asked-for atlas can be had at all.
+
+        An atlas of the participant's own says nothing of the other participants.
+        """
+        refused = [pair for item in planned for pair in item.refused]
+        if not all(self.shelf.is_shared(name) for name, _ in refused):
+            return
+        reasons = [why for _, why in refused]
         used = any(item.atlases or item.error for item in planned)
         if reasons and not used and not self._used:
             missing = [why for why in reasons if isinstance(why, MissingInput)]
@@ -155,7 +166,8 @@ class ParticipantLevel:
                 with contextlib.closing(map_items(work, planned, executor)) as outcomes:
                     for outcome in outcomes:
                         self._note(outcome, progress)
-                        if outcome.error and self.options.stop_on_first_crash:
+                        failed = self.tally.n_failed_runs
+                        if failed and self.options.stop_on_first_crash:
                             progress.status = "stopped"
                             break
                     else:
@@ -179,6 +191,8 @@ class ParticipantLevel:
             records = fail_run(item, error, output_dir=self.output_dir)
             log.error("%s", _locate(error, item))
             log.debug("%s", outcome.trace)
+            self._n_crashed += 1
+        self._tell_refusals(item)
         self.tally.add(records)
         for record in records:
             self.warnings.update(record.warnings)
@@ -187,6 +201,20 @@ class ParticipantLevel:
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
             self._write_page(participant)
+
+    def _tell_refusals(self, item: PlannedRun) -> None:
+        """Say which atlases are at fault; of one that all runs share, once."""
+        for name, why in item.refused:
+            if isinstance(why, SpaceMismatch):
+                continue
+            text = str(why)
+            if self.shelf.is_shared(name):
+                if text in self._told:
+                    continue
+                self._told.add(text)
+            else:
+                text = _locate(why, item)
+            log.error("atlas %s: %s", name, text)
 
     def _write_page(self, participant: str) -> None:
         """Write a participant's page; where it cannot be, that is a warning."""
@@ -216,17 +244,26 @@ class ParticipantLevel:
             yield item
 
     def _check_used(self) -> None:
-        """Report an atlas that was asked for and fitted no run."""
-        if self.tally.n_failed_runs:
+        """Report an atlas that was asked for and served no run."""
+        if self._n_crashed:
             return
-        for name in self.shelf.names:
-            if name not in self._used and name in self._refusals:
-                raise self._refusals[name]
+        unused = [name for name in self.shelf.names if name not in self._used]
+        for name in unused:
+            error = self._refusals.get(name)
+            if isinstance(error, SpaceMismatch):
+                raise error
+            if error is not None:  # told when it was met
+                self._code_of_unused = error.exit_code
 
     @property
     def n_failed(self) -> int:
         """Runs of which an atlas failed, and participants that could not be planned."""
         return self.tally.n_failed_runs + len(self.errors)
+
+    @property
+    def exit_code(self) -> int:
+        """What the call ends with: 1 for failures, more where an atlas was no use."""
+        return self._code_of_unused if self.n_failed else 0
 
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""

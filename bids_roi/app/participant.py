@@ -27,7 +27,7 @@ from bids_roi.app.results import (
 from bids_roi.app.resume import find_complete
 from bids_roi.app.run_quality import read_motion
 from bids_roi.core.quality import assess_regions
-from bids_roi.errors import BidsRoiError
+from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.io.dataset.layout import find_aroma_confounds
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def process_run(
     run = planned.run
     check_inside((output_dir / run.relative_path).parent, output_dir)
     records = [
-        Record(run.relative_path, name, "skipped", str(why))
+        Record(run.relative_path, name, _word_of(why), str(why))
         for name, why in planned.refused
     ]
     inputs = _fingerprint_inputs(planned, options)
@@ -110,6 +110,11 @@ def process_run(
         [record for record in records if record.status != "complete"],
     )
     return records
+
+
+def _word_of(why: BidsRoiError) -> str:
+    """Another space is no fault; an atlas that is damaged or missing is one."""
+    return "skipped" if isinstance(why, SpaceMismatch) else "failed"
 
 
 def _fingerprint_inputs(planned: PlannedRun, options: Options) -> tuple[str, ...]:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import (
-    AtlasError,
     BidsRoiError,
     CollisionError,
     MissingInput,
     UsageError,
 )
 from bids_roi.io.dataset.layout import find_runs
-from bids_roi.io.images import BoldImage, check_file, open_bold
+from bids_roi.io.dataset.timing import REMEDY, Timing, read_timing
+from bids_roi.io.images import BoldImage, check_file, open_bold, read_volume
 from bids_roi.io.outputs.names import RunOutputs, name_outputs
+from bids_roi.io.values import describe_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,11 +53,12 @@ class PlannedRun:
     mask_path
         The mask to use, ``None`` for none.
     repetition_time
-        Seconds, ``None`` where nothing tells it.
+        Seconds, ``None`` where nothing tells it or volumes are not evenly spaced.
     atlases
         Those that fit the run's space, with the names of their outputs.
     refused
-        ``(atlas name, why)`` of those that do not.
+        ``(atlas name, why)`` of the others: a ``SpaceMismatch`` where the run is in
+        another space, any other error where the atlas cannot be used or is not there.
     error
         Why nothing can be done with the run, or ``None``.
     warnings
@@ -143,9 +147,13 @@ def plan_run(
     refused: list[tuple[str, BidsRoiError]] = []
     try:
         image = open_bold(run.path)
-        mask_path = _choose_mask(run, options)
+        mask_path, notes = _choose_mask(run, options)
+        warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
-            options.repetition_time, run.metadata, image.repetition_time
+            options.repetition_time,
+            run.metadata,
+            image.repetition_time,
+            image.source.n_volumes,
         )
         warnings.extend(notes)
     except BidsRoiError as problem:
@@ -156,7 +164,7 @@ def plan_run(
                 atlas = shelf.find(
                     name, template_of(run), image.grid, root=run.root, bold=run.path
                 )
-            except (AtlasError, MissingInput) as problem:
+            except BidsRoiError as problem:
                 refused.append((name, problem))
             else:
                 weighted = atlas.kind == "probseg"
@@ -182,25 +190,40 @@ def plan_run(
     )
 
 
-def _choose_mask(run: BoldRun, options: Options) -> Path | None:
+def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
+    """The mask, and what is odd about one that is given for all runs."""
     if options.mask == "none":
-        return None
+        return None, ()
     if options.mask != "auto":
         path = Path(options.mask)
         check_file(path)
-        return path
+        note = _describe_once(path, fingerprint(path))
+        return path, (note,) if note else ()
     if run.mask_path is None:
         msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
         remedy = "Give one with --mask PATH, or use every voxel with --mask none."
         raise MissingInput(msg, where=run.relative_path, remedy=remedy)
     check_file(run.mask_path)
-    return run.mask_path
+    return run.mask_path, ()
+
+
+@functools.lru_cache(maxsize=4)
+def _describe_once(
+    path: Path,
+    state: str,  # noqa: ARG001 - part of the key: a changed file is read again
+) -> str:
+    return describe_mask(read_volume(path)[0], path)
 
 
 def choose_repetition_time(
-    given: float | None, metadata: object, header: float | None
+    given: float | None,
+    metadata: object,
+    header: float | None,
+    n_volumes: int | None = None,
 ) -> tuple[float | None, tuple[str, ...]]:
     """Choose the repetition time: flag, then sidecar, then header.
+
+    Of the sidecar, ``VolumeTiming`` comes before ``RepetitionTime``.
 
     Parameters
     ----------
@@ -210,11 +233,14 @@ def choose_repetition_time(
         The merged sidecar.
     header
         From the image, s.
+    n_volumes
+        Of the image.
 
     Returns
     -------
     repetition_time
-        Seconds, ``None`` where no value can be trusted.
+        Seconds, ``None`` where no value can be trusted, and where the volumes are not
+        evenly spaced, whatever the other sources say.
     warnings
         Where values differ by more than 1 ms or cannot be trusted.
 
@@ -223,29 +249,51 @@ def choose_repetition_time(
     UsageError
         If the value that counts is not between 0.05 and 20 s.
     """
-    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, dict) else None
+    timing = read_timing(metadata, n_volumes)
+    if timing.uneven:
+        return None, (_tell_uneven(timing, given),)
+    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, Mapping) else None
     if isinstance(sidecar, bool) or not isinstance(sidecar, int | float | None):
         return None, (f"RepetitionTime in the sidecar is no number: {sidecar!r}.",)
-    value = given if given is not None else sidecar
-    if value is None and header in (None, 0.0, 1.0):
+    if timing.problem and given is None:
+        note = f"the repetition time is not known: {timing.problem} {REMEDY}"
+        return None, (note,)
+    sources = {
+        "flag": given,
+        "VolumeTiming": timing.step,
+        "sidecar": sidecar,
+        "header": header,
+    }
+    source = next((s for s, value in sources.items() if value is not None), "header")
+    value = sources[source]
+    if source == "header" and header in (None, 0.0, 1.0):
         note = (
             "the repetition time is not known: no sidecar has RepetitionTime, and the"
             f" header's {header or 0:g} s is what software writes for want of a value."
         )
         return None, (note,)
-    source = "header" if value is None else "sidecar" if given is None else "flag"
-    value = header if value is None else value
     if value is None or not 0.05 <= value <= 20:
         msg = f"a repetition time of {value:g} s ({source}) is not plausible."
         remedy = "Expected 0.05 to 20 s; give it with --repetition-time."
         raise UsageError(msg, remedy=remedy)
-    others = {"sidecar": sidecar, "header": header}
     warnings = [
         f"the repetition time is {value:g} s ({source}), the {name} says {other:g} s."
-        for name, other in others.items()
+        for name, other in sources.items()
         if other and name != source and abs(other - value) > _MISMATCH_S
     ]
+    if timing.problem:
+        warnings.append(f"{timing.problem} {REMEDY}")
     return float(value), tuple(warnings)
+
+
+def _tell_uneven(timing: Timing, given: float | None) -> str:
+    text = (
+        f"there is no repetition time: {timing.problem} Filters are refused,"
+        " seconds are not counted, and a trend is one over the numbers of the volumes."
+    )
+    if given is not None:
+        text += f" --repetition-time {given:g} is not used."
+    return text
 
 
 def check_collisions(planned: Iterable[PlannedRun]) -> None:

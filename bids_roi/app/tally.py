@@ -17,7 +17,7 @@ __all__ = ["Tally"]
 _WORDS = {
     "done": "extracted",
     "complete": "already there",
-    "skipped": "skipped (the atlas is not in the run's space)",
+    "skipped": "skipped",
     "failed": "failed",
 }
 _GOOD = ("done", "complete")
@@ -44,6 +44,8 @@ class Tally:
         The one with most of them.
     reasons
         Of the first failures.
+    skips
+        The first different reasons why an atlas was not used on a run.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -54,6 +56,7 @@ class Tally:
     n_with_losses: int = 0
     worst: Record | None = None
     reasons: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
 
     def add(self, records: Sequence[Record]) -> None:
         """Count one run.
@@ -69,6 +72,8 @@ class Tally:
             self.statuses[record.status] += 1
             if record.status == "failed" and len(self.reasons) < _SHOWN:
                 self.reasons.append(record.reason)
+            if record.status == "skipped" and len(self.skips) < _SHOWN:
+                self.skips += [record.reason] * (record.reason not in self.skips)
             if record.status in _GOOD:
                 self.coverage += record.coverage
                 self._note_losses(record)
@@ -103,7 +108,10 @@ class Tally:
                 f" {self.worst.n_lost} of {self.worst.n_regions} in"
                 f" {PurePosixPath(self.worst.run).name}"
             )
-        lines += [f"  failed: {reason}" for reason in self.reasons]
+        lines += [f"  skipped: {reason}" for reason in self.skips]
+        for reason, count in Counter(self.reasons).items():
+            times = f" ({count} times)" if count > 1 else ""
+            lines.append(f"  failed: {reason}{times}")
         if counts["failed"] > _SHOWN:
             lines.append(f"  ... and {counts['failed'] - _SHOWN} more: see logs/")
         return lines

@@ -18,6 +18,7 @@ from bids_roi.io.headers import (
     locate_values,
 )
 from bids_roi.io.stream import VolumeSource, read_blocks
+from bids_roi.io.values import are_whole, explain_labels, inside_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,16 +32,17 @@ __all__ = [
     "BoldImage",
     "check_file",
     "open_bold",
+    "open_maps",
     "read_grid",
     "read_labels",
     "read_maps",
     "read_mask",
+    "read_volume",
     "save_image",
     "write_image",
 ]
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
-_LABEL_TOLERANCE = 1e-3
 _SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
 
@@ -108,7 +110,6 @@ def open_bold(path: Path) -> BoldImage:
         If it is not a 4D NIfTI image of real numbers with an orientation.
     """
     image = _load(path, ImageError)
-    header = image.header
     shape = tuple(int(n) for n in image.shape)
     if len(shape) != 4:
         axes = "x".join(map(str, shape))
@@ -119,11 +120,33 @@ def open_bold(path: Path) -> BoldImage:
         msg = f"the series has {shape[3]} volume, at least 2 are needed."
         remedy = "Leave this run out, for example with --bids-filter-file."
         raise ImageError(msg, where=path, remedy=remedy)
+    return _describe(path, image, shape[3])
+
+
+def open_maps(path: Path) -> BoldImage:
+    """Read the header of an image of maps, which may hold one (and have 3 axes).
+
+    Raises
+    ------
+    MissingInput, ImageError
+        As for ``open_bold``.
+    """
+    image = _load(path, ImageError)
+    shape = tuple(int(n) for n in image.shape)
+    if len(shape) not in (3, 4):
+        axes = "x".join(map(str, shape))
+        msg = f"the image has {len(shape)} axes ({axes}), 3 or 4 are needed."
+        raise ImageError(msg, where=path, remedy="Choose an image of maps.")
+    return _describe(path, image, shape[3] if len(shape) == 4 else 1)
+
+
+def _describe(path: Path, image: Any, n_volumes: int) -> BoldImage:  # noqa: ANN401
+    header = image.header
     check_orientation(path, header, ImageError)
     grid = grid_of(path, image, ImageError)
     return BoldImage(
         grid=grid,
-        source=locate_values(path, image, grid, shape[3], ImageError),
+        source=locate_values(path, image, grid, n_volumes, ImageError),
         slope=float(image.dataobj.slope),
         intercept=float(image.dataobj.inter),
         repetition_time=_header_repetition_time(header),
@@ -168,17 +191,16 @@ def read_labels(
         raise kind(msg, where=path, remedy=remedy)
     if values.dtype.kind in "iu":
         return values.astype(np.int64), grid
-    labels = np.rint(values)
-    off = np.abs(values - labels) > _LABEL_TOLERANCE
-    if off.any():
-        examples = ", ".join(f"{v:.6g}" for v in np.unique(values[off])[:3])
-        msg = (
-            f"{int(off.sum())} voxels hold no whole number ({examples}, ...): this"
-            " looks like an interpolated or probabilistic image, not like labels."
+    if not are_whole(values).all():
+        image = _load(path, kind)
+        msg, remedy = explain_labels(
+            values,
+            stored_whole=np.dtype(image.get_data_dtype()).kind in "iu",
+            slope=float(image.dataobj.slope),
+            intercept=float(image.dataobj.inter),
         )
-        remedy = "Resample the labels with nearest neighbour."
         raise kind(msg, where=path, remedy=remedy)
-    return labels.astype(np.int64), grid
+    return np.rint(values).astype(np.int64), grid
 
 
 def read_grid(path: Path, kind: type[DataError] = DataError) -> Grid:
@@ -205,9 +227,9 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
     Raises
     ------
     MissingInput, ImageError
-        As for ``open_bold``; damage shows while reading.
+        As for ``open_maps``; damage shows while reading.
     """
-    image = open_bold(path)
+    image = open_maps(path)
 
     def volumes() -> Iterator[NDArray[np.float64]]:
         for _, block in read_blocks(image.source):
@@ -230,13 +252,16 @@ def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:
     Raises
     ------
     MissingInput, ImageError
-        As for ``read_labels``.
+        As for ``read_labels``; and if it holds several values, of which some are
+        further than 1e-3 from a whole number.
     """
     values, grid = read_volume(path)
-    return np.nan_to_num(values) != 0, grid
+    return inside_mask(values, path), grid
 
 
-def read_volume(path: Path) -> tuple[NDArray[Any], Grid]:
+def read_volume(
+    path: Path, kind: type[DataError] = ImageError
+) -> tuple[NDArray[Any], Grid]:
     """Read one volume, (x, y, z), with the grid that it is on.
 
     Raises
@@ -244,7 +269,7 @@ def read_volume(path: Path) -> tuple[NDArray[Any], Grid]:
     MissingInput, ImageError
         As for ``read_labels``.
     """
-    return _read_volume(path, ImageError)
+    return _read_volume(path, kind)
 
 
 def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]:

@@ -121,6 +121,8 @@ def read_blocks(
     ------
     ImageError
         If the file ends early, is damaged (CRC) or holds more than its header says.
+    MissingInput
+        If the file, or the library that unpacks it, cannot be read.
     """
     n_block = source.block_volumes(block_bytes)
     n_blocks = -(-source.n_volumes // n_block)
@@ -181,14 +183,16 @@ def _fill(
         filled.put(None)
     except EOFError:
         filled.put(_truncated(source, done))
+    except MemoryError as error:
+        filled.put(error)
     except Exception as error:  # noqa: BLE001 - handed to the caller, not swallowed
         filled.put(_damaged(source, done, error))
 
 
 def _open(source: VolumeSource) -> BinaryIO:
-    from isal import igzip
-
     if source.compressed:
+        from isal import igzip
+
         return cast("BinaryIO", igzip.open(source.path, "rb"))
     return cast("BinaryIO", source.path.open("rb", buffering=0))
 
@@ -224,9 +228,20 @@ def _too_long(source: VolumeSource) -> ImageError:
 
 
 def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiError:
+    if isinstance(error, ImportError):
+        msg = f"the library isal, which unpacks .gz files, cannot be loaded ({error})."
+        remedy = "Install it: pip install isal, or conda install python-isal."
+        return MissingInput(msg, where=source.path, remedy=remedy)
     if isinstance(error, PermissionError | FileNotFoundError):
         msg = f"the file cannot be read ({error.strerror}); it could be before."
         remedy = "Was it moved, or another disk mounted? Run the same command again."
+        return MissingInput(msg, where=source.path, remedy=remedy)
+    if isinstance(error, OSError) and error.strerror:  # of the disk, not of gzip
+        msg = (
+            f"the file cannot be read beyond volume {reached} of {source.n_volumes}"
+            f" ({error.strerror})."
+        )
+        remedy = "Check the disk or network, and run the same command again."
         return MissingInput(msg, where=source.path, remedy=remedy)
     return ImageError(
         f"the compressed data are damaged, noticed after volume {reached} of"

@@ -166,7 +166,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "atlas_space",
         _ATLAS,
-        "Space of the --atlas-file images whose names carry neither tpl- nor space-.",
+        "Space of the --atlas-file images whose names carry neither tpl- nor space-;"
+        " one that contradicts a name is an error.",
         metavar="LABEL",
     ),
     Option(
@@ -208,7 +209,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "mask",
         _EXTRACT,
-        "Brain mask: auto (the run's own), none, or an image for all runs.",
+        "Brain mask: auto (the run's own), none, or an image for all runs, of 0 and"
+        " whole numbers; a probability map is refused.",
         default="auto",
         metavar="{auto,none,PATH}",
         sidecar="Mask",

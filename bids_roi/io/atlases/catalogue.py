@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import AtlasError, BidsRoiError, MissingInput
+from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.io.atlases.citations import describe_known_atlas, own_table
 from bids_roi.io.atlases.findings import Finding
 from bids_roi.io.atlases.homes import HeldImage, choose_table, list_folder, scan_names
@@ -116,7 +116,7 @@ class Catalogue:
 
         Raises
         ------
-        AtlasError
+        SpaceMismatch
             If it is not in that space, with the spaces and atlases that there are.
         MissingInput
             If it must be downloaded and cannot be; with the files.
@@ -144,7 +144,7 @@ class Catalogue:
                 found.append(self._from_home(homes[0], held, []))
         return found
 
-    def _misfit(self, key: AtlasKey, space: str) -> AtlasError:
+    def _misfit(self, key: AtlasKey, space: str) -> SpaceMismatch:
         spaces = self.spaces(key)
         fitting = [other.name for other in self.keys_in(space)]
         msg = f"atlas {key.name} is in {', '.join(spaces)}, the run in {space}."
@@ -156,7 +156,7 @@ class Catalogue:
             if fitting
             else f"No atlas is known in {space}; give one with --atlas-file."
         )
-        return AtlasError(msg, remedy=remedy + " Or choose the runs with --space.")
+        return SpaceMismatch(msg, remedy=remedy + " Or choose the runs with --space.")
 
     def _acquire(self, images: Sequence[HeldImage]) -> AtlasFiles:
         """Take the nearest image, downloaded where needed; else the next present."""

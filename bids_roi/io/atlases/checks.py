@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.io.atlases.findings import Finding
-from bids_roi.io.atlases.regions import sides_of, some
+from bids_roi.io.atlases.regions import (
+    SEVEN_NETWORKS,
+    SEVENTEEN_NETWORKS,
+    schaefer_network,
+    sides_of,
+    some,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,11 +28,9 @@ __all__ = ["check_file_name", "check_maps", "check_sides", "check_values", "valu
 
 # How files of the Schaefer atlas tell their order of regions: there are two.
 _NETWORKS = re.compile(r"(?<!\d)(17|7)Networks|(?<=\dx)(17|7)(?!\d)", re.IGNORECASE)
-_SCHAEFER = re.compile(r"(?:(17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
-_SEVEN = {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
-_SEVENTEEN = {"VisCent", "VisPeri", "TempPar", "Limbic"}
-_SEVENTEEN |= {f"{n}{x}" for n in _SEVEN - {"Vis"} for x in "ABC"}
 _FEW = 2**20
+_MANY, _SKIPPED, _EXACT = 8, 3, 1e-6
+_LIMITS = (127, 255, 32767, 65535)  # the most that 8 and 16 bits hold
 _OTHER = "Give the table that belongs to this image."
 
 
@@ -43,14 +47,18 @@ def check_values(table: RegionTable, present: Sequence[int]) -> list[Finding]:
     Returns
     -------
     list
-        At most one error: the image is empty, the table is off by one, another
-        image's, or another edition's.
+        At most one error: the image is empty or rescaled, the table is off by one,
+        another image's, or another edition's.
     """
     known, found = set(table.index), set(present)
     if not found:
         text = "the image holds no label, only 0."
         return [Finding("error", "empty image", text, "Check the image.")]
-    wrong = _find_shift(table, found) or _find_stranger(table, found)
+    wrong = (
+        _find_scale(table, found)
+        or _find_shift(table, found)
+        or _find_stranger(table, found)
+    )
     if wrong is not None:
         return [wrong]
     findings = []
@@ -69,6 +77,33 @@ def check_values(table: RegionTable, present: Sequence[int]) -> list[Finding]:
         )
         findings.append(Finding("warning", "unnamed values", text))
     return findings
+
+
+def _find_scale(table: RegionTable, found: set[int]) -> Finding | None:
+    """Tell of values that are those of the table times something, and rounded.
+
+    So leave programs that stretch what they are given to 0..255.
+    """
+    known = np.array(sorted(set(table.index) - {0}), dtype=np.float64)
+    values = np.array(sorted(found), dtype=np.float64)
+    if known.size != values.size or known.size < 2 or known[0] < 0:
+        return None
+    factor = values[-1] / known[-1]
+    cut = known * factor - values
+    exact = np.abs(cut).max() < _EXACT
+    # Few values may look so by chance.
+    many = known.size >= _MANY and values[-1] - known[-1] >= _SKIPPED
+    nearest = np.abs(cut).max() < 0.5 + _EXACT
+    below = cut.min() > -_EXACT and cut.max() < 1
+    if factor == 1 or not (exact or (many and (nearest or below))):
+        return None
+    text = (
+        f"the values of the image ({some(sorted(found))}) are those of the table"
+        f" {factor:.4g} times as large: the image was rescaled, and names would go to"
+        " other regions."
+    )
+    fix = "Take the image as it was before; rounding may have moved or merged labels."
+    return Finding("error", "rescaled", text, fix)
 
 
 def _find_shift(table: RegionTable, found: set[int]) -> Finding | None:
@@ -123,6 +158,9 @@ def _find_stranger(table: RegionTable, found: set[int]) -> Finding | None:
         )
         rows = some(list(range(n_values + 1, n_rows + 1)))
         fix = f"{_OTHER} If it is this one, remove the rows of index {rows}."
+        if n_values in _LIMITS:
+            text += f" Or its labels above {n_values} were lost: no more fit its type."
+            fix = f"{_OTHER} Or take the image as it was before, of a larger type."
         return Finding("error", "another edition", text, fix)
     return None
 
@@ -258,22 +296,26 @@ def check_file_name(table: RegionTable, name: str, *, n_maps: int) -> list[Findi
     if not n_maps and "_probseg." in name:
         text = "the file is called probseg and holds labels: used as such."
         findings.append(Finding("note", "suffix", text))
-    order, said = _order_of(table.original_name), _NETWORKS.search(name)
+    (order, example), said = _order_of(table.original_name), _NETWORKS.search(name)
     if said is not None and order and order != (said[1] or said[2]):
         text = (
-            f"the names are in the order of {order} networks, the image is called"
-            f" {said[0]}: names would go to other regions than theirs."
+            f"the names are in the order of {order} networks ({example}), the image is"
+            f" called {said[0]}: names would go to other regions than theirs."
         )
         findings.append(Finding("error", "order of networks", text, _OTHER))
     return findings
 
 
-def _order_of(names: Sequence[str]) -> str:
-    """Order of the Schaefer atlas that names belong to: ``7``, ``17`` or blank."""
-    found = [match for match in map(_SCHAEFER.match, names) if match is not None]
-    if len(found) < len(names):
-        return ""
-    networks = {match[2] for match in found}
-    if networks <= _SEVEN:
-        return "7"
-    return "17" if networks <= _SEVENTEEN else ""
+def _order_of(names: Sequence[str]) -> tuple[str, str]:
+    """Order of the Schaefer atlas that names belong to, and one that tells it.
+
+    ``7``, ``17`` or blank. Names of other atlases among them (subcortex, cerebellum)
+    say nothing.
+    """
+    examples: dict[str, str] = {}
+    for name in names:
+        network = schaefer_network(name)
+        for order, own in (("7", SEVEN_NETWORKS), ("17", SEVENTEEN_NETWORKS)):
+            if network in own and network not in SEVEN_NETWORKS & SEVENTEEN_NETWORKS:
+                examples.setdefault(order, name)
+    return next(iter(examples.items())) if len(examples) == 1 else ("", "")

@@ -8,6 +8,7 @@ What is read is not judged here, see ``regions`` and ``checks``.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import html
 import re
 from dataclasses import dataclass
@@ -56,12 +57,15 @@ class RawTable:
         Further columns, ``(column, cells)``.
     findings
         What is odd about the file.
+    index_column
+        Name of the column that was taken for the index.
     """
 
     index: tuple[int, ...]
     name: tuple[str, ...]
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     findings: tuple[Finding, ...] = ()
+    index_column: str = "index"
 
 
 def read_raw_table(path: Path) -> RawTable:
@@ -108,7 +112,7 @@ def parse_table(text: str, where: Path) -> RawTable:
         table = _parse_columns(lines, where)
     else:
         table = _parse_lines(lines, where)
-    return RawTable(table.index, table.name, table.extra, (*findings, *table.findings))
+    return dataclasses.replace(table, findings=(*findings, *table.findings))
 
 
 def _read(path: Path) -> str:
@@ -238,7 +242,8 @@ def _parse_columns(lines: Sequence[str], where: Path) -> RawTable:
         found = "the table has no header row; its columns are taken for index and name."
         findings.append(Finding("note", "no header", found))
         width = max(map(len, rows))
-        rows.insert(0, ["index", "name", *[""] * (width - 2)])
+        more = [f"column {number}" for number in range(3, width + 1)]
+        rows.insert(0, ["index", "name", *more])
     columns = _columns(rows, where)
     index_column = _pick(columns, _INDEX_COLUMNS, whole=True)
     name_column = _pick(columns, _NAME_COLUMNS, whole=False, but=index_column)
@@ -252,7 +257,7 @@ def _parse_columns(lines: Sequence[str], where: Path) -> RawTable:
     index = tuple(int(float(cell)) for cell in columns.pop(index_column))
     names = tuple(columns.pop(name_column))
     extra = tuple((name, tuple(cells)) for name, cells in columns.items())
-    return RawTable(index, names, extra, tuple(findings))
+    return RawTable(index, names, extra, tuple(findings), index_column)
 
 
 def _columns(rows: Sequence[Sequence[str]], where: Path) -> dict[str, list[str]]:
@@ -282,16 +287,18 @@ def _pick(
     whole: bool,
     but: str | None = None,
 ) -> str | None:
-    """First of the wanted columns whose cells are (or need not be) whole numbers."""
+    """First of the wanted columns whose cells are whole numbers.
+
+    For names, those that hold something else come first; numbers may be names.
+    """
     lower = {re.sub(r"[\s_-]", "", name.lower()): name for name in columns}
     lower |= {name.lower(): name for name in columns}
-    for word in wanted:
-        column = lower.get(word)
-        if column is None or column == but:
-            continue
-        if not whole or all(map(_is_whole, columns[column])):
-            return column
-    return None
+    there = [lower[word] for word in wanted if lower.get(word, but) != but]
+    numbers = [column for column in there if all(map(_is_whole, columns[column]))]
+    if whole:
+        return next(iter(numbers), None)
+    words = [column for column in there if column not in numbers]
+    return next(iter(words + numbers), None)
 
 
 def _is_whole(cell: str) -> bool:

@@ -36,6 +36,8 @@ class NiftiHeader:
     ----------
     shape
         Voxels along each axis; axes of length 1 at the end are left out.
+    n_axes
+        Axes that the header declares, those among them.
     bits
         Bits of a stored value.
     is_float
@@ -51,6 +53,7 @@ class NiftiHeader:
     """
 
     shape: tuple[int, ...]
+    n_axes: int
     bits: int
     is_float: bool
     offset: int
@@ -132,6 +135,7 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
     scaled = math.isfinite(slope) and slope != 0
     return NiftiHeader(
         shape=shape,
+        n_axes=n_axes,
         bits=value["bits"][0],
         is_float=value["datatype"][0] in (16, 64, 1536),
         offset=int(offset) if math.isfinite(offset) else -1,

@@ -21,6 +21,7 @@ from bids_roi.io.atlases.checks import (
     check_values,
     values_of,
 )
+from bids_roi.io.atlases.columns import check_columns
 from bids_roi.io.atlases.findings import Finding
 from bids_roi.io.atlases.formats import RawTable, parse_table, read_raw_table
 from bids_roi.io.atlases.integrity import file_digest, read_header
@@ -34,7 +35,8 @@ from bids_roi.io.atlases.regions import (
     name_by_value,
 )
 from bids_roi.io.atlases.skeleton import template_grids
-from bids_roi.io.images import check_file, read_grid, read_labels
+from bids_roi.io.images import check_file, read_grid, read_labels, read_volume
+from bids_roi.io.values import are_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -190,8 +192,10 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
         raise _refuse_cifti(files.image, header)
     n_maps = header.shape[3] if len(header.shape) == 4 else 0
     _check_axes(files.image, header)
-    findings = [*files.findings, *_describe_storage(header)]
     raw, digest = _read_table(files)
+    if not n_maps and _is_one_map(files.image, header, raw):
+        n_maps = 1
+    findings = [*files.findings, *_describe_storage(header, n_maps)]
     labels: NDArray[np.int64] | None = None
     if n_maps:
         grid, values = read_grid(files.image, AtlasError), list(range(1, n_maps + 1))
@@ -249,7 +253,7 @@ def _match(
             *check_values(table, values),
         ]
     table, told = build_regions(raw)
-    findings = list(told)
+    findings = [*check_columns(table, raw.index_column, values), *told]
     if any(f.severity == "error" for f in findings):
         return table, findings
     if n_maps:
@@ -313,10 +317,33 @@ def _check_axes(path: Path, header: NiftiHeader) -> None:
         raise AtlasError(msg, where=path, remedy=remedy)
 
 
-def _describe_storage(header: NiftiHeader) -> list[Finding]:
+def _is_one_map(path: Path, header: NiftiHeader, raw: RawTable | None) -> bool:
+    """Whether an image of one volume holds the weights of one region, not labels.
+
+    Fractions are weights where the name says so, or where there is a fourth axis and
+    they are shares (0 to 1) or the table has one region. Whole numbers (per cent, 0
+    and 1) are weights where the name says so, there is a fourth axis and no table of
+    several regions.
+    """
+    named, fourth = "_probseg." in path.name, header.n_axes > 3
+    if not named and not fourth:
+        return False
+    values, _ = read_volume(path, AtlasError)
+    values = values[np.isfinite(values)]
+    one_row = raw is not None and sum(value != 0 for value in raw.index) <= 1
+    if are_whole(values).all():
+        return named and fourth and (one_row or raw is None)
+    shares = bool(values.min() >= 0) and (bool(values.max() <= 1) or one_row)
+    return named or shares
+
+
+def _describe_storage(header: NiftiHeader, n_maps: int) -> list[Finding]:
     findings = []
-    if len(header.shape) == 4:
-        text = f"4D: {header.shape[3]} maps, one per region (a soft atlas)."
+    if n_maps == 1:
+        text = "one map: the weights of one region."
+        findings.append(Finding("note", "kind", text))
+    elif n_maps:
+        text = f"4D: {n_maps} maps, one per region (a soft atlas)."
         findings.append(Finding("note", "kind", text))
     elif header.is_float:
         text = f"labels are stored as float{header.bits}; all are whole numbers."

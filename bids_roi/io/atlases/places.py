@@ -8,12 +8,12 @@ wrong with the right table, 19 to 40 % with the other.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.io.atlases.findings import Finding
+from bids_roi.io.atlases.regions import schaefer_network
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_places"]
 
-_SCHAEFER = re.compile(r"(?:(?:17|7)Networks_)?[LR]H_[A-Za-z]+_\w*\d")
 # Word in the name, axis, and the side of a plane (mm) on which the centre cannot be:
 # prefrontal cortex lies before, visual and extrastriate cortex behind, orbitofrontal
 # cortex below it.
@@ -45,7 +44,7 @@ def check_places(
     Parameters
     ----------
     table
-        Its names may be those of the Schaefer atlas; others are passed over.
+        Those of its names that are the Schaefer atlas's are looked at.
     labels : (x, y, z)
         The image, in a template's space.
     grid
@@ -56,11 +55,13 @@ def check_places(
     list
         An error where more than 12 % of at least 10 named places are wrong.
     """
-    if not all(map(_SCHAEFER.fullmatch, table.original_name)):
+    if not any(map(schaefer_network, table.original_name)):
         return []
     centres = _centres(labels, table.values, grid)
     wrong, n_named, example = 0, 0, ""
     for row, name in enumerate(table.original_name):
+        if not schaefer_network(name):
+            continue
         for word, axis, sign, plane in _PLANES:
             if word in name and np.isfinite(centres[row, axis]):
                 n_named += 1

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from bids_roi.io.atlases.formats import RawTable
 
 __all__ = [
+    "SEVENTEEN_NETWORKS",
+    "SEVEN_NETWORKS",
     "RegionTable",
     "append_values",
     "build_regions",
     "keep_regions",
     "name_by_value",
     "networks_of",
+    "schaefer_network",
     "sides_of",
     "some",
 ]
@@ -42,6 +45,15 @@ _NETWORK_COLUMNS = (
     "community",
 )
 _NETWORK_NAME = re.compile(r"(?:7|17)Networks_(?:LH_|RH_)?([A-Za-z]+)(?:_.*)?")
+# Names of the Schaefer atlas and its networks, in its two orders.
+_SCHAEFER = re.compile(r"(?:(?:17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
+SEVEN_NETWORKS = frozenset(
+    {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
+)
+SEVENTEEN_NETWORKS = frozenset(
+    {"VisCent", "VisPeri", "TempPar", "Limbic"}
+    | {f"{name}{x}" for name in SEVEN_NETWORKS - {"Vis"} for x in "ABC"}
+)
 _LEFT = re.compile(
     r"(?:^|[^a-z])(?:left|lh)(?:$|[^a-z])|^l[_.\-\s]|[_.\-\s]l$", re.IGNORECASE
 )
@@ -213,6 +225,17 @@ def networks_of(table: RegionTable) -> tuple[str, ...] | None:
     if not any(found):
         return None
     return tuple(match[1] if match else "n/a" for match in found)
+
+
+def schaefer_network(name: str) -> str:
+    """Network in a name of the Schaefer atlas; blank in those of other atlases.
+
+    >>> schaefer_network("17Networks_LH_ContA_PFCl_1"), schaefer_network("LH_Caudate_1")
+    ('ContA', '')
+    """
+    match = _SCHAEFER.fullmatch(name)
+    known = SEVEN_NETWORKS | SEVENTEEN_NETWORKS
+    return match[1] if match is not None and match[1] in known else ""
 
 
 def name_by_value(values: Sequence[int]) -> RegionTable:

@@ -7,7 +7,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    CollisionError,
+    MissingInput,
+    SpaceMismatch,
+    UsageError,
+)
 from bids_roi.io.atlases.catalogue import Catalogue, Dataset
 from bids_roi.io.atlases.homes import download_home, search_path
 from bids_roi.io.atlases.names import (
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.errors import BidsRoiError
     from bids_roi.options.record import Options
 
 __all__ = [
@@ -77,6 +83,9 @@ class AtlasShelf:
         if len(self.links) < len(datasets):
             msg = "two --atlas-dataset have the same name."
             raise UsageError(msg, remedy="Write NAME=PATH with different names.")
+        if options.atlas_space and not options.atlas_file:
+            msg = "--atlas-space is for the images of --atlas-file, and there is none."
+            raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._files = [parse_file(t, options.atlas_space) for t in options.atlas_file]
         _refuse_twins(self._files)
         named = [n for n in options.atlas_names if not n.startswith(_SUBJECT)]
@@ -117,11 +126,12 @@ class AtlasShelf:
 
         Raises
         ------
+        SpaceMismatch
+            If it is not in that space; the message names what fits.
         AtlasError
-            If it is not in that space (the message names what fits), or its image and
-            table do not fit.
+            If its image and table do not fit, or one is damaged.
         MissingInput
-            If it must be downloaded and cannot be.
+            If a file is not there, or must be downloaded and cannot be.
         """
         own = [file for file in self._files if file.key.name == name]
         for file in own:
@@ -130,13 +140,17 @@ class AtlasShelf:
         if own:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
-            raise AtlasError(msg, where=own[0].image, remedy=_FITTING)
+            raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
         if name in self._segmentations:
             desc = self._segmentations[name]
             return self._open(find_segmentation(root, bold, space, desc), keep=False)
         if self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         return self._open(self._catalogue.find(self._keys[name], space, grid))
+
+    def is_shared(self, name: str) -> bool:
+        """Tell whether an atlas is the same for all participants, not each one's."""
+        return name not in self._segmentations
 
     def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
         """Open once; what is wrong with an atlas is found once, too."""
@@ -146,7 +160,7 @@ class AtlasShelf:
                 return open_atlas(files)
             try:
                 self._opened[key] = open_atlas(files)
-            except (AtlasError, MissingInput) as error:
+            except BidsRoiError as error:
                 self._opened[key] = error
         found = self._opened[key]
         if isinstance(found, Atlas):
@@ -277,7 +291,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     Raises
     ------
     UsageError
-        If the space is not known.
+        If the space is not known, or name and declaration differ.
     MissingInput
         If a file is not there.
     """
@@ -285,7 +299,17 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     image, table = Path(image_text), Path(table_text) if table_text else None
     for path in filter(None, (image, table)):
         check_file(path)
-    space = space_of(image) or declared
+    space = space_of(image)
+    if declared and space and declared != space:
+        if declared.partition("+")[0] != space:
+            msg = f"its name says that it is in {space}, --atlas-space {declared}."
+            remedy = (
+                "Leave --atlas-space out, or correct the name; it is for files whose"
+                " names have neither tpl- nor space-."
+            )
+            raise UsageError(msg, where=image, remedy=remedy)
+        space = declared  # the same with its cohort
+    space = space or declared
     if not space:
         msg = "its name does not tell the space it is in (tpl- or space-)."
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."

@@ -7,9 +7,10 @@ space. Its region table is at the root of the derivative.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import AtlasError
+from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.io.atlases.citations import describe_known_atlas
 from bids_roi.io.atlases.names import AtlasKey
 from bids_roi.io.atlases.open import AtlasFiles
@@ -51,8 +52,12 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
 
     Raises
     ------
+    SpaceMismatch
+        If there is none in this space, of no participant; with those that there are.
+    MissingInput
+        If this run's is absent.
     AtlasError
-        If there is none in this space, or several; with those that there are.
+        If there are several.
     """
     name = parse_name(bold)
     entities = [(k, v) for k, v in name.entities if k not in ("desc", "echo", "part")]
@@ -103,7 +108,8 @@ def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
     return []
 
 
-def _missing(root: Path, bold: Path, space: str, desc: str) -> AtlasError:
+def _missing(root: Path, bold: Path, space: str, desc: str) -> BidsRoiError:
+    """Tell a file that should be there from a space that has none."""
     labels = dict(parse_name(bold).entities)
     spaces = set()
     for path in (root / f"sub-{labels.get('sub')}").rglob(f"*_desc-{desc}_dseg.nii.gz"):
@@ -111,10 +117,23 @@ def _missing(root: Path, bold: Path, space: str, desc: str) -> AtlasError:
     there = (
         f"there is one in {', '.join(sorted(spaces))}" if spaces else "there is none"
     )
-    msg = f"no segmentation desc-{desc} of the participant in space {space} ({there})."
-    remedy = (
-        "Choose runs of that space with --space."
-        if spaces
-        else "fMRIPrep writes it where FreeSurfer was run; see desc- of the dseg files."
-    )
-    return AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
+    msg = f"no segmentation desc-{desc} of the participant in space {space} ({there})"
+    where = bold.relative_to(root)
+    if space in spaces or _other_has_one(root, space, desc):
+        msg += "; other runs of this dataset in this space have one."
+        remedy = "Fetch it (`datalad get`) or copy it again, or leave the run out."
+        return MissingInput(msg, where=where, remedy=remedy)
+    if not spaces:
+        remedy = "fMRIPrep writes it where FreeSurfer was run; or leave the run out."
+        return MissingInput(f"{msg}.", where=where, remedy=remedy)
+    remedy = "Choose runs of that space with --space."
+    return SpaceMismatch(f"{msg}.", where=where, remedy=remedy)
+
+
+@functools.lru_cache(maxsize=64)
+def _other_has_one(root: Path, space: str, desc: str) -> bool:
+    """Whether any run of the dataset has its segmentation in a space."""
+    label = space.partition("+")[0]
+    name = f"sub-*_space-{label}_*desc-{desc}_dseg.nii.gz"
+    patterns = (f"sub-*/func/{name}", f"sub-*/ses-*/func/{name}")
+    return any(path for pattern in patterns for path in root.glob(pattern))

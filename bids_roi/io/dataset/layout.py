@@ -306,14 +306,13 @@ def explain_nothing(
         people = f"the first {people} (of {len(participants)})"
     if not volumes:
         problem = f"no BOLD volume among {len(files)} files in func of {people}."
-        return MissingInput(problem, where=root, remedy=advise(files))
+        return MissingInput(problem, where=root, remedy=advise(files, rules))
     count = f"{len(volumes)} BOLD volume{'s' * (len(volumes) != 1)}"
     problem = f"none of {count} of {people} is selected.\n"
     problem += "\n".join(explain(rules, volumes)) + "\n"
     if given or bold_rules(options, ()) != bold_rules(Options(), ()):
-        remedy = "Change the filters (flags or --bids-filter-file)."
-        return NothingFound(problem, where=root, remedy=remedy)
-    return MissingInput(problem, where=root, remedy=advise(files))
+        return NothingFound(problem, where=root, remedy=advise(volumes, rules))
+    return MissingInput(problem, where=root, remedy=advise(volumes, rules))
 
 
 def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:

@@ -176,8 +176,19 @@ def _shorten(words: list[str], separator: str) -> str:
     return separator.join(words[:LISTED] + more)
 
 
-def advise(files: Mapping[str, Mapping[str, str]]) -> str:
-    """Say what to do where a folder holds no BOLD run, by the names that are in it."""
+def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
+    """Say what to do where no BOLD run is found, by the names that there are.
+
+    Parameters
+    ----------
+    files
+        Labels of each file, by its relative path.
+    rules
+        The query.
+    """
+    volumes = [found for found in files.values() if not failing(BOLD, found)]
+    if volumes:
+        return _advise_choice(volumes, rules)
     kinds = {(found["suffix"], found["extension"]) for found in files.values()}
     if kinds & {("preproc", ".nii.gz"), ("preproc", ".nii")}:
         return (
@@ -188,6 +199,32 @@ def advise(files: Mapping[str, Mapping[str, str]]) -> str:
         return "Surface and CIFTI series are not processed; add a volumetric space."
     if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
         return "fMRIPrep --level minimal writes no BOLD series; run it with full."
-    if ("bold", ".nii.gz") in kinds or ("bold", ".nii") in kinds:
-        return "Without desc- these look like raw data: give fMRIPrep's output."
     return "Give the folder that fMRIPrep wrote."
+
+
+def _advise_choice(volumes: Sequence[Mapping[str, str]], rules: Sequence[Rule]) -> str:
+    """Name the flags that would select the volumes that break fewest rules."""
+    broken = [[rule.key for rule in failing(rules, labels)] for labels in volumes]
+    least = min(map(len, broken))
+    near = [v for v, keys in zip(volumes, broken, strict=True) if len(keys) == least]
+    keys = {key for keys in broken if len(keys) == least for key in keys}
+    labels = {
+        key: sorted({found[key] for found in near if key in found}) for key in keys
+    }
+    if "desc" in keys and not labels["desc"]:
+        return "Without desc- these look like raw data: give fMRIPrep's output."
+    words = []
+    if "desc" in keys:
+        said = " or ".join(f"--desc {label}" for label in labels["desc"][:LISTED])
+        words.append(f"Choose the series by their desc- label: {said}.")
+    if "echo" in keys and labels["echo"]:
+        said = " ".join(labels["echo"][:LISTED])
+        words.append(
+            f"These are single echoes: choose with --echo-label {said}, or give the"
+            " combined series, whose names have no echo-."
+        )
+    if keys - {"desc", "echo"} or not words:
+        others = sorted(keys - {"desc", "echo"})
+        named = f" on {', '.join(others)}" if others else ""
+        words.append(f"Change the filters{named} (flags or --bids-filter-file).")
+    return " ".join(words)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi import __version__
 from bids_roi.core.quality import STATUS, RegionQuality
 from bids_roi.io.atlases.regions import networks_of
+from bids_roi.io.dataset.timing import read_timing
 from bids_roi.io.names import format_name, parse_name
 from bids_roi.io.tables import format_json, format_matrix, format_table
 from bids_roi.io.writing import write_file
@@ -333,11 +334,15 @@ def describe_run(
     sources.append(atlas.source or f"bids::{_table_name(atlas)}")
     content: dict[str, Any] = {"Sources": sources}
     content |= {k: run.metadata[k] for k in _PROPAGATED if k in run.metadata}
-    if repetition_time is not None and "VolumeTiming" not in run.metadata:
+    if repetition_time is not None:
+        # Of the two keys, BIDS allows one; of even steps both say the same.
+        content.pop("VolumeTiming", None)
         content["RepetitionTime"] = repetition_time
         content["SamplingFrequency"] = 1 / repetition_time
-    elif "VolumeTiming" in run.metadata:
+    elif read_timing(run.metadata, n_volumes).times:
         content["SamplingFrequency"] = "TR"
+    else:  # times that nothing can be made of
+        content.pop("VolumeTiming", None)
     content["StartTime"] = run.metadata.get("StartTime", 0)
     content["SpatialReference"] = _spatial_reference(run)
     names = {"res": "Resolution", "den": "Density"}
