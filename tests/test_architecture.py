@@ -33,7 +33,7 @@ core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
 io.confounds.table io.confounds.strategy_format io.headers
-io.confounds.strategy_checks io.confounds.compcor
+io.confounds.strategy_checks io.confounds.compcor io.confounds.gaps
 io.confounds.strategies io.confounds.regressors
 io.images io.atlases.formats io.dataset.metadata
 io.atlases.names io.atlases.skeleton
@@ -58,10 +58,12 @@ app.schedule.executor
 report.facts
 report.participant report.group
 app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts app.tally
-app.demo.dataset app.cleaning app.resume
+app.differences
+app.demo.dataset app.cleaning
 app.extraction app.run_quality app.connectivity
 app.results app.pages
 app.pictures
+app.resume
 app.participant app.progress app.group.outputs app.group.identity
 app.group.checks app.group.ledger app.load
 app.group.stacking
