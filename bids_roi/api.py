@@ -244,7 +244,12 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         raise why
     job = Job(planned, options, strategies, run.root, ())
     motion = read_motion(run, job.image.source.n_volumes)
-    (result,) = extract_atlases(job, list(planned.atlases), prepare_cleaning(job))
+    preparations, failed = prepare_cleaning(job, labels)
+    for error in failed.values():
+        raise error
+    (result,) = extract_atlases(job, list(planned.atlases), preparations)
+    for error in result.failed.values():
+        raise error
     (series,) = result.names.timeseries
     common = describe_atlas(job, result, motion)
     facts = describe_series(job, result, series, motion, common=common)

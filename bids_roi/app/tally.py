@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from bids_roi.app.records import tell_failures
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,28 +33,34 @@ class Tally:
     Attributes
     ----------
     statuses
-        Runs x atlases of each status.
+        Runs x atlases of each status; failed where nothing could be made.
+    n_failed_strategies
+        Runs x strategies that failed where others of the run did not.
     participants
         Those seen, as ``sub-<label>``.
     n_runs, n_failed_runs
-        Runs, and those of which an atlas failed.
+        Runs, and those of which something failed.
     coverage
         Sum of the mean coverages of the good ones.
     n_with_losses
         Runs x atlases with regions lost.
     worst
         The one with most of them.
+    n_reasons
+        Failures that have a reason of their own.
     reasons
-        Of the first failures.
+        Of the first of them.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)
+    n_failed_strategies: int = 0
     participants: set[str] = field(default_factory=set)
     n_runs: int = 0
     n_failed_runs: int = 0
     coverage: float = 0.0
     n_with_losses: int = 0
     worst: Record | None = None
+    n_reasons: int = 0
     reasons: list[str] = field(default_factory=list)
 
     def add(self, records: Sequence[Record]) -> None:
@@ -61,17 +69,32 @@ class Tally:
         Parameters
         ----------
         records
-            One per atlas.
+            One per atlas and strategy.
         """
         self.n_runs += 1
+        atlases: dict[str, list[Record]] = {}
         for record in records:
             self.participants.add(record.run.partition("/")[0])
-            self.statuses[record.status] += 1
-            if record.status == "failed" and len(self.reasons) < _SHOWN:
-                self.reasons.append(record.reason)
-            if record.status in _GOOD:
-                self.coverage += record.coverage
-                self._note_losses(record)
+            atlases.setdefault(record.atlas, []).append(record)
+        partly: set[str] = set()
+        told: dict[str, None] = {}
+        for own in atlases.values():
+            good = [record for record in own if record.status in _GOOD]
+            texts = tell_failures(own)
+            if good:
+                found = {record.status for record in good}
+                self.statuses["done" if "done" in found else "complete"] += 1
+                self.coverage += good[0].coverage
+                self._note_losses(good[0])
+                partly |= {r.strategy for r in own if r.status == "failed"}
+                # The same of every atlas: told once.
+                texts = [text for text in texts if text not in told]
+                told |= dict.fromkeys(texts)
+            else:
+                self.statuses["failed" if texts else "skipped"] += 1
+            self.n_reasons += len(texts)
+            self.reasons += texts[: _SHOWN - len(self.reasons)]
+        self.n_failed_strategies += len(partly)
         self.n_failed_runs += any(record.status == "failed" for record in records)
 
     def _note_losses(self, record: Record) -> None:
@@ -95,6 +118,11 @@ class Tally:
         lines += [
             f"  {counts[k]:5d}  {word}" for k, word in _WORDS.items() if counts[k]
         ]
+        if n := self.n_failed_strategies:
+            lines.append(
+                f"  {n:5d}  runs x strategies failed; the other outputs of these runs"
+                " are there"
+            )
         if n_good := sum(counts[key] for key in _GOOD):
             lines.append(f"  mean coverage {100 * self.coverage / n_good:.1f} %")
         if self.worst is not None:
@@ -104,6 +132,6 @@ class Tally:
                 f" {PurePosixPath(self.worst.run).name}"
             )
         lines += [f"  failed: {reason}" for reason in self.reasons]
-        if counts["failed"] > _SHOWN:
-            lines.append(f"  ... and {counts['failed'] - _SHOWN} more: see logs/")
+        if self.n_reasons > _SHOWN:
+            lines.append(f"  ... and {self.n_reasons - _SHOWN} more: see logs/")
         return lines

@@ -36,6 +36,7 @@ __all__ = [
     "describe_regions",
     "describe_run",
     "options_digest",
+    "release_of",
     "tabulate_regions",
     "write_outliers",
     "write_quality",
@@ -103,9 +104,17 @@ OUTLIER_COLUMNS = {
     ),
 }
 
+
 # Outputs of two releases are told apart, those of two commits on the way to one are
 # not: else nothing would go on where it stopped after a commit. Sidecars say which.
-_RELEASE = re.sub(r"\.dev\d+$", ".dev", __version__)
+def release_of(version: str) -> str:
+    """Release that a version belongs to.
+
+    >>> release_of("1.2.0.dev45"), release_of("1.2.0")
+    ('1.2.0.dev', '1.2.0')
+    """
+    return re.sub(r"\.dev\d+$", ".dev", version)
+
 
 _DESCRIPTIONS = {
     "mean": "mean",
@@ -131,7 +140,7 @@ def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
         What is done to it afterwards; plain JSON values.
     """
     parts = [
-        _RELEASE,
+        release_of(__version__),
         options.digest(),
         atlas.image_digest,
         atlas.table_digest,
@@ -247,10 +256,12 @@ def write_quality(
         "RepetitionTime",
         "NumberOfVolumes",
         "Atlas",
-        "MinimumCoverage",
+        "AtlasImageDigest",
+        "AtlasTableDigest",
         "OptionsDigest",
         "SoftwareVersion",
     }
+    kept |= {option.sidecar for option in OPTIONS} - set(_OF_ONE_OUTPUT)
     sidecar = {
         "Description": describe_regions(atlas),
         **{key: value for key, value in common.items() if key in kept},
