@@ -29,6 +29,7 @@ from bids_roi.io.atlases.shelf import AtlasShelf
 from bids_roi.io.dataset.layout import BoldRun, find_runs
 from bids_roi.io.images import save_image
 from bids_roi.io.names import parse_name
+from bids_roi.io.outputs.facts import join_facts
 from bids_roi.io.tables import read_json
 from bids_roi.options.record import Options
 from bids_roi.options.table import OPTIONS
@@ -261,7 +262,7 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         matrix, said = relate_regions(kept, output, options)
         relmats[output.measure] = pd.DataFrame(matrix, index=names, columns=names)
         notes += [note for note in said if note not in notes]
-    sidecar = {"Statistic": series.statistic, **common, **facts}
+    sidecar = {"Statistic": series.statistic, **join_facts(common, facts)}
     if notes:
         sidecar["Warnings"] = notes
     return Extraction(

@@ -331,4 +331,5 @@ def test_a_corrected_sidecar_is_a_new_input(cleaned_input, atlas, tmp_path, caps
         sidecar.write_text('{"RepetitionTime": 3.0}')
     assert "1  extracted" in run(capsys, *common).out
     facts = json.loads(series(tmp_path / "out", "24P").with_suffix(".json").read_text())
-    assert facts["RepetitionTime"] == 3.0
+    assert facts["SourceRepetitionTime"] == 3.0  # a row is left out
+    assert facts["VolumeTiming"][:3] == [3.0, 6.0, 9.0]

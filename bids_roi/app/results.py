@@ -21,6 +21,7 @@ from bids_roi.io.outputs.derivatives import (
     write_quality,
     write_timeseries,
 )
+from bids_roi.io.outputs.facts import describe_kept_rows
 from bids_roi.io.outputs.relmats import write_relmat
 
 if TYPE_CHECKING:
@@ -301,6 +302,8 @@ def describe_series(
         result.quality,
         repetition_time=job.planned.repetition_time,
     )
+    if clean is not None and clean.signals.shape[0] < sample_mask.size:
+        facts |= describe_kept_rows(common, sample_mask)
     # Of signals as they are, only the mean is not free.
     facts.setdefault("DegreesOfFreedom", signals.shape[0] - 1)
     if clean is not None:

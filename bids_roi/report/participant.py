@@ -36,6 +36,7 @@ _NOT_PARAMETERS = {
     "DenoisingDescription",
     "NodeFiles",
     "Columns",
+    "VolumeTiming",
 }
 # What is measured, not chosen.
 _MEASURED = (
@@ -318,7 +319,7 @@ def _describe(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (key, _text(value))
         for key, value in sidecar.items()
-        if key not in ("Description", "Warnings")
+        if key not in ("Description", "Warnings", "VolumeTiming")
     ]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.app.records import RAW
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.io.names import BidsName, format_name, parse_name
+from bids_roi.io.outputs.inventory import read_fact
 from bids_roi.io.tables import read_json
 from bids_roi.options.table import OPTIONS
 
@@ -337,7 +338,7 @@ def _find_origin(
 
 def _read_numbers(content: dict[str, Any], where: Path) -> Iterable[tuple[str, float]]:
     for key in _NUMBERS:
-        value = content.get(key)
+        value = read_fact(content, key)
         if value is None or value == "n/a":
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from bids_roi import __version__
 from bids_roi.core.quality import STATUS, RegionQuality
 from bids_roi.io.atlases.regions import networks_of
 from bids_roi.io.names import format_name, parse_name
+from bids_roi.io.outputs.facts import join_facts
 from bids_roi.io.tables import format_json, format_matrix, format_table
 from bids_roi.io.writing import write_file
 from bids_roi.options.table import OPTIONS
@@ -174,8 +175,7 @@ def write_timeseries(
     common
         Keys from ``describe_run``.
     facts
-        Keys of what was done to the series and how good it is; they replace those of
-        ``common``.
+        Keys of what was done to the series and how good it is; see ``join_facts``.
 
     Returns
     -------
@@ -189,7 +189,8 @@ def write_timeseries(
     )
     if "DenoisingStrategy" in facts:
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
-    sidecar = {"Description": text, "Statistic": statistic, **common, **facts}
+    said = {"Description": text, "Statistic": statistic}
+    sidecar = said | join_facts(common, facts)
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
     return sidecar
