@@ -220,7 +220,8 @@ def test_a_changed_atlas_or_strategy_file_and_another_version(place, tmp_path, c
     assert state(out) == found
 
 
-def test_a_segmentation_made_anew_concerns_its_participant(tmp_path, capsys):
+@pytest.mark.parametrize("executor", ["serial", "processes"])
+def test_a_segmentation_made_anew_concerns_its_participant(executor, tmp_path, capsys):
     """That run is refused and left as it is; the others go on."""
     root, out = write_native(tmp_path / "in"), tmp_path / "out"
     common = [root, out, "participant", "--atlas", "subject:aparcaseg"]
@@ -232,7 +233,8 @@ def test_a_segmentation_made_anew_concerns_its_participant(tmp_path, capsys):
     changed = np.where(segmentation() == 2035, 0, segmentation())
     write_image(source, changed, datasets.oblique())
     found = state(out / "sub-01"), state(out / "logs/sub-01")
-    shown = run(capsys, *common, code=1)
+    more = ["--executor", executor, "--n-procs", 2]
+    shown = run(capsys, *common, *more, code=1)
     assert (state(out / "sub-01"), state(out / "logs/sub-01")) == found
     assert "the image of aparcaseg" in shown.err
     assert shown.err.count("ERROR") == 1

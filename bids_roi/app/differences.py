@@ -86,10 +86,11 @@ def tell_differences(
     """
     wanted = dict(_wanted(options, strategy))
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
-    for key, value in (options.extraction() | dict(more)).items():
-        name = next(o.name for o in OPTIONS if o.sidecar == key)
-        wanted[name] = value
-        found[name] = sidecar.get(key)
+    now = options.extraction() | dict(more)
+    for option in OPTIONS:
+        if option.sidecar in now:
+            wanted[option.name] = now[option.sidecar]
+            found[option.name] = sidecar.get(option.sidecar)
     if options.mask not in ("auto", "none"):
         wanted["mask"] = PurePath(options.mask).name  # a sidecar may have no more
         found["mask"] = PurePath(str(found["mask"])).name

@@ -15,7 +15,7 @@ from bids_roi.io.outputs.names import sidecar_of
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from bids_roi.app.records import Record
     from bids_roi.app.results import Job
@@ -69,11 +69,13 @@ def find_complete(
     OtherSettings
         With what differs, where outputs are there that were made with other settings.
     """
+    records = read_records(job.output_dir, job.planned.run.relative_path)
     found: dict[str | None, Record] = {}
     for label in names.labels:
         own = names.only((label,))
         if _check_strategy(job, atlas, own):
-            record = _find_record(job, (atlas.name, label or RAW), own.tables)
+            key = (atlas.name, label or RAW)
+            record = _find_record(records, key, own.tables, job.inputs)
             if record is not None:
                 found[label] = record
     drawn = job.options.no_report or are_drawn(job, names.only(found))
@@ -113,11 +115,14 @@ def _explain(
 
 
 def _find_record(
-    job: Job, key: tuple[str, str], tables: Collection[str]
+    records: Iterable[Record],
+    key: tuple[str, str],
+    tables: Collection[str],
+    inputs: tuple[str, ...],
 ) -> Record | None:
     """The record of tables that are there, if they were made of the same input."""
-    for record in read_records(job.output_dir, job.planned.run.relative_path):
-        same = record.key in (key, (key[0], "")) and record.inputs == job.inputs
+    for record in records:
+        same = record.key in (key, (key[0], "")) and record.inputs == inputs
         # A table that the record does not name may be of an earlier input.
         if same and record.status == "done" and set(tables) <= set(record.outputs):
             return replace(
