@@ -29,6 +29,7 @@ from bids_roi.io.atlases.shelf import AtlasShelf
 from bids_roi.io.dataset.layout import BoldRun, find_runs
 from bids_roi.io.images import save_image
 from bids_roi.io.names import parse_name
+from bids_roi.io.outputs.facts import join_facts
 from bids_roi.io.tables import read_json
 from bids_roi.options.record import Options
 from bids_roi.options.table import OPTIONS
@@ -245,7 +246,12 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         raise why
     job = Job(planned, options, strategies, run.root, ())
     motion = read_motion(run, job.image.source.n_volumes)
-    (result,) = extract_atlases(job, list(planned.atlases), prepare_cleaning(job))
+    preparations, failed = prepare_cleaning(job, labels)
+    for error in failed.values():
+        raise error
+    (result,) = extract_atlases(job, list(planned.atlases), preparations)
+    for error in result.failed.values():
+        raise error
     (series,) = result.names.timeseries
     common = describe_atlas(job, result, motion)
     facts = describe_series(job, result, series, motion, common=common)
@@ -257,7 +263,7 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         matrix, said = relate_regions(kept, output, options)
         relmats[output.measure] = pd.DataFrame(matrix, index=names, columns=names)
         notes += [note for note in said if note not in notes]
-    sidecar = {"Statistic": series.statistic, **common, **facts}
+    sidecar = {"Statistic": series.statistic, **join_facts(common, facts)}
     if notes:
         sidecar["Warnings"] = notes
     return Extraction(

@@ -34,7 +34,7 @@ core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
 io.confounds.table io.confounds.strategy_format io.headers
-io.confounds.strategy_checks io.confounds.compcor io.values
+io.confounds.strategy_checks io.confounds.compcor io.confounds.gaps io.values
 io.confounds.strategies io.confounds.regressors
 io.images io.atlases.formats io.dataset.metadata io.dataset.timing
 io.atlases.names io.atlases.skeleton
@@ -45,7 +45,7 @@ io.atlases.catalogue io.atlases.subject
 io.atlases.shelf io.dataset.roots io.dataset.filters
 io.dataset.queries
 io.dataset.layout
-io.outputs.names
+io.outputs.names io.outputs.facts
 io.outputs.derivatives io.outputs.relmats io.outputs.inventory io.outputs.stack
 io.outputs.root_files
 report.bins report.canvas report.picture report.names report.order report.pages
@@ -59,10 +59,12 @@ app.schedule.executor
 report.facts
 report.participant report.group
 app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts app.tally
-app.demo.dataset app.cleaning app.resume
+app.differences
+app.demo.dataset app.cleaning
 app.extraction app.run_quality app.connectivity
 app.results app.pages
 app.pictures
+app.resume
 app.participant app.progress app.group.outputs app.group.identity
 app.group.checks app.group.ledger app.load
 app.group.stacking

@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_participant import FUNC, STEM, read, read_regions, run
 from toy_confounds import SPIKES, T, write_confounds
 
+from bids_roi.options.cleaning import CLEANING_OPTIONS
+
 
 def series(out, desc, stat="mean"):
     tail = f"_desc-{desc}" if desc else ""
@@ -338,4 +340,78 @@ def test_a_corrected_sidecar_is_a_new_input(cleaned_input, atlas, tmp_path, caps
         sidecar.write_text('{"RepetitionTime": 3.0}')
     assert "1  extracted" in run(capsys, *common).out
     facts = json.loads(series(tmp_path / "out", "24P").with_suffix(".json").read_text())
-    assert facts["RepetitionTime"] == 3.0
+    assert facts["SourceRepetitionTime"] == 3.0  # a row is left out
+    assert facts["VolumeTiming"][:3] == [3.0, 6.0, 9.0]
+
+
+# Of each option of cleaning but --denoise a value that is not its default.
+GIVEN = {
+    "detrend": [],
+    "high_pass": ["0.01"],
+    "low_pass": ["0.1"],
+    "filter": ["cosine"],
+    "filter_order": [3],
+    "standardize": ["psc"],
+    "fd_threshold": ["0.5"],
+    "std_dvars_threshold": ["none"],
+    "scrub": [5],
+    "censor_before": [1],
+    "censor_after": [2],
+    "dummy_scans": ["auto"],
+    "censored": ["na"],
+    "high_variance_confounds": [],
+    "allow_missing_confounds": [],
+    "aroma_dataset": ["."],
+    "min_volumes": [3],
+    "min_time": [10],
+}
+
+
+@pytest.mark.parametrize("option", [o for o in CLEANING_OPTIONS if o.name != "denoise"])
+def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
+    option, cleaned_input, atlas, tmp_path, capsys
+):
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    given = [option.flags[0], *GIVEN[option.name]]
+    common = [root, out, "participant", "--atlas-file", atlas]
+    shown = run(capsys, *common, "--denoise", "none", *given, code=64)
+    assert f"raw signals, on which {option.flags[0]} has no effect" in shown.err
+    assert not out.exists()
+    # Beside another strategy the option is for that one, and raw signals stay raw.
+    if option.name not in ("filter", "filter_order"):
+        run(capsys, *common, "--denoise", "none", "24P", *given)
+        assert len(read(series(out, None))[1]) == T
+
+
+def test_all_of_them_are_named(dataset, atlas, tmp_path, capsys):
+    common = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    common += ["--detrend", "--min-volumes", 5, "--censored", "na"]
+    shown = run(capsys, *common, "--denoise", "none", code=64)
+    assert "which --detrend, --censored, --min-volumes have no effect" in shown.err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--min-volumes", 50],
+        ["--min-time", 10],
+        ["--censored", "na"],
+        ["--allow-missing-confounds"],
+    ],
+)
+def test_what_cleans_nothing_by_itself_is_refused_alone(
+    given, dataset, atlas, tmp_path, capsys
+):
+    common = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    shown = run(capsys, *common, *given, code=64)
+    assert f"raw signals, on which {given[0]} has no effect" in shown.err
+    run(capsys, *common, "--detrend", "--min-volumes", 5)
+
+
+def test_no_strategy_may_be_called_none(dataset, atlas, tmp_path, capsys):
+    path = tmp_path / "mine.json"
+    path.write_text('{"name": "mine", "label": "None", "components": []}')
+    common = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    shown = run(capsys, *common, "--denoise", path, code=65)
+    assert "would both be written as desc-None" in shown.err

@@ -11,6 +11,7 @@ from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.core.censor import Censoring, censor
 from bids_roi.core.clean import Cleaned, Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
+from bids_roi.io.confounds.gaps import check_rows
 from bids_roi.io.confounds.regressors import Selected, select_confounds
 from bids_roi.io.confounds.strategies import load_strategy, override_settings
 from bids_roi.io.confounds.strategy_format import Settings, Strategy
@@ -23,7 +24,8 @@ from bids_roi.io.confounds.table import (
     std_dvars,
 )
 from bids_roi.io.dataset.layout import find_aroma_confounds
-from bids_roi.io.dataset.timing import explain_untimed
+from bids_roi.io.dataset.timing import explain_untimed, read_timing
+from bids_roi.options.cleaning import CLEANING_OPTIONS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,19 +67,23 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     Raises
     ------
     UsageError
-        A strategy is unknown, or a setting does not go with it.
+        A strategy is unknown, a setting does not go with it, or an option of cleaning
+        is given where nothing is cleaned.
     CollisionError
         Two of them have the same label and would be written to the same names.
     """
     given = _given_settings(options)
+    if set(options.denoise) == {"none"}:
+        _refuse_without_effect(options)
     if not options.denoise:
         if not given and not options.high_variance_confounds:
+            _refuse_without_effect(options)
             return (None,)
         text = "The settings of the command line, without a table of confounds."
         plain = Strategy("cleaned", "cleaned", text, (), Settings())
         return (override_settings(plain, given),)
     strategies: list[Strategy | None] = []
-    labels: dict[str, str] = {}
+    labels = {"none": "none"}  # what logs and reports call raw signals
     for name in options.denoise:
         if name == "none":
             strategies.append(None)
@@ -89,6 +95,24 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             raise CollisionError(msg, remedy="Choose one, or change a file's label.")
         strategies.append(strategy)
     return tuple(strategies)
+
+
+def _refuse_without_effect(options: Options) -> None:
+    """Refuse options of cleaning where nothing is cleaned, instead of dropping them."""
+    flags = [
+        option.flags[0]
+        for option in CLEANING_OPTIONS
+        if option.name != "denoise" and getattr(options, option.name) != option.default
+    ]
+    if flags:
+        raw = "--denoise none gives" if options.denoise else "what is asked for gives"
+        has = "has" if len(flags) == 1 else "have"
+        msg = f"{raw} raw signals, on which {', '.join(flags)} {has} no effect."
+        remedy = (
+            "Add a strategy, which takes these options; or leave --denoise none out:"
+            " settings alone clean without confounds."
+        )
+        raise UsageError(msg, remedy=remedy)
 
 
 def _given_settings(options: Options) -> dict[str, object]:
@@ -159,26 +183,35 @@ def prepare(
         If what the strategy needs is not there, or too little is left.
     """
     confounds = _read(run, strategy, options, n_volumes)
-    settings = strategy.settings
-    selected, fd, dvars, unsteady = (
-        Selected((), np.empty((n_volumes, 0))),
-        None,
-        None,
-        None,
-    )
+    censoring, fd, dvars = _censor(confounds, strategy.settings, n_volumes)
+    _check_left(run, strategy, censoring, options, repetition_time)
+    selected = Selected((), np.empty((n_volumes, 0)))
     if confounds is not None:
         selected = select_confounds(
             confounds,
             strategy,
             n_volumes=n_volumes,
             image_desc=run.entity("desc"),
+            kept=censoring.sample_mask,
             allow_missing=options.allow_missing_confounds,
         )
-        fd = _optional(framewise_displacement, confounds, settings.fd_threshold)
-        dvars = _optional(std_dvars, confounds, settings.std_dvars_threshold)
+    return Preparation(strategy, selected, censoring, fd, dvars)
+
+
+def _censor(
+    confounds: Confounds | None, settings: Settings, n_volumes: int
+) -> tuple[Censoring, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Choose the volumes, before the columns: only kept volumes need values there."""
+    fd, dvars, unsteady = None, None, None
+    fixed = settings.dummy_scans if isinstance(settings.dummy_scans, int) else 0
+    if confounds is not None:
+        check_rows(confounds, n_volumes)
+        steady = np.arange(n_volumes) >= fixed
         if settings.dummy_scans == "auto":
             unsteady = non_steady_state(confounds)
-    fixed = settings.dummy_scans if isinstance(settings.dummy_scans, int) else 0
+            steady &= ~unsteady
+        fd = _optional(framewise_displacement, confounds, steady, settings.fd_threshold)
+        dvars = _optional(std_dvars, confounds, steady, settings.std_dvars_threshold)
     censoring = censor(
         fd,
         dvars,
@@ -191,9 +224,7 @@ def prepare(
         after=settings.censor_after,
         n_dummy=fixed,
     )
-    preparation = Preparation(strategy, selected, censoring, fd, dvars)
-    _check_left(run, preparation, options, repetition_time)
-    return preparation
+    return censoring, fd, dvars
 
 
 def _read(
@@ -225,11 +256,12 @@ def _read(
 def _optional(
     read: Any,  # noqa: ANN401 - one of two accessors
     confounds: Confounds,
+    steady: NDArray[np.bool_],
     threshold: float | None,
 ) -> NDArray[np.float64] | None:
     """A quality column; its absence only matters where a threshold acts on it."""
     try:
-        values: NDArray[np.float64] = read(confounds)
+        values: NDArray[np.float64] = read(confounds, steady)
     except ConfoundsError:
         if threshold is not None:
             raise
@@ -239,11 +271,12 @@ def _optional(
 
 def _check_left(
     run: BoldRun,
-    preparation: Preparation,
+    strategy: Strategy,
+    censoring: Censoring,
     options: Options,
     repetition_time: float | None,
 ) -> None:
-    mask = preparation.censoring.sample_mask
+    mask = censoring.sample_mask
     kept = int(mask.sum())
     seconds = kept * (repetition_time or 0.0)
     found = f"{kept} of {mask.size} volumes are kept"
@@ -262,7 +295,7 @@ def _check_left(
     elif options.min_time is not None and seconds < options.min_time:
         needed = f"{seconds:g} s; --min-time asks for {options.min_time:g} s"
     if needed:
-        msg = f"{found}, {needed} ({preparation.strategy.name})."
+        msg = f"{found}, {needed} ({strategy.name})."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
 
 
@@ -314,21 +347,22 @@ def build_cleaner(
         If the run is too short or too noisy for the strategy.
     """
     settings = preparation.strategy.settings
+    mask = preparation.censoring.sample_mask
     regressors = preparation.selected.regressors
     if high_variance is not None:  # first, as in nilearn
         regressors = np.hstack([high_variance, regressors])
     filters = settings.high_pass is not None or settings.low_pass is not None
     if filters and repetition_time is None:
-        why, remedy = explain_untimed(run.metadata, len(signals))
+        why, remedy = explain_untimed(run.metadata, mask.size)
         remedy = remedy or "Leave the filters out (none), or the run."
         msg = f"a filter in Hz needs a repetition time: {why}"
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
     try:
         return prepare_cleaner(
-            n_volumes=preparation.censoring.sample_mask.size,
+            n_volumes=mask.size,
             confounds=regressors,
-            sample_mask=preparation.censoring.sample_mask,
-            times=None,
+            sample_mask=mask,
+            times=_uneven_times(run, mask.size),
             n_dummy=preparation.censoring.n_dummy,
             detrend=settings.detrend,
             high_pass=settings.high_pass,
@@ -348,6 +382,12 @@ def build_cleaner(
         remedy = "Choose a smaller strategy, censor less, or leave the run out."
         msg = f"{preparation.strategy.name}: {error}."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy) from error
+
+
+def _uneven_times(run: BoldRun, n_volumes: int) -> NDArray[np.float64] | None:
+    """When each volume was, in s; ``None`` where they are evenly spaced."""
+    timing = read_timing(run.metadata, n_volumes)
+    return np.array(timing.times) if timing.uneven and timing.times else None
 
 
 def clean_series(

@@ -16,7 +16,9 @@ from bids_roi.app.pages import write_page
 from bids_roi.app.participant import fail_run, process_run
 from bids_roi.app.plan import PlannedRun, plan_participant, template_of
 from bids_roi.app.progress import Progress, follow
-from bids_roi.app.records import write_records
+from bids_roi.app.records import tell_failures, write_records
+from bids_roi.app.results import Job
+from bids_roi.app.resume import OtherAtlas, OtherSettings, check_run
 from bids_roi.app.schedule.executor import map_items
 from bids_roi.app.tally import Tally
 from bids_roi.errors import BidsRoiError, MissingInput, SpaceMismatch
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 __all__ = ["ParticipantLevel", "describe_plan"]
 
 log = logging.getLogger("bids_roi")
+
+# Participants whose outputs are held against the options before anything is written; a
+# folder that was made with one call is told by the first of them.
+_LOOKED_AT = 20
 
 
 class ParticipantLevel:
@@ -83,6 +89,9 @@ class ParticipantLevel:
         self._n_crashed = 0
         self._code_of_unused = 1
         self._used: dict[str, Atlas] = {}
+        self._touched: set[str] = set()
+        self.other_settings: dict[str, list[str]] = {}
+        self.n_refused = 0
 
     @property
     def labels(self) -> tuple[str | None, ...]:
@@ -141,6 +150,10 @@ class ParticipantLevel:
         BidsRoiError
             Where nothing could be done with any run, or an atlas fitted none.
         """
+        self._check_settings()
+        if self.other_settings:
+            self._say_other_settings()
+            return
         check_output_dir(self.output_dir, self.root)
         source, notes = dataset_description(self.root)
         self.warnings.update(notes)
@@ -166,7 +179,7 @@ class ParticipantLevel:
                 with contextlib.closing(map_items(work, planned, executor)) as outcomes:
                     for outcome in outcomes:
                         self._note(outcome, progress)
-                        failed = self.tally.n_failed_runs
+                        failed = self.tally.n_failed_runs > 0
                         if failed and self.options.stop_on_first_crash:
                             progress.status = "stopped"
                             break
@@ -179,6 +192,48 @@ class ParticipantLevel:
                 for participant in sorted(self.tally.participants):
                     if self._runs_left[participant]:
                         self._write_page(participant)
+                self._say_other_settings()
+
+    def _check_settings(self) -> None:
+        """Refuse outputs of other settings before anything is touched.
+
+        All participants are looked at where one is refused, so that the message
+        counts them. A segmentation that was made anew concerns its participant only.
+        """
+        if self.options.overwrite:
+            return
+        there = (
+            p for p in self.participants if (self.output_dir / f"sub-{p}").is_dir()
+        )
+        for number, participant in enumerate(there):
+            if number >= _LOOKED_AT and not self.other_settings:
+                return
+            try:
+                planned = plan_participant(
+                    self.root, participant, self.options, self.shelf, self.labels
+                )
+            except BidsRoiError:
+                continue  # told when its turn comes
+            for item in planned:
+                try:
+                    check_run(
+                        Job(item, self.options, self.strategies, self.output_dir, ())
+                    )
+                except OtherAtlas:
+                    continue
+                except OtherSettings as error:
+                    self.n_refused += 1
+                    self._remember_refusal(error, item)
+
+    def _remember_refusal(self, error: OtherSettings, item: PlannedRun) -> None:
+        text = f"{error.problem} {error.remedy}"
+        self.other_settings.setdefault(text, []).append(item.run.relative_path)
+
+    def _say_other_settings(self) -> None:
+        """Say once for the dataset what outputs are there of other settings."""
+        for text, runs in self.other_settings.items():
+            where = f"{len(runs)} runs, the first {runs[0]}" if runs[1:] else runs[0]
+            log.error("%s: %s These runs were left as they are.", where, text)
 
     def _note(
         self, outcome: Outcome[PlannedRun, list[Record]], progress: Progress
@@ -186,18 +241,36 @@ class ParticipantLevel:
         """Remember and show what became of a run."""
         item, records = outcome.item, outcome.value
         self._under_way.discard(item.run.relative_path)
-        if records is None:
-            error = outcome.error or RuntimeError("no outcome")
-            records = fail_run(item, error, output_dir=self.output_dir)
-            log.error("%s", _locate(error, item))
-            log.debug("%s", outcome.trace)
-            self._n_crashed += 1
-        self._tell_refusals(item)
-        self.tally.add(records)
-        for record in records:
-            self.warnings.update(record.warnings)
-        progress.finish(item, records)
         participant = item.run.relative_path.partition("/")[0]
+        error = outcome.error
+        refused = isinstance(error, OtherSettings)
+        if records is None:
+            error = error or RuntimeError("no outcome")
+            records = fail_run(
+                item,
+                error,
+                output_dir=self.output_dir,
+                strategies=self.strategies,
+                on_disk=not refused,
+            )
+            log.debug("%s", outcome.trace)
+        if isinstance(error, OtherSettings):
+            self._remember_refusal(error, item)
+        else:
+            self._touched.add(participant)
+            own = records
+            if outcome.value is None:
+                self._n_crashed += 1
+            else:  # what is wrong with an atlas is told of the atlas
+                at_fault = {name for name, _ in item.refused}
+                own = [record for record in records if record.atlas not in at_fault]
+            for text in tell_failures(own):
+                log.error("%s", _locate(text, item))
+            self._tell_refusals(item)
+        self.tally.add(records)
+        for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
+            self.warnings.update([warning])
+        progress.finish(item, records)
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
             self._write_page(participant)
@@ -213,12 +286,12 @@ class ParticipantLevel:
                     continue
                 self._told.add(text)
             else:
-                text = _locate(why, item)
+                text = _locate(text, item)
             log.error("atlas %s: %s", name, text)
 
     def _write_page(self, participant: str) -> None:
         """Write a participant's page; where it cannot be, that is a warning."""
-        if self.options.no_report:
+        if self.options.no_report or participant not in self._touched:
             return
         if note := write_page(self.output_dir, participant):
             self.warnings.update([note])
@@ -257,8 +330,8 @@ class ParticipantLevel:
 
     @property
     def n_failed(self) -> int:
-        """Runs of which an atlas failed, and participants that could not be planned."""
-        return self.tally.n_failed_runs + len(self.errors)
+        """Runs that failed or were refused, participants that could not be planned."""
+        return self.tally.n_failed_runs + self.n_refused + len(self.errors)
 
     @property
     def exit_code(self) -> int:
@@ -303,9 +376,6 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
             yield f"  atlas {name} is left out: {why}"
 
 
-def _locate(error: BaseException, item: PlannedRun) -> str:
-    if isinstance(error, BidsRoiError):
-        text = str(error)
-        path = item.run.relative_path
-        return text if Path(path).name in text else f"{path}: {text}"
-    return f"{item.run.relative_path}: {type(error).__name__}: {error}"
+def _locate(text: str, item: PlannedRun) -> str:
+    path = item.run.relative_path
+    return text if Path(path).name in text else f"{path}: {text}"

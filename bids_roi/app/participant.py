@@ -14,30 +14,31 @@ import numpy as np
 
 from bids_roi.app.cleaning import build_cleaner, clean_series, prepare
 from bids_roi.app.extraction import partition_grid, read_mask_of, reduce_image
-from bids_roi.app.pictures import Sketch, are_drawn
+from bids_roi.app.pictures import Sketch
 from bids_roi.app.plan import fingerprint
-from bids_roi.app.records import NO_ATLAS, Record, check_inside, write_records
+from bids_roi.app.records import NO_ATLAS, RAW, Record, check_inside, write_records
 from bids_roi.app.results import (
     AtlasResult,
     Job,
-    digests_of,
+    failed_record,
     write_outlier_table,
     write_result,
 )
-from bids_roi.app.resume import find_complete
+from bids_roi.app.resume import check_run, find_complete
 from bids_roi.app.run_quality import read_motion
 from bids_roi.core.quality import assess_regions
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.io.dataset.layout import find_aroma_confounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.app.cleaning import Preparation
     from bids_roi.app.plan import PlannedRun
+    from bids_roi.core.clean import Cleaner
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
@@ -47,7 +48,12 @@ if TYPE_CHECKING:
     from bids_roi.io.outputs.names import RunOutputs
     from bids_roi.options.record import Options
 
-__all__ = ["extract_atlases", "fail_run", "prepare_cleaning", "process_run"]
+__all__ = [
+    "extract_atlases",
+    "fail_run",
+    "prepare_cleaning",
+    "process_run",
+]
 
 
 def process_run(
@@ -73,37 +79,40 @@ def process_run(
     Returns
     -------
     list
-        One record per atlas asked for; also written under ``logs/``.
+        One record per atlas and strategy asked for; also written under ``logs/``. A
+        strategy that cannot be carried out costs its own outputs only.
 
     Raises
     ------
     BidsRoiError
         If the run cannot be processed; nothing of it is left half-written.
+        ``OtherSettings`` where it must not be: nothing was touched then.
     """
     if planned.error is not None:
         raise planned.error
     run = planned.run
     check_inside((output_dir / run.relative_path).parent, output_dir)
+    labels = _labels(strategies)
     records = [
-        Record(run.relative_path, name, _word_of(why), str(why))
+        Record(run.relative_path, name, _word_of(why), str(why), strategy=label or RAW)
         for name, why in planned.refused
+        for label in labels
     ]
     inputs = _fingerprint_inputs(planned, options)
     job = Job(planned, options, strategies, output_dir, inputs)
+    if not options.overwrite:
+        check_run(job)
     work: list[tuple[Atlas, RunOutputs]] = []
+    there: set[tuple[str, str | None]] = set()
     for atlas, names in planned.atlases:
-        digests = digests_of(job, atlas, names)
-        record = None
-        if not options.overwrite:
-            record = find_complete(
-                run.relative_path, atlas.name, digests, inputs, output_dir
-            )
-        if record is None or not (options.no_report or are_drawn(job, names)):
-            work.append((atlas, names))
-        else:
-            records.append(record)
+        complete = {} if options.overwrite else find_complete(job, atlas, names)
+        records.extend(complete.values())
+        there.update((atlas.name, label) for label in complete)
+        left = [label for label in names.labels if label not in complete]
+        if left:
+            work.append((atlas, names.only(left)))
     if work:
-        records.extend(_make(job, work))
+        records.extend(_make(job, work, there))
     write_records(
         output_dir,
         run.relative_path,
@@ -115,6 +124,10 @@ def process_run(
 def _word_of(why: BidsRoiError) -> str:
     """Another space is no fault; an atlas that is damaged or missing is one."""
     return "skipped" if isinstance(why, SpaceMismatch) else "failed"
+
+
+def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
+    return tuple(None if s is None else s.label for s in strategies)
 
 
 def _fingerprint_inputs(planned: PlannedRun, options: Options) -> tuple[str, ...]:
@@ -134,65 +147,115 @@ def _fingerprint_inputs(planned: PlannedRun, options: Options) -> tuple[str, ...
 
 
 def fail_run(
-    planned: PlannedRun, error: BaseException, *, output_dir: Path
+    planned: PlannedRun,
+    error: BaseException,
+    *,
+    output_dir: Path,
+    strategies: tuple[Strategy | None, ...] = (None,),
+    on_disk: bool = True,
 ) -> list[Record]:
-    """Record that a run failed, and why."""
+    """Record that a run failed, and why; not on disk where it was left as it is."""
     asked = [atlas.name for atlas, _ in planned.atlases]
     asked += [name for name, _ in planned.refused]
     run = planned.run.relative_path
     known = isinstance(error, BidsRoiError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
     records = [
-        Record(run, name, "failed", reason, planned.warnings)
-        for name in asked or [NO_ATLAS]
+        Record(run, name, "failed", reason, planned.warnings, strategy=label or RAW)
+        for name in asked
+        for label in _labels(strategies)
     ]
-    write_records(output_dir, run, records)
+    if not asked:
+        records = [Record(run, NO_ATLAS, "failed", reason, planned.warnings)]
+    if on_disk:
+        write_records(output_dir, run, records)
     return records
 
 
-def _make(job: Job, work: list[tuple[Atlas, RunOutputs]]) -> list[Record]:
-    """Extract and write, atlas by atlas."""
+def _make(
+    job: Job,
+    work: list[tuple[Atlas, RunOutputs]],
+    there: Collection[tuple[str, str | None]],
+) -> list[Record]:
+    """Extract and write, atlas by atlas; ``there`` has what is done: (atlas, label)."""
     began = time.monotonic()
-    preparations = prepare_cleaning(job)
+    outliers: dict[str, str] = {}
+    records: list[Record] = []
+    preparations, failed = prepare_cleaning(
+        job, {label for _, names in work for label in names.labels}
+    )
+    possible = []
+    for atlas, names in work:
+        records += [
+            failed_record(job, atlas, label, error)
+            for label, error in failed.items()
+            if label in names.labels
+        ]
+        if left := [label for label in names.labels if label not in failed]:
+            possible.append((atlas, names.only(left)))
+    if not possible:
+        return records
     motion = read_motion(job.planned.run, job.image.source.n_volumes)
     sketch = None if job.options.no_report else Sketch(job)
     mean = None if sketch is None else sketch.mean
-    records = []
-    for result in extract_atlases(job, work, preparations, mean=mean):
-        record = write_result(job, result, motion)
-        if sketch is not None:
+    whole = {atlas for atlas, _ in there}
+    for result in extract_atlases(job, possible, preparations, mean=mean):
+        with_regions = result.atlas.name not in whole
+        found = write_result(job, result, motion, with_regions=with_regions)
+        if sketch is not None and result.names.labels:
             sketch.draw_atlas(result, preparations)
+        outliers.update(result.names.outliers)
         seconds = round(time.monotonic() - began, 3)
         memory = _peak_memory()
-        records.append(replace(record, seconds=seconds, peak_memory_bytes=memory))
-    names = work[0][1]
-    for label, name in names.outliers:
+        records += [
+            replace(record, seconds=seconds, peak_memory_bytes=memory)
+            for record in found
+        ]
+    for label, name in outliers.items():
         write_outlier_table(job.output_dir / name, preparations[label])
     if sketch is None:
         return records
-    sketch.draw_motion(motion, names, preparations)
+    if outliers or not any(label for _, label in there):
+        sketch.draw_motion(motion, outliers, preparations)
     return [replace(r, warnings=(*r.warnings, *sketch.notes)) for r in records]
 
 
-def prepare_cleaning(job: Job) -> dict[str, Preparation]:
-    """Choose regressors and volumes for each strategy, by its label.
+def prepare_cleaning(
+    job: Job, labels: Collection[str | None]
+) -> tuple[dict[str, Preparation], dict[str, BidsRoiError]]:
+    """Choose regressors and volumes for each strategy.
 
-    Raises
-    ------
-    MissingInput, ConfoundsError
-        If what a strategy needs is not there, or too little is left.
+    Parameters
+    ----------
+    job
+        The run and what is asked for.
+    labels
+        Of the strategies to prepare; ``None``, raw signals, needs nothing.
+
+    Returns
+    -------
+    preparations
+        By the label of the strategy.
+    failed
+        Why the others cannot be carried out: what they need is not there, or too little
+        is left.
     """
-    return {
-        strategy.label: prepare(
-            job.planned.run,
-            strategy,
-            job.options,
-            n_volumes=job.image.source.n_volumes,
-            repetition_time=job.planned.repetition_time,
-        )
-        for strategy in job.strategies
-        if strategy is not None
-    }
+    preparations: dict[str, Preparation] = {}
+    failed: dict[str, BidsRoiError] = {}
+    for strategy in job.strategies:
+        if strategy is None or strategy.label not in labels:
+            continue
+        try:
+            preparations[strategy.label] = prepare(
+                job.planned.run,
+                strategy,
+                job.options,
+                n_volumes=job.image.source.n_volumes,
+                repetition_time=job.planned.repetition_time,
+            )
+        except BidsRoiError as error:
+            failed[strategy.label] = error
+    return preparations, failed
 
 
 def extract_atlases(
@@ -218,7 +281,7 @@ def extract_atlases(
     Yields
     ------
     AtlasResult
-        In the order of ``work``.
+        In the order of ``work``; without the strategies that cannot be carried out.
     """
     planned, options, image = job.planned, job.options, job.image
     keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
@@ -228,15 +291,7 @@ def extract_atlases(
     reduction, high_variance = reduce_image(
         image, partition, in_mask, options, mean=mean
     )
-    cleaners = {
-        label: build_cleaner(
-            preparation,
-            run=planned.run,
-            repetition_time=planned.repetition_time,
-            high_variance=high_variance,
-        )
-        for label, preparation in preparations.items()
-    }
+    cleaners, failed = _build_cleaners(job, preparations, high_variance)
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
@@ -246,6 +301,7 @@ def extract_atlases(
         }
         for values in signals.values():
             values[:, ~quality.usable] = np.nan
+        made = names.only([label for label in names.labels if label not in failed])
         cleaned = {
             series: clean_series(
                 signals[series.statistic],
@@ -254,11 +310,33 @@ def extract_atlases(
                 options,
                 high_variance=high_variance is not None,
             )
-            for series in names.timeseries
+            for series in made.timeseries
             if series.label is not None
         }
         mapped = partition.maps[number]
-        yield AtlasResult(atlas, names, mapped, quality, signals, cleaned)
+        own = {label: why for label, why in failed.items() if label in names.labels}
+        yield AtlasResult(atlas, made, mapped, quality, signals, cleaned, own)
+
+
+def _build_cleaners(
+    job: Job,
+    preparations: Mapping[str, Preparation],
+    high_variance: NDArray[np.float64] | None,
+) -> tuple[dict[str, Cleaner], dict[str, BidsRoiError]]:
+    """What each strategy does to the signals; of those that cannot be, why."""
+    cleaners: dict[str, Cleaner] = {}
+    failed: dict[str, BidsRoiError] = {}
+    for label, preparation in preparations.items():
+        try:
+            cleaners[label] = build_cleaner(
+                preparation,
+                run=job.planned.run,
+                repetition_time=job.planned.repetition_time,
+                high_variance=high_variance,
+            )
+        except BidsRoiError as error:
+            failed[label] = error
+    return cleaners, failed
 
 
 def _assess(

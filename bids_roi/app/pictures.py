@@ -101,12 +101,12 @@ class Sketch:
     def draw_motion(
         self,
         motion: Motion,
-        names: RunOutputs,
+        outliers: Mapping[str, str],
         preparations: Mapping[str, Preparation],
     ) -> None:
-        """Draw what is the same for all atlases."""
+        """Draw what is the same for all atlases; ``outliers`` are tables by label."""
         chosen = [
-            (label, source, preparations[label]) for label, source in names.outliers
+            (label, source, preparations[label]) for label, source in outliers.items()
         ]
         shown = [
             MotionPictures(

@@ -289,7 +289,7 @@ def choose_repetition_time(
 def _tell_uneven(timing: Timing, given: float | None) -> str:
     text = (
         f"there is no repetition time: {timing.problem} Filters are refused,"
-        " seconds are not counted, and a trend is one over the numbers of the volumes."
+        " and seconds are not counted."
     )
     if given is not None:
         text += f" --repetition-time {given:g} is not used."

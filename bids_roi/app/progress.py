@@ -9,10 +9,11 @@ file, ``seconds`` wall time::
     run     run, status, reason, seconds, bytes, peak_memory_bytes, atlases
     end     status, runs, seconds
 
-``status`` of a run is ``failed`` where an atlas of it failed, else ``done`` where one
-was extracted, else ``complete`` where all was there, else ``skipped``; ``atlases`` are
-then its atlases with their own. That of the end is ``finished``, ``stopped`` (at the
-first failure), ``interrupted`` or ``failed``, and ``runs`` counts runs by status.
+``status`` of a run is ``failed`` where an atlas or a strategy of it failed, else
+``done`` where one was extracted, else ``complete`` where all was there, else
+``skipped``; ``atlases`` are then its atlases with their own. That of the end is
+``finished``, ``stopped`` (at the first failure), ``interrupted`` or ``failed``, and
+``runs`` counts runs by status.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from bids_roi.app.records import tell_failures
 from bids_roi.errors import OutputError
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ log = logging.getLogger("bids_roi")
 # Between two lines in a log, s.
 _INTERVAL = 30.0
 _STATUSES = ("failed", "done", "complete", "skipped")
+
+
+def _gravest(records: Sequence[Record]) -> str:
+    found = {record.status for record in records}
+    return next((word for word in _STATUSES if word in found), "skipped")
 
 
 class Progress:
@@ -117,19 +124,22 @@ class Progress:
         """Take note of what became of a run."""
         run = item.run.relative_path
         size = self._sizes.pop(run, 0)
-        found = {record.status for record in records}
-        status = next((word for word in _STATUSES if word in found), "skipped")
+        status = _gravest(records)
         self.runs[status] += 1
         self.n_bytes += size if status == "done" else 0
         self.tell(
             "run",
             run=run,
             status=status,
-            reason=next((r.reason for r in records if r.status == status), ""),
+            reason="; ".join(tell_failures(records))
+            or next((r.reason for r in records if r.status == status), ""),
             seconds=max((r.seconds for r in records), default=0.0),
             bytes=size,
             peak_memory_bytes=max((r.peak_memory_bytes for r in records), default=0),
-            atlases={record.atlas: record.status for record in records},
+            atlases={
+                name: _gravest([r for r in records if r.atlas == name])
+                for name in dict.fromkeys(record.atlas for record in records)
+            },
         )
         self._bar.set_postfix_str(self._speed(), refresh=False)
         self._bar.update()

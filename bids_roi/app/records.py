@@ -1,4 +1,4 @@
-"""What became of each run and atlas: one line each under ``logs/``.
+"""What became of each run, atlas and strategy: one line each under ``logs/``.
 
 Any number of jobs may write records of one run at once, on file systems where locks and
 appending cannot be trusted. So a file of records keeps what it says: its name holds the
@@ -28,16 +28,20 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_ATLAS",
+    "RAW",
     "Record",
     "check_inside",
     "read_all_records",
     "read_records",
     "record_path",
+    "tell_failures",
     "write_records",
 ]
 
 # In place of the atlas, where a run failed before it was known which ones fit.
 NO_ATLAS = "n/a"
+# In place of the strategy, for raw signals.
+RAW = "none"
 _FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
 # Of two events of which neither knew the other, the one that calls for attention wins.
 _GRAVITY = ("complete", "done", "skipped", "failed")
@@ -48,7 +52,7 @@ _INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The outcome of one run and atlas.
+    """The outcome of one run, atlas and strategy.
 
     Attributes
     ----------
@@ -67,7 +71,7 @@ class Record:
     inputs
         Fingerprints of BOLD and mask.
     outputs
-        Time series and region tables, relative to the output folder.
+        Time series, matrices and region table, relative to the output folder.
     n_regions, n_lost
         Columns, and those of them that are n/a.
     coverage
@@ -78,6 +82,9 @@ class Record:
         Of the process so far.
     revision
         How many times records of this run were written before.
+    strategy
+        Label of the strategy of cleaning, ``RAW`` for raw signals; empty where it holds
+        for all strategies.
     """
 
     run: str
@@ -94,6 +101,40 @@ class Record:
     seconds: float = 0.0
     peak_memory_bytes: int = 0
     revision: int = 0
+    strategy: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What of a run it is of; of two with one key, the later holds."""
+        return self.atlas, self.strategy
+
+
+_Merged = dict[tuple[str, str], Record]
+
+
+def tell_failures(records: Iterable[Record]) -> list[str]:
+    """Why a run failed, each reason once, with the strategies that it holds for.
+
+    Where a reason holds for all strategies of an atlas, they are not named.
+
+    Parameters
+    ----------
+    records
+        Of one run; those that have not failed are passed over.
+    """
+    found = list(records)
+    reasons: dict[str, list[Record]] = {}
+    for record in found:
+        if record.status == "failed":
+            reasons.setdefault(record.reason, []).append(record)
+    told = []
+    for reason, failed in reasons.items():
+        atlases = {record.atlas for record in failed}
+        labels = dict.fromkeys(record.strategy for record in failed)
+        word = "strategy" if len(labels) == 1 else "strategies"
+        whole = len(failed) == sum(record.atlas in atlases for record in found)
+        told.append(reason if whole else f"{word} {', '.join(labels)}: {reason}")
+    return told
 
 
 def record_path(output_dir: Path, run: str) -> Path:
@@ -103,7 +144,7 @@ def record_path(output_dir: Path, run: str) -> Path:
 
 
 def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None:
-    """Write the records of a run; those of other atlases stay.
+    """Write the records of a run; those of other atlases and strategies stay.
 
     What an earlier call made of the same input stays named among the outputs. What
     killed processes left half-written beside the run's outputs is removed, also where
@@ -126,10 +167,10 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     newest = max((record.revision for record in merged.values()), default=-1)
     for record in new:
         later = dataclasses.replace(record, revision=newest + 1)
-        earlier = merged.get(record.atlas)
-        merged[record.atlas] = later if earlier is None else _join(earlier, later)
+        earlier = merged.get(record.key)
+        merged[record.key] = later if earlier is None else _join(earlier, later)
     _drop_overtaken(merged)
-    rows = [dataclasses.asdict(merged[atlas]) for atlas in sorted(merged)]
+    rows = [dataclasses.asdict(merged[key]) for key in sorted(merged)]
     path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
     write_file(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     for other in found:
@@ -158,7 +199,7 @@ def check_inside(folder: Path, output_dir: Path) -> None:
 
 
 def _join(a: Record, b: Record) -> Record:
-    """The later of two records of a run and atlas; with the outputs of both."""
+    """The later of two records with one key; with the outputs of both."""
     first, last = sorted((a, b), key=_rank)
     if first.inputs != last.inputs:
         return last
@@ -175,33 +216,36 @@ def _rank(record: Record) -> tuple[int, int, str]:
     )
 
 
-def _merge(records: Iterable[Record]) -> dict[str, Record]:
-    """One record per atlas, whatever the order of the files that they are from."""
-    merged: dict[str, Record] = {}
+def _merge(records: Iterable[Record]) -> _Merged:
+    """One record per key, whatever the order of the files that they are from."""
+    merged: _Merged = {}
     for record in sorted(records, key=_rank):
-        earlier = merged.get(record.atlas)
-        merged[record.atlas] = record if earlier is None else _join(earlier, record)
+        earlier = merged.get(record.key)
+        merged[record.key] = record if earlier is None else _join(earlier, record)
     _drop_overtaken(merged)
     return merged
 
 
-def _drop_overtaken(merged: dict[str, Record]) -> None:
-    """Forget that a run could not be planned, once something was made of it."""
-    whole = merged.get(NO_ATLAS)
-    if whole and any(r.revision > whole.revision for r in merged.values()):
-        del merged[NO_ATLAS]
+def _drop_overtaken(merged: _Merged) -> None:
+    """Forget that a run or atlas failed as a whole, once something is newer."""
+    for whole in [record for record in merged.values() if not record.strategy]:
+        if any(
+            record.revision > whole.revision and whole.atlas in (NO_ATLAS, record.atlas)
+            for record in merged.values()
+        ):
+            del merged[whole.key]
 
 
 def read_records(output_dir: Path, run: str) -> list[Record]:
-    """Read the records of a run, one per atlas."""
+    """Read the records of a run, one per atlas and strategy."""
     base = record_path(output_dir, run)
     found = _contents(base.parent, base.name)
     merged = _merge(record for records in found.values() for record in records)
-    return [merged[atlas] for atlas in sorted(merged)]
+    return [merged[key] for key in sorted(merged)]
 
 
 def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
-    """All records of an output folder, in the order of their runs and atlases.
+    """All records of an output folder, in the order of runs, atlases and strategies.
 
     Parameters
     ----------
@@ -218,7 +262,7 @@ def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Recor
             by_name.setdefault(match[1] if match else "", []).extend(content)
         for name in sorted(by_name):
             merged = _merge(by_name[name])
-            records += [merged[atlas] for atlas in sorted(merged)]
+            records += [merged[key] for key in sorted(merged)]
     return records
 
 
@@ -263,7 +307,8 @@ def _parse(line: str) -> Record | None:
         record = Record(**values)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None
-    sound = {type(record.atlas), type(record.run), type(record.status)} == {str}
+    words = (record.atlas, record.run, record.status, record.strategy)
+    sound = {type(word) for word in words} == {str}
     return record if sound and type(record.revision) is int else None
 
 

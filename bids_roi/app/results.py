@@ -9,10 +9,10 @@ import numpy as np
 
 from bids_roi.app.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.app.connectivity import relate_regions, settings_of
-from bids_roi.app.records import Record
+from bids_roi.app.records import RAW, Record
 from bids_roi.app.run_quality import describe_quality
 from bids_roi.core.quality import temporal_snr
-from bids_roi.errors import ImageError
+from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.io.confounds.strategy_format import describe_strategy
 from bids_roi.io.outputs.derivatives import (
     describe_run,
@@ -22,6 +22,7 @@ from bids_roi.io.outputs.derivatives import (
     write_quality,
     write_timeseries,
 )
+from bids_roi.io.outputs.facts import describe_kept_rows
 from bids_roi.io.outputs.relmats import write_relmat
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "describe_atlas",
     "describe_series",
     "digests_of",
+    "failed_record",
     "kept_signals",
     "region_columns",
     "write_outlier_table",
@@ -83,18 +85,24 @@ class Job:
 
     def digest(self, atlas: Atlas, label: str | None, *more: object) -> str:
         """Digest of an output; that of raw signals knows nothing of cleaning."""
-        options = self.options
+        options, strategy = self.options, self.strategy(label)
+        if strategy is None:
+            return options_digest(options, atlas, *more)
+        cleaning = [
+            describe_strategy(strategy),
+            options.censored,
+            options.high_variance_confounds,
+            options.allow_missing_confounds,
+            options.aroma_dataset is not None,
+        ]
+        return options_digest(options, atlas, *cleaning, *more)
+
+    def strategy(self, label: str | None) -> Strategy | None:
+        """The strategy of a label; ``None`` for raw signals."""
         for strategy in self.strategies:
             if label is not None and strategy is not None and strategy.label == label:
-                cleaning = [
-                    describe_strategy(strategy),
-                    options.censored,
-                    options.high_variance_confounds,
-                    options.allow_missing_confounds,
-                    options.aroma_dataset is not None,
-                ]
-                return options_digest(options, atlas, *cleaning, *more)
-        return options_digest(options, atlas, *more)
+                return strategy
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ class AtlasResult:
     Attributes
     ----------
     atlas, names
-        What was extracted, and where it goes.
+        What was extracted, and where it goes; without the strategies that failed.
     mapped
         The atlas on the grid.
     quality
@@ -113,6 +121,8 @@ class AtlasResult:
         (T, R) per statistic, raw; NaN columns for lost regions.
     cleaned
         The series that were cleaned.
+    failed
+        Labels of the strategies that could not be carried out, and why.
     relmats
         (R, R) by the path of the table, once they are written.
     """
@@ -123,16 +133,15 @@ class AtlasResult:
     quality: RegionQuality
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
+    failed: Mapping[str, BidsRoiError]
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
-    """Tell the digest of each table of a run and atlas."""
-    digests = {names.regions: job.digest(atlas, None)}
-    digests |= {t.path: job.digest(atlas, t.label) for t in names.timeseries}
-    return digests | {
-        relmat.path: _relmat_digest(job, atlas, relmat) for relmat in names.relmats
-    }
+    """Tell the digest of each table of a run and atlas; series tell most, so first."""
+    digests = {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+    digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
+    return digests | {names.regions: job.digest(atlas, None)}
 
 
 def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> str:
@@ -155,46 +164,94 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
     )
 
 
-def write_result(job: Job, result: AtlasResult, motion: Motion) -> Record:
+def write_result(
+    job: Job, result: AtlasResult, motion: Motion, *, with_regions: bool
+) -> list[Record]:
     """Write the files of one run and atlas.
+
+    Parameters
+    ----------
+    job, result, motion
+        What was made of the run.
+    with_regions
+        Whether to write the region table, which all strategies share.
 
     Returns
     -------
-    Record
-        With the status ``done``.
+    list
+        A record per strategy, those that failed among them. Where none is left,
+        nothing is written.
     """
-    atlas, quality = result.atlas, result.quality
+    records = [
+        failed_record(job, result.atlas, label, error)
+        for label, error in result.failed.items()
+    ]
+    if not result.names.labels:
+        return records
     common = describe_atlas(job, result, motion)
-    path = job.output_dir / result.names.regions
-    write_quality(path, region_columns(result), atlas=atlas, common=common)
+    if with_regions:
+        path = job.output_dir / result.names.regions
+        write_quality(path, region_columns(result), atlas=result.atlas, common=common)
+    made = [
+        _write_strategy(job, result, label, motion, common=common)
+        for label in result.names.labels
+    ]
+    return records + made
+
+
+def failed_record(job: Job, atlas: Atlas, label: str, error: BidsRoiError) -> Record:
+    """Record that a strategy cannot be carried out on a run."""
+    run = job.planned.run.relative_path
+    return Record(
+        run,
+        atlas.name,
+        "failed",
+        str(error),
+        job.planned.warnings,
+        inputs=job.inputs,
+        strategy=label,
+    )
+
+
+def _write_strategy(
+    job: Job,
+    result: AtlasResult,
+    label: str | None,
+    motion: Motion,
+    *,
+    common: Mapping[str, Any],
+) -> Record:
+    """Write the series and matrices of one strategy, or of raw signals."""
+    quality, names = result.quality, result.names.only((label,))
     said = list(common.get("Warnings", ()))
     sidecars: dict[str, dict[str, Any]] = {}
-    for series in result.names.timeseries:
+    for series in names.timeseries:
         facts = describe_series(job, result, series, motion, common=common)
         clean = result.cleaned.get(series)
         sidecars[series.path] = write_timeseries(
             job.output_dir / series.path,
             result.signals[series.statistic] if clean is None else clean.signals,
             statistic=series.statistic,
-            atlas=atlas,
+            atlas=result.atlas,
             common=common,
             facts=facts,
         )
         said += [note for note in facts.get("Warnings", ()) if note not in said]
-    for note in _write_relmats(job, result, sidecars):
+    for note in _write_relmats(job, result, names, sidecars):
         if note not in said:
             said.append(note)
     return Record(
         run=job.planned.run.relative_path,
-        atlas=atlas.name,
+        atlas=result.atlas.name,
         status="done",
         warnings=tuple(said),
-        digest=common["OptionsDigest"],
+        digest=job.digest(result.atlas, label),
         inputs=job.inputs,
-        outputs=result.names.tables,
+        outputs=names.tables,
         n_regions=len(quality.status),
         n_lost=sum(word != "ok" for word in quality.status),
         coverage=round(float(quality.coverage.mean()), 4),
+        strategy=label or RAW,
     )
 
 
@@ -248,6 +305,8 @@ def describe_series(
     )
     if clean is None:  # of signals as they are, only the mean is not free
         facts |= describe_freedom(signals)
+    elif clean.signals.shape[0] < sample_mask.size:
+        facts |= describe_kept_rows(common, sample_mask)
     if clean is not None:
         facts["OptionsDigest"] = job.digest(result.atlas, series.label)
         facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
@@ -258,12 +317,15 @@ def describe_series(
 
 
 def _write_relmats(
-    job: Job, result: AtlasResult, sidecars: Mapping[str, dict[str, Any]]
+    job: Job,
+    result: AtlasResult,
+    names: RunOutputs,
+    sidecars: Mapping[str, dict[str, Any]],
 ) -> list[str]:
     """Write the matrices; return what the user should know of them."""
-    by_path = {series.path: series for series in result.names.timeseries}
+    by_path = {series.path: series for series in names.timeseries}
     said: list[str] = []
-    for output in result.names.relmats:
+    for output in names.relmats:
         signals, _ = kept_signals(result, by_path[output.source])
         relmat, notes = relate_regions(signals, output, job.options)
         result.relmats[output.path] = relmat

@@ -2,76 +2,134 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from bids_roi.app.records import Record, read_records
+from bids_roi.app.connectivity import settings_of
+from bids_roi.app.differences import tell_differences
+from bids_roi.app.pictures import are_drawn
+from bids_roi.app.records import RAW, read_records
+from bids_roi.app.results import digests_of
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.io.outputs.names import sidecar_of
 from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Iterable, Mapping
 
-__all__ = ["find_complete"]
+    from bids_roi.app.records import Record
+    from bids_roi.app.results import Job
+    from bids_roi.io.atlases.shelf import Atlas
+    from bids_roi.io.outputs.names import RunOutputs
+
+__all__ = ["OtherAtlas", "OtherSettings", "check_run", "find_complete"]
 
 
-def find_complete(
-    run: str,
-    atlas: str,
-    digests: Mapping[str, str],
-    inputs: tuple[str, ...],
-    output_dir: Path,
-) -> Record | None:
-    """Find the record of outputs that are there and right.
+class OtherSettings(OutputError):
+    """Outputs are there that were made with other settings: nothing is touched."""
 
-    Parameters
-    ----------
-    run, atlas
-        What they are of.
-    digests
-        Of the options, for each table that is to be there.
-    inputs
-        Fingerprints of the input files as they are now.
-    output_dir
-        Where the tables are.
 
-    Returns
-    -------
-    Record or None
-        ``None`` where something has to be made (again).
+class OtherAtlas(OtherSettings):
+    """They were made with an earlier segmentation of the participant."""
+
+
+def check_run(job: Job) -> None:
+    """Refuse a run of which outputs are there that were made with other settings.
 
     Raises
     ------
-    OutputError
-        If a table is there that was made with other options.
+    OtherSettings
+        With what differs.
     """
-    there = [table for table in digests if (output_dir / table).exists()]
+    for atlas, names in job.planned.atlases:
+        for label in names.labels:
+            _check_strategy(job, atlas, names.only((label,)))
+
+
+def find_complete(
+    job: Job, atlas: Atlas, names: RunOutputs
+) -> dict[str | None, Record]:
+    """Find the strategies of which nothing is left to do.
+
+    Parameters
+    ----------
+    job
+        The run and what is asked for.
+    atlas, names
+        One of its atlases, and all outputs that it is to have.
+
+    Returns
+    -------
+    dict
+        Records with the status ``complete`` by label; the outputs of the other
+        strategies, or their figures, have to be made (again).
+
+    Raises
+    ------
+    OtherSettings
+        With what differs, where outputs are there that were made with other settings.
+    """
+    records = read_records(job.output_dir, job.planned.run.relative_path)
+    found: dict[str | None, Record] = {}
+    for label in names.labels:
+        own = names.only((label,))
+        if _check_strategy(job, atlas, own):
+            key = (atlas.name, label or RAW)
+            record = _find_record(records, key, own.tables, job.inputs)
+            if record is not None:
+                found[label] = record
+    drawn = job.options.no_report or are_drawn(job, names.only(found))
+    return found if drawn else {}
+
+
+def _check_strategy(job: Job, atlas: Atlas, names: RunOutputs) -> bool:
+    """Whether all tables of a strategy are there; refuse those of other settings."""
+    digests = digests_of(job, atlas, names)
+    there = [table for table in digests if (job.output_dir / table).exists()]
     for table in there:
         try:
-            found = read_json(output_dir / sidecar_of(table)).get("OptionsDigest")
+            sidecar = read_json(job.output_dir / sidecar_of(table))
         except (BidsRoiError, OSError):
-            return None  # half a pair: made again
-        if found != digests[table]:
-            msg = (
-                "the output is there, made with other options, another version or"
-                f" another atlas file (digest {found}, now {digests[table]})."
-            )
-            remedy = "Choose another output folder, or replace it with --overwrite."
-            raise OutputError(msg, where=table, remedy=remedy)
-    if len(there) < len(digests):
-        return None
-    for record in read_records(output_dir, run):
-        same = record.atlas == atlas and record.inputs == inputs
+            return False  # half a pair: made again
+        if sidecar.get("OptionsDigest") != digests[table]:
+            raise _explain(job, atlas, names, table, sidecar)
+    return len(there) == len(digests)
+
+
+def _explain(
+    job: Job, atlas: Atlas, names: RunOutputs, table: str, sidecar: Mapping[str, Any]
+) -> OtherSettings:
+    relmat = next((r for r in names.relmats if r.path == table), None)
+    series = next((s for s in names.timeseries if s.path == table), relmat)
+    found = tell_differences(
+        sidecar,
+        options=job.options,
+        strategy=job.strategy(series.label) if series is not None else None,
+        atlas=atlas,
+        more=settings_of(relmat, job.options) if relmat is not None else {},
+    )
+    own = atlas.source.startswith("bids:preprocessed:sub-")
+    kind = OtherAtlas if own and found.of_atlas else OtherSettings
+    remedy = "Choose another output folder, or replace them with --overwrite."
+    return kind(f"outputs are there that {found.text}.", where=table, remedy=remedy)
+
+
+def _find_record(
+    records: Iterable[Record],
+    key: tuple[str, str],
+    tables: Collection[str],
+    inputs: tuple[str, ...],
+) -> Record | None:
+    """The record of tables that are there, if they were made of the same input."""
+    for record in records:
+        same = record.key in (key, (key[0], "")) and record.inputs == inputs
         # A table that the record does not name may be of an earlier input.
-        if same and record.status == "done" and set(digests) <= set(record.outputs):
-            return Record(
-                record.run,
-                record.atlas,
-                "complete",
-                n_regions=record.n_regions,
-                n_lost=record.n_lost,
-                coverage=record.coverage,
-                warnings=record.warnings,
+        if same and record.status == "done" and set(tables) <= set(record.outputs):
+            return replace(
+                record,
+                status="complete",
+                strategy=key[1],
+                seconds=0.0,
+                peak_memory_bytes=0,
             )
     return None

@@ -16,8 +16,8 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
         _CLEAN,
         "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
         " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
-        " name in desc-. The options below replace settings of the strategies; given"
-        " alone they clean without confounds. Default: none.",
+        " name in desc-. The options below replace settings of the strategies (none"
+        " stays raw); given alone they clean without confounds. Default: none.",
         many=True,
         default=(),
         metavar="STRATEGY",
@@ -152,7 +152,8 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
     Option(
         "allow_missing_confounds",
         _CLEAN,
-        "Go on, with a warning, where a strategy names columns that a run lacks.",
+        "Go on, with a warning, where a strategy names columns that a run lacks or that"
+        " hold nothing but n/a.",
         kind=bool,
         default=False,
     ),
@@ -166,7 +167,7 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
     Option(
         "min_volumes",
         _CLEAN,
-        "A run of which fewer volumes are kept fails.",
+        "A strategy that keeps fewer volumes of a run fails on it.",
         kind=int,
         metavar="N",
         unit="volumes",
@@ -174,7 +175,7 @@ CLEANING_OPTIONS: tuple[Option, ...] = (
     Option(
         "min_time",
         _CLEAN,
-        "A run of which less time is kept fails.",
+        "A strategy that keeps less time of a run fails on it.",
         kind=float,
         metavar="S",
         unit="s",

@@ -142,14 +142,17 @@ class Options:
         given = self.atlas or self.atlas_file or self.atlas_dataset
         return self.atlas if given else (DEFAULT_ATLAS,)
 
-    def digest(self) -> str:
-        """Hash of the options that change numbers; 12 hexadecimal digits."""
-        values = {
+    def extraction(self) -> dict[str, Any]:
+        """Options of extraction that change numbers, by their key in the sidecars."""
+        return {
             option.sidecar: getattr(self, option.name)
             for option in OPTIONS
             if option.sidecar and option.name not in _NOT_IN_DIGEST
         }
-        text = json.dumps(values, sort_keys=True, default=str)
+
+    def digest(self) -> str:
+        """Hash of the options that change numbers; 12 hexadecimal digits."""
+        text = json.dumps(self.extraction(), sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -6,6 +6,7 @@ So a page is the same whether one job made everything or hundreds did.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,10 @@ class AtlasFacts:
 
     Attributes
     ----------
-    record
-        What became of it.
+    name
+        Canonical id of the atlas.
+    records
+        What became of it, by strategy.
     regions
         Columns of the region table; empty where it cannot be read.
     regions_path
@@ -83,7 +86,8 @@ class AtlasFacts:
         In the order of their names.
     """
 
-    record: Record
+    name: str
+    records: list[Record]
     regions: dict[str, list[str]] = field(default_factory=dict)
     regions_path: str = ""
     figures: list[dict[str, Any]] = field(default_factory=list)
@@ -137,9 +141,10 @@ def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
         Of the participant.
     """
     runs: dict[str, RunFacts] = {}
-    for record in sorted(records, key=lambda record: (record.run, record.atlas)):
-        run = runs.setdefault(record.run, RunFacts(record.run))
-        run.atlases.append(_read_atlas(output_dir, record))
+    ranked = sorted(records, key=lambda record: (record.run, *record.key))
+    for (path, atlas), own in itertools.groupby(ranked, lambda r: (r.run, r.atlas)):
+        run = runs.setdefault(path, RunFacts(path))
+        run.atlases.append(_read_atlas(output_dir, atlas, list(own)))
     for participant in {path.partition("/")[0] for path in runs}:
         folder = output_dir / participant / "figures"
         for path in sorted(folder.glob("*eport_*.json")):
@@ -164,10 +169,11 @@ def shared_entities(runs: Sequence[RunFacts]) -> list[str]:
     return [part for part in runs[0].entities if part in shared]
 
 
-def _read_atlas(output_dir: Path, record: Record) -> AtlasFacts:
-    facts = AtlasFacts(record)
+def _read_atlas(output_dir: Path, name: str, records: list[Record]) -> AtlasFacts:
+    facts = AtlasFacts(name, records)
     series: dict[str, SeriesFacts] = {}
-    for table in sorted(record.outputs):
+    tables = sorted({table for record in records for table in record.outputs})
+    for table in tables:
         if not (output_dir / table).is_file():
             continue
         if table.endswith("_dseg.tsv"):
@@ -181,7 +187,7 @@ def _read_atlas(output_dir: Path, record: Record) -> AtlasFacts:
     facts.series = sorted(
         series.values(), key=lambda s: (s.strategy != "none", s.strategy, s.path)
     )
-    for table in sorted(record.outputs):
+    for table in tables:
         if table.endswith("_relmat.tsv") and (output_dir / table).is_file():
             sidecar = load_json(_sidecar(output_dir, table))
             for each in facts.series:

@@ -7,6 +7,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.app.records import tell_failures
 from bids_roi.io.writing import write_file
 from bids_roi.report.facts import load_json, number, read_runs, shared_entities
 from bids_roi.report.judge import LIGHTS, RULES, Verdict, judge_series
@@ -35,6 +36,7 @@ _NOT_PARAMETERS = {
     "DenoisingDescription",
     "NodeFiles",
     "Columns",
+    "VolumeTiming",
 }
 # What is measured, not chosen.
 _MEASURED = (
@@ -112,7 +114,7 @@ def write_participant_page(
 
 def atlas_names(runs: Sequence[RunFacts]) -> list[str]:
     """Atlases of all runs, each once."""
-    return sorted({atlas.record.atlas for run in runs for atlas in run.atlases})
+    return sorted({atlas.name for run in runs for atlas in run.atlases})
 
 
 def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
@@ -133,15 +135,17 @@ def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
     found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
     for run in runs:
         for atlas in run.atlases:
-            record = atlas.record
-            where = (run.name, record.atlas)
-            if record.status == "failed":
-                found.setdefault(("failed", "failed", record.reason), []).append(where)
-            elif record.status == "skipped":
-                key = ("skipped", "skipped", record.reason)
+            where = (run.name, atlas.name)
+            found_here: dict[tuple[str, str, str], None] = {}
+            for text in tell_failures(atlas.records):
+                found_here["failed", "failed", text] = None
+            for record in atlas.records:
+                if record.status == "skipped":
+                    found_here["skipped", "skipped", record.reason] = None
+                for warning in record.warnings:
+                    found_here["check", "warning", warning] = None
+            for key in found_here:
                 found.setdefault(key, []).append(where)
-            for warning in record.warnings:
-                found.setdefault(("check", "warning", warning), []).append(where)
     rank = {"failed": 0, "skipped": 1, "check": 2}
     return [
         {
@@ -169,24 +173,29 @@ def _summarise(run: RunFacts) -> list[dict[str, Any]]:
     """Rows of the summary: one per series, or one that tells why there is none."""
     rows = []
     for atlas in run.atlases:
-        record = atlas.record
-        common = {"key": run.key, "run": run.name, "atlas": record.atlas}
-        if record.status in ("failed", "skipped") or not atlas.series:
+        common = {"key": run.key, "run": run.name, "atlas": atlas.name}
+        # One row where one thing holds for all strategies.
+        whole = len({(r.status, r.reason) for r in atlas.records}) == 1
+        whole &= atlas.records[0].status in ("failed", "skipped")
+        for record in atlas.records[:1] if whole else atlas.records:
+            own = [each for each in atlas.series if each.path in record.outputs]
+            if record.status not in ("failed", "skipped") and own:
+                rows += [{**common, **_row(atlas, record, each)} for each in own]
+                continue
             light = record.status if record.status in LIGHTS else "check"
             reason = record.reason or "its tables are not here"
             blank = dict.fromkeys(("kept", "fd", "coverage", "lost", "tsnr"), _MISSING)
+            series = _MISSING if whole else record.strategy or _MISSING
             verdict = Verdict(light, reason)
-            rows.append({**common, **blank, "series": _MISSING, "verdict": verdict})
-            continue
-        rows += [{**common, **_row(atlas, series)} for series in atlas.series]
+            rows.append({**common, **blank, "series": series, "verdict": verdict})
     return rows
 
 
-def _row(atlas: AtlasFacts, series: SeriesFacts) -> dict[str, Any]:
+def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, Any]:
     sidecar, regions = series.sidecar, atlas.regions
     words = regions.get("status", [])
-    n_lost = sum(word != "ok" for word in words) if words else atlas.record.n_lost
-    n_regions = len(words) or atlas.record.n_regions
+    n_lost = sum(word != "ok" for word in words) if words else record.n_lost
+    n_regions = len(words) or record.n_regions
     levels = [v for v in map(number, regions.get("tsnr", ())) if v is not None]
     tsnr = statistics.median(levels) if levels else None
     total = sidecar.get("NumberOfVolumes")
@@ -194,7 +203,7 @@ def _row(atlas: AtlasFacts, series: SeriesFacts) -> dict[str, Any]:
     fd = sidecar.get(
         "MeanFramewiseDisplacementKept", sidecar.get("MeanFramewiseDisplacement")
     )
-    coverage = sidecar.get("MeanCoverage", atlas.record.coverage)
+    coverage = sidecar.get("MeanCoverage", record.coverage)
     return {
         "series": series.title,
         "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
@@ -213,7 +222,7 @@ def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[st
         "path": run.path,
         "motion": run.motion,
         "atlases": [
-            _show_atlas(run, atlas, names.index(atlas.record.atlas), own_page=own_page)
+            _show_atlas(run, atlas, names.index(atlas.name), own_page=own_page)
             for atlas in run.atlases
         ],
     }
@@ -222,9 +231,10 @@ def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[st
 def _show_atlas(
     run: RunFacts, atlas: AtlasFacts, position: int, *, own_page: bool
 ) -> dict[str, Any]:
-    record = atlas.record
     key = f"{run.key}-{position}"
-    light = record.status if record.status in ("failed", "skipped") else "good"
+    reasons = [(Verdict("failed"), text) for text in tell_failures(atlas.records)]
+    skipped = [r.reason for r in atlas.records if r.status == "skipped"]
+    reasons += [(Verdict("skipped"), text) for text in dict.fromkeys(skipped)]
     series = []
     # What was cleaned first: its figures show the signals before, too.
     cleaned = any(each.strategy != "none" for each in atlas.series)
@@ -242,9 +252,8 @@ def _show_atlas(
         )
     return {
         "key": key,
-        "name": record.atlas,
-        "reason": record.reason,
-        "verdict": Verdict(light),
+        "name": atlas.name,
+        "reasons": reasons,
         "figures": atlas.figures,
         "series": series,
         "table": _region_table(run, atlas, key, own_page=own_page),
@@ -291,7 +300,7 @@ def _region_table(
     rows = zip(*(cells for _, _, cells in columns), strict=True)
     return {
         "key": f"regions-{key}",
-        "caption": f"Regions of {atlas.record.atlas} in {run.name}.",
+        "caption": f"Regions of {atlas.name} in {run.name}.",
         "columns": [(name, numeric) for name, numeric, _ in columns],
         "rows": [(cells[2] != "ok", cells) for cells in rows],
         "link": figure_path(atlas.regions_path, "regions", ".html") if own_page else "",
@@ -310,7 +319,7 @@ def _describe(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (key, _text(value))
         for key, value in sidecar.items()
-        if key not in ("Description", "Warnings")
+        if key not in ("Description", "Warnings", "VolumeTiming")
     ]
 
 
@@ -342,7 +351,7 @@ def _methods(
     names: Sequence[str],
 ) -> Any:  # noqa: ANN401 - Methods
     atlases = [a for run in runs for a in run.atlases if a.series]
-    sizes = {a.record.atlas: a.record.n_regions for a in atlases}
+    sizes = {a.name: max(r.n_regions for r in a.records) for a in atlases}
     described = {}
     for name in names:
         if name in sizes:

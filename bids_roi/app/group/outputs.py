@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.app.records import RAW
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.io.names import BidsName, format_name, parse_name
+from bids_roi.io.outputs.inventory import read_fact
 from bids_roi.io.tables import read_json
 from bids_roi.options.table import OPTIONS
 
@@ -23,6 +25,7 @@ __all__ = [
     "Output",
     "Problem",
     "RunKey",
+    "desc_of",
     "find_outputs",
     "name_group_file",
     "stem_of_run",
@@ -151,8 +154,7 @@ class Output:
     @property
     def source_desc(self) -> str:
         """``desc-`` of the BOLD file, empty for ``preproc``."""
-        desc = parse_name(self.source).get("desc") if self.source else None
-        return "" if desc in (None, "preproc") else str(desc)
+        return desc_of(self.source, "") if self.source else ""
 
     @property
     def run(self) -> RunKey:
@@ -193,9 +195,20 @@ def stem_of_run(source: str) -> str:
     >>> stem_of_run("sub-01/func/sub-01_task-rest_desc-preproc_bold.nii.gz")
     'sub-01_task-rest_bold'
     """
-    name = parse_name(source)
-    desc = name.get("desc")
-    return _stem(name, "" if desc in (None, "preproc") else str(desc))
+    return _stem(parse_name(source), desc_of(source, ""))
+
+
+def desc_of(source: str, strategy: str) -> str:
+    """Value of ``desc-`` of what a strategy, if any, makes of a BOLD file.
+
+    >>> desc_of("sub-01_desc-preproc_bold.nii.gz", "24P")
+    '24P'
+    >>> desc_of("sub-01_desc-smoothAROMAnonaggr_bold.nii.gz", "")
+    'smoothAROMAnonaggr'
+    """
+    desc = parse_name(source).get("desc")
+    label = "" if strategy == RAW else strategy
+    return f"{'' if desc in (None, 'preproc') else desc}{label}"
 
 
 def _stem(name: BidsName, desc: str) -> str:
@@ -325,7 +338,7 @@ def _find_origin(
 
 def _read_numbers(content: dict[str, Any], where: Path) -> Iterable[tuple[str, float]]:
     for key in _NUMBERS:
-        value = content.get(key)
+        value = read_fact(content, key)
         if value is None or value == "n/a":
             continue
         number = isinstance(value, int | float) and not isinstance(value, bool)

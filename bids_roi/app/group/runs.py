@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bids_roi.app.group.identity import describe_keys, identify, key_columns
-from bids_roi.app.group.outputs import stem_of_run
+from bids_roi.app.group.outputs import desc_of, stem_of_run
 from bids_roi.io.names import parse_name
 from bids_roi.io.tables import format_table
 
@@ -67,6 +67,8 @@ _NUMBERS = {
 # What is known of the run holds for every series of it.
 _OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
 
+# Statuses of records: there is a reason why nothing was made.
+_NOT_MADE = ("failed", "skipped")
 _KINDS = {"dseg": "region table", "timeseries": "series", "relmat": "matrix"}
 
 
@@ -158,32 +160,41 @@ def list_rows(
     records
         Of the participant level: what is not there, and why.
     """
-    by_run = {(stem_of_run(r.run), r.atlas): r for r in records}
+    by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
+    for record in records:
+        # Of what holds for all strategies, None; the others by their desc-.
+        desc = desc_of(record.run, record.strategy) if record.strategy else None
+        by_run[stem_of_run(record.run), record.atlas][desc] = record
     expected = _count_products(runs.values())
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
     for (stem, _), run in runs.items():
-        record = by_run.get((stem, run.one.atlas_name))
+        own = by_run.get((stem, run.one.atlas_name), {})
         # Of a run without a sidecar that can be read, the record knows the source.
-        source = run.source or (record.run if record is not None else "")
+        source = run.source or next((record.run for record in own.values()), "")
         seen.add((source, run.one.atlas_name))
         rows += [
-            {**row, "source": source}
-            for row in _rows_of(run, expected, summaries, record)
+            {**row, "source": source} for row in _rows_of(run, expected, summaries, own)
         ]
+    there = frozenset(seen)
     for record in records:
-        if (record.run, record.atlas) not in seen:
-            row: Row = dict(identify(parse_name(record.run), without=("desc",)))
-            row |= {"atlas": record.atlas, "status": record.status}
-            row |= {"reason": record.reason, "source": record.run}
-            if record.status not in ("failed", "skipped"):
-                row["status"] = "absent"
-                row["reason"] = "outputs were made, but they are not here any more."
-            rows.append(row)
+        if (record.run, record.atlas) not in there:
+            rows.append(_row_of_record(record))
             seen.add((record.run, record.atlas))
     rows += _absent_atlases(runs.values(), seen)
     order = ("participant_id", "source", "atlas", "desc", "regions_file")
     return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
+
+
+def _row_of_record(record: Record) -> Row:
+    """Row of what has no output here: why, as the participant level told."""
+    row: Row = dict(identify(parse_name(record.run), without=("desc",)))
+    row |= {"atlas": record.atlas, "desc": desc_of(record.run, record.strategy)}
+    row |= {"status": record.status, "reason": record.reason, "source": record.run}
+    if record.status not in _NOT_MADE:
+        row["status"] = "absent"
+        row["reason"] = "outputs were made, but they are not here any more."
+    return row
 
 
 def write_runs(ledger: Ledger, rows: list[Row]) -> None:
@@ -222,14 +233,15 @@ def _rows_of(
     run: Run,
     expected: Mapping[_Family, Counter[_Product]],
     summaries: Mapping[str, Row],
-    record: Record | None,
+    records: Mapping[str | None, Record],
 ) -> Iterator[Row]:
-    """Yield one row per strategy that the run or another of its family has."""
+    """Yield one row per strategy that the run or another of its family has or lacks."""
     counts = expected[_family(run.one)]
     products = {_product(output) for output in run.outputs}
     wanted = sorted(counts)
     descs = {desc for kind, _, desc in wanted if kind != "dseg"}
     own = {p.output.desc for p in run.problems if p.output.kind != "dseg"}
+    own |= {desc for desc, r in records.items() if desc and r.status in _NOT_MADE}
     for desc in sorted({*descs, *own} or {""}):
         row: Row = dict(identify(run.one.name, without=("desc",)))
         row |= {"desc": desc, "atlas": run.one.atlas_name}
@@ -245,7 +257,11 @@ def _rows_of(
         ]
         there = run.products.get(desc, [])
         row["status"], row["reason"] = _judge(
-            bool(there) or not descs, problems, missing, counts, record
+            bool(there) or not descs,
+            problems,
+            missing,
+            counts,
+            records.get(desc, records.get(None)),
         )
         for column, key in _NUMBERS.items():
             value = run.number(key, desc, of_the_run=column in _OF_THE_RUN)
@@ -266,7 +282,7 @@ def _judge(
     record: Record | None,
 ) -> tuple[str, str]:
     """Status and reason of a run, atlas and strategy."""
-    if record is not None and record.status in ("failed", "skipped"):
+    if record is not None and record.status in _NOT_MADE:
         used = " Outputs of an earlier call are there and are used." if there else ""
         return record.status, f"{record.reason}{used}"
     if problems:

@@ -22,6 +22,7 @@ import numpy as np
 
 from bids_roi.errors import ConfoundsError
 from bids_roi.io.confounds.compcor import find_compcor
+from bids_roi.io.confounds.gaps import check_gaps, check_rows, fill_first, find_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,7 +78,6 @@ _HINTS = {
         " desc-aroma_timeseries.tsv has these columns"
     ),
 }
-_MAX_NAMED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,13 +89,15 @@ class Selected:
     names
         In alphabetical order, as nilearn has it.
     regressors : (T, C)
-        Finite; C is 0 where the strategy regresses nothing.
+        Finite in the volumes that are kept; C is 0 where the strategy regresses
+        nothing.
     filled
         Columns without a value in the first volume, which have that of the second.
     computed
         Columns that the table lacks and that were computed from others.
     missing
-        What was asked for and is not there; empty unless that was allowed.
+        What was asked for and is not there, or holds nothing; empty unless that was
+        allowed.
     notes
         Everything a reader should know, in sentences.
     """
@@ -110,8 +112,9 @@ class Selected:
 
 @dataclass(slots=True)
 class _Search:
-    """What has been found so far."""
+    """What has been found so far; ``empty`` are columns without any value."""
 
+    empty: frozenset[str] = frozenset()
     found: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -124,6 +127,7 @@ def select_confounds(
     *,
     n_volumes: int,
     image_desc: str | None,
+    kept: NDArray[np.bool_] | None = None,
     allow_missing: bool = False,
 ) -> Selected:
     """Take the columns that a strategy names.
@@ -139,8 +143,10 @@ def select_confounds(
     image_desc
         Value of ``desc-`` of the BOLD series; the strategies on ICA-AROMA's output need
         the right one.
+    kept : (T,) bool or None
+        Volumes that enter the results, and so need values; all by default.
     allow_missing
-        Go on with what exists, with a note, where columns are missing.
+        Go on with what exists, with a note, where columns are missing or empty.
 
     Returns
     -------
@@ -150,41 +156,38 @@ def select_confounds(
     ------
     ConfoundsError
         The table has another number of rows than the series has volumes; columns are
-        missing; a column has gaps; CompCor needs the JSON and it is not usable; or the
-        series is not the one that the strategy is for.
+        missing or empty; a column has a gap in a kept volume; CompCor needs the JSON
+        and it is not usable; or the series is not the one that the strategy is for.
     """
-    if confounds.n_volumes != n_volumes:
-        msg = (
-            f"the table has {confounds.n_volumes} rows, the BOLD series {n_volumes}"
-            " volumes; one row per volume is needed."
-        )
-        remedy = "Check that the two belong together and that neither was cut."
-        raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
+    check_rows(confounds, n_volumes)
     _check_series(confounds, strategy, image_desc)
     columns, computed = _columns(confounds)
-    search = _Search()
+    search = _Search(find_empty(columns, n_volumes))
     for component in strategy.components:
         _find(component, confounds, tuple(columns), search)
     if search.problems:
         listed = "; ".join(search.problems)
+        how = "missing or empty" if search.empty & set(search.missing) else "missing"
         if not allow_missing:
-            msg = f"columns that {strategy.name} needs are missing: {listed}."
+            msg = f"columns that {strategy.name} needs are {how}: {listed}."
             remedy = (
                 "Choose a strategy without them, or give --allow-missing-confounds to"
                 " go on with those that exist."
             )
             raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
-        search.notes.append(f"Columns are missing, as was allowed: {listed}.")
+        search.notes.append(f"Columns are {how}, as was allowed: {listed}.")
     names = tuple(sorted(set(search.found)))
     regressors = np.empty((n_volumes, len(names)))
     for index, name in enumerate(names):
         regressors[:, index] = columns[name]
-    filled = _fill_first(names, regressors, confounds)
+    filled = fill_first(names, regressors)
+    rows = np.ones(n_volumes, dtype=bool) if kept is None else kept
+    check_gaps(names, regressors, rows, confounds)
     made = tuple(name for name in names if name in computed)
     notes = (
         *search.notes,
         *_say_changes(names, made, confounds),
-        *_say_oddities(names, regressors),
+        *_say_oddities(names, regressors[rows]),
         *_say_filters(strategy, names),
     )
     return Selected(names, regressors, filled, made, tuple(search.missing), notes)
@@ -235,7 +238,7 @@ def _find(
     component: Component, confounds: Confounds, names: tuple[str, ...], search: _Search
 ) -> None:
     """Add the columns of a component to those found, or what is missing."""
-    kind, there = component.kind, frozenset(names)
+    kind, there = component.kind, frozenset(names) - search.empty
     if (kind, component.model) == ("ica_aroma", "full"):
         return
     if kind in _BASES:
@@ -253,7 +256,14 @@ def _find(
     search.found += [name for name in wanted if name in there]
     if missing or not wanted:
         search.missing += missing or [str(component)]
-        search.problems.append(_say_missing(component, wanted, missing, names))
+        absent = [name for name in missing if name not in names]
+        if absent or not wanted:
+            search.problems.append(_say_missing(component, wanted, absent, names))
+        if empty := [name for name in missing if name in search.empty]:
+            search.problems.append(
+                f"{len(empty)} of {len(wanted)} of {kind}"
+                f" ({summarise_names(empty)}) hold nothing but n/a"
+            )
 
 
 def _say_missing(
@@ -304,40 +314,6 @@ def summarise_names(names: Iterable[str]) -> str:
     ]
     more = f" and {len(parts) - 40} more" if len(parts) > 40 else ""
     return ", ".join(parts[:40]) + more
-
-
-def _fill_first(
-    names: tuple[str, ...], regressors: FloatArray, confounds: Confounds
-) -> tuple[str, ...]:
-    """Give the second volume's value to the first where it has none, in place.
-
-    Derivatives have no first value. nilearn fills it so; XCP-D takes 0.
-    """
-    gaps = ~np.isfinite(regressors)
-    bad = [index for index in range(len(names)) if gaps[1:, index].any()]
-    if regressors.shape[0] < 2:
-        bad = list(np.flatnonzero(gaps.any(axis=0)))
-    if bad:
-        listed = [
-            f"{names[i]} in volumes {_listed(np.flatnonzero(gaps[:, i]))}" for i in bad
-        ]
-        more = f"; and {len(bad) - 3} more columns" if len(bad) > 3 else ""
-        msg = (
-            f"columns have gaps (counted from 0): {'; '.join(listed[:3])}{more}. Only"
-            " the first volume may have none."
-        )
-        remedy = "Choose a strategy without these columns, or complete the table."
-        raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
-    first = np.flatnonzero(gaps[0])
-    if first.size:
-        regressors[0, first] = regressors[1, first]
-    return tuple(names[index] for index in first)
-
-
-def _listed(volumes: Iterable[int]) -> str:
-    shown = [str(volume) for volume in volumes]
-    more = f" and {len(shown) - _MAX_NAMED} more" if len(shown) > _MAX_NAMED else ""
-    return ", ".join(shown[:_MAX_NAMED]) + more
 
 
 def _say_changes(

@@ -274,31 +274,47 @@ def merge_confounds(first: Confounds, second: Confounds) -> Confounds:
     )
 
 
-def framewise_displacement(confounds: Confounds) -> FloatArray:
+def framewise_displacement(
+    confounds: Confounds, needed: BoolArray | None = None
+) -> FloatArray:
     """Framewise displacement in mm, (T,); not-a-number in the first volume.
 
     Comparing with a threshold leaves the first volume below it, as it should.
 
+    Parameters
+    ----------
+    confounds
+        Of the run.
+    needed : (T,) bool or None
+        Volumes of which it decides; all by default. The first needs no value.
+
     Raises
     ------
     ConfoundsError
-        There is no such column, or it has gaps.
+        There is no such column, or it has gaps where it is needed.
     """
-    return _quality(confounds, "framewise_displacement", "--fd-threshold")
+    return _quality(confounds, "framewise_displacement", "--fd-threshold", needed)
 
 
-def std_dvars(confounds: Confounds) -> FloatArray:
+def std_dvars(confounds: Confounds, needed: BoolArray | None = None) -> FloatArray:
     """Standardised DVARS, (T,); not-a-number in the first volume.
 
+    Parameters
+    ----------
+    confounds, needed
+        As for ``framewise_displacement``.
+
     Raises
     ------
     ConfoundsError
-        There is no such column, or it has gaps.
+        There is no such column, or it has gaps where it is needed.
     """
-    return _quality(confounds, "std_dvars", "--std-dvars-threshold")
+    return _quality(confounds, "std_dvars", "--std-dvars-threshold", needed)
 
 
-def _quality(confounds: Confounds, name: str, option: str) -> FloatArray:
+def _quality(
+    confounds: Confounds, name: str, option: str, needed: BoolArray | None
+) -> FloatArray:
     if name not in confounds.names:
         near = [n for n in confounds.names if "displacement" in n or "dvars" in n]
         there = f"; there are {', '.join(near)}" if near else ""
@@ -306,7 +322,9 @@ def _quality(confounds: Confounds, name: str, option: str) -> FloatArray:
         remedy = f"Switch the threshold off ({option} none), or add the column."
         raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
     values = confounds.column(name)
-    gaps = np.flatnonzero(~np.isfinite(values[1:])) + 1
+    absent = ~np.isfinite(values)
+    absent[0] = False
+    gaps = np.flatnonzero(absent if needed is None else absent & needed)
     if gaps.size:
         listed = ", ".join(map(str, gaps[:_MAX_NAMED]))
         more = f" and {gaps.size - _MAX_NAMED} more" if gaps.size > _MAX_NAMED else ""

@@ -13,6 +13,7 @@ from bids_roi.core.quality import STATUS, RegionQuality
 from bids_roi.io.atlases.regions import networks_of
 from bids_roi.io.dataset.timing import read_timing
 from bids_roi.io.names import format_name, parse_name
+from bids_roi.io.outputs.facts import join_facts
 from bids_roi.io.tables import format_json, format_matrix, format_table
 from bids_roi.io.writing import write_file
 from bids_roi.options.table import OPTIONS
@@ -37,6 +38,7 @@ __all__ = [
     "describe_regions",
     "describe_run",
     "options_digest",
+    "release_of",
     "tabulate_regions",
     "write_outliers",
     "write_quality",
@@ -104,9 +106,17 @@ OUTLIER_COLUMNS = {
     ),
 }
 
+
 # Outputs of two releases are told apart, those of two commits on the way to one are
 # not: else nothing would go on where it stopped after a commit. Sidecars say which.
-_RELEASE = re.sub(r"\.dev\d+$", ".dev", __version__)
+def release_of(version: str) -> str:
+    """Release that a version belongs to.
+
+    >>> release_of("1.2.0.dev45"), release_of("1.2.0")
+    ('1.2.0.dev', '1.2.0')
+    """
+    return re.sub(r"\.dev\d+$", ".dev", version)
+
 
 _DESCRIPTIONS = {
     "mean": "mean",
@@ -132,7 +142,7 @@ def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
         What is done to it afterwards; plain JSON values.
     """
     parts = [
-        _RELEASE,
+        release_of(__version__),
         options.digest(),
         atlas.image_digest,
         atlas.table_digest,
@@ -166,8 +176,7 @@ def write_timeseries(
     common
         Keys from ``describe_run``.
     facts
-        Keys of what was done to the series and how good it is; they replace those of
-        ``common``.
+        Keys of what was done to the series and how good it is; see ``join_facts``.
 
     Returns
     -------
@@ -181,7 +190,8 @@ def write_timeseries(
     )
     if "DenoisingStrategy" in facts:
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
-    sidecar = {"Description": text, "Statistic": statistic, **common, **facts}
+    said = {"Description": text, "Statistic": statistic}
+    sidecar = said | join_facts(common, facts)
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
     return sidecar
@@ -248,10 +258,12 @@ def write_quality(
         "RepetitionTime",
         "NumberOfVolumes",
         "Atlas",
-        "MinimumCoverage",
+        "AtlasImageDigest",
+        "AtlasTableDigest",
         "OptionsDigest",
         "SoftwareVersion",
     }
+    kept |= {option.sidecar for option in OPTIONS} - set(_OF_ONE_OUTPUT)
     sidecar = {
         "Description": describe_regions(atlas),
         **{key: value for key, value in common.items() if key in kept},

@@ -22,6 +22,7 @@ __all__ = [
     "find_outputs",
     "identify_run",
     "name_run",
+    "read_fact",
 ]
 
 KINDS = {
@@ -149,9 +150,19 @@ def _walk(output_dir: Path) -> Iterator[OutputTable]:
             yield OutputTable(path, relative, kind, name)
 
 
+def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON
+    """Value of a key of ``FACTS``; ``None`` where it is not told.
+
+    The repetition time of a series that lacks rows is that of its run.
+    """
+    if key == "RepetitionTime" and key not in sidecar:
+        key = "SourceRepetitionTime"
+    return sidecar.get(key)
+
+
 def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
     """Facts of a series, by column of ``FACTS``; ``None`` for what is not told."""
-    told = {column: sidecar.get(key) for column, key, _ in FACTS}
+    told = {column: read_fact(sidecar, key) for column, key, _ in FACTS}
     return {
         column: float(value) if isinstance(value, int | float) else None
         for column, value in told.items()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from bids_roi.io.names import format_name
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.dataset.layout import BoldRun
 
@@ -81,6 +83,20 @@ class RunOutputs:
     regions: str
     outliers: tuple[tuple[str, str], ...] = ()
     relmats: tuple[RelmatOutput, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Strategies that there are series of; ``None`` for raw signals."""
+        return tuple(dict.fromkeys(series.label for series in self.timeseries))
+
+    def only(self, labels: Collection[str | None]) -> RunOutputs:
+        """Leave the outputs of some strategies, and the region table."""
+        return RunOutputs(
+            timeseries=tuple(s for s in self.timeseries if s.label in labels),
+            regions=self.regions,
+            outliers=tuple(pair for pair in self.outliers if pair[0] in labels),
+            relmats=tuple(r for r in self.relmats if r.label in labels),
+        )
 
     @property
     def tables(self) -> tuple[str, ...]:

@@ -35,9 +35,11 @@ _OF_SERIES = (
     "Sources",
     "Units",
     "RepetitionTime",
+    "SourceRepetitionTime",
     "SamplingFrequency",
     "StartTime",
     "VolumeTiming",
+    "AcquisitionDuration",
     "CensoredVolumes",
     "OptionsDigest",
 )
