@@ -28,7 +28,9 @@ core.grid core.quality core.motion
 core.filters core.regression
 core.censor core.high_variance
 core.mean_image core.mapping core.signals core.smooth core.relmat
+core.map_solver core.scan
 core.partition core.statistics core.clean core.group.edges core.group.moments
+core.volumes
 core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
@@ -59,7 +61,7 @@ report.facts
 report.participant report.group
 app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts app.tally
 app.demo.dataset app.cleaning app.resume
-app.extraction app.run_quality app.connectivity
+app.extraction app.run_quality app.connectivity app.signal_checks
 app.results app.pages
 app.pictures
 app.participant app.progress app.group.outputs app.group.identity

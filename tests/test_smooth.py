@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import ndimage
 
-from bids_roi.core import reduce
+from bids_roi.core import volumes
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
@@ -92,7 +92,7 @@ def test_adjoint_is_the_transpose_of_the_filter(seed, fwhm):
 @pytest.mark.parametrize("way", [True, False])
 @pytest.mark.parametrize("spoil", ["nothing", "zeros", "constant", "nan"])
 def test_both_ways_equal_the_oracle(way, spoil, monkeypatch):
-    monkeypatch.setattr(reduce, "weights_are_cheaper", lambda *_: way)
+    monkeypatch.setattr(volumes, "weights_are_cheaper", lambda *_: way)
     values, labels, mask = case()
     if spoil == "zeros":
         values[:3] = 0

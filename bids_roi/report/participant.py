@@ -186,6 +186,7 @@ def _row(atlas: AtlasFacts, series: SeriesFacts) -> dict[str, Any]:
     sidecar, regions = series.sidecar, atlas.regions
     words = regions.get("status", [])
     n_lost = sum(word != "ok" for word in words) if words else atlas.record.n_lost
+    n_lost = sidecar.get("NumberOfRegionsLost", n_lost)  # of this series
     n_regions = len(words) or atlas.record.n_regions
     levels = [v for v in map(number, regions.get("tsnr", ())) if v is not None]
     tsnr = statistics.median(levels) if levels else None

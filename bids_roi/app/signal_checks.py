@@ -1,0 +1,183 @@
+"""What is wrong with the voxels and columns of a run, and how it is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.map_solver import NEARLY_DEPENDENT
+from bids_roi.core.regression import ROUNDING
+from bids_roi.io.atlases.regions import some
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bids_roi.app.cleaning import CleanedSeries
+    from bids_roi.core.map_solver import MapSolver
+    from bids_roi.core.partition import Partition
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.core.reduce import Reduction
+    from bids_roi.io.atlases.shelf import Atlas
+
+    FloatArray = NDArray[np.float64]
+
+__all__ = [
+    "clear_dead_regions",
+    "tell_lost_regions",
+    "warn_of_maps",
+    "warn_of_voxels",
+]
+
+
+def warn_of_voxels(
+    reduction: Reduction, partition: Partition, number: int
+) -> tuple[str, ...]:
+    """Say which voxels were exactly 0 at times, and what was made of it.
+
+    Parameters
+    ----------
+    reduction, partition
+        Of the run.
+    number
+        Of the atlas.
+    """
+    notes = []
+    lost = partition.count(number, reduction.dropout)
+    if lost.any():
+        notes.append(
+            f"{lost.sum()} voxels in {np.count_nonzero(lost)} regions are exactly 0 in"
+            " some volumes, as outside the field of view: they are left out of every"
+            " volume (n_voxels_dropout in the region table)."
+        )
+    kept = partition.count(number, reduction.zero_crossing)
+    if kept.any():
+        notes.append(
+            f"{kept.sum()} voxels in {np.count_nonzero(kept)} regions are exactly 0 in"
+            " some volumes and have other values on both sides of 0, or next to it:"
+            " they count as they are."
+        )
+    if reduction.blank:
+        notes.append(
+            f"{len(reduction.blank)} volumes are 0 throughout (counted from 0:"
+            f" {some(reduction.blank)}): they enter as 0. Cut them off or censor them."
+        )
+    return tuple(notes)
+
+
+def warn_of_maps(maps: MapSolver, atlas: Atlas) -> list[str]:
+    """Say which maps cannot be told apart.
+
+    Parameters
+    ----------
+    maps
+        Of the run.
+    atlas
+        Its region names are used.
+    """
+    if not maps.dependent.any():
+        return []
+    names = [atlas.regions.name[row] for row in np.flatnonzero(maps.dependent)]
+    n_maps = int(maps.present.sum())
+    if maps.rank < n_maps:
+        return [
+            f"{n_maps - maps.rank} of {n_maps} maps depend on others, among {some(names)}:"
+            " they share their signal in one way of many (least squares)."
+        ]
+    return [
+        f"the maps {some(names)} nearly depend on one another (condition number"
+        f" {maps.condition:.1e}, from {NEARLY_DEPENDENT:.0e} on this is said): noise and"
+        " rounding come out larger by as much (least squares)."
+    ]
+
+
+def clear_dead_regions(series: CleanedSeries, raw: FloatArray) -> CleanedSeries:
+    """Make the columns n/a in which cleaning has left nothing but rounding errors.
+
+    A region that is constant over the kept volumes has no signal in them, whatever it
+    does in the others; one that trend, filter and regressors explain wholly neither.
+
+    Parameters
+    ----------
+    series
+        As cleaned.
+    raw : (T, R)
+        Signals before cleaning.
+    """
+    cleaned = series.cleaned
+    signals = cleaned.signals
+    if len(signals) < 2:
+        return series
+    kept = raw[cleaned.sample_mask]
+    largest = np.abs(kept).max(axis=0)
+    # In the units that the signals were scaled to.
+    limit = ROUNDING * largest
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if series.facts.get("Standardize") == "psc":
+            limit = limit * 100 / np.abs(kept.mean(axis=0))
+        elif series.facts.get("Standardize") == "zscore_sample":
+            limit = np.zeros_like(limit)  # by itself, it leaves 0 of rounding errors
+        flat = np.ptp(kept, axis=0) <= ROUNDING * largest
+        flat |= np.ptp(signals, axis=0) <= limit
+    if not flat.any():
+        return series
+    return replace(
+        series,
+        signals=_blank(series.signals, flat),
+        cleaned=replace(
+            cleaned,
+            signals=_blank(signals, flat),
+            filled=None if cleaned.filled is None else _blank(cleaned.filled, flat),
+        ),
+    )
+
+
+def _blank(signals: FloatArray, columns: NDArray[np.bool_]) -> FloatArray:
+    signals = signals.copy()
+    signals[:, columns] = np.nan
+    return signals
+
+
+def tell_lost_regions(
+    kept_signals: FloatArray, raw: FloatArray, quality: RegionQuality, atlas: Atlas
+) -> tuple[dict[str, Any], list[str]]:
+    """Tell the regions that are n/a in one series only, and why.
+
+    Parameters
+    ----------
+    kept_signals : (n_kept, R)
+        The series.
+    raw : (T, R)
+        The same before cleaning.
+    quality
+        What the region table says.
+    atlas
+        Its region names are used.
+
+    Returns
+    -------
+    facts
+        Sidecar keys.
+    notes
+        What the user should know.
+    """
+    lost = quality.usable & np.isnan(kept_signals).all(axis=0)
+    if not lost.any():
+        return {}, []
+    names = np.array(atlas.regions.name, dtype=object)
+    notes = []
+    cancelled = lost & np.isnan(raw).all(axis=0)
+    if cancelled.any():
+        notes.append(
+            f"{cancelled.sum()} maps have no weighted mean, because their weights"
+            f" cancel: n/a in this series ({some(names[cancelled].tolist())})."
+        )
+    silent = lost & ~cancelled
+    if silent.any():
+        notes.append(
+            f"{silent.sum()} regions have no signal in the kept volumes, none that"
+            " cleaning leaves, or no level to take percent of: n/a in this series"
+            f" ({some(names[silent].tolist())})."
+        )
+    return {"RegionsWithoutSignal": names[lost].tolist()}, notes
