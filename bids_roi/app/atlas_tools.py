@@ -260,7 +260,7 @@ def _read_maps(path: Path, *, full: bool) -> list[Finding]:
     broken: dict[int, int] = {}
     for start, block in read_blocks(image.source):
         with np.errstate(over="ignore", invalid="ignore"):
-            block = block.astype(np.float64) * image.slope + image.intercept  # noqa: PLW2901
+            block = block.astype(np.float64) * image.slope + image.intercept
         for number, values in enumerate(block, start + 1):
             if n_bad := count_bad_weights(values):
                 broken[number] = n_bad

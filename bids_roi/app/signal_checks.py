@@ -82,13 +82,14 @@ def warn_of_maps(maps: MapSolver, atlas: Atlas) -> list[str]:
     n_maps = int(maps.present.sum())
     if maps.rank < n_maps:
         return [
-            f"{n_maps - maps.rank} of {n_maps} maps depend on others, among {some(names)}:"
-            " they share their signal in one way of many (least squares)."
+            f"{n_maps - maps.rank} of {n_maps} maps depend on others, among"
+            f" {some(names)}: they share their signal in one way of many"
+            " (least squares)."
         ]
     return [
         f"the maps {some(names)} nearly depend on one another (condition number"
-        f" {maps.condition:.1e}, from {NEARLY_DEPENDENT:.0e} on this is said): noise and"
-        " rounding come out larger by as much (least squares)."
+        f" {maps.condition:.1e}, from {NEARLY_DEPENDENT:.0e} on this is said): noise"
+        " and rounding come out larger by as much (least squares)."
     ]
 
 

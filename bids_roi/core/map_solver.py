@@ -222,7 +222,8 @@ def _explain(
 
 
 def _row_norms(rows: csr_array) -> FloatArray:
-    return np.sqrt(np.asarray((rows * rows).sum(axis=1)).ravel())
+    squares = np.asarray((rows * rows).sum(axis=1), dtype=np.float64)
+    return np.asarray(np.sqrt(squares.ravel()))
 
 
 def _scale_rows(rows: csr_array, scale: FloatArray) -> csr_array:

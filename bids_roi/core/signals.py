@@ -85,9 +85,7 @@ def finish_sums(
     return np.asarray(sums / totals)
 
 
-def weights_cancel(
-    weights: csr_array, usable: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
+def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell the maps whose weights add up to less than 1 % of their absolute values.
 
     Their weighted mean would be a difference of large numbers over a small one: the

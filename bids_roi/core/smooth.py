@@ -4,8 +4,8 @@ Smoothing and summing over a region are both linear, so the sum of a smoothed vo
 over a region is the sum of the raw volume weighted by the smoothed region: smoothing is
 moved from every volume to the region (its adjoint), which is done once.
 
-A voxel that cannot be used must not reach its neighbours either. It is left out of every
-volume and the kernel is normalised to what is left of it (normalised convolution,
+A voxel that cannot be used must not reach its neighbours either. It is left out of
+every volume and the kernel is normalised to what is left of it (normalised convolution,
 Knutsson & Westin 1993, doi:10.1109/CVPR.1993.341081): s = K(x m) / K(m) with m = 1 for
 voxels that count and 0 for others. Where m = 1 throughout this is K(x).
 """

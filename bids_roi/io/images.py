@@ -42,6 +42,7 @@ __all__ = [
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _LABEL_TOLERANCE = 1e-3
+_NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
 _MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
 _SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
@@ -223,8 +224,7 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
                         f"map {number} holds {n_bad} values that are no weights: not a"
                         f" number, infinite, or beyond {_MAX_WEIGHT:g}."
                     )
-                    remedy = "Set them to 0 if they are background, or take another copy."
-                    raise AtlasError(msg, where=path, remedy=remedy)
+                    raise AtlasError(msg, where=path, remedy=_NO_WEIGHTS)
                 yield values.reshape(image.grid.shape, order="F")
 
     return image.grid, volumes()

@@ -38,8 +38,8 @@ _MEASURES = {
     ),
     "tsnr": (
         "Temporal signal-to-noise ratio of each region of atlas {atlas} in each run:"
-        " mean over standard deviation of its signal over the steady volumes, before any"
-        " cleaning; n/a where the region is lost."
+        " mean over standard deviation of its signal over the steady volumes, before"
+        " any cleaning; n/a where the region is lost."
     ),
 }
 _NEEDED = ("name", "status", *_MEASURES)
