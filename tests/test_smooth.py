@@ -33,12 +33,12 @@ def case(seed=0, n_volumes=4):
     return values, labels, mask
 
 
-def engine(values, atlases, mask, fwhm, statistics=("mean",)):
+def engine(values, atlases, mask, fwhm, statistics=("mean",), block=2):
     n_volumes = values.shape[3]
     flat = values.reshape(-1, n_volumes, order="F").T
     partition = build_partition([map_labels(*atlas, GRID, GRID) for atlas in atlases])
     return reduce_run(
-        lambda: ((t, flat[t : t + 2]) for t in range(0, n_volumes, 2)),
+        lambda: ((t, flat[t : t + block]) for t in range(0, n_volumes, block)),
         partition,
         in_mask=mask.ravel(order="F")[partition.voxels],
         statistics=statistics,
@@ -111,6 +111,28 @@ def test_both_ways_equal_the_oracle(way, spoil, monkeypatch):
         oracle = expected(values, labels, mask, 5.0, statistic)
         assert_allclose(found.signals[statistic][0], oracle, rtol=RTOL)
         assert_allclose(found.signals[statistic][1], oracle[:, [2, 0, 1]], rtol=RTOL)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0, 0.02, 0.3]),
+    st.sampled_from([0, 0.02, 0.3]),
+    st.integers(1, 5),
+    st.booleans(),
+)
+def test_any_lost_voxels_and_blocks_equal_the_oracle(seed, n_nan, n_edge, block, way):
+    values, labels, mask = case(seed, n_volumes=5)
+    rng = np.random.default_rng(seed)
+    values[(rng.random(SHAPE) < n_edge)[..., None] & (rng.random(5) < 0.5)] = 0
+    values[rng.random(values.shape) < n_nan / 5] = np.nan
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(volumes, "weights_are_cheaper", lambda *_: way)
+        atlas = [(labels, np.array([1, 2, 3]))]
+        found = engine(values, atlas, mask, 4.0, ("sum",), block)
+    for statistic in ("mean", "sum"):
+        oracle = expected(values, labels, mask, 4.0, statistic)
+        assert_allclose(found.signals[statistic][0], oracle, rtol=RTOL)
 
 
 @pytest.mark.parametrize("way", [True, False])
