@@ -119,25 +119,28 @@ def reduce_run(
     plan = Plan(partition, n_volumes, scaling, smoothing)
     run = _Pass(plan, in_mask, wanted)
     # What is smoothed reaches beyond the regions, and so does what is wrong with it.
-    looked_at = None if smoothing is not None else partition.voxels[in_mask]
-    scan = VoxelScan(looked_at, scaling)
+    counted = in_mask
+    if smoothing is not None:
+        counted = np.ones(smoothing.grid.n_voxels, dtype=bool)
+    scan = VoxelScan(counted, scaling)
     for start, block in read_blocks():
-        scan.look(start, block)
+        taken = plan.take(block)
+        scan.look(start, block, taken)
         # Once a value is not finite this pass only looks for the others.
-        if scan.all_finite and not run.add(start, block):
+        if scan.all_finite and not run.add(start, taken):
             raise ValueError(_OVERFLOW)
     seen = scan.judge()
-    found = _inside_mask(seen, partition, in_mask, whole=smoothing is not None)
+    found = _inside_mask(seen, plan, in_mask)
     solvers = _solve_maps(partition, found.usable, wanted)
     valid = None if smoothing is None else smoothing.find_valid(seen)
-    again = _needs_second_pass(scan, seen, found, wanted, plan, valid)
+    again = _needs_second_pass(scan, found, wanted, plan, valid)
     if any(solver is not None and solver.extra is not None for solver in solvers):
         again |= {"least_squares"}
     signals = run.finish(found.usable, wanted - again, solvers)
     if again:
         second = _Pass(plan, found.usable, again, valid, solvers)
         for start, block in read_blocks():
-            if not second.add(start, block):
+            if not second.add(start, plan.take(block)):
                 raise ValueError(_OVERFLOW)
         signals |= second.finish(found.usable, again, solvers)
     if any(
@@ -156,23 +159,19 @@ def reduce_run(
     )
 
 
-def _inside_mask(
-    seen: Voxels, partition: Partition, in_mask: BoolArray, *, whole: bool
-) -> Voxels:
+def _inside_mask(seen: Voxels, plan: Plan, in_mask: BoolArray) -> Voxels:
     """What was seen, of the voxels of the partition; none of those outside the mask."""
 
-    def spread(values: BoolArray) -> BoolArray:
-        if whole:
-            return np.asarray(values[partition.voxels] & in_mask)
-        over = np.zeros_like(in_mask)
-        over[in_mask] = values
-        return over
+    def only(values: BoolArray) -> BoolArray:
+        if plan.smoothing is not None:
+            values = values[plan.partition.voxels]
+        return np.asarray(values & in_mask)
 
     return Voxels(
-        finite=spread(seen.finite),
-        constant=spread(seen.constant),
-        dropout=spread(seen.dropout),
-        zero_crossing=spread(seen.zero_crossing),
+        finite=only(seen.finite),
+        constant=only(seen.constant),
+        dropout=only(seen.dropout),
+        zero_crossing=only(seen.zero_crossing),
         blank=seen.blank,
     )
 
@@ -188,7 +187,6 @@ def _solve_maps(partition: Partition, usable: BoolArray, wanted: set[str]) -> So
 
 def _needs_second_pass(
     scan: VoxelScan,
-    seen: Voxels,
     found: Voxels,
     wanted: set[str],
     plan: Plan,
@@ -197,11 +195,11 @@ def _needs_second_pass(
     """Name the statistics that the voxels which are not usable have spoilt."""
     if not scan.all_finite or found.dropout.any() or valid is not None:
         return set(wanted)
-    constants = scan.first[seen.constant]
-    if plan.smoothing is not None:
-        return set(wanted) if found.constant.any() else set()
-    if constants.size == 0:
+    if not found.constant.any():
         return set()
+    if plan.smoothing is not None:
+        return set(wanted)
+    constants = scan.first[found.constant]
     slope, intercept = plan.scaling
     if np.any(constants.astype(np.float64) * slope + intercept != 0):
         return set(wanted)
@@ -245,11 +243,11 @@ class _Pass:
             if solver is not None and solver.extra is not None
         }
 
-    def add(self, start: int, block: NDArray[Any]) -> bool:
-        """Reduce a block; tell whether all its sums are finite."""
-        stop = start + block.shape[0]
+    def add(self, start: int, taken: NDArray[Any]) -> bool:
+        """Reduce what was taken of a block; tell whether all its sums are finite."""
+        stop = start + taken.shape[0]
         source = self.source
-        values = np.stack([source.load(volume) for volume in block])
+        values = np.stack([source.load(volume) for volume in taken])
         for t, volume in enumerate(values, start):
             self.sums[t] = source.project(volume)
             for rows, products in self.extras.values():

@@ -68,35 +68,37 @@ class VoxelScan:
 
     Parameters
     ----------
-    voxels : (n,)
-        Flat indices; ``None`` for the whole grid.
+    counted : (n,)
+        Voxels that matter for ``all_finite``.
     scaling
         Slope and intercept: value = slope * stored + intercept.
 
     Attributes
     ----------
     all_finite
-        Whether every value so far was finite.
+        Whether every value so far of the voxels that count was finite.
     first : (n,)
         Stored values of the first volume.
     """
 
-    def __init__(
-        self, voxels: NDArray[np.intp] | None, scaling: tuple[float, float]
-    ) -> None:
-        self.voxels = voxels
+    def __init__(self, counted: BoolArray, scaling: tuple[float, float]) -> None:
+        n = counted.size
+        self._counted = counted
         self.scaling = scaling
         self.all_finite = True
         self.first: NDArray[Any] = np.empty(0)
         self._pending = np.empty(0, dtype=np.intp)  # equal to the first volume so far
         self._zero: Any = None  # as it is stored; None where nothing can be 0
-        # Of the values other than 0, as stored.
+        self._finite = np.ones(n, dtype=bool)
+        self._has_zero = np.zeros(n, dtype=bool)
+        self._has_more = np.zeros(n, dtype=bool)  # above 0 throughout some block
+        # Of the values other than 0, as stored. The high ones of real numbers only from
+        # blocks in which the voxel does not lie above 0 throughout: the rest is known.
         self._low: NDArray[Any] = np.empty(0)
         self._high: NDArray[Any] = np.empty(0)
-        self._has_zero = np.empty(0, dtype=bool)
         self._blank: list[int] = []
 
-    def look(self, start: int, block: NDArray[Any]) -> None:
+    def look(self, start: int, block: NDArray[Any], values: NDArray[Any]) -> None:
         """Take the next block.
 
         Parameters
@@ -104,60 +106,66 @@ class VoxelScan:
         start
             Number of its first volume.
         block : (t, V)
-            Stored values.
+            Stored values of the whole grid.
+        values : (t, n)
+            Those of the voxels to look at.
         """
-        values = block if self.voxels is None else block.take(self.voxels, axis=1)
         if start == 0:
             self._begin(values)
-        if self._pending.size:
-            same = values[:, self._pending] == self.first[self._pending]
+        elif self._pending.size:
+            same = values.take(self._pending, axis=1) == self.first[self._pending]
             # NaN differs from itself: such a voxel is struck off as not finite.
             self._pending = self._pending[same.all(axis=0)]
-        low, high = values.min(axis=0), values.max(axis=0)
-        # Only voxels with values on both sides of 0, or at it, can have zeros.
-        if self._zero is not None:
-            at = np.flatnonzero((low <= self._zero) & (high >= self._zero))
-            if at.size:
-                self._find_zeros(start, block, values, at, low, high)
+        if self._zero is None:
+            return
+        low = values.min(axis=0)
+        if not (np.isfinite(low).all() and np.isfinite(values.max(initial=0))):
+            self._find_not_finite(values)
+        # Little is done for data above 0, and that is nearly all there are.
+        more = low > self._zero
+        self._has_more |= more
+        at = np.flatnonzero(~more)  # and what is not a number
+        if at.size:
+            low[at] = self._look_closer(start, block, values, at)
         np.minimum(self._low, low, out=self._low)
-        np.maximum(self._high, high, out=self._high)
-        self.all_finite = bool(np.isfinite(self._low).all()) and bool(
-            np.isfinite(self._high).all()
-        )
+        if values.dtype.kind in "iu":
+            high = values.max(axis=0)
+            np.maximum(self._high, high, out=self._high, where=more)
 
     def _begin(self, values: NDArray[Any]) -> None:
         n, dtype = values.shape[1], values.dtype
         self.first = values[0].copy()
-        self._pending = np.arange(n)
+        self._pending = np.flatnonzero((values == self.first).all(axis=0))
         self._zero = _stored_zero(dtype, self.scaling)
         smallest, largest = _bounds(dtype)
         self._low = np.full(n, largest, dtype=dtype)
         self._high = np.full(n, smallest, dtype=dtype)
-        self._has_zero = np.zeros(n, dtype=bool)
 
-    def _find_zeros(
+    def _look_closer(
         self,
         start: int,
         block: NDArray[Any],
         values: NDArray[Any],
         at: NDArray[np.intp],
-        low: NDArray[Any],
-        high: NDArray[Any],
-    ) -> None:
-        """Note zeros, and leave them out of the block's extremes."""
-        part = values[:, at]
+    ) -> NDArray[Any]:
+        """Note zeros; return the smallest of the other values of some voxels."""
+        part = values.take(at, axis=1)
         zeros = part == self._zero
-        hit = zeros.any(axis=0)
-        at, part, zeros = at[hit], part[:, hit], zeros[:, hit]
         smallest, largest = _bounds(part.dtype)
-        low[at] = np.where(zeros, largest, part).min(axis=0)
-        high[at] = np.where(zeros, smallest, part).max(axis=0)
-        if at.size == values.shape[1]:  # for a blank volume every voxel is hit
+        low = np.where(zeros, largest, part).min(axis=0)
+        high = np.where(zeros, smallest, part).max(axis=0)
+        self._high[at] = np.maximum(self._high[at], high)
+        if at.size == values.shape[1]:  # a blank volume has nothing above 0
             for t in np.flatnonzero(zeros.all(axis=1)).tolist():
                 if (block[t] == self._zero).all():
                     self._blank.append(start + t)
                     zeros[t] = False
         self._has_zero[at] |= zeros.any(axis=0)
+        return np.asarray(low)
+
+    def _find_not_finite(self, values: NDArray[Any]) -> None:
+        self._finite &= np.isfinite(values).all(axis=0)
+        self.all_finite = bool(self._finite[self._counted].all())
 
     def judge(self) -> Voxels:
         """Tell what became of the voxels, once all volumes have passed.
@@ -166,16 +174,15 @@ class VoxelScan:
         0 or all below it. Not so in images of whole numbers where they come within a
         step of 0 and reach no further than 255 steps: too coarse to tell.
         """
-        n = self._low.size
-        finite = np.isfinite(self._low) & np.isfinite(self._high)
-        constant = np.zeros(n, dtype=bool)
+        finite = self._finite
+        constant = np.zeros(finite.size, dtype=bool)
         constant[self._pending] = True
         zeros = self._has_zero & finite & ~constant
         dropout = zeros.copy()
         if self._zero is not None:
             low = self._low[zeros].astype(np.float64) - float(self._zero)
             high = self._high[zeros].astype(np.float64) - float(self._zero)
-            apart = (low > 0) | (high < 0)
+            apart = (low > 0) | ((high < 0) & ~self._has_more[zeros])
             if self._low.dtype.kind in "iu":
                 near = np.minimum(np.abs(low), np.abs(high))
                 far = np.maximum(np.abs(low), np.abs(high))
@@ -183,7 +190,7 @@ class VoxelScan:
             dropout[zeros] = apart
         return Voxels(
             finite=finite,
-            constant=constant,
+            constant=constant & finite,
             dropout=dropout,
             zero_crossing=zeros & ~dropout,
             blank=tuple(self._blank),
@@ -201,7 +208,8 @@ def _stored_zero(dtype: np.dtype[Any], scaling: tuple[float, float]) -> Any:  # 
     slope, intercept = scaling
     zero = -intercept / slope
     if dtype.kind not in "iu":
-        return dtype.type(zero)
+        with np.errstate(over="ignore"):
+            return dtype.type(zero)
     smallest, largest = _bounds(dtype)
     zero = round(zero)
     return dtype.type(zero) if smallest <= zero <= largest else None

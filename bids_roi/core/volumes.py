@@ -71,18 +71,23 @@ class Plan:
     scaling: tuple[float, float]
     smoothing: Smoothing | None
 
+    def take(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Voxels of a block, (t, V), that a pass needs: all of them for smoothing."""
+        if self.smoothing is not None:
+            return block
+        return block.take(self.partition.voxels, axis=1)
+
 
 class _RawVolumes:
     """Voxels as they are; what is not kept counts as 0 and so adds nothing."""
 
     def __init__(self, plan: Plan, kept: BoolArray) -> None:
-        self.voxels = plan.partition.voxels
         self.project = plan.partition.project
         self.scaling = plan.scaling
         self.left_out = np.flatnonzero(~kept)
 
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        values = scale_values(volume.take(self.voxels), self.scaling)
+    def load(self, taken: NDArray[Any]) -> FloatArray:
+        values = scale_values(taken, self.scaling)
         values[self.left_out] = 0.0
         return values
 
@@ -177,7 +182,8 @@ def choose_source(
     Returns
     -------
     Source
-        Its ``load`` turns a volume of stored values into what its ``project`` sums up.
+        Its ``load`` turns what the plan took of a volume into what its ``project`` sums
+        up.
     """
     smoothing, partition = plan.smoothing, plan.partition
     if smoothing is None:
