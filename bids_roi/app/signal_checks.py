@@ -47,14 +47,14 @@ def warn_of_voxels(
     lost = partition.count(number, reduction.dropout)
     if lost.any():
         notes.append(
-            f"{lost.sum()} voxels in {np.count_nonzero(lost)} regions are exactly 0 in"
+            f"{_where(lost)} exactly 0 in"
             " some volumes, as outside the field of view: they are left out of every"
             " volume (n_voxels_dropout in the region table)."
         )
     kept = partition.count(number, reduction.zero_crossing)
     if kept.any():
         notes.append(
-            f"{kept.sum()} voxels in {np.count_nonzero(kept)} regions are exactly 0 in"
+            f"{_where(kept)} exactly 0 in"
             " some volumes and have other values on both sides of 0, or next to it:"
             " they count as they are."
         )
@@ -64,6 +64,15 @@ def warn_of_voxels(
             f" {some(reduction.blank)}): they enter as 0. Cut them off or censor them."
         )
     return tuple(notes)
+
+
+def _where(voxels: NDArray[np.int64]) -> str:
+    """Tell how many voxels there are in how many regions; (R,)."""
+    if voxels.sum() == 1:
+        return "1 voxel is"
+    n_regions = np.count_nonzero(voxels)
+    word = "region" if n_regions == 1 else "regions"
+    return f"{voxels.sum()} voxels in {n_regions} {word} are"
 
 
 def warn_of_maps(maps: MapSolver, atlas: Atlas) -> list[str]:
