@@ -268,7 +268,7 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         sidecar["Warnings"] = notes
     return Extraction(
         signals=_frame(result, series, names),
-        regions=pd.DataFrame(region_columns(result)),
+        regions=pd.DataFrame(region_columns(result, motion)),
         relmats=relmats,
         sidecar=sidecar,
     )

@@ -77,7 +77,7 @@ def _add_atlas_tools(
     check.add_argument("--space", metavar="LABEL", help="template it is in")
     _add_home(check)
     check.add_argument(
-        "--full", action="store_true", help="read 4D images to their end, too"
+        "--full", action="store_true", help="tell of empty and negative maps, too"
     )
 
 

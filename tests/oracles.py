@@ -13,20 +13,42 @@ FUNCTIONS = {
 }
 
 
-def usable_voxels(values, mask):
-    """(x, y, z): inside the mask, finite in every volume, not constant."""
+def usable_voxels(values, mask, step=None):
+    """(x, y, z): inside the mask, finite, changing, and in the field of view.
+
+    ``step`` is the distance of two stored values of an image of whole numbers.
+    """
+    n_volumes = values.shape[3]
+    near = 0 if step is None else step / 2
+    seen = [t for t in range(n_volumes) if not (np.abs(values[..., t]) <= near).all()]
     usable = np.zeros(mask.shape, bool)
     for ijk in np.ndindex(mask.shape):
-        series = values[ijk]
+        series = values[ijk].tolist()
         usable[ijk] = (
-            mask[ijk] and np.isfinite(series).all() and len(set(series.tolist())) > 1
+            mask[ijk]
+            and np.isfinite(series).all()
+            and len(set(series)) > 1
+            and not leaves_the_view([series[t] for t in seen], step)
         )
     return usable
 
 
-def regional(values, labels, index, mask, statistic):
+def leaves_the_view(series, step=None):
+    """Whether a voxel is 0 in some volumes and clear of it, on one side, in others."""
+    near = 0 if step is None else step / 2
+    others = [x for x in series if abs(x) > near]
+    if len(others) in (0, len(series)):
+        return False
+    if min(others) < 0 < max(others):
+        return False
+    sizes = sorted(map(abs, others))
+    coarse = step is not None and sizes[0] < 1.5 * step and sizes[-1] < 255.5 * step
+    return not coarse
+
+
+def regional(values, labels, index, mask, statistic, step=None):
     """(T, R) by a loop over regions and volumes; NaN without a usable voxel."""
-    usable = usable_voxels(values, mask)
+    usable = usable_voxels(values, mask, step)
     result = np.full((values.shape[3], len(index)), np.nan)
     for column, value in enumerate(index):
         inside = usable & (labels == value)
@@ -34,6 +56,35 @@ def regional(values, labels, index, mask, statistic):
             for t in range(values.shape[3]):
                 result[t, column] = FUNCTIONS[statistic](values[..., t][inside])
     return result
+
+
+def smooth(values, valid, sigmas):
+    """(x, y, z, T): each volume over the valid voxels only, borders reflected.
+
+    By the definition: a sum over shifts of the padded volume for each axis, of the
+    values and of the share of the kernel that they make up.
+    """
+
+    def blur(volume):
+        for axis, sigma in enumerate(sigmas):
+            radius = int(4 * sigma + 0.5)
+            weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+            weights /= weights.sum()
+            pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+            padded = np.pad(volume, pad, mode="symmetric")
+            n = volume.shape[axis]
+            volume = sum(
+                w * np.take(padded, range(k, k + n), axis)
+                for k, w in enumerate(weights)
+            )
+        return volume
+
+    share = blur(valid.astype(float))
+    out = np.full(values.shape, np.nan)
+    for t in range(values.shape[3]):
+        mixed = blur(np.where(valid, values[..., t], 0.0))
+        out[..., t][valid] = mixed[valid] / share[valid]
+    return out
 
 
 def nearest_labels(labels, atlas_affine, shape, affine):

@@ -29,7 +29,9 @@ core.filters core.freedom core.regression
 core.censor core.high_variance
 core.butterworth core.passband
 core.mean_image core.mapping core.signals core.smooth core.relmat
+core.map_solver core.scan
 core.partition core.statistics core.clean core.group.edges core.group.moments
+core.volumes
 core.reduce core.group.motion core.group.networks core.group.reliability
 core.group.accumulate
 io.stream io.tables io.matrices io.writing io.atlases.integrity
@@ -61,7 +63,7 @@ report.participant report.group
 app.plan app.atlas_tools app.demo.simulate app.budget app.cleaning_facts app.tally
 app.differences
 app.demo.dataset app.cleaning
-app.extraction app.run_quality app.connectivity
+app.extraction app.run_quality app.connectivity app.signal_checks
 app.results app.pages
 app.pictures
 app.resume

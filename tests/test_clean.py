@@ -254,11 +254,18 @@ def test_nothing_left_of_a_region_is_no_signal(standardize, explained):
     assert np.isfinite(found.signals[:, 3]).all()
 
 
-def test_a_constant_region_that_nothing_was_done_to_is_left_alone():
-    signals = np.column_stack([np.full(60, 7.0), np.arange(60.0)])
-    found = clean_signals(signals, **PLAIN)
-    assert_array_equal(found.signals, signals)
-    assert not found.vanished[1]
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_a_region_that_is_constant_over_the_kept_volumes_has_no_signal(value):
+    """Whatever it does in the others, and whatever regressors make of it."""
+    signals = np.column_stack([np.full(60, value), np.arange(60.0)])
+    signals[:5, 0] = 100
+    confounds = 5 + np.random.default_rng(0).normal(size=(60, 2))
+    options = PLAIN | {"sample_mask": np.arange(60) >= 5}
+    for more in ({}, {"confounds": confounds, "standardize_confounds": False}):
+        found = clean_signals(signals, **(options | more))
+        assert_array_equal(found.vanished, [True, False])
+        assert np.isnan(found.signals[:, 0]).all()
+    assert_array_equal(clean_signals(signals, **options).signals[:, 1], signals[5:, 1])
 
 
 def test_rank_and_dropped_columns():

@@ -145,3 +145,27 @@ def test_equals_nilearn(resampled):
     source = Grid.of(SHAPE, affine)
     found, _ = engine(values, np.moveaxis(signed, 3, 0), mask, source)
     assert_allclose(found.signals["least_squares"][0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("excess", "cancels"), [(0.0, True), (1e-12, True), (1e-3, True), (0.05, False)]
+)
+def test_no_weighted_mean_where_weights_cancel(excess, cancels):
+    """Half of the weights are +1, half -1, and a little more on one side."""
+    values, _, mask = case(6)
+    mask[:] = True
+    weights = np.where(np.indices(SHAPE)[2] < 2, 1.5, -1.0)
+    weights[0, 0, 0] += excess * np.abs(weights).sum()
+    assert (weights.sum() <= 0.01 * np.abs(weights).sum()) == cancels
+    plain = np.random.default_rng(0).random(SHAPE)
+    found, _ = engine(values, [weights, plain], mask)
+    mean = found.signals["weighted_mean"][0]
+    assert np.isnan(mean[:, 0]).all() == cancels
+    if not cancels:
+        by_hand = np.tensordot(values, weights, axes=([0, 1, 2], [0, 1, 2]))
+        assert_allclose(mean[:, 0], by_hand / weights.sum(), rtol=1e-12)
+    assert_allclose(mean[:, 1], oracle(values, plain[..., None], mask, NAMES[1])[:, 0])
+    # Least squares have nothing against such a map.
+    both = np.stack([weights, plain], axis=3)
+    expected = oracle(values, both, usable_of(values, mask), "least_squares")
+    assert_allclose(found.signals["least_squares"][0], expected, rtol=1e-9)

@@ -51,10 +51,15 @@ def cases(draw):
     n_volumes = draw(st.integers(2, 9))
     dtype = draw(st.sampled_from(["f8", "f4", "i2", ">i2", ">f4", "u1", "i4"]))
     scale = draw(st.sampled_from([1.0, 100.0, 1e-3]))
-    values = rng.normal(5, 3, (*SHAPE, n_volumes)) * scale
+    values = rng.normal(draw(st.sampled_from([5, 30, 0])), 3, (*SHAPE, n_volumes))
+    values *= scale
     constant = rng.random(SHAPE) < draw(st.sampled_from([0, 0.2, 0.9]))
     level = draw(st.sampled_from([0.0, 7.0]))
     values[constant] = level
+    # Out of view in some volumes, or blank volumes.
+    edge = rng.random(SHAPE) < draw(st.sampled_from([0, 0, 0.3]))
+    values[edge] *= rng.random(n_volumes) < 0.7
+    values[..., rng.random(n_volumes) < draw(st.sampled_from([0, 0, 0.2]))] = 0
     late = rng.random(SHAPE) < draw(st.sampled_from([0, 0.2]))
     values[late, : n_volumes // 2 + 1] = level  # changes only towards the end
     values = values.astype(dtype)
@@ -79,14 +84,14 @@ def test_equals_loop_oracle(case):
     values, atlases, mask, block, scaling = case
     reduction, partition = run_engine(values, atlases, mask, STATISTICS, block, scaling)
     scaled = values.astype(np.float64) * scaling[0] + scaling[1]
-    with np.errstate(invalid="ignore"):
-        usable = oracles.usable_voxels(scaled, mask)
+    step = abs(scaling[0]) if values.dtype.kind in "iu" else None
+    usable = oracles.usable_voxels(scaled, mask, step)
     flat = usable.ravel(order="F")[partition.voxels]
     assert_array_equal(reduction.usable, flat)
     spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
     for number, (labels, index) in enumerate(atlases):
         for statistic in STATISTICS:
-            expected = oracles.regional(scaled, labels, index, mask, statistic)
+            expected = oracles.regional(scaled, labels, index, mask, statistic, step)
             found = reduction.signals[statistic][number]
             # Sums that cancel keep the precision of their terms, not of themselves.
             atol = RTOL * spread * 60 * (spread if statistic == "variance" else 1)
@@ -158,7 +163,8 @@ def test_variance_of_a_large_level_in_two_atlases_at_once():
         (lambda v: v.__setitem__((0, 0, 0), 0.0), 1),  # constant zero: only counted
         (lambda v: v.__setitem__((0, 0, 0), 7.0), 2),  # constant, but not zero
         (lambda v: v.__setitem__((0, 0, 0, 3), np.nan), 2),
-        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 0.0), 1),  # changes late
+        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 7.0), 1),  # changes late
+        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 0.0), 2),  # comes into view
     ],
 )
 def test_second_pass_only_where_it_is_needed(spoil, n_passes):
@@ -196,3 +202,69 @@ def test_infinite_sums_of_finite_values_are_an_error():
     labels = np.ones(SHAPE, int)
     with pytest.raises(ValueError, match="too large"):
         run_engine(values, [(labels, np.array([1]))], np.ones(SHAPE, bool))
+
+
+def test_a_value_of_zero_is_what_is_nearest_to_it_where_the_image_has_an_intercept():
+    values = np.random.default_rng(4).integers(900, 1100, (*SHAPE, 8)).astype(np.int16)
+    slope, intercept = 0.3, -100.0  # 333 is -0.1: what a writer makes of a true 0
+    values[0, 0, 0, 2:5] = 333
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    found, _ = run_engine(
+        values, [(labels, np.array([1]))], mask, ("mean",), 3, (slope, intercept)
+    )
+    assert np.flatnonzero(found.dropout).tolist() == [0]
+    scaled = values * slope + intercept
+    inside = mask.copy()
+    inside[0, 0, 0] = False
+    assert_allclose(found.signals["mean"][0][:, 0], scaled[inside].mean(0), rtol=RTOL)
+
+
+def test_edge_of_the_view_neither_shifts_nor_spikes_a_region():
+    """A region of level 1000 of which a slice leaves the view at times."""
+    rng = np.random.default_rng(5)
+    truth = 1000 + 10 * rng.standard_normal(40)
+    values = np.broadcast_to(truth, (*SHAPE, 40)) + rng.standard_normal((*SHAPE, 40))
+    values[..., 2, :] *= rng.random(40) < 0.5
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    for dtype in ("f4", "i2", "f8"):
+        found, _ = run_engine(
+            values.round().astype(dtype), [(labels, np.array([1]))], mask, ("mean",)
+        )
+        assert found.dropout.sum() == 20
+        assert np.abs(found.signals["mean"][0][:, 0] - truth).max() < 1
+
+
+def test_data_about_a_mean_of_zero_lose_no_voxel_and_it_is_told():
+    rng = np.random.default_rng(6)
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    for values in (
+        rng.integers(-3, 4, (*SHAPE, 50)).astype("i2"),
+        rng.integers(0, 9, (*SHAPE, 50)).astype("u1"),
+        np.where(rng.random((*SHAPE, 50)) < 0.3, 0, rng.normal(0, 9, (*SHAPE, 50))),
+    ):
+        found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",))
+        assert found.usable.all()
+        assert found.zero_crossing.all()
+        assert found.n_passes == 1
+        assert_allclose(
+            found.signals["mean"][0][:, 0], values.reshape(-1, 50).mean(0), atol=1e-12
+        )
+
+
+def test_blank_volumes_say_nothing_about_the_view_and_are_told():
+    values = ramp(9)
+    values[..., [0, 4]] = 0
+    values[0, 0, 0, 5] = 0
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    assert found.blank == (0, 4)
+    assert found.usable.sum() == 59
+    assert (found.signals["mean"][0][[0, 4], 0] == 0).all()
+    # Volumes that are 0 in the regions only are not blank.
+    labels[1:] = 0
+    values = ramp(9)
+    values[0, ..., 3] = 0
+    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    assert found.blank == ()
+    assert found.dropout.all()
+    assert np.isnan(found.signals["mean"][0]).all()

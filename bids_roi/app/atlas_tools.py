@@ -191,7 +191,7 @@ def check_atlas(
     home
         Looked at before the usual folders.
     full
-        Whether to read a 4D image to its end.
+        Whether to tell of empty and negative maps, too.
 
     Returns
     -------
@@ -211,8 +211,8 @@ def check_atlas(
         try:
             atlas, told = examine_atlas(files)
             findings = list(told)
-            if full and atlas is not None and atlas.kind == "probseg":
-                findings += _read_maps(files.image)
+            if atlas is not None and atlas.kind == "probseg":
+                findings += _read_maps(files.image, full=full)
         except BidsRoiError as error:
             atlas, findings = None, [describe_failure(error)]
         good &= not any(f.severity == "error" for f in findings)
@@ -248,30 +248,40 @@ def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFil
     return found
 
 
-def _read_maps(path: Path) -> list[Finding]:
-    """Read all maps of a 4D image, a few at a time."""
+def _read_maps(path: Path, *, full: bool) -> list[Finding]:
+    """Read all maps of a 4D image, a few at a time: what stops a run, or more."""
     import numpy as np
 
-    from bids_roi.io.images import open_maps
+    from bids_roi.io.atlases.regions import some
+    from bids_roi.io.images import count_bad_weights, open_maps
     from bids_roi.io.stream import read_blocks
 
-    source = open_maps(path).source
-    empty, negative, broken = [], 0, 0
-    for start, block in read_blocks(source):
-        finite = np.isfinite(block).all(axis=1)
-        broken += int((~finite).sum())
+    image = open_maps(path)
+    empty, negative = [], 0
+    broken: dict[int, int] = {}
+    for start, block in read_blocks(image.source):
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = block.astype(np.float64) * image.slope + image.intercept
+        for number, values in enumerate(block, start + 1):
+            if n_bad := count_bad_weights(values):
+                broken[number] = n_bad
         negative += int((block < 0).any(axis=1).sum())
-        none = ~(np.nan_to_num(block) != 0).any(axis=1)
+        none = ~(block != 0).any(axis=1)
         empty += [start + int(row) + 1 for row in np.flatnonzero(none)]
     findings = []
-    if empty:
+    if full and empty:
         text = f"{len(empty)} maps are 0 everywhere: {empty[:6]}."
         fix = "Take another copy, or another variant of the atlas."
         findings.append(Finding("error", "empty maps", text, fix))
     if broken:
-        text = f"{broken} maps hold values that are not finite."
-        findings.append(Finding("warning", "not finite", text))
-    if negative:
+        where = some([f"{n} in map {number}" for number, n in broken.items()])
+        text = (
+            f"{len(broken)} maps hold values that are no weights (not a number,"
+            f" infinite, or too large): {where}."
+        )
+        fix = "Set them to 0 if they are background, or take another copy."
+        findings.append(Finding("error", "no weights", text, fix))
+    if full and negative:
         text = f"{negative} maps hold negative values (as those of an ICA do)."
         findings.append(Finding("note", "negative", text))
     return findings or [Finding("note", "maps", "all maps hold weights.")]

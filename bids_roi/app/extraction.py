@@ -63,16 +63,14 @@ def partition_grid(
     return build_partition(maps)
 
 
-def read_mask_of(
-    path: Path | None, grid: Grid, partition: Partition
-) -> NDArray[np.bool_]:
-    """Whether each voxel of the partition is inside the mask, (N,).
+def read_mask_of(path: Path | None, grid: Grid) -> NDArray[np.bool_]:
+    """Whether each voxel of a run's grid is inside the mask, (V,).
 
     Parameters
     ----------
     path
         Of the mask; ``None`` for all voxels.
-    grid, partition
+    grid
         Of the BOLD run.
 
     Raises
@@ -81,12 +79,12 @@ def read_mask_of(
         If the mask holds no voxel of the grid.
     """
     if path is None:
-        return np.ones(partition.voxels.size, dtype=bool)
+        return np.ones(grid.n_voxels, dtype=bool)
     on_grid = mask_on_grid(path, grid)
     if not on_grid.any():
         msg = f"the mask holds no voxel on the grid of the BOLD run ({grid})."
         raise DataError(msg, where=path, remedy="Give the mask of this run.")
-    return np.asarray(on_grid[partition.voxels])
+    return on_grid
 
 
 def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
@@ -98,7 +96,7 @@ def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
 def reduce_image(
     image: BoldImage,
     partition: Partition,
-    in_mask: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
     options: Options,
     *,
     mean: MeanImage | None = None,
@@ -109,8 +107,10 @@ def reduce_image(
     ----------
     image
         Header of the BOLD file.
-    partition, in_mask
+    partition
         Of its grid.
+    inside : (V,)
+        Whether each of its voxels is inside the mask.
     options
         What to compute.
     mean
@@ -132,7 +132,7 @@ def reduce_image(
     smoothing = None
     if options.smoothing_fwhm is not None:
         sigmas = smoothing_sigmas(options.smoothing_fwhm, image.grid)
-        smoothing = Smoothing(image.grid, sigmas)
+        smoothing = Smoothing(image.grid, sigmas, inside)
     n_volumes = image.source.n_volumes
     scan = VarianceScan(n_volumes) if options.high_variance_confounds else None
     scanned = False
@@ -151,8 +151,8 @@ def reduce_image(
         reduction = reduce_run(
             blocks,
             partition,
-            in_mask=in_mask,
-            statistics={*options.statistic, *options.map_statistic, "weighted_mean"},
+            in_mask=inside[partition.voxels],
+            statistics={*options.statistic, *options.map_statistic},
             n_volumes=n_volumes,
             scaling=(image.slope, image.intercept),
             smoothing=smoothing,

@@ -26,7 +26,10 @@ from bids_roi.app.results import (
 )
 from bids_roi.app.resume import check_run, find_complete
 from bids_roi.app.run_quality import read_motion
+from bids_roi.app.signal_checks import warn_of_voxels
+from bids_roi.core.mapping import WeightMap
 from bids_roi.core.quality import assess_regions
+from bids_roi.core.signals import weights_cancel
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.io.dataset.layout import find_aroma_confounds
 
@@ -287,11 +290,12 @@ def extract_atlases(
     keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
     indices = tuple(atlas.regions.index for atlas, _ in work)
     partition = partition_grid(keys, indices, image.grid)
-    in_mask = read_mask_of(planned.mask_path, image.grid, partition)
+    inside = read_mask_of(planned.mask_path, image.grid)
     reduction, high_variance = reduce_image(
-        image, partition, in_mask, options, mean=mean
+        image, partition, inside, options, mean=mean
     )
     cleaners, failed = _build_cleaners(job, preparations, high_variance)
+    in_mask = inside[partition.voxels]
     for number, (atlas, names) in enumerate(work):
         quality = _assess(partition, number, in_mask, reduction, options)
         signals = {
@@ -300,7 +304,7 @@ def extract_atlases(
             if (values := arrays[number]) is not None
         }
         for values in signals.values():
-            values[:, ~quality.usable] = np.nan
+            values[:, ~quality.has_voxels] = np.nan
         made = names.only([label for label in names.labels if label not in failed])
         cleaned = {
             series: clean_series(
@@ -313,9 +317,17 @@ def extract_atlases(
             for series in made.timeseries
             if series.label is not None
         }
-        mapped = partition.maps[number]
-        own = {label: why for label, why in failed.items() if label in names.labels}
-        yield AtlasResult(atlas, made, mapped, quality, signals, cleaned, own)
+        yield AtlasResult(
+            atlas=atlas,
+            names=made,
+            mapped=partition.maps[number],
+            quality=quality,
+            signals=signals,
+            cleaned=cleaned,
+            failed={k: why for k, why in failed.items() if k in names.labels},
+            maps=reduction.solvers[number],
+            notes=warn_of_voxels(reduction, partition, number),
+        )
 
 
 def _build_cleaners(
@@ -346,14 +358,20 @@ def _assess(
     reduction: Reduction,
     options: Options,
 ) -> RegionQuality:
+    cancel = None
+    mapped = partition.maps[number]
+    if isinstance(mapped, WeightMap) and options.map_statistic[0] == "weighted_mean":
+        cancel = weights_cancel(partition.members[number], reduction.usable)
     return assess_regions(
-        n_voxels_atlas=partition.maps[number].n_voxels_atlas,
+        n_voxels_atlas=mapped.n_voxels_atlas,
         n_voxels_grid=partition.count(number, np.ones_like(in_mask)),
         n_voxels_mask=partition.count(number, in_mask),
         n_voxels_finite=partition.count(number, reduction.finite),
+        n_voxels_dropout=partition.count(number, reduction.dropout),
         n_voxels_used=partition.count(number, reduction.usable),
         coverage=partition.coverage(number, reduction.usable),
         min_coverage=options.min_coverage,
+        weights_cancel=cancel,
     )
 
 

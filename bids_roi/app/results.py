@@ -11,6 +11,7 @@ from bids_roi.app.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.app.connectivity import relate_regions, settings_of
 from bids_roi.app.records import RAW, Record
 from bids_roi.app.run_quality import describe_quality
+from bids_roi.app.signal_checks import tell_lost_regions, warn_of_maps
 from bids_roi.core.quality import temporal_snr
 from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.io.confounds.strategy_format import describe_strategy
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from bids_roi.app.cleaning import CleanedSeries, Preparation
     from bids_roi.app.plan import PlannedRun
     from bids_roi.app.run_quality import Motion
+    from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.core.quality import RegionQuality
     from bids_roi.io.atlases.shelf import Atlas
@@ -123,6 +125,10 @@ class AtlasResult:
         The series that were cleaned.
     failed
         Labels of the strategies that could not be carried out, and why.
+    maps
+        What least squares found of the maps; ``None`` for labels, or if not asked for.
+    notes
+        What the user should know of the voxels.
     relmats
         (R, R) by the path of the table, once they are written.
     """
@@ -134,6 +140,8 @@ class AtlasResult:
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
     failed: Mapping[str, BidsRoiError]
+    maps: MapSolver | None = None
+    notes: tuple[str, ...] = ()
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
@@ -160,7 +168,12 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
         n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
         repetition_time=planned.repetition_time,
-        notes=(*planned.warnings, *result.atlas.warnings, *motion.notes),
+        notes=(
+            *planned.warnings,
+            *result.atlas.warnings,
+            *motion.notes,
+            *result.notes,
+        ),
     )
 
 
@@ -190,8 +203,12 @@ def write_result(
         return records
     common = describe_atlas(job, result, motion)
     if with_regions:
-        path = job.output_dir / result.names.regions
-        write_quality(path, region_columns(result), atlas=result.atlas, common=common)
+        write_quality(
+            job.output_dir / result.names.regions,
+            region_columns(result, motion),
+            atlas=result.atlas,
+            common=common | describe_levels(result, motion),
+        )
     made = [
         _write_strategy(job, result, label, motion, common=common)
         for label in result.names.labels
@@ -255,22 +272,36 @@ def _write_strategy(
     )
 
 
-def region_columns(result: AtlasResult) -> dict[str, Any]:
+def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
-    return tabulate_regions(
-        result.quality, _levels(result), atlas=result.atlas, mapped=result.mapped
-    )
-
-
-def _levels(result: AtlasResult) -> dict[str, NDArray[np.float64]]:
-    weighted = result.atlas.kind == "probseg"
-    mean = result.signals["weighted_mean" if weighted else "mean"]
-    level, deviation = mean.mean(axis=0), mean.std(axis=0, ddof=1)
-    return {
+    signals = result.signals[_level_statistic(result)]
+    if motion.steady is not None:
+        signals = signals[motion.steady]
+    level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
+    levels = {
         "mean": level,
         "standard_deviation": deviation,
         "tsnr": temporal_snr(level, deviation),
     }
+    return tabulate_regions(
+        result.quality, levels, atlas=result.atlas, mapped=result.mapped
+    )
+
+
+def describe_levels(result: AtlasResult, motion: Motion) -> dict[str, Any]:
+    """Sidecar keys that tell of what and over which volumes the levels are."""
+    facts: dict[str, Any] = {"QualityStatistic": _level_statistic(result)}
+    if motion.steady is None or motion.steady.all():
+        return facts | {"QualityVolumes": "all"}
+    flagged = np.flatnonzero(~motion.steady).tolist()
+    return facts | {"QualityVolumes": "steady", "NonSteadyStateVolumes": flagged}
+
+
+def _level_statistic(result: AtlasResult) -> str:
+    """The regional mean of labels; of maps, the first statistic asked for."""
+    if "mean" in result.signals:
+        return "mean"
+    return next(series.statistic for series in result.names.timeseries)
 
 
 def kept_signals(
@@ -307,10 +338,19 @@ def describe_series(
         facts |= describe_freedom(signals)
     elif clean.signals.shape[0] < sample_mask.size:
         facts |= describe_kept_rows(common, sample_mask)
+    raw = result.signals[series.statistic]
+    without, said = tell_lost_regions(signals, raw, result.quality, result.atlas)
+    facts |= without
+    if result.maps is not None and series.statistic == "least_squares":
+        facts |= {"MapRank": result.maps.rank}
+        facts |= {"MapCondition": float(f"{result.maps.condition:.4g}")}
+        said += warn_of_maps(result.maps, result.atlas)
+    if said:
+        facts["Warnings"] = [*common.get("Warnings", ()), *said]
     if clean is not None:
         facts["OptionsDigest"] = job.digest(result.atlas, series.label)
         facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
-        notes = [*common.get("Warnings", ()), *clean.notes]
+        notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes
     return facts

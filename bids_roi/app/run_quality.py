@@ -11,6 +11,7 @@ from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.errors import BidsRoiError, ConfoundsError
 from bids_roi.io.confounds.table import (
     framewise_displacement,
+    non_steady_state,
     read_confounds,
     std_dvars,
 )
@@ -35,12 +36,15 @@ class Motion:
     ----------
     fd, std_dvars : (T,) or None
         Framewise displacement in mm and standardised DVARS; ``None`` where not told.
+    steady : (T,) or None
+        Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
     notes
         Why the table could not be used.
     """
 
     fd: NDArray[np.float64] | None = None
     std_dvars: NDArray[np.float64] | None = None
+    steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -62,14 +66,15 @@ def read_motion(run: BoldRun, n_volumes: int) -> Motion:
         return Motion(notes=(f"motion is not reported: {error}",))
     fd = _optional(framewise_displacement, confounds)
     dvars = _optional(std_dvars, confounds)
-    rows = {values.size for values in (fd, dvars) if values is not None}
-    if rows - {n_volumes}:
+    if confounds.n_volumes != n_volumes:
         note = (
             f"motion is not reported: {run.confounds_path.name} has"
-            f" {max(rows - {n_volumes})} rows, the run {n_volumes} volumes."
+            f" {confounds.n_volumes} rows, the run {n_volumes} volumes."
         )
         return Motion(notes=(note,))
-    return Motion(fd, dvars)
+    steady = ~non_steady_state(confounds)
+    # A deviation over time needs two.
+    return Motion(fd, dvars, steady if steady.sum() > 1 else None)
 
 
 def _optional(
@@ -111,7 +116,8 @@ def describe_quality(
     if repetition_time is not None:
         facts["SecondsKept"] = round(n_kept * repetition_time, 3)
     facts["MeanCoverage"] = round(float(quality.coverage.mean()), 6)
-    facts["NumberOfRegionsLost"] = int((~quality.usable).sum())
+    lost = ~quality.has_voxels | np.isnan(kept_signals).all(axis=0)
+    facts["NumberOfRegionsLost"] = int(lost.sum())
     fd = motion.fd
     if fd is None:
         return facts

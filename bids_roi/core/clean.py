@@ -111,7 +111,8 @@ class Cleaner:
         series = self.regression.remove(series)
         rows = self.filter.kept
         deviation = series[rows].std(axis=0, ddof=min(1, self.n_kept - 1))
-        vanished = (deviation <= ROUNDING * largest) & (self.n_kept > 1)
+        flat = np.ptp(kept, axis=0) <= ROUNDING * largest
+        vanished = (flat | (deviation <= ROUNDING * largest)) & (self.n_kept > 1)
         if self.standardize is not None:
             series = series - series[rows].mean(axis=0)
         if self.standardize == "zscore_sample":
@@ -121,8 +122,8 @@ class Cleaner:
             level = kept.mean(axis=0)
             none = np.abs(level) <= ROUNDING * largest
             series /= np.where(none, np.nan, np.abs(level) / 100)
-        if self._takes_anything_out:
-            series[:, vanished] = np.nan  # rounding errors are no signal
+        if vanished.any():  # rounding errors are no signal
+            series = np.where(vanished, np.nan, series)
         cleaned = _scatter(series[rows], usable)
         return Cleaned(
             signals=cleaned,
@@ -139,12 +140,6 @@ class Cleaner:
             cleaner=self,
         )
 
-    @property
-    def _takes_anything_out(self) -> bool:
-        """Whether a constant series is no longer what it was."""
-        plain = isinstance(self.filter, Projection) and self.filter.slow.size == 0
-        return not plain or self.regression.rank > 0 or self.standardize is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
@@ -159,8 +154,8 @@ class Cleaned:
         The censored volumes that went through a Butterworth filter, rid of the
         confounds with the weights, centre and scale of the kept ones. None without one.
     vanished : (R,) bool
-        Of these nothing but rounding errors was left, or their mean is zero and percent
-        of it were asked for.
+        These are constant over the kept volumes, or nothing but rounding errors was
+        left of them, or their mean is zero and percent of it were asked for.
     effective_degrees_of_freedom
         After the autocorrelation that the signals have beside that of the filter;
         median over the regions.

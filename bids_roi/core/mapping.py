@@ -242,7 +242,8 @@ def map_weights(
     Parameters
     ----------
     volumes
-        One (x, y, z) map per region, on ``source``; never all of them in memory.
+        One (x, y, z) map per region, on ``source``, finite; never all of them in
+        memory.
     source, target
         Grids of the maps and of the BOLD run, in the same space.
 
@@ -256,7 +257,7 @@ def map_weights(
     data, columns, counts = [], [], []
     own_voxels, own_rows, own_weights = [], [], []
     for row, volume in enumerate(volumes):
-        values = np.nan_to_num(np.asarray(volume, dtype=np.float64))
+        values = np.asarray(volume, dtype=np.float64)
         flat = values.ravel(order="F")
         own = np.flatnonzero(flat)
         own_voxels.append(own)

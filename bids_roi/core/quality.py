@@ -19,7 +19,12 @@ STATUS = {
     "outside_mask": "All its voxels are outside the brain mask.",
     "all_nonfinite": "Every voxel holds a NaN or infinity in some volume.",
     "constant": "No voxel changes over time.",
+    "outside_field_of_view": "Every voxel that changes is exactly 0 in some volumes.",
     "below_coverage": "A smaller share than MinimumCoverage can be used.",
+    "weights_cancel": (
+        "The weights of the map add up to less than 1 % of their absolute values: it"
+        " has no weighted mean."
+    ),
     "ok": "The column holds numbers.",
 }
 
@@ -36,8 +41,11 @@ class RegionQuality:
         Voxels on the BOLD grid.
     n_voxels_mask
         Those of them inside the mask.
+    n_voxels_dropout
+        Those of them that are outside the field of view in some volumes.
     n_voxels_used
-        Those of them that are finite in every volume and not constant.
+        Those inside the mask that are finite and in the field of view in every volume,
+        and not constant.
     coverage
         0 to 1; share of the atlas voxels whose centre lies in a usable BOLD voxel.
     coverage_grid
@@ -49,6 +57,7 @@ class RegionQuality:
     n_voxels_atlas: NDArray[np.int64]
     n_voxels_grid: NDArray[np.int64]
     n_voxels_mask: NDArray[np.int64]
+    n_voxels_dropout: NDArray[np.int64]
     n_voxels_used: NDArray[np.int64]
     coverage: NDArray[np.float64]
     coverage_grid: NDArray[np.float64]
@@ -59,6 +68,12 @@ class RegionQuality:
         """Whether the region's column holds numbers, (R,)."""
         return np.array([word == "ok" for word in self.status], dtype=bool)
 
+    @property
+    def has_voxels(self) -> NDArray[np.bool_]:
+        """Whether enough of the region can be used, for some statistic, (R,)."""
+        words = ("ok", "weights_cancel")
+        return np.array([word in words for word in self.status], dtype=bool)
+
 
 def assess_regions(
     *,
@@ -66,9 +81,11 @@ def assess_regions(
     n_voxels_grid: NDArray[np.int64],
     n_voxels_mask: NDArray[np.int64],
     n_voxels_finite: NDArray[np.int64],
+    n_voxels_dropout: NDArray[np.int64],
     n_voxels_used: NDArray[np.int64],
     coverage: NDArray[np.float64],
     min_coverage: float,
+    weights_cancel: NDArray[np.bool_] | None = None,
 ) -> RegionQuality:
     """Give each region its status.
 
@@ -76,10 +93,14 @@ def assess_regions(
     ----------
     n_voxels_atlas, n_voxels_grid, n_voxels_mask, n_voxels_finite, n_voxels_used : (R,)
         Voxels left after each step.
+    n_voxels_dropout : (R,)
+        Voxels that the last step took away because of the field of view.
     coverage : (R,)
         0 to 1.
     min_coverage
         0 to 1; regions strictly below it are lost.
+    weights_cancel : (R,) or None
+        Maps that have no weighted mean, where that is what is asked for.
 
     Returns
     -------
@@ -90,14 +111,17 @@ def assess_regions(
         n_voxels_grid == 0,
         n_voxels_mask == 0,
         n_voxels_finite == 0,
+        n_voxels_used + n_voxels_dropout == 0,
         n_voxels_used == 0,
         coverage < min_coverage,
+        np.zeros_like(coverage, bool) if weights_cancel is None else weights_cancel,
     ]
     words = np.select(conditions, list(STATUS)[:-1], default="ok")
     return RegionQuality(
         n_voxels_atlas=n_voxels_atlas,
         n_voxels_grid=n_voxels_grid,
         n_voxels_mask=n_voxels_mask,
+        n_voxels_dropout=n_voxels_dropout,
         n_voxels_used=n_voxels_used,
         coverage=coverage,
         coverage_grid=n_voxels_used / np.maximum(n_voxels_grid, 1),

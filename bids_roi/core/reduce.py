@@ -1,10 +1,11 @@
 """Blocks of volumes to regional statistics, in one pass over the run.
 
 The first pass takes every voxel inside the mask and finds out which of them are
-usable: finite in every volume and not constant. In nearly every run those that are not
-are constant zeros (outside the field of view), which add nothing to a sum, so that
-only the count changes. All else is computed again, over the usable voxels alone, in a
-second pass over such runs only.
+usable: finite in every volume, not constant, and in the field of view throughout. In
+nearly every run those that are not are constant zeros (outside the brain), which add
+nothing to a sum, so that only the count changes. All else is computed again, over the
+usable voxels alone, in a second pass over such runs only; so are least squares over
+maps that nearly depend on one another, which need a better basis.
 """
 
 from __future__ import annotations
@@ -14,42 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.map_solver import MapSolver
 from bids_roi.core.mapping import LabelMap
-from bids_roi.core.signals import LINEAR, SUMS, finish_sums, scale_values
-from bids_roi.core.smooth import smooth_regions, smooth_volume, weights_are_cheaper
+from bids_roi.core.scan import Voxels, VoxelScan
+from bids_roi.core.signals import LINEAR, SUMS, finish_sums
 from bids_roi.core.statistics import SortedRegions
+from bids_roi.core.volumes import Plan, Smoothing, choose_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from numpy.typing import NDArray
 
-    from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
 
     Blocks = Callable[[], Iterable[tuple[int, NDArray[Any]]]]
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
+    Solvers = tuple[MapSolver | None, ...]
 
 __all__ = ["Reduction", "Smoothing", "reduce_run"]
 
 _OVERFLOW = "the values are too large: their sums are infinite"
-
-
-@dataclass(frozen=True, slots=True)
-class Smoothing:
-    """Gaussian smoothing of every volume before anything is taken from it.
-
-    Attributes
-    ----------
-    grid
-        Of the run.
-    sigmas
-        Standard deviation along each axis, in voxels.
-    """
-
-    grid: Grid
-    sigmas: tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +51,27 @@ class Reduction:
         The mean of label atlases is always there.
     finite : (N,)
         Voxels of the partition inside the mask and finite in every volume.
+    dropout : (N,)
+        Those of them that are outside the field of view in some volumes.
     usable : (N,)
-        Those of them that are not constant.
+        Those that are neither that nor constant.
+    zero_crossing : (N,)
+        Those of the usable ones that are 0 in some volumes all the same.
+    blank
+        Numbers of the volumes that are 0 throughout.
+    solvers
+        One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
         How often the run was read: 1 or 2.
     """
 
     signals: dict[str, tuple[FloatArray | None, ...]]
     finite: BoolArray
+    dropout: BoolArray
     usable: BoolArray
+    zero_crossing: BoolArray
+    blank: tuple[int, ...]
+    solvers: Solvers
     n_passes: int
 
 
@@ -105,7 +104,7 @@ def reduce_run(
     scaling
         Slope and intercept: value = slope * stored + intercept, as in NIfTI.
     smoothing
-        Applied to whole volumes, before mask and regions, as in nilearn.
+        Applied to whole volumes, before mask and regions.
 
     Returns
     -------
@@ -117,104 +116,107 @@ def reduce_run(
         If finite values are so large that their sum is not.
     """
     wanted = {"mean", *statistics}
-    plan = _Plan(partition, n_volumes, scaling, smoothing)
+    plan = Plan(partition, n_volumes, scaling, smoothing)
     run = _Pass(plan, in_mask, wanted)
-    scan = _Scan(partition.voxels[in_mask])
+    # What is smoothed reaches beyond the regions, and so does what is wrong with it.
+    counted = in_mask
+    if smoothing is not None:
+        counted = np.ones(smoothing.grid.n_voxels, dtype=bool)
+    scan = VoxelScan(counted, scaling)
     for start, block in read_blocks():
-        scan.look(block)
-        if smoothing is not None:  # smoothing would hide what is not finite
-            scan.check_finite(block)
+        taken = plan.take(block)
+        scan.look(start, block, taken)
         # Once a value is not finite this pass only looks for the others.
-        if not (scan.all_finite and run.add(start, block)):
-            scan.find_not_finite(block)
-    finite, usable = in_mask.copy(), in_mask.copy()
-    finite[in_mask] = scan.finite
-    usable[in_mask] = scan.finite & ~scan.constant
-    again = _needs_second_pass(scan, wanted, plan)
-    signals = run.finish(usable, wanted - again)
+        if scan.all_finite and not run.add(start, taken):
+            raise ValueError(_OVERFLOW)
+    seen = scan.judge()
+    found = _inside_mask(seen, plan, in_mask)
+    solvers = _solve_maps(partition, found.usable, wanted)
+    valid = None if smoothing is None else smoothing.find_valid(seen)
+    again = _needs_second_pass(scan, found, wanted, plan, valid)
+    if any(solver is not None and solver.extra is not None for solver in solvers):
+        again |= {"least_squares"}
+    signals = run.finish(found.usable, wanted - again, solvers)
     if again:
-        second = _Pass(plan, usable, again)
+        second = _Pass(plan, found.usable, again, valid, solvers)
         for start, block in read_blocks():
-            if not second.add(start, block):
+            if not second.add(start, plan.take(block)):
                 raise ValueError(_OVERFLOW)
-        signals |= second.finish(usable, again)
+        signals |= second.finish(found.usable, again, solvers)
     if any(
         a is not None and np.isinf(a).any() for each in signals.values() for a in each
     ):
         raise ValueError(_OVERFLOW)
-    return Reduction(signals, finite, usable, n_passes=1 + bool(again))
+    return Reduction(
+        signals=signals,
+        finite=found.finite,
+        dropout=found.dropout,
+        usable=found.usable,
+        zero_crossing=found.zero_crossing,
+        blank=seen.blank,
+        solvers=solvers,
+        n_passes=1 + bool(again),
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What does not change between the passes over a run."""
+def _inside_mask(seen: Voxels, plan: Plan, in_mask: BoolArray) -> Voxels:
+    """What was seen, of the voxels of the partition; none of those outside the mask."""
 
-    partition: Partition
-    n_volumes: int
-    scaling: tuple[float, float]
-    smoothing: Smoothing | None
+    def only(values: BoolArray) -> BoolArray:
+        if plan.smoothing is not None:
+            values = values[plan.partition.voxels]
+        return np.asarray(values & in_mask)
+
+    return Voxels(
+        finite=only(seen.finite),
+        constant=only(seen.constant),
+        dropout=only(seen.dropout),
+        zero_crossing=only(seen.zero_crossing),
+        blank=seen.blank,
+    )
 
 
-def _needs_second_pass(scan: _Scan, wanted: set[str], plan: _Plan) -> set[str]:
+def _solve_maps(partition: Partition, usable: BoolArray, wanted: set[str]) -> Solvers:
+    return tuple(
+        None
+        if isinstance(region, LabelMap) or "least_squares" not in wanted
+        else MapSolver(weights, usable)
+        for region, weights in zip(partition.maps, partition.members, strict=True)
+    )
+
+
+def _needs_second_pass(
+    scan: VoxelScan,
+    found: Voxels,
+    wanted: set[str],
+    plan: Plan,
+    valid: BoolArray | None,
+) -> set[str]:
     """Name the statistics that the voxels which are not usable have spoilt."""
-    if not scan.all_finite:
-        return wanted
-    constants = scan.first[scan.constant]
-    if constants.size == 0:
+    if not scan.all_finite or found.dropout.any() or valid is not None:
+        return set(wanted)
+    if not found.constant.any():
         return set()
+    if plan.smoothing is not None:
+        return set(wanted)
+    constants = scan.first[found.constant]
     slope, intercept = plan.scaling
-    values = constants.astype(np.float64) * slope + intercept
-    if plan.smoothing is not None or np.any(values != 0):
-        return wanted
+    if np.any(constants.astype(np.float64) * slope + intercept != 0):
+        return set(wanted)
     return wanted - SUMS - LINEAR
-
-
-class _Scan:
-    """Which voxels are finite and which never change, block after block."""
-
-    def __init__(self, voxels: NDArray[np.intp]) -> None:
-        self.voxels = voxels
-        self.pending = np.arange(voxels.size)  # equal to the first volume so far
-        self.first: NDArray[Any] = np.empty(0)
-        self.finite = np.ones(voxels.size, dtype=bool)
-        self.all_finite = True
-        self._started = False
-
-    @property
-    def constant(self) -> BoolArray:
-        """Voxels that never differed from the first volume."""
-        constant = np.zeros(self.voxels.size, dtype=bool)
-        constant[self.pending] = True
-        return constant
-
-    def look(self, block: NDArray[Any]) -> None:
-        """Strike off the voxels that change in this block."""
-        if not self._started:
-            self.first = block[0].take(self.voxels)
-            self._started = True
-        if self.pending.size:
-            values = block.take(self.voxels[self.pending], axis=1)
-            # NaN differs from itself: such a voxel is struck off as not finite.
-            same = (values == self.first[self.pending]).all(axis=0)
-            self.pending = self.pending[same]
-
-    def check_finite(self, block: NDArray[Any]) -> None:
-        """Note the voxels of a block with NaN or infinity."""
-        self.finite &= np.isfinite(block.take(self.voxels, axis=1)).all(axis=0)
-        self.all_finite = bool(self.finite.all())
-
-    def find_not_finite(self, block: NDArray[Any]) -> None:
-        """Note the voxels that made the sums of a block infinite; there must be one."""
-        expected = self.all_finite
-        self.check_finite(block)
-        if expected and self.all_finite:
-            raise ValueError(_OVERFLOW)
 
 
 class _Pass:
     """One reduction over a fixed set of voxels."""
 
-    def __init__(self, plan: _Plan, kept: BoolArray, statistics: set[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        kept: BoolArray,
+        statistics: set[str],
+        valid: BoolArray | None = None,
+        solvers: Solvers = (),
+    ) -> None:
         partition = plan.partition
         self.plan = plan
         self.kept = kept
@@ -233,15 +235,23 @@ class _Pass:
             ]
             for name in others
         }
-        self.source = _choose_source(plan, kept, statistics)
+        self.source = choose_source(plan, kept, statistics, valid)
+        # Products with what the maps alone do not tell apart, by atlas.
+        self.extras = {
+            number: (solver.extra, np.zeros((plan.n_volumes, solver.extra.shape[0])))
+            for number, solver in enumerate(solvers)
+            if solver is not None and solver.extra is not None
+        }
 
-    def add(self, start: int, block: NDArray[Any]) -> bool:
-        """Reduce a block; tell whether all its sums are finite."""
-        stop = start + block.shape[0]
+    def add(self, start: int, taken: NDArray[Any]) -> bool:
+        """Reduce what was taken of a block; tell whether all its sums are finite."""
+        stop = start + taken.shape[0]
         source = self.source
-        values = np.stack([source.load(volume) for volume in block])
+        values = np.stack([source.load(volume) for volume in taken])
         for t, volume in enumerate(values, start):
             self.sums[t] = source.project(volume)
+            for rows, products in self.extras.values():
+                products[t] = rows @ volume
         if not np.isfinite(self.sums[start:stop]).all():
             return False
         for name, arrays in self.others.items():
@@ -251,7 +261,7 @@ class _Pass:
         return True
 
     def finish(
-        self, usable: BoolArray, statistics: set[str]
+        self, usable: BoolArray, statistics: set[str], solvers: Solvers
     ) -> dict[str, tuple[FloatArray | None, ...]]:
         """Return statistics; regions without a usable voxel are NaN."""
         partition = self.plan.partition
@@ -263,8 +273,12 @@ class _Pass:
                     per_atlas.append(None)
                     continue
                 n_used = partition.count(number, usable)
+                solver = solvers[number]
                 if name in self.others:
                     values = self.others[name][number]
+                elif name == "least_squares" and solver is not None:
+                    _, more = self.extras.get(number, (None, None))
+                    values = solver.solve(self.sums[:, rows], more)
                 else:
                     weights = partition.members[number]
                     values = finish_sums(
@@ -275,81 +289,3 @@ class _Pass:
                 per_atlas.append(values)
             signals[name] = tuple(per_atlas)
         return signals
-
-
-class _RawVolumes:
-    """Voxels as they are; what is not kept counts as 0 and so adds nothing."""
-
-    def __init__(self, plan: _Plan, kept: BoolArray) -> None:
-        self.voxels = plan.partition.voxels
-        self.project = plan.partition.project
-        self.scaling = plan.scaling
-        self.left_out = np.flatnonzero(~kept)
-
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        values = scale_values(volume.take(self.voxels), self.scaling)
-        values[self.left_out] = 0.0
-        return values
-
-
-class _SmoothedVolumes:
-    """Smooth each volume as a whole; for whatever is not a sum."""
-
-    def __init__(self, plan: _Plan, kept: BoolArray, smoothing: Smoothing) -> None:
-        self.voxels = plan.partition.voxels
-        self.project = plan.partition.project
-        self.scaling = plan.scaling
-        self.smoothing = smoothing
-        self.left_out = np.flatnonzero(~kept)
-
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        values = scale_values(volume, self.scaling)
-        values = values.reshape(self.smoothing.grid.shape, order="F")
-        smooth = smooth_volume(values, self.smoothing.sigmas)
-        values = smooth.ravel(order="F").take(self.voxels)
-        values[self.left_out] = 0.0
-        return values
-
-
-class _SmoothedRegions:
-    """Smooth the regions once instead, those of all atlases; for sums over labels."""
-
-    def __init__(self, plan: _Plan, kept: BoolArray, smoothing: Smoothing) -> None:
-        partition = plan.partition
-        from scipy.sparse import vstack
-
-        weights = smooth_regions(
-            vstack(partition.members, format="csr"),
-            partition.voxels,
-            kept,
-            smoothing.grid,
-            smoothing.sigmas,
-        )
-        reached = np.zeros(smoothing.grid.n_voxels, dtype=bool)
-        reached[weights.indices] = True
-        self.voxels = np.flatnonzero(reached)
-        self.matrix = weights[:, self.voxels]
-        self.scaling = plan.scaling
-
-    def project(self, values: FloatArray) -> FloatArray:
-        return np.asarray(self.matrix @ values)
-
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        values = scale_values(volume.take(self.voxels), self.scaling)
-        values[~np.isfinite(values)] = 0.0
-        return values
-
-
-def _choose_source(
-    plan: _Plan, kept: BoolArray, statistics: set[str]
-) -> _RawVolumes | _SmoothedVolumes | _SmoothedRegions:
-    """Of two ways to smooth that give the same numbers, take the cheaper."""
-    smoothing, partition = plan.smoothing, plan.partition
-    if smoothing is None:
-        return _RawVolumes(plan, kept)
-    labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
-    if labels_only and statistics - LINEAR <= SUMS:
-        sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
-        if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
-            return _SmoothedRegions(plan, kept, smoothing)
-    return _SmoothedVolumes(plan, kept, smoothing)

@@ -11,18 +11,21 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 __all__ = [
+    "CANCELLED",
     "LINEAR",
     "SUMS",
     "finish_sums",
     "scale_values",
-    "solve_least_squares",
-    "weighted_mean",
+    "weights_cancel",
 ]
 
 # Statistics of labels and of maps that constant zeros leave as they are, once the
 # count, or the voxels that the maps are solved over, are right.
 SUMS = frozenset({"mean", "sum"})
 LINEAR = frozenset({"least_squares", "weighted_mean"})
+
+# Sum of a map's weights over that of their absolute values, up to which they cancel.
+CANCELLED = 0.01
 
 
 def scale_values(
@@ -58,7 +61,7 @@ def finish_sums(
     Parameters
     ----------
     name
-        Of ``SUMS`` or ``LINEAR``.
+        ``sum``, ``mean`` or ``weighted_mean``.
     sums : (T, R)
         Volumes times weights, over the usable voxels.
     weights : (R, N) sparse
@@ -71,71 +74,37 @@ def finish_sums(
     Returns
     -------
     (T, R)
+        NaN for maps whose weights cancel.
     """
     if name == "sum":
         return sums.copy()
     if name == "mean":
         return sums / np.maximum(n_used, 1)
+    totals = np.asarray(weights[:, np.flatnonzero(usable)].sum(axis=1)).ravel()
+    totals[weights_cancel(weights, usable)] = np.nan
+    return np.asarray(sums / totals)
+
+
+def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell the maps whose weights add up to less than 1 % of their absolute values.
+
+    Their weighted mean would be a difference of large numbers over a small one: the
+    noise of the voxels comes out more than a hundred times larger, and for weights that
+    add up to rounding errors nothing else does.
+
+    Parameters
+    ----------
+    weights : (R, N) sparse
+        Of the atlas.
+    usable : (N,)
+        Voxels that count.
+
+    Returns
+    -------
+    (R,) bool
+        True for maps without weight as well.
+    """
     over = weights[:, np.flatnonzero(usable)]
-    if name == "weighted_mean":
-        return weighted_mean(over, sums)
-    return solve_least_squares(over, sums)
-
-
-def solve_least_squares(
-    weights: csr_array, products: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Signals that, spread by the maps, come nearest to the data.
-
-    The least-squares solution of ``data = signals @ weights`` over the usable voxels,
-    by the normal equations: ``signals = (weights data')' pinv(weights weights')``, as
-    in nilearn's NiftiMapsMasker (dual regression's first step; Beckmann et al. 2009,
-    doi:10.1016/S1053-8119(09)71511-3).
-
-    Parameters
-    ----------
-    weights : (R, n) sparse
-        Of the usable voxels.
-    products : (T, R)
-        ``data @ weights.T`` over the same voxels.
-
-    Returns
-    -------
-    (T, R)
-        NaN for maps without weight in any usable voxel; of solutions that fit equally
-        well, where maps depend on one another, the smallest.
-    """
-    from scipy import linalg
-
-    gram = (weights @ weights.T).toarray()
-    present = np.diag(gram) > 0
-    signals = np.full_like(products, np.nan)
-    if present.any():
-        kept = gram[np.ix_(present, present)]
-        # Scaled to a unit diagonal: the rank must not depend on the maps' sizes.
-        scale = 1 / np.sqrt(np.diag(kept))
-        inverse = linalg.pinvh(kept * scale * scale[:, None]) * scale * scale[:, None]
-        signals[:, present] = products[:, present] @ inverse
-    return signals
-
-
-def weighted_mean(
-    weights: csr_array, products: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean over the usable voxels, weighted by each map.
-
-    Parameters
-    ----------
-    weights : (R, n) sparse
-        Of the usable voxels.
-    products : (T, R)
-        ``data @ weights.T`` over the same voxels.
-
-    Returns
-    -------
-    (T, R)
-        NaN for maps whose weights sum to 0.
-    """
-    totals = np.asarray(weights.sum(axis=1)).ravel()
-    totals = np.where(totals == 0, np.nan, totals)
-    return np.asarray(products / totals)
+    total = np.asarray(over.sum(axis=1)).ravel()
+    size = np.asarray(abs(over).sum(axis=1)).ravel()
+    return np.asarray(np.abs(total) <= CANCELLED * size)

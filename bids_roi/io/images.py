@@ -10,7 +10,7 @@ import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from bids_roi.errors import DataError, ImageError, MissingInput
+from bids_roi.errors import AtlasError, DataError, ImageError, MissingInput
 from bids_roi.io.headers import (
     check_offset,
     check_orientation,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BoldImage",
     "check_file",
+    "count_bad_weights",
     "open_bold",
     "open_maps",
     "read_grid",
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
+_NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
+_MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
 _SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
 
@@ -228,16 +231,42 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
     ------
     MissingInput, ImageError
         As for ``open_maps``; damage shows while reading.
+    AtlasError
+        If a map holds what is no weight; this shows while reading too.
     """
     image = open_maps(path)
 
     def volumes() -> Iterator[NDArray[np.float64]]:
-        for _, block in read_blocks(image.source):
-            for stored in block:
-                values = stored.astype(np.float64) * image.slope + image.intercept
+        for start, block in read_blocks(image.source):
+            for number, stored in enumerate(block, start + 1):
+                with np.errstate(over="ignore", invalid="ignore"):
+                    values = stored.astype(np.float64) * image.slope + image.intercept
+                if n_bad := count_bad_weights(values):
+                    msg = (
+                        f"map {number} holds {n_bad} values that are no weights: not a"
+                        f" number, infinite, or beyond {_MAX_WEIGHT:g}."
+                    )
+                    raise AtlasError(msg, where=path, remedy=_NO_WEIGHTS)
                 yield values.reshape(image.grid.shape, order="F")
 
     return image.grid, volumes()
+
+
+def count_bad_weights(values: NDArray[np.floating]) -> int:
+    """Count the values of a map that cannot be weights.
+
+    Parameters
+    ----------
+    values
+        Any shape.
+
+    Returns
+    -------
+    int
+        Those that are NaN, infinite, or so large that their products may be.
+    """
+    good = np.isfinite(values) & (np.abs(values) <= _MAX_WEIGHT)
+    return int(values.size - good.sum())
 
 
 def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:

@@ -138,7 +138,8 @@ def _extraction(
     what = str(sidecar.get("Statistic", "mean")).replace("_", " ")
     text += (
         f" For each region and volume the {what} was taken over the voxels that were"
-        f" {where}finite in every volume and not constant."
+        f" {where}finite and inside the field of view in every volume, and not"
+        " constant."
     )
     least = sidecar.get("MinimumCoverage")
     if least is not None:

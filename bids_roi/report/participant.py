@@ -195,6 +195,7 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
     sidecar, regions = series.sidecar, atlas.regions
     words = regions.get("status", [])
     n_lost = sum(word != "ok" for word in words) if words else record.n_lost
+    n_lost = sidecar.get("NumberOfRegionsLost", n_lost)  # of this series
     n_regions = len(words) or record.n_regions
     levels = [v for v in map(number, regions.get("tsnr", ())) if v is not None]
     tsnr = statistics.median(levels) if levels else None

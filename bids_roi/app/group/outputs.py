@@ -46,6 +46,7 @@ _NUMBERS = (
     "MaxFramewiseDisplacement",
     "FDDVARSCorrelation",
     "DegreesOfFreedom",
+    "NumberOfRegionsLost",
 )
 
 # What decides the numbers of an output where each participant has an atlas of his own:

@@ -33,13 +33,13 @@ _MEASURES = {
         " atlas voxels that lie in usable BOLD voxels."
     ),
     "mean": (
-        "Mean over time of the signal of each region of atlas {atlas} in each run, in"
-        " the units of its BOLD image; n/a where the region is lost."
+        "Mean over the steady volumes of the signal of each region of atlas {atlas} in"
+        " each run, in the units of its BOLD image; n/a where the region is lost."
     ),
     "tsnr": (
         "Temporal signal-to-noise ratio of each region of atlas {atlas} in each run:"
-        " mean over standard deviation of its signal over time, before any cleaning;"
-        " n/a where the region is lost."
+        " mean over standard deviation of its signal over the steady volumes, before"
+        " any cleaning; n/a where the region is lost."
     ),
 }
 _NEEDED = ("name", "status", *_MEASURES)

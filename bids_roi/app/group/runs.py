@@ -43,11 +43,11 @@ _COLUMNS = {
     "fd_dvars_correlation": "Correlation of framewise displacement with DVARS.",
     "degrees_of_freedom": "Degrees of freedom that cleaning has left in the series.",
     "n_regions": "Regions of the atlas.",
-    "n_regions_lost": "Regions whose column is n/a.",
+    "n_regions_lost": "Regions whose column is n/a in the series.",
     "coverage_mean": "Mean over the regions of their coverage (0 to 1).",
     "tsnr_median": (
         "Median over the regions of their temporal signal-to-noise ratio, before any"
-        " cleaning."
+        " cleaning, over the steady volumes."
     ),
     "options_digest": "Hash of the options, atlas and version that made the outputs.",
     "source": "The BOLD file, relative to its dataset.",
@@ -63,6 +63,7 @@ _NUMBERS = {
     "fd_max": "MaxFramewiseDisplacement",
     "fd_dvars_correlation": "FDDVARSCorrelation",
     "degrees_of_freedom": "DegreesOfFreedom",
+    "n_regions_lost": "NumberOfRegionsLost",
 }
 # What is known of the run holds for every series of it.
 _OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
@@ -267,7 +268,9 @@ def _rows_of(
             value = run.number(key, desc, of_the_run=column in _OF_THE_RUN)
             row[column] = value
         if run.regions is not None:
-            row |= summaries.get(run.regions.path, {})
+            told = summaries.get(run.regions.path, {})
+            # A region may be n/a in the series of one strategy only.
+            row |= told | {k: v for k, v in row.items() if k in told and v is not None}
             row["regions_file"] = run.regions.path
         digest = there[0] if there else run.regions if not descs else None
         row["options_digest"] = digest.digest if digest is not None else None

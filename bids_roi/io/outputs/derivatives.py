@@ -76,9 +76,13 @@ REGION_COLUMNS = {
     "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
     "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
     "n_voxels_mask": "Those of them inside the brain mask.",
+    "n_voxels_dropout": (
+        "Those of them that are outside the field of view at times: exactly 0 in some"
+        " volumes, and all other values on one side of 0. They are not used."
+    ),
     "n_voxels_used": (
-        "Those of them that are finite in every volume and not constant; only they"
-        " enter a statistic."
+        "Those inside the mask that are finite and in the field of view in every"
+        " volume, and not constant; only they enter a statistic."
     ),
     "coverage": (
         "Share (0 to 1) of the atlas voxels whose centre lies in a BOLD voxel that is"
@@ -87,8 +91,12 @@ REGION_COLUMNS = {
     "coverage_grid": "n_voxels_used over n_voxels_grid (0 to 1).",
     "status": "ok, or why the column is n/a: "
     + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
-    "mean": "Mean over time of the regional mean, in the units of the BOLD image.",
-    "standard_deviation": "Standard deviation over time of the regional mean (ddof 1).",
+    "mean": (
+        "Mean over time of the regional mean, or of QualityStatistic for maps, before"
+        " cleaning, over QualityVolumes (all, or the steady ones), in the units of the"
+        " BOLD image."
+    ),
+    "standard_deviation": "Standard deviation over time of the same (ddof 1).",
     "tsnr": "mean over standard_deviation.",
 }
 
@@ -260,6 +268,11 @@ def write_quality(
         "Atlas",
         "AtlasImageDigest",
         "AtlasTableDigest",
+        "MinimumCoverage",
+        "QualityStatistic",
+        "QualityVolumes",
+        "NonSteadyStateVolumes",
+        "Warnings",
         "OptionsDigest",
         "SoftwareVersion",
     }

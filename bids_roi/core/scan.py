@@ -1,0 +1,215 @@
+"""Which voxels can be used: finite, changing, and in the field of view throughout.
+
+fMRIPrep and its kin write 0 where a voxel lies outside the field of view, which moves
+with the head. A voxel at the edge is 0 in some volumes then, and its region's mean
+drops there by as much as the brain is bright. As in the HCP's pipelines (Glasser et al.
+2013, doi:10.1016/j.neuroimage.2013.04.127), only voxels that are inside the field of
+view in every volume count.
+
+0 is a value like any other in data about a mean of 0, and in coarse whole numbers. So a
+voxel has left the field of view only where all its other values lie on one side of 0,
+and 0 is not next to them: see ``VoxelScan.judge``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    BoolArray = NDArray[np.bool_]
+
+__all__ = ["VoxelScan", "Voxels"]
+
+# Whole numbers that come within a step of 0 and reach no further than this are coarse:
+# 0 turns up among them by chance.
+_COARSE = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Voxels:
+    """What became of the voxels of a scan, (n,) each.
+
+    Attributes
+    ----------
+    finite
+        Finite in every volume.
+    constant
+        The same in every volume.
+    dropout
+        Outside the field of view in some volumes: exactly 0 there, and on one side of
+        0 in all others. Neither constant nor with a value that is not finite.
+    zero_crossing
+        Exactly 0 in some volumes too, but 0 lies among or next to the other values:
+        these voxels count as they are.
+    blank
+        Numbers of the volumes that are 0 in the whole image. They tell nothing about
+        the field of view.
+    """
+
+    finite: BoolArray
+    constant: BoolArray
+    dropout: BoolArray
+    zero_crossing: BoolArray
+    blank: tuple[int, ...]
+
+    @property
+    def usable(self) -> BoolArray:
+        """Finite, changing and in the field of view in every volume."""
+        return self.finite & ~self.constant & ~self.dropout
+
+
+class VoxelScan:
+    """Looks at voxels block after block.
+
+    Parameters
+    ----------
+    counted : (n,)
+        Voxels that matter for ``all_finite``.
+    scaling
+        Slope and intercept: value = slope * stored + intercept.
+
+    Attributes
+    ----------
+    all_finite
+        Whether every value so far of the voxels that count was finite.
+    first : (n,)
+        Stored values of the first volume.
+    """
+
+    def __init__(self, counted: BoolArray, scaling: tuple[float, float]) -> None:
+        n = counted.size
+        self._counted = counted
+        self.scaling = scaling
+        self.all_finite = True
+        self.first: NDArray[Any] = np.empty(0)
+        self._pending = np.empty(0, dtype=np.intp)  # equal to the first volume so far
+        self._zero: Any = None  # as it is stored; None where nothing can be 0
+        self._finite = np.ones(n, dtype=bool)
+        self._has_zero = np.zeros(n, dtype=bool)
+        self._has_more = np.zeros(n, dtype=bool)  # above 0 throughout some block
+        # Of the values other than 0, as stored. The high ones of real numbers only from
+        # blocks in which the voxel does not lie above 0 throughout: the rest is known.
+        self._low: NDArray[Any] = np.empty(0)
+        self._high: NDArray[Any] = np.empty(0)
+        self._blank: list[int] = []
+
+    def look(self, start: int, block: NDArray[Any], values: NDArray[Any]) -> None:
+        """Take the next block.
+
+        Parameters
+        ----------
+        start
+            Number of its first volume.
+        block : (t, V)
+            Stored values of the whole grid.
+        values : (t, n)
+            Those of the voxels to look at.
+        """
+        if start == 0:
+            self._begin(values)
+        elif self._pending.size:
+            same = values.take(self._pending, axis=1) == self.first[self._pending]
+            # NaN differs from itself: such a voxel is struck off as not finite.
+            self._pending = self._pending[same.all(axis=0)]
+        if self._zero is None:
+            return
+        low = values.min(axis=0)
+        if not (np.isfinite(low).all() and np.isfinite(values.max(initial=0))):
+            self._find_not_finite(values)
+        # Little is done for data above 0, and that is nearly all there are.
+        more = low > self._zero
+        self._has_more |= more
+        at = np.flatnonzero(~more)  # and what is not a number
+        if at.size:
+            low[at] = self._look_closer(start, block, values, at)
+        np.minimum(self._low, low, out=self._low)
+        if values.dtype.kind in "iu":
+            high = values.max(axis=0)
+            np.maximum(self._high, high, out=self._high, where=more)
+
+    def _begin(self, values: NDArray[Any]) -> None:
+        n, dtype = values.shape[1], values.dtype
+        self.first = values[0].copy()
+        self._pending = np.flatnonzero((values == self.first).all(axis=0))
+        self._zero = _stored_zero(dtype, self.scaling)
+        smallest, largest = _bounds(dtype)
+        self._low = np.full(n, largest, dtype=dtype)
+        self._high = np.full(n, smallest, dtype=dtype)
+
+    def _look_closer(
+        self,
+        start: int,
+        block: NDArray[Any],
+        values: NDArray[Any],
+        at: NDArray[np.intp],
+    ) -> NDArray[Any]:
+        """Note zeros; return the smallest of the other values of some voxels."""
+        part = values.take(at, axis=1)
+        zeros = part == self._zero
+        smallest, largest = _bounds(part.dtype)
+        low = np.where(zeros, largest, part).min(axis=0)
+        high = np.where(zeros, smallest, part).max(axis=0)
+        self._high[at] = np.maximum(self._high[at], high)
+        if at.size == values.shape[1]:  # a blank volume has nothing above 0
+            for t in np.flatnonzero(zeros.all(axis=1)).tolist():
+                if (block[t] == self._zero).all():
+                    self._blank.append(start + t)
+                    zeros[t] = False
+        self._has_zero[at] |= zeros.any(axis=0)
+        return np.asarray(low)
+
+    def _find_not_finite(self, values: NDArray[Any]) -> None:
+        self._finite &= np.isfinite(values).all(axis=0)
+        self.all_finite = bool(self._finite[self._counted].all())
+
+    def judge(self) -> Voxels:
+        """Tell what became of the voxels, once all volumes have passed.
+
+        A voxel with zeros has left the field of view if its other values are all above
+        0 or all below it. Not so in images of whole numbers where they come within a
+        step of 0 and reach no further than 255 steps: too coarse to tell.
+        """
+        finite = self._finite
+        constant = np.zeros(finite.size, dtype=bool)
+        constant[self._pending] = True
+        zeros = self._has_zero & finite & ~constant
+        dropout = zeros.copy()
+        if self._zero is not None:
+            low = self._low[zeros].astype(np.float64) - float(self._zero)
+            high = self._high[zeros].astype(np.float64) - float(self._zero)
+            apart = (low > 0) | ((high < 0) & ~self._has_more[zeros])
+            if self._low.dtype.kind in "iu":
+                near = np.minimum(np.abs(low), np.abs(high))
+                far = np.maximum(np.abs(low), np.abs(high))
+                apart &= (near > 1) | (far > _COARSE)
+            dropout[zeros] = apart
+        return Voxels(
+            finite=finite,
+            constant=constant & finite,
+            dropout=dropout,
+            zero_crossing=zeros & ~dropout,
+            blank=tuple(self._blank),
+        )
+
+
+def _bounds(dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """Smallest and largest finite value of a type."""
+    info = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return info.min, info.max
+
+
+def _stored_zero(dtype: np.dtype[Any], scaling: tuple[float, float]) -> Any:  # noqa: ANN401
+    """Stored value that stands for 0: with an intercept, the nearest that there is."""
+    slope, intercept = scaling
+    zero = -intercept / slope
+    if dtype.kind not in "iu":
+        with np.errstate(over="ignore"):
+            return dtype.type(zero)
+    smallest, largest = _bounds(dtype)
+    zero = round(zero)
+    return dtype.type(zero) if smallest <= zero <= largest else None

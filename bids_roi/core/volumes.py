@@ -1,0 +1,196 @@
+"""Where the voxels of a pass come from: raw or smoothed, by volume or by region."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.mapping import LabelMap
+from bids_roi.core.signals import LINEAR, SUMS, scale_values
+from bids_roi.core.smooth import (
+    kernel_shares,
+    smooth_regions,
+    smooth_volume,
+    weights_are_cheaper,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
+    from bids_roi.core.partition import Partition
+    from bids_roi.core.scan import Voxels
+
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
+__all__ = ["Plan", "Smoothing", "choose_source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """Gaussian smoothing of every volume before anything is taken from it.
+
+    Attributes
+    ----------
+    grid
+        Of the run.
+    sigmas
+        Standard deviation along each axis, in voxels.
+    inside : (V,) or None
+        Whether each voxel of the grid is inside the mask; ``None`` for all. Beyond it a
+        0 is the background's.
+    """
+
+    grid: Grid
+    sigmas: tuple[float, float, float]
+    inside: BoolArray | None = None
+
+    def find_valid(self, seen: Voxels) -> BoolArray | None:
+        """Voxels that may reach their neighbours, (V,); ``None`` where all may.
+
+        Parameters
+        ----------
+        seen
+            Of the whole grid. What is not finite in some volume, or leaves the field of
+            view inside the mask, is left out; what is constant stays, as in nilearn.
+        """
+        dropout = seen.dropout if self.inside is None else seen.dropout & self.inside
+        valid = np.asarray(seen.finite & ~dropout)
+        return None if valid.all() else valid
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What does not change between the passes over a run."""
+
+    partition: Partition
+    n_volumes: int
+    scaling: tuple[float, float]
+    smoothing: Smoothing | None
+
+    def take(self, block: NDArray[Any]) -> NDArray[Any]:
+        """Voxels of a block, (t, V), that a pass needs: all of them for smoothing."""
+        if self.smoothing is not None:
+            return block
+        return block.take(self.partition.voxels, axis=1)
+
+
+class _RawVolumes:
+    """Voxels as they are; what is not kept counts as 0 and so adds nothing."""
+
+    def __init__(self, plan: Plan, kept: BoolArray) -> None:
+        self.project = plan.partition.project
+        self.scaling = plan.scaling
+        self.left_out = np.flatnonzero(~kept)
+
+    def load(self, taken: NDArray[Any]) -> FloatArray:
+        values = scale_values(taken, self.scaling)
+        values[self.left_out] = 0.0
+        return values
+
+
+class _SmoothedVolumes:
+    """Smooth each volume as a whole; for whatever is not a sum."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        kept: BoolArray,
+        smoothing: Smoothing,
+        valid: BoolArray | None,
+    ) -> None:
+        self.voxels = plan.partition.voxels
+        self.project = plan.partition.project
+        self.scaling = plan.scaling
+        self.smoothing = smoothing
+        self.left_out = np.flatnonzero(~kept)
+        self.invalid, self.shares = None, None
+        if valid is not None:
+            self.invalid = np.flatnonzero(~valid)
+            shares = kernel_shares(valid, smoothing.grid, smoothing.sigmas)
+            self.shares = shares[self.voxels]
+
+    def load(self, volume: NDArray[Any]) -> FloatArray:
+        values = scale_values(volume, self.scaling)
+        if self.invalid is not None:
+            values[self.invalid] = 0.0
+        values = values.reshape(self.smoothing.grid.shape, order="F")
+        smooth = smooth_volume(values, self.smoothing.sigmas)
+        values = smooth.ravel(order="F").take(self.voxels)
+        if self.shares is not None:
+            values /= self.shares
+        values[self.left_out] = 0.0
+        return values
+
+
+class _SmoothedRegions:
+    """Smooth the regions once instead, those of all atlases; for sums over labels."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        kept: BoolArray,
+        smoothing: Smoothing,
+        valid: BoolArray | None,
+    ) -> None:
+        partition = plan.partition
+        from scipy.sparse import vstack
+
+        weights = smooth_regions(
+            vstack(partition.members, format="csr"),
+            partition.voxels,
+            kept,
+            smoothing.grid,
+            smoothing.sigmas,
+            valid,
+        )
+        reached = np.zeros(smoothing.grid.n_voxels, dtype=bool)
+        reached[weights.indices] = True
+        self.voxels = np.flatnonzero(reached)
+        self.matrix = weights[:, self.voxels]
+        self.scaling = plan.scaling
+
+    def project(self, values: FloatArray) -> FloatArray:
+        return np.asarray(self.matrix @ values)
+
+    def load(self, volume: NDArray[Any]) -> FloatArray:
+        return scale_values(volume.take(self.voxels), self.scaling)
+
+
+Source = _RawVolumes | _SmoothedVolumes | _SmoothedRegions
+
+
+def choose_source(
+    plan: Plan, kept: BoolArray, statistics: set[str], valid: BoolArray | None
+) -> Source:
+    """Of two ways to smooth that give the same numbers, take the cheaper.
+
+    Parameters
+    ----------
+    plan
+        Of the run.
+    kept : (N,)
+        Voxels of the partition that count.
+    statistics
+        To be computed.
+    valid : (V,) or None
+        Voxels of the grid that may reach their neighbours; ``None`` for all.
+
+    Returns
+    -------
+    Source
+        Its ``load`` turns what the plan took of a volume into what its ``project`` sums
+        up.
+    """
+    smoothing, partition = plan.smoothing, plan.partition
+    if smoothing is None:
+        return _RawVolumes(plan, kept)
+    labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
+    if labels_only and statistics - LINEAR <= SUMS:
+        sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
+        if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
+            return _SmoothedRegions(plan, kept, smoothing, valid)
+    return _SmoothedVolumes(plan, kept, smoothing, valid)
