@@ -80,6 +80,8 @@ class Cleaned:
     mean_cost
         Those of mean and trend, as far as they are not below ``high_pass`` or in the
         regressors already.
+    vanished : (R,) bool
+        True where rounding errors are left: ``ROUNDING`` of the largest value before.
     """
 
     signals: FloatArray
@@ -92,6 +94,7 @@ class Cleaned:
     drift: Drift
     filter_cost: float
     mean_cost: float
+    vanished: BoolArray
 
     @property
     def n_kept(self) -> int:
@@ -207,9 +210,10 @@ def clean_signals(
     mean_cost = int(not fit.holds_mean) + detrend
     if detrend or n_table or standardize or sections is not None:
         _check_freedom(fit, mean_cost)
-    series = fit.residuals
+    series, means, largest = fit.residuals, means[n_table:], largest[n_table:]
+    vanished = np.zeros(usable.shape, dtype=bool)
+    vanished[usable] = series[kept].std(axis=0) <= ROUNDING * largest
     if standardize is not None:
-        means, largest = means[n_table:], largest[n_table:]
         # Taken out by trend or high-pass, so put back: nilearn's psc, but decided by
         # what was done, not by how small the means of all regions together are.
         centred = detrend or slow > 0
@@ -227,6 +231,7 @@ def clean_signals(
         drift=drift,
         filter_cost=0.0 if sections is None else n_kept * share_removed(sections),
         mean_cost=max(mean_cost - n_kept * slow, 0.0),
+        vanished=vanished,
     )
 
 

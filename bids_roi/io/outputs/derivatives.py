@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.io.outputs.digest import Digests
     from bids_roi.options.record import Options
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "TEMPLATEFLOW_URL",
     "describe_regions",
     "describe_run",
-    "options_digest",
     "tabulate_regions",
     "write_outliers",
     "write_quality",
@@ -60,6 +57,7 @@ _OF_ONE_OUTPUT = (
     "RelationshipMatrix",
     "FisherZ",
     "PartialEstimator",
+    "MinimumDegreesOfFreedom",
 )
 
 REGION_COLUMNS = {
@@ -70,6 +68,10 @@ REGION_COLUMNS = {
     "x": "Centre of gravity of the region in the atlas image, mm to the right (RAS+).",
     "y": "The same, mm to the front.",
     "z": "The same, mm upwards.",
+    "centre_offset": (
+        "Distance from that centre to the nearest voxel of the region, mm; 0 where it"
+        " lies in the region. Large where a region has parts on both sides."
+    ),
     "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
     "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
     "n_voxels_mask": "Those of them inside the brain mask.",
@@ -103,10 +105,6 @@ OUTLIER_COLUMNS = {
     ),
 }
 
-# Outputs of two releases are told apart, those of two commits on the way to one are
-# not: else nothing would go on where it stopped after a commit. Sidecars say which.
-_RELEASE = re.sub(r"\.dev\d+$", ".dev", __version__)
-
 _DESCRIPTIONS = {
     "mean": "mean",
     "median": "median",
@@ -118,27 +116,6 @@ _DESCRIPTIONS = {
     "least_squares": "least-squares fit of all maps jointly",
     "weighted_mean": "weighted mean",
 }
-
-
-def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
-    """Hash of all that decides the numbers but the BOLD file; 12 digits.
-
-    Parameters
-    ----------
-    options, atlas
-        What is extracted, and how.
-    more
-        What is done to it afterwards; plain JSON values.
-    """
-    parts = [
-        _RELEASE,
-        options.digest(),
-        atlas.image_digest,
-        atlas.table_digest,
-        *atlas.regions.name,
-        *more,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def write_timeseries(
@@ -216,6 +193,7 @@ def tabulate_regions(
     columns["volume"] = [float(f"{value:.9g}") for value in mapped.volume]
     for axis, values in zip("xyz", mapped.centroids.round(3).T, strict=True):
         columns[axis] = values.tolist()
+    columns["centre_offset"] = mapped.offsets.round(3).tolist()
     for name in _COUNTED:
         values = getattr(quality, name)
         columns[name] = values if name == "status" else values.tolist()
@@ -249,6 +227,7 @@ def write_quality(
         "Atlas",
         "MinimumCoverage",
         "OptionsDigest",
+        "SettingsDigest",
         "SoftwareVersion",
     }
     sidecar = {
@@ -297,6 +276,7 @@ def describe_run(
     run: BoldRun,
     atlas: Atlas,
     options: Options,
+    digests: Digests,
     *,
     grid: Grid,
     n_volumes: int,
@@ -308,7 +288,7 @@ def describe_run(
 
     Parameters
     ----------
-    run, atlas, options
+    run, atlas, options, digests
         What was processed, and how.
     grid, n_volumes
         Of the BOLD file.
@@ -362,7 +342,7 @@ def describe_run(
         content["Mask"] = "none"
     if notes:
         content["Warnings"] = list(notes)
-    content["OptionsDigest"] = options_digest(options, atlas)
+    content |= digests.describe()
     content["SoftwareVersion"] = f"bids_roi {__version__}"
     return content
 

@@ -40,6 +40,7 @@ _OF_SERIES = (
     "VolumeTiming",
     "CensoredVolumes",
     "OptionsDigest",
+    "SettingsDigest",
 )
 
 
