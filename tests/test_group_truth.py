@@ -44,7 +44,7 @@ def test_a_run_without_freedom_is_in_no_group_statistic(tmp_path, capsys, said):
     assert_allclose(mean[UPPER], np.tanh(np.mean(used, axis=0)), rtol=1e-10)
     content = sidecar(tmp_path / group_name("relmat"))
     assert (content["NumberOfRuns"], content["NumberOfParticipants"]) == (5, 5)
-    why = WHY if said else "no entry of the matrix has a value"
+    why = WHY if said else "no entry of the matrix stat-pearsoncorrelation has a value"
     (reason,) = content["RunsLeftOut"]
     assert reason.startswith("sub-04/func/")
     assert why in reason

@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from test_cleaning import series
 from test_connectivity import read_relmat, relmat_path, sidecar
-from test_participant import run
+from test_participant import read, run
 from toy_confounds import T
 
 from bids_roi.app.connectivity import relate_regions
@@ -115,6 +115,14 @@ def test_a_region_that_is_a_regressor_is_na_in_its_matrices(
         assert np.isfinite(found[2:4, 2:4]).all()
         warnings = sidecar(relmat_path(out, word, "36P"))["Warnings"]
         assert any("2 regions do not vary" in note for note in warnings)
+    # Nor are they in the DVARS of the series that is compared with FD.
+    content = sidecar(series(out, "36P"))
+    _, signals = read(series(out, "36P"))
+    rest = signals[:, 2:4] / signals[:, 2:4].std(axis=0)
+    dvars = np.sqrt((np.diff(rest, axis=0) ** 2).mean(axis=1))
+    fd = columns["framewise_displacement"][-len(dvars) :]
+    expected = np.corrcoef(dvars, fd)[0, 1]
+    assert content["FDRegionalDVARSCorrelation"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_identical_and_mirrored_regions_over_a_thousand_seeds():

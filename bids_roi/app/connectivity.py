@@ -143,29 +143,27 @@ def _find_absence(
 ) -> str:
     """Why the matrix can have no value; empty where it can."""
     measure, least = output.measure, options.min_degrees_of_freedom
+    end = f"desc-{output.label}" if output.label else "the signals as they are"
+    end = f"the {measure} matrix of {end} is n/a throughout."
     if n_kept < MINIMUM_VOLUMES:
         return (
             f"{n_kept} volumes are kept, a {measure} matrix needs"
-            f" {MINIMUM_VOLUMES}: it is n/a throughout."
+            f" {MINIMUM_VOLUMES}: {end}"
         )
     if degrees_of_freedom < least:
         return (
             f"{degrees_of_freedom:g} degrees of freedom are left,"
-            f" --min-degrees-of-freedom asks for {least:g}: the {measure} matrix is n/a"
-            " throughout."
+            f" --min-degrees-of-freedom asks for {least:g}: {end}"
         )
     if n_usable == 0:
-        return (
-            f"no region has a signal that varies: the {measure} matrix is n/a"
-            " throughout."
-        )
+        return f"no region has a signal that varies: {end}"
     pseudo = measure == "partial" and options.partial_estimator == "pseudo_inverse"
     if pseudo and degrees_of_freedom <= n_usable:
         return (
             "partial correlation by pseudo-inverse needs more degrees of freedom"
             f" ({degrees_of_freedom:g} are left in {n_kept} volumes) than regions"
-            f" ({n_usable}): the matrix is n/a throughout. --partial-estimator"
-            " ledoit_wolf gives one, shrunk; or take an atlas of fewer regions."
+            f" ({n_usable}): {end} --partial-estimator ledoit_wolf gives one, shrunk;"
+            " or take an atlas of fewer regions."
         )
     return ""
 

@@ -253,6 +253,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None:
+        # Errors of rounding, over their own deviation, would look like any signal.
+        signals = np.where(clean.cleaned.vanished, np.nan, signals)
     facts |= describe_quality(
         signals,
         sample_mask,

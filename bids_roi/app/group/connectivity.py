@@ -126,7 +126,9 @@ def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
     if group.scale.kind != "as_is":
         content["NumberOfIdenticalEdges"] = group.n_identical
     if group.left_out:
-        content["RunsLeftOut"] = [problem.reason for problem in group.left_out]
+        content["RunsLeftOut"] = [
+            f"{problem.output.path}: {problem.reason}" for problem in group.left_out
+        ]
     warnings = warn_of_group(group)
     if warnings:
         content["Warnings"] = warnings

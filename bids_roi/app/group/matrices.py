@@ -158,7 +158,7 @@ def accumulate_group(
                 group = _begin(key, scale, names, regions, by_run=by_run)
             values, n_identical = _edge_values(group, matrix)
             if not np.isfinite(matrix).any():
-                reason = f"{output.path}: no entry of the matrix has a value."
+                reason = f"no entry of the matrix stat-{output.stat} has a value."
                 problems.append(Problem(output, reason, "left_out"))
                 continue
             group.outputs.append(output)

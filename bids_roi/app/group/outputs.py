@@ -201,8 +201,7 @@ def find_outputs(output_dir: Path) -> Found:
             problems.append(Problem(output, f"{reason} {error.remedy or REMEDY}"))
         else:
             if read.absent:
-                reason = f"{read.path}: {read.absent}"
-                problems.append(Problem(read, reason, "left_out"))
+                problems.append(Problem(read, read.absent, "left_out"))
             else:
                 found[output.kind].append(read)
     return Found(

@@ -42,7 +42,7 @@ _KEY_TEXTS = {
 
 _MOTION_TEXTS = {
     "n_units_fd": "Participants (or runs) with a mean framewise displacement.",
-    "fd_mean": "Mean over them of the mean framewise displacement, mm.",
+    "fd_mean": "Mean over them of the mean framewise displacement of all volumes, mm.",
     "fd_standard_deviation": "Standard deviation over them (ddof 1), mm.",
     "n_edges": "Edges with a QC-FC correlation.",
     "n_edges_identical": (
