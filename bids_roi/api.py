@@ -12,15 +12,14 @@ import numpy as np
 import pandas as pd
 
 from bids_roi.app.cleaning import load_strategies
-from bids_roi.app.connectivity import relate_regions
 from bids_roi.app.participant import extract_atlases, prepare_cleaning
 from bids_roi.app.plan import plan_run
 from bids_roi.app.results import (
     Job,
     describe_atlas,
     describe_series,
-    kept_signals,
     region_columns,
+    relate_series,
 )
 from bids_roi.app.run_quality import read_motion
 from bids_roi.errors import UsageError
@@ -255,14 +254,15 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
     (series,) = result.names.timeseries
     common = describe_atlas(job, result, motion)
     facts = describe_series(job, result, series, motion, common=common)
-    kept, _ = kept_signals(result, series)
     names = list(result.atlas.regions.name)
     relmats = {}
     notes = list(facts.get("Warnings", common.get("Warnings", ())))
     for output in result.names.relmats:
-        matrix, said = relate_regions(kept, output, options)
-        relmats[output.measure] = pd.DataFrame(matrix, index=names, columns=names)
-        notes += [note for note in said if note not in notes]
+        related = relate_series(result, series, output, options, facts=facts)
+        relmats[output.measure] = pd.DataFrame(
+            related.relmat, index=names, columns=names
+        )
+        notes += [note for note in related.notes if note not in notes]
     sidecar = {"Statistic": series.statistic, **join_facts(common, facts)}
     if notes:
         sidecar["Warnings"] = notes

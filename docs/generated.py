@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import errors, tools
-from bids_roi.app.group import connectivity as group_connectivity
 from bids_roi.app.group import runs as group_runs
+from bids_roi.app.group import summaries as group_summaries
 from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
 from bids_roi.io.atlases import citations
@@ -305,9 +305,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "outlier-columns": lambda: _columns(OUTLIER_COLUMNS),
     "run-columns": lambda: _columns(group_runs._COLUMNS),
     "qcfc-columns": lambda: _columns(
-        group_connectivity._KEY_TEXTS, group_connectivity._MOTION_TEXTS
+        group_summaries._KEY_TEXTS, group_summaries._MOTION_TEXTS
     ),
-    "reliability-columns": lambda: _columns(group_connectivity._RELIABILITY_TEXTS),
+    "reliability-columns": lambda: _columns(group_summaries._RELIABILITY_TEXTS),
     "facts": _facts,
     "stack-layout": _literal("bids_roi.io.outputs.stack"),
     "events": _literal("bids_roi.app.progress"),

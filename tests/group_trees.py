@@ -55,10 +55,15 @@ class Tree:
         The folder.
     names, networks, centres
         Of the atlas's regions; ``networks`` and ``centres`` may be ``None``.
+    offsets
+        How far the centres lie outside of their regions, mm.
     """
 
-    def __init__(self, root, names=NAMES, networks=NETWORKS, centres=CENTRES):
+    def __init__(
+        self, root, names=NAMES, networks=NETWORKS, centres=CENTRES, offsets=None
+    ):
         self.root = root
+        self.offsets = [0.0] * len(names) if offsets is None else offsets
         self.names, self.networks, self.centres = names, networks, centres
         self.corner = "Node"
         while self.corner in names:
@@ -83,6 +88,7 @@ class Tree:
             "RepetitionTime": 2.0,
             "NumberOfVolumes": 100,
             "OptionsDigest": "d0d0d0d0d0d0",
+            "SettingsDigest": "5e5e5e5e5e5e",
             **more,
         }
 
@@ -96,6 +102,7 @@ class Tree:
             columns["network"] = self.networks
         if self.centres is not None:
             columns |= dict(zip("xyz", self.centres.T.tolist(), strict=True))
+            columns["centre_offset"] = list(map(float, self.offsets))
         columns |= {
             "coverage": list(map(float, coverage)),
             "status": ["ok" if c >= 0.5 else "below_coverage" for c in coverage],

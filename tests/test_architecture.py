@@ -47,7 +47,7 @@ io.atlases.catalogue io.atlases.subject
 io.atlases.shelf io.dataset.roots io.dataset.filters
 io.dataset.queries
 io.dataset.layout
-io.outputs.names io.outputs.facts
+io.outputs.names io.outputs.facts io.outputs.digest
 io.outputs.derivatives io.outputs.relmats io.outputs.inventory io.outputs.stack
 io.outputs.root_files
 report.bins report.canvas report.picture report.names report.order report.pages
@@ -74,6 +74,7 @@ app.group.runs
 app.group.regions
 app.group.matrices
 app.group.connectivity
+app.group.summaries
 app.group.level
 app.dataset
 api descriptor

@@ -154,7 +154,13 @@ def test_doubtful_pseudo_inverse_is_told(tmp_path, atlas, capsys):
     options = ["--atlas-file", atlas, "--relmat", "partial"]
     more = ["--partial-estimator", "pseudo_inverse"]
     told = run(capsys, root, tmp_path / "out", "participant", *options, *more)
-    assert "more volumes (4 kept) than regions (4)" in told.err
+    words = "more degrees of freedom (3 are left in 4 volumes) than regions (4)"
+    assert words in told.err
+    path = relmat_path(tmp_path / "out", "partialcorrelation")
+    assert np.isnan(read_relmat(path)).all()
+    content = sidecar(path)
+    assert words in content["ReasonNotAvailable"]
+    assert content["ReasonNotAvailable"] in content["Warnings"]
 
 
 def test_too_few_volumes_are_na_and_told(cleaned_input, atlas, tmp_path, capsys):

@@ -312,9 +312,10 @@ def test_a_participants_own_segmentation_differs_in_digest_and_is_no_mixture(
         own(person)
     run(capsys, "x", tree.root, "group")
     assert n_runs(tree) == 5
-    own(5, MinimumCoverage=0.2)
+    own(5, SettingsDigest="eeeeeeeeeeee")
     shown = run(capsys, "x", tree.root, "group", code=65)
-    assert "sub-05" in shown.err
+    assert "5e5e5e5e5e5e: 4 outputs, for example sub-01" in shown.err
+    assert "eeeeeeeeeeee: 1 outputs, for example sub-05" in shown.err
 
 
 def test_failed_again_with_outputs_of_an_earlier_call(tree, capsys):

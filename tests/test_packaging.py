@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from bids_roi import __version__
-from bids_roi.io.outputs import derivatives
+from bids_roi.io.outputs import digest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bids_roi"
@@ -157,12 +157,12 @@ def test_commits_on_the_way_to_a_release_share_a_digest(told, held):
     """Of all options; a digest of each commit's own would make all outputs foreign."""
     code = (
         "import bids_roi; bids_roi.__version__ = "
-        f"{told!r}\nfrom bids_roi.io.outputs import derivatives\n"
-        "print(derivatives._RELEASE)"
+        f"{told!r}\nfrom bids_roi.io.outputs import digest\n"
+        "print(digest.release_of(digest.__version__))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == f"{held}\n", done.stderr
-    assert re.sub(r"(\.dev)\d+$", r"\1", __version__) == derivatives._RELEASE
+    assert re.sub(r"(\.dev)\d+$", r"\1", __version__) == digest.release_of(__version__)
 
 
 @pytest.fixture(scope="module")

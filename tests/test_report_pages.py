@@ -71,6 +71,11 @@ def test_the_page_tells_what_happened(made):
     assert "56 of 60" in words
     assert "1 of 5 regions n/a" in words
     assert "absent from atlas" in words
+    # Mean FD over all volumes, and over the 56 without spikes: two columns.
+    assert "Mean FD (mm), all volumes" in words
+    assert "Mean FD (mm), kept volumes" in words
+    table = (made / "sub-01.html").read_text(encoding="utf-8")
+    assert '<td class="n">0.141</td><td class="n">0.100</td>' in table
     kinds = {p["src"].rpartition("/")[2].split("_")[-2] for p in page.all("img")}
     assert kinds >= {
         "desc-24PMotion",
@@ -267,6 +272,9 @@ def test_the_group_page(made, tmp_path):
     check_page(page)
     assert "failed" in page.words
     assert "Mean connectivity" in page.words
+    text = (out / "group.html").read_text(encoding="utf-8")
+    assert "Mean FD, all (mm): median 0.1407" in text
+    assert "Mean FD, kept (mm): median 0.1," in text
     links = {a["href"] for a in page.all("a")}
     assert any(link.startswith("sub-01.html#sub-01_task-rest_run-2") for link in links)
     first = (out / "group.html").read_bytes()

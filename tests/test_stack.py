@@ -240,10 +240,10 @@ def test_other_options_are_refused_with_an_example_of_each(out):
 def test_own_segmentations_differ_in_their_image_only(tmp_path):
     for sub in ("01", "02"):
         source = f"bids:preprocessed:sub-{sub}/func/sub-{sub}_desc-aseg_dseg.nii.gz"
-        facts = {"Sources": [source], "MinimumCoverage": 0.5}
+        facts = {"Sources": [source], "SettingsDigest": "one"}
         write_series(tmp_path, f"sub-{sub}", signals(0), digest=sub, **facts)
     assert write_stacks(tmp_path) == ([STACK], [])
-    facts["MinimumCoverage"] = 0.2
+    facts["SettingsDigest"] = "two"
     write_series(tmp_path, "sub-02", signals(0), digest="02", **facts)
     with pytest.raises(DataError, match="different options"):
         write_stacks(tmp_path)

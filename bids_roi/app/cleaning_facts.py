@@ -10,6 +10,7 @@ import numpy as np
 from bids_roi.core.butterworth import Butterworth
 from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.passband import Projection
+from bids_roi.io.confounds.strategy_format import describe_strategy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,6 +146,7 @@ def describe_cleaning(
         "Units": units.get(settings.standardize, "arbitrary"),
         "DenoisingStrategy": strategy.name,
         "DenoisingDescription": strategy.description,
+        "DenoisingDefinition": describe_strategy(strategy),
         "ConfoundRegressors": [*high, *selected.names],
         "SoftwareFilters": _describe_filter(settings, cleaned),
         "Detrend": _detrended(settings, cleaned),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
+    are_identical,
     covariance,
     fisher_z,
     has_variation,
@@ -22,20 +24,56 @@ if TYPE_CHECKING:
     from bids_roi.io.outputs.names import RelmatOutput
     from bids_roi.options.record import Options
 
-__all__ = ["relate_regions", "settings_of"]
+    FloatArray = NDArray[np.float64]
+
+__all__ = ["Related", "relate_regions", "settings_of"]
+
+# Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
+# 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
+_SPARE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """A matrix, and what is said of it.
+
+    Attributes
+    ----------
+    relmat : (R, R)
+        NaN for regions without signal.
+    n_identical
+        Pairs of regions with the same series, or one the negative of the other.
+    absent
+        Why no entry has a value; empty where some have.
+    notes
+        What the user should know; ``absent`` among it.
+    """
+
+    relmat: FloatArray
+    n_identical: int
+    absent: str
+    notes: tuple[str, ...]
 
 
 def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
     """Tell what decides the numbers of a matrix beside its series; plain JSON."""
-    settings: dict[str, Any] = {"FisherZ": output.fisher_z}
+    settings: dict[str, Any] = {
+        "FisherZ": output.fisher_z,
+        "MinimumDegreesOfFreedom": options.min_degrees_of_freedom,
+    }
     if output.measure == "partial":
         settings["PartialEstimator"] = options.partial_estimator
     return settings
 
 
 def relate_regions(
-    kept_signals: NDArray[np.float64], output: RelmatOutput, options: Options
-) -> tuple[NDArray[np.float64], list[str]]:
+    kept_signals: FloatArray,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    degrees_of_freedom: float,
+    vanished: NDArray[np.bool_] | None = None,
+) -> Related:
     """Compute a matrix.
 
     Parameters
@@ -45,63 +83,121 @@ def relate_regions(
     output
         What to compute.
     options
-        ``partial_estimator`` is used.
+        ``partial_estimator`` and ``min_degrees_of_freedom`` are used.
+    degrees_of_freedom
+        What cleaning has left in the series; of raw ones, volumes less one.
+    vanished : (R,) bool or None
+        Regions of which cleaning has left rounding errors only; they come out like
+        lost ones.
 
-    Returns
-    -------
-    relmat : (R, R)
-        NaN for regions without signal.
-    notes
-        What the user should know.
+    Notes
+    -----
+    A partial correlation given k others has k degrees of freedom less than a plain one
+    (Fisher 1924, Metron 3:329), so that z of R regions has a standard deviation of
+    1 / sqrt(d - R) under independence with d degrees of freedom. With R of them or
+    fewer the covariance has no inverse but of what the volumes happen to span.
     """
-    measure = output.measure
-    if measure == "pearson":
-        relmat = pearson_correlation(kept_signals)
-    elif measure == "spearman":
-        relmat = spearman_correlation(kept_signals)
-    elif measure == "covariance":
-        relmat = covariance(kept_signals)
+    n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
+    if vanished is not None:
+        kept_signals = np.where(vanished, np.nan, kept_signals)
+    n_usable = int(has_variation(kept_signals).sum())
+    n_flat = kept_signals.shape[1] - n_lost - n_usable
+    absent = _find_absence(
+        kept_signals.shape[0], n_usable, degrees_of_freedom, output, options
+    )
+    if absent:
+        relmat = np.full((kept_signals.shape[1],) * 2, np.nan)
     else:
-        relmat = partial_correlation(
-            kept_signals,
-            estimator=options.partial_estimator,  # type: ignore[arg-type]
-        )
-    notes = _doubts(kept_signals, relmat, output, options)
-    return (fisher_z(relmat) if output.fisher_z else relmat), notes
-
-
-def _doubts(
-    kept_signals: NDArray[np.float64],
-    relmat: NDArray[np.float64],
-    output: RelmatOutput,
-    options: Options,
-) -> list[str]:
-    n_kept, usable = kept_signals.shape[0], has_variation(kept_signals)
-    n_usable = int(usable.sum())
-    notes = []
-    if n_kept < MINIMUM_VOLUMES:
+        relmat = _compute(kept_signals, output.measure, options)
+    notes = [absent] if absent else []
+    if n_flat and not absent:
         notes.append(
-            f"{n_kept} volumes are kept, a {output.measure} matrix needs"
-            f" {MINIMUM_VOLUMES}: it is n/a throughout."
-        )
-    elif n_flat := int((np.isfinite(kept_signals).all(axis=0) & ~usable).sum()):
-        notes.append(
-            f"{n_flat} regions do not vary over the kept volumes: n/a in the"
-            f" {output.measure} matrix."
+            f"{n_flat} regions do not vary over the kept volumes, or by rounding errors"
+            f" only: n/a in the {output.measure} matrix."
         )
     if output.label is None:
         notes.append(
             "connectivity of signals that were not cleaned: motion and physiology are"
             " in every entry (see --denoise)."
         )
-    pseudo = output.measure == "partial" and options.partial_estimator != "ledoit_wolf"
-    if pseudo and n_kept <= n_usable:
-        notes.append(
-            f"partial correlation by pseudo-inverse needs more volumes ({n_kept} kept)"
-            f" than regions ({n_usable}): --partial-estimator ledoit_wolf does not."
+    if output.measure == "partial" and not absent:
+        notes += _doubt_partial(n_usable, degrees_of_freedom, options)
+    n_identical = 0
+    if output.measure != "covariance":
+        above = np.triu_indices(relmat.shape[0], 1)
+        n_identical = int(are_identical(relmat[above]).sum())
+    if n_identical:
+        rest = ": z is n/a there." if output.fisher_z else " (|r| is 1)."
+        notes.append(f"{n_identical} pairs of regions have the same series{rest}")
+    if output.fisher_z:
+        relmat = fisher_z(relmat)
+    return Related(relmat, n_identical, absent, tuple(notes))
+
+
+def _find_absence(
+    n_kept: int,
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
+) -> str:
+    """Why the matrix can have no value; empty where it can."""
+    measure, least = output.measure, options.min_degrees_of_freedom
+    end = f"desc-{output.label}" if output.label else "the signals as they are"
+    end = f"the {measure} matrix of {end} is n/a throughout."
+    if n_kept < MINIMUM_VOLUMES:
+        return (
+            f"{n_kept} volumes are kept, a {measure} matrix needs"
+            f" {MINIMUM_VOLUMES}: {end}"
         )
-    if output.fisher_z and n_usable > 1:
-        rows, columns = np.triu_indices(relmat.shape[0], 1)
-        if n_same := int((np.abs(relmat[rows, columns]) >= 1).sum()):
-            notes.append(f"{n_same} pairs of regions are the same: z is n/a there.")
-    return notes
+    if degrees_of_freedom < least:
+        return (
+            f"{degrees_of_freedom:g} degrees of freedom are left,"
+            f" --min-degrees-of-freedom asks for {least:g}: {end}"
+        )
+    if n_usable == 0:
+        return f"no region has a signal that varies: {end}"
+    pseudo = measure == "partial" and options.partial_estimator == "pseudo_inverse"
+    if pseudo and degrees_of_freedom <= n_usable:
+        return (
+            "partial correlation by pseudo-inverse needs more degrees of freedom"
+            f" ({degrees_of_freedom:g} are left in {n_kept} volumes) than regions"
+            f" ({n_usable}): {end} --partial-estimator ledoit_wolf gives one, shrunk;"
+            " or take an atlas of fewer regions."
+        )
+    return ""
+
+
+def _compute(signals: FloatArray, measure: str, options: Options) -> FloatArray:
+    if measure == "pearson":
+        return pearson_correlation(signals)
+    if measure == "spearman":
+        return spearman_correlation(signals)
+    if measure == "covariance":
+        return covariance(signals)
+    return partial_correlation(
+        signals,
+        estimator=options.partial_estimator,  # type: ignore[arg-type]
+    )
+
+
+def _doubt_partial(
+    n_usable: int, degrees_of_freedom: float, options: Options
+) -> list[str]:
+    """Say how far partial correlations can be trusted."""
+    spare = degrees_of_freedom - n_usable
+    have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
+    if options.partial_estimator == "ledoit_wolf":
+        if spare > 0:
+            return []
+        return [
+            f"partial correlation: {have}. The matrix exists by its shrinkage only, and"
+            " shows little of what is there; take an atlas of fewer regions."
+        ]
+    if spare >= _SPARE:
+        return []
+    return [
+        f"partial correlation by pseudo-inverse: {have}. Under independence its z has a"
+        f" standard deviation of {spare**-0.5:.2f}: --partial-estimator ledoit_wolf, or"
+        " an atlas of fewer regions."
+    ]

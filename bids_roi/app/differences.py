@@ -13,7 +13,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
-from bids_roi.io.outputs.derivatives import release_of
+from bids_roi.io.confounds.strategy_format import describe_strategy
+from bids_roi.io.outputs.digest import release_of
 from bids_roi.options.table import OPTIONS
 
 if TYPE_CHECKING:
@@ -25,26 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "tell_differences"]
 
-# Settings of a strategy, and options of cleaning, to their keys in the sidecars.
-_CLEANING = {
-    "detrend": "Detrend",
-    "standardize": "Standardize",
-    "fd_threshold": "FDThreshold",
-    "std_dvars_threshold": "StdDVARSThreshold",
-    "scrub": "Scrub",
-    "censor_before": "CensorBefore",
-    "censor_after": "CensorAfter",
-    "dummy_scans": "DummyScans",
-    "censored": "CensoredVolumes",
-}
-_FILTERS = {"Butterworth": "butterworth", "Cosine drift": "cosine"}
-_OF_FILTERS = {
-    "high_pass": "High-pass cutoff (Hz)",
-    "low_pass": "Low-pass cutoff (Hz)",
-    "filter_order": "Filter order",
-}
 # Of these the sidecar says at most what came of them in a run.
-_NOT_TOLD = ("dummy_scans", "allow_missing_confounds", "aroma_dataset")
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset")
 _FLAGS = {option.name: option.flags[0] for option in OPTIONS}
 
 
@@ -111,9 +94,9 @@ def tell_differences(
 def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, Any]]:
     if strategy is None:
         return
-    settings = dataclasses.asdict(strategy.settings)
-    for name in (*_CLEANING, *_OF_FILTERS, "filter", "high_variance_confounds"):
-        yield name, settings.get(name, getattr(options, name))
+    yield from dataclasses.asdict(strategy.settings).items()
+    yield "censored", options.censored
+    yield "high_variance_confounds", options.high_variance_confounds
 
 
 def _found(
@@ -122,25 +105,19 @@ def _found(
     """What the sidecar tells of cleaning, by option."""
     if not with_cleaning:
         return
-    for name, key in _CLEANING.items():
-        yield name, sidecar.get(key)
+    settings = _definition(sidecar).get("settings")
+    yield from settings.items() if isinstance(settings, dict) else ()
+    yield "censored", sidecar.get("CensoredVolumes")
     columns = sidecar.get("ConfoundRegressors") or ()
     yield "high_variance_confounds", "high_variance_0" in columns
-    filters = sidecar.get("SoftwareFilters")
-    if not isinstance(filters, dict) or not filters:
-        yield from (("high_pass", None), ("low_pass", None))
-        return
-    kind, facts = next(iter(filters.items()))
-    if kind in _FILTERS:
-        yield "filter", _FILTERS[kind]
-    for name, key in _OF_FILTERS.items():
-        if key in facts or name != "filter_order":
-            yield name, facts.get(key)
+
+
+def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = sidecar.get("DenoisingDefinition")
+    return found if isinstance(found, dict) else {}
 
 
 def _differ(wanted: object, found: object) -> bool:
-    if wanted == "auto" and isinstance(found, int):  # dummy scans, by their number
-        return False
     blank = (None, False, "none")
     return wanted != found and not (wanted in blank and found in blank)
 
@@ -163,8 +140,12 @@ def _tell_strategy(sidecar: Mapping[str, Any], strategy: Strategy) -> Iterator[s
     found = sidecar.get("DenoisingStrategy")
     if found != strategy.name:
         yield f"the strategy is {strategy.name}, the outputs were made with {found}"
-    elif sidecar.get("DenoisingDescription") != strategy.description:
+        return
+    if sidecar.get("DenoisingDescription") != strategy.description:
         yield f"the strategy {strategy.name} is described in other words"
+    components = _definition(sidecar).get("components")
+    if components not in (None, describe_strategy(strategy)["components"]):
+        yield f"the strategy {strategy.name} has other columns"
 
 
 def _tell_version(sidecar: Mapping[str, Any]) -> Iterator[str]:

@@ -8,23 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.app.cleaning_facts import describe_freedom, describe_gaps
-from bids_roi.app.connectivity import relate_regions, settings_of
+from bids_roi.app.connectivity import Related, relate_regions, settings_of
 from bids_roi.app.records import RAW, Record
 from bids_roi.app.run_quality import describe_quality
 from bids_roi.app.signal_checks import tell_lost_regions, warn_of_maps
 from bids_roi.core.quality import temporal_snr
 from bids_roi.errors import BidsRoiError, ImageError
+from bids_roi.io.atlases.integrity import file_digest
 from bids_roi.io.confounds.strategy_format import describe_strategy
 from bids_roi.io.outputs.derivatives import (
     describe_run,
-    options_digest,
     tabulate_regions,
     write_outliers,
     write_quality,
     write_timeseries,
 )
+from bids_roi.io.outputs.digest import Digests, digest_outputs
 from bids_roi.io.outputs.facts import describe_kept_rows
 from bids_roi.io.outputs.relmats import write_relmat
+from bids_roi.io.tables import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +56,7 @@ __all__ = [
     "failed_record",
     "kept_signals",
     "region_columns",
+    "relate_series",
     "write_outlier_table",
     "write_result",
 ]
@@ -85,19 +88,22 @@ class Job:
             raise ImageError(msg, where=self.planned.run.relative_path)
         return self.planned.image
 
-    def digest(self, atlas: Atlas, label: str | None, *more: object) -> str:
-        """Digest of an output; that of raw signals knows nothing of cleaning."""
-        options, strategy = self.options, self.strategy(label)
-        if strategy is None:
-            return options_digest(options, atlas, *more)
-        cleaning = [
-            describe_strategy(strategy),
-            options.censored,
-            options.high_variance_confounds,
-            options.allow_missing_confounds,
-            options.aroma_dataset is not None,
-        ]
-        return options_digest(options, atlas, *cleaning, *more)
+    def digest(self, atlas: Atlas, label: str | None, *more: object) -> Digests:
+        """Digests of an output; those of raw signals know nothing of cleaning."""
+        options, mask = self.options, self.planned.mask_path
+        # A mask of the run's own is an input like the BOLD file.
+        given = options.mask not in ("auto", "none") and mask is not None
+        parts: list[object] = [file_digest(mask)] if given and mask else []
+        strategy = self.strategy(label)
+        if strategy is not None:
+            parts += [
+                describe_strategy(strategy),
+                options.censored,
+                options.high_variance_confounds,
+                options.allow_missing_confounds,
+                _describe_dataset(options.aroma_dataset),
+            ]
+        return digest_outputs(options, atlas, *parts, *more)
 
     def strategy(self, label: str | None) -> Strategy | None:
         """The strategy of a label; ``None`` for raw signals."""
@@ -145,14 +151,25 @@ class AtlasResult:
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
+def _describe_dataset(folder: Path | None) -> object:
+    """What made a dataset, ``None`` for no dataset: where it lies does not matter."""
+    if folder is None:
+        return None
+    try:
+        return read_json(folder / "dataset_description.json").get("GeneratedBy", "")
+    except BidsRoiError:
+        return ""
+
+
 def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
     """Tell the digest of each table of a run and atlas; series tell most, so first."""
     digests = {t.path: job.digest(atlas, t.label) for t in names.timeseries}
     digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
-    return digests | {names.regions: job.digest(atlas, None)}
+    digests |= {names.regions: job.digest(atlas, None)}
+    return {path: digest.options for path, digest in digests.items()}
 
 
-def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> str:
+def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
     settings = settings_of(relmat, job.options)
     return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
 
@@ -164,6 +181,7 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
         planned.run,
         result.atlas,
         job.options,
+        job.digest(result.atlas, None),
         grid=job.image.grid,
         n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
@@ -262,7 +280,7 @@ def _write_strategy(
         atlas=result.atlas.name,
         status="done",
         warnings=tuple(said),
-        digest=job.digest(result.atlas, label),
+        digest=job.digest(result.atlas, label).options,
         inputs=job.inputs,
         outputs=names.tables,
         n_regions=len(quality.status),
@@ -327,6 +345,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None:
+        # Errors of rounding, over their own deviation, would look like any signal.
+        signals = np.where(clean.cleaned.vanished, np.nan, signals)
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -348,12 +369,32 @@ def describe_series(
     if said:
         facts["Warnings"] = [*common.get("Warnings", ()), *said]
     if clean is not None:
-        facts["OptionsDigest"] = job.digest(result.atlas, series.label)
+        facts |= job.digest(result.atlas, series.label).describe()
         facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
         notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes
     return facts
+
+
+def relate_series(
+    result: AtlasResult,
+    series: SeriesOutput,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    facts: Mapping[str, Any],
+) -> Related:
+    """Compute a matrix of a series, whose sidecar keys are ``facts``."""
+    signals, _ = kept_signals(result, series)
+    clean = result.cleaned.get(series)
+    return relate_regions(
+        signals,
+        output,
+        options,
+        degrees_of_freedom=facts["DegreesOfFreedom"],
+        vanished=None if clean is None else clean.cleaned.vanished,
+    )
 
 
 def _write_relmats(
@@ -366,23 +407,28 @@ def _write_relmats(
     by_path = {series.path: series for series in names.timeseries}
     said: list[str] = []
     for output in names.relmats:
-        signals, _ = kept_signals(result, by_path[output.source])
-        relmat, notes = relate_regions(signals, output, job.options)
-        result.relmats[output.path] = relmat
         series = sidecars[output.source]
+        related = relate_series(
+            result, by_path[output.source], output, job.options, facts=series
+        )
+        result.relmats[output.path] = related.relmat
         facts = settings_of(output, job.options)
-        facts["OptionsDigest"] = _relmat_digest(job, result.atlas, output)
-        if notes:
-            facts["Warnings"] = [*series.get("Warnings", ()), *notes]
+        facts |= _relmat_digest(job, result.atlas, output).describe()
+        if related.absent:
+            facts["ReasonNotAvailable"] = related.absent
+        if output.measure != "covariance":
+            facts["NumberOfIdenticalEdges"] = related.n_identical
+        if related.notes:
+            facts["Warnings"] = [*series.get("Warnings", ()), *related.notes]
         write_relmat(
             job.output_dir,
             output,
-            relmat,
+            related.relmat,
             atlas=result.atlas,
             series=series,
             facts=facts,
         )
-        said += notes
+        said += related.notes
     return said
 
 

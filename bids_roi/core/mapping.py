@@ -28,6 +28,7 @@ __all__ = [
     "WeightMap",
     "find_centres",
     "find_centroids",
+    "find_offsets",
     "map_labels",
     "map_weights",
     "strongest_map",
@@ -35,6 +36,8 @@ __all__ = [
 
 # Labels that span less than this are looked up in a table, others by bisection.
 _TABLE_SIZE = 2**22
+# A map is where its weight exceeds this share of its largest.
+_STRONG = 1 / 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class LabelMap:
         Of each region on the atlas's own grid, mm^3.
     centroids : (R, 3)
         Centre of gravity of each region, mm (RAS+); NaN for a region without voxels.
+    offsets : (R,)
+        How far each of them lies outside of its region, mm; see ``find_offsets``.
     """
 
     rows: NDArray[np.int32]
@@ -87,6 +92,7 @@ class LabelMap:
     centres: Centres
     volume: NDArray[np.float64]
     centroids: NDArray[np.float64]
+    offsets: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,8 @@ class WeightMap:
     centroids : (R, 3)
         Centre of gravity of each map's absolute weights, mm (RAS+); NaN for an empty
         one.
+    offsets : (R,)
+        How far each of them lies outside of its region, mm; see ``find_offsets``.
     """
 
     weights: csr_array
@@ -113,6 +121,7 @@ class WeightMap:
     centres: Centres
     volume: NDArray[np.float64]
     centroids: NDArray[np.float64]
+    offsets: NDArray[np.float64]
 
 
 def map_labels(
@@ -141,12 +150,14 @@ def map_labels(
     centres = find_centres(inside, flat[inside], ones, index.size, source, target)
     moved = resample_labels(rows, source, target, background=-1)
     n_voxels_atlas = np.bincount(flat[inside], minlength=index.size)
+    centroids = find_centroids(inside, flat[inside], ones, index.size, source)
     return LabelMap(
         rows=moved.ravel(order="F"),
         n_voxels_atlas=n_voxels_atlas,
         centres=centres,
         volume=np.asarray(n_voxels_atlas * source.voxel_volume),
-        centroids=find_centroids(inside, flat[inside], ones, index.size, source),
+        centroids=centroids,
+        offsets=find_offsets(inside, flat[inside], centroids, source),
     )
 
 
@@ -234,6 +245,41 @@ def find_centroids(
     return np.asarray(np.stack(means, axis=1) @ matrix[:3, :3].T + matrix[:3, 3])
 
 
+def find_offsets(
+    voxels: NDArray[np.intp],
+    rows: NDArray[np.int32],
+    centroids: NDArray[np.float64],
+    grid: Grid,
+) -> NDArray[np.float64]:
+    """Find how far the centre of gravity of each region lies outside of it.
+
+    Parameters
+    ----------
+    voxels, rows : (n,)
+        Flat index on ``grid`` and region of voxels.
+    centroids : (R, 3)
+        mm (RAS+).
+    grid
+        Of the atlas.
+
+    Returns
+    -------
+    (R,)
+        Distance to the centre of the nearest voxel of the region, mm; 0 where the
+        voxel that holds the centre of gravity belongs to the region; NaN for a region
+        without voxels.
+    """
+    places = np.stack(np.unravel_index(voxels, grid.shape, order="F"), axis=1)
+    matrix = grid.matrix
+    own = (centroids - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
+    steps = places - own[rows]
+    holds = (np.abs(steps) <= 0.5).all(axis=1)
+    distances = np.sqrt(((steps @ matrix[:3, :3].T) ** 2).sum(axis=1))
+    nearest = np.full(len(centroids), np.inf)
+    np.minimum.at(nearest, rows, np.where(holds, 0.0, distances))
+    return np.where(np.isfinite(nearest), nearest, np.nan)
+
+
 def map_weights(
     volumes: Iterable[NDArray[Any]], source: Grid, target: Grid
 ) -> WeightMap:
@@ -276,12 +322,16 @@ def map_weights(
     n_voxels_atlas = np.array([own.size for own in own_voxels], dtype=np.int64)
     voxels, rows = np.concatenate(own_voxels), np.concatenate(own_rows)
     gravity = np.concatenate(own_weights)
+    centroids = find_centroids(voxels, rows, gravity, len(counts), source)
+    largest = np.array([own.max(initial=0) for own in own_weights])
+    strong = gravity > largest[rows] * _STRONG
     return WeightMap(
         weights=matrix,
         n_voxels_atlas=n_voxels_atlas,
         centres=find_centres(voxels, rows, gravity, len(counts), source, target),
         volume=np.asarray(n_voxels_atlas * source.voxel_volume),
-        centroids=find_centroids(voxels, rows, gravity, len(counts), source),
+        centroids=centroids,
+        offsets=find_offsets(voxels[strong], rows[strong], centroids, source),
     )
 
 
@@ -304,7 +354,7 @@ def strongest_map(weights: csr_array) -> NDArray[np.int32]:
         part = slice(weights.indptr[row], weights.indptr[row + 1])
         size = np.abs(weights.data[part])
         voxels = weights.indices[part]
-        more = (size > best[voxels]) & (size > size.max(initial=0) / 4)
+        more = (size > best[voxels]) & (size > size.max(initial=0) * _STRONG)
         best[voxels[more]] = size[more]
         rows[voxels[more]] = row
     return rows

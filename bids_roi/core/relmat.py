@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 __all__ = [
+    "IDENTICAL",
     "MINIMUM_VOLUMES",
+    "are_identical",
     "covariance",
     "fisher_z",
     "has_variation",
@@ -31,6 +33,10 @@ __all__ = [
 
 # Two volumes always correlate by 1 or -1.
 MINIMUM_VOLUMES = 3
+
+# A correlation from here on is that of one series with itself (or with its negative)
+# but for rounding: its z is infinite, or as large as the last digit happens to be.
+IDENTICAL = 1 - 1e-12
 
 # Signals that deviate from their mean by rounding errors only.
 _ROUNDING = 8 * np.finfo(np.float64).eps
@@ -200,18 +206,37 @@ def shrink_covariance(signals: FloatArray) -> tuple[FloatArray, float]:
     return shrunk, shrinkage
 
 
-def fisher_z(correlation: FloatArray) -> FloatArray:
+def are_identical(correlations: FloatArray) -> NDArray[np.bool_]:
+    """Tell the correlations of a series with itself or its negative.
+
+    Parameters
+    ----------
+    correlations : any shape
+        -1 to 1; NaN for missing.
+
+    Returns
+    -------
+    bool, same shape
+        Whether the absolute value is ``IDENTICAL`` or more.
+    """
+    return np.asarray(np.abs(correlations) >= IDENTICAL)
+
+
+def fisher_z(correlations: FloatArray) -> FloatArray:
     """Fisher's z of correlations: artanh r.
 
     Parameters
     ----------
-    correlation : (R, R)
-        -1 to 1.
+    correlations : any shape
+        -1 to 1; NaN for missing.
 
     Returns
     -------
-    (R, R)
-        NaN on the diagonal, and wherever r is 1 or -1: z has no value there.
+    same shape
+        NaN where the correlation is missing, or ``IDENTICAL`` and more: so on the
+        diagonal of a matrix, and for two regions with one series (a label that occurs
+        twice in an atlas, a pair of regions of one voxel). Of r = 1 it is infinite and
+        would make every mean that it enters infinite.
 
     Notes
     -----
@@ -221,11 +246,7 @@ def fisher_z(correlation: FloatArray) -> FloatArray:
     array([[   nan, 0.5493],
            [0.5493,    nan]])
     """
-    inside = np.abs(correlation) < 1
-    values = np.where(inside, correlation, 0.0)
-    z = np.where(inside, np.arctanh(values), np.nan)
-    np.fill_diagonal(z, np.nan)
-    return z
+    return np.arctanh(np.where(are_identical(correlations), np.nan, correlations))
 
 
 def _over_usable(

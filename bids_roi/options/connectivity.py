@@ -37,9 +37,19 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         _RELMAT,
         "Where the precision matrix of partial correlation comes from: the covariance"
         " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
-        " which needs more volumes than regions.",
+        " which needs more degrees of freedom than regions.",
         default="ledoit_wolf",
         choices=ESTIMATORS,
         sidecar="PartialEstimator",
+    ),
+    Option(
+        "min_degrees_of_freedom",
+        _RELMAT,
+        "A matrix of a series with fewer degrees of freedom is n/a throughout, and the"
+        " group level leaves the run out of its matrices and stacks.",
+        kind=float,
+        default=1.0,
+        metavar="N",
+        sidecar="MinimumDegreesOfFreedom",
     ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,7 @@ class Options:
     relmat: tuple[str, ...] = ()
     fisher_z: bool = False
     partial_estimator: str = "ledoit_wolf"
+    min_degrees_of_freedom: float = 1.0
     group_unit: str = "participant"
     stack: tuple[str, ...] = ("timeseries", "relmat")
     executor: str = "processes"
@@ -113,6 +115,13 @@ class Options:
                 f" {self.smoothing_fwhm:g}."
             )
             raise UsageError(msg, remedy="Leave it out for no smoothing.")
+        if not 1 <= self.min_degrees_of_freedom < math.inf:
+            msg = (
+                "--min-degrees-of-freedom is a number from 1 on, not"
+                f" {self.min_degrees_of_freedom:g}."
+            )
+            remedy = "Below 1 there is nothing that a correlation could rest on."
+            raise UsageError(msg, remedy=remedy)
         check_running({f.name: getattr(self, f.name) for f in fields(self)})
         if "none" in self.stack and len(self.stack) > 1:
             shown = " ".join(self.stack)
@@ -151,8 +160,15 @@ class Options:
         }
 
     def digest(self) -> str:
-        """Hash of the options that change numbers; 12 hexadecimal digits."""
-        text = json.dumps(self.extraction(), sort_keys=True, default=str)
+        """Hash of the options that change numbers; 12 hexadecimal digits.
+
+        Of a mask image it does not matter where it lies, but what is in it, which is
+        not known here.
+        """
+        values = self.extraction()
+        if self.mask not in ("auto", "none"):
+            values["Mask"] = "image"
+        text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -164,6 +180,7 @@ _NOT_IN_DIGEST = (
     "relmat",
     "fisher_z",
     "partial_estimator",
+    "min_degrees_of_freedom",
 )
 
 _PREFIXES = {

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.group.edges import list_edges
+from bids_roi.core.group.motion import edge_lengths, usable_centres
 from bids_roi.errors import BidsRoiError
 from bids_roi.io.matrices import read_matrix
 from bids_roi.io.names import format_name, parse_name
@@ -39,12 +41,15 @@ GROUP_PAGE = "group.html"
 
 # Column of group_runs.tsv, words, whether high is bad.
 _MEASURES = (
-    ("fd_mean", "Mean FD (mm)", True),
+    ("fd_mean", "Mean FD, all (mm)", True),
+    ("fd_mean_kept", "Mean FD, kept (mm)", True),
     ("n_volumes_kept", "Volumes kept", False),
     ("coverage_mean", "Mean coverage", False),
     ("n_regions_lost", "Regions lost", True),
     ("tsnr_median", "Median tSNR", False),
     ("degrees_of_freedom", "Degrees of freedom", False),
+    ("effective_degrees_of_freedom", "Effective ones", False),
+    ("longest_gap", "Longest gap (volumes)", True),
 )
 _GOOD = {"done", "complete"}
 _MOST = 500  # rows of a list in the page
@@ -288,10 +293,22 @@ def _show_connectivity(output_dir: Path) -> list[dict[str, Any]]:
                 {
                     "title": f"Connectivity: {_title(path)}",
                     "figures": figures,
-                    "text": sidecar.get("Description", ""),
+                    "text": " ".join(_say(sidecar)),
                 }
             )
     return found
+
+
+def _say(sidecar: dict[str, Any]) -> list[str]:
+    """What a group matrix is of, what it is not of, and what to mind."""
+    text = [sidecar.get("Description", "")]
+    left_out = sidecar.get("RunsLeftOut", ())
+    if left_out:
+        text.append(
+            f"{len(left_out)} runs are left out, for their matrix is n/a throughout"
+            " (see above, or group_runs.tsv)."
+        )
+    return [*text, *(f"Warning: {note}" for note in sidecar.get("Warnings", ()))]
 
 
 def _read_square(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -308,8 +325,10 @@ def _places(output_dir: Path, names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _distances(regions: dict[str, list[str]]) -> NDArray[np.float64] | None:
-    if not {"x", "y", "z"} <= set(regions):
+    """Between the centres that lie in their regions, mm; others have none, (R, R)."""
+    if not {"x", "y", "z", "centre_offset"} <= set(regions):
         return None
     centres = np.stack([_column(regions, axis) for axis in "xyz"], axis=1)
-    squares = [(centres[:, None, k] - centres[None, :, k]) ** 2 for k in range(3)]
-    return np.asarray(np.sqrt(sum(squares)))
+    centres = usable_centres(centres, _column(regions, "centre_offset"))
+    edges = list_edges(len(centres), diagonal=False)
+    return edges.fill(edge_lengths(centres, edges))

@@ -29,6 +29,8 @@ __all__ = ["draw_coverage_table", "draw_distributions", "draw_qcfc", "find_outli
 
 _ROWS, _COLUMNS = 300, 600
 _DOTS = 2000
+# Place of a single edge in the map of greys, from white (0) to black (1).
+_FAINTEST = 0.45
 
 
 def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Picture:
@@ -175,7 +177,7 @@ def draw_qcfc(
     correlations : (R, R)
         Between each edge and mean framewise displacement, over participants.
     distances : (R, R) or None
-        Between the centres of the regions, mm.
+        Between the centres of the regions, mm; NaN where one has no place.
     """
     edges = np.triu_indices(len(correlations), 1)
     r = correlations[edges]
@@ -201,6 +203,16 @@ def draw_qcfc(
             text += (
                 " Right: by distance; darker for more edges, orange: running median."
             )
+            if n_without := int((known & ~both).sum()):
+                text += (
+                    f" {n_without:,} edges have no distance: a centre is not known, or"
+                    " outside of its region, as where that has parts on both sides."
+                )
+        else:
+            text += (
+                " By distance nothing is drawn: the centres of the regions are not"
+                " known, or lie outside of them."
+            )
     return Picture("qcfc", figure_svg(figure), ".svg", "QC-FC", text, alt)
 
 
@@ -213,11 +225,16 @@ def _draw_distance(
     counts, _, _ = np.histogram2d(
         distances, correlations, bins=(60, 60), range=((0, end), (-1, 1))
     )
+    shades = np.sqrt(counts.T)
+    # A single edge must stand out from the white of none.
+    top = max(float(shades.max()), 2.0)
     axes.imshow(
-        np.ma.masked_equal(np.sqrt(counts.T), 0),
+        np.ma.masked_equal(shades, 0),
         origin="lower",
         aspect="auto",
         cmap=colour_map("Greys", "#ffffff"),
+        vmin=(1 - _FAINTEST * top) / (1 - _FAINTEST),
+        vmax=top,
         extent=(0, end, -1, 1),
     )
     order = np.argsort(distances, kind="stable")

@@ -33,6 +33,7 @@ _NOT_PARAMETERS = {
     "Sources",
     "Warnings",
     "OptionsDigest",
+    "SettingsDigest",
     "DenoisingDescription",
     "NodeFiles",
     "Columns",
@@ -47,6 +48,8 @@ _MEASURED = (
     "FD",
     "RegressorRank",
     "DegreesOfFreedom",
+    "EffectiveDegreesOfFreedom",
+    "LongestGap",
     "ConfoundRegressors",
     "BackFilled",
     "DummyScans",
@@ -184,7 +187,8 @@ def _summarise(run: RunFacts) -> list[dict[str, Any]]:
                 continue
             light = record.status if record.status in LIGHTS else "check"
             reason = record.reason or "its tables are not here"
-            blank = dict.fromkeys(("kept", "fd", "coverage", "lost", "tsnr"), _MISSING)
+            keys = ("kept", "fd", "fd_kept", "coverage", "lost", "tsnr")
+            blank = dict.fromkeys(keys, _MISSING)
             series = _MISSING if whole else record.strategy or _MISSING
             verdict = Verdict(light, reason)
             rows.append({**common, **blank, "series": series, "verdict": verdict})
@@ -201,15 +205,15 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
     tsnr = statistics.median(levels) if levels else None
     total = sidecar.get("NumberOfVolumes")
     kept = sidecar.get("NumberOfVolumesKept", total)
-    fd = sidecar.get(
-        "MeanFramewiseDisplacementKept", sidecar.get("MeanFramewiseDisplacement")
-    )
+    fd = sidecar.get("MeanFramewiseDisplacement")
+    fd_kept = sidecar.get("MeanFramewiseDisplacementKept")
     coverage = sidecar.get("MeanCoverage", record.coverage)
     return {
         "series": series.title,
         "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
         "kept": f"{kept} of {total}" if total else _MISSING,
         "fd": _MISSING if fd is None else f"{fd:.3f}",
+        "fd_kept": _MISSING if fd_kept is None else f"{fd_kept:.3f}",
         "coverage": f"{100 * coverage:.1f} %",
         "lost": f"{n_lost} of {n_regions}",
         "tsnr": _MISSING if tsnr is None else f"{tsnr:.0f}",

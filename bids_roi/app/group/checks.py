@@ -53,7 +53,9 @@ def check_digests(found: Found) -> None:
         Naming the digests, a file of each, and what to do.
     """
     seen: dict[tuple[object, ...], dict[str, list[Output]]] = {}
-    for output in found.usable:
+    # What is left out for its settings was made with these, too.
+    left_out = [p.output for p in found.problems if p.status == "left_out"]
+    for output in (*found.usable, *left_out):
         scope = () if output.kind == "dseg" else (output.scope, output.desc)
         together = (output.kind, output.place, output.stat, *scope)
         seen.setdefault(together, {}).setdefault(output.digest, []).append(output)

@@ -7,16 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bids_roi.app.group.checks import check_anything_left, check_digests
-from bids_roi.app.group.connectivity import (
-    summarise_group,
-    write_group,
-    write_summaries,
-)
+from bids_roi.app.group.connectivity import warn_of_group, write_group
 from bids_roi.app.group.ledger import Ledger
 from bids_roi.app.group.matrices import GroupKey, accumulate_group
 from bids_roi.app.group.outputs import Found, Output, Problem, find_outputs
 from bids_roi.app.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.app.group.runs import list_rows, sort_into_runs, write_runs
+from bids_roi.app.group.summaries import summarise_group, write_summaries
 from bids_roi.app.records import read_all_records
 from bids_roi.io.writing import remove_leftovers
 
@@ -113,7 +110,11 @@ def _write_groups(level: _Level) -> list[Row]:
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)
     for output in level.found.relmats:
-        groups[(output.scope, output.place, output.stat, output.desc)].append(output)
+        groups[_key_of(output)].append(output)
+    left_out: dict[GroupKey, list[Problem]] = defaultdict(list)
+    for problem in level.found.problems:
+        if problem.status == "left_out":
+            left_out[_key_of(problem.output)].append(problem)
     motion: list[Row] = []
     reliability: list[Row] = []
     for key, outputs in sorted(groups.items()):
@@ -121,17 +122,23 @@ def _write_groups(level: _Level) -> list[Row]:
             level.output_dir,
             outputs,
             level.regions.get(key[1]),
-            lambda output: _displacement_of(runs, output),
+            lambda output, key: _tell(runs, output, key),
             by_run=level.unit == "run",
         )
         level.problems += problems
         if group is not None:
+            group.left_out += left_out[key]
+            level.notes += warn_of_group(group)
             write_group(level.ledger, group, unit=level.unit)
             of_motion, of_runs = summarise_group(group, unit=level.unit)
             motion.append(of_motion)
             reliability.append(of_runs)
-    write_summaries(level.ledger, motion, reliability)
+    write_summaries(level.ledger, motion, reliability, level.notes)
     return motion
+
+
+def _key_of(output: Output) -> GroupKey:
+    return output.scope, output.place, output.stat, output.desc
 
 
 def _write_stacks(level: _Level, options: Options) -> None:
@@ -153,9 +160,8 @@ def _write_stacks(level: _Level, options: Options) -> None:
     level.ledger.written += names
 
 
-def _displacement_of(runs: dict[RunKey, Run], output: Output) -> float | None:
-    """Mean FD of a matrix's run, from its own sidecar or another of the run."""
-    key = "MeanFramewiseDisplacement"
+def _tell(runs: dict[RunKey, Run], output: Output, key: str) -> float | None:
+    """Tell a number of a matrix's run, from its own sidecar or another of the run."""
     own = output.number(key)
     if own is not None:
         return own
@@ -166,7 +172,10 @@ def _summarise(
     level: _Level, rows: list[Row], motion: list[Row], stale: list[str]
 ) -> str:
     """One screen: what there is, what was left out, where to look."""
-    keys = ("done", "incomplete", "absent", "unreadable", "skipped", "failed")
+    keys = (
+        *("done", "incomplete", "absent", "left_out", "unreadable"),
+        *("skipped", "failed"),
+    )
     counts = Counter(str(row["status"]) for row in rows)
     units = {(row.get("source"), row.get("atlas")) for row in rows}
     people = {row.get("participant_id") for row in rows}

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.app.group.outputs import REMEDY, Problem
 from bids_roi.core.group.accumulate import GroupStatistics
-from bids_roi.core.group.edges import (
-    Edges,
-    fisher_z,
-    leave_out_identical,
-    list_edges,
-)
+from bids_roi.core.group.edges import Edges, leave_out_identical, list_edges
 from bids_roi.core.group.networks import Blocks, list_blocks
+from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.io.matrices import read_matrix
 
@@ -38,6 +35,8 @@ GroupKey = tuple[tuple[str, ...], tuple[str, ...], str, str]
 
 # A correlation may exceed 1 by rounding; a file that was edited does by more.
 _BEYOND = 1 + 1e-9
+# Of repetition times that are told apart: a millisecond.
+_DIGITS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +77,16 @@ class Group:
     ----------
     key, scale, outputs
         What it is of; ``outputs`` are those that were used.
-    names, networks, centres
-        Of the regions.
+    names, centres, offsets
+        Of the regions; how far a centre lies outside of its region, mm.
     edges, blocks, statistics
         The numbers.
     n_identical
         Edges left out over all runs, for their two series are the same.
+    left_out
+        Matrices without a value, which are not in the numbers; with the reason.
+    repetition_times
+        How many runs have each, s; those of which it is not known are not in it.
     """
 
     key: GroupKey
@@ -91,10 +94,13 @@ class Group:
     outputs: list[Output]
     names: tuple[str, ...]
     centres: FloatArray
+    offsets: FloatArray
     edges: Edges
     blocks: Blocks | None
     statistics: GroupStatistics
     n_identical: int = 0
+    left_out: list[Problem] = field(default_factory=list)
+    repetition_times: Counter[float] = field(default_factory=Counter)
 
     @property
     def first(self) -> Output:
@@ -106,7 +112,7 @@ def accumulate_group(
     output_dir: Path,
     outputs: list[Output],
     regions: Regions | None,
-    displacement_of: Callable[[Output], float | None],
+    tell: Callable[[Output, str], float | None],
     *,
     by_run: bool,
 ) -> tuple[Group | None, list[Problem]]:
@@ -121,8 +127,8 @@ def accumulate_group(
     regions
         Of the space and atlas; ``None`` where there is no region table: then those of
         the first matrix hold.
-    displacement_of
-        Mean FD of a matrix's run, mm.
+    tell
+        A number of a matrix's run by its key in the sidecars.
     by_run
         Whether every run is a unit of its own.
 
@@ -131,7 +137,7 @@ def accumulate_group(
     group
         ``None`` where no matrix can be used.
     problems
-        Matrices that are left out.
+        Matrices that are left out: damaged, or without a value.
     """
     first = outputs[0]
     scale = Scale.of(first.stat)
@@ -151,11 +157,23 @@ def accumulate_group(
                 key = (first.scope, first.place, first.stat, first.desc)
                 group = _begin(key, scale, names, regions, by_run=by_run)
             values, n_identical = _edge_values(group, matrix)
+            if not np.isfinite(matrix).any():
+                reason = f"no entry of the matrix stat-{output.stat} has a value."
+                problems.append(Problem(output, reason, "left_out"))
+                continue
             group.outputs.append(output)
-            group.n_identical += n_identical
-            group.statistics.add_run(values, displacement_of(output))
+            # Of Fisher's z, the participant level has left them out already.
+            told = output.number("NumberOfIdenticalEdges") or 0
+            group.n_identical += n_identical + int(told) * (scale.kind == "z")
+            seconds = tell(output, "RepetitionTime")
+            if seconds is not None:
+                group.repetition_times[round(seconds, _DIGITS)] += 1
+            group.statistics.add_run(values, tell(output, "MeanFramewiseDisplacement"))
         if group is not None:
             group.statistics.close_participant()
+    if group is None or not group.outputs:
+        return None, problems
+    group.left_out = [p for p in problems if p.status == "left_out"]
     return group, problems
 
 
@@ -170,18 +188,19 @@ def _begin(
     edges = list_edges(len(names), diagonal=scale.kind == "as_is")
     blocks = None
     centres = np.full((len(names), 3), np.nan)
+    offsets = np.full(len(names), np.nan)
     if regions is not None:
-        centres = regions.centres
+        centres, offsets = regions.centres, regions.offsets
         if any(label is not None for label in regions.networks):
             blocks = list_blocks(regions.networks, edges)
     statistics = GroupStatistics(edges.size, blocks, by_run=by_run)
-    return Group(key, scale, [], names, centres, edges, blocks, statistics)
+    return Group(key, scale, [], names, centres, offsets, edges, blocks, statistics)
 
 
 def _edge_values(group: Group, matrix: FloatArray) -> tuple[FloatArray, int]:
     values = group.edges.take(matrix)
     if group.scale.kind == "r":
-        return fisher_z(values)
+        return fisher_z(values), int(are_identical(values).sum())
     if group.scale.kind == "z":
         return leave_out_identical(values)
     return values, 0

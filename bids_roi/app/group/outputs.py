@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -11,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.app.records import RAW
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.io.names import BidsName, format_name, parse_name
-from bids_roi.io.outputs.inventory import read_fact
+from bids_roi.io.outputs.inventory import FACTS, read_fact
 from bids_roi.io.tables import read_json
-from bids_roi.options.table import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,36 +35,9 @@ _SCOPE = ("task", "rec", "echo", "part")
 _ATLAS = ("atlas", "seg", "scale")
 
 _NUMBERS = (
-    "NumberOfVolumes",
-    "RepetitionTime",
-    "NumberOfVolumesKept",
-    "SecondsKept",
-    "MeanFramewiseDisplacement",
-    "MaxFramewiseDisplacement",
+    *(key for _, key, _ in FACTS),
     "FDDVARSCorrelation",
-    "DegreesOfFreedom",
-    "NumberOfRegionsLost",
-)
-
-# What decides the numbers of an output where each participant has an atlas of his own:
-# the digest of options holds the digest of the atlas image, and always differs.
-_SETTINGS = (
-    "SoftwareVersion",
-    "AtlasTableDigest",
-    "Statistic",
-    "DenoisingStrategy",
-    "DenoisingDescription",
-    "Detrend",
-    "Standardize",
-    "FDThreshold",
-    "StdDVARSThreshold",
-    "Scrub",
-    "CensorBefore",
-    "CensorAfter",
-    "CensoredVolumes",
-    "FisherZ",
-    "PartialEstimator",
-    *(option.sidecar for option in OPTIONS if option.sidecar),
+    "NumberOfIdenticalEdges",
 )
 
 REMEDY = "Make it again: the participant level with --overwrite."
@@ -85,10 +55,13 @@ class Problem:
         Its name; the facts of its sidecar may be missing.
     reason
         What is wrong with it, and what to do.
+    status
+        ``unreadable``; or ``left_out`` for a matrix that is n/a throughout.
     """
 
     output: Output
     reason: str
+    status: str = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +81,10 @@ class Output:
     atlas_name
         Canonical id of the atlas.
     digest
-        Of the options and the atlas; of the options alone where each participant has an
-        atlas of his own.
+        Of all that decides the numbers: with the atlas image, or without it where each
+        participant has one of his own.
+    absent
+        Why no entry of a matrix has a value; empty where some have.
     numbers
         Of the run: volumes, seconds, motion.
     fisher_z
@@ -124,6 +99,7 @@ class Output:
     digest: str = ""
     numbers: tuple[tuple[str, float], ...] = ()
     fisher_z: bool | None = None
+    absent: str = ""
 
     @property
     def participant(self) -> str:
@@ -236,7 +212,10 @@ def find_outputs(output_dir: Path) -> Found:
             reason = reason.replace(f"{output_dir}/", "")
             problems.append(Problem(output, f"{reason} {error.remedy or REMEDY}"))
         else:
-            found[output.kind].append(read)
+            if read.absent:
+                problems.append(Problem(read, read.absent, "left_out"))
+            else:
+                found[output.kind].append(read)
     return Found(
         regions=tuple(found["dseg"]),
         series=tuple(found["timeseries"]),
@@ -299,11 +278,12 @@ def _read_output(
         msg = f"the sidecar {beside.name} is missing."
         raise DataError(msg, where=bare.path, remedy=REMEDY)
     content = read_json(beside)
-    digest = content.get("OptionsDigest")
-    if not isinstance(digest, str) or not digest:
-        msg = "OptionsDigest is missing."
-        raise DataError(msg, where=beside, remedy=REMEDY)
     source, individual = _find_origin(content, origins)
+    # No two participants share an image of their own.
+    key = "SettingsDigest" if individual else "OptionsDigest"
+    digest = content.get(key)
+    if not isinstance(digest, str) or not digest:
+        raise DataError(f"{key} is missing.", where=beside, remedy=REMEDY)
     if bare.kind == "timeseries":
         origins[bare.path] = source, individual
     fisher_z = content.get("FisherZ")
@@ -311,9 +291,10 @@ def _read_output(
         bare,
         source=source,
         atlas_name=str(content.get("Atlas") or bare.atlas_name),
-        digest=_hash_settings(content) if individual else digest,
+        digest=digest,
         numbers=tuple(_read_numbers(content, beside)),
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
+        absent=str(content.get("ReasonNotAvailable") or ""),
     )
 
 
@@ -347,9 +328,3 @@ def _read_numbers(content: dict[str, Any], where: Path) -> Iterable[tuple[str, f
             msg = f"{key} is {value!r} where a number is needed."
             raise DataError(msg, where=where, remedy=REMEDY)
         yield key, value
-
-
-def _hash_settings(content: dict[str, Any]) -> str:
-    settings = {key: content.get(key) for key in _SETTINGS}
-    text = json.dumps(settings, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -54,6 +54,7 @@ class _Table:
     names: tuple[str, ...]
     measures: dict[str, FloatArray]
     centres: FloatArray
+    offsets: FloatArray
     networks: tuple[str | None, ...]
     n_lost: int
 
@@ -70,6 +71,8 @@ class Regions:
         Network of each region, ``None`` for none.
     centres : (R, 3)
         mm; the mean over the runs, for atlases that differ between participants.
+    offsets : (R,)
+        How far they lie outside of their regions, mm; the mean likewise.
     tables
         Of the runs that have these regions.
     """
@@ -77,6 +80,7 @@ class Regions:
     names: tuple[str, ...]
     networks: tuple[str | None, ...]
     centres: FloatArray
+    offsets: FloatArray
     tables: tuple[_Table, ...]
 
     def without_tables(self) -> Regions:
@@ -139,7 +143,9 @@ def read_regions(
             reason = f"{table.output.path}: {text} {REMEDY}"
             problems.append(Problem(table.output, reason))
     good = tuple(table for table in tables if table.names == names)
-    return Regions(names, good[0].networks, _average_centres(good), good), problems
+    centres = _average([table.centres for table in good])
+    offsets = _average([table.offsets for table in good])
+    return Regions(names, good[0].networks, centres, offsets, good), problems
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
@@ -215,6 +221,7 @@ def _read_table(output_dir: Path, output: Output, known: dict[Any, Any]) -> _Tab
             "tsnr": _parse(columns, "tsnr"),
         },
         centres=np.array(axes).T,
+        offsets=_parse({"centre_offset": blank, **columns}, "centre_offset"),
         networks=known.setdefault(networks, networks),
         n_lost=sum(word != "ok" for word in columns["status"]),
     )
@@ -238,12 +245,12 @@ def _compare(names: tuple[str, ...], most: tuple[str, ...], n_most: int) -> str:
     return f"{text}: row {row} is {name!r}, there {other!r}."
 
 
-def _average_centres(tables: tuple[_Table, ...]) -> FloatArray:
-    """Mean over the runs, NaN where no run knows the centre, (R, 3)."""
-    total = np.zeros_like(tables[0].centres)
+def _average(values: list[FloatArray]) -> FloatArray:
+    """Mean over the runs, NaN where no run knows; memory for two of them."""
+    total = np.zeros_like(values[0])
     n = np.zeros(total.shape, dtype=np.int64)
-    for table in tables:
-        there = np.isfinite(table.centres)
-        total += np.where(there, table.centres, 0)
+    for each in values:
+        there = np.isfinite(each)
+        total += np.where(there, each, 0)
         n += there
     return np.where(n > 0, total / np.maximum(n, 1), np.nan)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bids_roi.app.group.identity import describe_keys, identify, key_columns
 from bids_roi.app.group.outputs import desc_of, stem_of_run
 from bids_roi.io.names import parse_name
+from bids_roi.io.outputs.inventory import FACTS
 from bids_roi.io.tables import format_table
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ _COLUMNS = {
     "status": (
         "done; skipped (the atlas is not in the run's space) or failed, by the"
         " participant level; absent (other runs have such outputs, this one has none);"
-        " incomplete (it has some of them); unreadable (a file was left out)."
+        " incomplete (it has some of them); unreadable (a file was left out); left_out"
+        " (a matrix is n/a throughout: the run is not in its group statistics, nor in"
+        " stacks that hold matrices)."
     ),
     "reason": "Why it is not done.",
     "n_volumes": "Volumes of the run.",
@@ -39,9 +42,18 @@ _COLUMNS = {
     "n_volumes_kept": "Volumes that enter the series.",
     "seconds_kept": "The same in seconds.",
     "fd_mean": "Mean framewise displacement over all volumes of the run, mm.",
-    "fd_max": "Its maximum, mm.",
+    "fd_mean_kept": "The same over the volumes that enter the series, mm.",
+    "fd_max": "Maximum over all volumes, mm.",
     "fd_dvars_correlation": "Correlation of framewise displacement with DVARS.",
-    "degrees_of_freedom": "Degrees of freedom that cleaning has left in the series.",
+    "longest_gap": "Most volumes in a row left out between two that were kept.",
+    "n_gaps": "Stretches of volumes left out between two that were kept.",
+    "degrees_of_freedom": (
+        "Degrees of freedom that cleaning has left in the series, before"
+        " autocorrelation."
+    ),
+    "effective_degrees_of_freedom": (
+        "The same after autocorrelation (Bartlett), median over the regions."
+    ),
     "n_regions": "Regions of the atlas.",
     "n_regions_lost": "Regions whose column is n/a in the series.",
     "coverage_mean": "Mean over the regions of their coverage (0 to 1).",
@@ -54,16 +66,9 @@ _COLUMNS = {
     "regions_file": "Region quality table, relative to the output folder.",
 }
 
-_NUMBERS = {
-    "n_volumes": "NumberOfVolumes",
-    "repetition_time": "RepetitionTime",
-    "n_volumes_kept": "NumberOfVolumesKept",
-    "seconds_kept": "SecondsKept",
-    "fd_mean": "MeanFramewiseDisplacement",
-    "fd_max": "MaxFramewiseDisplacement",
+# Columns that are the facts of a series, by their key in its sidecar.
+_NUMBERS = {column: key for column, key, _ in FACTS if column in _COLUMNS} | {
     "fd_dvars_correlation": "FDDVARSCorrelation",
-    "degrees_of_freedom": "DegreesOfFreedom",
-    "n_regions_lost": "NumberOfRegionsLost",
 }
 # What is known of the run holds for every series of it.
 _OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
@@ -252,9 +257,7 @@ def _rows_of(
             if product not in products and (product[0] == "dseg" or product[2] == desc)
         ]
         problems = [
-            p.reason
-            for p in run.problems
-            if p.output.kind == "dseg" or p.output.desc == desc
+            p for p in run.problems if p.output.kind == "dseg" or p.output.desc == desc
         ]
         there = run.products.get(desc, [])
         row["status"], row["reason"] = _judge(
@@ -279,7 +282,7 @@ def _rows_of(
 
 def _judge(
     there: bool,  # noqa: FBT001 - read as a sentence at its one call
-    problems: list[str],
+    problems: list[Problem],
     missing: list[_Product],
     counts: Counter[_Product],
     record: Record | None,
@@ -289,7 +292,8 @@ def _judge(
         used = " Outputs of an earlier call are there and are used." if there else ""
         return record.status, f"{record.reason}{used}"
     if problems:
-        return "unreadable", " ".join(problems)
+        worst = max(problem.status for problem in problems)  # unreadable, if one is
+        return worst, " ".join(problem.reason for problem in problems)
     if missing:
         words = [_say(product, counts[product]) for product in missing]
         return ("incomplete" if there else "absent"), "; ".join(words) + "."

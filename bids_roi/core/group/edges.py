@@ -1,4 +1,4 @@
-"""Square matrices as vectors of edges, and back; Fisher's z."""
+"""Square matrices as vectors of edges, and back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.core.relmat import IDENTICAL
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["IDENTICAL", "Edges", "fisher_z", "leave_out_identical", "list_edges"]
-
-# A correlation from here on is that of one series with itself (or with its negative)
-# but for rounding: its z is infinite, or as large as the last digit happens to be.
-IDENTICAL = 1 - 1e-12
+__all__ = ["Edges", "leave_out_identical", "list_edges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +84,20 @@ def list_edges(n_regions: int, *, diagonal: bool) -> Edges:
     return Edges(n_regions, rows, columns)
 
 
-def fisher_z(correlations: FloatArray) -> tuple[FloatArray, int]:
-    """Fisher's z; edges of identical series are left out.
+def leave_out_identical(z: FloatArray) -> tuple[FloatArray, int]:
+    """Leave out what is Fisher's z already and of identical series.
 
     Parameters
     ----------
-    correlations : (E,)
-        -1 to 1; NaN for missing.
+    z : (E,)
+        Fisher's z; NaN for missing.
 
     Returns
     -------
     z : (E,)
-        NaN where the correlation is missing, or ``IDENTICAL`` and more.
+        NaN where r is ``relmat.IDENTICAL`` or more.
     n_identical
         How many were left out for that.
-
-    Notes
-    -----
-    z = artanh(r) (Fisher 1915, doi:10.2307/2331838). Of r = 1 it is infinite and would
-    make every mean that it enters infinite; two regions with one series (a label that
-    occurs twice in an atlas, a pair of regions of one voxel) tell nothing of
-    connectivity.
-
-    Examples
-    --------
-    >>> fisher_z(np.array([0.0, 1.0, np.nan]))
-    (array([ 0., nan, nan]), 1)
     """
-    identical = np.abs(correlations) >= IDENTICAL
-    z = np.arctanh(np.where(identical, np.nan, correlations))
-    return z, int(identical.sum())
-
-
-def leave_out_identical(z: FloatArray) -> tuple[FloatArray, int]:
-    """The same for values that are Fisher's z already."""
     identical = np.abs(z) >= np.arctanh(IDENTICAL)
     return np.where(identical, np.nan, z), int(identical.sum())

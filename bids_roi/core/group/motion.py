@@ -26,10 +26,15 @@ __all__ = [
     "distance_dependence",
     "edge_lengths",
     "summarise_motion",
+    "usable_centres",
 ]
 
 # With three the correlation has one degree of freedom: |r| is 0.7 by chance.
 LEAST_UNITS = 4
+
+# Centres of gravity of curved regions lie up to 3.4 mm outside of them (Schaefer, AAL,
+# Desikan-Killiany), of regions with both sides tens of mm.
+_OUTSIDE_MM = 3.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class MotionSummary:
         Shares of edges (0 to 1) with p < 0.05 uncorrected, and after Benjamini and
         Hochberg.
     n_edges_distance
-        Edges of which both centres are known.
+        Edges of which both centres are known and lie in their regions.
     distance_rho
         Spearman's correlation of the distance between the centres with QC-FC.
     """
@@ -78,9 +83,9 @@ def summarise_motion(
 
     Notes
     -----
-    Power et al. (2012, doi:10.1016/j.neuroimage.2011.10.018), Ciric et al. (2017,
-    doi:10.1016/j.neuroimage.2017.03.020), Parkes et al. (2018,
-    doi:10.1016/j.neuroimage.2017.12.073). FDR: Benjamini and Hochberg (1995,
+    Ciric et al. (2017, doi:10.1016/j.neuroimage.2017.03.020); Parkes et al. (2018,
+    doi:10.1016/j.neuroimage.2017.12.073), who take Jenkinson's FD, where it is here
+    what the table of confounds holds: Power's. FDR: Benjamini and Hochberg (1995,
     doi:10.1111/j.2517-6161.1995.tb02031.x).
     """
     there = np.isfinite(r)
@@ -157,6 +162,27 @@ def chance_correlation(n: int) -> float:
     return float(np.sqrt(special.betaincinv(0.5, (n - 2) / 2, 0.5)))
 
 
+def usable_centres(centres: FloatArray, offsets: FloatArray) -> FloatArray:
+    """Leave out the centres that say little of where a region is.
+
+    Parameters
+    ----------
+    centres : (R, 3)
+        mm; NaN for unknown.
+    offsets : (R,)
+        How far each lies outside of its region, mm; NaN for unknown.
+
+    Returns
+    -------
+    (R, 3)
+        NaN where a centre is not known to be within 3.5 mm of its region: that of one
+        with parts on both sides lies between them, and its distance from another is
+        the distance of neither part.
+    """
+    inside = np.nan_to_num(offsets, nan=np.inf) <= _OUTSIDE_MM
+    return np.where(inside[:, None], centres, np.nan)
+
+
 def edge_lengths(centres: FloatArray, edges: Edges) -> FloatArray:
     """Straight distance between the centres of the two regions of each edge.
 
@@ -180,6 +206,8 @@ def distance_dependence(
     distances: FloatArray, r: FloatArray
 ) -> tuple[float | None, int]:
     """Spearman's correlation of edge length with QC-FC.
+
+    After Parkes et al. (2018), doi:10.1016/j.neuroimage.2017.12.073.
 
     Returns
     -------

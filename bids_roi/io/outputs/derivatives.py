@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
-import re
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import __version__
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.io.atlases.shelf import Atlas
     from bids_roi.io.dataset.layout import BoldRun
+    from bids_roi.io.outputs.digest import Digests
     from bids_roi.options.record import Options
 
 __all__ = [
@@ -37,8 +35,6 @@ __all__ = [
     "TEMPLATEFLOW_URL",
     "describe_regions",
     "describe_run",
-    "options_digest",
-    "release_of",
     "tabulate_regions",
     "write_outliers",
     "write_quality",
@@ -63,6 +59,7 @@ _OF_ONE_OUTPUT = (
     "RelationshipMatrix",
     "FisherZ",
     "PartialEstimator",
+    "MinimumDegreesOfFreedom",
 )
 
 REGION_COLUMNS = {
@@ -73,6 +70,10 @@ REGION_COLUMNS = {
     "x": "Centre of gravity of the region in the atlas image, mm to the right (RAS+).",
     "y": "The same, mm to the front.",
     "z": "The same, mm upwards.",
+    "centre_offset": (
+        "Distance from that centre to the nearest voxel of the region, mm; 0 where it"
+        " lies in the region. Large where a region has parts on both sides."
+    ),
     "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
     "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
     "n_voxels_mask": "Those of them inside the brain mask.",
@@ -114,18 +115,6 @@ OUTLIER_COLUMNS = {
     ),
 }
 
-
-# Outputs of two releases are told apart, those of two commits on the way to one are
-# not: else nothing would go on where it stopped after a commit. Sidecars say which.
-def release_of(version: str) -> str:
-    """Release that a version belongs to.
-
-    >>> release_of("1.2.0.dev45"), release_of("1.2.0")
-    ('1.2.0.dev', '1.2.0')
-    """
-    return re.sub(r"\.dev\d+$", ".dev", version)
-
-
 _DESCRIPTIONS = {
     "mean": "mean",
     "median": "median",
@@ -137,27 +126,6 @@ _DESCRIPTIONS = {
     "least_squares": "least-squares fit of all maps jointly",
     "weighted_mean": "weighted mean",
 }
-
-
-def options_digest(options: Options, atlas: Atlas, *more: object) -> str:
-    """Hash of all that decides the numbers but the BOLD file; 12 digits.
-
-    Parameters
-    ----------
-    options, atlas
-        What is extracted, and how.
-    more
-        What is done to it afterwards; plain JSON values.
-    """
-    parts = [
-        release_of(__version__),
-        options.digest(),
-        atlas.image_digest,
-        atlas.table_digest,
-        *atlas.regions.name,
-        *more,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def write_timeseries(
@@ -235,6 +203,7 @@ def tabulate_regions(
     columns["volume"] = [float(f"{value:.9g}") for value in mapped.volume]
     for axis, values in zip("xyz", mapped.centroids.round(3).T, strict=True):
         columns[axis] = values.tolist()
+    columns["centre_offset"] = mapped.offsets.round(3).tolist()
     for name in _COUNTED:
         values = getattr(quality, name)
         columns[name] = values if name == "status" else values.tolist()
@@ -274,6 +243,7 @@ def write_quality(
         "NonSteadyStateVolumes",
         "Warnings",
         "OptionsDigest",
+        "SettingsDigest",
         "SoftwareVersion",
     }
     kept |= {option.sidecar for option in OPTIONS} - set(_OF_ONE_OUTPUT)
@@ -323,6 +293,7 @@ def describe_run(
     run: BoldRun,
     atlas: Atlas,
     options: Options,
+    digests: Digests,
     *,
     grid: Grid,
     n_volumes: int,
@@ -334,7 +305,7 @@ def describe_run(
 
     Parameters
     ----------
-    run, atlas, options
+    run, atlas, options, digests
         What was processed, and how.
     grid, n_volumes
         Of the BOLD file.
@@ -392,7 +363,7 @@ def describe_run(
         content["Mask"] = "none"
     if notes:
         content["Warnings"] = list(notes)
-    content["OptionsDigest"] = options_digest(options, atlas)
+    content |= digests.describe()
     content["SoftwareVersion"] = f"bids_roi {__version__}"
     return content
 

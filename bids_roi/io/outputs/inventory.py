@@ -60,7 +60,10 @@ FACTS = (
     ("fd_max", "MaxFramewiseDisplacement", "mm"),
     ("coverage_mean", "MeanCoverage", "0 to 1"),
     ("n_regions_lost", "NumberOfRegionsLost", "regions"),
+    ("longest_gap", "LongestGap", "volumes"),
+    ("n_gaps", "NumberOfGaps", "gaps"),
     ("degrees_of_freedom", "DegreesOfFreedom", "1"),
+    ("effective_degrees_of_freedom", "EffectiveDegreesOfFreedom", "1"),
 )
 
 

@@ -42,6 +42,7 @@ _OF_SERIES = (
     "AcquisitionDuration",
     "CensoredVolumes",
     "OptionsDigest",
+    "SettingsDigest",
 )
 
 
