@@ -49,6 +49,7 @@ def place(tmp_path_factory):
 # words that name both. Files stand for themselves: {mask}, {aroma}.
 BAND = ["--denoise", "24P", "--high-pass", "0.01", "--low-pass", "0.1"]
 STRICT = ["--denoise", "24P"]
+WAVE = ["--high-pass", "0.01", "--filter", "butterworth"]
 CHANGES = {
     "mask": ([], ["--mask", "none"], "is none", "with auto"),
     "min_coverage": ([], ["--min-coverage", 0.25], "is 0.25", "with 0.5"),
@@ -68,7 +69,25 @@ CHANGES = {
         "is butterworth",
         "with cosine",
     ),
-    "filter_order": (BAND, [*BAND, "--filter-order", 2], "is 2", "with 5"),
+    "filter_order": (WAVE, [*WAVE, "--filter-order", 2], "is 2", "with 5"),
+    "filter_padding": (
+        WAVE,
+        [*WAVE, "--filter-padding", "odd"],
+        "is odd",
+        "with constant",
+    ),
+    "filter_ends": (
+        WAVE,
+        [*WAVE, "--filter-ends", "nearest"],
+        "is nearest",
+        "with cut",
+    ),
+    "interpolation": (
+        WAVE,
+        [*WAVE, "--interpolation", "cubic_spline"],
+        "is cubic_spline",
+        "with linear",
+    ),
     "standardize": (
         [*STRICT, "--standardize", "psc"],
         [*STRICT, "--standardize", "zscore_sample"],
@@ -111,6 +130,12 @@ CHANGES = {
         ["--relmat", "partial", "--partial-estimator", "pseudo_inverse"],
         "is pseudo_inverse",
         "with ledoit_wolf",
+    ),
+    "min_degrees_of_freedom": (
+        ["--relmat", "pearson"],
+        ["--relmat", "pearson", "--min-degrees-of-freedom", 3],
+        "is 3.0",
+        "with 1.0",
     ),
 }
 # Which outputs there are, or which runs count, but no number in them.
@@ -201,7 +226,7 @@ def test_a_changed_atlas_or_strategy_file_and_another_version(place, tmp_path, c
     found = state(out)
     mine.write_text(json.dumps({"name": "mine", "components": [{"csf": "full"}]}))
     shown = run(capsys, *common, code=1)
-    assert "the columns of the strategy mine" in shown.err
+    assert "the strategy mine has other columns" in shown.err
     mine.write_text(json.dumps({"name": "mine", "components": [{"csf": "basic"}]}))
     table = Path(atlas.split(",")[1])
     text = table.read_text()

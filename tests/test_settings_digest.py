@@ -23,7 +23,13 @@ from bids_roi.io.confounds.strategy_format import Settings
 from bids_roi.io.images import write_image
 from bids_roi.options.table import OPTIONS
 
-BASE = Settings(detrend=True, high_pass=0.02, fd_threshold=0.5, dummy_scans="auto")
+BASE = Settings(
+    filter="butterworth",
+    detrend=True,
+    high_pass=0.02,
+    fd_threshold=0.5,
+    dummy_scans="auto",
+)
 STRATEGY = {
     "name": "mine",
     "description": "As it is.",
@@ -41,6 +47,9 @@ CHANGES = {
     "low_pass": ["0.2"],
     "filter": ["cosine"],
     "filter_order": ["2"],
+    "filter_padding": ["odd"],
+    "filter_ends": ["nearest"],
+    "interpolation": ["cubic_spline"],
     "standardize": ["psc"],
     "fd_threshold": ["0.95"],
     "std_dvars_threshold": ["1.5"],

@@ -72,23 +72,20 @@ def relate_regions(
     options: Options,
     *,
     degrees_of_freedom: float,
-    vanished: NDArray[np.bool_] | None = None,
 ) -> Related:
     """Compute a matrix.
 
     Parameters
     ----------
     kept_signals : (n_kept, R)
-        Kept volumes only; NaN columns for lost regions.
+        Kept volumes only; NaN columns for regions that are lost, or of which cleaning
+        has left rounding errors only.
     output
         What to compute.
     options
         ``partial_estimator`` and ``min_degrees_of_freedom`` are used.
     degrees_of_freedom
         What cleaning has left in the series; of raw ones, volumes less one.
-    vanished : (R,) bool or None
-        Regions of which cleaning has left rounding errors only; they come out like
-        lost ones.
 
     Notes
     -----
@@ -98,8 +95,6 @@ def relate_regions(
     fewer the covariance has no inverse but of what the volumes happen to span.
     """
     n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
-    if vanished is not None:
-        kept_signals = np.where(vanished, np.nan, kept_signals)
     n_usable = int(has_variation(kept_signals).sum())
     n_flat = kept_signals.shape[1] - n_lost - n_usable
     absent = _find_absence(

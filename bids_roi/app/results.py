@@ -345,9 +345,6 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
-    if clean is not None:
-        # Errors of rounding, over their own deviation, would look like any signal.
-        signals = np.where(clean.cleaned.vanished, np.nan, signals)
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -387,13 +384,11 @@ def relate_series(
 ) -> Related:
     """Compute a matrix of a series, whose sidecar keys are ``facts``."""
     signals, _ = kept_signals(result, series)
-    clean = result.cleaned.get(series)
     return relate_regions(
         signals,
         output,
         options,
         degrees_of_freedom=facts["DegreesOfFreedom"],
-        vanished=None if clean is None else clean.cleaned.vanished,
     )
 
 
