@@ -184,6 +184,20 @@ def test_help_and_version_load_no_scientific_library(flag):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_participant_level_loads_what_it_uses():
+    """Half a second of CPU and 50 MB per worker are in scipy.stats alone."""
+    code = (
+        "import sys, bids_roi.app.dataset\n"
+        "heavy = {'scipy.stats', 'scipy.signal', 'scipy.interpolate', 'matplotlib'}\n"
+        "heavy |= {'h5py', 'distributed'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_no_nilearn_in_the_package():
     for module, path in MODULES.items():
         tops = {name.partition(".")[0] for name in imports(path)}

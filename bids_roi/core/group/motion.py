@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import special, stats
 
 from bids_roi.core.group.moments import CONSTANT
 
@@ -114,6 +113,8 @@ def correlation_p_values(r: FloatArray, n: NDArray[np.int64]) -> FloatArray:
     n : (E,)
         Pairs each rests on, at least 3.
     """
+    from scipy import special
+
     with np.errstate(divide="ignore"):  # r = 1: t is infinite and p 0
         t = np.abs(r) * np.sqrt((n - 2) / (1 - r**2))
     return np.asarray(2 * special.stdtr(n - 2, -t))
@@ -159,6 +160,8 @@ def chance_correlation(n: int) -> float:
     >>> round(chance_correlation(400), 4)
     0.0338
     """
+    from scipy import special
+
     return float(np.sqrt(special.betaincinv(0.5, (n - 2) / 2, 0.5)))
 
 
@@ -216,6 +219,8 @@ def distance_dependence(
     n
         Edges that have both.
     """
+    from scipy import stats
+
     both = np.isfinite(distances) & np.isfinite(r)
     n = int(both.sum())
     if n < 3:
