@@ -204,11 +204,13 @@ def test_an_empty_site_is_no_site(tmp_path):
     assert "no pages" in problem
 
 
-def test_tests_that_the_pages_name_exist():
+def test_functions_that_the_pages_name_exist():
     """A difference to another tool, or a fault, is held by the test beside it."""
     pages = [path.read_text() for path in (ROOT / "docs").glob("*.md")]
     named = {name for text in pages for name in re.findall(r"`(test_\w+)`", text)}
     sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
-    there = {n for s in sources for n in re.findall(r"^def (test_\w+)\(", s, re.M)}
+    there = {
+        n for s in sources for n in re.findall(r"^def (test_\w+)\(", s, re.MULTILINE)
+    }
     assert len(named) > 20
     assert named <= there, named - there
