@@ -255,7 +255,8 @@ def clean(
         if standardize is not None:
             column = (column - column[inside].mean()) / divisor
         result[rows, r] = column
-        slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
+        if np.isfinite(divisor):
+            slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
     return result, condition, slack
 
 

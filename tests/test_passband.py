@@ -185,6 +185,18 @@ def test_the_cut_off_itself_is_kept(low_pass):
     close(clean_signals(1000 + wave, **options).signals, wave, 1e-10)
 
 
+def test_a_low_pass_next_to_nyquist_leaves_what_a_high_pass_does():
+    """0.1428 of 0.142857 Hz: no volume is censored, and it was refused."""
+    signals = np.random.default_rng(1).normal(1000, 10, (100, 3))
+    options = FIT | {"high_pass": 0.01, "repetition_time": 3.5}
+    plain = clean_signals(signals, **options)
+    found = clean_signals(signals, **(options | {"low_pass": 0.1428}))
+    assert plain.degrees_of_freedom - 2 <= found.degrees_of_freedom
+    rest = plain.signals - found.signals
+    # The waves of the Nyquist frequency and what the slow terms hide of the slowest.
+    assert (rest**2).sum() < 0.05 * (plain.signals**2).sum()
+
+
 def test_low_pass_alone_keeps_mean_and_line():
     t = np.arange(200)[:, None]
     line = 1000 + 0.3 * t

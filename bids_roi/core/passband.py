@@ -146,8 +146,8 @@ def fit_pass_band(
     Raises
     ------
     ValueError
-        If the run is too short to hold a frequency of the band, or too few volumes are
-        kept to tell the band from what is faster.
+        If the run is too short to hold a frequency of the band, or volumes are censored
+        and too few are kept to tell the band from what is faster.
     """
     n_volumes = sample_mask.size
     slow = np.zeros((n_volumes, 0))
@@ -191,7 +191,7 @@ def _project(
     """
     kept = waves[sample_mask]
     n_kept = slow.shape[0]
-    if n_kept <= slow.shape[1] + waves.shape[1]:
+    if not sample_mask.all() and n_kept <= slow.shape[1] + waves.shape[1]:
         raise ValueError(
             f"{n_kept} of {sample_mask.size} volumes are kept, the slow terms and the"
             f" pass band take {slow.shape[1] + waves.shape[1]}: what is faster cannot"
