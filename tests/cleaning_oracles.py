@@ -138,7 +138,10 @@ def passed(mask, high_pass, low_pass, repetition_time, detrend):
     trend = [np.ones(n_volumes), t - t.mean()]
     slow = []
     if high_pass is not None:
-        slow = trend + list(cosines(n_volumes, high_pass, repetition_time).T)
+        every = cosines(n_volumes, high_pass, repetition_time).T
+        # That at the cut-off itself is not slower than the band.
+        rates = np.arange(1, len(every) + 1) / (2 * n_volumes * repetition_time)
+        slow = trend + list(every[rates < high_pass - 1e-12])
     elif detrend:
         slow = trend
     n_kept = int(mask.sum())
@@ -247,11 +250,13 @@ def clean(
         if standardize == "zscore_sample":
             divisor = column[inside].std(ddof=1)
         elif standardize == "psc":
-            divisor = abs(signals[mask, r].mean()) / 100
+            level = abs(signals[mask, r].mean())
+            divisor = level / 100 if level > signals[mask, r].std() else np.nan
         if standardize is not None:
             column = (column - column[inside].mean()) / divisor
         result[rows, r] = column
-        slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
+        if np.isfinite(divisor):
+            slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
     return result, condition, slack
 
 

@@ -79,9 +79,10 @@ def test_by_hand():
     constant = np.ones((200, 1))
     raw = {"confounds": constant, "standardize_confounds": False}
     assert left(**raw) == pytest.approx(n_kept - 1)  # the mean is counted once
-    # floor(2 * 200 * 0.01 * 2) cosines; the fit takes mean and line along.
+    # floor(2 * 200 * 0.01 * 2) cosines; the fit takes mean and line along, and keeps
+    # the cosine of 0.01 Hz itself.
     assert left(high_pass=0.01, filter="cosine") == pytest.approx(n_kept - 1 - 8)
-    assert left(high_pass=0.01, filter="passband") == pytest.approx(n_kept - 2 - 8)
+    assert left(high_pass=0.01, filter="passband") == pytest.approx(n_kept - 2 - 7)
     # 0.01 to 0.1 Hz on a grid of 1/400 Hz: 37 sines and cosines, of which the slow
     # terms hold one and the gaps make two or three unseen.
     assert 70 <= left(filter="passband", **BAND) <= 74
@@ -132,3 +133,26 @@ def test_effective_ones_without_signals():
     some = effective_freedom(lost[:, :3], mask, **options)
     lost[:, 3] = np.nan
     assert effective_freedom(lost, mask, **options) == some
+
+
+@pytest.mark.parametrize("n_volumes", [60, 100])
+def test_more_regressors_than_the_band_holds_leave_what_is_outside(n_volumes):
+    """36 regressors in 16 and 28 dimensions: noise of the slopes, and no word of it."""
+    rng = np.random.default_rng(0)
+    walks = np.cumsum(rng.normal(size=(n_volumes, 36)), axis=0)
+    options = PLAIN | BAND | {"filter": "butterworth", "filter_order": 2}
+    options |= {"low_pass": 0.08, "filter_padding": "constant", "detrend": True}
+    noise = rng.normal(size=(n_volumes, 500))
+    few = clean_signals(noise, **(options | {"confounds": walks}))
+    # By another way: the power spectrum of what is left of white noise.
+    centred = few.signals - few.signals.mean(axis=0)
+    power = (np.abs(np.fft.rfft(centred, axis=0)) ** 2).sum(axis=1)
+    rates = np.fft.rfftfreq(n_volumes, 2.0)
+    inside = power[(rates >= 0.01) & (rates <= 0.08)].sum() / power.sum()
+    assert few.cleaner.outside_share > 0.97 * (1 - inside) > 0.5
+    plain = clean_signals(noise, **options).cleaner
+    assert plain.outside_share < 0.25
+    # With straight lines over 30 % of the volumes, a part of them comes from outside.
+    mask = rng.random(n_volumes) > 0.3
+    gaps = clean_signals(noise, **(options | {"sample_mask": mask})).cleaner
+    assert plain.outside_share < gaps.outside_share < 0.5

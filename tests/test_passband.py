@@ -163,15 +163,38 @@ def test_what_is_censored_has_no_influence():
 
 
 def test_high_pass_is_the_regression_of_slow_cosines():
-    """The same projection, seen from the other side."""
+    """The same projection, seen from the other side; no cosine at the cut-off itself.
+
+    A cosine of 0.01 Hz in 400 s is taken out by ``cosine``, as in nilearn.
+    """
     mask = gap(200, "scattered")
     signals = np.random.default_rng(4).normal(1000, 10, (200, 4))
-    options = FIT | {"high_pass": 0.01, "sample_mask": mask, "detrend": True}
+    options = FIT | {"high_pass": 0.0101, "sample_mask": mask, "detrend": True}
     close(
         clean_signals(signals, **options).signals,
         clean_signals(signals, **(options | {"filter": "cosine"})).signals,
         1e-9,
     )
+
+
+@pytest.mark.parametrize("low_pass", [None, 0.08])
+def test_the_cut_off_itself_is_kept(low_pass):
+    """Six periods in 600 s are 0.01 Hz, the lowest frequency to keep: it went."""
+    wave = np.cos(2 * np.pi * 6 * (np.arange(300) + 0.5) / 300)[:, None]
+    options = FIT | {"high_pass": 0.01, "low_pass": low_pass}
+    close(clean_signals(1000 + wave, **options).signals, wave, 1e-10)
+
+
+def test_a_low_pass_next_to_nyquist_leaves_what_a_high_pass_does():
+    """0.1428 of 0.142857 Hz: no volume is censored, and it was refused."""
+    signals = np.random.default_rng(1).normal(1000, 10, (100, 3))
+    options = FIT | {"high_pass": 0.01, "repetition_time": 3.5}
+    plain = clean_signals(signals, **options)
+    found = clean_signals(signals, **(options | {"low_pass": 0.1428}))
+    assert plain.degrees_of_freedom - 2 <= found.degrees_of_freedom
+    rest = plain.signals - found.signals
+    # The waves of the Nyquist frequency and what the slow terms hide of the slowest.
+    assert (rest**2).sum() < 0.05 * (plain.signals**2).sum()
 
 
 def test_low_pass_alone_keeps_mean_and_line():
@@ -182,6 +205,20 @@ def test_low_pass_alone_keeps_mean_and_line():
     assert_allclose(cleaned.signals, line[cleaned.sample_mask], rtol=1e-12)
     gone = clean_signals(line + 1e-6 * np.sin(t), **(options | {"detrend": True}))
     assert np.abs(gone.signals).max() < 1e-5
+
+
+def test_interpolated_volumes_lie_on_a_line_in_time():
+    """Steps of 2 and 6 s (VolumeTiming): a line of 5 units a second was 25 off."""
+    rng = np.random.default_rng(3)
+    times = np.cumsum(rng.choice([2.0, 6.0], 60))
+    line = 1000 + np.outer(times, [5.0, -1.0])
+    mask = np.ones(60, bool)
+    mask[20:27] = False
+    for curve in ("linear", "cubic_spline"):
+        options = FIT | {"sample_mask": mask, "times": times, "interpolation": curve}
+        cleaned = clean_signals(line, **options)
+        whole = arrange_volumes(cleaned, censored="interpolate")
+        assert_allclose(whole, line, rtol=1e-12)
 
 
 def test_interpolated_volumes_lie_between_the_cleaned_ones():

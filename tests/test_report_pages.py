@@ -139,6 +139,66 @@ def test_methods_say_what_ran(made):
     assert "Ledoit" not in words
 
 
+def methods_text(*sidecars, relmats=()):
+    series = [("cleaned", sidecar) for sidecar in sidecars]
+    return " ".join(write_methods({}, {}, series, relmats, {}).paragraphs)
+
+
+def test_methods_tell_components_of_the_image_from_confounds_of_the_preprocessing():
+    main = [f"high_variance_{n}" for n in range(5)]
+    text = methods_text({"ConfoundRegressors": main})
+    assert "the 5 main components of the voxels that vary most (Behzadi" in text
+    assert "of the preprocessing were" not in text
+    text = methods_text({"ConfoundRegressors": [*main, "csf"]})
+    assert "1 confound of the preprocessing and the 5 main components" in text
+
+
+def test_methods_tell_neighbours_rows_and_order():
+    filters = {"High-pass cutoff (Hz)": 0.01, "Censored ends": "nearest"}
+    text = methods_text(
+        {
+            "FDThreshold": 0.5,
+            "CensorBefore": 1,
+            "CensorAfter": 2,
+            "DummyScans": 3,
+            "Detrend": True,
+            "CensoredVolumes": "interpolate",
+            "Interpolation": "cubic_spline",
+            "SoftwareFilters": {"Butterworth": filters | {"Padding": "odd"}},
+        }
+    )
+    assert "with 1 volume before and 2 volumes after each of them" in text
+    assert "those before the steady state cut off), mean and linear trend taken" in text
+    assert "between kept ones are filled by cubic splines, those at the ends" in text
+    assert "left out" not in text
+    # Dummies alone are rows that are not there, too.
+    text = methods_text({"DummyScans": 3, "CensoredVolumes": "na"})
+    assert "3 volumes before the steady state went" in text
+    assert "In the series censored volumes are n/a." in text
+
+
+def test_methods_tell_filters_that_differ_between_runs():
+    fit = {"Pass-band fit": {"Low-pass cutoff (Hz)": 0.1}}
+    text = methods_text(
+        {"SoftwareFilters": fit}, {"SoftwareFilters": "n/a"}, {"SoftwareFilters": fit}
+    )
+    assert "In 2 of 3 series: Signals and confounds alike" in text
+    assert "In 1 of 3 series: No filter was applied." in text
+    assert "of 1 series" not in methods_text({"SoftwareFilters": fit})
+
+
+def test_methods_tell_the_pseudo_inverse():
+    text = methods_text(
+        relmats=[
+            {
+                "RelationshipMeasure": "partial correlation coefficient",
+                "PartialEstimator": "pseudo_inverse",
+            }
+        ]
+    )
+    assert "by the pseudo-inverse of the correlation matrix" in text
+
+
 def test_methods_cite_nothing_that_did_not_run():
     methods = write_methods({}, {}, [], [], {})
     keys = {key for key, _, _ in methods.references}

@@ -31,7 +31,7 @@ __all__ = [
 # From here on the regressors are so nearly dependent that few digits are left.
 _ILL_CONDITIONED = 1e8
 # A Butterworth filter whose ends and gaps take more than this is worth a word, and so
-# is a fitted band of which more than this is noise from outside.
+# are signals of which more than this is noise from outside the pass band.
 _HALF = 0.5
 
 
@@ -69,15 +69,16 @@ def _warn_of_filter(cleaned: Cleaned, settings: Settings) -> list[str]:
             f"low_pass {settings.low_pass:g} Hz is not below the highest frequency of"
             " the run (Nyquist): there is nothing to take out, and it is not applied."
         )
+    if cleaner.outside_share > _HALF:
+        notes.append(
+            f"{100 * cleaner.outside_share:.0f} % of the noise that is left comes from"
+            f" outside the pass band, or lies there: {cleaned.n_kept} of"
+            f" {cleaned.sample_mask.size} volumes are kept, and {cleaned.rank}"
+            " regressors are taken out."
+        )
     if isinstance(cleaner.filter, Projection):
-        share = cleaner.filter.outside_share
-        if share > _HALF:
-            notes.append(
-                f"so many volumes are censored ({cleaned.n_kept} of"
-                f" {cleaned.sample_mask.size} kept) that {100 * share:.0f} % of the"
-                " noise that passes the filter is from outside its band."
-            )
-    elif cleaner.degrees_of_freedom < _HALF * cleaner.without_losses:
+        return notes
+    if cleaner.degrees_of_freedom < _HALF * cleaner.without_losses:
         kept = cleaned.sample_mask.nonzero()[0]
         gaps = kept[-1] - kept[0] + 1 > kept.size
         spline = gaps and settings.interpolation == "cubic_spline"

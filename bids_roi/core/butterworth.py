@@ -193,7 +193,10 @@ def apply_butterworth(
 
 
 def interpolate_censored(
-    signals: FloatArray, sample_mask: BoolArray, interpolation: Interpolation
+    signals: FloatArray,
+    sample_mask: BoolArray,
+    interpolation: Interpolation,
+    times: FloatArray | None = None,
 ) -> FloatArray:
     """Values for the censored volumes between the first and the last kept one.
 
@@ -208,6 +211,8 @@ def interpolate_censored(
         ``cubic_spline``: through all kept volumes, third derivative continuous next to
         the ends ("not-a-knot"), as nilearn documents it and XCP-D does it. Through
         noise it leaves the range of the data in long gaps.
+    times : (T,), any unit
+        When each volume was; None for evenly spaced ones.
 
     Returns
     -------
@@ -227,15 +232,18 @@ def interpolate_censored(
         return np.zeros((censored.size, signals.shape[1]))
     if not (sample_mask[0] and sample_mask[-1]):
         raise ValueError("the first and the last volume must be kept: no extrapolation")
+    if times is None:
+        times = np.arange(sample_mask.size, dtype=np.float64)
     if interpolation == "linear":
         after = np.searchsorted(kept, censored)
         left, right = kept[after - 1], kept[after]
-        share = ((censored - left) / (right - left))[:, np.newaxis]
+        passed = times[censored] - times[left]
+        share = (passed / (times[right] - times[left]))[:, np.newaxis]
         return np.asarray((1 - share) * signals[left] + share * signals[right])
     from scipy import interpolate
 
-    spline = interpolate.CubicSpline(kept, signals[kept], extrapolate=False)
-    return np.asarray(spline(censored), dtype=np.float64)
+    spline = interpolate.CubicSpline(times[kept], signals[kept], extrapolate=False)
+    return np.asarray(spline(times[censored]), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,12 @@ from bids_roi.core.butterworth import (
 )
 from bids_roi.core.filters import check_cutoffs, cosine_drift, missing_drift
 from bids_roi.core.freedom import count_freedom, effective_freedom, lag_sums
-from bids_roi.core.passband import Projection, fit_pass_band, take_out_trend
+from bids_roi.core.passband import (
+    Projection,
+    fit_pass_band,
+    list_waves,
+    take_out_trend,
+)
 from bids_roi.core.regression import ROUNDING, Regression, fit_regressors
 
 if TYPE_CHECKING:
@@ -50,6 +55,8 @@ class Cleaner:
     ----------
     sample_mask : (T,) bool
         True for kept.
+    times : (T,) or None
+        When each volume was; None for evenly spaced ones.
     filter
         Trend and frequencies; a projection or a Butterworth filter.
     regression
@@ -69,11 +76,16 @@ class Cleaner:
         Of white noise after all steps; see ``freedom``.
     without_losses
         The same, were ends and gaps to take no more than their share.
+    outside_share
+        0 to 1; how much of white noise that passes all steps comes from outside the
+        pass band, or ends up there, whichever is more: through gaps, the slopes of a
+        filter, and regressors that take what is inside.
     white : (T,)
         Sums over lags of the autocorrelation that the steps give to white noise.
     """
 
     sample_mask: BoolArray
+    times: FloatArray | None
     filter: Projection | Butterworth
     regression: Regression
     standardize: Scale | None
@@ -83,6 +95,7 @@ class Cleaner:
     drift: Drift
     degrees_of_freedom: float
     without_losses: float
+    outside_share: float
     white: FloatArray
 
     @property
@@ -119,8 +132,10 @@ class Cleaner:
             series /= np.where(vanished, np.inf, deviation)
         elif self.standardize == "psc":
             # Of the kept volumes as they came: filled gaps have no level.
+            # A level that is no more than what varies about it is that of data which
+            # were centred before, in other volumes or with fewer digits.
             level = kept.mean(axis=0)
-            none = np.abs(level) <= ROUNDING * largest
+            none = np.abs(level) <= np.maximum(kept.std(axis=0), ROUNDING * largest)
             series /= np.where(none, np.nan, np.abs(level) / 100)
         if vanished.any():  # rounding errors are no signal
             series = np.where(vanished, np.nan, series)
@@ -155,7 +170,8 @@ class Cleaned:
         confounds with the weights, centre and scale of the kept ones. None without one.
     vanished : (R,) bool
         These are constant over the kept volumes, or nothing but rounding errors was
-        left of them, or their mean is zero and percent of it were asked for.
+        left of them, or percent of their mean were asked for and it is no larger
+        than their standard deviation.
     effective_degrees_of_freedom
         After the autocorrelation that the signals have beside that of the filter;
         median over the regions.
@@ -319,8 +335,8 @@ def prepare_cleaner(
         How the Butterworth filter, and ``arrange_volumes``, fill gaps.
     standardize
         ``zscore_sample``: mean 0, standard deviation 1 (n - 1). ``psc``: percent of the
-        region's own mean over the kept volumes, before trend and filter. None: as the
-        steps before leave it.
+        region's own mean over the kept volumes, before trend and filter; NaN where it
+        is no larger than their standard deviation. None: as the steps before leave it.
     standardize_confounds
         Give each confound mean 0 and standard deviation 1, or else a maximum of 1.
     repetition_time : s
@@ -382,11 +398,13 @@ def prepare_cleaner(
         standardize=standardize_confounds,
     )
     plain = not (detrend or table.shape[1] or standardize or filters)
-    freedom, full, white = _count(steps, regression, mask)
+    band = (high_pass, low_pass, repetition_time or 1.0)
+    freedom, full, outside, white = _count(steps, regression, mask, band)
     if not plain:
         _check_freedom(steps, regression, freedom)
     return Cleaner(
         sample_mask=mask,
+        times=times,
         filter=steps,
         regression=regression,
         standardize=standardize,
@@ -396,14 +414,18 @@ def prepare_cleaner(
         drift=drift,
         degrees_of_freedom=freedom,
         without_losses=full,
+        outside_share=outside,
         white=white,
     )
 
 
 def _count(
-    steps: Projection | Butterworth, regression: Regression, mask: BoolArray
-) -> tuple[float, float, FloatArray]:
-    """Degrees of freedom, those without losses, and the autocorrelation of noise."""
+    steps: Projection | Butterworth,
+    regression: Regression,
+    mask: BoolArray,
+    cutoffs: tuple[float | None, float | None, float],
+) -> tuple[float, float, float, FloatArray]:
+    """Degrees of freedom, those without losses, share from outside, autocorrelation."""
     n_kept = regression.basis.shape[0]
     constant = np.full((n_kept, 1), n_kept**-0.5)
     if isinstance(steps, Projection):
@@ -419,13 +441,18 @@ def _count(
             white += lag_sums(steps.band, mask).sum(axis=1)
         if not steps.holds_mean:
             white -= lag_sums(left, mask)[:, 0]
-        return freedom, freedom, white
+        return freedom, freedom, steps.outside_share, white
     identity = np.zeros((mask.size, n_kept))
     identity[mask] = np.eye(n_kept)
     operator = regression.remove(steps.apply(identity))[steps.kept]
     operator -= operator.mean(axis=0)
     slow = n_kept * (1 - share_removed(steps.sections)) - regression.rank
-    return count_freedom(operator), slow, lag_sums(operator, mask).sum(axis=1)
+    power = float((operator**2).sum())
+    band = list_waves(mask.size, *cutoffs)[mask]
+    inside = min(((operator @ band) ** 2).sum(), ((band.T @ operator) ** 2).sum())
+    outside = max(0.0, 1 - float(inside) / power) if power > 0 else 1.0
+    white = lag_sums(operator, mask).sum(axis=1)
+    return count_freedom(operator), slow, outside, white
 
 
 def arrange_volumes(
@@ -462,7 +489,10 @@ def arrange_volumes(
     if cleaned.filled is None or not isinstance(filter_, Butterworth):
         usable = np.asarray(np.isfinite(cleaned.signals).all(axis=0))
         filled = interpolate_censored(
-            between[:, usable], mask[inside], cleaned.cleaner.interpolation
+            between[:, usable],
+            mask[inside],
+            cleaned.cleaner.interpolation,
+            None if cleaned.cleaner.times is None else cleaned.cleaner.times[inside],
         )
         between[~mask[inside]] = _scatter(filled, usable)
     else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Projection", "fit_pass_band", "take_out_trend"]
+__all__ = ["Projection", "fit_pass_band", "list_waves", "take_out_trend"]
 
 # A pattern of the band with less of its energy than this in the kept volumes, and apart
 # from the slow terms, lies in a gap: fitting it lets noise from outside the band pass
@@ -146,8 +146,8 @@ def fit_pass_band(
     Raises
     ------
     ValueError
-        If the run is too short to hold a frequency of the band, or too few volumes are
-        kept to tell the band from what is faster.
+        If the run is too short to hold a frequency of the band, or volumes are censored
+        and too few are kept to tell the band from what is faster.
     """
     n_volumes = sample_mask.size
     slow = np.zeros((n_volumes, 0))
@@ -156,14 +156,19 @@ def fit_pass_band(
         drift = cosine_drift(
             n_volumes, high_pass=high_pass, repetition_time=repetition_time
         )
-        slow = np.hstack([trend, drift])
+        # The cosine at the cut-off is none of the slower ones: it would take a wave of
+        # that frequency, which is to be kept, out of the band.
+        frequencies = np.arange(1, drift.shape[1] + 1) / (
+            2 * n_volumes * repetition_time
+        )
+        slow = np.hstack([trend, drift[:, frequencies < high_pass * (1 - _EDGE)]])
     elif detrend:
         slow = trend
     taken = _independent(slow[sample_mask])
     holds_mean = slow.shape[1] > 0
     if low_pass is None:
         return Projection(sample_mask, taken, holds_mean=holds_mean)
-    waves = _waves(n_volumes, high_pass or 0.0, low_pass, repetition_time)
+    waves = list_waves(n_volumes, high_pass, low_pass, repetition_time)
     if waves.shape[1] == 0:
         duration = n_volumes * repetition_time
         raise ValueError(
@@ -186,7 +191,7 @@ def _project(
     """
     kept = waves[sample_mask]
     n_kept = slow.shape[0]
-    if n_kept <= slow.shape[1] + waves.shape[1]:
+    if not sample_mask.all() and n_kept <= slow.shape[1] + waves.shape[1]:
         raise ValueError(
             f"{n_kept} of {sample_mask.size} volumes are kept, the slow terms and the"
             f" pass band take {slow.shape[1] + waves.shape[1]}: what is faster cannot"
@@ -219,10 +224,29 @@ def _mean_and_line(n_volumes: int, times: FloatArray | None = None) -> FloatArra
     return np.column_stack([np.full(n_volumes, n_volumes**-0.5), line])
 
 
-def _waves(
-    n_volumes: int, lowest: float, highest: float, repetition_time: float
+def list_waves(
+    n_volumes: int,
+    high_pass: float | None,
+    low_pass: float | None,
+    repetition_time: float,
 ) -> FloatArray:
-    """Orthonormal sines and cosines of the grid, without 0 and Nyquist, (T, K)."""
+    """Sines and cosines of a pass band, on the frequency grid of the whole run.
+
+    Parameters
+    ----------
+    n_volumes
+        T.
+    high_pass, low_pass : Hz
+        Both belong to the band; None for no limit.
+    repetition_time : s
+
+    Returns
+    -------
+    (T, K)
+        Orthonormal; without the frequency 0 and that of Nyquist.
+    """
+    lowest = 0.0 if high_pass is None else high_pass
+    highest = np.inf if low_pass is None else low_pass
     numbers = np.arange(1, (n_volumes + 1) // 2)
     frequencies = numbers / (n_volumes * repetition_time)
     above = frequencies >= lowest * (1 - _EDGE)

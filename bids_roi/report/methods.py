@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,12 +90,12 @@ def write_methods(
             for name, description in atlases.items()
         ),
     ]
-    strategies: dict[str, Mapping[str, Any]] = {}
+    strategies: dict[str, list[Mapping[str, Any]]] = {}
     for strategy, sidecar in found:
-        strategies.setdefault(strategy, sidecar)
+        strategies.setdefault(strategy, []).append(sidecar)
     paragraphs += [
-        _cleaning(strategy, sidecar, cite)
-        for strategy, sidecar in strategies.items()
+        _cleaning(strategy, sidecars, cite)
+        for strategy, sidecars in strategies.items()
         if strategy != "none"
     ]
     if "none" in strategies:
@@ -167,21 +168,17 @@ def _atlas(
     return f"{text}, its {how}."
 
 
-def _cleaning(strategy: str, sidecar: Mapping[str, Any], cite: _Cited) -> str:
-    regressors = [str(name) for name in sidecar.get("ConfoundRegressors", ())]
-    text = f"Cleaning ({strategy}): "
-    if regressors:
-        text += (
-            f"{count(len(regressors), 'confound')} of the preprocessing"
-            f"{_origins(regressors, cite)} were regressed out of the regional series"
-            " (their number may differ between runs)"
-        )
-    else:
-        text += "no confounds were regressed out"
-    if sidecar.get("Detrend"):
-        text += ", together with mean and linear trend"
-    text += "."
-    text += _filtering(sidecar.get("SoftwareFilters"), cite)
+def _cleaning(
+    strategy: str, sidecars: Sequence[Mapping[str, Any]], cite: _Cited
+) -> str:
+    sidecar = sidecars[0]
+    text = f"Cleaning ({strategy}): {_regression(sidecar, cite)}"
+    # Runs may be too short for a filter, or sampled too slowly for a low-pass.
+    filters = Counter(_filtering(each, cite) for each in sidecars)
+    for what, n_series in filters.items():
+        if len(filters) > 1:
+            text += f" In {n_series} of {len(sidecars)} series:"
+        text += what or (" No filter was applied." if len(filters) > 1 else "")
     text += _censoring(sidecar, cite)
     scale = sidecar.get("Standardize")
     if scale == "zscore_sample":
@@ -192,6 +189,31 @@ def _cleaning(strategy: str, sidecar: Mapping[str, Any], cite: _Cited) -> str:
             " cleaning."
         )
     return text
+
+
+def _regression(sidecar: Mapping[str, Any], cite: _Cited) -> str:
+    names = [str(name) for name in sidecar.get("ConfoundRegressors", ())]
+    main = [name for name in names if name.startswith("high_variance_")]
+    given = [name for name in names if name not in main]
+    parts = []
+    if given:
+        parts.append(
+            f"{count(len(given), 'confound')} of the preprocessing"
+            f"{_origins(given, cite)}"
+        )
+    if main:
+        parts.append(
+            f"the {count(len(main), 'main component')} of the voxels that vary most"
+            f" {cite('CompCor')}"
+        )
+    text = "no confounds were regressed out"
+    if parts:
+        text = f"{' and '.join(parts)} were regressed out of the regional series"
+    if given:
+        text += " (their number may differ between runs)"
+    if sidecar.get("Detrend"):
+        text += ", together with mean and linear trend"
+    return f"{text}."
 
 
 def _origins(regressors: Sequence[str], cite: _Cited) -> str:
@@ -209,7 +231,8 @@ def _origins(regressors: Sequence[str], cite: _Cited) -> str:
     return f" {cite(*kinds)}" if kinds else ""
 
 
-def _filtering(filters: object, cite: _Cited) -> str:
+def _filtering(sidecar: Mapping[str, Any], cite: _Cited) -> str:
+    filters = sidecar.get("SoftwareFilters")
     if not isinstance(filters, dict) or not filters:
         return ""
     name, settings = next(iter(filters.items()))
@@ -234,12 +257,16 @@ def _filtering(filters: object, cite: _Cited) -> str:
         ends = "cut off"
         if settings.get("Censored ends") == "nearest":
             ends = "set to the nearest kept volume"
+            if sidecar.get("DummyScans"):
+                ends += " (those before the steady state cut off)"
+        trend = ", mean and linear trend taken out" if sidecar.get("Detrend") else ""
         padding = str(settings.get("Padding"))
         return (
             f"{alike} were first filtered, keeping frequencies {kept}: censored volumes"
-            f" between kept ones were filled by {curve}, those at the ends {ends}, and"
-            f" a Butterworth filter of order {order} was applied in both directions"
-            f" with {padding} padding; then the censored volumes were taken out."
+            f" between kept ones were filled by {curve}, those at the ends {ends}"
+            f"{trend}, and a Butterworth filter of order {order} was applied in both"
+            f" directions with {padding} padding; then the censored volumes were taken"
+            " out."
         )
     if settings.get("Regressors") == "too_short":
         return " The run is too short for slow cosines: no high-pass was applied."
@@ -260,19 +287,44 @@ def _censoring(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     text = ""
     if limits:
         text = f" Volumes with {' or '.join(limits)} were censored {cite('Scrubbing')}"
+        text += _neighbours(sidecar)
         if scrub := sidecar.get("Scrub"):
             text += (
                 f", and stretches of fewer than {count(scrub, 'volume')} between them"
             )
-        done = {
-            "drop": "left out",
-            "na": "set to n/a",
-            "interpolate": "interpolated",
-        }.get(str(sidecar.get("CensoredVolumes")), "left out")
-        text += f"; in the series they are {done}."
+        text += "."
     if dummy := sidecar.get("DummyScans"):
-        text += f" The first {count(dummy, 'volume')} before the steady state went too."
-    return text
+        text += (
+            f" {count(dummy, 'volume')} before the steady state went too (their number"
+            " may differ between runs)."
+        )
+    return text + _rows(sidecar) if text else text
+
+
+def _neighbours(sidecar: Mapping[str, Any]) -> str:
+    before, after = (sidecar.get(f"Censor{side}") or 0 for side in ("Before", "After"))
+    parts = [
+        f"{count(n, 'volume')} {word}"
+        for n, word in ((before, "before"), (after, "after"))
+        if n
+    ]
+    return f", with {' and '.join(parts)} each of them" if parts else ""
+
+
+def _rows(sidecar: Mapping[str, Any]) -> str:
+    """What stands in the series where volumes were censored."""
+    done = sidecar.get("CensoredVolumes")
+    if done == "na":
+        return " In the series censored volumes are n/a."
+    if done == "interpolate":
+        curve = {"cubic_spline": "cubic splines"}.get(
+            str(sidecar.get("Interpolation")), "straight lines"
+        )
+        return (
+            " In the series censored volumes between kept ones are filled by"
+            f" {curve}, those at the ends are n/a."
+        )
+    return " In the series censored volumes are left out."
 
 
 def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[str]:
@@ -282,6 +334,8 @@ def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[st
         text = f"Between regions the {_decapitalise(measure)} was computed"
         if sidecar.get("PartialEstimator") == "ledoit_wolf":
             text += f" with the covariance shrunk {cite('LedoitWolf')}"
+        elif sidecar.get("PartialEstimator"):
+            text += " by the pseudo-inverse of the correlation matrix"
         texts[f"{text} over the kept volumes."] = None
     return list(texts)
 
