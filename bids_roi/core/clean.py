@@ -24,7 +24,12 @@ from bids_roi.core.butterworth import (
 )
 from bids_roi.core.filters import check_cutoffs, cosine_drift, missing_drift
 from bids_roi.core.freedom import count_freedom, effective_freedom, lag_sums
-from bids_roi.core.passband import Projection, fit_pass_band, take_out_trend
+from bids_roi.core.passband import (
+    Projection,
+    find_periods,
+    fit_pass_band,
+    take_out_trend,
+)
 from bids_roi.core.regression import ROUNDING, Regression, fit_regressors
 
 if TYPE_CHECKING:
@@ -80,6 +85,7 @@ class Cleaner:
     interpolation: Interpolation
     high_pass: float | None
     low_pass: float | None
+    repetition_time: float | None
     drift: Drift
     degrees_of_freedom: float
     without_losses: float
@@ -363,6 +369,7 @@ def prepare_cleaner(
                 mask, **cut, repetition_time=repetition_time, detrend=detrend
             )
         else:
+            _check_band(n_volumes, high_pass, low_pass, repetition_time)
             steps = Butterworth(
                 mask,
                 butterworth_sections(
@@ -393,6 +400,7 @@ def prepare_cleaner(
         interpolation=interpolation,
         high_pass=high_pass,
         low_pass=low_pass,
+        repetition_time=repetition_time,
         drift=drift,
         degrees_of_freedom=freedom,
         without_losses=full,
@@ -471,6 +479,22 @@ def arrange_volumes(
         whole[rows[~filter_.kept]] = cleaned.filled
         between[~mask[inside]] = whole[inside][~mask[inside]]
     return arranged
+
+
+def _check_band(
+    n_volumes: int,
+    high_pass: float | None,
+    low_pass: float | None,
+    repetition_time: float,
+) -> None:
+    """Refuse a band without a frequency of the run, as the fit of the band does."""
+    if low_pass is not None:
+        find_periods(
+            n_volumes,
+            high_pass=high_pass,
+            low_pass=low_pass,
+            repetition_time=repetition_time,
+        )
 
 
 def _check_mask(sample_mask: BoolArray | None, n_volumes: int) -> BoolArray:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.filters import cosine_drift
+from bids_roi.core.filters import CutoffError, cosine_drift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
+    IntArray = NDArray[np.int64]
 
-__all__ = ["Projection", "fit_pass_band", "take_out_trend"]
+__all__ = ["Projection", "find_periods", "fit_pass_band", "take_out_trend"]
 
 # A pattern of the band with less of its energy than this in the kept volumes, and apart
 # from the slow terms, lies in a gap: fitting it lets noise from outside the band pass
@@ -145,9 +146,10 @@ def fit_pass_band(
 
     Raises
     ------
+    CutoffError
+        If the run is too short to hold a frequency of the band.
     ValueError
-        If the run is too short to hold a frequency of the band, or too few volumes are
-        kept to tell the band from what is faster.
+        If too few volumes are kept to tell the band from what is faster.
     """
     n_volumes = sample_mask.size
     slow = np.zeros((n_volumes, 0))
@@ -163,14 +165,13 @@ def fit_pass_band(
     holds_mean = slow.shape[1] > 0
     if low_pass is None:
         return Projection(sample_mask, taken, holds_mean=holds_mean)
-    waves = _waves(n_volumes, high_pass or 0.0, low_pass, repetition_time)
-    if waves.shape[1] == 0:
-        duration = n_volumes * repetition_time
-        raise ValueError(
-            f"no frequency of a run of {duration:g} s (multiples of {1 / duration:.2g}"
-            f" Hz) lies from {high_pass or 0:g} to {low_pass:g} Hz: the run is too"
-            " short"
-        )
+    inside = find_periods(
+        n_volumes,
+        high_pass=high_pass,
+        low_pass=low_pass,
+        repetition_time=repetition_time,
+    )
+    waves = _waves(n_volumes, inside)
     if not holds_mean:
         taken = _independent(trend[sample_mask])
     return _project(sample_mask, taken, waves, keep_slow=not holds_mean)
@@ -219,14 +220,48 @@ def _mean_and_line(n_volumes: int, times: FloatArray | None = None) -> FloatArra
     return np.column_stack([np.full(n_volumes, n_volumes**-0.5), line])
 
 
-def _waves(
-    n_volumes: int, lowest: float, highest: float, repetition_time: float
-) -> FloatArray:
-    """Orthonormal sines and cosines of the grid, without 0 and Nyquist, (T, K)."""
+def find_periods(
+    n_volumes: int,
+    *,
+    high_pass: float | None,
+    low_pass: float,
+    repetition_time: float,
+) -> IntArray:
+    """Find the frequencies of a run that lie in a band.
+
+    Parameters
+    ----------
+    n_volumes
+        Of the whole run.
+    high_pass, low_pass : Hz
+        The band; ``high_pass`` is None for 0.
+    repetition_time : s
+        Between volumes.
+
+    Returns
+    -------
+    (K,)
+        Periods that the run holds, without 0 and Nyquist.
+
+    Raises
+    ------
+    CutoffError
+        If there is none: whatever a filter leaves then is of outside the band.
+    """
+    lowest, duration = high_pass or 0.0, n_volumes * repetition_time
     numbers = np.arange(1, (n_volumes + 1) // 2)
-    frequencies = numbers / (n_volumes * repetition_time)
-    above = frequencies >= lowest * (1 - _EDGE)
-    inside = numbers[above & (frequencies <= highest * (1 + _EDGE))]
+    above = numbers / duration >= lowest * (1 - _EDGE)
+    inside = numbers[above & (numbers / duration <= low_pass * (1 + _EDGE))]
+    if inside.size == 0:
+        raise CutoffError(
+            f"no frequency of a run of {duration:g} s (multiples of {1 / duration:.2g}"
+            f" Hz) lies from {lowest:g} to {low_pass:g} Hz: the run is too short"
+        )
+    return inside
+
+
+def _waves(n_volumes: int, inside: IntArray) -> FloatArray:
+    """Orthonormal sines and cosines of so many periods, (T, K)."""
     # The products are reduced first: angles of thousands of turns lose digits.
     turns = np.outer(np.arange(n_volumes), inside) % n_volumes
     angles = (2 * np.pi / n_volumes) * turns
