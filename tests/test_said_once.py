@@ -3,12 +3,15 @@
 import json
 from types import SimpleNamespace
 
+import datasets
+import numpy as np
 import pytest
 from test_other_settings import state
 from test_participant import run
 
 from bids_roi.app.records import Record, leave_out_numbers
 from bids_roi.cli import _say_warnings
+from bids_roi.io.images import write_image
 from bids_roi.report.participant import _find_problems
 
 PARTIAL = "partial correlation of desc-{}: {} degrees of freedom for {} regions."
@@ -119,7 +122,19 @@ def test_warnings_of_a_page_that_differ_in_numbers_are_one():
     runs = [run_of(f"run-{k}", PARTIAL.format("24P", k + 0.5, 32), "x") for k in (1, 2)]
     found = {problem["text"]: problem["where"] for problem in _find_problems(runs)}
     first = PARTIAL.format("24P", 1.5, 32)
-    assert found == {
-        f"{first} (Of the first; others differ in the numbers.)": "all 2 runs (atlas A)",
-        "x": "all 2 runs (atlas A)",
-    }
+    rest = "(Of the first; others differ in the numbers.)"
+    assert set(found) == {f"{first} {rest}", "x"}
+    assert set(found.values()) == {"all 2 runs (atlas A)"}
+
+
+def test_a_fault_of_a_file_that_runs_share_is_one_line(
+    dataset, atlas, tmp_path, capsys
+):
+    empty = tmp_path / "empty.nii.gz"
+    write_image(empty, np.zeros(datasets.SHAPE, np.uint8), datasets.oblique())
+    other = f"sub-02_task-rest_space-{datasets.SPACE}"
+    datasets.write_run(dataset, other)
+    given = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    shown = run(capsys, *given, "--mask", empty, code=1)
+    assert shown.err.count("empty.nii.gz: the mask holds no voxel") == 1
+    assert "(2 times)" in shown.out

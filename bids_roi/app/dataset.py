@@ -271,7 +271,11 @@ class ParticipantLevel:
                 at_fault = {name for name, _ in item.refused}
                 own = [record for record in records if record.atlas not in at_fault]
             for text in tell_failures(own):
-                log.error("%s", _locate(text, item))
+                located = _locate(text, item)
+                # Of a file that all runs share: once; the summary counts them.
+                if text == located or text not in self._told:
+                    log.error("%s", located)
+                self._told.add(text)
             self._tell_refusals(item)
         self.tally.add(records)
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
