@@ -270,10 +270,17 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
 
 
 def _say_warnings(warnings: Mapping[str, int]) -> None:
-    """Say each warning once; of very many the most frequent ones."""
-    frequent = sorted(warnings.items(), key=lambda pair: (-pair[1], pair[0]))
-    for warning, count in sorted(frequent[:_WARNINGS]):
-        times = f" ({count} times)" if count > 1 else ""
+    """Say each kind of warning once; of very many the most frequent ones."""
+    from bids_roi.app.records import leave_out_numbers
+
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for warning, count in sorted(warnings.items()):
+        kinds.setdefault(leave_out_numbers(warning), []).append((warning, count))
+    told = [(like[0][0], sum(n for _, n in like), len(like)) for like in kinds.values()]
+    frequent = sorted(told, key=lambda kind: (-kind[1], kind[0]))
+    for warning, count, n_texts in sorted(frequent[:_WARNINGS]):
+        others = ", others with other numbers: see logs/" if n_texts > 1 else ""
+        times = f" ({count} times{others})" if count > 1 else ""
         log.warning("%s%s", warning, times)
     if len(frequent) > _WARNINGS:
         log.warning("and %d other warnings: see logs/", len(frequent) - _WARNINGS)

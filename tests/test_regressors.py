@@ -292,8 +292,8 @@ def test_two_high_passes_and_compcor_without_its_cosines_are_noted(tmp_path):
     assert select(confounds, strategy(cosine, compcor)).notes == ()
     assert select(confounds, strategy(cosine, low_pass=0.1)).notes == ()
     assert select(confounds, strategy(cosine, high_pass=0.01)).notes == (
-        "Two high-passes: 2 cosine columns and a passband filter at 0.01 Hz; one is"
-        " enough.",
+        "mine: two high-passes, 2 cosine columns and a passband filter at 0.01 Hz; one"
+        " is enough.",
     )
     (note,) = select(confounds, strategy(compcor)).notes
     assert note.startswith("fMRIPrep computes CompCor after a high-pass by its cosine")

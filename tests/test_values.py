@@ -223,10 +223,14 @@ def test_a_mask_for_all_runs(dataset, atlas, tmp_path, capsys):
     write_image(soft, share, oblique())
     arguments = ["participant", "--atlas-file", atlas, "--mask"]
     out = tmp_path / "soft"
-    shown = run(capsys, dataset, out, *arguments, soft, code=1)
+    shown = run(capsys, dataset, out, *arguments, soft, code=65)
     assert "soft.nii.gz" in shown.err
-    assert "probability map" in shown.err
-    assert not list(out.glob("sub-*/func/*.tsv"))
+    assert shown.err.count("probability map") == 1
+    assert not out.exists()
+    absent = tmp_path / "absent.nii.gz"
+    shown = run(capsys, dataset, out, *arguments, absent, code=66)
+    assert shown.err.count("absent.nii.gz: there is no such file") == 1
+    assert not out.exists()
     # the remedy
     write_image(soft, (share > 0.5).astype(np.uint8), oblique())
     assert "mask" not in run(capsys, dataset, out, *arguments, soft).err

@@ -10,6 +10,7 @@ import numpy as np
 from bids_roi.app.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.core.censor import Censoring, censor
 from bids_roi.core.clean import Cleaned, Cleaner, arrange_volumes, prepare_cleaner
+from bids_roi.core.filters import CutoffError
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
 from bids_roi.io.confounds.gaps import check_rows
 from bids_roi.io.confounds.regressors import Selected, select_confounds
@@ -380,6 +381,8 @@ def build_cleaner(
         )
     except ValueError as error:
         remedy = "Choose a smaller strategy, censor less, or leave the run out."
+        if isinstance(error, CutoffError):
+            remedy = "Change --high-pass and --low-pass, or leave the run out."
         msg = f"{preparation.strategy.name}: {error}."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy) from error
 

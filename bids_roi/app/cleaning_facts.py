@@ -47,6 +47,7 @@ def warn_of_cleaning(cleaned: Cleaned, strategy: Strategy) -> list[str]:
     """
     name = strategy.name
     notes = _warn_of_filter(cleaned, strategy.settings)
+    notes += _warn_of_idle(strategy.settings)
     if cleaned.drift == "too_short":
         notes.append("the run is too short for the cosine filter; none is used.")
     if cleaned.drift == "supplied":
@@ -64,10 +65,12 @@ def warn_of_cleaning(cleaned: Cleaned, strategy: Strategy) -> list[str]:
 
 def _warn_of_filter(cleaned: Cleaned, settings: Settings) -> list[str]:
     cleaner, notes = cleaned.cleaner, []
-    if settings.low_pass is not None and cleaner.low_pass is None:
+    step = cleaner.repetition_time
+    if settings.low_pass is not None and cleaner.low_pass is None and step:
         notes.append(
             f"low_pass {settings.low_pass:g} Hz is not below the highest frequency of"
-            " the run (Nyquist): there is nothing to take out, and it is not applied."
+            f" the run ({0.5 / step:g} Hz, Nyquist): there is nothing to take out,"
+            " and it is not applied."
         )
     if cleaner.outside_share > _HALF:
         notes.append(
@@ -91,6 +94,24 @@ def _warn_of_filter(cleaned: Cleaned, settings: Settings) -> list[str]:
             f" of freedom; {better} loses fewer, --filter passband next to none."
         )
     return notes
+
+
+def _warn_of_idle(settings: Settings) -> list[str]:
+    """Settings of censoring that have nothing to start from."""
+    if settings.fd_threshold is not None or settings.std_dvars_threshold is not None:
+        return []
+    idle = [
+        name
+        for name in ("scrub", "censor_before", "censor_after")
+        if getattr(settings, name)
+    ]
+    if not idle:
+        return []
+    does = "does" if len(idle) == 1 else "do"
+    return [
+        f"{', '.join(idle)} {does} nothing without a threshold (--fd-threshold,"
+        " --std-dvars-threshold)."
+    ]
 
 
 def describe_freedom(signals: NDArray[np.float64]) -> dict[str, Any]:

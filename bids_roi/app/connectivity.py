@@ -116,7 +116,7 @@ def relate_regions(
             " in every entry (see --denoise)."
         )
     if output.measure == "partial" and not absent:
-        notes += _doubt_partial(n_usable, degrees_of_freedom, options)
+        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0
     if output.measure != "covariance":
         above = np.triu_indices(relmat.shape[0], 1)
@@ -177,22 +177,26 @@ def _compute(signals: FloatArray, measure: str, options: Options) -> FloatArray:
 
 
 def _doubt_partial(
-    n_usable: int, degrees_of_freedom: float, options: Options
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
 ) -> list[str]:
     """Say how far partial correlations can be trusted."""
     spare = degrees_of_freedom - n_usable
+    name = f"desc-{output.label}" if output.label else "the signals as they are"
     have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
     if options.partial_estimator == "ledoit_wolf":
         if spare > 0:
             return []
         return [
-            f"partial correlation: {have}. The matrix exists by its shrinkage only, and"
-            " shows little of what is there; take an atlas of fewer regions."
+            f"partial correlation of {name}: {have}. The matrix exists by its shrinkage"
+            " only, and shows little of what is there; take an atlas of fewer regions."
         ]
     if spare >= _SPARE:
         return []
     return [
-        f"partial correlation by pseudo-inverse: {have}. Under independence its z has a"
-        f" standard deviation of {spare**-0.5:.2f}: --partial-estimator ledoit_wolf, or"
-        " an atlas of fewer regions."
+        f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
+        f" its z has a standard deviation of {spare**-0.5:.2f}:"
+        " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
     ]

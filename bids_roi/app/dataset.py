@@ -14,7 +14,12 @@ from bids_roi.app.budget import choose_executor, estimate_memory
 from bids_roi.app.cleaning import load_strategies
 from bids_roi.app.pages import write_page
 from bids_roi.app.participant import fail_run, process_run
-from bids_roi.app.plan import PlannedRun, plan_participant, template_of
+from bids_roi.app.plan import (
+    PlannedRun,
+    check_given_mask,
+    plan_participant,
+    template_of,
+)
 from bids_roi.app.progress import Progress, follow
 from bids_roi.app.records import tell_failures, write_records
 from bids_roi.app.results import Job
@@ -150,6 +155,7 @@ class ParticipantLevel:
         BidsRoiError
             Where nothing could be done with any run, or an atlas fitted none.
         """
+        check_given_mask(self.options)
         self._check_settings()
         if self.other_settings:
             self._say_other_settings()
@@ -265,7 +271,11 @@ class ParticipantLevel:
                 at_fault = {name for name, _ in item.refused}
                 own = [record for record in records if record.atlas not in at_fault]
             for text in tell_failures(own):
-                log.error("%s", _locate(text, item))
+                located = _locate(text, item)
+                # Of a file that all runs share: once; the summary counts them.
+                if text == located or text not in self._told:
+                    log.error("%s", located)
+                self._told.add(text)
             self._tell_refusals(item)
         self.tally.add(records)
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PlannedRun",
+    "check_given_mask",
     "choose_repetition_time",
     "fingerprint",
     "plan_participant",
@@ -195,16 +196,38 @@ def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str
     if options.mask == "none":
         return None, ()
     if options.mask != "auto":
-        path = Path(options.mask)
-        check_file(path)
-        note = _describe_once(path, fingerprint(path))
-        return path, (note,) if note else ()
+        return check_given_mask(options)
     if run.mask_path is None:
         msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
         remedy = "Give one with --mask PATH, or use every voxel with --mask none."
         raise MissingInput(msg, where=run.relative_path, remedy=remedy)
     check_file(run.mask_path)
     return run.mask_path, ()
+
+
+def check_given_mask(options: Options) -> tuple[Path | None, tuple[str, ...]]:
+    """Look at the mask that is given for all runs, and say what is odd about it.
+
+    A fault of it is one of the call, not of a run: found before anything is written.
+
+    Returns
+    -------
+    path
+        ``None`` where each run has its own, or none is used.
+    notes
+        What the user should know.
+
+    Raises
+    ------
+    BidsRoiError
+        If it is not there, cannot be read, or is no mask.
+    """
+    if options.mask in ("auto", "none"):
+        return None, ()
+    path = Path(options.mask)
+    check_file(path)
+    note = _describe_once(path, fingerprint(path))
+    return path, (note,) if note else ()
 
 
 @functools.lru_cache(maxsize=4)

@@ -112,6 +112,14 @@ class Record:
 _Merged = dict[tuple[str, str], Record]
 
 
+def leave_out_numbers(text: str) -> str:
+    """Take the numbers out of a message: what differs in them only is said once.
+
+    Those within a name, such as 24P or sub-01, stay.
+    """
+    return re.sub(r"(?<![\w.-])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w-])", "#", text)
+
+
 def tell_failures(records: Iterable[Record]) -> list[str]:
     """Why a run failed, each reason once, with the strategies that it holds for.
 

@@ -92,6 +92,7 @@ class Cleaner:
     interpolation: Interpolation
     high_pass: float | None
     low_pass: float | None
+    repetition_time: float | None
     drift: Drift
     degrees_of_freedom: float
     without_losses: float
@@ -411,6 +412,7 @@ def prepare_cleaner(
         interpolation=interpolation,
         high_pass=high_pass,
         low_pass=low_pass,
+        repetition_time=repetition_time,
         drift=drift,
         degrees_of_freedom=freedom,
         without_losses=full,

@@ -16,13 +16,23 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["check_cutoffs", "cosine_drift", "missing_drift", "remove_trend"]
+__all__ = [
+    "CutoffError",
+    "check_cutoffs",
+    "cosine_drift",
+    "missing_drift",
+    "remove_trend",
+]
 
 # A digital filter cannot cut at the Nyquist frequency itself (scipy#6265): a cut-off
 # that is no further below it than ten steps of float32 counts as being at it.
 _BELOW_NYQUIST = 1.0 - 10 * float(np.finfo(np.float32).eps)
 # Of a cosine's own length; tables of confounds hold nine digits or more.
 _SAME_DRIFT = 1e-6
+
+
+class CutoffError(ValueError):
+    """The cut-offs leave nothing of a run, whatever else is done with it."""
 
 
 def remove_trend(signals: FloatArray, times: FloatArray | None = None) -> FloatArray:
@@ -80,8 +90,9 @@ def check_cutoffs(
     Raises
     ------
     ValueError
-        If the repetition time is missing or not positive, a cut-off is not positive,
-        ``high_pass`` is not below ``low_pass`` or not below the Nyquist frequency.
+        If the repetition time is missing or not positive, or a cut-off is not positive.
+    CutoffError
+        If ``high_pass`` is not below ``low_pass`` or not below the Nyquist frequency.
     """
     if high_pass is None and low_pass is None:
         return None, None
@@ -94,12 +105,12 @@ def check_cutoffs(
             raise ValueError(f"{word} is {cutoff} Hz, must be above 0 Hz")
     nyquist = 0.5 / repetition_time
     if high_pass is not None and high_pass >= nyquist * _BELOW_NYQUIST:
-        raise ValueError(
+        raise CutoffError(
             f"high_pass is {high_pass:g} Hz, the highest frequency of a run sampled "
             f"every {repetition_time:g} s is {nyquist:g} Hz: nothing would be left"
         )
     if high_pass is not None and low_pass is not None and high_pass >= low_pass:
-        raise ValueError(
+        raise CutoffError(
             f"high_pass is {high_pass:g} Hz, must be below low_pass, {low_pass:g} Hz"
         )
     if low_pass is not None and low_pass >= nyquist * _BELOW_NYQUIST:

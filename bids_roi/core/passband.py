@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.filters import cosine_drift
+from bids_roi.core.filters import CutoffError, cosine_drift
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,9 +145,11 @@ def fit_pass_band(
 
     Raises
     ------
+    CutoffError
+        If the run is too short to hold a frequency of the band.
     ValueError
-        If the run is too short to hold a frequency of the band, or volumes are censored
-        and too few are kept to tell the band from what is faster.
+        If volumes are censored and too few are kept to tell the band from what is
+        faster.
     """
     n_volumes = sample_mask.size
     slow = np.zeros((n_volumes, 0))
@@ -169,13 +171,6 @@ def fit_pass_band(
     if low_pass is None:
         return Projection(sample_mask, taken, holds_mean=holds_mean)
     waves = list_waves(n_volumes, high_pass, low_pass, repetition_time)
-    if waves.shape[1] == 0:
-        duration = n_volumes * repetition_time
-        raise ValueError(
-            f"no frequency of a run of {duration:g} s (multiples of {1 / duration:.2g}"
-            f" Hz) lies from {high_pass or 0:g} to {low_pass:g} Hz: the run is too"
-            " short"
-        )
     if not holds_mean:
         taken = _independent(trend[sample_mask])
     return _project(sample_mask, taken, waves, keep_slow=not holds_mean)
@@ -244,13 +239,23 @@ def list_waves(
     -------
     (T, K)
         Orthonormal; without the frequency 0 and that of Nyquist.
+
+    Raises
+    ------
+    CutoffError
+        If there is none: whatever a filter leaves then is of outside the band.
     """
     lowest = 0.0 if high_pass is None else high_pass
     highest = np.inf if low_pass is None else low_pass
+    duration = n_volumes * repetition_time
     numbers = np.arange(1, (n_volumes + 1) // 2)
-    frequencies = numbers / (n_volumes * repetition_time)
-    above = frequencies >= lowest * (1 - _EDGE)
-    inside = numbers[above & (frequencies <= highest * (1 + _EDGE))]
+    above = numbers / duration >= lowest * (1 - _EDGE)
+    inside = numbers[above & (numbers / duration <= highest * (1 + _EDGE))]
+    if inside.size == 0:
+        raise CutoffError(
+            f"no frequency of a run of {duration:g} s (multiples of {1 / duration:.2g}"
+            f" Hz) lies from {lowest:g} to {highest:g} Hz: the run is too short"
+        )
     # The products are reduced first: angles of thousands of turns lose digits.
     turns = np.outer(np.arange(n_volumes), inside) % n_volumes
     angles = (2 * np.pi / n_volumes) * turns

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.app.records import tell_failures
+from bids_roi.app.records import leave_out_numbers, tell_failures
 from bids_roi.io.writing import write_file
 from bids_roi.report.facts import load_json, number, read_runs, shared_entities
 from bids_roi.report.judge import LIGHTS, RULES, Verdict, judge_series
@@ -134,8 +134,13 @@ def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, int]]:
 
 
 def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
-    """Errors first, then warnings, each text once with all places it holds for."""
+    """Errors first, then warnings, each text once with all places it holds for.
+
+    Warnings that differ in numbers only are one: that of the first place.
+    """
     found: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    firsts: dict[str, str] = {}
+    others: set[str] = set()
     for run in runs:
         for atlas in run.atlases:
             where = (run.name, atlas.name)
@@ -146,7 +151,10 @@ def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
                 if record.status == "skipped":
                     found_here["skipped", "skipped", record.reason] = None
                 for warning in record.warnings:
-                    found_here["check", "warning", warning] = None
+                    first = firsts.setdefault(leave_out_numbers(warning), warning)
+                    if first != warning:
+                        others.add(first)
+                    found_here["check", "warning", first] = None
             for key in found_here:
                 found.setdefault(key, []).append(where)
     rank = {"failed": 0, "skipped": 1, "check": 2}
@@ -155,7 +163,9 @@ def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
             "light": light,
             "sign": LIGHTS[light],
             "word": word,
-            "text": text,
+            "text": f"{text} (Of the first; others differ in the numbers.)"
+            if text in others
+            else text,
             "where": _join_places(places, len(runs)),
         }
         for (light, word, text), places in sorted(

@@ -351,7 +351,7 @@ def _say_filters(strategy: Strategy, names: tuple[str, ...]) -> Iterable[str]:
     high_pass = strategy.settings.high_pass
     if cosines and high_pass is not None:
         yield (
-            f"Two high-passes: {len(cosines)} cosine columns and a"
+            f"{strategy.name}: two high-passes, {len(cosines)} cosine columns and a"
             f" {strategy.settings.filter} filter at {high_pass:g} Hz; one is enough."
         )
     if "compcor" in kinds and not cosines:
