@@ -418,3 +418,24 @@ def test_no_strategy_may_be_called_none(dataset, atlas, tmp_path, capsys):
     common = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
     shown = run(capsys, *common, "--denoise", path, code=65)
     assert "would both be written as desc-None" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--min-volumes", T], f"{T - 1} of {T} volumes are kept, --min-volumes"),
+        (["--min-time", 2 * T], f"{2 * T - 2} s; --min-time asks for {2 * T} s"),
+    ],
+)
+def test_outputs_that_keep_too_little_are_not_already_there(
+    given, message, cleaned_input, atlas, tmp_path, capsys
+):
+    """What is asked of the kept volumes is asked of those that are there, too."""
+    root, _, _ = cleaned_input
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    common += ["--denoise", "none", "24P"]
+    run(capsys, *common)
+    assert message in run(capsys, *common, *given, code=1).err
+    few = [given[0], 5]
+    assert "1  extracted" in run(capsys, *common, *few).out  # failed, so tried again
+    assert "already there" in run(capsys, *common, *few).out

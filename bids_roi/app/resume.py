@@ -76,10 +76,28 @@ def find_complete(
         if _check_strategy(job, atlas, own):
             key = (atlas.name, label or RAW)
             record = _find_record(records, key, own.tables, job.inputs)
-            if record is not None:
+            if record is not None and _keeps_enough(job, own):
                 found[label] = record
     drawn = job.options.no_report or are_drawn(job, names.only(found))
     return found if drawn else {}
+
+
+def _keeps_enough(job: Job, names: RunOutputs) -> bool:
+    """Whether the outputs keep what is asked for now, which no digest holds.
+
+    Where they do not, the run is made again, and so is found out and told.
+    """
+    asked = {
+        "NumberOfVolumesKept": job.options.min_volumes,
+        "SecondsKept": job.options.min_time,
+    }
+    least = {key: needed for key, needed in asked.items() if needed is not None}
+    for series in names.timeseries:
+        if series.label is not None and least:
+            sidecar = read_json(job.output_dir / sidecar_of(series.path))
+            if any(sidecar.get(key, 0) < needed for key, needed in least.items()):
+                return False
+    return True
 
 
 def _check_strategy(job: Job, atlas: Atlas, names: RunOutputs) -> bool:
