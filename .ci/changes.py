@@ -1,4 +1,4 @@
-"""Join the fragments of changes/ to a section of CHANGELOG.md; run by ``.ci/changes``."""
+"""Join the fragments of changes/ to a section of CHANGELOG.md (``.ci/changes``)."""
 
 import datetime as dt
 import re
