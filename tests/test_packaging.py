@@ -126,9 +126,8 @@ def test_never_installed_says_so_too(checkout):
 def test_commits_on_the_way_to_a_release_share_a_digest(told, held):
     """Of all options; a digest of each commit's own would make all outputs foreign."""
     code = (
-        f"import bids_roi.version as v; v.__version__ = {told!r}\n"
-        f"import bids_roi; bids_roi.__version__ = {told!r}\n"
-        "from bids_roi.io.outputs import derivatives\n"
+        "import bids_roi; bids_roi.__version__ = "
+        f"{told!r}\nfrom bids_roi.io.outputs import derivatives\n"
         "print(derivatives._RELEASE)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
