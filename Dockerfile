@@ -46,12 +46,9 @@ RUN export PYTHONHASHSEED=0 && touch /tmp/before && mkdir -p /libraries/opt \
 FROM libraries AS application
 COPY LICENSE README.md ./
 COPY bids_roi bids_roi
-ARG VERSION
-# The version comes from outside, as the build does not see the tags of git. The commands
-# start Python with -I: PYTHONPATH and the user's own packages, which Apptainer brings in
-# from the host, cannot replace the libraries of the image.
-RUN SETUPTOOLS_SCM_PRETEND_VERSION="${VERSION:-0.0.0}" \
-    python -m pip wheel -q --no-cache-dir --no-deps --wheel-dir /wheels . \
+# The commands start Python with -I: PYTHONPATH and the user's own packages, which
+# Apptainer brings in from the host, cannot replace the libraries of the image.
+RUN python -m pip wheel -q --no-cache-dir --no-deps --wheel-dir /wheels . \
  && python -m pip --python /opt/venv install -q --no-cache-dir --no-compile --no-deps --no-index --root /app /wheels/*.whl \
  && sed -i '1s|$| -I|' /app/opt/venv/bin/bids_roi /app/opt/venv/bin/bids_roi_tools \
  && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /app /app/opt/venv/lib \

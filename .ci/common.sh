@@ -36,14 +36,14 @@ release_tools() {
   local folder=build/venv-release
   if [[ ! -x $folder/bin/twine ]]; then
     python3 -m venv "$folder"
-    "$folder/bin/pip" install --quiet build 'hatchling>=1.27' 'hatch-vcs>=0.4' twine >&2
+    "$folder/bin/pip" install --quiet build 'hatchling>=1.27' twine >&2
   fi
   echo "$folder/bin"
 }
 
-# version: the version of this checkout, from its tags; see pyproject.toml.
+# version: the version of this checkout.
 version() {
-  "$(release_tools)/hatchling" version
+  sed -n 's/^__version__ = "\(.*\)"$/\1/p' bids_roi/version.py
 }
 
 # engine: docker or podman, whichever answers ($ENGINE has the first word).

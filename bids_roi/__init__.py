@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.version import __version__
+
 if TYPE_CHECKING:
     from bids_roi.api import extract
     from bids_roi.app.load import load
-
-try:
-    from bids_roi._version import __version__
-except ModuleNotFoundError:  # a checkout that was never built or installed
-    __version__ = "0.0.0"
 
 __all__ = ["__version__", "extract", "load"]
 

@@ -18,7 +18,7 @@ MODULES = {
 # Imports go down this list only; modules of one row may not import each other.
 # Names are below bids_roi; a row may be split into several.
 FLOORS = """
-_version
+version
 bids_roi errors
 options.row
 options.cleaning options.connectivity options.group options.running

@@ -180,3 +180,19 @@ def test_readme_command_missing(name, tmp_path):
 @pytest.mark.parametrize("name", ["demo", "test"])
 def test_readme_has_the_commands_that_ci_runs(name):
     assert readme_command(name).stdout.startswith("python3 -m venv .venv && ")
+
+
+def test_hooks_before_a_commit_are_programs_of_the_project():
+    """None is fetched from elsewhere, and lint runs the same ones later."""
+    text = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    lint = (ROOT / ".ci" / "lint").read_text(encoding="utf-8")
+    for repository in yaml.safe_load(text)["repos"]:
+        assert repository["repo"] == "local"
+        for hook in repository["hooks"]:
+            assert hook["language"] == "system"
+            program = shlex.split(hook["entry"])[0]
+            if program.startswith(".venv/bin/"):
+                name = program.removeprefix(".venv/bin/")
+                assert f'"$VENV/bin/{name}"' in lint, name
+            else:
+                assert ROOT / program in SCRIPTS, program

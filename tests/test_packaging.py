@@ -42,19 +42,10 @@ def git(folder, *arguments):
     return done.stdout
 
 
-def commit(folder, message="change"):
-    with (folder / "LICENSE").open("a") as file:
-        file.write("\n")
-    git(folder, "commit", "--quiet", "--all", "--message", message)
-
-
-def build(folder, *arguments, **environment):
+def build(folder, *arguments):
     """Run the build backend in a folder; what it prints."""
     argv = [sys.executable, "-m", "hatchling", *map(str, arguments)]
-    kept = {k: v for k, v in os.environ.items() if "PRETEND_VERSION" not in k}
-    done = subprocess.run(
-        argv, cwd=folder, capture_output=True, text=True, env=kept | environment
-    )
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
 
@@ -64,89 +55,68 @@ def checkout(tmp_path):
     """A repository of the project's files with one commit, and no tag."""
     folder = tmp_path / "checkout"
     folder.mkdir()
-    for name in (".git_archival.txt", ".gitattributes", ".gitignore", "LICENSE"):
+    for name in (".gitignore", "LICENSE", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, folder)
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    shutil.copy(ROOT / "README.md", folder)
     (folder / "bids_roi").mkdir()
-    shutil.copy(PACKAGE / "__init__.py", folder / "bids_roi")
+    for name in ("__init__.py", "version.py"):
+        shutil.copy(PACKAGE / name, folder / "bids_roi")
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--message", "first")
     return folder
 
 
-def test_version_is_the_tag(checkout):
-    git(checkout, "tag", "v1.2.3")
-    assert build(checkout, "version") == "1.2.3"
+def clone_without_tags(checkout, folder):
+    address = f"file://{checkout}"
+    git(folder, "clone", "--quiet", "--depth", "1", "--no-tags", address, "new")
+    return folder / "new"
 
 
-def test_version_counts_commits_and_names_neither_hash_nor_day(checkout):
-    git(checkout, "tag", "v1.2.3")
-    commit(checkout)
-    commit(checkout)
-    (checkout / "LICENSE").write_text("changed and not committed")
-    assert build(checkout, "version") == "1.2.4.dev2"
-
-
-@pytest.mark.parametrize("tag", ["demo", "data-1", "v1"])
-def test_other_tags_do_not_count(tag, checkout):
-    git(checkout, "tag", tag)
-    assert build(checkout, "version").startswith("0.0.")
-
-
-def test_shallow_clone_without_tags_builds(checkout, tmp_path):
-    git(checkout, "tag", "v1.2.3")
-    commit(checkout)
-    argv = [
-        "clone",
-        "--quiet",
-        "--depth",
-        "1",
-        "--no-tags",
-        f"file://{checkout}",
-        "new",
-    ]
-    git(tmp_path, *argv)
-    assert re.fullmatch(r"0\.0\.1\.dev\d+", build(tmp_path / "new", "version"))
-
-
-def test_folder_without_git_builds(checkout):
+def leave_git(checkout, folder):
+    """As in the build of the image."""
     shutil.rmtree(checkout / ".git")
-    assert build(checkout, "version") == "0.0.0"
+    return checkout
 
 
-def test_archive_of_a_tag_knows_it(checkout, tmp_path):
+def unpack_archive(checkout, folder):
     """What forges offer for download."""
-    git(checkout, "tag", "v1.2.3")
-    archive = git(checkout, "archive", "--format=tar", "v1.2.3")
+    archive = git(checkout, "archive", "--format=tar", "HEAD")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-        files.extractall(tmp_path / "a", filter="data")
-    assert build(tmp_path / "a", "version") == "1.2.3"
+        files.extractall(folder / "archive", filter="data")
+    return folder / "archive"
 
 
-def test_version_from_outside(checkout):
-    """As in the build of the image, which has no .git."""
-    shutil.rmtree(checkout / ".git")
-    told = build(checkout, "version", SETUPTOOLS_SCM_PRETEND_VERSION="3.0.0")
-    assert told == "3.0.0"
+@pytest.mark.parametrize("copy", [clone_without_tags, leave_git, unpack_archive])
+def test_every_copy_of_the_files_says_the_same_version(copy, checkout, tmp_path):
+    """Tags do not always travel with a clone, and do not count."""
+    git(checkout, "tag", "v99.0.0")
+    assert build(copy(checkout, tmp_path), "version") == __version__
+
+
+def test_version_is_a_release_or_on_the_way_to_one():
+    """Never 0.0.x, which says that nobody knew."""
+    found = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)((rc|\.dev)\d+)?", __version__)
+    assert found, __version__
+    assert (int(found[1]), int(found[2])) >= (0, 2)
 
 
 def test_sdist_and_its_wheel_have_the_version(checkout, tmp_path):
-    git(checkout, "tag", "v1.2.3")
     build(checkout, "build", "--target", "sdist", "--directory", tmp_path)
-    with tarfile.open(tmp_path / "bids_roi-1.2.3.tar.gz") as sdist:
+    name = f"bids_roi-{__version__}"
+    with tarfile.open(tmp_path / f"{name}.tar.gz") as sdist:
         sdist.extractall(tmp_path, filter="data")
-    build(tmp_path / "bids_roi-1.2.3", "build", "-t", "wheel", "-d", tmp_path)
-    with zipfile.ZipFile(tmp_path / "bids_roi-1.2.3-py3-none-any.whl") as wheel:
-        assert '"1.2.3"' in wheel.read("bids_roi/_version.py").decode()
+    build(tmp_path / name, "build", "-t", "wheel", "-d", tmp_path)
+    with zipfile.ZipFile(tmp_path / f"{name}-py3-none-any.whl") as wheel:
+        assert f'"{__version__}"' in wheel.read("bids_roi/version.py").decode()
+        metadata = wheel.read(f"{name}.dist-info/METADATA").decode()
+    assert f"\nVersion: {__version__}\n" in metadata
 
 
-def test_never_installed_says_so(checkout):
+def test_never_installed_says_so_too(checkout):
     code = "import bids_roi; print(bids_roi.__version__)"
     argv = [sys.executable, "-S", "-c", code]
     done = subprocess.run(argv, cwd=checkout, capture_output=True, text=True)
-    assert done.stdout == "0.0.0\n"
+    assert done.stdout == f"{__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -174,10 +144,10 @@ def released(tmp_path_factory):
         ".git", ".venv", "build", "dist", ".*_cache", "__pycache__", ".hypothesis"
     )
     shutil.copytree(ROOT, source, ignore=ignored)
-    build(source, "build", "-d", folder, SETUPTOOLS_SCM_PRETEND_VERSION="9.9.9")
-    with zipfile.ZipFile(folder / "bids_roi-9.9.9-py3-none-any.whl") as wheel:
+    build(source, "build", "-d", folder)
+    with zipfile.ZipFile(folder / f"bids_roi-{__version__}-py3-none-any.whl") as wheel:
         in_wheel = set(wheel.namelist())
-    with tarfile.open(folder / "bids_roi-9.9.9.tar.gz") as sdist:
+    with tarfile.open(folder / f"bids_roi-{__version__}.tar.gz") as sdist:
         in_sdist = {name.partition("/")[2] for name in sdist.getnames()}
     return in_wheel, in_sdist
 
@@ -196,8 +166,8 @@ def test_every_file_of_the_package_is_released(released):
 def test_nothing_else_is_in_the_wheel(released):
     in_wheel, _ = released
     tops = {name.partition("/")[0] for name in in_wheel}
-    assert tops == {"bids_roi", "bids_roi-9.9.9.dist-info"}
-    assert "bids_roi-9.9.9.dist-info/licenses/LICENSE" in in_wheel
+    assert tops == {"bids_roi", f"bids_roi-{__version__}.dist-info"}
+    assert f"bids_roi-{__version__}.dist-info/licenses/LICENSE" in in_wheel
 
 
 def test_sdist_has_what_its_tests_and_image_need(released):
@@ -239,7 +209,8 @@ def test_citation():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'license = "{content["license"]}"' in text
     descriptor = json.loads((ROOT / "boutiques.json").read_text(encoding="utf-8"))
-    assert content["version"] == descriptor["tool-version"], "run .ci/generate"
+    told = {content["version"], descriptor["tool-version"]}
+    assert told == {__version__}, "run .ci/generate"
 
 
 def test_licences_are_listed():
@@ -257,10 +228,24 @@ def test_licences_are_listed():
     assert set(script["find_closure"]("bids_roi")) == set(rows) - {"package"}
 
 
+def check_release(folder, tag):
+    script = folder / ".ci" / "release-check"
+    return subprocess.run([script, tag], capture_output=True, text=True)
+
+
 def test_release_check_finds_what_disagrees():
     """Nothing is tagged with this version."""
-    script = ROOT / ".ci" / "release-check"
-    done = subprocess.run([script, "v99.0.0"], capture_output=True, text=True)
+    done = check_release(ROOT, "v99.0.0")
     assert done.returncode == 1
-    for name in ("boutiques.json", "CITATION.cff", "CHANGELOG.md", "git describe"):
+    for name in ("boutiques.json", "CITATION.cff", "CHANGELOG.md", "version.py"):
         assert name in done.stderr
+
+
+@pytest.mark.parametrize("tag", ["{}", "v{}"])
+def test_release_check_passes_where_all_agree(tag, checkout):
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    for name in ("boutiques.json", "CITATION.cff"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / "CHANGELOG.md").write_text(f"## [{__version__}] - 2026-01-01\n")
+    done = check_release(checkout, tag.format(__version__))
+    assert (done.returncode, done.stderr) == (0, "")
