@@ -65,7 +65,7 @@ def real_sidecars() -> tuple[bytes, bytes]:
 
 def write_tree(root: Path, n_participants: int) -> Path:
     """Write the derivative; return the value of --atlas-file for an atlas of it."""
-    from bids_roi.io.images import write_image
+    from bids_roi.images.nifti import write_image
 
     root.mkdir(parents=True)
     affine = np.diag([3.0, 3.0, 3.0, 1.0])

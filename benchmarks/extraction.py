@@ -36,7 +36,7 @@ def make_data(folder: Path, shape: tuple[int, ...], n_volumes: int) -> Path:
     """Write one run with mask and sidecar; return the derivative's folder."""
     from isal import igzip
 
-    from bids_roi.io.images import write_image
+    from bids_roi.images.nifti import write_image
 
     func = folder / "sub-01" / "func"
     func.mkdir(parents=True)
@@ -85,7 +85,7 @@ def make_atlas(folder: Path, shape: tuple[int, ...], n_regions: int, seed: int) 
     """Write an atlas of nearest seeds; return the value of --atlas-file."""
     from scipy.spatial import cKDTree
 
-    from bids_roi.io.images import write_image
+    from bids_roi.images.nifti import write_image
 
     rng = np.random.default_rng(seed)
     inside = np.argwhere(head(shape))
@@ -148,10 +148,10 @@ def _bids_roi(case: dict):
     import scipy.ndimage  # imports are not what is measured
     import scipy.sparse  # noqa: F401
 
-    from bids_roi.app.dataset import ParticipantLevel
-    from bids_roi.app.extraction import partition_grid
-    from bids_roi.app.participant import process_run
     from bids_roi.options.record import Options
+    from bids_roi.participant.extraction import partition_grid
+    from bids_roi.participant.level import ParticipantLevel
+    from bids_roi.participant.run import process_run
 
     given = {"n_procs": 1, "no_report": True, **case.get("options", {})}
     options = Options(atlas_file=tuple(case["atlases"]), **given)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_roi.io.tables import format_matrix, format_table
+from bids_roi.files.tables import format_matrix, format_table
 
 SPACE = "MNI152NLin2009cAsym"
 N_DIFFERENT = 64
@@ -93,7 +93,7 @@ def _regions(rng: np.random.Generator, names: list[str]) -> str:
 
 def work(folder: Path) -> None:
     """Run the group level in this process and print what it took."""
-    from bids_roi.app.group.level import run_group_level
+    from bids_roi.group.level import run_group_level
     from bids_roi.options.record import Options
 
     wall, cpu = time.perf_counter(), time.process_time()

@@ -14,12 +14,12 @@ from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from bids_roi.api import extract
-    from bids_roi.app.load import load
+    from bids_roi.loading import load
 
 __all__ = ["__version__", "extract", "load"]
 
 # For notebooks; found when asked for, since --help must not wait for pandas.
-_HOMES = {"extract": "bids_roi.api", "load": "bids_roi.app.load"}
+_HOMES = {"extract": "bids_roi.api", "load": "bids_roi.loading"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of two functions

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.app.cleaning import load_strategies
-from bids_roi.app.participant import extract_atlases, prepare_cleaning
-from bids_roi.app.plan import plan_run
-from bids_roi.app.results import (
+from bids_roi.atlases.names import space_of
+from bids_roi.atlases.shelf import AtlasShelf
+from bids_roi.dataset.layout import BoldRun, find_runs
+from bids_roi.errors import UsageError
+from bids_roi.files.names import parse_name
+from bids_roi.files.tables import read_json
+from bids_roi.images.nifti import save_image
+from bids_roi.options.record import Options
+from bids_roi.options.table import OPTIONS
+from bids_roi.outputs.facts import join_facts
+from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.plan import plan_run
+from bids_roi.participant.results import (
     Job,
     describe_atlas,
     describe_series,
+    read_motion,
     region_columns,
     relate_series,
 )
-from bids_roi.app.run_quality import read_motion
-from bids_roi.errors import UsageError
-from bids_roi.io.atlases.names import space_of
-from bids_roi.io.atlases.shelf import AtlasShelf
-from bids_roi.io.dataset.layout import BoldRun, find_runs
-from bids_roi.io.images import save_image
-from bids_roi.io.names import parse_name
-from bids_roi.io.outputs.facts import join_facts
-from bids_roi.io.tables import read_json
-from bids_roi.options.record import Options
-from bids_roi.options.table import OPTIONS
+from bids_roi.participant.run import extract_atlases, prepare_cleaning
 
 if TYPE_CHECKING:
-    from bids_roi.app.results import AtlasResult
-    from bids_roi.io.outputs.names import SeriesOutput
+    from bids_roi.outputs.names import SeriesOutput
+    from bids_roi.participant.results import AtlasResult
 
 __all__ = ["Extraction", "extract"]
 

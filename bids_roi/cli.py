@@ -17,10 +17,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from bids_roi import __version__
 from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
 from bids_roi.options.record import Options
 from bids_roi.options.table import LEVELS, OPTIONS, Option
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -248,10 +248,10 @@ def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
 
 
 def _run_participant(given: argparse.Namespace, options: Options) -> int:
-    from bids_roi.app.schedule.threads import pin_threads
+    from bids_roi.schedule.threads import pin_threads
 
     pin_threads()
-    from bids_roi.app.dataset import ParticipantLevel, describe_plan
+    from bids_roi.participant.level import ParticipantLevel, describe_plan
 
     level = ParticipantLevel(given.bids_dir, given.output_dir, options)
     if options.dry_run:
@@ -271,7 +271,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
 
 def _say_warnings(warnings: Mapping[str, int]) -> None:
     """Say each kind of warning once; of very many the most frequent ones."""
-    from bids_roi.app.records import leave_out_numbers
+    from bids_roi.outputs.records import leave_out_numbers
 
     kinds: dict[str, list[tuple[str, int]]] = {}
     for warning, count in sorted(warnings.items()):
@@ -287,11 +287,11 @@ def _say_warnings(warnings: Mapping[str, int]) -> None:
 
 
 def _run_group(given: argparse.Namespace, options: Options) -> int:
-    from bids_roi.app.group.level import run_group_level
+    from bids_roi.group.level import run_group_level
 
     summary = run_group_level(given.output_dir, options)
     if not options.no_report:
-        from bids_roi.app.pages import write_group
+        from bids_roi.participant.pages import write_group
 
         if note := write_group(given.output_dir):
             log.warning("%s", note)

@@ -25,8 +25,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bids_roi import __version__, errors
+from bids_roi import errors
 from bids_roi.options.table import LEVELS, OPTIONS, Option
+from bids_roi.version import __version__
 
 __all__ = ["build_descriptor", "descriptor_text"]
 

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi import __version__, cli
+from bids_roi import cli
 from bids_roi.errors import AtlasError, BidsRoiError, OutputError
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list_atlases(given: argparse.Namespace) -> int:
-    from bids_roi.app.atlas_tools import list_atlases
+    from bids_roi.atlases.tools import list_atlases
 
     for line in list_atlases(given.space, given.templateflow_home):
         sys.stdout.write(f"{line}\n")
@@ -128,7 +129,7 @@ def _list_atlases(given: argparse.Namespace) -> int:
 
 
 def _fetch(given: argparse.Namespace) -> int:
-    from bids_roi.app.atlas_tools import fetch_atlases
+    from bids_roi.atlases.tools import fetch_atlases
 
     lines = fetch_atlases(
         given.atlas, spaces=given.space, res=given.res, dest=given.dest
@@ -140,7 +141,7 @@ def _fetch(given: argparse.Namespace) -> int:
 
 
 def _check_atlas(given: argparse.Namespace) -> int:
-    from bids_roi.app.atlas_tools import check_atlas
+    from bids_roi.atlases.tools import check_atlas
 
     code = 0
     for text in given.atlas:
@@ -154,7 +155,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
 
 def _run_demo(output_dir: Path) -> int:
     """Make the demo dataset and run the app on it, as a user would."""
-    from bids_roi.app.demo.dataset import write_demo_dataset
+    from bids_roi.demo.dataset import write_demo_dataset
 
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         msg = "the folder is there and not empty."

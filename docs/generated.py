@@ -17,23 +17,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi import errors, tools
-from bids_roi.app.group import runs as group_runs
-from bids_roi.app.group import summaries as group_summaries
+from bids_roi.atlases import citations
+from bids_roi.atlases.homes import scan_names
+from bids_roi.atlases.names import SHORT_NAMES
+from bids_roi.atlases.skeleton import list_skeleton
+from bids_roi.confounds.strategies import list_strategies, load_strategy
 from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
-from bids_roi.io.atlases import citations
-from bids_roi.io.atlases.homes import scan_names
-from bids_roi.io.atlases.names import SHORT_NAMES
-from bids_roi.io.atlases.skeleton import list_skeleton
-from bids_roi.io.confounds.strategies import list_strategies, load_strategy
-from bids_roi.io.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
-from bids_roi.io.outputs.inventory import FACTS
+from bids_roi.group import runs as group_runs
+from bids_roi.group import summaries as group_summaries
 from bids_roi.options.table import OPTIONS
+from bids_roi.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
+from bids_roi.outputs.find import FACTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bids_roi.io.confounds.strategy_format import Component, Settings
+    from bids_roi.confounds.strategy_format import Component, Settings
     from bids_roi.options.row import Option
 
 __all__ = ["TABLES", "fill_in", "on_page_content", "on_page_markdown"]
@@ -309,10 +309,10 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "reliability-columns": lambda: _columns(group_summaries._RELIABILITY_TEXTS),
     "facts": _facts,
-    "stack-layout": _literal("bids_roi.io.outputs.stack"),
-    "events": _literal("bids_roi.app.progress"),
+    "stack-layout": _literal("bids_roi.outputs.stack"),
+    "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,
-    "strategy-format": _literal("bids_roi.io.confounds.strategy_format"),
+    "strategy-format": _literal("bids_roi.confounds.strategy_format"),
     "short-names": _short_names,
     "atlases": _atlases,
     "citations": _citations,

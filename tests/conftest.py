@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import datasets
 import pytest
-import toy_confounds
 from hypothesis import settings
+from support import datasets, toy_confounds
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -64,3 +63,11 @@ def app():
         )
 
     return run
+
+
+def pytest_collection_modifyitems(items):
+    """The folder of a test is its mark: pytest -m unit, or pytest tests/unit."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(item.path.relative_to(here).parts[0])

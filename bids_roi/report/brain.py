@@ -14,12 +14,13 @@ import numpy as np
 
 from bids_roi.report.canvas import (
     INK,
+    Picture,
     colour_map,
+    count,
     figure_png,
     new_figure,
     place,
 )
-from bids_roi.report.picture import Picture, count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,14 +9,21 @@ import contextlib
 import io
 import logging
 import os
+import re
+import struct
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
 __all__ = [
     "BLUE",
@@ -24,14 +31,134 @@ __all__ = [
     "INK",
     "NA",
     "ORANGE",
+    "Picture",
     "add_key",
+    "bin_peaks",
+    "bin_rows",
+    "bin_size",
     "colour_map",
+    "count",
     "drawing",
     "figure_png",
     "figure_svg",
+    "measure_image",
     "new_figure",
     "place",
+    "shorten",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One figure, or the data of one that the page draws itself.
+
+    Attributes
+    ----------
+    kind
+        ``motion``, ``design``, ``contours``, ``coverage``, ``carpet``, ``relmat`` or
+        ``signals``.
+    content
+        The file.
+    extension
+        Of the file, with its dot.
+    title, caption
+        For the reader.
+    alt
+        The same for those who do not see the picture.
+    facts
+        Numbers that the page takes from it; plain JSON values.
+    """
+
+    kind: str
+    content: bytes
+    extension: str
+    title: str
+    caption: str
+    alt: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def count(number: int, word: str) -> str:
+    """Number with its word, in the plural where need be.
+
+    >>> count(1, "region"), count(1200, "volume")
+    ('1 region', '1,200 volumes')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def shorten(words: str, length: int) -> str:
+    """Words of at most ``length`` characters.
+
+    >>> shorten("abcdef", 4)
+    'abc\u2026'
+    """
+    if len(words) <= length:
+        return words
+    return words[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def measure_image(content: bytes, extension: str) -> tuple[int, int] | None:
+    """Width and height at which a picture is shown, in pixels of a page.
+
+    Parameters
+    ----------
+    content
+        A PNG of two pixels for one of the page, or an SVG in points.
+    extension
+        ``None`` is returned for others than ``.png`` and ``.svg``.
+    """
+    if extension == ".png":
+        width, height = struct.unpack(">II", content[16:24])
+        return width // 2, height // 2
+    found = re.search(rb'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"', content)
+    if extension != ".svg" or found is None:
+        return None
+    width, height = (round(float(size) * 4 / 3) for size in found.groups())
+    return width, height
+
+
+def bin_size(n: int, most: int) -> int:
+    """How many neighbours share a bin, so that at most ``most`` bins are needed.
+
+    >>> bin_size(300, 300), bin_size(301, 300), bin_size(3000, 300)
+    (1, 2, 10)
+    """
+    return max(1, -(-n // most))
+
+
+def bin_rows(values: NDArray[Any], most: int) -> NDArray[np.float64]:
+    """Mean of neighbouring rows, so that at most ``most`` are left.
+
+    Parameters
+    ----------
+    values : (n, ...)
+        NaN does not count; a bin of nothing else is NaN.
+    most
+        Upper bound of the bins; the last may hold fewer rows than the others.
+    """
+    return _bin(values, most, np.nanmean)
+
+
+def bin_peaks(values: NDArray[Any], most: int) -> NDArray[np.float64]:
+    """Highest value of neighbouring rows; otherwise as ``bin_rows``."""
+    return _bin(values, most, np.nanmax)
+
+
+def _bin(values: NDArray[Any], most: int, function: Any) -> NDArray[np.float64]:  # noqa: ANN401
+    size = bin_size(len(values), most)
+    result = np.asarray(values, dtype=np.float64)
+    if size == 1:
+        return result
+    n_bins = -(-len(result) // size)
+    padded = np.full((n_bins * size, *result.shape[1:]), np.nan)
+    padded[: len(result)] = result
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # bins without a number
+        return np.asarray(
+            function(padded.reshape(n_bins, size, *result.shape[1:]), axis=1)
+        )
+
 
 # Okabe and Ito (2008), told apart by every kind of colour vision; INK is for text.
 BLUE = "#0072b2"

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.bins import bin_rows, bin_size
 from bids_roi.report.canvas import (
     BLUE,
     GREY,
     INK,
+    Picture,
+    bin_rows,
+    bin_size,
     colour_map,
+    count,
     figure_svg,
     new_figure,
     place,
+    shorten,
 )
 from bids_roi.report.motion import shade_volumes, time_axis
 from bids_roi.report.order import RegionOrder, bracket
-from bids_roi.report.picture import Picture, count, shorten
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

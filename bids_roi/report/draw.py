@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.io.tables import format_json
-from bids_roi.io.writing import write_file
+from bids_roi.files.tables import format_json
+from bids_roi.files.writing import write_file
+from bids_roi.outputs.names import figure_path, report_path
 from bids_roi.report.brain import choose_slices, draw_contours, draw_coverage
-from bids_roi.report.canvas import drawing
+from bids_roi.report.canvas import drawing, measure_image
 from bids_roi.report.carpet import draw_carpet
 from bids_roi.report.matrix import draw_design, draw_relmat
 from bids_roi.report.motion import draw_motion
-from bids_roi.report.names import figure_path, report_path
 from bids_roi.report.order import order_regions
-from bids_roi.report.picture import measure_image
 from bids_roi.report.signals import encode_signals
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.report.picture import Picture
+    from bids_roi.report.canvas import Picture
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]

@@ -10,11 +10,11 @@ import numpy as np
 from bids_roi.core.group.edges import list_edges
 from bids_roi.core.group.motion import edge_lengths, usable_centres
 from bids_roi.errors import BidsRoiError
-from bids_roi.io.matrices import read_matrix
-from bids_roi.io.names import format_name, parse_name
-from bids_roi.io.tables import read_table
-from bids_roi.io.writing import write_file
-from bids_roi.report.canvas import drawing
+from bids_roi.files.matrices import read_matrix
+from bids_roi.files.names import format_name, parse_name
+from bids_roi.files.tables import read_table
+from bids_roi.files.writing import write_file
+from bids_roi.report.canvas import drawing, measure_image
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import (
     draw_coverage_table,
@@ -25,7 +25,6 @@ from bids_roi.report.group_figures import (
 from bids_roi.report.matrix import draw_relmat
 from bids_roi.report.order import order_regions
 from bids_roi.report.pages import render_page
-from bids_roi.report.picture import measure_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.report.picture import Picture
+    from bids_roi.report.canvas import Picture
 
 __all__ = ["GROUP_PAGE", "write_group_page"]
 

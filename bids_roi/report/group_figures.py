@@ -6,19 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.bins import bin_rows, bin_size
 from bids_roi.report.brain import coverage_colours
 from bids_roi.report.canvas import (
     BLUE,
     GREY,
     INK,
     ORANGE,
+    Picture,
+    bin_rows,
+    bin_size,
     colour_map,
+    count,
     figure_svg,
     new_figure,
     place,
 )
-from bids_roi.report.picture import Picture, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

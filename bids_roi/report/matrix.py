@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.bins import bin_rows, bin_size
 from bids_roi.report.canvas import (
+    Picture,
+    bin_rows,
+    bin_size,
     colour_map,
+    count,
     figure_svg,
     new_figure,
     place,
+    shorten,
 )
 from bids_roi.report.carpet import mark_groups
 from bids_roi.report.order import RegionOrder, bracket
-from bids_roi.report.picture import Picture, count, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

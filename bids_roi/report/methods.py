@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.io.atlases.citations import format_bibtex
-from bids_roi.report.picture import count
+from bids_roi.atlases.citations import format_bibtex
+from bids_roi.report.canvas import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

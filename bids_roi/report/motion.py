@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.bins import bin_peaks, bin_size
 from bids_roi.report.canvas import (
     BLUE,
     GREY,
     INK,
     ORANGE,
+    Picture,
     add_key,
+    bin_peaks,
+    bin_size,
+    count,
     figure_svg,
     new_figure,
     place,
 )
-from bids_roi.report.picture import Picture, count
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

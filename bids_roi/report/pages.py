@@ -12,7 +12,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi import __version__
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

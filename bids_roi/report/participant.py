@@ -7,20 +7,28 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.app.records import leave_out_numbers, tell_failures
-from bids_roi.io.writing import write_file
-from bids_roi.report.facts import load_json, number, read_runs, shared_entities
-from bids_roi.report.judge import LIGHTS, RULES, Verdict, judge_series
+from bids_roi.files.writing import write_file
+from bids_roi.outputs.names import figure_path
+from bids_roi.outputs.records import leave_out_numbers, tell_failures
+from bids_roi.report.canvas import count
+from bids_roi.report.facts import (
+    LIGHTS,
+    RULES,
+    Verdict,
+    judge_series,
+    load_json,
+    number,
+    read_runs,
+    shared_entities,
+)
 from bids_roi.report.methods import write_methods
-from bids_roi.report.names import figure_path
 from bids_roi.report.pages import render_page
-from bids_roi.report.picture import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.app.records import Record
+    from bids_roi.outputs.records import Record
     from bids_roi.report.facts import AtlasFacts, RunFacts, SeriesFacts
 
 __all__ = ["participant_page_path", "write_participant_page"]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.bins import bin_rows, bin_size
-from bids_roi.report.picture import Picture, count
+from bids_roi.report.canvas import Picture, bin_rows, bin_size, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,1 +1,0 @@
-"""What happens to a dataset: plan, participant level, group level, demo."""

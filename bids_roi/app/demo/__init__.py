@@ -1,1 +1,0 @@
-"""A small dataset that looks and behaves like a real one."""

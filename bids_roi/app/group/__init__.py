@@ -1,1 +1,0 @@
-"""The group level: participant outputs to group tables; no image is ever read."""

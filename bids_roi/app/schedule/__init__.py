@@ -1,1 +1,0 @@
-"""One function over many items: here, in processes, on Dask, on SLURM."""

@@ -1,0 +1,1 @@
+"""Atlases by name, from datasets and from files, and their checks."""

@@ -1,0 +1,178 @@
+"""Names of atlases: canonical, TemplateFlow's, short ones, and of files; strings only.
+
+Canonical is ``Schaefer2018_seg-7n_scale-400``: the atlas, then the entities that tell
+its variants apart, as they stand in the names of the outputs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bids_roi.errors import UsageError
+from bids_roi.files.names import parse_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import PurePath
+
+__all__ = [
+    "SHORT_NAMES",
+    "AtlasKey",
+    "key_of_file",
+    "nearest_names",
+    "parse_atlas_name",
+    "space_of",
+]
+
+_LABEL = re.compile(r"[A-Za-z0-9+]+")
+_PARCELS = re.compile(r"(\d+)Parcels(\d+)Networks", re.IGNORECASE)
+_NETWORKS = re.compile(r"(\d+)Networks", re.IGNORECASE)
+_DIMENSIONS = re.compile(r"(\d+)dimensions", re.IGNORECASE)
+
+# The thresholds of Harvard-Oxford are in per cent; 25 is what FSL and nilearn show.
+SHORT_NAMES = {
+    "schaefer": "Schaefer2018_seg-7n_scale-400",
+    "harvardoxford": "HOCPA_seg-th25",
+    "harvardoxford-cort": "HOCPA_seg-th25",
+    "harvardoxford-cortl": "HOCPAL_seg-th25",
+    "harvardoxford-lateral": "HOCPAL_seg-th25",
+    "harvardoxford-sub": "HOSPA_seg-th25",
+    "difumo": "DiFuMo_scale-128",
+    "massp": "MASSP20",
+    "mial67": "MIAL67ThalamicNuclei",
+    "thalamus": "MIAL67ThalamicNuclei",
+    "suit": "Diedrichsen2009",
+    "buckner7": "Buckner2011_seg-7n",
+    "buckner17": "Buckner2011_seg-17n",
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class AtlasKey:
+    """What tells one atlas from another.
+
+    Attributes
+    ----------
+    label, seg, scale
+        Its BIDS entities ``atlas-``, ``seg-`` and ``scale-``.
+    """
+
+    label: str
+    seg: str | None = None
+    scale: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The canonical id.
+
+        >>> AtlasKey("Schaefer2018", "7n", "400").name
+        'Schaefer2018_seg-7n_scale-400'
+        """
+        pairs = (("seg", self.seg), ("scale", self.scale))
+        return "_".join([self.label, *(f"{k}-{v}" for k, v in pairs if v)])
+
+
+def parse_atlas_name(name: str) -> AtlasKey:
+    """Understand the name of an atlas.
+
+    Parameters
+    ----------
+    name
+        Canonical, TemplateFlow's (``Schaefer2018:400Parcels7Networks``) or short
+        (``schaefer400x17``, ``harvardoxford-sub``, ``difumo128``).
+
+    Raises
+    ------
+    UsageError
+        If it is no name at all; whether such an atlas exists is not looked up.
+
+    Examples
+    --------
+    >>> parse_atlas_name("schaefer400x17").name
+    'Schaefer2018_seg-17n_scale-400'
+    >>> parse_atlas_name("HOCPA:th25").name
+    'HOCPA_seg-th25'
+    """
+    short = name.casefold()
+    match = re.fullmatch(r"schaefer(?:2018)?[-_]?(\d{3,4})(?:x(\d+))?", short)
+    if match:
+        return AtlasKey("Schaefer2018", f"{match[2] or 7}n", match[1])
+    match = re.fullmatch(r"difumo[-_]?(\d+)", short)
+    if match:
+        return AtlasKey("DiFuMo", None, match[1])
+    text = SHORT_NAMES.get(short, name).removeprefix("atlas-")
+    label, _, desc = text.partition(":")
+    label, *rest = label.split("_")
+    pairs = dict(part.partition("-")[::2] for part in rest)
+    if desc:
+        pairs["desc"] = desc
+    sound = _LABEL.fullmatch(label) and all(map(_LABEL.fullmatch, pairs.values()))
+    if not sound or set(pairs) - {"seg", "scale", "desc"}:
+        msg = f"'{name}' is not the name of an atlas."
+        remedy = (
+            "Names look like Schaefer2018_seg-7n_scale-400 or schaefer400;"
+            " `bids_roi_tools atlases` lists those of TemplateFlow. An image of your"
+            " own goes to --atlas-file."
+        )
+        raise UsageError(msg, remedy=remedy)
+    return _key(label, pairs)
+
+
+def _key(label: str, entities: Mapping[str, str]) -> AtlasKey:
+    """Key from entities; TemplateFlow's ``desc-`` becomes ``seg-`` and ``scale-``."""
+    seg, scale = entities.get("seg"), entities.get("scale")
+    desc = entities.get("desc", "")
+    networks = _NETWORKS.fullmatch(seg or "")
+    if networks:
+        seg = f"{networks[1]}n"
+    parcels, dimensions = _PARCELS.fullmatch(desc), _DIMENSIONS.fullmatch(desc)
+    networks = _NETWORKS.fullmatch(desc)
+    if parcels:
+        return AtlasKey(label, f"{parcels[2]}n", parcels[1])
+    if dimensions:
+        return AtlasKey(label, seg, dimensions[1])
+    if networks:
+        return AtlasKey(label, f"{networks[1]}n", scale)
+    if desc:
+        seg = f"{seg}+{desc}" if seg else desc
+    return AtlasKey(label, seg, scale)
+
+
+def key_of_file(path: str | PurePath) -> AtlasKey:
+    """Key of a file from its name; without ``atlas-`` from all of its stem.
+
+    >>> key_of_file("tpl-X_res-02_atlas-DiFuMo_desc-128dimensions_probseg.nii.gz").name
+    'DiFuMo_scale-128'
+    >>> key_of_file("my_atlas.nii.gz").name
+    'myatlas'
+    """
+    name = parse_name(path)
+    # What is no label of BIDS could not stand in the names of the outputs.
+    entities = {k: re.sub(r"[^A-Za-z0-9+]", "", v) for k, v in name.entities}
+    if "atlas" in entities:
+        return _key(entities["atlas"] or "atlas", entities)
+    stem = str(path).replace("\\", "/").rpartition("/")[2].partition(".")[0]
+    return AtlasKey(
+        re.sub(r"[^A-Za-z0-9]", "", stem) or "atlas",
+        entities.get("seg"),
+        entities.get("scale"),
+    )
+
+
+def space_of(path: str | PurePath) -> str | None:
+    """Space of an atlas file from ``tpl-`` or ``space-``, with its cohort (``X+1``)."""
+    entities = dict(parse_name(path).entities)
+    space = entities.get("tpl") or entities.get("space")
+    if space and "cohort" in entities:
+        space = f"{space}+{entities['cohort']}"
+    return space
+
+
+def nearest_names(name: str, known: Iterable[str], n: int = 4) -> list[str]:
+    """Names most like a misspelt one, best first."""
+    lower = {candidate.casefold(): candidate for candidate in known}
+    found = difflib.get_close_matches(name.casefold(), lower, n=n, cutoff=0.4)
+    return [lower[candidate] for candidate in found]

@@ -1,0 +1,395 @@
+"""An image and its table, opened and examined: one record, or a list of what is wrong.
+
+Label images (3D) are read whole, a few megabytes. Of images with one map per region
+(4D, up to gigabytes) only the header is read here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.atlases.checks import (
+    check_file_name,
+    check_maps,
+    check_places,
+    check_sides,
+    check_values,
+    values_of,
+)
+from bids_roi.atlases.columns import check_columns
+from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.formats import RawTable, parse_table, read_raw_table
+from bids_roi.atlases.integrity import file_digest
+from bids_roi.atlases.names import AtlasKey
+from bids_roi.atlases.regions import (
+    RegionTable,
+    append_values,
+    build_regions,
+    keep_regions,
+    name_by_value,
+)
+from bids_roi.atlases.skeleton import template_grids
+from bids_roi.errors import AtlasError, BidsRoiError
+from bids_roi.images.header import read_header
+from bids_roi.images.nifti import check_file, read_grid, read_labels, read_volume
+from bids_roi.images.values import are_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
+    from bids_roi.images.header import NiftiHeader
+
+__all__ = ["Atlas", "AtlasFiles", "describe_failure", "examine_atlas", "open_atlas"]
+
+_SURFACE = (".gii", ".gii.gz", ".annot", ".border", ".mgh")
+_VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."
+
+
+@dataclass(frozen=True, slots=True)
+class Atlas:
+    """An atlas in one space, with its table checked against its image.
+
+    Attributes
+    ----------
+    label, seg, scale
+        Its BIDS entities ``atlas-``, ``seg-`` and ``scale-``.
+    space
+        The template it is in, or the space of the participant's own image.
+    kind
+        ``dseg``: a label image, ``regions.index`` are its values. ``probseg``: one map
+        per region along the fourth axis, ``regions.index`` are their numbers from 1.
+    image_path, table_path
+        Its files; ``table_path`` is ``None`` where there is no table, or where it is
+        inside the templateflow package.
+    image_digest, table_digest
+        SHA-256 of the files' bytes; ``table_digest`` is blank where there is no table.
+    regions
+        What becomes the columns.
+    source
+        BIDS URI of the image for sidecars, or empty for a file of the user's.
+    description
+        For ``atlas-<label>_description.json``; has ``Name`` and ``License``.
+    findings
+        What was found when image and table were examined; no errors.
+    """
+
+    label: str
+    seg: str | None
+    scale: str | None
+    space: str
+    kind: str
+    image_path: Path
+    table_path: Path | None
+    image_digest: str
+    table_digest: str
+    regions: RegionTable
+    source: str
+    description: Mapping[str, Any] = field(hash=False)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def entities(self) -> tuple[tuple[str, str | None], ...]:
+        """``atlas-``, ``seg-`` and ``scale-`` for file names."""
+        return ("atlas", self.label), ("seg", self.seg), ("scale", self.scale)
+
+    @property
+    def name(self) -> str:
+        """The canonical id, ``Schaefer2018_seg-7n_scale-400`` for example."""
+        return AtlasKey(self.label, self.seg, self.scale).name
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the outputs say about the atlas: warnings and corrections."""
+        told = ("warning", "corrected")
+        return tuple(f"{self.name}: {f}" for f in self.findings if f.severity in told)
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasFiles:
+    """Where an atlas is, before it is opened.
+
+    Attributes
+    ----------
+    key, space
+        What it is.
+    image
+        Its image.
+    table
+        Its table, ``None`` where there is none.
+    table_text
+        Content of a table that is no file of its own; ``table`` is its name then.
+    source
+        BIDS URI of the image, or empty.
+    description
+        See ``Atlas``.
+    wanted
+        Where it is given, only these index values become columns, and what the image
+        has besides is left out: for tables that many images share.
+    centred
+        Whether x = 0 lies between the hemispheres.
+    findings
+        What is known already.
+    """
+
+    key: AtlasKey
+    space: str
+    image: Path
+    table: Path | None
+    source: str = ""
+    description: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    table_text: str | None = None
+    wanted: frozenset[int] | None = None
+    centred: bool = True
+    findings: tuple[Finding, ...] = ()
+
+
+def open_atlas(files: AtlasFiles) -> Atlas:
+    """Open an atlas for use.
+
+    Raises
+    ------
+    MissingInput
+        If a file cannot be read at all.
+    AtlasError
+        If image and table cannot be used; with the fix.
+    """
+    atlas, findings = examine_atlas(files)
+    error = next((f for f in findings if f.severity == "error"), None)
+    if error is not None or atlas is None:
+        where = files.table if files.table and files.table_text is None else files.image
+        text = error.text if error else "it cannot be used."
+        raise AtlasError(text, where=where, remedy=error.fix if error else "")
+    return atlas
+
+
+def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]:
+    """Examine image and table.
+
+    Returns
+    -------
+    atlas
+        ``None`` where a finding is an error.
+    findings
+        In the order of the checks.
+
+    Raises
+    ------
+    MissingInput, AtlasError
+        If the image or the table cannot be read, so that nothing can be checked.
+    """
+    _refuse_other_kinds(files.image)
+    check_file(files.image)
+    header = read_header(files.image)
+    if header.is_cifti:
+        raise _refuse_cifti(files.image, header)
+    n_maps = header.shape[3] if len(header.shape) == 4 else 0
+    _check_axes(files.image, header)
+    raw, digest = _read_table(files)
+    if not n_maps and _is_one_map(files.image, header, raw):
+        n_maps = 1
+    findings = [*files.findings, *_describe_storage(header, n_maps)]
+    labels: NDArray[np.int64] | None = None
+    if n_maps:
+        grid, values = read_grid(files.image, AtlasError), list(range(1, n_maps + 1))
+    else:
+        labels, grid = read_labels(files.image, AtlasError)
+        values = values_of(labels)
+    regions, found = _match(raw, values, files, n_maps=n_maps)
+    findings += found
+    findings += check_file_name(regions, files.image.name, n_maps=n_maps)
+    findings += _check_template(grid, files.space)
+    if labels is not None and not any(f.severity == "error" for f in findings):
+        findings += check_sides(regions, labels, grid, centred=files.centred)
+        if files.centred:
+            findings += check_places(regions, labels, grid)
+    if any(f.severity == "error" for f in findings):
+        return None, tuple(findings)
+    atlas = Atlas(
+        label=files.key.label,
+        seg=files.key.seg,
+        scale=files.key.scale,
+        space=files.space,
+        kind="probseg" if n_maps else "dseg",
+        image_path=files.image,
+        table_path=files.table if files.table_text is None else None,
+        image_digest=file_digest(files.image),
+        table_digest=digest,
+        regions=regions,
+        source=files.source,
+        description={"Name": files.key.label, "License": "n/a", **files.description},
+        findings=tuple(findings),
+    )
+    return atlas, atlas.findings
+
+
+def _read_table(files: AtlasFiles) -> tuple[RawTable | None, str]:
+    if files.table is None:
+        return None, ""
+    if files.table_text is not None:
+        digest = hashlib.sha256(files.table_text.encode()).hexdigest()
+        return parse_table(files.table_text, files.table), digest
+    check_file(files.table)
+    return read_raw_table(files.table), file_digest(files.table)
+
+
+def _match(
+    raw: RawTable | None, values: Sequence[int], files: AtlasFiles, *, n_maps: int
+) -> tuple[RegionTable, list[Finding]]:
+    """Regions from the table and the values (or map numbers) of the image."""
+    if raw is None:
+        text = "there is no table: the regions are named by their value."
+        fix = "Give one with --atlas-file IMAGE,TABLE, if there is one."
+        table = name_by_value(values)
+        return table, [
+            Finding("warning", "no table", text, fix),
+            *check_values(table, values),
+        ]
+    table, told = build_regions(raw)
+    findings = [*check_columns(table, raw.index_column, values), *told]
+    if any(f.severity == "error" for f in findings):
+        return table, findings
+    if n_maps:
+        findings += check_maps(table, n_maps)
+        if 0 in table.index:
+            index = tuple(value + 1 for value in table.index)
+            table = RegionTable(index, table.name, table.original_name, table.extra)
+        return table, findings
+    if files.wanted is not None:
+        table = keep_regions(table, files.wanted)
+        left_out = sorted(set(values) - set(table.index))
+        if left_out:
+            text = f"label values outside the standard list are left out: {left_out}."
+            findings.append(Finding("note", "other values", text))
+        inside = sorted(set(values) & set(table.index))
+        return table, [*findings, *check_values(table, inside)]
+    findings += check_values(table, values)
+    unnamed = sorted(set(values) - set(table.index))
+    if unnamed and not any(f.severity == "error" for f in findings):
+        table = append_values(table, unnamed)
+    return table, findings
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    name = path.name.lower()
+    if name.endswith(_SURFACE):
+        msg = "this is a surface atlas; only volumes are extracted for now."
+        raise AtlasError(msg, where=path, remedy=_VOLUMES)
+    if name.endswith(".mgz"):
+        msg = "this is an image of FreeSurfer's; a NIfTI volume is needed."
+        remedy = "Convert it: mri_convert FILE.mgz FILE.nii.gz."
+        raise AtlasError(msg, where=path, remedy=remedy)
+
+
+def _refuse_cifti(path: Path, header: NiftiHeader) -> AtlasError:
+    size = path.stat().st_size
+    if size < header.n_bytes and not path.name.endswith(".gz"):
+        msg = (
+            f"the file ends after its header: {header.n_bytes - size} bytes of data are"
+            " missing. Besides, it is a CIFTI file (grayordinates), no volume."
+        )
+        remedy = f"Get it again if you need it elsewhere. {_VOLUMES}"
+        return AtlasError(msg, where=path, remedy=remedy)
+    msg = (
+        "this is a CIFTI atlas (grayordinates); only volumes can be extracted for now."
+    )
+    return AtlasError(msg, where=path, remedy=_VOLUMES)
+
+
+def _check_axes(path: Path, header: NiftiHeader) -> None:
+    if len(header.shape) not in (3, 4):
+        axes = "x".join(map(str, header.shape))
+        msg = f"the image has {len(header.shape)} axes ({axes}), 3 or 4 are needed."
+        raise AtlasError(msg, where=path, remedy="Choose a label image, or maps.")
+    if (header.sform_code, header.qform_code) == (0, 0):
+        msg = (
+            "the header holds no orientation (sform_code and qform_code are 0), so"
+            " nothing tells where in the brain a voxel is."
+        )
+        remedy = "Write the image with its affine, by the software that made it."
+        raise AtlasError(msg, where=path, remedy=remedy)
+
+
+def _is_one_map(path: Path, header: NiftiHeader, raw: RawTable | None) -> bool:
+    """Whether an image of one volume holds the weights of one region, not labels.
+
+    Fractions are weights where the name says so, or where there is a fourth axis and
+    they are shares (0 to 1) or the table has one region. Whole numbers (per cent, 0
+    and 1) are weights where the name says so, there is a fourth axis and no table of
+    several regions.
+    """
+    named, fourth = "_probseg." in path.name, header.n_axes > 3
+    if not named and not fourth:
+        return False
+    values, _ = read_volume(path, AtlasError)
+    values = values[np.isfinite(values)]
+    one_row = raw is not None and sum(value != 0 for value in raw.index) <= 1
+    if are_whole(values).all():
+        return named and fourth and (one_row or raw is None)
+    shares = bool(values.min() >= 0) and (bool(values.max() <= 1) or one_row)
+    return named or shares
+
+
+def _describe_storage(header: NiftiHeader, n_maps: int) -> list[Finding]:
+    findings = []
+    if n_maps == 1:
+        text = "one map: the weights of one region."
+        findings.append(Finding("note", "kind", text))
+    elif n_maps:
+        text = f"4D: {n_maps} maps, one per region (a soft atlas)."
+        findings.append(Finding("note", "kind", text))
+    elif header.is_float:
+        text = f"labels are stored as float{header.bits}; all are whole numbers."
+        findings.append(Finding("note", "float labels", text))
+    if header.sform_code == 0:
+        text = "sform_code is 0: the position of the voxels is taken from the qform."
+        findings.append(Finding("note", "orientation", text))
+    if (header.slope, header.intercept) != (1, 0):
+        text = (
+            f"values are scaled by {header.slope:g} and shifted by"
+            f" {header.intercept:g} (scl_slope, scl_inter)."
+        )
+        findings.append(Finding("note", "scaling", text))
+    return findings
+
+
+def _check_template(grid: Grid, space: str) -> list[Finding]:
+    """Tell of an image that has the very grid of another template than its own."""
+    known = template_grids()
+    if space not in known:
+        return []
+    corners = itertools.product(*((0, n - 1) for n in grid.shape))
+    points = grid.matrix @ np.array([(*corner, 1) for corner in corners]).T
+    low = points[:3].min(axis=1)
+    size = points[:3].max(axis=1) - low
+    fitting = {
+        template
+        for template, grids in known.items()
+        for one in grids.values()
+        if np.allclose(low, one.origin, atol=0.25)
+        and np.allclose(
+            size, [(n - 1) * z for n, z in zip(one.shape, one.zooms, strict=True)]
+        )
+    }
+    if not fitting or space in fitting:
+        return []
+    text = (
+        f"the image is on the grid of {', '.join(sorted(fitting)[:3])}, not on one of"
+        f" {space}, which it is said to be in."
+    )
+    fix = "Check the space; the same labels a few millimetres off give other regions."
+    return [Finding("warning", "template", text, fix)]
+
+
+def describe_failure(error: BidsRoiError) -> Finding:
+    """Turn an error into a row of the table of findings."""
+    text = f"{error.where}: {error.problem}" if error.where else error.problem
+    return Finding("error", "cannot be read", text, error.remedy)

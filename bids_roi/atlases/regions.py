@@ -1,0 +1,269 @@
+"""Region tables: what becomes the columns of every output, and under which names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bids_roi.atlases.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from numpy.typing import NDArray
+
+    from bids_roi.atlases.formats import RawTable
+
+__all__ = [
+    "SEVENTEEN_NETWORKS",
+    "SEVEN_NETWORKS",
+    "RegionTable",
+    "append_values",
+    "build_regions",
+    "keep_regions",
+    "name_by_value",
+    "networks_of",
+    "schaefer_network",
+    "sides_of",
+    "some",
+]
+
+_BACKGROUND = re.compile(
+    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
+    re.IGNORECASE,
+)
+_SIDE_COLUMNS = ("hemisphere", "hemi", "side")
+_NETWORK_COLUMNS = (
+    "network",
+    "network_label",
+    "yeo_networks7",
+    "network_7",
+    "community",
+)
+_NETWORK_NAME = re.compile(r"(?:7|17)Networks_(?:LH_|RH_)?([A-Za-z]+)(?:_.*)?")
+# Names of the Schaefer atlas and its networks, in its two orders.
+_SCHAEFER = re.compile(r"(?:(?:17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
+SEVEN_NETWORKS = frozenset(
+    {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
+)
+SEVENTEEN_NETWORKS = frozenset(
+    {"VisCent", "VisPeri", "TempPar", "Limbic"}
+    | {f"{name}{x}" for name in SEVEN_NETWORKS - {"Vis"} for x in "ABC"}
+)
+_LEFT = re.compile(
+    r"(?:^|[^a-z])(?:left|lh)(?:$|[^a-z])|^l[_.\-\s]|[_.\-\s]l$", re.IGNORECASE
+)
+_RIGHT = re.compile(
+    r"(?:^|[^a-z])(?:right|rh)(?:$|[^a-z])|^r[_.\-\s]|[_.\-\s]r$", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionTable:
+    """The regions of an atlas, in the order of its table.
+
+    Attributes
+    ----------
+    index
+        Label value of each region, all different, none 0; of an atlas of maps, the
+        number of the map, from 1.
+    name
+        Unique names without tabs or line ends: the header of every output.
+    original_name
+        Names as the table has them.
+    extra
+        Further columns of the table, ``(column, cells)``.
+    """
+
+    index: tuple[int, ...]
+    name: tuple[str, ...]
+    original_name: tuple[str, ...]
+    extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    @property
+    def values(self) -> NDArray[np.int64]:
+        """The index as an array, (R,)."""
+        return np.array(self.index, dtype=np.int64)
+
+
+def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
+    """Turn a table as read into regions with unique names.
+
+    A row of index 0 that is called background (or empty, unknown ...) is left out.
+
+    Returns
+    -------
+    table
+        A real region of index 0 and repeated indices are in it: see the findings.
+    findings
+        Errors where the table contradicts itself, and what was corrected.
+    """
+    findings = list(raw.findings)
+    rows = [
+        row
+        for row, value in enumerate(raw.index)
+        if not (value == 0 and _BACKGROUND.fullmatch(raw.name[row]))
+    ]
+    if len(rows) < len(raw.index):
+        text = "the row of index 0 is the background and is left out."
+        findings.append(Finding("note", "background", text))
+    index = tuple(raw.index[row] for row in rows)
+    names = tuple(raw.name[row] for row in rows)
+    extra = tuple((c, tuple(cells[row] for row in rows)) for c, cells in raw.extra)
+    repeated = sorted(v for v, count in Counter(index).items() if count > 1)
+    if not index:
+        text = "the table holds no region."
+        findings.append(Finding("error", "empty table", text, "Check the file."))
+    if repeated:
+        text = f"the index values {some(repeated)} occur more than once."
+        fix = "Give each region one row."
+        findings.append(Finding("error", "duplicate index", text, fix))
+    unique = _unique_names(index, names, sides_of(names, extra))
+    findings.extend(_tell_names(names, unique))
+    return RegionTable(index, unique, names, extra), tuple(findings)
+
+
+def _tell_names(names: Sequence[str], unique: Sequence[str]) -> list[Finding]:
+    blank = [new for old, new in zip(names, unique, strict=True) if old in ("", "n/a")]
+    counts = Counter(name for name in names if name not in ("", "n/a"))
+    repeated = [name for name, count in counts.items() if count > 1]
+    findings = []
+    if blank:
+        text = f"{len(blank)} regions have no name; they are called {some(blank)}."
+        findings.append(Finding("corrected", "blank names", text))
+    if repeated:
+        text = (
+            f"{len(repeated)} names occur more than once ({some(repeated)}): the side"
+            " or the index was appended; original_name keeps them."
+        )
+        findings.append(Finding("corrected", "duplicate names", text))
+    return findings
+
+
+def _unique_names(
+    index: Sequence[int], names: Sequence[str], sides: Sequence[str]
+) -> tuple[str, ...]:
+    """Names for a header: no control characters, none blank, none twice.
+
+    >>> _unique_names([3, 5, 7], ["V1", "V1", ""], ["", "", ""])
+    ('V1_3', 'V1_5', 'region_7')
+    >>> _unique_names([1, 2], ["V1", "V1"], ["L", "R"])
+    ('V1_L', 'V1_R')
+    """
+    clean = [
+        " ".join("".join(c if c.isprintable() else " " for c in name).split())
+        for name in names
+    ]
+    clean = [
+        f"region_{value}" if name in ("", "n/a") else name
+        for value, name in zip(index, clean, strict=True)
+    ]
+    counts = Counter(clean)
+    with_side = [
+        f"{name}_{side}" if counts[name] > 1 and side else name
+        for name, side in zip(clean, sides, strict=True)
+    ]
+    counts = Counter(with_side)
+    # A repeated index is an error that is told elsewhere; names stay unique even so.
+    tags = index if len(set(index)) == len(index) else range(1, len(index) + 1)
+    unique = [
+        f"{name}_{tag}" if counts[name] > 1 else name
+        for tag, name in zip(tags, with_side, strict=True)
+    ]
+    if len(set(unique)) < len(unique):  # a name that ends in another's index
+        unique = [f"{name}_{tag}" for tag, name in zip(tags, unique, strict=True)]
+    return tuple(unique)
+
+
+def sides_of(
+    names: Sequence[str], extra: Sequence[tuple[str, tuple[str, ...]]] = ()
+) -> tuple[str, ...]:
+    """Side of the body each region is on: ``L``, ``R``, or blank where not told.
+
+    A column ``hemisphere`` (``hemi``, ``side``) counts first, then the names: LH, RH,
+    Left, Right as words, and L or R as the first or last one.
+
+    >>> sides_of(["Left-Thalamus", "7Networks_RH_Vis_1", "Insula_L", "Brain-Stem"])
+    ('L', 'R', 'L', '')
+    """
+    for column, cells in extra:
+        if column.lower() in _SIDE_COLUMNS:
+            found = tuple(
+                {"l": "L", "r": "R"}.get(cell[:1].lower(), "")
+                if cell.lower() in ("l", "r", "lh", "rh", "left", "right")
+                else ""
+                for cell in cells
+            )
+            if any(found):
+                return found
+    sides = []
+    for name in names:
+        left, right = bool(_LEFT.search(name)), bool(_RIGHT.search(name))
+        sides.append("" if left == right else "L" if left else "R")
+    return tuple(sides)
+
+
+def networks_of(table: RegionTable) -> tuple[str, ...] | None:
+    """Network of each region, ``n/a`` where not told; ``None`` where none is.
+
+    A column ``network`` (``network_label``, ``Yeo_networks7`` ...) counts first, then
+    names as Schaefer et al. make them.
+
+    >>> names = ("7Networks_LH_Vis_1", "7Networks_RH_Default_PFC_2", "Thalamus")
+    >>> networks_of(RegionTable((1, 2, 3), names, names))
+    ('Vis', 'Default', 'n/a')
+    """
+    columns = {column.lower(): cells for column, cells in table.extra}
+    for column in _NETWORK_COLUMNS:
+        if any(columns.get(column, ())):
+            return tuple(cell or "n/a" for cell in columns[column])
+    found = [_NETWORK_NAME.fullmatch(name) for name in table.original_name]
+    if not any(found):
+        return None
+    return tuple(match[1] if match else "n/a" for match in found)
+
+
+def schaefer_network(name: str) -> str:
+    """Network in a name of the Schaefer atlas; blank in those of other atlases.
+
+    >>> schaefer_network("17Networks_LH_ContA_PFCl_1"), schaefer_network("LH_Caudate_1")
+    ('ContA', '')
+    """
+    match = _SCHAEFER.fullmatch(name)
+    known = SEVEN_NETWORKS | SEVENTEEN_NETWORKS
+    return match[1] if match is not None and match[1] in known else ""
+
+
+def name_by_value(values: Sequence[int]) -> RegionTable:
+    """Name regions by their value, where an image has no table."""
+    names = tuple(f"region_{value}" for value in values)
+    return RegionTable(tuple(values), names, names)
+
+
+def append_values(table: RegionTable, values: Sequence[int]) -> RegionTable:
+    """Add regions at the end that only the image knows, named by their value."""
+    index = (*table.index, *values)
+    original = (*table.original_name, *(f"region_{value}" for value in values))
+    extra = tuple((c, (*cells, *[""] * len(values))) for c, cells in table.extra)
+    unique = _unique_names(index, original, sides_of(original, extra))
+    return RegionTable(index, unique, original, extra)
+
+
+def keep_regions(table: RegionTable, wanted: Collection[int]) -> RegionTable:
+    """Keep the rows whose index is wanted, in their order."""
+    rows = [row for row, value in enumerate(table.index) if value in wanted]
+    index = tuple(table.index[row] for row in rows)
+    names = tuple(table.original_name[row] for row in rows)
+    extra = tuple((c, tuple(cells[row] for row in rows)) for c, cells in table.extra)
+    unique = _unique_names(index, names, sides_of(names, extra))
+    return RegionTable(index, unique, names, extra)
+
+
+def some(values: Sequence[object]) -> str:
+    """List a few values, the rest by dots and the last one."""
+    text = ", ".join(map(str, values[:6]))
+    return f"{text}, ... {values[-1]}" if len(values) > 6 else text

@@ -1,0 +1,327 @@
+"""The asked-for atlases: files, datasets, names, and segmentations of participants."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.atlases.catalogue import Catalogue, Dataset
+from bids_roi.atlases.homes import download_home, search_path
+from bids_roi.atlases.names import (
+    SHORT_NAMES,
+    AtlasKey,
+    key_of_file,
+    nearest_names,
+    parse_atlas_name,
+    space_of,
+)
+from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
+from bids_roi.atlases.subject import find_segmentation
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    CollisionError,
+    MissingInput,
+    SpaceMismatch,
+    UsageError,
+)
+from bids_roi.files.tables import read_json
+from bids_roi.images.nifti import check_file, read_labels
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
+    from bids_roi.options.record import Options
+
+__all__ = [
+    "Atlas",
+    "AtlasShelf",
+    "find_key",
+    "load_atlas_labels",
+    "make_catalogue",
+    "parse_dataset",
+    "parse_file",
+]
+
+_FITTING = "Choose an atlas of the same space, or the runs with --space."
+_SUBJECT = "subject:"
+_TAKEN = ("preprocessed", "templateflow")
+
+
+class AtlasShelf:
+    """The asked-for atlases, each opened once per space and resolution.
+
+    Parameters
+    ----------
+    options
+        The group "atlases" is used.
+
+    Raises
+    ------
+    UsageError
+        If a file has no known space, or a name is unknown (with the nearest).
+    MissingInput
+        If a file or dataset of the user's is not there.
+    CollisionError
+        If two atlases would have the same name in the outputs.
+
+    Attributes
+    ----------
+    names
+        Canonical ids of what was asked for, in the order of the outputs.
+    links
+        ``DatasetLinks`` of the atlas datasets: name to folder.
+    """
+
+    def __init__(self, options: Options) -> None:
+        datasets = [parse_dataset(text) for text in options.atlas_dataset]
+        self.links = {dataset.name: dataset.root for dataset in datasets}
+        if len(self.links) < len(datasets):
+            msg = "two --atlas-dataset have the same name."
+            raise UsageError(msg, remedy="Write NAME=PATH with different names.")
+        if options.atlas_space and not options.atlas_file:
+            msg = "--atlas-space is for the images of --atlas-file, and there is none."
+            raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
+        self._files = [parse_file(t, options.atlas_space) for t in options.atlas_file]
+        _refuse_twins(self._files)
+        named = [n for n in options.atlas_names if not n.startswith(_SUBJECT)]
+        self._segmentations = {
+            _parse_segmentation(name): name.removeprefix(_SUBJECT)
+            for name in options.atlas_names
+            if name.startswith(_SUBJECT)
+        }
+        self._catalogue: Catalogue | None = None
+        self._keys: dict[str, AtlasKey] = {}
+        if named or datasets:
+            self._catalogue = make_catalogue(options, datasets)
+            found = [find_key(name, self._catalogue) for name in named]
+            if not options.atlas:
+                for dataset in datasets:
+                    found += self._catalogue.keys_of(dataset.name)
+            self._keys = {key.name: key for key in found}
+        own = [file.key.name for file in self._files]
+        self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
+        self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
+
+    def find(
+        self, name: str, space: str, grid: Grid, *, root: Path, bold: Path
+    ) -> Atlas:
+        """Find an asked-for atlas for a run.
+
+        Parameters
+        ----------
+        name
+            One of ``names``.
+        space
+            The run's space; with its cohort, where it has one (``X+1``).
+        grid
+            The run's grid: the nearest resolution is taken.
+        root, bold
+            The derivative and the run's file in it, for segmentations of the
+            participant.
+
+        Raises
+        ------
+        SpaceMismatch
+            If it is not in that space; the message names what fits.
+        AtlasError
+            If its image and table do not fit, or one is damaged.
+        MissingInput
+            If a file is not there, or must be downloaded and cannot be.
+        """
+        own = [file for file in self._files if file.key.name == name]
+        for file in own:
+            if file.space == space:
+                return self._open(file)
+        if own:
+            spaces = ", ".join(sorted({file.space for file in own}))
+            msg = f"atlas {name} is in space {spaces}, the run in {space}."
+            raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
+        if name in self._segmentations:
+            desc = self._segmentations[name]
+            return self._open(find_segmentation(root, bold, space, desc), keep=False)
+        if self._catalogue is None or name not in self._keys:
+            raise UsageError(f"atlas {name} was not asked for.")
+        return self._open(self._catalogue.find(self._keys[name], space, grid))
+
+    def is_shared(self, name: str) -> bool:
+        """Tell whether an atlas is the same for all participants, not each one's."""
+        return name not in self._segmentations
+
+    def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
+        """Open once; what is wrong with an atlas is found once, too."""
+        key = (files.image, files.table, files.space, files.findings)
+        if key not in self._opened:
+            if not keep:  # one per run: not to be held for a thousand participants
+                return open_atlas(files)
+            try:
+                self._opened[key] = open_atlas(files)
+            except BidsRoiError as error:
+                self._opened[key] = error
+        found = self._opened[key]
+        if isinstance(found, Atlas):
+            return found
+        raise found
+
+
+@functools.lru_cache(maxsize=1)
+def load_atlas_labels(
+    path: Path,
+    digest: str,  # noqa: ARG001 - part of the key: a changed file is read again
+) -> tuple[NDArray[np.int64], Grid]:
+    """Read an atlas image once per process.
+
+    Parameters
+    ----------
+    path, digest
+        Of an ``Atlas`` of kind ``dseg``.
+
+    Returns
+    -------
+    labels : (x, y, z)
+    grid
+    """
+    return read_labels(path, AtlasError)
+
+
+def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:
+    """Make the catalogue of what can be asked for by name."""
+    given = options.templateflow_home
+
+    def target() -> Path:
+        try:
+            return download_home(given)
+        except MissingInput:
+            if given is None:
+                raise
+            return download_home(None)
+
+    return Catalogue(datasets, search_path(given), None if options.offline else target)
+
+
+def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
+    """Find an atlas by name, in any case of letters.
+
+    Raises
+    ------
+    UsageError
+        If there is none, with the nearest names.
+    """
+    key = parse_atlas_name(name)
+    known = catalogue.keys()
+    if key in known:
+        return key
+    same = [other for other in known if other.name.casefold() == key.name.casefold()]
+    if same:
+        return same[0]
+    variants = [k.name for k in known if k.label.casefold() == key.label.casefold()]
+    near = variants[:12] or nearest_names(
+        name, [*SHORT_NAMES, *(k.name for k in known)]
+    )
+    msg = f"there is no atlas '{name}' in TemplateFlow or the folders given."
+    hint = f"Nearest: {', '.join(near)}. " if near else ""
+    remedy = f"{hint}`bids_roi_tools atlases` lists all; your own go to --atlas-file."
+    raise UsageError(msg, remedy=remedy)
+
+
+def _refuse_twins(files: list[AtlasFiles]) -> None:
+    seen: dict[tuple[str, str], Path] = {}
+    for file in files:
+        key = (file.key.name, file.space)
+        if key in seen:
+            msg = f"{seen[key]} and {file.image} would both be atlas {key[0]}."
+            remedy = "Rename one of them; the name comes from atlas- or the file."
+            raise CollisionError(msg, remedy=remedy)
+        seen[key] = file.image
+
+
+def _parse_segmentation(name: str) -> str:
+    desc = name.removeprefix(_SUBJECT)
+    if not re.fullmatch(r"[A-Za-z0-9+]+", desc):
+        msg = f"'{name}' names no segmentation."
+        remedy = "Write subject: and the desc- of the dseg files: subject:aparcaseg."
+        raise UsageError(msg, remedy=remedy)
+    return desc
+
+
+def parse_dataset(text: str) -> Dataset:
+    """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's.
+
+    Raises
+    ------
+    UsageError
+        If the name cannot stand in a BIDS URI, or the dataset holds no atlas.
+    MissingInput
+        If there is no such folder.
+    """
+    name, equals, path = text.partition("=")
+    if not equals:
+        path = text
+        name = re.sub(r"[^A-Za-z0-9-]", "", Path(text).absolute().name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name) or name in _TAKEN:
+        msg = f"'{name}' cannot be the name of an atlas dataset."
+        remedy = f"Use letters, digits and hyphens, and neither of {', '.join(_TAKEN)}."
+        raise UsageError(msg, remedy=remedy)
+    root = Path(path).absolute()
+    if not root.is_dir():
+        msg = "there is no such folder."
+        raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
+    dataset = Dataset.of(name, root)
+    if not Catalogue([dataset], (), None).keys_of(name):
+        msg = "the dataset holds no atlas volume."
+        remedy = "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg.nii.gz."
+        raise UsageError(msg, where=root, remedy=remedy)
+    return dataset
+
+
+def parse_file(text: str, declared: str | None) -> AtlasFiles:
+    """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
+
+    Parameters
+    ----------
+    text
+        The value.
+    declared
+        Space of an image whose name does not tell it.
+
+    Raises
+    ------
+    UsageError
+        If the space is not known, or name and declaration differ.
+    MissingInput
+        If a file is not there.
+    """
+    image_text, _, table_text = text.partition(",")
+    image, table = Path(image_text), Path(table_text) if table_text else None
+    for path in filter(None, (image, table)):
+        check_file(path)
+    space = space_of(image)
+    if declared and space and declared != space:
+        if declared.partition("+")[0] != space:
+            msg = f"its name says that it is in {space}, --atlas-space {declared}."
+            remedy = (
+                "Leave --atlas-space out, or correct the name; it is for files whose"
+                " names have neither tpl- nor space-."
+            )
+            raise UsageError(msg, where=image, remedy=remedy)
+        space = declared  # the same with its cohort
+    space = space or declared
+    if not space:
+        msg = "its name does not tell the space it is in (tpl- or space-)."
+        remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
+        raise UsageError(msg, where=image, remedy=remedy)
+    key = key_of_file(image)
+    return AtlasFiles(key, space, image, table, description=_describe(key.label, image))
+
+
+def _describe(label: str, image: Path) -> dict[str, Any]:
+    """Description of an atlas from the file beside or above its image."""
+    for folder in (image.parent, *list(image.parents)[1:3]):
+        path = folder / f"atlas-{label}_description.json"
+        if path.is_file():
+            return read_json(path)
+    return {}

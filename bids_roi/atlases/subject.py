@@ -1,0 +1,139 @@
+"""A participant's own segmentation from the derivative: no warps, no template.
+
+FreeSurfer's segmentation, resampled by fMRIPrep to the grid of a run, stands beside it
+in ``func``; on the grid of the T1w image it is in ``anat``, which fits runs in T1w
+space. Its region table is at the root of the derivative.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from bids_roi.atlases.citations import describe_known_atlas
+from bids_roi.atlases.names import AtlasKey
+from bids_roi.atlases.open import AtlasFiles
+from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
+from bids_roi.files.names import format_name, parse_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["find_segmentation"]
+
+# What aseg.mgz and aparc+aseg.mgz can hold. The table that fMRIPrep writes is all of
+# FreeSurfer's colour table, 1,300 rows; and which of these a participant has, depends
+# on the participant, while columns must not.
+_BRAIN = (2, 4, 5, 7, 8, *range(10, 19), 24, 26, 28, 30, 31, 41, *range(43, 45))
+_BRAIN += (46, 47, *range(49, 55), 58, 60, 62, 63, 72, 77, 80, 85, *range(251, 256))
+_CORTEX = tuple(n for n in range(36) if n != 4)
+_STANDARD = {
+    "aseg": frozenset((*_BRAIN, 3, 42)),
+    "aparcaseg": frozenset(
+        (*_BRAIN, *(1000 + n for n in _CORTEX), *(2000 + n for n in _CORTEX))
+    ),
+}
+_OWN_SPACES = ("T1w", "anat")
+
+
+def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFiles:
+    """Find the segmentation that fits a run.
+
+    Parameters
+    ----------
+    root
+        Root of the derivative.
+    bold
+        The run, below the root.
+    space
+        The run's space.
+    desc
+        ``desc-`` of the segmentation; ``aparcaseg`` or ``aseg`` of FreeSurfer's.
+
+    Raises
+    ------
+    SpaceMismatch
+        If there is none in this space, of no participant; with those that there are.
+    MissingInput
+        If this run's is absent.
+    AtlasError
+        If there are several.
+    """
+    name = parse_name(bold)
+    entities = [(k, v) for k, v in name.entities if k not in ("desc", "echo", "part")]
+    own = bold.with_name(format_name([*entities, ("desc", desc)], "dseg", ".nii.gz"))
+    # A link to content that is not here counts: opening it says how to get it.
+    there = own.exists() or own.is_symlink()
+    found = [own] if there else _in_anat(root, bold, space, desc)
+    if not found:
+        raise _missing(root, bold, space, desc)
+    if len(found) > 1:
+        names = ", ".join(path.relative_to(root).as_posix() for path in found)
+        msg = f"several segmentations desc-{desc} fit the run: {names}."
+        remedy = "Leave all but one out of the derivative, or give it by --atlas-file."
+        raise AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
+    image = found[0]
+    beside = image.with_name(image.name.replace(".nii.gz", ".tsv"))
+    tables = [p for p in (beside, root / f"desc-{desc}_dseg.tsv") if p.is_file()]
+    description = describe_known_atlas(desc) or {
+        "Name": f"Segmentation desc-{desc} of each participant",
+        "License": "n/a",
+    }
+    return AtlasFiles(
+        key=AtlasKey(desc),
+        space=space,
+        image=image,
+        table=tables[0] if tables else None,
+        source=f"bids:preprocessed:{image.relative_to(root).as_posix()}",
+        description=description | {"LevelType": "individual"},
+        wanted=_STANDARD.get(desc),
+        centred=False,
+    )
+
+
+def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
+    """Segmentations in ``anat`` of the session, the participant, or any session."""
+    labels = dict(parse_name(bold).entities)
+    participant = root / f"sub-{labels.get('sub')}"
+    near = [[bold.parent.parent / "anat"], [participant / "anat"]]
+    for folders in (*near, sorted(participant.glob("ses-*/anat"))):
+        found = []
+        for folder in folders:
+            for path in sorted(folder.glob(f"sub-*_desc-{desc}_dseg.nii.gz")):
+                theirs = dict(parse_name(path).entities).get("space")
+                if theirs == space or (theirs is None and space in _OWN_SPACES):
+                    found.append(path)
+        if found:
+            return found
+    return []
+
+
+def _missing(root: Path, bold: Path, space: str, desc: str) -> BidsRoiError:
+    """Tell a file that should be there from a space that has none."""
+    labels = dict(parse_name(bold).entities)
+    spaces = set()
+    for path in (root / f"sub-{labels.get('sub')}").rglob(f"*_desc-{desc}_dseg.nii.gz"):
+        spaces.add(dict(parse_name(path).entities).get("space", "T1w"))
+    there = (
+        f"there is one in {', '.join(sorted(spaces))}" if spaces else "there is none"
+    )
+    msg = f"no segmentation desc-{desc} of the participant in space {space} ({there})"
+    where = bold.relative_to(root)
+    if space in spaces or _other_has_one(root, space, desc):
+        msg += "; other runs of this dataset in this space have one."
+        remedy = "Fetch it (`datalad get`) or copy it again, or leave the run out."
+        return MissingInput(msg, where=where, remedy=remedy)
+    if not spaces:
+        remedy = "fMRIPrep writes it where FreeSurfer was run; or leave the run out."
+        return MissingInput(f"{msg}.", where=where, remedy=remedy)
+    remedy = "Choose runs of that space with --space."
+    return SpaceMismatch(f"{msg}.", where=where, remedy=remedy)
+
+
+@functools.lru_cache(maxsize=64)
+def _other_has_one(root: Path, space: str, desc: str) -> bool:
+    """Whether any run of the dataset has its segmentation in a space."""
+    label = space.partition("+")[0]
+    name = f"sub-*_space-{label}_*desc-{desc}_dseg.nii.gz"
+    patterns = (f"sub-*/func/{name}", f"sub-*/ses-*/func/{name}")
+    return any(path for pattern in patterns for path in root.glob(pattern))

@@ -1,0 +1,1 @@
+"""Tables of confounds, and strategies that choose from them."""

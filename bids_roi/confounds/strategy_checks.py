@@ -1,0 +1,303 @@
+"""A strategy from JSON: every item is looked at, and every mistake is named.
+
+The messages begin with the path of the item, ``components[2].pattern`` for example, and
+all of them are given at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.confounds.strategy_format import Component, Settings, Strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+__all__ = ["parse_settings", "parse_strategy"]
+
+_EXPANSIONS = ("basic", "power2", "derivatives", "full")
+_MODELS: dict[str, tuple[str, ...]] = {
+    "motion": _EXPANSIONS,
+    "wm_csf": _EXPANSIONS,
+    "csf": _EXPANSIONS,
+    "white_matter": _EXPANSIONS,
+    "global_signal": _EXPANSIONS,
+    "cosine": ("all",),
+    "compcor": (
+        *("anat_combined", "anat_separated", "temporal"),
+        *("temporal_anat_combined", "temporal_anat_separated"),
+    ),
+    "ica_aroma": ("basic", "orthogonal", "full"),
+}
+_KINDS = (*_MODELS, "columns", "pattern")
+_HUGE = 1e15
+_NO_PATTERN = (re.error, TypeError, OverflowError, RecursionError, FutureWarning)
+_KEYS = ("name", "label", "description", "components", "settings")
+
+
+def parse_strategy(content: Mapping[str, Any], problems: list[str]) -> Strategy | None:
+    """Build a strategy from the content of a JSON file.
+
+    Parameters
+    ----------
+    content
+        See ``strategy_format``.
+    problems
+        Gets a line for every item that is wrong, beginning with the item's path.
+
+    Returns
+    -------
+    Strategy or None
+        ``None`` where there are problems.
+    """
+    known = len(problems)
+    _check_keys(content, _KEYS, "", problems)
+    name = _text(content, "name", problems)
+    label = content.get("label")
+    if label is None:
+        label = re.sub("[^A-Za-z0-9]", "", name)
+        if name and not label:
+            problems.append("label: needed, the name holds neither letter nor digit")
+    elif not isinstance(label, str) or not re.fullmatch("[A-Za-z0-9]+", label):
+        problems.append(f"label: letters and digits are needed, found {label!r}")
+    description = _text(content, "description", problems, default="")
+    components = _parse_components(content, problems)
+    raw = content.get("settings")
+    settings = parse_settings({} if raw is None else raw, "settings", problems)
+    if settings is None or len(problems) > known:
+        return None
+    return Strategy(name, str(label), description, components, settings)
+
+
+def _text(
+    content: Mapping[str, Any],
+    key: str,
+    problems: list[str],
+    default: str | None = None,
+) -> str:
+    value = content.get(key)
+    value = default if value is None else value
+    if isinstance(value, str) and (value.strip() or default is not None):
+        return value
+    if value is None:
+        problems.append(f"{key}: needed")
+    else:
+        problems.append(f"{key}: a text is needed, found {value!r}")
+    return ""
+
+
+def _check_keys(
+    content: Mapping[str, Any],
+    allowed: Iterable[str],
+    place: str,
+    problems: list[str],
+) -> None:
+    for key in content:
+        if key not in allowed:
+            where = f"{place}.{key}" if place else key
+            hint = (
+                "giga_connectome's format" if key in ("function", "parameters") else ""
+            )
+            close = difflib.get_close_matches(key.lower(), list(allowed), n=1)
+            hint = f"did you mean {close[0]}?" if close else hint
+            known = hint or f"the keys are {', '.join(allowed)}"
+            problems.append(f"{where}: unknown key ({known})")
+
+
+def _parse_components(
+    content: Mapping[str, Any], problems: list[str]
+) -> tuple[Component, ...]:
+    raw = content.get("components")
+    if not isinstance(raw, list):
+        found = "nothing" if raw is None else repr(raw)
+        problems.append(f"components: a list of objects is needed, found {found}")
+        return ()
+    parsed = [
+        _parse_component(item, f"components[{index}]", problems)
+        for index, item in enumerate(raw)
+    ]
+    return tuple(component for component in parsed if component is not None)
+
+
+def _parse_component(raw: object, place: str, problems: list[str]) -> Component | None:
+    if not isinstance(raw, dict):
+        example = '{"motion": "full"}'
+        problems.append(f"{place}: an object like {example} is needed, found {raw!r}")
+        return None
+    kinds = [key for key in raw if key in _KINDS]
+    if len(kinds) != 1:
+        found = " and ".join(kinds) or ", ".join(map(str, raw)) or "nothing"
+        close = difflib.get_close_matches(found.lower(), _KINDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close and not kinds else ""
+        problems.append(
+            f"{place}: one of {', '.join(_KINDS)} is needed, found {found}{hint}"
+        )
+        return None
+    kind = kinds[0]
+    extra = ("n_components", "variance_explained") if kind == "compcor" else ()
+    known = len(problems)
+    _check_keys(raw, (kind, *extra), place, problems)
+    component = _parse_kind(kind, raw[kind], f"{place}.{kind}", problems)
+    if component is not None and kind == "compcor":
+        component = _parse_sizes(component, raw, place, problems)
+    return component if len(problems) == known else None
+
+
+def _parse_kind(
+    kind: str, value: object, place: str, problems: list[str]
+) -> Component | None:
+    if kind == "columns":
+        names = value if isinstance(value, list) else []
+        if names and all(isinstance(name, str) and name for name in names):
+            return Component(kind, columns=tuple(names))
+        problems.append(f"{place}: a list of column names is needed, found {value!r}")
+    elif kind == "pattern":
+        try:
+            if not isinstance(value, str) or not value:
+                raise TypeError("a text is needed")
+            with warnings.catch_warnings():
+                # What Python will read otherwise in future, such as "[[a]".
+                warnings.simplefilter("error", FutureWarning)
+                re.compile(value)
+        except _NO_PATTERN as error:
+            problems.append(f"{place}: not a regular expression: {value!r} ({error})")
+        else:
+            return Component(kind, value)
+    elif value in _MODELS[kind]:
+        return Component(kind, str(value))
+    else:
+        models = ", ".join(_MODELS[kind])
+        problems.append(f"{place}: one of {models} is needed, found {value!r}")
+    return None
+
+
+def _parse_sizes(
+    component: Component, raw: Mapping[str, Any], place: str, problems: list[str]
+) -> Component:
+    count, share = raw.get("n_components"), raw.get("variance_explained")
+    if count == "all":
+        count = None
+    if count is not None and not (_is_whole(count) and count > 0):
+        problems.append(
+            f'{place}.n_components: "all" or a whole number above 0 is needed,'
+            f" found {count!r}"
+        )
+    if share is not None and not (_is_number(share) and 0 < share <= 1):
+        problems.append(
+            f"{place}.variance_explained: a share above 0 and up to 1 is needed,"
+            f" found {share!r}"
+        )
+    if count is not None and share is not None:
+        problems.append(
+            f"{place}: n_components and variance_explained exclude one another"
+        )
+    return dataclasses.replace(component, n_components=count, variance_explained=share)
+
+
+def _is_number(value: object) -> bool:
+    # JSON as Python reads it has NaN and Infinity, and true is the number one.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < _HUGE  # false for NaN, and true for no endless integer
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: object) -> bool:
+    return value is None or (_is_number(value) and float(str(value)) > 0)
+
+
+def _count(value: object) -> bool:
+    return _is_whole(value) and int(str(value)) >= 0
+
+
+# What each setting takes: how it is said, the check, and what null stands for.
+_SETTINGS: dict[str, tuple[str, Callable[[object], bool], object]] = {
+    "detrend": ("true or false", lambda v: isinstance(v, bool), False),
+    "high_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
+    "low_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
+    "filter": (
+        "passband, butterworth or cosine",
+        lambda v: v in ("passband", "butterworth", "cosine"),
+        "passband",
+    ),
+    "filter_order": (
+        "a whole number from 1 to 10",
+        lambda v: _count(v) and v in range(1, 11),
+        5,
+    ),
+    "filter_padding": (
+        "odd or constant",
+        lambda v: v in ("odd", "constant"),
+        "constant",
+    ),
+    "filter_ends": ("cut or nearest", lambda v: v in ("cut", "nearest"), "cut"),
+    "interpolation": (
+        "linear or cubic_spline",
+        lambda v: v in ("linear", "cubic_spline"),
+        "linear",
+    ),
+    "standardize_confounds": ("true or false", lambda v: isinstance(v, bool), True),
+    "standardize": (
+        "none, zscore_sample or psc",
+        lambda v: v in ("none", "zscore_sample", "psc"),
+        "none",
+    ),
+    "fd_threshold": ("a length above 0 mm, or null for off,", _positive, None),
+    "std_dvars_threshold": ("a number above 0, or null for off,", _positive, None),
+    "scrub": ("a number of volumes, 0 or more,", _count, 0),
+    "censor_before": ("a number of volumes, 0 or more,", _count, 0),
+    "censor_after": ("a number of volumes, 0 or more,", _count, 0),
+    "dummy_scans": (
+        "auto, or a number of volumes,",
+        lambda v: v == "auto" or _count(v),
+        0,
+    ),
+}
+
+
+def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | None:
+    """Build settings from an object of a JSON file, or from fields given otherwise.
+
+    Parameters
+    ----------
+    raw
+        What is left out or ``None`` is off.
+    place
+        Path of the object, for the messages.
+    problems
+        Gets a line for every setting that is wrong.
+
+    Returns
+    -------
+    Settings or None
+        ``None`` where there are problems.
+    """
+    if not isinstance(raw, dict):
+        problems.append(f"{place}: an object is needed, found {raw!r}")
+        return None
+    known = len(problems)
+    _check_keys(raw, tuple(_SETTINGS), place, problems)
+    values: dict[str, Any] = {}
+    for key, (needed, fits, off) in _SETTINGS.items():
+        value = raw.get(key)
+        values[key] = off if value is None else value
+        if not fits(values[key]):
+            where = f"{place}.{key}" if place else key
+            problems.append(f"{where}: {needed} is needed, found {value!r}")
+    if len(problems) > known:
+        return None
+    high, low = values["high_pass"], values["low_pass"]
+    if high is not None and low is not None and high >= low:
+        problems.append(
+            f"{place}: high_pass {high:g} Hz is not below low_pass {low:g} Hz"
+        )
+    if values["filter"] == "cosine" and low is not None:
+        problems.append(f"{place}: a cosine filter has no low_pass")
+    return Settings(**values) if len(problems) == known else None

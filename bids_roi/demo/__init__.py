@@ -1,0 +1,1 @@
+"""A small dataset that looks and behaves like fMRIPrep's."""

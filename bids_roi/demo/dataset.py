@@ -1,0 +1,328 @@
+"""A small dataset that looks and behaves like fMRIPrep's output, with an atlas.
+
+Two participants with two sessions of two resting-state runs, made from nothing but a
+seed: for trying the program, for its documentation and for its tests. What it has to
+show: networks that correlate, jerks that leave their mark in images and confounds,
+noise that confound regression removes, a field of view that ends below the vertex in
+one participant, and a network that holds together less in the same one.
+
+The grid is far coarser than the ``res-2`` of the names, so that all of it stays small.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.demo.phantom import (
+    ATLAS_GRID,
+    BOLD_GRID,
+    REGIONS,
+    Head,
+    label_points,
+    make_head,
+)
+from bids_roi.demo.simulate import (
+    REPETITION_TIME,
+    Confounds,
+    Profile,
+    Run,
+    make_run,
+    measure_confounds,
+)
+from bids_roi.errors import OutputError
+from bids_roi.files.names import format_name
+from bids_roi.images.nifti import write_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = ["DemoDataset", "write_demo_dataset"]
+
+_TEMPLATE = "MNI152NLin2009cAsym"
+_SPACE = (("space", _TEMPLATE), ("res", "2"))
+_RESOLUTION = "Synthetic grid of 5 mm, far coarser than res-2 of the template."
+_UNSTEADY = ("01", "2", "2")  # the run that begins before the signal settles
+
+# What differs between participants.
+_PROFILES = {
+    "01": Profile(coupling=0.6, restlessness=1.0, top=np.inf, step=8.0),
+    "02": Profile(coupling=0.2, restlessness=1.8, top=48.0, step=10.0),
+}
+_FLOATING = ("01",)  # stored as float32; the others as int16 with a slope
+
+_NETWORK_COLORS = {
+    "Visual": "#781286",
+    "Somatomotor": "#4682b4",
+    "Attention": "#00760e",
+    "Control": "#e69422",
+    "Default": "#cd3e4e",
+    "Limbic": "#b8a642",
+    "Subcortical": "#5f6b78",
+}
+
+_IGNORE = """\
+*.html
+logs/
+figures/
+*_xfm.*
+*.surf.gii
+*_boldref.nii.gz
+*_bold.func.gii
+*_mixing.tsv
+*_timeseries.*
+"""
+
+_README = """\
+# bids_roi demo
+
+Synthetic data in the layout of fMRIPrep's output, made by `bids_roi_tools demo`.
+No person was scanned and no software but bids_roi was used; fMRIPrep was not run.
+
+The head is made of formulae and stands in no relation to anybody's anatomy. Two
+participants have two sessions of two resting-state runs (120 volumes, 2 s). sub-01
+moves a little; sub-02 moves more, its field of view ends at a height of 47 mm,
+and its network Default is less coupled. The confounds are computed from the images: csf
+and white_matter are the means over labels 3 and 2 of dseg inside the brain mask.
+
+The grid is one of 5 mm, although the names say res-2, so that the files are small.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoDataset:
+    """Where everything is, and what is true.
+
+    Attributes
+    ----------
+    derivative
+        The fMRIPrep-like dataset.
+    templateflow_home
+        Folder in TemplateFlow's layout that holds the atlas ``Demo``.
+    atlas_image, atlas_table
+        Its label image and region table.
+    region_names
+        In the order of the table.
+    signals
+        For the stem of every run (``sub-01_ses-1_task-rest_run-1``) the regional
+        signals before any noise, (T, R), in percent, in the order of the table.
+    """
+
+    derivative: Path
+    templateflow_home: Path
+    atlas_image: Path
+    atlas_table: Path
+    region_names: tuple[str, ...]
+    signals: Mapping[str, NDArray[np.float64]]
+
+
+def write_demo_dataset(folder: Path, *, seed: int = 0) -> DemoDataset:
+    """Write the demo dataset: ``fmriprep/`` and ``atlas/`` in a folder.
+
+    Parameters
+    ----------
+    folder
+        Made where it does not exist.
+    seed
+        The same seed gives the same bytes.
+
+    Returns
+    -------
+    DemoDataset
+
+    Raises
+    ------
+    OutputError
+        If ``fmriprep`` or ``atlas`` exist in the folder, or cannot be written.
+    """
+    derivative, home = folder / "fmriprep", folder / "atlas"
+    for path in (derivative, home):
+        if path.exists():
+            msg = "this exists already, and the demo dataset replaces nothing."
+            raise OutputError(msg, where=path, remedy="Choose another folder.")
+    try:
+        image, table = _write_atlas(home)
+        _write_root(derivative)
+        signals = _write_participants(derivative, seed)
+    except OSError as error:
+        msg = f"the demo dataset cannot be written ({error.strerror})."
+        remedy = "Choose a folder that can be written to and has 30 MB free."
+        raise OutputError(msg, where=folder, remedy=remedy) from error
+    names = tuple(region.name for region in REGIONS)
+    return DemoDataset(derivative, home, image, table, names, signals)
+
+
+def _write_participants(derivative: Path, seed: int) -> dict[str, NDArray[np.float64]]:
+    """All runs of all participants; returns their true signals."""
+    head = make_head()
+    signals = {}
+    for subject, profile in _PROFILES.items():
+        _write_anatomy(derivative / f"sub-{subject}" / "anat", subject, head)
+        for session in ("1", "2"):
+            folder = derivative / f"sub-{subject}" / f"ses-{session}" / "func"
+            folder.mkdir(parents=True)
+            for number in ("1", "2"):
+                # Seeded by its name, so that no run depends on those before it.
+                rng = np.random.default_rng(
+                    [seed, int(subject), int(session), int(number)]
+                )
+                unsteady = int((subject, session, number) == _UNSTEADY)
+                run = make_run(head, profile, rng, n_unsteady=unsteady)
+                confounds = measure_confounds(
+                    head, run, profile.step, n_unsteady=unsteady
+                )
+                entities = (
+                    ("sub", subject),
+                    ("ses", session),
+                    ("task", "rest"),
+                    ("run", number),
+                )
+                _write_run(folder, entities, run, profile)
+                _write_confounds(folder, entities, confounds)
+                stem = "_".join(f"{key}-{label}" for key, label in entities)
+                signals[stem] = run.signals
+    return signals
+
+
+def _write_run(
+    folder: Path, entities: tuple[tuple[str, str], ...], run: Run, profile: Profile
+) -> None:
+    """The series, its mask and its reference."""
+    spaced = (*entities, *_SPACE)
+    affine = BOLD_GRID.matrix
+    stem = folder / format_name((*spaced, ("desc", "preproc")), "bold", "")
+    slope = profile.step
+    values: NDArray[Any] = run.stored.T  # (T, z, y, x) -> (x, y, z, T)
+    if dict(entities)["sub"] in _FLOATING:
+        values, slope = values.astype(np.float32) * np.float32(slope), 1.0
+    write_image(
+        stem.with_suffix(".nii.gz"),
+        values,
+        affine,
+        repetition_time=REPETITION_TIME,
+        slope=slope,
+    )
+    sidecar = {
+        "RepetitionTime": REPETITION_TIME,
+        "Resolution": _RESOLUTION,
+        "SkullStripped": False,
+        "SliceTimingCorrected": True,
+        "StartTime": 1.0,
+        "TaskName": "rest",
+    }
+    _write_json(stem.with_suffix(".json"), sidecar)
+    stem = folder / format_name((*spaced, ("desc", "brain")), "mask", "")
+    write_image(stem.with_suffix(".nii.gz"), run.mask.T.astype(np.uint8), affine)
+    raw = format_name(entities, "bold", ".nii.gz")
+    source = f"{folder.parent.parent.name}/{folder.parent.name}/func/{raw}"
+    sidecar = {"RawSources": [source], "Resolution": _RESOLUTION, "Type": "Brain"}
+    _write_json(stem.with_suffix(".json"), sidecar)
+    reference = np.rint(run.stored.mean(axis=0) * profile.step).astype(np.float32)
+    name = format_name(spaced, "boldref", ".nii.gz")
+    write_image(folder / name, reference.T, affine)
+
+
+def _write_confounds(
+    folder: Path, entities: tuple[tuple[str, str], ...], confounds: Confounds
+) -> None:
+    """The table and its sidecar."""
+    stem = folder / format_name((*entities, ("desc", "confounds")), "timeseries", "")
+    rows = [
+        ["n/a" if np.isnan(value) else format(value, ".10g") for value in row]
+        for row in np.column_stack(list(confounds.columns.values())).tolist()
+    ]
+    _write_table(stem.with_suffix(".tsv"), list(confounds.columns), rows)
+    _write_json(stem.with_suffix(".json"), confounds.components)
+
+
+def _write_anatomy(folder: Path, subject: str, head: Head) -> None:
+    """The tissues, on the grid of the BOLD series."""
+    folder.mkdir(parents=True)
+    stem = folder / format_name((("sub", subject), *_SPACE), "dseg", "")
+    labels = head.tissue.T.astype(np.uint8)
+    write_image(stem.with_suffix(".nii.gz"), labels, BOLD_GRID.matrix)
+    _write_json(stem.with_suffix(".json"), {"Resolution": _RESOLUTION})
+    rows = [[1, "GM"], [2, "WM"], [3, "CSF"]]
+    _write_table(stem.with_suffix(".tsv"), ["index", "name"], rows)
+
+
+def _write_root(derivative: Path) -> None:
+    """What stands at the root of the derivative."""
+    derivative.mkdir(parents=True)
+    description = {
+        "Name": "bids_roi demo (synthetic, fMRIPrep-like)",
+        "BIDSVersion": "1.9.0",
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {
+                "Name": "bids_roi demo",
+                "Description": "Simulated; laid out as by fMRIPrep, which was not run.",
+            }
+        ],
+        "License": "CC0",
+    }
+    _write_json(derivative / "dataset_description.json", description)
+    (derivative / "README.md").write_text(_README, encoding="utf-8")
+    (derivative / ".bidsignore").write_text(_IGNORE, encoding="utf-8")
+    header = ["participant_id", "group"]
+    rows = [["sub-01", "control"], ["sub-02", "decoupled"]]
+    _write_table(derivative / "participants.tsv", header, rows)
+    levels = {
+        "control": "Regions of the network Default share most of their variance.",
+        "decoupled": "They share little.",
+    }
+    sidecar = {"group": {"Description": "Simulated group.", "Levels": levels}}
+    _write_json(derivative / "participants.json", sidecar)
+
+
+def _write_atlas(home: Path) -> tuple[Path, Path]:
+    """The atlas in TemplateFlow's layout; returns its image and table."""
+    folder = home / f"tpl-{_TEMPLATE}"
+    folder.mkdir(parents=True)
+    stem = f"tpl-{_TEMPLATE}_"
+    image = folder / f"{stem}res-02_atlas-Demo_dseg.nii.gz"
+    table = folder / f"{stem}atlas-Demo_dseg.tsv"
+    write_image(image, label_points(ATLAS_GRID).T, ATLAS_GRID.matrix)
+    header = ["index", "name", "hemisphere", "network", "color"]
+    rows = [
+        [r.value, r.name, r.hemisphere, r.network, _NETWORK_COLORS[r.network]]
+        for r in REGIONS
+    ]
+    _write_table(table, header, rows)
+    columns = {
+        "hemisphere": {"Levels": {"L": "Left.", "R": "Right."}},
+        "network": {"Description": "Regions of one network fluctuate together."},
+    }
+    _write_json(table.with_suffix(".json"), columns)
+    description = {
+        "Name": "Demo",
+        "License": "CC0",
+        "Authors": ["The bids_roi developers"],
+        "Description": "Regions of a simulated head, divided by geometry alone; for"
+        " demonstrations and tests, without anatomical meaning.",
+        "LevelType": "group",
+    }
+    _write_json(home / "atlas-Demo_description.json", description)
+    return image, table
+
+
+def _write_table(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Tab-separated values."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Indented, with a line break at the end."""
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Tables, JSON and BIDS names: how anything is read and written."""

@@ -1,0 +1,1 @@
+"""The group level: from participant outputs to group tables."""

@@ -1,0 +1,87 @@
+"""Outputs that were made with different options are never put into one table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bids_roi.errors import DataError, MissingInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bids_roi.group.outputs import Found, Output
+    from bids_roi.outputs.records import Record
+
+__all__ = ["check_anything_left", "check_digests"]
+
+_SHOWN = 5
+
+
+def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -> None:
+    """Refuse a folder without outputs, or with none that can be read.
+
+    Raises
+    ------
+    MissingInput
+        If the participant level has written nothing here.
+    DataError
+        If none of its outputs can be used, with the first reasons.
+    """
+    if found.usable:
+        return
+    if found.problems:
+        reasons = "\n  ".join(p.reason for p in found.problems[:_SHOWN])
+        msg = f"none of the {len(found.problems)} outputs can be used:\n  {reasons}\n "
+        raise DataError(
+            msg, where=output_dir, remedy="Run the participant level again."
+        )
+    if not records:
+        msg = "the folder holds no participant outputs."
+        remedy = "Run the participant level first, with the same output folder."
+        raise MissingInput(msg, where=output_dir, remedy=remedy)
+
+
+def check_digests(found: Found) -> None:
+    """Refuse outputs that belong together and were made with different options.
+
+    Region tables belong together by space and atlas; series and matrices by task,
+    ``desc-`` and ``stat-`` too.
+
+    Raises
+    ------
+    DataError
+        Naming the digests, a file of each, and what to do.
+    """
+    seen: dict[tuple[object, ...], dict[str, list[Output]]] = {}
+    # What is left out for its settings was made with these, too.
+    left_out = [p.output for p in found.problems if p.status == "left_out"]
+    for output in (*found.usable, *left_out):
+        scope = () if output.kind == "dseg" else (output.scope, output.desc)
+        together = (output.kind, output.place, output.stat, *scope)
+        seen.setdefault(together, {}).setdefault(output.digest, []).append(output)
+    for digests in seen.values():
+        if len(digests) > 1:
+            raise _explain(digests)
+
+
+def _explain(digests: dict[str, list[Output]]) -> DataError:
+    # The one that most were made with comes first.
+    ranked = sorted(digests.items(), key=lambda item: (-len(item[1]), item[0]))
+    lines = [
+        f"  {digest}: {len(outputs)} outputs, for example {outputs[0].path}"
+        for digest, outputs in ranked[:_SHOWN]
+    ]
+    if len(ranked) > _SHOWN:
+        lines.append(f"  ... and {len(ranked) - _SHOWN} more")
+    one = ranked[0][1][0]
+    what = {"dseg": "region tables", "timeseries": "series", "relmat": "matrices"}
+    desc = f" desc-{one.desc}" if one.desc and one.kind != "dseg" else ""
+    msg = (
+        f"the {what[one.kind]} of {one.atlas_name}{desc} were made with different"
+        " options, versions or atlas files:\n" + "\n".join(lines) + "\n"
+    )
+    remedy = (
+        "Make them again with the same ones (participant level, --overwrite), or keep"
+        " what was made with other options in an output folder of its own."
+    )
+    return DataError(msg, remedy=remedy)

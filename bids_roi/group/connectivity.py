@@ -1,0 +1,206 @@
+"""Group tables of connectivity: the matrices of each group."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.group.motion import LEAST_UNITS
+from bids_roi.files.matrices import corner_of
+from bids_roi.files.tables import format_matrix, format_table
+from bids_roi.group.outputs import name_group_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from bids_roi.group.ledger import Ledger
+    from bids_roi.group.matrices import Group
+
+    FloatArray = NDArray[np.float64]
+
+__all__ = ["say_times", "warn_of_group", "write_group"]
+
+_SCALES = {
+    "r": "Fisher's z of the correlations",
+    "z": "Fisher's z",
+    "as_is": "the values, as they are",
+}
+
+_NODE_TEXT = {"Description": "Region of the row; the columns are in its order."}
+
+
+def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
+    """Write the matrices of a group.
+
+    Parameters
+    ----------
+    ledger
+        Writes and remembers.
+    group
+        What was accumulated.
+    unit
+        ``participant`` or ``run``.
+    """
+    statistics, scale, edges = group.statistics, group.scale, group.edges
+    moments = statistics.units
+    mean = edges.fill(moments.mean)
+    n = edges.fill(moments.n, diagonal=0).astype(np.int64)
+    if scale.kind != "as_is":
+        # Of a region: in how many units it has an edge at all.
+        np.fill_diagonal(n, n.max(axis=0, initial=0))
+    if scale.kind == "r":
+        mean = np.tanh(mean)
+        np.fill_diagonal(mean, np.where(n.diagonal() > 0, 1.0, np.nan))
+    back = ", back-transformed to correlations" if scale.kind == "r" else ""
+    over = f"over {statistics.n_units} {unit}s"
+    within = "" if unit == "run" else ", the runs of a participant averaged first"
+    what = f"of {_SCALES[scale.kind]} {over}{within}"
+    deviation = edges.fill(moments.deviation)
+    text = f"Mean {what}{back}."
+    if scale.kind != "as_is":
+        text += " Edges of two regions with the same series (|r| = 1) are left out."
+    _write_square(ledger, group, "relmat", text, mean, unit)
+    _write_square(
+        ledger,
+        group,
+        "relmatsd",
+        f"Standard deviation (ddof 1) {what}; not back-transformed.",
+        deviation,
+        unit,
+    )
+    text = f"Number of {unit}s that each edge is averaged over; 0 where none has it."
+    _write_counts(ledger, group, text, n, unit)
+    r = statistics.motion.correlate(LEAST_UNITS)
+    if np.isfinite(r).any():
+        text = (
+            "QC-FC: Pearson's correlation of mean framewise displacement with each"
+            f" edge ({_SCALES[scale.kind]}) over {len(statistics.displacements)}"
+            f" {unit}s; n/a where fewer than {LEAST_UNITS} have the edge."
+        )
+        _write_square(ledger, group, "qcfc", text, edges.fill(r), unit)
+    icc = statistics.runs.correlate()
+    if np.isfinite(icc).any():
+        text = (
+            f"ICC(1,1) of single runs within participants ({_SCALES[scale.kind]}):"
+            f" {statistics.n_runs} runs of {statistics.n_participants} participants."
+        )
+        _write_square(ledger, group, "icc", text, edges.fill(icc), unit)
+    if group.blocks is not None:
+        _write_networks(ledger, group, unit)
+
+
+def warn_of_group(group: Group) -> list[str]:
+    """Say what a reader of the numbers of a group should know."""
+    notes = []
+    if len(group.repetition_times) > 1:
+        notes.append(
+            f"{_name(group, 'relmat')}: runs of different repetition times are"
+            f" averaged: {say_times(group)}. Their bands and degrees of freedom"
+            " differ; compare them, or give them output folders of their own."
+        )
+    return notes
+
+
+def say_times(group: Group) -> str:
+    """Repetition times of a group: ``2 s``, or ``0.8 s (3 runs), 2 s (1 run)``."""
+    times = sorted(group.repetition_times.items())
+    if len(times) == 1:
+        return f"{times[0][0]:g} s"
+    return ", ".join(f"{t:g} s ({n} run{'' if n == 1 else 's'})" for t, n in times)
+
+
+def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
+    statistics = group.statistics
+    content: dict[str, Any] = {
+        "Description": description,
+        "Atlas": group.first.atlas_name,
+        "Statistic": group.first.stat,
+        "GroupUnit": unit,
+        "NumberOfParticipants": statistics.n_participants,
+        "NumberOfRuns": statistics.n_runs,
+        "OptionsDigest": group.first.digest,
+    }
+    if group.scale.kind != "as_is":
+        content["NumberOfIdenticalEdges"] = group.n_identical
+    if group.left_out:
+        content["RunsLeftOut"] = [
+            f"{problem.output.path}: {problem.reason}" for problem in group.left_out
+        ]
+    warnings = warn_of_group(group)
+    if warnings:
+        content["Warnings"] = warnings
+    return content
+
+
+def _write_square(
+    ledger: Ledger,
+    group: Group,
+    suffix: str,
+    description: str,
+    matrix: FloatArray,
+    unit: str,
+) -> None:
+    names, corner = group.names, corner_of(group.names)
+    sidecar = _describe(group, description, unit)
+    sidecar[corner] = _NODE_TEXT
+    text = format_matrix(names, matrix, rows=names, corner=corner)
+    ledger.write(_name(group, suffix), text, sidecar)
+
+
+def _write_counts(
+    ledger: Ledger,
+    group: Group,
+    description: str,
+    counts: NDArray[np.int64],
+    unit: str,
+) -> None:
+    """Write whole numbers as such."""
+    names, corner = group.names, corner_of(group.names)
+    sidecar = _describe(group, description, unit)
+    sidecar[corner] = _NODE_TEXT
+    columns = {corner: names, **dict(zip(names, counts.T.tolist(), strict=True))}
+    ledger.write(_name(group, "relmatn"), format_table(columns), sidecar)
+
+
+def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
+    blocks, moments = group.blocks, group.statistics.networks
+    if blocks is None:
+        return
+    first, second = zip(*blocks.pairs, strict=True)
+    n_regions, mean = blocks.n_regions.tolist(), moments.mean
+    scale = _SCALES[group.scale.kind]
+    columns: dict[str, list[Any]] = {
+        "network_1": [blocks.names[k] for k in first],
+        "network_2": [blocks.names[k] for k in second],
+        "n_regions_1": [n_regions[k] for k in first],
+        "n_regions_2": [n_regions[k] for k in second],
+        "n_edges": blocks.n_edges.tolist(),
+        "n_units": moments.n.tolist(),
+        "mean": mean.tolist(),
+        "standard_deviation": moments.deviation.tolist(),
+    }
+    texts: Mapping[str, str] = {
+        "network_1": "Network; the same as network_2 for edges within it.",
+        "network_2": "Network.",
+        "n_regions_1": "Regions of network_1.",
+        "n_regions_2": "Regions of network_2.",
+        "n_edges": "Edges between (or within) them, without the diagonal.",
+        "n_units": f"Number of {unit}s with one of these edges or more.",
+        "mean": f"Mean over {unit}s of the mean over the edges of {scale}.",
+        "standard_deviation": f"Standard deviation over {unit}s (ddof 1) of that.",
+    }
+    if group.scale.kind != "as_is":
+        columns["correlation"] = np.tanh(mean).tolist()
+        texts = {**texts, "correlation": "mean, back-transformed to a correlation."}
+    text = "Connectivity within and between the networks of the atlas."
+    sidecar = _describe(group, text, unit)
+    sidecar |= {name: {"Description": text} for name, text in texts.items()}
+    ledger.write(_name(group, "networks"), format_table(columns), sidecar)
+
+
+def _name(group: Group, suffix: str) -> str:
+    scope, place, stat, desc = group.key
+    return name_group_file(suffix, place=place, scope=scope, stat=stat, desc=desc)

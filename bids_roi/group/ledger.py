@@ -1,0 +1,91 @@
+"""Group files: written whole, remembered, and removed when they are out of date."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.errors import BidsRoiError
+from bids_roi.files.tables import format_json, read_json
+from bids_roi.files.writing import write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+__all__ = ["LEDGER", "Ledger"]
+
+LEDGER = "logs/group_files.json"
+
+
+class Ledger:
+    """Writes group files and keeps a list of them in ``logs/``.
+
+    What an earlier call wrote and this one did not, matrices of a strategy that is gone
+    for example, would look as if it belonged to the rest. Only files that are in the
+    list are ever removed. A name enters it before the file is written, so that a call
+    that is interrupted leaves nothing behind that nobody knows of.
+
+    Parameters
+    ----------
+    output_dir
+        Group files stand at its root.
+
+    Attributes
+    ----------
+    written
+        Names of the tables, in order.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+        self.written: list[str] = []
+        self._claimed: set[str] = set()
+        self._known = set(self._read())
+
+    def write(
+        self, name: str, text: str | Iterable[str], sidecar: Mapping[str, Any]
+    ) -> None:
+        """Write a table and its sidecar."""
+        beside = name.removesuffix(".tsv") + ".json"
+        self.claim(name, beside)
+        write_file(self.output_dir / beside, format_json(sidecar))
+        write_file(self.output_dir / name, text)
+        self.written.append(name)
+
+    def claim(self, *names: str) -> None:
+        """Say that files at the root are ours, before they are written."""
+        self._claimed.update(names)
+        if not self._known.issuperset(names):
+            self._known.update(names)
+            self._save()
+
+    def close(self) -> list[str]:
+        """Remove what is out of date; returns the names."""
+        stale = sorted(self._known - self._claimed)
+        for name in stale:
+            with contextlib.suppress(OSError):
+                (self.output_dir / name).unlink(missing_ok=True)
+        self._known = set(self._claimed)
+        self._save()
+        return stale
+
+    def _read(self) -> list[str]:
+        try:
+            names = read_json(self.output_dir / LEDGER).get("Files")
+        except BidsRoiError:
+            return []
+        names = names if isinstance(names, list) else []
+        # A list that was edited must not make us remove anything else.
+        return [n for n in names if isinstance(n, str) and _is_group_file(n)]
+
+    def _save(self) -> None:
+        content = {
+            "Description": "Files that the group level has written.",
+            "Files": sorted(self._known),
+        }
+        write_file(self.output_dir / LEDGER, format_json(content))
+
+
+def _is_group_file(name: str) -> bool:
+    return name.startswith("group_") and not {"/", "\\", "\0"} & set(name)

@@ -1,0 +1,225 @@
+"""The group level from the folder to the summary: find, check, accumulate, write."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from bids_roi.files.writing import remove_leftovers
+from bids_roi.group.checks import check_anything_left, check_digests
+from bids_roi.group.connectivity import warn_of_group, write_group
+from bids_roi.group.ledger import Ledger
+from bids_roi.group.matrices import GroupKey, accumulate_group
+from bids_roi.group.outputs import Found, Output, Problem, find_outputs
+from bids_roi.group.regions import Regions, read_regions, write_region_matrices
+from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
+from bids_roi.group.summaries import summarise_group, write_summaries
+from bids_roi.outputs.records import read_all_records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bids_roi.group.outputs import RunKey
+    from bids_roi.group.runs import Row, Run
+    from bids_roi.options.record import Options
+
+__all__ = ["run_group_level"]
+
+_SHOWN = 5
+
+
+@dataclass(slots=True)
+class _Level:
+    """One call of the group level, and what it has found out so far."""
+
+    output_dir: Path
+    unit: str
+    found: Found
+    ledger: Ledger
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    regions: dict[tuple[str, ...], Regions] = field(default_factory=dict)
+    summaries: dict[str, Row] = field(default_factory=dict)
+
+
+def run_group_level(output_dir: Path, options: Options) -> str:
+    """Write all group tables.
+
+    Parameters
+    ----------
+    output_dir
+        Holds the outputs of the participant level.
+    options
+        ``group_unit`` and ``stack`` are used.
+
+    Returns
+    -------
+    str
+        A summary of one screen.
+
+    Raises
+    ------
+    MissingInput
+        If there are no participant outputs.
+    DataError
+        If outputs that belong in one table were made with different options, or none
+        can be read. Nothing has been written then.
+    """
+    records = read_all_records(output_dir)
+    found = find_outputs(output_dir)
+    check_anything_left(output_dir, found, records)
+    check_digests(found)
+    remove_leftovers(output_dir)
+    ledger = Ledger(output_dir)
+    level = _Level(output_dir, options.group_unit, found, ledger, [*found.problems])
+    _write_places(level)
+    motion = _write_groups(level)
+    _write_stacks(level, options)
+    left_out = {id(problem.output) for problem in level.problems}
+    # A file that turned out to be damaged is no output of its run.
+    good = [output for output in found.usable if id(output) not in left_out]
+    rows = list_rows(sort_into_runs(good, level.problems), level.summaries, records)
+    write_runs(ledger, rows)
+    stale = ledger.close()
+    return _summarise(level, rows, motion, stale)
+
+
+def _write_places(level: _Level) -> None:
+    """Region tables: one space and atlas after the other."""
+    places: dict[tuple[str, ...], list[Output]] = defaultdict(list)
+    for output in level.found.regions:
+        places[output.place].append(output)
+    for place, outputs in sorted(places.items()):
+        regions, problems = read_regions(level.output_dir, outputs)
+        level.problems += problems
+        if regions is not None:
+            write_region_matrices(level.ledger, regions)
+            level.summaries.update(regions.summaries())
+            level.regions[place] = regions.without_tables()
+
+
+def _write_groups(level: _Level) -> list[Row]:
+    """Connectivity: one task, space, atlas, statistic and desc after the other.
+
+    Returns
+    -------
+    list
+        Rows of ``group_qcfc.tsv``.
+    """
+    runs = sort_into_runs(level.found.usable, ())
+    groups: dict[GroupKey, list[Output]] = defaultdict(list)
+    for output in level.found.relmats:
+        groups[_key_of(output)].append(output)
+    left_out: dict[GroupKey, list[Problem]] = defaultdict(list)
+    for problem in level.found.problems:
+        if problem.status == "left_out":
+            left_out[_key_of(problem.output)].append(problem)
+    motion: list[Row] = []
+    reliability: list[Row] = []
+    for key, outputs in sorted(groups.items()):
+        group, problems = accumulate_group(
+            level.output_dir,
+            outputs,
+            level.regions.get(key[1]),
+            lambda output, key: _tell(runs, output, key),
+            by_run=level.unit == "run",
+        )
+        level.problems += problems
+        if group is not None:
+            group.left_out += left_out[key]
+            level.notes += warn_of_group(group)
+            write_group(level.ledger, group, unit=level.unit)
+            of_motion, of_runs = summarise_group(group, unit=level.unit)
+            motion.append(of_motion)
+            reliability.append(of_runs)
+    write_summaries(level.ledger, motion, reliability, level.notes)
+    return motion
+
+
+def _key_of(output: Output) -> GroupKey:
+    return output.scope, output.place, output.stat, output.desc
+
+
+def _write_stacks(level: _Level, options: Options) -> None:
+    """Stacks for machine learning; h5py is imported only where they are asked for."""
+    if "none" in options.stack:
+        return
+    from bids_roi.group.stacking import write_stacks
+
+    known = replace(level.found, problems=tuple(level.problems))
+    names, problems = write_stacks(
+        level.output_dir,
+        contents=options.stack,
+        found=known,
+        claim=level.ledger.claim,
+        # Tasks, or participants' own segmentations, may differ in their options.
+        refuse=lambda error: level.notes.append(f"a stack is left out: {error}"),
+    )
+    level.problems += problems
+    level.ledger.written += names
+
+
+def _tell(runs: dict[RunKey, Run], output: Output, key: str) -> float | None:
+    """Tell a number of a matrix's run, from its own sidecar or another of the run."""
+    own = output.number(key)
+    if own is not None:
+        return own
+    return runs[output.run].number(key, output.desc, of_the_run=True)
+
+
+def _summarise(
+    level: _Level, rows: list[Row], motion: list[Row], stale: list[str]
+) -> str:
+    """One screen: what there is, what was left out, where to look."""
+    keys = (
+        *("done", "incomplete", "absent", "left_out", "unreadable"),
+        *("skipped", "failed"),
+    )
+    counts = Counter(str(row["status"]) for row in rows)
+    units = {(row.get("source"), row.get("atlas")) for row in rows}
+    people = {row.get("participant_id") for row in rows}
+    told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
+    head = f"{len(units)} runs x atlases of {len(people)} participants"
+    lines = [f"{head}; with each strategy of its own: {told}"]
+    for status in keys[1:]:
+        found = [row for row in rows if row["status"] == status]
+        lines += [
+            f"  {status}: {_locate(row)}: {row['reason']}" for row in found[:_SHOWN]
+        ]
+        if len(found) > _SHOWN:
+            lines.append(f"  ... and {len(found) - _SHOWN} more: see group_runs.tsv")
+    if not level.found.usable:
+        lines.append("no run has outputs: there is nothing to put into tables")
+    if motion:
+        lines.append(f"{len(motion)} groups of matrices, over {level.unit}s")
+        lines += [f"  {_say_group(row)}" for row in motion[: 2 * _SHOWN]]
+    if len(motion) > 2 * _SHOWN:
+        lines.append(f"  ... and {len(motion) - 2 * _SHOWN} more: see group_qcfc.tsv")
+    if stale:
+        tables = [name for name in stale if not name.endswith(".json")]
+        lines.append(f"removed, for they are out of date: {', '.join(tables)}")
+    lines += level.notes
+    written = level.ledger.written
+    summaries = [name for name in written if name.count("_") == 1]
+    lines.append(f"{len(written)} files group_*, among them {', '.join(summaries)}")
+    return "\n".join([*lines, f"  in {level.output_dir}"])
+
+
+def _locate(row: Row) -> str:
+    desc = f" desc-{row['desc']}" if row.get("desc") else ""
+    return f"{row.get('source') or row.get('participant_id')}{desc}"
+
+
+def _say_group(row: Row) -> str:
+    """One line on a group: who is in it, and how much motion."""
+    keys = ("task", "rec", "echo", "part", "space", "cohort", "res", "atlas", "stat")
+    name = " ".join(str(row[key]) for key in (*keys, "desc") if row.get(key))
+    counts = ((row["n_participants"], "participant"), (row["n_runs"], "run"))
+    size = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
+    if row["median_abs_r"] is None:
+        return f"{name}: {size}; no QC-FC: {row['reason']}"
+    return (
+        f"{name}: {size}; QC-FC median |r| {row['median_abs_r']:.3f} (by chance"
+        f" {row['median_abs_r_chance']:.3f})"
+    )

@@ -1,0 +1,327 @@
+"""``group_runs.tsv``: every run, atlas and strategy, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bids_roi.files.names import parse_name
+from bids_roi.files.tables import format_table
+from bids_roi.group.outputs import desc_of, stem_of_run
+from bids_roi.outputs.find import FACTS, describe_keys, identify, key_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from bids_roi.group.ledger import Ledger
+    from bids_roi.group.outputs import Output, Problem, RunKey
+    from bids_roi.outputs.records import Record
+
+__all__ = ["Row", "Run", "list_rows", "sort_into_runs", "write_runs"]
+
+Row = dict[str, object]
+# Kind, stat and desc.
+_Product = tuple[str, str, str]
+# Place, scope and desc of the source: runs that ought to have the same outputs.
+_Family = tuple[tuple[str, ...], tuple[str, ...], str]
+
+_COLUMNS = {
+    "atlas": "Canonical id of the atlas.",
+    "status": (
+        "done; skipped (the atlas is not in the run's space) or failed, by the"
+        " participant level; absent (other runs have such outputs, this one has none);"
+        " incomplete (it has some of them); unreadable (a file was left out); left_out"
+        " (a matrix is n/a throughout: the run is not in its group statistics, nor in"
+        " stacks that hold matrices)."
+    ),
+    "reason": "Why it is not done.",
+    "n_volumes": "Volumes of the run.",
+    "repetition_time": "Seconds.",
+    "n_volumes_kept": "Volumes that enter the series.",
+    "seconds_kept": "The same in seconds.",
+    "fd_mean": "Mean framewise displacement over all volumes of the run, mm.",
+    "fd_mean_kept": "The same over the volumes that enter the series, mm.",
+    "fd_max": "Maximum over all volumes, mm.",
+    "fd_dvars_correlation": "Correlation of framewise displacement with DVARS.",
+    "longest_gap": "Most volumes in a row left out between two that were kept.",
+    "n_gaps": "Stretches of volumes left out between two that were kept.",
+    "degrees_of_freedom": (
+        "Degrees of freedom that cleaning has left in the series, before"
+        " autocorrelation."
+    ),
+    "effective_degrees_of_freedom": (
+        "The same after autocorrelation (Bartlett), median over the regions."
+    ),
+    "n_regions": "Regions of the atlas.",
+    "n_regions_lost": "Regions whose column is n/a in the series.",
+    "coverage_mean": "Mean over the regions of their coverage (0 to 1).",
+    "tsnr_median": (
+        "Median over the regions of their temporal signal-to-noise ratio, before any"
+        " cleaning, over the steady volumes."
+    ),
+    "options_digest": "Hash of the options, atlas and version that made the outputs.",
+    "source": "The BOLD file, relative to its dataset.",
+    "regions_file": "Region quality table, relative to the output folder.",
+}
+
+# Columns that are the facts of a series, by their key in its sidecar.
+_NUMBERS = {column: key for column, key, _ in FACTS if column in _COLUMNS} | {
+    "fd_dvars_correlation": "FDDVARSCorrelation",
+}
+# What is known of the run holds for every series of it.
+_OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
+
+# Statuses of records: there is a reason why nothing was made.
+_NOT_MADE = ("failed", "skipped")
+_KINDS = {"dseg": "region table", "timeseries": "series", "relmat": "matrix"}
+
+
+@dataclass(slots=True)
+class Run:
+    """The outputs of one run and atlas.
+
+    Attributes
+    ----------
+    regions
+        Region table, if there is one.
+    products
+        Series and matrices by ``desc-``.
+    problems
+        Files that are left out.
+    """
+
+    regions: Output | None = None
+    products: dict[str, list[Output]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def outputs(self) -> list[Output]:
+        """All of them, the region table first."""
+        more = [output for own in self.products.values() for output in own]
+        return [self.regions, *more] if self.regions is not None else more
+
+    @property
+    def one(self) -> Output:
+        """Any of them, a problem if there is nothing else."""
+        outputs = self.outputs
+        return outputs[0] if outputs else self.problems[0].output
+
+    @property
+    def source(self) -> str:
+        """The BOLD file, relative to its dataset; empty where no sidecar says."""
+        return next((output.source for output in self.outputs if output.source), "")
+
+    def number(self, key: str, desc: str, *, of_the_run: bool) -> float | None:
+        """A number of a series, or of any other output of the run.
+
+        Parameters
+        ----------
+        key
+            Of the sidecars.
+        desc
+            Of the series.
+        of_the_run
+            Whether it holds for every series of the run.
+        """
+        own = self.products.get(desc, [])
+        # The mean first: it is what quality is told of.
+        ranked = sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
+        if of_the_run:
+            ranked += self.outputs
+        found = (output.number(key) for output in ranked)
+        return next((value for value in found if value is not None), None)
+
+
+def sort_into_runs(
+    outputs: Iterable[Output], problems: Iterable[Problem]
+) -> dict[RunKey, Run]:
+    """Put together what is of one run and atlas."""
+    runs: dict[RunKey, Run] = defaultdict(Run)
+    for output in outputs:
+        run = runs[output.run]
+        if output.kind == "dseg":
+            run.regions = output
+        else:
+            run.products.setdefault(output.desc, []).append(output)
+    for problem in problems:
+        runs[problem.output.run].problems.append(problem)
+    return dict(runs)
+
+
+def list_rows(
+    runs: Mapping[RunKey, Run],
+    summaries: Mapping[str, Row],
+    records: list[Record],
+) -> list[Row]:
+    """Make the rows of ``group_runs.tsv``.
+
+    Parameters
+    ----------
+    runs
+        Everything that is there.
+    summaries
+        Columns of the region tables, by their path.
+    records
+        Of the participant level: what is not there, and why.
+    """
+    by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
+    for record in records:
+        # Of what holds for all strategies, None; the others by their desc-.
+        desc = desc_of(record.run, record.strategy) if record.strategy else None
+        by_run[stem_of_run(record.run), record.atlas][desc] = record
+    expected = _count_products(runs.values())
+    rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
+    for (stem, _), run in runs.items():
+        own = by_run.get((stem, run.one.atlas_name), {})
+        # Of a run without a sidecar that can be read, the record knows the source.
+        source = run.source or next((record.run for record in own.values()), "")
+        seen.add((source, run.one.atlas_name))
+        rows += [
+            {**row, "source": source} for row in _rows_of(run, expected, summaries, own)
+        ]
+    there = frozenset(seen)
+    for record in records:
+        if (record.run, record.atlas) not in there:
+            rows.append(_row_of_record(record))
+            seen.add((record.run, record.atlas))
+    rows += _absent_atlases(runs.values(), seen)
+    order = ("participant_id", "source", "atlas", "desc", "regions_file")
+    return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
+
+
+def _row_of_record(record: Record) -> Row:
+    """Row of what has no output here: why, as the participant level told."""
+    row: Row = dict(identify(parse_name(record.run), without=("desc",)))
+    row |= {"atlas": record.atlas, "desc": desc_of(record.run, record.strategy)}
+    row |= {"status": record.status, "reason": record.reason, "source": record.run}
+    if record.status not in _NOT_MADE:
+        row["status"] = "absent"
+        row["reason"] = "outputs were made, but they are not here any more."
+    return row
+
+
+def write_runs(ledger: Ledger, rows: list[Row]) -> None:
+    """Write ``group_runs.tsv``."""
+    keys = key_columns(rows, ("desc",))
+    columns = [*keys, *_COLUMNS]
+    digests = {str(row["options_digest"]) for row in rows if row.get("options_digest")}
+    sidecar = {
+        "Description": "Every run, atlas and strategy, and what became of it.",
+        "OptionsDigest": sorted(digests),
+        **describe_keys(keys),
+        **{name: {"Description": text} for name, text in _COLUMNS.items()},
+    }
+    text = format_table({c: [row.get(c) for row in rows] for c in columns})
+    ledger.write("group_runs.tsv", text, sidecar)
+
+
+def _family(output: Output) -> _Family:
+    return output.place, output.scope, output.source_desc
+
+
+def _count_products(runs: Iterable[Run]) -> dict[_Family, Counter[_Product]]:
+    """How many runs of each family have each product."""
+    counts: dict[_Family, Counter[_Product]] = defaultdict(Counter)
+    for run in runs:
+        counts[_family(run.one)].update({_product(o) for o in run.outputs})
+    return counts
+
+
+def _product(output: Output) -> _Product:
+    desc = "" if output.kind == "dseg" else output.desc
+    return output.kind, output.stat, desc
+
+
+def _rows_of(
+    run: Run,
+    expected: Mapping[_Family, Counter[_Product]],
+    summaries: Mapping[str, Row],
+    records: Mapping[str | None, Record],
+) -> Iterator[Row]:
+    """Yield one row per strategy that the run or another of its family has or lacks."""
+    counts = expected[_family(run.one)]
+    products = {_product(output) for output in run.outputs}
+    wanted = sorted(counts)
+    descs = {desc for kind, _, desc in wanted if kind != "dseg"}
+    own = {p.output.desc for p in run.problems if p.output.kind != "dseg"}
+    own |= {desc for desc, r in records.items() if desc and r.status in _NOT_MADE}
+    for desc in sorted({*descs, *own} or {""}):
+        row: Row = dict(identify(run.one.name, without=("desc",)))
+        row |= {"desc": desc, "atlas": run.one.atlas_name}
+        missing = [
+            product
+            for product in wanted
+            if product not in products and (product[0] == "dseg" or product[2] == desc)
+        ]
+        problems = [
+            p for p in run.problems if p.output.kind == "dseg" or p.output.desc == desc
+        ]
+        there = run.products.get(desc, [])
+        row["status"], row["reason"] = _judge(
+            bool(there) or not descs,
+            problems,
+            missing,
+            counts,
+            records.get(desc, records.get(None)),
+        )
+        for column, key in _NUMBERS.items():
+            value = run.number(key, desc, of_the_run=column in _OF_THE_RUN)
+            row[column] = value
+        if run.regions is not None:
+            told = summaries.get(run.regions.path, {})
+            # A region may be n/a in the series of one strategy only.
+            row |= told | {k: v for k, v in row.items() if k in told and v is not None}
+            row["regions_file"] = run.regions.path
+        digest = there[0] if there else run.regions if not descs else None
+        row["options_digest"] = digest.digest if digest is not None else None
+        yield row
+
+
+def _judge(
+    there: bool,  # noqa: FBT001 - read as a sentence at its one call
+    problems: list[Problem],
+    missing: list[_Product],
+    counts: Counter[_Product],
+    record: Record | None,
+) -> tuple[str, str]:
+    """Status and reason of a run, atlas and strategy."""
+    if record is not None and record.status in _NOT_MADE:
+        used = " Outputs of an earlier call are there and are used." if there else ""
+        return record.status, f"{record.reason}{used}"
+    if problems:
+        worst = max(problem.status for problem in problems)  # unreadable, if one is
+        return worst, " ".join(problem.reason for problem in problems)
+    if missing:
+        words = [_say(product, counts[product]) for product in missing]
+        return ("incomplete" if there else "absent"), "; ".join(words) + "."
+    return "done", ""
+
+
+def _say(product: _Product, n_others: int) -> str:
+    kind, stat, _ = product
+    what = f"no {_KINDS[kind]}" + (f" stat-{stat}" if stat else "")
+    return f"{what}, which {n_others} other runs have"
+
+
+def _absent_atlases(runs: Iterable[Run], seen: set[tuple[str, str]]) -> Iterator[Row]:
+    """Rows for atlases that other runs of the same task and space have."""
+    atlases: dict[tuple[str | None, ...], set[str]] = defaultdict(set)
+    members: dict[tuple[str | None, ...], dict[str, Output]] = defaultdict(dict)
+    for run in runs:
+        if not run.source:
+            continue
+        one = run.one
+        labels = [one.name.get(key) for key in ("space", "cohort", "res", "den")]
+        family = (*one.scope, one.source_desc, *labels)
+        atlases[family].add(one.atlas_name)
+        members[family][run.source] = one
+    for family, names in atlases.items():
+        for source, one in members[family].items():
+            for atlas in sorted(names):
+                if (source, atlas) not in seen:
+                    row: Row = dict(identify(one.name, without=("desc",)))
+                    row |= {"atlas": atlas, "status": "absent", "source": source}
+                    row["reason"] = "no outputs of this atlas, which other runs have."
+                    yield row

@@ -1,0 +1,1 @@
+"""Images: headers, NIfTI files, and their values as a stream of blocks."""

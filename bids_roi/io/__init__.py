@@ -1,1 +1,0 @@
-"""Files in, files out: one outside library, one module."""

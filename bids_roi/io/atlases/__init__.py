@@ -1,1 +1,0 @@
-"""Atlases: found, opened, checked, brought into one form."""

@@ -1,1 +1,0 @@
-"""Tables of confounds and strategies: which columns, which volumes."""

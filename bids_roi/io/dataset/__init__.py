@@ -1,1 +1,0 @@
-"""What a BIDS dataset holds: runs, their partners and metadata."""

@@ -1,1 +1,0 @@
-"""What is written: names, tables, sidecars, root files."""

@@ -1,0 +1,389 @@
+"""Outputs as pandas objects, for notebooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bids_roi.errors import NothingFound, UsageError
+from bids_roi.files.matrices import read_matrix
+from bids_roi.files.names import format_name
+from bids_roi.files.tables import MISSING, read_json, read_table
+from bids_roi.outputs.find import (
+    FACTS,
+    KINDS,
+    RUN_COLUMNS,
+    OutputTable,
+    describe_series,
+    find_outputs,
+    identify_run,
+    name_run,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    Choice = str | int | Iterable[str | int] | None
+
+__all__ = ["Outputs", "load"]
+
+# What a table can be chosen by, and the entity that it is in the name.
+_ENTITIES = {
+    "participant_label": "sub",
+    "session_label": "ses",
+    "task_label": "task",
+    "run_label": "run",
+    "echo_label": "echo",
+    "space": "space",
+    "cohort": "cohort",
+    "res": "res",
+    "den": "den",
+    "atlas": "atlas",
+    "statistic": "stat",
+    "relmat": "stat",
+    "denoise": "desc",
+}
+# Kinds of tables that some choices are about; the other kinds stay whole.
+_CONCERNS = {
+    "atlas": ("timeseries", "relmat", "regions"),
+    "statistic": ("timeseries",),
+    "relmat": ("relmat",),
+    "denoise": ("timeseries", "relmat", "outliers"),
+}
+_RAW = "none"
+_RELMAT_ENDINGS = ("correlation", "fisherz")
+_TEXT_COLUMNS = ("name", "network", "status", "why")
+_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What an output folder holds; tables are read when they are asked for.
+
+    Every method takes the choices of ``load`` to narrow them further.
+
+    Attributes
+    ----------
+    output_dir
+        The folder.
+    tables
+        The files that were chosen, sorted by path.
+    """
+
+    output_dir: Path
+    tables: tuple[OutputTable, ...]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{sum(table.kind == kind for table in self.tables)} {kind}"
+            for kind in dict.fromkeys(table.kind for table in self.tables)
+        )
+        n_runs = len({name_run(table.name) for table in self.tables})
+        return f"<bids_roi outputs of {n_runs} runs in {self.output_dir}: {counts}>"
+
+    def runs(self, **choice: Choice) -> pd.DataFrame:
+        """List the time series: one row each, with what their sidecars say.
+
+        Returns
+        -------
+        DataFrame
+            Entities (labels are text: run "01" stays "01"), ``n_volumes``,
+            ``n_volumes_kept``, ``repetition_time`` and ``seconds_kept`` (s), ``fd_*``
+            (mm), ``coverage_mean`` (0 to 1), and ``path``, relative to the folder.
+            NaN where not told. ``denoise`` is ``"none"`` for raw signals.
+        """
+        tables = self._choose("timeseries", choice)
+        rows = []
+        for table in tables:
+            labels = dict(table.name.entities)
+            row: dict[str, object] = {**identify_run(table.name)}
+            row |= {key: labels.get(key) for key in ("space", "cohort", "res", "den")}
+            row |= {"atlas": _atlas_of(table), "denoise": labels.get("desc", _RAW)}
+            row |= {"statistic": labels["stat"]}
+            row |= describe_series(read_json(table.sidecar))
+            rows.append(row | {"path": table.relative})
+        frame = pd.DataFrame(rows)
+        facts = {column for column, _, _ in FACTS}
+        frame = frame.astype(dict.fromkeys(facts, float))
+        always = {"participant_id", "session_id", "task", "run", "space", *facts}
+        empty = [c for c in frame if c not in always and frame[c].isna().all()]
+        return frame.drop(columns=empty)
+
+    def timeseries(self, **choice: Choice) -> pd.DataFrame:
+        """Read time series of one atlas, space, statistic and strategy.
+
+        Returns
+        -------
+        DataFrame
+            One column per region, NaN for lost ones; one row per volume. The index
+            tells the run, as in ``runs``, and ``volume``: its number in the BOLD file,
+            from 0. Volumes that were censored away have no row, and leave a gap.
+        """
+        found = self._choose("timeseries", choice)
+
+        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
+            names, values = read_matrix(table.path)
+            volumes = pd.Index(self._volumes_of(table, len(values)), name="volume")
+            return volumes, pd.DataFrame(values, columns=names)
+
+        return _join(found, read)
+
+    def relmats(self, **choice: Choice) -> pd.DataFrame:
+        """Read connectivity matrices of one atlas, space, measure and strategy.
+
+        Returns
+        -------
+        DataFrame
+            One column per region. The index tells the run, as in ``runs``, and
+            ``region``; NaN for no value.
+        """
+        found = self._choose("relmat", choice)
+
+        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
+            names, values = read_matrix(table.path, nodes=True)
+            return pd.Index(names, name="region"), pd.DataFrame(values, columns=names)
+
+        return _join(found, read)
+
+    def regions(self, **choice: Choice) -> pd.DataFrame:
+        """Read the quality of each region: voxels, coverage, status, level, tSNR.
+
+        Returns
+        -------
+        DataFrame
+            One row per run and region, with the columns of the region tables. The index
+            tells the run, as in ``runs``, and ``region``.
+        """
+        found = self._choose("regions", choice)
+
+        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
+            frame = _read_frame(table.path)
+            return pd.Index(frame.pop("name"), name="region"), frame
+
+        return _join(found, read)
+
+    def outliers(self, **choice: Choice) -> pd.DataFrame:
+        """Read which volumes a strategy left out, and why.
+
+        Returns
+        -------
+        DataFrame
+            One row per run and volume of the BOLD file, with the columns of the tables
+            of outliers.
+        """
+        found = self._choose("outliers", choice)
+
+        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
+            frame = _read_frame(table.path)
+            return pd.RangeIndex(len(frame), name="volume"), frame
+
+        return _join(found, read)
+
+    def _choose(self, kind: str, choice: Mapping[str, Choice]) -> list[OutputTable]:
+        """Tables of a kind; raise where none is left."""
+        there = [table for table in self.tables if table.kind == kind]
+        if not there:
+            msg = f"there is no table of {kind}."
+            remedy = {
+                "relmat": "They are written with --relmat.",
+                "outliers": "They are written with --denoise.",
+            }.get(kind, "Load the folder without choices to see what it holds.")
+            raise NothingFound(msg, where=self.output_dir, remedy=remedy)
+        return _select(there, choice, self.output_dir)
+
+    def _volumes_of(self, table: OutputTable, n_rows: int) -> range | np.ndarray:
+        """Numbers of the volumes that are the rows of a series."""
+        left_out = ("atlas", "seg", "scale", "stat")
+        kept = [entity for entity in table.name.entities if entity[0] not in left_out]
+        path = table.path.with_name(format_name(kept, "outliers", ".tsv"))
+        if table.name.get("desc") and path.exists():
+            volumes = np.flatnonzero(_read_frame(path)["kept"].to_numpy() == 1)
+            if len(volumes) == n_rows:
+                return volumes
+        return range(n_rows)
+
+
+def load(output_dir: str | Path, **choice: Choice) -> Outputs:
+    r"""Load what the participant level wrote.
+
+    Parameters
+    ----------
+    output_dir
+        The output folder of ``bids_roi``.
+    **choice
+        As the options of the command line: ``participant_label``, ``session_label``,
+        ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
+        (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
+        ``statistic``, ``relmat`` (``"pearson"``) and ``denoise`` (``"none"`` for raw
+        signals); also ``cohort`` and ``den``. Each is one value or several; all by
+        default. What a table does not know, a region table no statistic for example,
+        does not leave it out.
+
+    Returns
+    -------
+    Outputs
+        With ``runs()``, ``timeseries()``, ``regions()``, ``relmats()`` and
+        ``outliers()``, which read tables as they are asked for.
+
+    Raises
+    ------
+    MissingInput
+        If the folder is absent or holds no outputs.
+    NothingFound
+        If nothing fits the choice; with what there is.
+    UsageError
+        If a choice is unknown; or, when reading, if several atlases, spaces, statistics
+        or strategies are left, which one table cannot hold.
+    DataError
+        When reading, if a file is damaged.
+
+    Notes
+    -----
+    pybids tells the outputs apart with the configuration that comes along::
+
+        ours = importlib.resources.files("bids_roi") / "data" / "pybids_config.json"
+        layout = BIDSLayout(
+            folder, validate=False, config=["bids", "derivatives", str(ours)]
+        )
+        layout.get(suffix="timeseries", extension=".tsv", scale="400", stat="mean")
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> folder = TemporaryDirectory()
+    >>> stem = Path(folder.name, "sub-01/func/sub-01_task-rest_space-T1w_atlas-Toy")
+    >>> stem.parent.mkdir(parents=True)
+    >>> series = stem.with_name(stem.name + "_stat-mean_timeseries.tsv")
+    >>> _ = series.write_text("V1\tV2\n1.5\tn/a\n2.25\tn/a\n")
+    >>> _ = series.with_suffix(".json").write_text('{"RepetitionTime": 2.0}')
+
+    >>> outputs = load(folder.name, task_label="rest")
+    >>> outputs.runs()[["participant_id", "task", "atlas", "repetition_time"]]
+      participant_id  task atlas  repetition_time
+    0         sub-01  rest   Toy              2.0
+    >>> outputs.timeseries(participant_label="01")
+                                  V1  V2
+    participant_id task volume
+    sub-01         rest 0       1.50 NaN
+                        1       2.25 NaN
+    >>> load(folder.name, task_label="nback")
+    Traceback (most recent call last):
+    ...
+    bids_roi.errors.NothingFound: ...: no output has task_label nback. There is: rest.
+    >>> folder.cleanup()
+    """
+    folder = Path(output_dir)
+    return Outputs(folder, tuple(_select(find_outputs(folder), choice, folder)))
+
+
+def _select(
+    tables: Iterable[OutputTable], choice: Mapping[str, Choice], output_dir: Path
+) -> list[OutputTable]:
+    """Narrow tables down, one choice after the other."""
+    left = list(tables)
+    for name, given in choice.items():
+        if name not in _ENTITIES:
+            msg = f"there is no choice {name}."
+            raise UsageError(msg, remedy=f"There are {', '.join(_ENTITIES)}.")
+        if given is None:
+            continue
+        values = [given] if isinstance(given, str | int) else list(given)
+        wanted = {_plain(name, value) for value in values}
+        kinds = _CONCERNS.get(name, tuple(KINDS.values()))
+        asked = [table for table in left if table.kind in kinds]
+        fits = {table for table in asked if _labels(table, name) & wanted}
+        if asked and not fits:
+            there = sorted({_shown(table, name) for table in asked} - {""})
+            more = f" and {len(there) - _SHOWN} more" if len(there) > _SHOWN else ""
+            shown = " ".join(sorted(map(str, values)))
+            msg = f"no output has {name} {shown}."
+            remedy = f"There is: {', '.join(there[:_SHOWN]) or 'none'}{more}."
+            raise NothingFound(msg, where=output_dir, remedy=remedy)
+        left = [table for table in left if table in fits or table.kind not in kinds]
+    return left
+
+
+def _plain(name: str, value: str | int) -> str:
+    """One spelling of a wanted value."""
+    text = str(value).removeprefix(f"{_ENTITIES[name]}-")
+    return text.replace("_", "") if name == "statistic" else text
+
+
+def _shown(table: OutputTable, name: str) -> str:
+    if name == "atlas":
+        return _atlas_of(table)
+    absent = _RAW if name == "denoise" else ""
+    return table.name.get(_ENTITIES[name]) or absent
+
+
+def _labels(table: OutputTable, name: str) -> set[str]:
+    """What a table answers to."""
+    shown = _shown(table, name)
+    if name == "atlas":
+        return {shown, table.name.get("atlas") or ""}
+    if name == "relmat":
+        return {shown, *(shown.removesuffix(end) for end in _RELMAT_ENDINGS)}
+    return {shown}
+
+
+def _atlas_of(table: OutputTable) -> str:
+    """Canonical id of the atlas."""
+    keys = ("atlas", "seg", "scale")
+    labels = [(key, table.name.get(key)) for key in keys]
+    return format_name(labels, "", "").removeprefix("atlas-").removesuffix("_")
+
+
+def _join(
+    tables: list[OutputTable],
+    read: Callable[[OutputTable], tuple[pd.Index, pd.DataFrame]],
+) -> pd.DataFrame:
+    """Put tables below one another; their runs go into the index."""
+    kind = tables[0].kind
+    for name in ("space", "cohort", "res", "den", *_CONCERNS):
+        if kind not in _CONCERNS.get(name, (kind,)):
+            continue
+        there = sorted({_shown(table, name) for table in tables} - {""})
+        if len(there) > 1:
+            msg = f"several are left to choose from: {', '.join(there[:_SHOWN])}."
+            raise UsageError(msg, remedy=f"Say which with {name}={there[0]!r}.")
+    identities = [identify_run(table.name) for table in tables]
+    keys = [
+        column
+        for column in RUN_COLUMNS.values()
+        if any(identity[column] is not None for identity in identities)
+    ]
+    frames, levels = [], []
+    for table, identity in zip(tables, identities, strict=True):
+        index, frame = read(table)
+        frames.append(frame)
+        level = pd.DataFrame({key: identity[key] for key in keys}, index=index)
+        levels.append(level.reset_index()[[*keys, index.name]])
+    joined = pd.concat(frames, ignore_index=True)
+    joined.index = pd.MultiIndex.from_frame(pd.concat(levels, ignore_index=True))
+    return joined
+
+
+def _read_frame(path: Path) -> pd.DataFrame:
+    """Read a table of mixed columns; ``n/a`` becomes NaN."""
+    return pd.DataFrame(
+        {name: _convert(name, cells) for name, cells in read_table(path).items()}
+    )
+
+
+def _convert(name: str, cells: list[str]) -> list[Any]:
+    if name == "name":
+        return cells
+    if name not in _TEXT_COLUMNS:
+        try:
+            numbers = [np.nan if cell == MISSING else float(cell) for cell in cells]
+        except ValueError:
+            pass
+        else:
+            whole = all(cell.removeprefix("-").isdecimal() for cell in cells)
+            return [int(cell) for cell in cells] if whole else numbers
+    return [None if cell == MISSING else cell for cell in cells]

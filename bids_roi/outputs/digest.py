@@ -1,0 +1,72 @@
+"""Hashes that tell whether two outputs were made in the same way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.version import __version__
+
+if TYPE_CHECKING:
+    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.options.record import Options
+
+__all__ = ["Digests", "digest_outputs", "release_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """Hashes of all that decides the numbers but the BOLD file; 12 digits each.
+
+    Attributes
+    ----------
+    options
+        With the atlas image: outputs that differ in it are never mixed.
+    settings
+        Without it, for atlases that each participant has an own image of.
+    """
+
+    options: str
+    settings: str
+
+    def describe(self) -> dict[str, str]:
+        """Sidecar keys."""
+        return {"OptionsDigest": self.options, "SettingsDigest": self.settings}
+
+
+# Outputs of two releases are told apart, those of two commits on the way to one are
+# not: else nothing would go on where it stopped after a commit. Sidecars say which.
+def release_of(version: str) -> str:
+    """Release that a version belongs to.
+
+    >>> release_of("1.2.0.dev45"), release_of("1.2.0")
+    ('1.2.0.dev', '1.2.0')
+    """
+    return re.sub(r"\.dev\d+$", ".dev", version)
+
+
+def digest_outputs(options: Options, atlas: Atlas, *more: object) -> Digests:
+    """Hash all that decides the numbers but the BOLD file.
+
+    Parameters
+    ----------
+    options, atlas
+        What is extracted, and how.
+    more
+        What is done to it afterwards; plain JSON values.
+    """
+    settings: list[Any] = [
+        release_of(__version__),
+        options.digest(),
+        atlas.table_digest,
+        list(atlas.regions.name),
+        *more,
+    ]
+    return Digests(_hash([atlas.image_digest, *settings]), _hash(settings))
+
+
+def _hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,253 @@
+"""Names of what is written for a run and an atlas; nothing is written here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bids_roi.files.names import format_name
+from bids_roi.files.tables import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+    from pathlib import Path
+
+    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.dataset.layout import BoldRun
+
+__all__ = [
+    "RelmatOutput",
+    "RunOutputs",
+    "SeriesOutput",
+    "figure_path",
+    "has_figures",
+    "name_outputs",
+    "report_path",
+    "sidecar_of",
+]
+
+_DESC = re.compile(r"_desc-([A-Za-z0-9]+)_([A-Za-z0-9]+)$")
+
+
+def figure_path(table: str, kind: str, extension: str) -> str:
+    """Name a figure after the table that it shows; both relative to the output folder.
+
+    >>> figure_path("sub-1/ses-2/func/sub-1_ses-2_atlas-A_dseg.tsv", "contours", ".png")
+    'sub-1/figures/sub-1_ses-2_atlas-A_desc-contours_dseg.png'
+    >>> figure_path("sub-1/func/sub-1_desc-36P_timeseries.tsv", "carpet", ".svg")
+    'sub-1/figures/sub-1_desc-36PCarpet_timeseries.svg'
+    """
+    stem = table.rpartition("/")[2].removesuffix(".tsv")
+    found = _DESC.search(stem)
+    if found:
+        whole = f"{found[1]}{kind[0].upper()}{kind[1:]}"
+        stem = f"{stem[: found.start()]}_desc-{whole}_{found[2]}"
+    else:
+        head, _, suffix = stem.rpartition("_")
+        stem = f"{head}_desc-{kind}_{suffix}"
+    return f"{table.partition('/')[0]}/figures/{stem}{extension}"
+
+
+def report_path(table: str) -> str:
+    """Name the list of the figures of a table."""
+    return figure_path(table, "report", ".json")
+
+
+def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
+    """Tell whether the figures of all tables were drawn and are still there."""
+    for table in tables:
+        listed = output_dir / report_path(table)
+        if not listed.is_file():
+            return False
+        figures = read_json(listed).get("Figures", [])
+        if not all((listed.parent / f["File"]).is_file() for f in figures):
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOutput:
+    """Name of one time series.
+
+    Attributes
+    ----------
+    statistic
+        What is computed over the voxels.
+    label
+        Of the denoising strategy, ``None`` for raw signals.
+    path
+        The TSV, relative to the output folder.
+    """
+
+    statistic: str
+    label: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelmatOutput:
+    """Name of one connectivity matrix.
+
+    Attributes
+    ----------
+    measure
+        ``pearson``, ``spearman``, ``partial`` or ``covariance``.
+    fisher_z
+        Whether it holds Fisher's z instead of r.
+    label
+        Of the denoising strategy, ``None`` for raw signals.
+    statistic
+        Over the voxels, in the time series that it is of.
+    source
+        That time series, relative to the output folder.
+    path
+        The TSV, relative to the output folder.
+    """
+
+    measure: str
+    fisher_z: bool
+    label: str | None
+    statistic: str
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutputs:
+    """Names of what is written for one run and atlas, relative to the output folder.
+
+    Attributes
+    ----------
+    timeseries
+        The sidecar of each has the same stem.
+    regions
+        TSV of the region quality table.
+    outliers
+        ``(label, TSV)`` pairs, one per denoising strategy; shared by all atlases.
+    relmats
+        Of the first statistic, for each denoising strategy.
+    """
+
+    timeseries: tuple[SeriesOutput, ...]
+    regions: str
+    outliers: tuple[tuple[str, str], ...] = ()
+    relmats: tuple[RelmatOutput, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Strategies that there are series of; ``None`` for raw signals."""
+        return tuple(dict.fromkeys(series.label for series in self.timeseries))
+
+    def only(self, labels: Collection[str | None]) -> RunOutputs:
+        """Leave the outputs of some strategies, and the region table."""
+        return RunOutputs(
+            timeseries=tuple(s for s in self.timeseries if s.label in labels),
+            regions=self.regions,
+            outliers=tuple(pair for pair in self.outliers if pair[0] in labels),
+            relmats=tuple(r for r in self.relmats if r.label in labels),
+        )
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Every TSV of this atlas."""
+        series = (series.path for series in self.timeseries)
+        return (self.regions, *series, *(relmat.path for relmat in self.relmats))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every TSV and JSON."""
+        outliers = (path for _, path in self.outliers)
+        tables = (*self.tables, *outliers)
+        return tuple(f for t in tables for f in (t, sidecar_of(t)))
+
+
+def sidecar_of(name: str) -> str:
+    """Name of a table's sidecar."""
+    return name.removesuffix(".tsv") + ".json"
+
+
+def name_outputs(
+    run: BoldRun,
+    atlas: Atlas,
+    statistics: tuple[str, ...],
+    labels: tuple[str | None, ...] = (None,),
+    *,
+    relmats: tuple[str, ...] = (),
+    fisher_z: bool = False,
+) -> RunOutputs:
+    """Name the outputs of a run and atlas.
+
+    All entities of the source stay; ``res-`` and ``den-`` move behind the atlas's, and
+    ``desc-preproc``, which says nothing more, goes.
+
+    Parameters
+    ----------
+    run, atlas
+        What is extracted from what.
+    statistics
+        Each makes a time series.
+    labels
+        Of the denoising strategies, for each statistic; ``None`` for raw signals.
+    relmats
+        Measures of connectivity, for each label.
+    fisher_z
+        Whether correlations are written as Fisher's z.
+    """
+    source = dict(run.entities)
+    desc = source.pop("desc", None)
+    desc = None if desc == "preproc" else desc
+    moved = [(key, source.pop(key, None)) for key in ("res", "den")]
+    stem = [*source.items(), *atlas.entities, *moved]
+    folder = run.relative_path.rpartition("/")[0]
+
+    def path(
+        suffix: str, *more: tuple[str, str | None], label: str | None = None
+    ) -> str:
+        last = ("desc", f"{desc or ''}{label or ''}")
+        return f"{folder}/{format_name([*stem, *more, last], suffix, '.tsv')}"
+
+    def outliers(label: str) -> str:
+        kept = [*source.items(), *moved, ("desc", f"{desc or ''}{label}")]
+        return f"{folder}/{format_name(kept, 'outliers', '.tsv')}"
+
+    timeseries = tuple(
+        SeriesOutput(
+            name,
+            label,
+            path("timeseries", ("stat", name.replace("_", "")), label=label),
+        )
+        for label in labels
+        for name in statistics
+    )
+    firsts = {series.label: series for series in reversed(timeseries)}
+    return RunOutputs(
+        timeseries=timeseries,
+        relmats=tuple(
+            RelmatOutput(
+                measure,
+                fisher_z and measure != "covariance",
+                label,
+                firsts[label].statistic,
+                firsts[label].path,
+                path("relmat", ("stat", _relmat_word(measure, fisher_z)), label=label),
+            )
+            for label in labels
+            for measure in relmats
+        ),
+        regions=path("dseg"),
+        outliers=tuple((label, outliers(label)) for label in labels if label),
+    )
+
+
+def _relmat_word(measure: str, fisher_z: bool) -> str:  # noqa: FBT001 - its two words
+    """Value of ``stat-``, as XCP-D spells it.
+
+    >>> _relmat_word("pearson", False), _relmat_word("pearson", True)
+    ('pearsoncorrelation', 'pearsonfisherz')
+    >>> _relmat_word("covariance", True)
+    'covariance'
+    """
+    if measure == "covariance":
+        return measure
+    return f"{measure}{'fisherz' if fisher_z else 'correlation'}"

@@ -1,0 +1,325 @@
+"""What became of each run, atlas and strategy: one line each under ``logs/``.
+
+Any number of jobs may write records of one run at once, on file systems where locks and
+appending cannot be trusted. So a file of records keeps what it says: its name holds the
+digest of that. Who writes merges all that it finds, writes it under a new name and then
+removes what it merged, and nothing else. Two that do so at the same time leave two
+files, each without the other's news; who reads merges them. The order of events is told
+by a count, not by clocks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.errors import OutputError
+from bids_roi.files.writing import remove_leftovers, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = [
+    "NO_ATLAS",
+    "RAW",
+    "Record",
+    "check_inside",
+    "read_all_records",
+    "read_records",
+    "record_path",
+    "tell_failures",
+    "write_records",
+]
+
+# In place of the atlas, where a run failed before it was known which ones fit.
+NO_ATLAS = "n/a"
+# In place of the strategy, for raw signals.
+RAW = "none"
+_FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
+# Of two events of which neither knew the other, the one that calls for attention wins.
+_GRAVITY = ("complete", "done", "skipped", "failed")
+_ATTEMPTS = 10
+# What differs between two calls that make the same of a run: not part of the digest.
+_INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The outcome of one run, atlas and strategy.
+
+    Attributes
+    ----------
+    run
+        The BOLD file, relative to its dataset.
+    atlas
+        Canonical id.
+    status
+        ``done``, ``complete`` (nothing to do), ``skipped`` or ``failed``.
+    reason
+        Why it was skipped or failed.
+    warnings
+        What the user should know.
+    digest
+        Of the options.
+    inputs
+        Fingerprints of BOLD and mask.
+    outputs
+        Time series, matrices and region table, relative to the output folder.
+    n_regions, n_lost
+        Columns, and those of them that are n/a.
+    coverage
+        Mean coverage over the regions, 0 to 1.
+    seconds
+        Wall time.
+    peak_memory_bytes
+        Of the process so far.
+    revision
+        How many times records of this run were written before.
+    strategy
+        Label of the strategy of cleaning, ``RAW`` for raw signals; empty where it holds
+        for all strategies.
+    """
+
+    run: str
+    atlas: str
+    status: str
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    digest: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    n_regions: int = 0
+    n_lost: int = 0
+    coverage: float = 0.0
+    seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    revision: int = 0
+    strategy: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What of a run it is of; of two with one key, the later holds."""
+        return self.atlas, self.strategy
+
+
+_Merged = dict[tuple[str, str], Record]
+
+
+def leave_out_numbers(text: str) -> str:
+    """Take the numbers out of a message: what differs in them only is said once.
+
+    Those within a name, such as 24P or sub-01, stay.
+    """
+    return re.sub(r"(?<![\w.-])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w-])", "#", text)
+
+
+def tell_failures(records: Iterable[Record]) -> list[str]:
+    """Why a run failed, each reason once, with the strategies that it holds for.
+
+    Where a reason holds for all strategies of an atlas, they are not named.
+
+    Parameters
+    ----------
+    records
+        Of one run; those that have not failed are passed over.
+    """
+    found = list(records)
+    reasons: dict[str, list[Record]] = {}
+    for record in found:
+        if record.status == "failed":
+            reasons.setdefault(record.reason, []).append(record)
+    told = []
+    for reason, failed in reasons.items():
+        atlases = {record.atlas for record in failed}
+        labels = dict.fromkeys(record.strategy for record in failed)
+        word = "strategy" if len(labels) == 1 else "strategies"
+        whole = len(failed) == sum(record.atlas in atlases for record in found)
+        told.append(reason if whole else f"{word} {', '.join(labels)}: {reason}")
+    return told
+
+
+def record_path(output_dir: Path, run: str) -> Path:
+    """Where the records of a run are, but for the digests in the files' names."""
+    name = PurePosixPath(run).name.partition(".")[0]
+    return output_dir / "logs" / name.partition("_")[0] / name
+
+
+def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None:
+    """Write the records of a run; those of other atlases and strategies stay.
+
+    What an earlier call made of the same input stays named among the outputs. What
+    killed processes left half-written beside the run's outputs is removed, also where
+    there are no records.
+
+    Raises
+    ------
+    OutputError
+        If they cannot be written.
+    """
+    base = record_path(output_dir, run)
+    remove_leftovers(output_dir / PurePosixPath(run).parent)
+    remove_leftovers(base.parent)
+    new = list(records)
+    if not new:
+        return
+    check_inside(base.parent, output_dir)
+    found = _contents(base.parent, base.name)
+    merged = _merge(record for records in found.values() for record in records)
+    newest = max((record.revision for record in merged.values()), default=-1)
+    for record in new:
+        later = dataclasses.replace(record, revision=newest + 1)
+        earlier = merged.get(record.key)
+        merged[record.key] = later if earlier is None else _join(earlier, later)
+    _drop_overtaken(merged)
+    rows = [dataclasses.asdict(merged[key]) for key in sorted(merged)]
+    path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
+    write_file(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    for other in found:
+        if other != path:
+            other.unlink(missing_ok=True)
+
+
+def _digest(rows: list[dict[str, Any]]) -> str:
+    said = [{k: v for k, v in row.items() if k not in _INCIDENTAL} for row in rows]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
+
+
+def check_inside(folder: Path, output_dir: Path) -> None:
+    """Refuse to write through a link that leads out of the output folder.
+
+    Raises
+    ------
+    OutputError
+        With where it leads.
+    """
+    there, inside = folder.resolve(), output_dir.resolve()
+    if not there.is_relative_to(inside):
+        msg = f"the folder is a link that leads out of the output folder, to {there}."
+        remedy = "Remove the link; nothing is ever written through one."
+        raise OutputError(msg, where=folder, remedy=remedy)
+
+
+def _join(a: Record, b: Record) -> Record:
+    """The later of two records with one key; with the outputs of both."""
+    first, last = sorted((a, b), key=_rank)
+    if first.inputs != last.inputs:
+        return last
+    outputs = tuple(dict.fromkeys((*first.outputs, *last.outputs)))
+    return dataclasses.replace(last, outputs=outputs)
+
+
+def _rank(record: Record) -> tuple[int, int, str]:
+    known = record.status in _GRAVITY
+    return (
+        record.revision,
+        _GRAVITY.index(record.status) if known else 0,
+        repr(record),  # any order, so long as all find the same
+    )
+
+
+def _merge(records: Iterable[Record]) -> _Merged:
+    """One record per key, whatever the order of the files that they are from."""
+    merged: _Merged = {}
+    for record in sorted(records, key=_rank):
+        earlier = merged.get(record.key)
+        merged[record.key] = record if earlier is None else _join(earlier, record)
+    _drop_overtaken(merged)
+    return merged
+
+
+def _drop_overtaken(merged: _Merged) -> None:
+    """Forget that a run or atlas failed as a whole, once something is newer."""
+    for whole in [record for record in merged.values() if not record.strategy]:
+        if any(
+            record.revision > whole.revision and whole.atlas in (NO_ATLAS, record.atlas)
+            for record in merged.values()
+        ):
+            del merged[whole.key]
+
+
+def read_records(output_dir: Path, run: str) -> list[Record]:
+    """Read the records of a run, one per atlas and strategy."""
+    base = record_path(output_dir, run)
+    found = _contents(base.parent, base.name)
+    merged = _merge(record for records in found.values() for record in records)
+    return [merged[key] for key in sorted(merged)]
+
+
+def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
+    """All records of an output folder, in the order of runs, atlases and strategies.
+
+    Parameters
+    ----------
+    output_dir
+        The folder of the outputs.
+    participant
+        ``sub-<label>``, for those of one participant.
+    """
+    records = []
+    for folder in sorted((output_dir / "logs").glob(participant)):
+        by_name: dict[str, list[Record]] = {}
+        for path, content in _contents(folder).items():
+            match = _FILE.fullmatch(path.name)
+            by_name.setdefault(match[1] if match else "", []).extend(content)
+        for name in sorted(by_name):
+            merged = _merge(by_name[name])
+            records += [merged[key] for key in sorted(merged)]
+    return records
+
+
+def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]:
+    """Records in each file of a folder, those of one run where a name is given.
+
+    A file that goes while one reads was merged into another, which is newer than the
+    list of files: so that is made again.
+    """
+    found: dict[Path, list[Record]] = {}
+    for _ in range(_ATTEMPTS):
+        try:
+            paths = sorted(folder.iterdir())
+        except OSError:
+            return {}
+        matches = {path: _FILE.fullmatch(path.name) for path in paths}
+        mine = [p for p, m in matches.items() if m and name in (None, m[1])]
+        found = {path: r for path in mine if (r := _read_file(path)) is not None}
+        if len(found) == len(mine):
+            break
+    return found
+
+
+def _read_file(path: Path) -> list[Record] | None:
+    """Read a file of records; lines that are none are passed over."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        return []
+    records = (_parse(line) for line in lines)
+    return [record for record in records if record is not None]
+
+
+def _parse(line: str) -> Record | None:
+    try:
+        content: dict[str, Any] = json.loads(line)
+        values = {k: v for k, v in content.items() if k in _fields()}
+        for key in ("warnings", "inputs", "outputs"):
+            values[key] = tuple(values.get(key, ()))
+        record = Record(**values)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    words = (record.atlas, record.run, record.status, record.strategy)
+    sound = {type(word) for word in words} == {str}
+    return record if sound and type(record.revision) is int else None
+
+
+@functools.cache
+def _fields() -> frozenset[str]:
+    return frozenset(field.name for field in dataclasses.fields(Record))

@@ -1,0 +1,221 @@
+"""The files at the root of the output: the same bytes whoever writes them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.dataset.roots import dataset_around
+from bids_roi.errors import OutputError
+from bids_roi.files.names import format_name
+from bids_roi.files.tables import format_json, format_table
+from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
+from bids_roi.outputs.derivatives import (
+    REGION_COLUMNS,
+    TEMPLATEFLOW_URL,
+    describe_regions,
+)
+from bids_roi.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bids_roi.atlases.shelf import Atlas
+
+__all__ = ["check_output_dir", "write_atlas_files", "write_dataset_files"]
+
+BIDS_VERSION = "1.11.1"
+
+# Time series, matrices, reports and group tables have no name in BIDS yet (BEP012,
+# BEP017). "figures" without a slash: with one the validator reports the folder. The
+# region table of an atlas serves runs in every space, and so cannot hold the one
+# SpatialReference that the validator asks of it.
+BIDSIGNORE = """\
+*.html
+figures
+*_timeseries.tsv
+*_timeseries.json
+*_relmat.tsv
+*_relmat.json
+*_outliers.*
+group_*
+atlas-*_dseg.tsv
+atlas-*_dseg.json
+"""
+
+README = """\
+# Regional time series
+
+Written by bids_roi from preprocessed BOLD runs: one time series per region of an atlas.
+
+- `sub-*/[ses-*/]func/*_timeseries.tsv`: one row per volume, one column per region, in
+  the order of the atlas table; `n/a` where a region could not be measured.
+- `sub-*/[ses-*/]func/*_dseg.tsv`: voxels, coverage, status and level of each region.
+- `sub-*/[ses-*/]func/*_relmat.tsv`: connectivity matrices, where asked for.
+- `sub-*/[ses-*/]func/*_outliers.tsv`: for cleaned series, which volumes were left out.
+- `sub-*.html`, `group.html`: reports to look at; their pictures are in `figures`.
+- `atlas-*_dseg.tsv`, `atlas-*_description.json`: the regions and where they come from.
+- `group_*`: tables over all runs, and HDF5 stacks of them, written by the group level.
+- `logs/`: one line per run and atlas: done, skipped or failed, and why.
+
+The names of the time series follow the drafts that XCP-D follows too; BIDS has none for
+them yet, hence `.bidsignore`.
+"""
+
+
+def check_output_dir(output_dir: Path, root: Path) -> None:
+    """Refuse an output folder in or around the input; make sure it can be written.
+
+    Raises
+    ------
+    OutputError
+        With what to do instead.
+    """
+    out, source = output_dir.resolve(), root.resolve()
+    if out == source or out.is_relative_to(source):
+        msg = f"the output folder is inside the input {root}, which is never changed."
+        remedy = "Choose a folder beside it, for example ../bids_roi."
+        raise OutputError(msg, where=output_dir, remedy=remedy)
+    other = dataset_around(out)
+    if other is not None and (other == out or source.is_relative_to(other)):
+        msg = f"the output folder is part of another dataset, {other}."
+        remedy = "Choose a folder beside it, or in its derivatives/ folder."
+        raise OutputError(msg, where=output_dir, remedy=remedy)
+    if output_dir.exists() and not output_dir.is_dir():
+        msg = "the output folder is a file."
+        raise OutputError(msg, where=output_dir, remedy="Choose a folder.")
+    remove_leftovers(output_dir)
+    probe = output_dir / name_temporary()
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        msg = f"the output folder cannot be written ({error.strerror})."
+        remedy = "Check its permissions, or mount it writable into the container."
+        raise OutputError(msg, where=output_dir, remedy=remedy) from error
+
+
+def write_dataset_files(
+    output_dir: Path,
+    root: Path,
+    source: Mapping[str, Any],
+    atlas_datasets: Mapping[str, Path],
+) -> list[str]:
+    """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md``.
+
+    Parameters
+    ----------
+    output_dir, root
+        Folders of the output and of the derivative that was read.
+    source
+        The derivative's own description.
+    atlas_datasets
+        Names and folders of further datasets that sidecars refer to.
+
+    Returns
+    -------
+    list
+        Warnings about files that are there with other content and stay as they are.
+    """
+    description = _describe_dataset(output_dir, root, source)
+    description["DatasetLinks"] |= {
+        name: _link(output_dir, folder, {}) for name, folder in atlas_datasets.items()
+    }
+    files = {
+        "dataset_description.json": format_json(description),
+        ".bidsignore": BIDSIGNORE,
+        "README.md": README,
+    }
+    return [
+        warning
+        for name, text in files.items()
+        for warning in _write_once(output_dir / name, text)
+    ]
+
+
+def _describe_dataset(
+    output_dir: Path, root: Path, source: Mapping[str, Any]
+) -> dict[str, Any]:
+    own: dict[str, Any] = {"Name": "bids_roi", "Version": __version__}
+    own["Description"] = "One time series per atlas region from preprocessed BOLD runs."
+    container = os.environ.get("BIDS_ROI_CONTAINER_TAG")
+    if container:
+        own["Container"] = {"Type": "docker", "Tag": container}
+    before = source.get("GeneratedBy")
+    before = [b for b in before if b] if isinstance(before, list) else []
+    name = source.get("Name") or "the preprocessed dataset"
+    content: dict[str, Any] = {
+        "Name": f"Regional time series of {name}",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [own, *before],
+        "DatasetLinks": {
+            "preprocessed": _link(output_dir, root, source),
+            "templateflow": TEMPLATEFLOW_URL,
+        },
+    }
+    kept = ("SourceDatasets", "License", "HowToAcknowledge")
+    content |= {key: source[key] for key in kept if source.get(key)}
+    given = source.get("Authors")
+    authors = given if isinstance(given, list) and given else [f"Authors of {name}"]
+    content["Authors"] = [*authors, "The bids_roi developers"]
+    return content
+
+
+def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
+    """Where the input is, in a form that survives a move of both."""
+    out, there = output_dir.resolve(), root.resolve()
+    if len(os.path.commonpath([out, there])) > 1:
+        return os.path.relpath(there, out)
+    doi = source.get("DatasetDOI")
+    return doi if isinstance(doi, str) and doi else there.as_uri()
+
+
+def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
+    """Write the region table and description of an atlas.
+
+    Returns
+    -------
+    list
+        Warnings, as for ``write_dataset_files``.
+    """
+    table = format_name(atlas.entities, "dseg", ".tsv")
+    regions = atlas.regions
+    columns: dict[str, Any] = {"index": regions.index, "name": regions.name}
+    taken = set(REGION_COLUMNS) | {"original_name"}
+    for column, cells in regions.extra:
+        key = column.lower()
+        columns[f"atlas_{key}" if key in taken else key] = cells
+    if regions.original_name != regions.name:
+        columns["original_name"] = regions.original_name
+    # Nothing that the sidecars of the runs say too, or they would override it.
+    sidecar: dict[str, Any] = {"Description": describe_regions(atlas)}
+    sidecar |= {
+        column: {"Description": f"{column}, as in the atlas table."}
+        for column in columns
+        if column not in REGION_COLUMNS
+    }
+    files = {
+        f"atlas-{atlas.label}_description.json": format_json(dict(atlas.description)),
+        table: format_table(columns),
+        table.replace(".tsv", ".json"): format_json(sidecar),
+    }
+    return [
+        warning
+        for name, text in files.items()
+        for warning in _write_once(output_dir / name, text)
+    ]
+
+
+def _write_once(path: Path, text: str) -> list[str]:
+    """Write a shared file unless it is there; say so where its content differs."""
+    try:
+        present = path.read_text(encoding="utf-8")
+    except OSError:
+        write_file(path, text)
+        return []
+    if present == text:
+        return []
+    return [f"{path.name} is there with other content and stays as it is."]

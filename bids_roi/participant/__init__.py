@@ -1,0 +1,1 @@
+"""The participant level: plan, runs, results, progress."""

@@ -1,0 +1,130 @@
+"""How many runs at a time, and how many volumes each: processors and memory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_roi.errors import UsageError
+from bids_roi.schedule.executor import Executor
+
+if TYPE_CHECKING:
+    from bids_roi.images.stream import VolumeSource
+    from bids_roi.options.record import Options
+
+__all__ = [
+    "BLOCK_BYTES",
+    "block_bytes",
+    "choose_executor",
+    "estimate_memory",
+    "usable_cpus",
+    "worker_count",
+]
+
+BLOCK_BYTES = 16 * 2**20
+# Measured: a worker with everything imported and one atlas on a 2 mm grid.
+_PROCESS_BYTES = 140 * 2**20
+# Three buffers of the reader, the gathered values and their float64 copy.
+_COPIES = 6
+# The least that is worth a process: blocks of half the size.
+_LEAST_BYTES = _PROCESS_BYTES + _COPIES * BLOCK_BYTES // 2
+
+
+def usable_cpus() -> int:
+    """Processors that this job may use: SLURM's word, the affinity, the cgroup."""
+    counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0]
+    counts.append(os.cpu_count() or 1)
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    if given.isdigit():
+        counts.append(int(given))
+    quota = _cgroup_cpus(Path("/sys/fs/cgroup"))
+    if quota:
+        counts.append(quota)
+    return max(1, min(count for count in counts if count))
+
+
+def _cgroup_cpus(folder: Path) -> int:
+    """Whole processors of a container's quota, 0 for none."""
+    pairs = []
+    try:
+        pairs.append((folder / "cpu.max").read_text().split())  # version 2
+    except OSError:
+        try:
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")  # version 1
+            pairs.append([(folder / "cpu" / n).read_text().strip() for n in names])
+        except OSError:
+            return 0
+    quota, period = pairs[0]
+    if not quota.isdigit() or not int(period):
+        return 0
+    return max(1, int(quota) // int(period))
+
+
+def worker_count(options: Options) -> int:
+    """Runs to process at the same time, within ``n_procs`` and ``mem_mb``."""
+    wanted = options.n_procs or usable_cpus()
+    if options.mem_mb is None:
+        return wanted
+    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    return max(1, min(wanted, room // _LEAST_BYTES))
+
+
+def _planner_bytes(options: Options) -> int:
+    """Memory of the process that plans, where it has workers beside it."""
+    alone = options.executor == "serial" or (
+        options.mem_mb is not None
+        and options.mem_mb * 10**6 < _PROCESS_BYTES + _LEAST_BYTES
+    )
+    return 0 if alone else _PROCESS_BYTES
+
+
+def choose_executor(options: Options, output_dir: Path) -> Executor:
+    """Say where runs are processed, and how many at a time."""
+    name = options.executor
+    if name == "processes" and not _planner_bytes(options):
+        name = "serial"  # there is no room for a second process
+    memory = options.mem_mb and options.mem_mb * 10**6
+    return Executor(
+        name,
+        n_workers=worker_count(options),
+        memory_bytes=memory,
+        run_timeout=options.run_timeout,
+        scheduler=options.dask_scheduler,
+        n_jobs=options.slurm_jobs or 4,
+        partition=options.slurm_partition,
+        account=options.slurm_account,
+        walltime=options.slurm_walltime,
+        cpus=options.n_procs,
+        log_dir=output_dir / "logs" / "slurm",
+    )
+
+
+def block_bytes(source: VolumeSource, options: Options) -> int:
+    """Size of a block within the memory of a worker.
+
+    Raises
+    ------
+    UsageError
+        If not even one volume at a time fits.
+    """
+    if options.mem_mb is None:
+        return BLOCK_BYTES
+    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    mine = room // worker_count(options)
+    fitting = (mine - _PROCESS_BYTES) // _COPIES
+    if fitting < source.volume_bytes:
+        needed = (_PROCESS_BYTES + _COPIES * source.volume_bytes) // 10**6 + 1
+        msg = (
+            f"a volume at a time needs about {needed} MB in each process,"
+            f" {mine // 10**6} MB are given."
+        )
+        remedy = "Raise --mem-mb or lower --n-procs."
+        raise UsageError(msg, where=source.path, remedy=remedy)
+    return min(BLOCK_BYTES, fitting)
+
+
+def estimate_memory(source: VolumeSource, options: Options) -> int:
+    """Bytes that a worker will need for a run, roughly."""
+    n_volumes = source.block_volumes(block_bytes(source, options))
+    return _PROCESS_BYTES + _COPIES * n_volumes * source.volume_bytes

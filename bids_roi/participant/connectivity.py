@@ -1,0 +1,202 @@
+"""From a series to its connectivity matrices, and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.relmat import (
+    MINIMUM_VOLUMES,
+    are_identical,
+    covariance,
+    fisher_z,
+    has_variation,
+    partial_correlation,
+    pearson_correlation,
+    spearman_correlation,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bids_roi.options.record import Options
+    from bids_roi.outputs.names import RelmatOutput
+
+    FloatArray = NDArray[np.float64]
+
+__all__ = ["Related", "relate_regions", "settings_of"]
+
+# Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
+# 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
+_SPARE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """A matrix, and what is said of it.
+
+    Attributes
+    ----------
+    relmat : (R, R)
+        NaN for regions without signal.
+    n_identical
+        Pairs of regions with the same series, or one the negative of the other.
+    absent
+        Why no entry has a value; empty where some have.
+    notes
+        What the user should know; ``absent`` among it.
+    """
+
+    relmat: FloatArray
+    n_identical: int
+    absent: str
+    notes: tuple[str, ...]
+
+
+def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
+    """Tell what decides the numbers of a matrix beside its series; plain JSON."""
+    settings: dict[str, Any] = {
+        "FisherZ": output.fisher_z,
+        "MinimumDegreesOfFreedom": options.min_degrees_of_freedom,
+    }
+    if output.measure == "partial":
+        settings["PartialEstimator"] = options.partial_estimator
+    return settings
+
+
+def relate_regions(
+    kept_signals: FloatArray,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    degrees_of_freedom: float,
+) -> Related:
+    """Compute a matrix.
+
+    Parameters
+    ----------
+    kept_signals : (n_kept, R)
+        Kept volumes only; NaN columns for regions that are lost, or of which cleaning
+        has left rounding errors only.
+    output
+        What to compute.
+    options
+        ``partial_estimator`` and ``min_degrees_of_freedom`` are used.
+    degrees_of_freedom
+        What cleaning has left in the series; of raw ones, volumes less one.
+
+    Notes
+    -----
+    A partial correlation given k others has k degrees of freedom less than a plain one
+    (Fisher 1924, Metron 3:329), so that z of R regions has a standard deviation of
+    1 / sqrt(d - R) under independence with d degrees of freedom. With R of them or
+    fewer the covariance has no inverse but of what the volumes happen to span.
+    """
+    n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
+    n_usable = int(has_variation(kept_signals).sum())
+    n_flat = kept_signals.shape[1] - n_lost - n_usable
+    absent = _find_absence(
+        kept_signals.shape[0], n_usable, degrees_of_freedom, output, options
+    )
+    if absent:
+        relmat = np.full((kept_signals.shape[1],) * 2, np.nan)
+    else:
+        relmat = _compute(kept_signals, output.measure, options)
+    notes = [absent] if absent else []
+    if n_flat and not absent:
+        notes.append(
+            f"{n_flat} regions do not vary over the kept volumes, or by rounding errors"
+            f" only: n/a in the {output.measure} matrix."
+        )
+    if output.label is None:
+        notes.append(
+            "connectivity of signals that were not cleaned: motion and physiology are"
+            " in every entry (see --denoise)."
+        )
+    if output.measure == "partial" and not absent:
+        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
+    n_identical = 0
+    if output.measure != "covariance":
+        above = np.triu_indices(relmat.shape[0], 1)
+        n_identical = int(are_identical(relmat[above]).sum())
+    if n_identical:
+        rest = ": z is n/a there." if output.fisher_z else " (|r| is 1)."
+        notes.append(f"{n_identical} pairs of regions have the same series{rest}")
+    if output.fisher_z:
+        relmat = fisher_z(relmat)
+    return Related(relmat, n_identical, absent, tuple(notes))
+
+
+def _find_absence(
+    n_kept: int,
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
+) -> str:
+    """Why the matrix can have no value; empty where it can."""
+    measure, least = output.measure, options.min_degrees_of_freedom
+    end = f"desc-{output.label}" if output.label else "the signals as they are"
+    end = f"the {measure} matrix of {end} is n/a throughout."
+    if n_kept < MINIMUM_VOLUMES:
+        return (
+            f"{n_kept} volumes are kept, a {measure} matrix needs"
+            f" {MINIMUM_VOLUMES}: {end}"
+        )
+    if degrees_of_freedom < least:
+        return (
+            f"{degrees_of_freedom:g} degrees of freedom are left,"
+            f" --min-degrees-of-freedom asks for {least:g}: {end}"
+        )
+    if n_usable == 0:
+        return f"no region has a signal that varies: {end}"
+    pseudo = measure == "partial" and options.partial_estimator == "pseudo_inverse"
+    if pseudo and degrees_of_freedom <= n_usable:
+        return (
+            "partial correlation by pseudo-inverse needs more degrees of freedom"
+            f" ({degrees_of_freedom:g} are left in {n_kept} volumes) than regions"
+            f" ({n_usable}): {end} --partial-estimator ledoit_wolf gives one, shrunk;"
+            " or take an atlas of fewer regions."
+        )
+    return ""
+
+
+def _compute(signals: FloatArray, measure: str, options: Options) -> FloatArray:
+    if measure == "pearson":
+        return pearson_correlation(signals)
+    if measure == "spearman":
+        return spearman_correlation(signals)
+    if measure == "covariance":
+        return covariance(signals)
+    return partial_correlation(
+        signals,
+        estimator=options.partial_estimator,  # type: ignore[arg-type]
+    )
+
+
+def _doubt_partial(
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
+) -> list[str]:
+    """Say how far partial correlations can be trusted."""
+    spare = degrees_of_freedom - n_usable
+    name = f"desc-{output.label}" if output.label else "the signals as they are"
+    have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
+    if options.partial_estimator == "ledoit_wolf":
+        if spare > 0:
+            return []
+        return [
+            f"partial correlation of {name}: {have}. The matrix exists by its shrinkage"
+            " only, and shows little of what is there; take an atlas of fewer regions."
+        ]
+    if spare >= _SPARE:
+        return []
+    return [
+        f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
+        f" its z has a standard deviation of {spare**-0.5:.2f}:"
+        " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+    ]

@@ -1,0 +1,168 @@
+"""The streaming pass over one run: its atlases, its mask, its regional signals."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.atlases.shelf import load_atlas_labels
+from bids_roi.core.grid import Grid, resample_labels
+from bids_roi.core.high_variance import (
+    SeriesCollector,
+    VarianceScan,
+    select_voxels,
+)
+from bids_roi.core.mapping import LabelMap, WeightMap, map_labels, map_weights
+from bids_roi.core.partition import Partition, build_partition
+from bids_roi.core.reduce import Reduction, Smoothing, reduce_run
+from bids_roi.core.smooth import smoothing_sigmas
+from bids_roi.errors import DataError, ImageError
+from bids_roi.images.nifti import BoldImage, read_maps, read_mask
+from bids_roi.images.stream import read_blocks
+from bids_roi.participant.budget import block_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.core.mean_image import MeanImage
+    from bids_roi.options.record import Options
+
+__all__ = ["mask_on_grid", "partition_grid", "read_mask_of", "reduce_image"]
+
+
+@functools.lru_cache(maxsize=4)
+def partition_grid(
+    keys: tuple[tuple[Path, str, str], ...],
+    indices: tuple[tuple[int, ...], ...],
+    grid: Grid,
+) -> Partition:
+    """Resample and factorise the atlases, once per grid and process.
+
+    Parameters
+    ----------
+    keys
+        Path, digest and kind of each atlas.
+    indices
+        Label values of each atlas, in the order of its table.
+    grid
+        Of the BOLD run.
+    """
+    maps: list[LabelMap | WeightMap] = []
+    for (path, digest, kind), index in zip(keys, indices, strict=True):
+        if kind == "probseg":
+            source, volumes = read_maps(path)
+            maps.append(map_weights(volumes, source, grid))
+        else:
+            labels, source = load_atlas_labels(path, digest)
+            maps.append(map_labels(labels, np.array(index), source, grid))
+    return build_partition(maps)
+
+
+def read_mask_of(path: Path | None, grid: Grid) -> NDArray[np.bool_]:
+    """Whether each voxel of a run's grid is inside the mask, (V,).
+
+    Parameters
+    ----------
+    path
+        Of the mask; ``None`` for all voxels.
+    grid
+        Of the BOLD run.
+
+    Raises
+    ------
+    DataError
+        If the mask holds no voxel of the grid.
+    """
+    if path is None:
+        return np.ones(grid.n_voxels, dtype=bool)
+    on_grid = mask_on_grid(path, grid)
+    if not on_grid.any():
+        msg = f"the mask holds no voxel on the grid of the BOLD run ({grid})."
+        raise DataError(msg, where=path, remedy="Give the mask of this run.")
+    return on_grid
+
+
+def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Whether each voxel of a run's grid is inside the mask, (V,)."""
+    mask, source = read_mask(path)
+    return np.asarray(resample_labels(mask, source, grid).ravel(order="F"))
+
+
+def reduce_image(
+    image: BoldImage,
+    partition: Partition,
+    inside: NDArray[np.bool_],
+    options: Options,
+    *,
+    mean: MeanImage | None = None,
+) -> tuple[Reduction, NDArray[np.float64] | None]:
+    """Reduce a run to regional signals.
+
+    Parameters
+    ----------
+    image
+        Header of the BOLD file.
+    partition
+        Of its grid.
+    inside : (V,)
+        Whether each of its voxels is inside the mask.
+    options
+        What to compute.
+    mean
+        Is fed with the volumes in passing.
+
+    Returns
+    -------
+    reduction
+        Signals of every atlas.
+    high_variance : (T, 5) or None
+        Components of the voxels of high variance, where asked for.
+
+    Raises
+    ------
+    ImageError
+        If the file is damaged or its values are beyond all bounds.
+    """
+    size = block_bytes(image.source, options)
+    smoothing = None
+    if options.smoothing_fwhm is not None:
+        sigmas = smoothing_sigmas(options.smoothing_fwhm, image.grid)
+        smoothing = Smoothing(image.grid, sigmas, inside)
+    n_volumes = image.source.n_volumes
+    scan = VarianceScan(n_volumes) if options.high_variance_confounds else None
+    scanned = False
+
+    def blocks() -> Iterator[tuple[int, NDArray[Any]]]:
+        nonlocal scanned
+        watchers = () if scanned else (scan, mean)
+        scanned = True
+        for start, block in read_blocks(image.source, block_bytes=size):
+            for watcher in watchers:
+                if watcher is not None:
+                    watcher.update(start, block)
+            yield start, block
+
+    try:
+        reduction = reduce_run(
+            blocks,
+            partition,
+            in_mask=inside[partition.voxels],
+            statistics={*options.statistic, *options.map_statistic},
+            n_volumes=n_volumes,
+            scaling=(image.slope, image.intercept),
+            smoothing=smoothing,
+        )
+    except ValueError as error:
+        remedy = "Check the image; its values are beyond any BOLD signal."
+        raise ImageError(f"{error}.", where=image.source.path, remedy=remedy) from error
+    if scan is None:
+        return reduction, None
+    collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)
+    for start, block in read_blocks(image.source, block_bytes=size):
+        collector.update(start, block)
+    return reduction, collector.finish(n_confounds=5)

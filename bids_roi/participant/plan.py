@@ -1,0 +1,365 @@
+"""What will be done, worked out before anything is: runs x atlases, names, checks."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_roi.dataset.layout import find_runs
+from bids_roi.dataset.timing import REMEDY, Timing, read_timing
+from bids_roi.errors import (
+    BidsRoiError,
+    CollisionError,
+    MissingInput,
+    UsageError,
+)
+from bids_roi.images.nifti import BoldImage, check_file, open_bold, read_volume
+from bids_roi.images.values import describe_mask
+from bids_roi.outputs.names import RunOutputs, name_outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bids_roi.atlases.shelf import Atlas, AtlasShelf
+    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.options.record import Options
+
+__all__ = [
+    "PlannedRun",
+    "check_given_mask",
+    "choose_repetition_time",
+    "fingerprint",
+    "plan_participant",
+    "plan_run",
+    "template_of",
+]
+
+_MISMATCH_S = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One BOLD run and what is to be made of it; picklable.
+
+    Attributes
+    ----------
+    run
+        The input.
+    image
+        Its header, ``None`` where it could not be opened.
+    mask_path
+        The mask to use, ``None`` for none.
+    repetition_time
+        Seconds, ``None`` where nothing tells it or volumes are not evenly spaced.
+    atlases
+        Those that fit the run's space, with the names of their outputs.
+    refused
+        ``(atlas name, why)`` of the others: a ``SpaceMismatch`` where the run is in
+        another space, any other error where the atlas cannot be used or is not there.
+    error
+        Why nothing can be done with the run, or ``None``.
+    warnings
+        What the user should know.
+    """
+
+    run: BoldRun
+    image: BoldImage | None
+    mask_path: Path | None
+    repetition_time: float | None
+    atlases: tuple[tuple[Atlas, RunOutputs], ...]
+    refused: tuple[tuple[str, BidsRoiError], ...]
+    error: BidsRoiError | None
+    warnings: tuple[str, ...]
+
+
+def template_of(run: BoldRun) -> str:
+    """A run's space, with its cohort where it has one (``MNIInfant+2``)."""
+    space, cohort = run.space or "native", run.entity("cohort")
+    return f"{space}+{cohort}" if cohort else space
+
+
+def plan_participant(
+    root: Path,
+    participant: str,
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...] = (None,),
+) -> list[PlannedRun]:
+    """Plan the runs of one participant.
+
+    Parameters
+    ----------
+    root
+        The derivative.
+    participant
+        Without ``sub-``.
+    options
+        What was asked for.
+    shelf
+        The atlases.
+    labels
+        Of the denoising strategies; ``None`` for raw signals.
+
+    Returns
+    -------
+    list
+        In the order of the file names. A run that cannot be used has an ``error``.
+
+    Raises
+    ------
+    CollisionError
+        If two inputs would be written to one name.
+    """
+    planned = [
+        plan_run(run, options, shelf, labels)
+        for run in find_runs(root, participant, options)
+    ]
+    check_collisions(planned)
+    return planned
+
+
+def plan_run(
+    run: BoldRun,
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...],
+) -> PlannedRun:
+    """Plan one run: header, mask, repetition time, atlases, names.
+
+    Parameters
+    ----------
+    run, options, shelf, labels
+        As for ``plan_participant``.
+
+    Returns
+    -------
+    PlannedRun
+        With an ``error`` where the run cannot be used, and the atlases that do not
+        fit among ``refused``.
+    """
+    image, mask_path, error = None, None, None
+    repetition_time: float | None = None
+    warnings = list(run.warnings)
+    atlases: list[tuple[Atlas, RunOutputs]] = []
+    refused: list[tuple[str, BidsRoiError]] = []
+    try:
+        image = open_bold(run.path)
+        mask_path, notes = _choose_mask(run, options)
+        warnings.extend(notes)
+        repetition_time, notes = choose_repetition_time(
+            options.repetition_time,
+            run.metadata,
+            image.repetition_time,
+            image.source.n_volumes,
+        )
+        warnings.extend(notes)
+    except BidsRoiError as problem:
+        error = problem
+    if image is not None and error is None:
+        for name in shelf.names:
+            try:
+                atlas = shelf.find(
+                    name, template_of(run), image.grid, root=run.root, bold=run.path
+                )
+            except BidsRoiError as problem:
+                refused.append((name, problem))
+            else:
+                weighted = atlas.kind == "probseg"
+                asked = options.map_statistic if weighted else options.statistic
+                names = name_outputs(
+                    run,
+                    atlas,
+                    asked,
+                    labels,
+                    relmats=options.relmat,
+                    fisher_z=options.fisher_z,
+                )
+                atlases.append((atlas, names))
+    return PlannedRun(
+        run=run,
+        image=image,
+        mask_path=mask_path,
+        repetition_time=repetition_time,
+        atlases=tuple(atlases),
+        refused=tuple(refused),
+        error=error,
+        warnings=tuple(warnings),
+    )
+
+
+def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
+    """The mask, and what is odd about one that is given for all runs."""
+    if options.mask == "none":
+        return None, ()
+    if options.mask != "auto":
+        return check_given_mask(options)
+    if run.mask_path is None:
+        msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
+        remedy = "Give one with --mask PATH, or use every voxel with --mask none."
+        raise MissingInput(msg, where=run.relative_path, remedy=remedy)
+    check_file(run.mask_path)
+    return run.mask_path, ()
+
+
+def check_given_mask(options: Options) -> tuple[Path | None, tuple[str, ...]]:
+    """Look at the mask that is given for all runs, and say what is odd about it.
+
+    A fault of it is one of the call, not of a run: found before anything is written.
+
+    Returns
+    -------
+    path
+        ``None`` where each run has its own, or none is used.
+    notes
+        What the user should know.
+
+    Raises
+    ------
+    BidsRoiError
+        If it is not there, cannot be read, or is no mask.
+    """
+    if options.mask in ("auto", "none"):
+        return None, ()
+    path = Path(options.mask)
+    check_file(path)
+    note = _describe_once(path, fingerprint(path))
+    return path, (note,) if note else ()
+
+
+@functools.lru_cache(maxsize=4)
+def _describe_once(
+    path: Path,
+    state: str,  # noqa: ARG001 - part of the key: a changed file is read again
+) -> str:
+    return describe_mask(read_volume(path)[0], path)
+
+
+def choose_repetition_time(
+    given: float | None,
+    metadata: object,
+    header: float | None,
+    n_volumes: int | None = None,
+) -> tuple[float | None, tuple[str, ...]]:
+    """Choose the repetition time: flag, then sidecar, then header.
+
+    Of the sidecar, ``VolumeTiming`` comes before ``RepetitionTime``.
+
+    Parameters
+    ----------
+    given
+        From the command line, s.
+    metadata
+        The merged sidecar.
+    header
+        From the image, s.
+    n_volumes
+        Of the image.
+
+    Returns
+    -------
+    repetition_time
+        Seconds, ``None`` where no value can be trusted, and where the volumes are not
+        evenly spaced, whatever the other sources say.
+    warnings
+        Where values differ by more than 1 ms or cannot be trusted.
+
+    Raises
+    ------
+    UsageError
+        If the value that counts is not between 0.05 and 20 s.
+    """
+    timing = read_timing(metadata, n_volumes)
+    if timing.uneven:
+        return None, (_tell_uneven(timing, given),)
+    sidecar = metadata.get("RepetitionTime") if isinstance(metadata, Mapping) else None
+    if isinstance(sidecar, bool) or not isinstance(sidecar, int | float | None):
+        return None, (f"RepetitionTime in the sidecar is no number: {sidecar!r}.",)
+    if timing.problem and given is None:
+        note = f"the repetition time is not known: {timing.problem} {REMEDY}"
+        return None, (note,)
+    sources = {
+        "flag": given,
+        "VolumeTiming": timing.step,
+        "sidecar": sidecar,
+        "header": header,
+    }
+    source = next((s for s, value in sources.items() if value is not None), "header")
+    value = sources[source]
+    if source == "header" and header in (None, 0.0, 1.0):
+        note = (
+            "the repetition time is not known: no sidecar has RepetitionTime, and the"
+            f" header's {header or 0:g} s is what software writes for want of a value."
+        )
+        return None, (note,)
+    if value is None or not 0.05 <= value <= 20:
+        msg = f"a repetition time of {value:g} s ({source}) is not plausible."
+        remedy = "Expected 0.05 to 20 s; give it with --repetition-time."
+        raise UsageError(msg, remedy=remedy)
+    warnings = [
+        f"the repetition time is {value:g} s ({source}), the {name} says {other:g} s."
+        for name, other in sources.items()
+        if other and name != source and abs(other - value) > _MISMATCH_S
+    ]
+    if timing.problem:
+        warnings.append(f"{timing.problem} {REMEDY}")
+    return float(value), tuple(warnings)
+
+
+def _tell_uneven(timing: Timing, given: float | None) -> str:
+    text = (
+        f"there is no repetition time: {timing.problem} Filters are refused,"
+        " and seconds are not counted."
+    )
+    if given is not None:
+        text += f" --repetition-time {given:g} is not used."
+    return text
+
+
+def check_collisions(planned: Iterable[PlannedRun]) -> None:
+    """Refuse two inputs for one output name, before anything is written.
+
+    Raises
+    ------
+    CollisionError
+        With both inputs and the output.
+    """
+    taken: dict[str, PlannedRun] = {}
+    for item in planned:
+        for _, names in item.atlases:
+            for name in names.all:
+                other = taken.setdefault(name, item)
+                if other is not item:
+                    msg = (
+                        f"{other.run.relative_path} and {item.run.relative_path} would"
+                        f" both be written to {name}."
+                    )
+                    remedy = "Choose one of them with a filter (--bids-filter-file)."
+                    raise CollisionError(msg, remedy=remedy)
+
+
+def fingerprint(path: Path) -> str:
+    """Tell whether a file is still the one that was read, without reading it all.
+
+    Size and, for gzip, the checksum of the content that its last eight bytes hold;
+    size and time of change for other files.
+
+    Raises
+    ------
+    MissingInput
+        If the file has gone since it was found, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if path.name.endswith(".gz") and status.st_size >= 8:
+            with path.open("rb") as file:
+                file.seek(-8, os.SEEK_END)
+                return f"{status.st_size}:{file.read(8).hex()}"
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror}); it could be before."
+        remedy = "Was it moved, or another disk mounted? Run the same command again."
+        raise MissingInput(msg, where=path, remedy=remedy) from error
+    return f"{status.st_size}:{status.st_mtime_ns}"

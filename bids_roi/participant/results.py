@@ -1,0 +1,574 @@
+"""The files of one run and atlas: region table, time series, matrices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.atlases.integrity import file_digest
+from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.confounds.table import (
+    framewise_displacement,
+    non_steady_state,
+    read_confounds,
+    std_dvars,
+)
+from bids_roi.core.motion import correlate_quality, regional_dvars
+from bids_roi.core.quality import temporal_snr
+from bids_roi.errors import BidsRoiError, ConfoundsError, ImageError
+from bids_roi.files.tables import read_json
+from bids_roi.outputs.derivatives import (
+    describe_run,
+    tabulate_regions,
+    write_outliers,
+    write_quality,
+    write_relmat,
+    write_timeseries,
+)
+from bids_roi.outputs.digest import Digests, digest_outputs
+from bids_roi.outputs.facts import describe_kept_rows
+from bids_roi.outputs.records import RAW, Record
+from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
+from bids_roi.participant.connectivity import Related, relate_regions, settings_of
+from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.table import Confounds
+    from bids_roi.core.map_solver import MapSolver
+    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.images.nifti import BoldImage
+    from bids_roi.options.record import Options
+    from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+    from bids_roi.participant.cleaning import CleanedSeries, Preparation
+    from bids_roi.participant.plan import PlannedRun
+
+__all__ = [
+    "AtlasResult",
+    "Job",
+    "Motion",
+    "describe_atlas",
+    "describe_quality",
+    "describe_series",
+    "digests_of",
+    "failed_record",
+    "kept_signals",
+    "read_motion",
+    "region_columns",
+    "relate_series",
+    "write_outlier_table",
+    "write_result",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What the table of confounds tells of a run's motion.
+
+    Attributes
+    ----------
+    fd, std_dvars : (T,) or None
+        Framewise displacement in mm and standardised DVARS; ``None`` where not told.
+    steady : (T,) or None
+        Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
+    notes
+        Why the table could not be used.
+    """
+
+    fd: NDArray[np.float64] | None = None
+    std_dvars: NDArray[np.float64] | None = None
+    steady: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_motion(run: BoldRun, n_volumes: int) -> Motion:
+    """Read a run's motion; a table that cannot be used costs a note only.
+
+    Parameters
+    ----------
+    run
+        Its confounds are read where it has any.
+    n_volumes
+        Of the BOLD file, T.
+    """
+    if run.confounds_path is None:
+        return Motion()
+    try:
+        confounds = read_confounds(run.confounds_path, n_volumes)
+    except BidsRoiError as error:
+        return Motion(notes=(f"motion is not reported: {error}",))
+    fd = _optional(framewise_displacement, confounds)
+    dvars = _optional(std_dvars, confounds)
+    if confounds.n_volumes != n_volumes:
+        note = (
+            f"motion is not reported: {run.confounds_path.name} has"
+            f" {confounds.n_volumes} rows, the run {n_volumes} volumes."
+        )
+        return Motion(notes=(note,))
+    steady = ~non_steady_state(confounds)
+    # A deviation over time needs two.
+    return Motion(fd, dvars, steady if steady.sum() > 1 else None)
+
+
+def _optional(
+    read: Callable[[Confounds], NDArray[np.float64]], confounds: Confounds
+) -> NDArray[np.float64] | None:
+    """A column of the table, ``None`` where it is absent or empty."""
+    try:
+        values = read(confounds)
+    except ConfoundsError:
+        return None
+    return values if np.isfinite(values).any() else None
+
+
+def describe_quality(
+    kept_signals: NDArray[np.float64],
+    sample_mask: NDArray[np.bool_],
+    motion: Motion,
+    quality: RegionQuality,
+    *,
+    repetition_time: float | None,
+) -> dict[str, Any]:
+    """Sidecar keys of a series' quality.
+
+    Parameters
+    ----------
+    kept_signals : (n_kept, R)
+        The series.
+    sample_mask : (T,)
+        Which volumes of the run they are.
+    motion
+        Of the run.
+    quality
+        Of its regions.
+    repetition_time
+        Seconds.
+    """
+    n_kept = int(sample_mask.sum())
+    facts: dict[str, Any] = {"NumberOfVolumesKept": n_kept}
+    if repetition_time is not None:
+        facts["SecondsKept"] = round(n_kept * repetition_time, 3)
+    facts["MeanCoverage"] = round(float(quality.coverage.mean()), 6)
+    lost = ~quality.has_voxels | np.isnan(kept_signals).all(axis=0)
+    facts["NumberOfRegionsLost"] = int(lost.sum())
+    fd = motion.fd
+    if fd is None:
+        return facts
+    facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
+    facts["MaxFramewiseDisplacement"] = round(float(np.nanmax(fd)), 6)
+    if np.isfinite(fd[sample_mask]).any():
+        mean = float(np.nanmean(fd[sample_mask]))
+        facts["MeanFramewiseDisplacementKept"] = round(mean, 6)
+    if motion.std_dvars is not None:
+        value = correlate_quality(fd, motion.std_dvars)
+        if value is not None:
+            facts["FDDVARSCorrelation"] = round(value, 6)
+    value = correlate_quality(fd, regional_dvars(kept_signals, sample_mask))
+    if value is not None:
+        facts["FDRegionalDVARSCorrelation"] = round(value, 6)
+    return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the steps of one run need to know.
+
+    Attributes
+    ----------
+    planned, options, strategies, output_dir
+        What is asked for.
+    inputs
+        Fingerprints of everything that is read.
+    """
+
+    planned: PlannedRun
+    options: Options
+    strategies: tuple[Strategy | None, ...]
+    output_dir: Path
+    inputs: tuple[str, ...]
+
+    @property
+    def image(self) -> BoldImage:
+        """The header; a plan without one has an error and was refused before."""
+        if self.planned.image is None:
+            msg = "the header was not read."
+            raise ImageError(msg, where=self.planned.run.relative_path)
+        return self.planned.image
+
+    def digest(self, atlas: Atlas, label: str | None, *more: object) -> Digests:
+        """Digests of an output; those of raw signals know nothing of cleaning."""
+        options, mask = self.options, self.planned.mask_path
+        # A mask of the run's own is an input like the BOLD file.
+        given = options.mask not in ("auto", "none") and mask is not None
+        parts: list[object] = [file_digest(mask)] if given and mask else []
+        strategy = self.strategy(label)
+        if strategy is not None:
+            parts += [
+                describe_strategy(strategy),
+                options.censored,
+                options.high_variance_confounds,
+                options.allow_missing_confounds,
+                _describe_dataset(options.aroma_dataset),
+            ]
+        return digest_outputs(options, atlas, *parts, *more)
+
+    def strategy(self, label: str | None) -> Strategy | None:
+        """The strategy of a label; ``None`` for raw signals."""
+        for strategy in self.strategies:
+            if label is not None and strategy is not None and strategy.label == label:
+                return strategy
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasResult:
+    """What came of a run for one atlas.
+
+    Attributes
+    ----------
+    atlas, names
+        What was extracted, and where it goes; without the strategies that failed.
+    mapped
+        The atlas on the grid.
+    quality
+        Of its regions.
+    signals
+        (T, R) per statistic, raw; NaN columns for lost regions.
+    cleaned
+        The series that were cleaned.
+    failed
+        Labels of the strategies that could not be carried out, and why.
+    maps
+        What least squares found of the maps; ``None`` for labels, or if not asked for.
+    notes
+        What the user should know of the voxels.
+    relmats
+        (R, R) by the path of the table, once they are written.
+    """
+
+    atlas: Atlas
+    names: RunOutputs
+    mapped: LabelMap | WeightMap
+    quality: RegionQuality
+    signals: Mapping[str, NDArray[np.float64]]
+    cleaned: Mapping[SeriesOutput, CleanedSeries]
+    failed: Mapping[str, BidsRoiError]
+    maps: MapSolver | None = None
+    notes: tuple[str, ...] = ()
+    relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+
+def _describe_dataset(folder: Path | None) -> object:
+    """What made a dataset, ``None`` for no dataset: where it lies does not matter."""
+    if folder is None:
+        return None
+    try:
+        return read_json(folder / "dataset_description.json").get("GeneratedBy", "")
+    except BidsRoiError:
+        return ""
+
+
+def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
+    """Tell the digest of each table of a run and atlas; series tell most, so first."""
+    digests = {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+    digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
+    digests |= {names.regions: job.digest(atlas, None)}
+    return {path: digest.options for path, digest in digests.items()}
+
+
+def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
+    settings = settings_of(relmat, job.options)
+    return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
+
+
+def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, Any]:
+    """Sidecar keys that all outputs of a run and atlas share."""
+    planned = job.planned
+    return describe_run(
+        planned.run,
+        result.atlas,
+        job.options,
+        job.digest(result.atlas, None),
+        grid=job.image.grid,
+        n_volumes=job.image.source.n_volumes,
+        mask_path=planned.mask_path,
+        repetition_time=planned.repetition_time,
+        notes=(
+            *planned.warnings,
+            *result.atlas.warnings,
+            *motion.notes,
+            *result.notes,
+        ),
+    )
+
+
+def write_result(
+    job: Job, result: AtlasResult, motion: Motion, *, with_regions: bool
+) -> list[Record]:
+    """Write the files of one run and atlas.
+
+    Parameters
+    ----------
+    job, result, motion
+        What was made of the run.
+    with_regions
+        Whether to write the region table, which all strategies share.
+
+    Returns
+    -------
+    list
+        A record per strategy, those that failed among them. Where none is left,
+        nothing is written.
+    """
+    records = [
+        failed_record(job, result.atlas, label, error)
+        for label, error in result.failed.items()
+    ]
+    if not result.names.labels:
+        return records
+    common = describe_atlas(job, result, motion)
+    if with_regions:
+        write_quality(
+            job.output_dir / result.names.regions,
+            region_columns(result, motion),
+            atlas=result.atlas,
+            common=common | describe_levels(result, motion),
+        )
+    made = [
+        _write_strategy(job, result, label, motion, common=common)
+        for label in result.names.labels
+    ]
+    return records + made
+
+
+def failed_record(job: Job, atlas: Atlas, label: str, error: BidsRoiError) -> Record:
+    """Record that a strategy cannot be carried out on a run."""
+    run = job.planned.run.relative_path
+    return Record(
+        run,
+        atlas.name,
+        "failed",
+        str(error),
+        job.planned.warnings,
+        inputs=job.inputs,
+        strategy=label,
+    )
+
+
+def _write_strategy(
+    job: Job,
+    result: AtlasResult,
+    label: str | None,
+    motion: Motion,
+    *,
+    common: Mapping[str, Any],
+) -> Record:
+    """Write the series and matrices of one strategy, or of raw signals."""
+    quality, names = result.quality, result.names.only((label,))
+    said = list(common.get("Warnings", ()))
+    sidecars: dict[str, dict[str, Any]] = {}
+    for series in names.timeseries:
+        facts = describe_series(job, result, series, motion, common=common)
+        clean = result.cleaned.get(series)
+        sidecars[series.path] = write_timeseries(
+            job.output_dir / series.path,
+            result.signals[series.statistic] if clean is None else clean.signals,
+            statistic=series.statistic,
+            atlas=result.atlas,
+            common=common,
+            facts=facts,
+        )
+        said += [note for note in facts.get("Warnings", ()) if note not in said]
+    for note in _write_relmats(job, result, names, sidecars):
+        if note not in said:
+            said.append(note)
+    return Record(
+        run=job.planned.run.relative_path,
+        atlas=result.atlas.name,
+        status="done",
+        warnings=tuple(said),
+        digest=job.digest(result.atlas, label).options,
+        inputs=job.inputs,
+        outputs=names.tables,
+        n_regions=len(quality.status),
+        n_lost=sum(word != "ok" for word in quality.status),
+        coverage=round(float(quality.coverage.mean()), 4),
+        strategy=label or RAW,
+    )
+
+
+def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
+    """Columns of the region table of a run and atlas."""
+    signals = result.signals[_level_statistic(result)]
+    if motion.steady is not None:
+        signals = signals[motion.steady]
+    level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
+    levels = {
+        "mean": level,
+        "standard_deviation": deviation,
+        "tsnr": temporal_snr(level, deviation),
+    }
+    return tabulate_regions(
+        result.quality, levels, atlas=result.atlas, mapped=result.mapped
+    )
+
+
+def describe_levels(result: AtlasResult, motion: Motion) -> dict[str, Any]:
+    """Sidecar keys that tell of what and over which volumes the levels are."""
+    facts: dict[str, Any] = {"QualityStatistic": _level_statistic(result)}
+    if motion.steady is None or motion.steady.all():
+        return facts | {"QualityVolumes": "all"}
+    flagged = np.flatnonzero(~motion.steady).tolist()
+    return facts | {"QualityVolumes": "steady", "NonSteadyStateVolumes": flagged}
+
+
+def _level_statistic(result: AtlasResult) -> str:
+    """The regional mean of labels; of maps, the first statistic asked for."""
+    if "mean" in result.signals:
+        return "mean"
+    return next(series.statistic for series in result.names.timeseries)
+
+
+def kept_signals(
+    result: AtlasResult, series: SeriesOutput
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Kept volumes of a series, (n_kept, R), and which of the run they are, (T,)."""
+    clean = result.cleaned.get(series)
+    if clean is not None:
+        return clean.cleaned.signals, clean.cleaned.sample_mask
+    signals = result.signals[series.statistic]
+    return signals, np.ones(signals.shape[0], dtype=bool)
+
+
+def describe_series(
+    job: Job,
+    result: AtlasResult,
+    series: SeriesOutput,
+    motion: Motion,
+    *,
+    common: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Sidecar keys of one series: what was done to it, and how good it is."""
+    signals, sample_mask = kept_signals(result, series)
+    clean = result.cleaned.get(series)
+    facts = dict(clean.facts) if clean is not None else {}
+    facts |= describe_quality(
+        signals,
+        sample_mask,
+        motion,
+        result.quality,
+        repetition_time=job.planned.repetition_time,
+    )
+    if clean is None:  # of signals as they are, only the mean is not free
+        facts |= describe_freedom(signals)
+    elif clean.signals.shape[0] < sample_mask.size:
+        facts |= describe_kept_rows(common, sample_mask)
+    raw = result.signals[series.statistic]
+    without, said = tell_lost_regions(signals, raw, result.quality, result.atlas)
+    facts |= without
+    if result.maps is not None and series.statistic == "least_squares":
+        facts |= {"MapRank": result.maps.rank}
+        facts |= {"MapCondition": float(f"{result.maps.condition:.4g}")}
+        said += warn_of_maps(result.maps, result.atlas)
+    if said:
+        facts["Warnings"] = [*common.get("Warnings", ()), *said]
+    if clean is not None:
+        facts |= job.digest(result.atlas, series.label).describe()
+        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
+        notes = [*common.get("Warnings", ()), *clean.notes, *said]
+        if notes:
+            facts["Warnings"] = notes
+    return facts
+
+
+def relate_series(
+    result: AtlasResult,
+    series: SeriesOutput,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    facts: Mapping[str, Any],
+) -> Related:
+    """Compute a matrix of a series, whose sidecar keys are ``facts``."""
+    signals, _ = kept_signals(result, series)
+    return relate_regions(
+        signals,
+        output,
+        options,
+        degrees_of_freedom=facts["DegreesOfFreedom"],
+    )
+
+
+def _write_relmats(
+    job: Job,
+    result: AtlasResult,
+    names: RunOutputs,
+    sidecars: Mapping[str, dict[str, Any]],
+) -> list[str]:
+    """Write the matrices; return what the user should know of them."""
+    by_path = {series.path: series for series in names.timeseries}
+    said: list[str] = []
+    for output in names.relmats:
+        series = sidecars[output.source]
+        related = relate_series(
+            result, by_path[output.source], output, job.options, facts=series
+        )
+        result.relmats[output.path] = related.relmat
+        facts = settings_of(output, job.options)
+        facts |= _relmat_digest(job, result.atlas, output).describe()
+        if related.absent:
+            facts["ReasonNotAvailable"] = related.absent
+        if output.measure != "covariance":
+            facts["NumberOfIdenticalEdges"] = related.n_identical
+        if related.notes:
+            facts["Warnings"] = [*series.get("Warnings", ()), *related.notes]
+        write_relmat(
+            job.output_dir,
+            output,
+            related.relmat,
+            atlas=result.atlas,
+            series=series,
+            facts=facts,
+        )
+        said += related.notes
+    return said
+
+
+def _confounds_uri(run: BoldRun) -> list[str]:
+    path = run.confounds_path
+    if path is None or not path.is_relative_to(run.root):
+        return []
+    return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
+
+
+def write_outlier_table(path: Path, preparation: Preparation) -> None:
+    """Write why each volume was kept or not."""
+    censoring = preparation.censoring
+    mask = censoring.sample_mask
+    words = ("dummy", "fd", "std_dvars", "neighbour", "short_segment")
+    why = [
+        ",".join(word for word in words if getattr(censoring, word)[t])
+        for t in range(mask.size)
+    ]
+    blank = np.full(mask.size, np.nan)
+    fd, dvars = preparation.fd, preparation.dvars
+    columns = {
+        "kept": mask.astype(int).tolist(),
+        "dummy": censoring.dummy.astype(int).tolist(),
+        "framewise_displacement": (blank if fd is None else fd).tolist(),
+        "std_dvars": (blank if dvars is None else dvars).tolist(),
+        "why": why,
+    }
+    name = preparation.strategy.name
+    facts = {"NumberOfVolumesKept": int(mask.sum()), **describe_gaps(censoring)}
+    write_outliers(path, columns, strategy=name, facts=facts)

@@ -1,0 +1,63 @@
+"""One item after the other, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, NoReturn, TypeVar
+
+from bids_roi.errors import BidsRoiError
+from bids_roi.schedule.outcome import Outcome, attempt, out_of_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+__all__ = ["map_serial"]
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def map_serial(
+    function: Callable[[Item], Value],
+    items: Iterable[Item],
+    *,
+    run_timeout: float | None = None,
+) -> Iterator[Outcome[Item, Value]]:
+    """Apply a function to each item here.
+
+    Parameters
+    ----------
+    function, items
+        Nothing needs to be picklable.
+    run_timeout
+        Seconds for an item. An alarm ends it at its next step in Python, so not
+        inside a system call that never returns, nor outside the main thread.
+    """
+    for item in items:
+        try:
+            with _alarm(run_timeout):
+                value, error, trace = attempt(function, item)
+        except BidsRoiError as late:  # the alarm, when all but the return was done
+            value, error, trace = None, late, ""
+        yield Outcome(item, value, error, trace)
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> NoReturn:
+        raise out_of_time(seconds)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # Again every second, should the first be caught on its way.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,0 +1,207 @@
+"""Pages in a real browser: scripts run, tables sort, pictures show, nothing goes out.
+
+Slow, so only where ``BIDS_ROI_TEST_BROWSER=1``; ``BIDS_ROI_BROWSER`` names the program
+(``chromium``). The pages are those of the demo, opened from disk. A script beside a
+copy of the page uses it as a reader would and writes down what it finds.
+"""
+
+import html
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bids_roi.cli import main
+from bids_roi.demo.dataset import write_demo_dataset
+
+if os.environ.get("BIDS_ROI_TEST_BROWSER") != "1":
+    pytest.skip("BIDS_ROI_TEST_BROWSER is not 1", allow_module_level=True)
+
+pytestmark = pytest.mark.browser
+
+PROBE = Path(__file__).with_name("probe.js").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Run Chromium without a window, a profile or a way out."""
+    program = os.environ.get("BIDS_ROI_BROWSER", "chromium")
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+
+    def call(folder, url, *arguments, size=(1280, 2000)):
+        flags = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            "--enable-logging=stderr",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={folder / 'profile'}",
+            f"--window-size={size[0]},{size[1]}",
+            "--virtual-time-budget=120000",
+        ]
+        return subprocess.run(
+            [program, *flags, *arguments, url],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The demo's outputs with reports of participants and group."""
+    folder = tmp_path_factory.mktemp("browser")
+    made = write_demo_dataset(folder / "demo")
+    out = folder / "out"
+    options = [
+        "--denoise",
+        "none",
+        "36P",
+        "--fd-threshold",
+        "0.5",
+        "--relmat",
+        "pearson",
+    ]
+    atlas = f"{made.atlas_image},{made.atlas_table}"
+    call = [made.derivative, out, "participant", "--atlas-file", atlas, *options]
+    assert main([*map(str, call), "--participant-label", "02", "-q"]) == 0
+    return out
+
+
+def use(browser, page, tmp_path, table, columns=(), words="", size=(1280, 2000)):
+    """Open a page with the probe; return what it found and what the console said."""
+    probe = PROBE.replace("USE_TABLE", json.dumps(table))
+    probe = probe.replace("USE_COLUMNS", json.dumps(list(columns)))
+    probe = probe.replace("USE_WORDS", json.dumps(words))
+    copy = page.with_name(f"probe-{page.name}")
+    script = page.with_name("probe.js")
+    script.write_text(probe)
+    text = page.read_text(encoding="utf-8")
+    copy.write_text(text.replace("</body>", '<script src="probe.js"></script></body>'))
+    try:
+        done = browser(tmp_path, copy.as_uri(), "--dump-dom", size=size)
+    finally:
+        copy.unlink()
+        script.unlink()
+    match = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert match, done.stderr
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return json.loads(html.unescape(match[1])), console
+
+
+def check_quiet(found, console):
+    assert console == []
+    assert found["errors"] == found["violations"] == []
+    assert found["images"]
+    assert all(width > 50 for _, width in found["images"]), found["images"]
+    assert all(name.startswith("file://") for name in found["resources"])
+
+
+def test_the_participant_page(browser, demo, tmp_path):
+    found, console = use(
+        browser,
+        demo / "sub-02.html",
+        tmp_path,
+        "table[id^=regions]",
+        ["Value", "Name", "Coverage", "tSNR"],
+        "vertex n/a",
+    )
+    check_quiet(found, console)
+    for name in ("Value", "Coverage", "tSNR"):
+        up, word_up, down, word_down = found["sorted"][name]
+        assert (word_up, word_down) == ("ascending", "descending")
+        for cells, turned in ((up, 1), (down, -1)):
+            numbers = [float(c) * turned for c in cells if c != "n/a"]
+            assert numbers == sorted(numbers)
+            # What is not there is at the end either way.
+            assert cells[len(numbers) :] == ["n/a"] * (len(cells) - len(numbers))
+    up, _, down, _ = found["sorted"]["Name"]
+    assert up == sorted(up) == down[::-1]
+    assert len(up) == 32
+    assert sorted(found["filtered"]) == ["LH_Vertex", "RH_Vertex"]
+    assert found["said"] == "2 of 32 rows"
+    assert found["unfiltered"] == 32
+
+
+def test_the_picker_draws_the_region_that_is_chosen(browser, demo, tmp_path):
+    found, _ = use(browser, demo / "sub-02.html", tmp_path, "#summary-table")
+    assert len(found["choices"]) == 32
+    assert found["choices"].count("LH_Vertex (n/a)") == 1
+    first, second, said = found["picker"]
+    assert found["chosen"] == 1
+    assert said.startswith(f"Series of {found['choices'][1]}. as extracted: ")
+    # Axis and series, before and after cleaning; the censored volumes leave gaps.
+    assert len(first) == len(second) == 4
+    assert first[1] != second[1]
+    assert first[3] != second[3]
+    assert first[1].count("L") == 119
+    assert first[1].count("M") == 1
+    assert first[3].count("M") > 1
+
+
+def test_the_group_page(browser, demo, tmp_path):
+    assert main([str(demo), str(demo), "group", "-q"]) == 0
+    found, console = use(
+        browser, demo / "group.html", tmp_path, "#tables ~ div table", ["n runs"]
+    )
+    check_quiet(found, console)
+
+
+def test_the_page_fits_a_telephone(browser, demo, tmp_path):
+    # Windows of Chromium are 500 pixels wide at least: a frame is narrower.
+    frame = demo / "frame.html"
+    frame.write_text(
+        '<body style="margin:0"><iframe src="sub-02.html" style="width:360px;'
+        'height:1500px;border:0"></iframe><script>setTimeout(() => {'
+        'const d = document.querySelector("iframe").contentDocument;'
+        "document.title = d ? String(d.documentElement.scrollWidth) : 'none';"
+        "}, 2000)</script>"
+    )
+    allow = "--allow-file-access-from-files"
+    done = browser(tmp_path, frame.as_uri(), "--dump-dom", allow)
+    frame.unlink()
+    assert re.search(r"<title>(.*?)</title>", done.stdout)[1] == "360"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_are_not_blank(browser, demo, tmp_path, scheme):
+    shot = tmp_path / "page.png"
+    # 0 is dark, 1 is light.
+    setting = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    page = (demo / "sub-02.html").as_uri()
+    browser(tmp_path, page, f"--screenshot={shot}", setting, size=(1280, 5000))
+    image = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert image.shape == (5000, 1280, 3)
+    corner = image[3, 3].mean()
+    assert corner > 230 if scheme == "light" else corner < 40
+    # Stretches of 500 rows from the first figure on: none is one colour.
+    for top in range(1000, 4000, 500):
+        part = image[top : top + 500]
+        assert len(np.unique(part.reshape(-1, 3), axis=0)) > 100, top
+        assert part.std() > 20, top
+
+
+def test_the_page_prints(browser, demo, tmp_path):
+    printed = tmp_path / "page.pdf"
+    page = (demo / "sub-02.html").as_uri()
+    browser(tmp_path, page, "--no-pdf-header-footer", f"--print-to-pdf={printed}")
+    content = printed.read_bytes()
+    assert content.startswith(b"%PDF")
+    n_pages = max(int(n) for n in re.findall(rb"/Count (\d+)", content))
+    assert n_pages > 8

@@ -1,0 +1,197 @@
+"""What README.md and the pages say is run, or at least held against the code.
+
+Every block of bash, Python and R is run as it stands, section by section (README.md as
+a whole), in a folder that holds the files the pages take for granted
+(``doc_workshop``). Only ``--executor serial --no-report`` is put into commands that are
+not about executors or reports: it changes no table, and saves two thirds of the time.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+from support.doc_blocks import PAGES, ROOT, all_blocks, flags_in
+from support.doc_workshop import open_bench, write_workshop
+
+from bids_roi import cli, tools
+from bids_roi.confounds.strategies import load_strategy
+from bids_roi.options.table import OPTIONS
+
+BLOCKS = all_blocks()
+BIN = Path(sys.executable).parent
+RUN = ("bash", "python", "r")
+SHOWN = ("text", "json", "yaml")
+INTERPRETERS = {
+    "bash": ["bash", "-euo", "pipefail", "-c"],
+    "python": [sys.executable, "-W", "error", "-c"],
+    "r": ["Rscript", "--vanilla", "-e"],
+}
+# Long flags of other programs that the pages name.
+FOREIGN = {"--user", "--rm", "--read-only", "--network", "--cleanenv", "--containall"}
+FOREIGN |= {"--bind", "--array", "--mem", "--cpus-per-task", "--time", "--partition"}
+FOREIGN |= {"--strict", "--sweep", "--quick", "--rounds", "--writable-tmpfs", "--wrap"}
+FOREIGN |= {"--use-aroma", "--output-spaces"}
+FOREIGN |= {"--resume", "--depth", "--volume", "--output", "--parsable", "--dependency"}
+
+
+def sections():
+    """Blocks to run, by page and section, in order."""
+    here = [b for b in BLOCKS if b.language in RUN and not b.kind]
+    for (page, section), blocks in groupby(here, key=_place):
+        name = f"{page.stem}: {section}".replace("... ", "")
+        yield pytest.param(list(blocks), id=name)
+
+
+def _place(block):
+    return block.page, "all" if block.page == PAGES[0] else block.section
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory):
+    return write_workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory):
+    """``bids_roi`` in one process and without reports."""
+    folder = tmp_path_factory.mktemp("commands")
+    script = folder / "bids_roi"
+    script.write_text(
+        f'#!/bin/sh\nexec {BIN}/bids_roi --executor serial --no-report "$@"\n'
+    )
+    script.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("blocks", list(sections()))
+def test_section_runs(blocks, workshop, commands, tmp_path):
+    bench = open_bench(workshop, tmp_path / "bench")
+    plain = any(word in blocks[0].section for word in ("Processes", "Dask", "report"))
+    programs = BIN if plain else f"{commands}:{BIN}"
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TEMPLATEFLOW_HOME": str(workshop / "templateflow"),
+    }
+    unavailable = ""
+    for block in blocks:
+        argv = [*INTERPRETERS[block.language], block.text]
+        if unavailable := missing_for(block):
+            continue
+        done = subprocess.run(
+            argv,
+            cwd=bench,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        said = f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, said
+    if unavailable:
+        pytest.skip(unavailable)
+
+
+def missing_for(block):
+    """What a block of R needs and this machine lacks."""
+    if block.language != "r":
+        return ""
+    if shutil.which("Rscript") is None:
+        return "R is not installed: its blocks are not run"
+    wanted = re.findall(r"library\((\w+)\)", block.text)
+    code = ";".join(f"library({name})" for name in wanted) or "1"
+    done = subprocess.run(["Rscript", "-e", code], capture_output=True)
+    return f"R lacks one of {wanted}" if done.returncode else ""
+
+
+def test_no_block_is_left_out():
+    """Each is run, shown only, run by another suite, or says why not."""
+    for block in BLOCKS:
+        assert block.language in (*RUN, *SHOWN), f"{block.where}: {block.language!r}"
+        if block.language in SHOWN:
+            assert not block.kind, f"{block.where}: nothing to run"
+        if block.kind == "not run":
+            assert len(block.said) > 15, f"{block.where}: give the reason"
+    counted = [b for b in BLOCKS if b.language in RUN]
+    run = [b for b in counted if not b.kind]
+    assert len(run) > len(counted) / 2, "most blocks are run here"
+
+
+def test_blocks_that_others_run_are_run():
+    """Every named command of a page is asked for by .ci/run or by a test."""
+    asked = (ROOT / ".ci" / "run").read_text()
+    names = set(re.findall(r"from_readme (\w[\w-]*)", asked))
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        calls = r'(?:readme_command|documented(?:_command)?)\(\s*"([\w-]+)"'
+        names |= set(re.findall(calls, path.read_text()))
+        scripts = re.findall(r'run_script\(\s*"([\w-]+)"', path.read_text())
+        asked += "".join(f"\n.ci/{name}\n" for name in scripts)
+    for block in BLOCKS:
+        if block.kind == "command" and f"\n{block.text.split()[0]}\n" not in asked:
+            assert block.said in names, f"{block.where}: nothing runs {block.said!r}"
+
+
+def test_containers_in_the_readme_are_those_that_are_tested():
+    """The suites run the commands of docs/containers.md; README.md has the same."""
+    tested = {b.said: b.text for b in BLOCKS if b.page.stem == "containers"}
+    shown = {b.said: b.text for b in BLOCKS if b.page == PAGES[0] and b.kind}
+    assert {"docker", "apptainer", "slurm"} <= set(shown)
+    for name in set(shown) - {"demo", "test"}:
+        assert shown[name] == tested[name], name
+
+
+def known_flags():
+    ours = {flag for option in OPTIONS for flag in option.flags}
+    parsers = [cli.build_parser(), tools.build_parser()]
+    for parser in parsers:
+        for action in parser._actions:
+            ours |= set(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return ours
+
+
+def test_flags_of_blocks_exist():
+    known = known_flags()
+    for block in BLOCKS:
+        if block.language in ("bash", "yaml"):
+            wrong = set(flags_in(block.text)) - known
+            assert not wrong, f"{block.where}: {wrong}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_flags_in_the_text_exist(page):
+    known = known_flags() | FOREIGN
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    wrong = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - known
+    assert not wrong, f"{page.name} names {wrong}"
+
+
+def test_json_blocks_are_json_and_strategies_are_strategies(tmp_path):
+    found = 0
+    for block in BLOCKS:
+        if block.language == "json":
+            content = json.loads(block.text)
+            if "components" in content:
+                path = tmp_path / "strategy.json"
+                path.write_text(block.text)
+                assert load_strategy(path).name == content["name"]
+                found += 1
+    assert found
+
+
+def test_the_parser_of_blocks():
+    """Of three commands in one script, the flags of ours alone."""
+    script = (
+        "docker run --rm bids_roi:0.1.0 /data /out participant \\\n  --atlas x\n"
+        "sbatch --array=1-3 job.sh\nbids_roi_tools fetch x --dest y  # --no\n"
+    )
+    assert flags_in(script) == ["--atlas", "--dest"]

@@ -1,0 +1,1 @@
+"""What several test files share: data, oracles, ways to call the app."""

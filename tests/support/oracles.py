@@ -1,0 +1,130 @@
+"""Slow and obvious: what the engine must agree with, written another way."""
+
+import numpy as np
+
+FUNCTIONS = {
+    "mean": np.mean,
+    "median": np.median,
+    "sum": np.sum,
+    "minimum": np.min,
+    "maximum": np.max,
+    "standard_deviation": np.std,
+    "variance": np.var,
+}
+
+
+def usable_voxels(values, mask, step=None):
+    """(x, y, z): inside the mask, finite, changing, and in the field of view.
+
+    ``step`` is the distance of two stored values of an image of whole numbers.
+    """
+    n_volumes = values.shape[3]
+    near = 0 if step is None else step / 2
+    seen = [t for t in range(n_volumes) if not (np.abs(values[..., t]) <= near).all()]
+    usable = np.zeros(mask.shape, bool)
+    for ijk in np.ndindex(mask.shape):
+        series = values[ijk].tolist()
+        usable[ijk] = (
+            mask[ijk]
+            and np.isfinite(series).all()
+            and len(set(series)) > 1
+            and not leaves_the_view([series[t] for t in seen], step)
+        )
+    return usable
+
+
+def leaves_the_view(series, step=None):
+    """Whether a voxel is 0 in some volumes and clear of it, on one side, in others."""
+    near = 0 if step is None else step / 2
+    others = [x for x in series if abs(x) > near]
+    if len(others) in (0, len(series)):
+        return False
+    if min(others) < 0 < max(others):
+        return False
+    sizes = sorted(map(abs, others))
+    coarse = step is not None and sizes[0] < 1.5 * step and sizes[-1] < 255.5 * step
+    return not coarse
+
+
+def regional(values, labels, index, mask, statistic, step=None):
+    """(T, R) by a loop over regions and volumes; NaN without a usable voxel."""
+    usable = usable_voxels(values, mask, step)
+    result = np.full((values.shape[3], len(index)), np.nan)
+    for column, value in enumerate(index):
+        inside = usable & (labels == value)
+        if inside.any():
+            for t in range(values.shape[3]):
+                result[t, column] = FUNCTIONS[statistic](values[..., t][inside])
+    return result
+
+
+def smooth(values, valid, sigmas):
+    """(x, y, z, T): each volume over the valid voxels only, borders reflected.
+
+    By the definition: a sum over shifts of the padded volume for each axis, of the
+    values and of the share of the kernel that they make up.
+    """
+
+    def blur(volume):
+        for axis, sigma in enumerate(sigmas):
+            radius = int(4 * sigma + 0.5)
+            weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+            weights /= weights.sum()
+            pad = [(radius, radius) if a == axis else (0, 0) for a in range(3)]
+            padded = np.pad(volume, pad, mode="symmetric")
+            n = volume.shape[axis]
+            volume = sum(
+                w * np.take(padded, range(k, k + n), axis)
+                for k, w in enumerate(weights)
+            )
+        return volume
+
+    share = blur(valid.astype(float))
+    out = np.full(values.shape, np.nan)
+    for t in range(values.shape[3]):
+        mixed = blur(np.where(valid, values[..., t], 0.0))
+        out[..., t][valid] = mixed[valid] / share[valid]
+    return out
+
+
+def nearest_labels(labels, atlas_affine, shape, affine):
+    """Labels at the centre of each voxel, one voxel after the other."""
+    out = np.zeros(shape, labels.dtype)
+    inverse = np.linalg.inv(atlas_affine)
+    for ijk in np.ndindex(shape):
+        x = inverse @ affine @ np.array([*ijk, 1.0])
+        x = x[:3]
+        if (x >= 0).all() and (x <= np.array(labels.shape) - 1).all():
+            out[ijk] = labels[tuple(np.floor(x + 0.5).astype(int))]
+    return out
+
+
+def coverage(usable, affine, labels, atlas_affine, index):
+    """Share of each region's atlas voxels whose centre lies in a usable voxel."""
+    inverse = np.linalg.inv(affine)
+    share = []
+    for value in index:
+        hits = total = 0
+        for ijk in np.argwhere(labels == value):
+            x = (inverse @ atlas_affine @ np.array([*ijk, 1.0]))[:3]
+            i = np.floor(x + 0.5).astype(int)
+            total += 1
+            inside = (i >= 0).all() and (i < np.array(usable.shape)).all()
+            hits += bool(inside and usable[tuple(i)])
+        share.append(hits / total if total else 0.0)
+    return np.array(share)
+
+
+def anova_by_hand(groups):
+    """ICC(1,1) of one edge from lists of values per participant."""
+    groups = [np.array(g, float) for g in groups]
+    groups = [g[np.isfinite(g)] for g in groups]
+    groups = [g for g in groups if g.size]
+    n, total = len(groups), sum(g.size for g in groups)
+    if n < 2 or total <= n:
+        return np.nan
+    grand = np.concatenate(groups).mean()
+    between = sum(g.size * (g.mean() - grand) ** 2 for g in groups) / (n - 1)
+    within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (total - n)
+    k0 = (total - sum(g.size**2 for g in groups) / total) / (n - 1)
+    return (between - within) / (between + (k0 - 1) * within)

@@ -1,0 +1,267 @@
+"""The installed command: exit codes, messages, help; run as a user runs it."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+from support import datasets
+
+from bids_roi.cli import build_parser, main
+from bids_roi.options.record import Options
+from bids_roi.options.table import OPTIONS, STATISTICS, Option
+from bids_roi.version import __version__
+
+
+def test_version_and_help_need_no_positionals(app):
+    assert app("--version").stdout.strip() == __version__
+    shown = app("--help")
+    assert shown.returncode == 0
+    for option in OPTIONS:
+        assert option.flags[0] in shown.stdout
+    assert "bids_dir output_dir analysis_level" in " ".join(shown.stdout.split())
+
+
+def test_table_of_options_is_the_record():
+    defaults = Options()
+    for option in OPTIONS:
+        expected = tuple(option.default or ()) if option.many else option.default
+        assert getattr(defaults, option.name) == expected, option.name
+    assert [option.name for option in OPTIONS] == list(Options.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.kind is not bool])
+def test_every_spelling_reaches_the_field(option: Option, tmp_path):
+    value = option.choices[0] if option.choices else "1"
+    value = "200" if option.name == "mem_mb" else value
+    if option.name in ("derivatives", "bids_filter_file", "aroma_dataset"):
+        value = str(tmp_path)
+    for flag in option.flags:
+        given = build_parser().parse_args(["in", "out", "participant", flag, value])
+        values = {option.name: getattr(given, option.name)}
+        if option.name.startswith(("dask_", "slurm_")):  # of one executor only
+            values["executor"] = option.name.partition("_")[0]
+        options = Options.from_values(values)
+        found = getattr(options, option.name)
+        expected = option.kind(value)
+        assert found == ((expected,) if option.many else expected)
+
+
+def test_prefixes_are_stripped_and_repeats_removed():
+    options = Options.from_values(
+        {
+            "participant_label": ["sub-01", "01", "02"],
+            "session_label": ["ses-a"],
+            "space": ["space-T1w"],
+        }
+    )
+    assert options.participant_label == ("01", "02")
+    assert options.session_label == ("a",)
+    assert options.space == ("T1w",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 64, "the following arguments are required"),
+        (["in", "out", "session"], 17, "unknown analysis level 'session'"),
+        (["in", "out", "participant", "--nope"], 64, "--nope"),
+        (["in", "out", "participant", "--min-coverage", "2"], 64, "from 0 to 1"),
+        (
+            ["in", "out", "participant", "--repetition-time", "2000"],
+            64,
+            "divide by 1000",
+        ),
+        (["in", "out", "participant", "--statistic", "mode"], 64, "invalid choice"),
+        (["in", "out", "participant", "--bids-filter-file", "no"], 64, "no such file"),
+        (["/nowhere", "out", "participant"], 66, "/nowhere"),
+        (["in", "/nowhere", "group"], 66, "participant level first"),
+    ],
+)
+def test_exit_codes_and_messages(arguments, code, message, app):
+    done = app(*arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("bids_roi: ")
+
+
+def test_filters_that_select_nothing_explain_themselves(dataset, atlas, tmp_path, app):
+    out = tmp_path / "out"
+    arguments = [dataset, out, "participant", "--atlas-file", atlas]
+    done = app(*arguments, "--task-label", "rset")
+    assert done.returncode == 18
+    for text in ("rset", "rest", "sub-01_task-rest"):
+        assert text in done.stderr
+    assert not list(out.glob("sub-*"))
+    done = app(*arguments, "--participant-label", "sub-03")
+    assert done.returncode == 18
+    assert "03" in done.stderr
+    assert "01, 02" in done.stderr
+
+
+def test_no_bold_at_all(tmp_path, atlas, app):
+    root = datasets.write_dataset(tmp_path / "empty", [])
+    (root / "sub-01" / "func").mkdir(parents=True)
+    done = app(root, tmp_path / "out", "participant", "--atlas-file", atlas)
+    assert done.returncode == 66
+    assert "no BOLD" in done.stderr
+
+
+def test_missing_description_is_a_warning_with_the_file_to_write(
+    dataset, atlas, tmp_path, app
+):
+    (dataset / "dataset_description.json").unlink()
+    done = app(dataset, tmp_path / "out", "participant", "--atlas-file", atlas)
+    assert done.returncode == 0, done.stderr
+    assert "dataset_description.json" in done.stderr
+    assert "DatasetType" in done.stderr
+
+
+def test_repetition_time_flag_sidecar_header(dataset, atlas, tmp_path, app):
+    out = tmp_path / "out"
+    arguments = [dataset, out, "participant", "--atlas-file", atlas]
+    done = app(*arguments, "--repetition-time", "1.5")
+    assert "1.5 s (flag), the sidecar says 2 s" in done.stderr
+    name = next(out.glob("sub-01/func/*_timeseries.json"))
+    assert json.loads(name.read_text())["RepetitionTime"] == 1.5
+    for sidecar in dataset.glob("sub-*/func/*_bold.json"):
+        sidecar.write_text('{"RepetitionTime": 2000}')
+    done = app(*arguments, "--overwrite")
+    assert done.returncode == 1
+    assert "2000 s (sidecar) is not plausible" in done.stderr
+
+
+def test_default_atlas_without_a_home_says_what_to_do(dataset, tmp_path, app):
+    done = app(dataset, tmp_path / "out", "participant", env={"TEMPLATEFLOW_HOME": ""})
+    assert done.returncode == 66
+    assert "Schaefer2018_seg-7n_scale-400" in done.stderr
+    assert "--templateflow-home" in done.stderr
+    assert "--atlas-file" in done.stderr
+
+
+def test_quiet_says_nothing_and_logs_have_no_bar(dataset, atlas, tmp_path, app):
+    arguments = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    done = app(*arguments, "-q")
+    assert (done.stdout, done.stderr) == ("", "")
+    done = app(*arguments, "--overwrite")
+    assert "\r" not in done.stderr
+    assert "2 runs of 2 participants" in done.stdout
+
+
+def test_bar_on_a_terminal(dataset, atlas, tmp_path):
+    """A pseudo-terminal as standard error gets the bar."""
+    leader, follower = os.openpty()
+    termios.tcsetwinsize(follower, (24, 80))  # a new one has no columns at all
+    done = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "bids_roi", dataset, tmp_path / "out"),
+            *("participant", "--atlas-file", atlas),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a pseudo-terminal
+        while part := os.read(leader, 4096):
+            shown += part
+    os.close(leader)
+    assert done.wait(60) == 0
+    assert re.search(r"\d+/\d+ \[.*(run/s|s/run)", shown.decode()), shown
+
+
+def test_filter_file_with_sections(dataset, atlas, tmp_path, capsys):
+    datasets.write_run(dataset, f"sub-01_task-rest_acq-x_space-{datasets.SPACE}")
+    filters = tmp_path / "filters.json"
+    filters.write_text(json.dumps({"bold": {"acquisition": None}, "t1w": {"x": 1}}))
+    code = main(
+        [
+            *(str(dataset), str(tmp_path / "out"), "participant", "--dry-run"),
+            *("--atlas-file", atlas, "--bids-filter-file", str(filters)),
+        ]
+    )
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "acq-x" not in shown
+    assert "sub-02" in shown
+
+
+def test_closed_pipe_is_no_traceback(dataset, atlas, tmp_path):
+    command = (
+        f"{sys.executable} -m bids_roi {dataset} {tmp_path / 'o'} participant"
+        f" --atlas-file {atlas} --dry-run | head -n 1"
+    )
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_statistics_of_the_contract():
+    assert len(STATISTICS) == 7
+
+
+def test_installed_demo_command_runs_and_validates(tmp_path):
+    tools = str(Path(sys.executable).with_name("bids_roi_tools"))
+    done = subprocess.run(
+        [tools, "demo", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "8 runs of 2 participants" in done.stdout
+    named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
+    assert len(named) == 6
+    assert all(Path(name).is_file() for name in named)
+    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
+    for folder in ("derivatives", "dataset/fmriprep"):
+        checked = subprocess.run(
+            [validator, "--json", str(tmp_path / "demo" / folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        issues = json.loads(checked.stdout)["issues"]["issues"]
+        severe = [i for i in issues if i["severity"] in ("error", "warning")]
+        if folder == "derivatives":
+            assert severe == []
+        else:
+            assert [i for i in severe if i["severity"] == "error"] == []
+    again = subprocess.run(
+        [tools, "demo", str(tmp_path / "demo")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert again.returncode == 73
+    assert "not empty" in again.stderr
+
+
+def test_work_dir_holds_temporary_files_of_the_call_only(dataset, atlas, tmp_path):
+    """Where the system's own folder cannot be written, and nothing stays in ours."""
+    work, out = tmp_path / "work" / "deep", tmp_path / "out"
+    command = [sys.executable, "-m", "bids_roi", str(dataset), str(out), "participant"]
+    command += ["--atlas-file", atlas, "-w", str(work), "--n-procs", "2"]
+    environment = {**os.environ, "TMPDIR": "/proc/nothing", "HOME": "/proc/nothing"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert (out / "sub-01.html").exists()
+    assert list(work.iterdir()) == []
+
+
+def test_work_dir_that_cannot_be_made(dataset, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    work = str(tmp_path / "file" / "work")
+    assert main([str(dataset), str(tmp_path), "participant", "-w", work]) == 73
+    assert "--work-dir" in capsys.readouterr().err

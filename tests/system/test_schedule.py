@@ -1,0 +1,273 @@
+"""Executors: the same outcomes everywhere, also when a worker is killed or hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support import datasets
+from support.calls import run
+
+from bids_roi.errors import BidsRoiError, UsageError
+from bids_roi.images.stream import VolumeSource
+from bids_roi.options.record import Options
+from bids_roi.participant import budget
+from bids_roi.participant.budget import (
+    block_bytes,
+    choose_executor,
+    usable_cpus,
+    worker_count,
+)
+from bids_roi.schedule.executor import Executor, map_items
+
+SERIAL = Executor("serial")
+TWO = Executor(n_workers=2)
+
+
+def double(x):
+    if x == 3:
+        msg = "three"
+        raise ValueError(msg)
+    return 2 * x
+
+
+def die_at_four(x):
+    if x == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return x
+
+
+def die_once(path):
+    """Be killed the first time; the file remembers."""
+    if path is not None and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def end_by(number):
+    if number:
+        os.kill(os.getpid(), number)
+    return number
+
+
+def hang_at_one(x):
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return x
+
+
+def sleep_at_one(x):
+    if x == 1:
+        time.sleep(60)
+    return x
+
+
+class OddError(Exception):
+    """Cannot be made again from its arguments."""
+
+    def __init__(self, number, word):
+        super().__init__(f"{number} {word}")
+
+
+def raise_oddly(x):
+    raise OddError(x, "odd")
+
+
+@pytest.mark.parametrize("executor", [SERIAL, Executor(n_workers=1), TWO])
+def test_every_item_has_an_outcome(executor):
+    outcomes = list(map_items(double, iter(range(6)), executor))
+    values = {outcome.item: outcome.value for outcome in outcomes}
+    assert values == {0: 0, 1: 2, 2: 4, 3: None, 4: 8, 5: 10}
+    (failed,) = [outcome for outcome in outcomes if outcome.error]
+    assert isinstance(failed.error, ValueError)
+    assert failed.item == 3
+    # The traceback comes home, too.
+    assert "raise ValueError(msg)" in failed.trace
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_killed_worker_costs_its_item_only(n_workers):
+    executor = Executor(n_workers=n_workers)
+    outcomes = list(map_items(die_at_four, range(8), executor))
+    assert sorted(o.item for o in outcomes) == list(range(8))
+    (failed,) = [o for o in outcomes if o.error]
+    assert failed.item == 4
+    assert isinstance(failed.error, BidsRoiError)
+    assert "was ended by SIGKILL, twice" in str(failed.error)
+
+
+def test_an_item_is_tried_once_more_when_the_others_are_done(tmp_path):
+    items = [tmp_path / "first", None, None, None]
+    outcomes = list(map_items(die_once, items, TWO))
+    assert [o.error for o in outcomes] == [None] * 4
+    assert outcomes[-1].value == items[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "SIGKILL, twice. Most likely memory ran out: lower --n-procs"),
+        (signal.SIGTERM, "SIGTERM, twice. That is how a cluster ends a job at its wal"),
+        (signal.SIGSEGV, "SIGSEGV, twice. Compiled code crashed"),
+    ],
+)
+def test_what_probably_happened(number, words):
+    outcomes = list(map_items(end_by, [number, 0], TWO))
+    assert [o.item for o in outcomes if not o.error] == [0]
+    (failed,) = [o for o in outcomes if o.error]
+    assert words in str(failed.error)
+
+
+@pytest.mark.parametrize(
+    ("function", "executor"),
+    [
+        (hang_at_one, Executor(n_workers=2, run_timeout=3)),
+        (sleep_at_one, Executor("serial", run_timeout=1)),
+    ],
+)
+def test_a_hung_item_is_given_up(function, executor):
+    began = time.monotonic()
+    outcomes = list(map_items(function, range(4), executor))
+    assert time.monotonic() - began < 20
+    assert sorted(o.item for o in outcomes if not o.error) == [0, 2, 3]
+    (failed,) = [o for o in outcomes if o.error]
+    assert "(--run-timeout), and given up." in str(failed.error)
+
+
+def test_a_single_item_with_a_limit_has_a_worker():
+    (outcome,) = map_items(hang_at_one, [1], Executor(run_timeout=2))
+    assert "--run-timeout" in str(outcome.error)
+
+
+def test_an_exception_that_cannot_travel_is_told_in_words():
+    outcomes = list(map_items(raise_oddly, [1, 2], TWO))
+    assert sorted(str(o.error) for o in outcomes) == [
+        "OddError: 1 odd",
+        "OddError: 2 odd",
+    ]
+
+
+def test_items_are_taken_a_few_at_a_time():
+    taken = []
+
+    def items():
+        for item in range(100):
+            taken.append(item)
+            yield item
+
+    outcomes = map_items(double, items(), TWO)
+    next(outcomes)
+    assert len(taken) < 10
+    outcomes.close()
+
+
+def test_an_error_of_the_plan_ends_the_workers():
+    def items():
+        yield from (0, 1)
+        msg = "no more"
+        raise UsageError(msg)
+
+    with pytest.raises(UsageError, match="no more"):
+        list(map_items(sleep_at_one, items(), TWO))
+
+
+def test_bytes_do_not_depend_on_executor_workers_or_memory(tmp_path, atlas, capsys):
+    names = [f"sub-0{n}_task-rest" for n in (1, 2, 3)]
+    root = datasets.write_dataset(tmp_path / "in", names)
+    ways = {
+        "serial": ["--executor", "serial"],
+        "one": ["--n-procs", 1],
+        "two": ["--n-procs", 2],
+        "small": ["--n-procs", 1, "--mem-mb", 200],
+    }
+    found = {}
+    for way, options in ways.items():
+        out = tmp_path / way
+        words = [root, out, "participant", "--no-report", "--atlas-file", atlas]
+        run(capsys, *words, *options)
+        snapshot = datasets.snapshot(out)
+        found[way] = {k: v for k, v in snapshot.items() if not k.startswith("logs/")}
+        assert [k for k in snapshot if k.startswith("logs/")]
+    assert found["serial"] == found["one"] == found["two"] == found["small"]
+
+
+def test_one_thread_of_linear_algebra(dataset, atlas, tmp_path):
+    code = (
+        "import os, sys; from bids_roi.cli import main; main(sys.argv[1:]);"
+        "print({k: v for k, v in os.environ.items() if k.endswith('_NUM_THREADS')})"
+    )
+    words = [str(dataset), str(tmp_path / "out"), "participant", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, "--atlas-file", atlas],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "8"},
+    )
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        assert f"'{library}_NUM_THREADS': '1'" in done.stdout, done.stderr
+
+
+SOURCE = VolumeSource(None, 352, "<f4", 97 * 115 * 97, 300, compressed=True)
+
+
+def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
+    monkeypatch.setattr(budget, "usable_cpus", lambda: 8)
+    assert worker_count(Options()) == 8
+    assert worker_count(Options(n_procs=3)) == 3
+    # The process that plans takes the place of a worker.
+    assert worker_count(Options(mem_mb=1000)) == 4
+    assert worker_count(Options(mem_mb=1000, executor="serial")) == 5
+    assert worker_count(Options(mem_mb=200)) == 1
+    assert block_bytes(SOURCE, Options()) == 16 * 2**20
+    small = block_bytes(SOURCE, Options(n_procs=1, mem_mb=200))
+    assert SOURCE.volume_bytes <= small < 16 * 2**20
+    # Where there is no room for two processes there is one.
+    assert choose_executor(Options(mem_mb=200), tmp_path).name == "serial"
+    assert choose_executor(Options(mem_mb=400), tmp_path).name == "processes"
+
+
+def test_too_little_memory_says_how_much_is_needed():
+    huge = VolumeSource(None, 352, "<f8", 400**3, 300, compressed=True)
+    with pytest.raises(UsageError, match=r"needs about \d+ MB .*, 353 MB are given"):
+        block_bytes(huge, Options(n_procs=1, mem_mb=500))
+
+
+def test_slurm_bounds_the_processors(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert usable_cpus() == 1
+
+
+def test_cgroup_bounds_the_processors(tmp_path):
+    assert budget._cgroup_cpus(tmp_path) == 0
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    assert budget._cgroup_cpus(tmp_path) == 1
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert budget._cgroup_cpus(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"run_timeout": 0.0}, "--run-timeout is in seconds, above 0"),
+        ({"slurm_jobs": 0}, "--slurm-jobs is at least 1"),
+        ({"slurm_account": "x"}, "for --executor slurm, not processes"),
+        ({"dask_scheduler": "tcp://x:1"}, "for --executor dask, not processes"),
+        (
+            {"executor": "slurm", "slurm_walltime": "4h"},
+            r"is \[D-\]HH:MM:SS, not '4h'",
+        ),
+        ({"executor": "dask", "dask_scheduler": "/no/such.json"}, "no such file"),
+    ],
+)
+def test_options_that_cannot_be_meant(given, words):
+    with pytest.raises(UsageError, match=words):
+        Options(**given)
+
+
+@pytest.mark.parametrize("walltime", ["30", "30:00", "04:00:00", "2-12", "2-12:30:00"])
+def test_walltimes(walltime):
+    assert Options(executor="slurm", slurm_walltime=walltime)

@@ -1,0 +1,132 @@
+"""Dask: a cluster of our own and one that runs already, killed workers, Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support import datasets, long_runs
+from support.long_runs import end, leftovers, outputs, start, worker_at
+
+pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left():
+    yield
+    long_runs.end_all()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three long runs, the atlas, and the outputs of a call without Dask."""
+    return long_runs.make_data(tmp_path_factory.mktemp("long"))
+
+
+@pytest.fixture
+def out(data, request):
+    """A folder beside the input, so that links to it are the same in all."""
+    return data[0].parent / request.node.name
+
+
+def test_cluster_of_its_own_with_a_worker_killed(data, out):
+    root, atlas, undisturbed = data
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    os.kill(worker_at(job), signal.SIGKILL)
+    code, said, err = end(job)
+    assert code == 0, err
+    assert "3  extracted" in said
+    assert "Traceback" not in err
+    assert outputs(out) == undisturbed
+
+
+def test_interrupted(data, out):
+    root, atlas, _ = data
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    worker_at(job)
+    below = long_runs.descendants(job.pid)
+    began = time.monotonic()
+    os.killpg(job.pid, signal.SIGINT)
+    code, _, err = end(job)
+    assert time.monotonic() - began < 10
+    assert code == 130, err
+    assert "bids_roi: interrupted; run the same command to go on." in err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone(below)
+    assert not leftovers(out)
+
+
+def test_running_scheduler(data, out, tmp_path):
+    root, atlas, undisturbed = data
+    file = tmp_path / "scheduler.json"
+    dask = [sys.executable, "-m", "dask"]
+    place = ["--scheduler-file", str(file)]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    host = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    scheduler = subprocess.Popen([*dask, "scheduler", *place, *host], **quiet)
+    lines = ["--nthreads", "1", "--no-dashboard", "--local-directory", str(tmp_path)]
+    worker = subprocess.Popen([*dask, "worker", *place, *lines], **quiet)
+    try:
+        limit = time.monotonic() + 30
+        while not file.exists():
+            assert time.monotonic() < limit, "the scheduler does not start"
+            time.sleep(0.05)
+        more = ["--executor", "dask", "--dask-scheduler", file]
+        code, said, err = end(start(root, out, atlas, *more))
+        assert code == 0, err
+        assert "3  extracted" in said
+        assert outputs(out) == undisturbed
+        assert scheduler.poll() is None, "it is not ours to end"
+    finally:
+        for process in (worker, scheduler):
+            process.terminate()
+            process.wait()
+
+
+def test_no_scheduler_answers(tmp_path, dataset, atlas, app):
+    file = tmp_path / "scheduler.json"
+    file.write_text('{"address": "tcp://127.0.0.1:9"}')
+    more = ["--executor", "dask", "--dask-scheduler", file]
+    env = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    out = tmp_path / "out"
+    words = [dataset, out, "participant", "--atlas-file", atlas, *more]
+    done = app(*words, env=env)
+    assert done.returncode == 64, done.stderr
+    assert "no Dask scheduler answers" in done.stderr
+    assert "Check --dask-scheduler" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("executor", "absent"), [("dask", "distributed"), ("slurm", "dask_jobqueue")]
+)
+def test_absent_packages(tmp_path, dataset, atlas, executor, absent):
+    code = (
+        f"import sys; sys.modules['{absent}'] = None; from bids_roi.cli import main;"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    words = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words), "--executor", executor],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 64, done.stderr
+    assert f"need the package {absent}" in done.stderr
+    assert "pip install 'bids_roi[dask]'" in done.stderr
+    assert not list((tmp_path / "out").rglob("*.tsv"))
+
+
+def test_nothing_of_dask_is_loaded_without_need(tmp_path, dataset, atlas):
+    code = (
+        "import sys; from bids_roi.cli import main; main(sys.argv[1:]);"
+        "print({'dask', 'distributed', 'dask_jobqueue'} & set(sys.modules))"
+    )
+    words = [dataset, tmp_path / "out", *long_runs.PLAIN, "--atlas-file", atlas]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "set()", done.stderr
+    assert datasets.snapshot(tmp_path / "out")

@@ -1,0 +1,162 @@
+"""When the rows of a series were: RepetitionTime only where they are evenly spaced."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from support import datasets
+from support.calls import STEM, read, run, series
+from support.datasets import SPACE
+from support.group_trees import read_rows
+from support.toy_confounds import SPIKES, T, write_confounds
+
+from bids_roi import load
+from bids_roi.api import extract
+
+KEPT = [volume for volume in range(T) if volume not in (0, *SPIKES)]
+STRICT = ["--denoise", "none", "24P", "--fd-threshold", "0.5"]
+
+
+@pytest.fixture
+def make(atlas, tmp_path, capsys):
+    """Write a run with these sidecar keys, process it, return sidecars and folder."""
+
+    def call(*more, tr=2.0, **sidecar):
+        root = datasets.write_dataset(tmp_path / "in", [])
+        name = f"sub-01_task-rest_space-{SPACE}"
+        datasets.write_run(root, name, datasets.bold(1, T), tr=tr, **sidecar)
+        write_confounds(root)
+        out = tmp_path / "out"
+        common = [root, out, "participant", "--atlas-file", atlas, *STRICT]
+        run(capsys, *common, "--relmat", "pearson", *more)
+        paths = {desc: series(out, desc).with_suffix(".json") for desc in ("", "24P")}
+        raw, cleaned = (json.loads(path.read_text()) for path in paths.values())
+        return raw, cleaned, out
+
+    return call
+
+
+@pytest.mark.parametrize("tr", [2.0, 0.72, 0.8, 1.1])
+def test_kept_rows_tell_their_time(tr, make):
+    raw, cleaned, out = make(tr=tr)
+    assert raw["RepetitionTime"] == tr
+    assert_allclose(raw["SamplingFrequency"], 1 / tr)
+    assert "VolumeTiming" not in raw
+    assert "SourceRepetitionTime" not in raw
+    assert not {"RepetitionTime", "SamplingFrequency", "DelayTime"} & set(cleaned)
+    assert cleaned["SourceRepetitionTime"] == tr
+    assert cleaned["AcquisitionDuration"] == tr
+    # By decimal arithmetic, which knows no rounding.
+    hundredths = round(100 * tr)
+    assert cleaned["VolumeTiming"] == [float(f"{v * hundredths / 100}") for v in KEPT]
+    assert len(cleaned["VolumeTiming"]) == len(read(series(out, "24P"))[1])
+    (path,) = out.glob("sub-01/func/*desc-24P_relmat.json")
+    matrix = json.loads(path.read_text())
+    assert not {"VolumeTiming", "SourceRepetitionTime", "AcquisitionDuration"} & set(
+        matrix
+    )
+
+
+@pytest.mark.parametrize("way", ["na", "interpolate"])
+def test_all_rows_are_there_and_evenly_spaced(way, make):
+    _, cleaned, _ = make("--censored", way)
+    assert cleaned["RepetitionTime"] == 2.0
+    assert cleaned["SamplingFrequency"] == 0.5
+    assert not {"VolumeTiming", "SourceRepetitionTime"} & set(cleaned)
+
+
+def test_nothing_censored_is_evenly_spaced(make):
+    _, cleaned, _ = make("--fd-threshold", "none", "--dummy-scans", "0")
+    assert cleaned["NumberOfVolumesKept"] == T
+    assert cleaned["RepetitionTime"] == 2.0
+    assert "VolumeTiming" not in cleaned
+
+
+def test_a_pause_between_volumes_is_no_acquisition(make):
+    raw, cleaned, _ = make(DelayTime=0.5)
+    assert raw["DelayTime"] == 0.5
+    assert "DelayTime" not in cleaned
+    assert cleaned["AcquisitionDuration"] == 1.5
+    assert cleaned["VolumeTiming"][:2] == [2.0, 4.0]
+
+
+def test_what_the_run_says_of_its_duration_stays(make):
+    _, cleaned, _ = make(AcquisitionDuration=1.2)
+    assert cleaned["AcquisitionDuration"] == 1.2
+
+
+def test_times_of_a_sparse_run_are_those_of_its_kept_volumes(make):
+    times = np.cumsum(np.r_[0, np.tile([2.0, 5.0], T)])[:T].tolist()
+    raw, cleaned, _ = make(VolumeTiming=times, AcquisitionDuration=1.5)
+    assert raw["VolumeTiming"] == times
+    assert raw["SamplingFrequency"] == "TR"
+    assert cleaned["VolumeTiming"] == [times[volume] for volume in KEPT]
+    assert "SamplingFrequency" not in cleaned
+
+
+def test_readers_get_the_repetition_time_of_the_run(make, capsys):
+    _, _, out = make()
+    for path in out.glob("sub-01/func/*_dseg.*"):
+        path.unlink()  # it knows too
+    run(capsys, out, out, "group", "--stack", "timeseries")
+    rows = read_rows(out / "group_runs.tsv")
+    assert {row["desc"]: row["repetition_time"] for row in rows} == {
+        "n/a": "2.0",
+        "24P": "2.0",
+    }
+    told = load(out).runs().set_index("denoise")["repetition_time"]
+    assert dict(told) == {"none": 2.0, "24P": 2.0}
+
+
+def test_the_stack_has_the_repetition_time_of_the_run(make, capsys):
+    h5py = pytest.importorskip("h5py")
+    _, _, out = make()
+    run(capsys, out, out, "group", "--stack", "timeseries")
+    paths = list(out.glob("group_*desc-24P_stack.h5"))
+    assert paths
+    for path in paths:
+        with h5py.File(path) as file:
+            assert file["runs/repetition_time"][:].tolist() == [2.0]
+
+
+def test_the_validator_finds_nothing_to_say(make):
+    for number, more in enumerate(({}, {"DelayTime": 0.5})):
+        _, cleaned, out = make("--overwrite", **more)
+        assert ("DelayTime" in cleaned) is False, number
+        validator = str(Path(sys.executable).with_name("bids-validator-deno"))
+        checked = subprocess.run(
+            [validator, "--json", str(out)], capture_output=True, text=True, check=False
+        )
+        issues = json.loads(checked.stdout)["issues"]["issues"]
+        assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+
+
+def test_a_notebook_gets_the_same_keys(make, atlas, tmp_path):
+    _, cleaned, _ = make()
+    image, table = atlas.split(",")
+    bold = tmp_path / f"in/sub-01/func/{STEM}_desc-preproc_bold.nii.gz"
+    found = extract(
+        bold, image, atlas_table=table, denoise="24P", fd_threshold="0.5"
+    ).sidecar
+    keys = ("VolumeTiming", "SourceRepetitionTime", "AcquisitionDuration")
+    assert {key: found[key] for key in keys} == {key: cleaned[key] for key in keys}
+    assert not {"RepetitionTime", "SamplingFrequency"} & set(found)
+
+
+def test_the_page_does_not_list_hundreds_of_times(make, tmp_path, capsys):
+    root, out = tmp_path / "in", tmp_path / "out"
+    make()
+    option = datasets.write_atlas(tmp_path / "atlas")
+    run(
+        capsys,
+        *(root, out, "participant", "--atlas-file", option, *STRICT),
+        *("--relmat", "pearson"),
+        report=True,
+    )
+    page = (out / "sub-01.html").read_text(encoding="utf-8")
+    assert "SourceRepetitionTime" in page
+    assert "VolumeTiming" not in page

@@ -1,0 +1,270 @@
+"""The engine against the loop oracle: every statistic, any data, any blocks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from support import oracles
+
+from bids_roi.core.grid import Grid
+from bids_roi.core.mapping import map_labels
+from bids_roi.core.partition import build_partition
+from bids_roi.core.reduce import reduce_run
+from bids_roi.options.table import STATISTICS
+
+SHAPE = (5, 4, 3)
+GRID = Grid.of(SHAPE, np.eye(4))
+# float64 sums of a few dozen values in another order.
+RTOL = 1e-12
+
+
+def run_engine(values, atlases, mask, statistics=STATISTICS, block=3, scaling=(1, 0)):
+    """Reduce (x, y, z, T) stored values as the app does, from blocks in file order."""
+    n_volumes = values.shape[3]
+    flat = values.reshape(-1, n_volumes, order="F").T
+    maps = [map_labels(labels, index, GRID, GRID) for labels, index in atlases]
+    partition = build_partition(maps)
+    passes = []
+
+    def read():
+        passes.append(1)
+        for start in range(0, n_volumes, block):
+            yield start, flat[start : start + block].copy()
+
+    reduction = reduce_run(
+        read,
+        partition,
+        in_mask=mask.ravel(order="F")[partition.voxels],
+        statistics=statistics,
+        n_volumes=n_volumes,
+        scaling=scaling,
+    )
+    assert len(passes) == reduction.n_passes
+    return reduction, partition
+
+
+@st.composite
+def cases(draw):
+    """Labels of one to three atlases, a mask, data with NaN and constants, a block."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_volumes = draw(st.integers(2, 9))
+    dtype = draw(st.sampled_from(["f8", "f4", "i2", ">i2", ">f4", "u1", "i4"]))
+    scale = draw(st.sampled_from([1.0, 100.0, 1e-3]))
+    values = rng.normal(draw(st.sampled_from([5, 30, 0])), 3, (*SHAPE, n_volumes))
+    values *= scale
+    constant = rng.random(SHAPE) < draw(st.sampled_from([0, 0.2, 0.9]))
+    level = draw(st.sampled_from([0.0, 7.0]))
+    values[constant] = level
+    # Out of view in some volumes, or blank volumes.
+    edge = rng.random(SHAPE) < draw(st.sampled_from([0, 0, 0.3]))
+    values[edge] *= rng.random(n_volumes) < 0.7
+    values[..., rng.random(n_volumes) < draw(st.sampled_from([0, 0, 0.2]))] = 0
+    late = rng.random(SHAPE) < draw(st.sampled_from([0, 0.2]))
+    values[late, : n_volumes // 2 + 1] = level  # changes only towards the end
+    values = values.astype(dtype)
+    if values.dtype.kind == "f":
+        bad = rng.random(values.shape) < draw(st.sampled_from([0, 0, 0.02]))
+        values[bad] = rng.choice([np.nan, np.inf, -np.inf], bad.sum())
+    atlases = []
+    for _ in range(draw(st.integers(1, 3))):
+        index = rng.permutation([3, 500, 40000, 7])[: draw(st.integers(1, 4))]
+        labels = rng.choice([0, *index.tolist()], SHAPE)
+        table = np.append(index, 99)  # a region that the image does not hold
+        atlases.append((labels, table))
+    mask = rng.random(SHAPE) < draw(st.sampled_from([1.1, 0.7, 0.1]))
+    block = draw(st.integers(1, n_volumes))
+    scaling = draw(st.sampled_from([(1.0, 0.0), (0.5, -3.0), (-2.0, 0.0)]))
+    return values, atlases, mask, block, scaling
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases())
+def test_equals_loop_oracle(case):
+    values, atlases, mask, block, scaling = case
+    reduction, partition = run_engine(values, atlases, mask, STATISTICS, block, scaling)
+    scaled = values.astype(np.float64) * scaling[0] + scaling[1]
+    step = abs(scaling[0]) if values.dtype.kind in "iu" else None
+    usable = oracles.usable_voxels(scaled, mask, step)
+    flat = usable.ravel(order="F")[partition.voxels]
+    assert_array_equal(reduction.usable, flat)
+    spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
+    for number, (labels, index) in enumerate(atlases):
+        for statistic in STATISTICS:
+            expected = oracles.regional(scaled, labels, index, mask, statistic, step)
+            found = reduction.signals[statistic][number]
+            # Sums that cancel keep the precision of their terms, not of themselves.
+            atol = RTOL * spread * 60 * (spread if statistic == "variance" else 1)
+            if statistic == "standard_deviation":
+                atol = 1e-7 * spread  # the root of a variance of rounding errors
+            assert_allclose(found, expected, rtol=RTOL, atol=atol)
+        counts = [(usable & (labels == value)).sum() for value in index]
+        assert_array_equal(partition.count(number, reduction.usable), counts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_bits_do_not_depend_on_blocks_or_company(case, random):
+    values, atlases, mask, block, scaling = case
+    first, _ = run_engine(values, atlases, mask, STATISTICS, block, scaling)
+    other, _ = run_engine(values, atlases, mask, STATISTICS, 1, scaling)
+    for name, arrays in first.signals.items():
+        for one, two in zip(arrays, other.signals[name], strict=True):
+            assert_array_equal(one, two)
+    alone, _ = run_engine(values, atlases, mask, ("mean",), block, scaling)
+    for one, two in zip(first.signals["mean"], alone.signals["mean"], strict=True):
+        assert_array_equal(one, two)
+    order = list(range(len(atlases)))
+    random.shuffle(order)
+    moved, _ = run_engine(
+        values, [atlases[i] for i in order], mask, STATISTICS, block, scaling
+    )
+    for name, arrays in first.signals.items():
+        for position, i in enumerate(order):
+            assert_allclose(moved.signals[name][position], arrays[i], rtol=0, atol=0)
+
+
+def ramp(n_volumes=6):
+    rng = np.random.default_rng(3)
+    return rng.normal(100, 5, (*SHAPE, n_volumes))
+
+
+def test_mean_of_a_constant_plus_small_noise_keeps_its_digits():
+    rng = np.random.default_rng(1)
+    noise = rng.normal(0, 1, (*SHAPE, 6))
+    labels = np.ones(SHAPE, int)
+    mask = np.ones(SHAPE, bool)
+    found, _ = run_engine(1e6 + noise, [(labels, np.array([1]))], mask)
+    expected = noise.reshape(-1, 6).std(axis=0)
+    assert_allclose(found.signals["standard_deviation"][0][:, 0], expected, rtol=1e-9)
+
+
+def test_variance_of_a_large_level_in_two_atlases_at_once():
+    rng = np.random.default_rng(2)
+    values = 1e6 + rng.normal(0, 1, (*SHAPE, 4))
+    whole = np.ones(SHAPE, int)
+    halves = np.ones(SHAPE, int)
+    halves[2:] = 2
+    mask = np.ones(SHAPE, bool)
+    both = [(whole, np.array([1])), (halves, np.array([1, 2]))]
+    found, partition = run_engine(values, both, mask)
+    assert partition.atoms.shape == (2, 60)
+    assert partition.regions.shape == (3, 2)
+    centred = values - 1e6
+    assert_allclose(
+        found.signals["variance"][0][:, 0], centred.reshape(-1, 4).var(0), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "n_passes"),
+    [
+        (lambda v: None, 1),
+        (lambda v: v.__setitem__((0, 0, 0), 0.0), 1),  # constant zero: only counted
+        (lambda v: v.__setitem__((0, 0, 0), 7.0), 2),  # constant, but not zero
+        (lambda v: v.__setitem__((0, 0, 0, 3), np.nan), 2),
+        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 7.0), 1),  # changes late
+        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 0.0), 2),  # comes into view
+    ],
+)
+def test_second_pass_only_where_it_is_needed(spoil, n_passes):
+    values = ramp()
+    spoil(values)
+    labels = np.ones(SHAPE, int)
+    mask = np.ones(SHAPE, bool)
+    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    assert found.n_passes == n_passes
+    expected = oracles.regional(values, labels, [1], mask, "mean")
+    assert_allclose(found.signals["mean"][0], expected, rtol=RTOL)
+
+
+def test_region_of_unusable_voxels_is_missing_in_every_statistic():
+    values = ramp()
+    labels = np.ones(SHAPE, int)
+    labels[0] = 2
+    values[0] = 0.0
+    found, _ = run_engine(values, [(labels, np.array([1, 2]))], np.ones(SHAPE, bool))
+    for statistic in STATISTICS:
+        assert np.isnan(found.signals[statistic][0][:, 1]).all()
+        assert np.isfinite(found.signals[statistic][0][:, 0]).all()
+
+
+def test_no_voxel_inside_the_mask():
+    labels = np.ones(SHAPE, int)
+    mask = np.zeros(SHAPE, bool)
+    found, _ = run_engine(ramp(), [(labels, np.array([1]))], mask)
+    assert np.isnan(found.signals["mean"][0]).all()
+
+
+def test_infinite_sums_of_finite_values_are_an_error():
+    values = ramp()
+    values[..., 2] = 1e308
+    labels = np.ones(SHAPE, int)
+    with pytest.raises(ValueError, match="too large"):
+        run_engine(values, [(labels, np.array([1]))], np.ones(SHAPE, bool))
+
+
+def test_a_value_of_zero_is_what_is_nearest_to_it_where_the_image_has_an_intercept():
+    values = np.random.default_rng(4).integers(900, 1100, (*SHAPE, 8)).astype(np.int16)
+    slope, intercept = 0.3, -100.0  # 333 is -0.1: what a writer makes of a true 0
+    values[0, 0, 0, 2:5] = 333
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    found, _ = run_engine(
+        values, [(labels, np.array([1]))], mask, ("mean",), 3, (slope, intercept)
+    )
+    assert np.flatnonzero(found.dropout).tolist() == [0]
+    scaled = values * slope + intercept
+    inside = mask.copy()
+    inside[0, 0, 0] = False
+    assert_allclose(found.signals["mean"][0][:, 0], scaled[inside].mean(0), rtol=RTOL)
+
+
+def test_edge_of_the_view_neither_shifts_nor_spikes_a_region():
+    """A region of level 1000 of which a slice leaves the view at times."""
+    rng = np.random.default_rng(5)
+    truth = 1000 + 10 * rng.standard_normal(40)
+    values = np.broadcast_to(truth, (*SHAPE, 40)) + rng.standard_normal((*SHAPE, 40))
+    values[..., 2, :] *= rng.random(40) < 0.5
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    for dtype in ("f4", "i2", "f8"):
+        found, _ = run_engine(
+            values.round().astype(dtype), [(labels, np.array([1]))], mask, ("mean",)
+        )
+        assert found.dropout.sum() == 20
+        assert np.abs(found.signals["mean"][0][:, 0] - truth).max() < 1
+
+
+def test_data_about_a_mean_of_zero_lose_no_voxel_and_it_is_told():
+    rng = np.random.default_rng(6)
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    for values in (
+        rng.integers(-3, 4, (*SHAPE, 50)).astype("i2"),
+        rng.integers(0, 9, (*SHAPE, 50)).astype("u1"),
+        np.where(rng.random((*SHAPE, 50)) < 0.3, 0, rng.normal(0, 9, (*SHAPE, 50))),
+    ):
+        found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",))
+        assert found.usable.all()
+        assert found.zero_crossing.all()
+        assert found.n_passes == 1
+        assert_allclose(
+            found.signals["mean"][0][:, 0], values.reshape(-1, 50).mean(0), atol=1e-12
+        )
+
+
+def test_blank_volumes_say_nothing_about_the_view_and_are_told():
+    values = ramp(9)
+    values[..., [0, 4]] = 0
+    values[0, 0, 0, 5] = 0
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    assert found.blank == (0, 4)
+    assert found.usable.sum() == 59
+    assert (found.signals["mean"][0][[0, 4], 0] == 0).all()
+    # Volumes that are 0 in the regions only are not blank.
+    labels[1:] = 0
+    values = ramp(9)
+    values[0, ..., 3] = 0
+    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    assert found.blank == ()
+    assert found.dropout.all()
+    assert np.isnan(found.signals["mean"][0]).all()

@@ -1,0 +1,352 @@
+"""Discovery: which runs, with which partners; the oracle is os.walk and str.split."""
+
+import gzip
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.trees import plant
+
+from bids_roi.dataset.layout import (
+    explain_nothing,
+    find_derivative,
+    find_runs,
+    list_participants,
+)
+from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
+from bids_roi.options.record import Options
+
+# Not in this project's repository: real trees with empty images, see its README.
+SHARED = Path(__file__).parents[4] / "shared" / "data" / "trees"
+
+
+def found(root, participant="01", **options):
+    """Names of the runs that are found, without what they have in common."""
+    runs = find_runs(root, participant, Options(**options))
+    return [run.path.name.removeprefix("sub-01_").split("_desc-")[0] for run in runs]
+
+
+def split(name):
+    stem, _, extension = name.partition(".")
+    *pairs, suffix = stem.split("_")
+    return {p.split("-")[0]: p for p in pairs}, suffix, extension
+
+
+def oracle(root, participant):
+    """BOLD, mask and confounds of a participant: walk, split, compare."""
+    names = {}
+    for folder, _, files in os.walk(root / f"sub-{participant}"):
+        if folder.endswith("/func"):
+            names.update({f"{folder}/{f}": split(f) for f in files})
+    triples = set()
+    for path, (bold, suffix, extension) in names.items():
+        if suffix != "bold" or extension not in ("nii", "nii.gz"):
+            continue
+        if bold.get("desc") != "desc-preproc" or "echo" in bold:
+            continue
+        mask = confounds = None
+        for other, (pairs, other_suffix, _) in names.items():
+            kind = pairs.get("desc", pairs.get("label"))
+            same = {k: v for k, v in pairs.items() if k not in ("desc", "label")}
+            core = {k: v for k, v in bold.items() if k != "desc"}
+            brain = kind in ("desc-brain", "label-brain") and other_suffix == "mask"
+            if brain and same == core and ".nii" in other:
+                mask = other
+            if kind == "desc-confounds" and other.endswith(
+                ("_timeseries.tsv", "_regressors.tsv")
+            ):
+                core = {k: v for k, v in core.items() if k not in ("space", "res")}
+                if same == core:
+                    confounds = other
+        triples.add((path, mask, confounds))
+    return triples
+
+
+def as_triples(runs):
+    return {
+        (
+            str(run.path),
+            run.mask_path and str(run.mask_path),
+            run.confounds_path and str(run.confounds_path),
+        )
+        for run in runs
+    }
+
+
+TREES = sorted(SHARED.glob("*_tree.tar.gz")) if SHARED.is_dir() else []
+needs_shared = pytest.mark.skipif(not TREES, reason=f"{SHARED} is not here")
+
+
+def unpack(name, folder):
+    with tarfile.open(SHARED / name) as tar:
+        tar.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    return root
+
+
+# BOLD runs, with a mask, with confounds: counted in the listings by hand.
+COUNTS = {
+    "ds000001-fmriprep-20.2.0rc0": (12, 12, 12),
+    "ds000117-fmriprep-21.0.2": (54, 54, 54),
+    # the acq-mb3 runs of this extract came without their confounds
+    "ds003495-fmriprep-20.2.1": (12, 12, 8),
+    "ds003752-fmriprep-23.2.0-minimal": (0, 0, 0),
+    "ds004698-fmriprep-21.0.1": (48, 48, 48),
+    "ds005239-fmriprep-23.2.0": (19, 19, 19),
+    "ds005639-fmriprep-23.1.2": (10, 10, 10),
+    # label-brain_mask, .nii, no confounds at all
+    "synthetic-fmriprep": (60, 60, 0),
+}
+
+
+@needs_shared
+@pytest.mark.parametrize("name", list(COUNTS))
+def test_real_trees(name, tmp_path):
+    root = unpack(f"{name}_tree.tar.gz", tmp_path)
+    assert find_derivative(root, None) == root
+    participants = list_participants(root, [])
+    runs = []
+    for participant in participants:
+        mine = find_runs(root, participant, Options())
+        assert as_triples(mine) == oracle(root, participant)
+        assert [r.relative_path for r in mine] == sorted(r.relative_path for r in mine)
+        runs += mine
+    n_masks = sum(run.mask_path is not None for run in runs)
+    n_confounds = sum(run.confounds_path is not None for run in runs)
+    assert (len(runs), n_masks, n_confounds) == COUNTS[name]
+    # All have the repetition time in a sidecar, and none of them deserves a warning.
+    assert all("RepetitionTime" in run.metadata for run in runs)
+    assert not any(run.warnings for run in runs)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    ("name", "n_participants"),
+    [("ds000117-fmriprep-21.0.2", 3), ("ds004698-fmriprep-21.0.1", 2)],
+)
+def test_big_listings(name, n_participants, tmp_path):
+    listing = SHARED / f"{name}_filelist.tsv.gz"
+    lines = gzip.decompress(listing.read_bytes()).decode().splitlines()[1:]
+    paths = [line.split("\t")[0] for line in lines]
+    inside = [p for p in paths if p.startswith("sub-") and "/" in p]
+    chosen = sorted({p[4:].split("/")[0] for p in inside})[-n_participants:]
+    plant(tmp_path, *(p for p in inside if p[4:].split("/")[0] in chosen))
+    assert list_participants(tmp_path, []) == chosen
+    for participant in chosen:
+        runs = find_runs(tmp_path, participant, Options())
+        assert runs
+        assert as_triples(runs) == oracle(tmp_path, participant)
+
+
+@needs_shared
+def test_minimal_level_is_explained(tmp_path):
+    root = unpack("ds003752-fmriprep-23.2.0-minimal_tree.tar.gz", tmp_path)
+    error = explain_nothing(root, list_participants(root, []), Options())
+    assert isinstance(error, MissingInput)
+    assert "--level minimal writes no BOLD series" in str(error)
+
+
+@needs_shared
+def test_standard_space_absent_is_explained(tmp_path):
+    root = unpack("ds005239-fmriprep-23.2.0_tree.tar.gz", tmp_path)
+    options = Options(space=("MNI152NLin2009cAsym",))
+    assert find_runs(root, "dd", options) == []
+    error = explain_nothing(root, ["dd"], options)
+    assert isinstance(error, NothingFound)
+    assert "there is space: T1w (19)" in str(error)
+    assert "space T1w, not MNI152NLin2009cAsym" in str(error)
+
+
+def test_run_record(tmp_path):
+    name = "sub-01_ses-a_task-rest_run-01_space-T1w_cohort-1_hash-af3_desc-preproc"
+    plant(tmp_path, f"{name}_bold.nii.gz")
+    (run,) = find_runs(tmp_path, "sub-01", Options())
+    assert run.relative_path == f"sub-01/ses-a/func/{name}_bold.nii.gz"
+    # entities unknown to pybids survive, and so does the padding of run-01
+    assert run.entities == tuple(tuple(pair.split("-")) for pair in name.split("_"))
+    assert (run.participant, run.session, run.space) == ("01", "a", "T1w")
+    assert (run.entity("cohort"), run.entity("echo")) == ("1", None)
+    assert (run.mask_path, run.confounds_path, run.warnings) == (None, None, ())
+    assert pickle.loads(pickle.dumps(run)) == run
+    assert len({run, run}) == 1
+
+
+def test_native_space_is_none(tmp_path):
+    plant(tmp_path, "sub-01_task-rest_desc-preproc_bold.nii")
+    (run,) = find_runs(tmp_path, "01", Options())
+    assert run.space is None
+    assert run.session is None
+
+
+def test_only_func_of_this_participant(tmp_path):
+    wanted = "sub-01_task-rest_desc-preproc_bold.nii.gz"
+    plant(
+        tmp_path,
+        wanted,
+        # a longer label that begins alike
+        "sub-010_task-rest_desc-preproc_bold.nii.gz",
+        # elsewhere below the participant, and elsewhere at all
+        "sub-01/anat/sub-01_task-a_desc-preproc_bold.nii.gz",
+        "sub-01/figures/sub-01_task-b_desc-preproc_bold.nii.gz",
+        "sub-01/func/old/sub-01_task-c_desc-preproc_bold.nii.gz",
+        "sourcedata/sub-01/func/sub-01_task-d_desc-preproc_bold.nii.gz",
+        "sub-01/sourcedata/func/sub-01_task-e_desc-preproc_bold.nii.gz",
+        "sub-01/func/.sub-01_task-f_desc-preproc_bold.nii.gz",
+        # in the wrong folder: its outputs would carry another participant's name
+        "sub-01/func/sub-02_task-rest_desc-preproc_bold.nii.gz",
+        # not volumes, in both orders of hemi and space
+        "sub-01_task-rest_hemi-L_space-fsaverage5_bold.func.gii",
+        "sub-01_task-rest_space-fsaverage5_hemi-L_desc-preproc_bold.func.gii",
+        "sub-01_task-rest_space-fsLR_den-91k_desc-preproc_bold.dtseries.nii",
+        "sub-01_task-rest_desc-preproc_boldref.nii.gz",
+        "sub-01_task-rest_desc-preproc_bold.json",
+    )
+    (run,) = find_runs(tmp_path, "01", Options())
+    assert run.path.name == wanted
+
+
+@pytest.mark.parametrize(
+    "place", ["anat/sub-99", "a b#c%20", "derivatives/x", ".hidden"]
+)
+def test_where_the_dataset_lies_is_no_matter(tmp_path, place):
+    # pybids takes entities from the absolute path: datatype anat, subject 99.
+    root = plant(tmp_path / place, "sub-01_ses-1_task-rest_desc-preproc_bold.nii.gz")
+    assert found(root) == ["ses-1_task-rest"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[1]",
+        '{"GeneratedBy": {"Name": "fMRIPrep"}}',
+        '{"PipelineDescription": 1}',
+    ],
+)
+def test_an_odd_description_does_not_stop_discovery(tmp_path, content):
+    plant(tmp_path, "sub-01_task-rest_desc-preproc_bold.nii.gz")
+    (tmp_path / "dataset_description.json").write_text(content)
+    assert found(tmp_path) == ["task-rest"]
+
+
+def test_links_and_missing_content(tmp_path):
+    real = plant(
+        tmp_path / "real", "sub-01/func/sub-01_task-b_desc-preproc_bold.nii.gz"
+    )
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "sub-01").symlink_to(real / "sub-01")
+    broken = real / "sub-01" / "func" / "sub-01_task-a_desc-preproc_bold.nii.gz"
+    broken.symlink_to("../../.git/annex/objects/gone")
+    plant(root, "sub-02/x")
+    (root / "sub-02" / "func").symlink_to(real / "sub-01" / "func")
+    # listed; that there is nothing behind it is said where it is opened
+    assert found(root) == ["task-a", "task-b"]
+    assert all(
+        run.path.is_relative_to(root) for run in find_runs(root, "01", Options())
+    )
+
+
+def test_participant_without_func(tmp_path):
+    plant(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/ses-1/anat/x")
+    assert find_runs(tmp_path, "01", Options()) == []
+    assert find_runs(tmp_path, "02", Options()) == []
+    with pytest.raises(MissingInput, match="no folder of this participant"):
+        find_runs(tmp_path, "03", Options())
+
+
+def test_database_is_kept_and_never_stale(tmp_path):
+    root = plant(tmp_path / "data", "sub-01_task-a_desc-preproc_bold.nii.gz")
+    kept = tmp_path / "kept" / "index"
+    assert found(root, bids_database_dir=kept) == ["task-a"]
+    (first,) = kept.iterdir()
+    stamp = (first / "layout_index.sqlite").stat().st_mtime_ns
+    assert found(root, bids_database_dir=kept) == ["task-a"]
+    assert (first / "layout_index.sqlite").stat().st_mtime_ns == stamp
+    plant(root, "sub-01_task-b_desc-preproc_bold.nii.gz")
+    os.utime(root / "sub-01" / "func", ns=(1, 1))  # coarse clocks of file systems
+    assert found(root, bids_database_dir=kept) == ["task-a", "task-b"]
+    assert len(list(kept.iterdir())) == 2
+
+
+def test_database_inside_the_input(tmp_path):
+    plant(tmp_path, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    with pytest.raises(UsageError, match="inside the input"):
+        found(tmp_path, bids_database_dir=tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize("content", ["", "garbage that is not SQLite" * 99])
+def test_database_that_cannot_be_used(tmp_path, content):
+    root = plant(tmp_path / "data", "sub-01_task-a_desc-preproc_bold.nii.gz")
+    kept = tmp_path / "kept"
+    kept.write_text("a file where a folder is needed")
+    with pytest.raises(OutputError, match="cannot be kept or used"):
+        found(root, bids_database_dir=kept)
+    kept.unlink()
+    found(root, bids_database_dir=kept)
+    (file,) = kept.glob("*/layout_index.sqlite")
+    file.write_text(content)
+    with pytest.raises(OutputError, match=r"Delete it, or leave --bids-database-dir"):
+        found(root, bids_database_dir=kept)
+
+
+def test_nothing_is_written_into_the_input(tmp_path):
+    dataset = plant(tmp_path / "data", "sub-01_task-a_desc-preproc_bold.nii.gz")
+
+    def snapshot():
+        paths = sorted([dataset, *dataset.rglob("*")])
+        return [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths]
+
+    before = snapshot()
+    find_derivative(dataset, None)
+    list_participants(dataset, [])
+    find_runs(dataset, "01", Options(bids_database_dir=tmp_path / "index"))
+    explain_nothing(dataset, ["01"], Options(task_label=("x",)))
+    assert snapshot() == before
+
+
+def test_other_participants_are_not_opened(tmp_path):
+    """Count what is listed and opened, by Python's own audit events."""
+    names = [f"sub-{i:02}_task-a_desc-preproc_bold" for i in range(1, 6)]
+    plant(tmp_path, *(n + ".nii.gz" for n in names), *(n + ".json" for n in names))
+    code = f"""
+import sys
+seen = []
+def hook(event, args):
+    if event in ("open", "os.scandir", "os.listdir"):
+        seen.append(str(args[0]))
+sys.addaudithook(hook)
+from pathlib import Path
+from bids_roi.dataset.layout import find_runs
+from bids_roi.options.record import Options
+assert len(find_runs(Path({str(tmp_path)!r}), "03", Options())) == 1
+print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
+"""
+    touched = run_python(code).split()
+    assert touched
+    assert not [p for p in touched if "sub-" in p and "sub-03" not in p]
+
+
+def test_import_is_lazy():
+    code = "import sys, bids_roi.dataset.layout; print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in run_python(code).split()}
+    assert not loaded & {"bids", "sqlalchemy", "numpy", "pandas", "nibabel", "scipy"}
+
+
+def run_python(code):
+    # The folder of the repository, so that it runs uninstalled as well.
+    folder = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+    )
+    return done.stdout

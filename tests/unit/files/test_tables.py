@@ -1,0 +1,90 @@
+"""TSV and JSON: what is written reads back to the same bits; bad files say why."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+
+from bids_roi.errors import DataError, OutputError
+from bids_roi.files.tables import (
+    format_json,
+    format_matrix,
+    format_table,
+    read_json,
+    read_table,
+)
+from bids_roi.files.writing import write_file
+
+
+@given(arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False)))
+def test_matrix_reads_back_to_the_same_bits(values):
+    text = "".join(format_matrix(["a", "nan"], values))
+    header, *rows = csv.reader(text.splitlines(), delimiter="\t")
+    assert header == ["a", "nan"]
+    found = [[np.nan if c == "n/a" else float(c) for c in row] for row in rows]
+    assert_array_equal(np.array(found), values)
+
+
+def test_long_matrix_comes_in_pieces_with_every_row():
+    values = np.arange(300_000.0).reshape(-1, 3)
+    pieces = list(format_matrix(["a", "b", "c"], values))
+    assert len(pieces) > 3
+    lines = "".join(pieces).splitlines()
+    assert len(lines) == 100_001
+    found = [float(line.split("\t")[1]) for line in lines[1:]]
+    assert_array_equal(found, values[:, 1])
+
+
+def test_table_round_trip(tmp_path):
+    path = tmp_path / "t.tsv"
+    write_file(path, format_table({"index": [1, 2], "name": ["a", ""]}))
+    assert read_table(path) == {"index": ["1", "2"], "name": ["a", "n/a"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("a\ta\n1\t2\n", "more than once"),
+        ("a\tb\n1\n", "row 2 has 1 cells, the header has 2"),
+    ],
+)
+def test_bad_table(text, message, tmp_path):
+    path = tmp_path / "t.tsv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_table(path)
+
+
+def test_table_with_windows_line_ends_mark_and_blank_columns(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes("\ufeffindex,name,,\r\n1, V1 ,,\r\n\r\n".encode())
+    assert read_table(path) == {"index": ["1"], "name": ["V1"]}
+
+
+def test_file_is_whole_or_absent(tmp_path, monkeypatch):
+    path = tmp_path / "sub" / "x.json"
+    write_file(path, format_json({"a": 1}))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"No space left.*free space"):
+        write_file(path, "other")
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    assert [p.name for p in path.parent.iterdir()] == ["x.json"]
+
+
+def test_read_json(tmp_path):
+    (tmp_path / "a.json").write_text('{"A": [1]}')
+    assert read_json(tmp_path / "a.json") == {"A": [1]}
+    with pytest.raises(
+        DataError, match=r"gone\.json: the file cannot be read \(No such"
+    ):
+        read_json(tmp_path / "gone.json")

@@ -1,0 +1,178 @@
+"""The house: which folder may import which, how long things are, what --help costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bids_roi
+
+ROOT = Path(bids_roi.__file__).parent
+MODULES = {
+    ".".join(("bids_roi", *path.relative_to(ROOT).with_suffix("").parts)): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+# A row may import the rows above it. Folders (and modules that lie in none) of one row
+# do not import each other; inside a folder, and among the front doors of the last row,
+# anything goes that is no circle. A new file needs no line here.
+FLOORS = """
+version errors
+core options schedule
+files images
+dataset confounds atlases demo
+outputs
+loading report group
+participant
+api cli descriptor tools __main__ __init__
+"""
+FLOOR = {
+    folder: number
+    for number, row in enumerate(FLOORS.split("\n"))
+    for folder in row.split()
+}
+FRONT = FLOOR["cli"]
+# What these may import of the package beside themselves, though the rows allow more.
+ONLY = {"core": set(), "schedule": {"errors"}, "version": set(), "errors": set()}
+
+# One outside library, one home; numpy is at home everywhere, scipy in core.
+HOMES = {
+    "bids": {"bids_roi.dataset.layout"},
+    "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
+    "nibabel": {"bids_roi.images.nifti"},
+    "templateflow": {"bids_roi.atlases.templateflow"},
+    "isal": {"bids_roi.images.stream"},
+    "tqdm": {"bids_roi.participant.progress"},
+    "dask": {"bids_roi.schedule.cluster"},
+    "distributed": {"bids_roi.schedule.cluster"},
+    "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
+    "h5py": {"bids_roi.outputs.stack"},
+    "matplotlib": {"bids_roi.report.canvas"},
+    "jinja2": {"bids_roi.report.pages"},
+    "markupsafe": {"bids_roi.report.pages"},
+    "pandas": {"bids_roi.api", "bids_roi.loading"},  # what notebooks hold
+    "scipy": {module for module in MODULES if ".core." in module},
+}
+EVERYWHERE = {"numpy", "bids_roi"}
+
+
+def imports(path):
+    """Top-level names and in-package modules that a file imports, types included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+
+
+def folder_of(module):
+    """Folder of a module, or the module's own name where it lies in none."""
+    parts = module.split(".")
+    return parts[1] if parts[1:] else "__init__"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_down(module):
+    mine = folder_of(module)
+    assert mine in FLOOR, f"{mine} has no floor: add the folder to FLOORS"
+    for name in imports(MODULES[module]):
+        if name.partition(".")[0] == "bids_roi":
+            other = folder_of(name)
+            lower = FLOOR[other] < FLOOR[mine]
+            beside = FLOOR[other] == FLOOR[mine] == FRONT
+            assert other == mine or lower or beside, f"{module} imports {name}"
+            allowed = ONLY.get(mine, {other})
+            assert other == mine or other in allowed, f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_libraries_have_one_home(module):
+    for name in imports(MODULES[module]):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in EVERYWHERE:
+            assert module in HOMES.get(top, ()), f"{module} imports {top}"
+
+
+def test_no_floor_for_a_folder_that_is_gone():
+    assert set(FLOOR) == {folder_of(module) for module in MODULES}
+
+
+def test_every_module_can_be_the_first_that_is_imported():
+    """Which finds circles, whoever comes first elsewhere."""
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    ours = [m for m in sys.modules if m.partition('.')[0] == 'bids_roi']\n"
+        "    for old in ours:\n"
+        "        del sys.modules[old]\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        "        sys.exit(f'{name}: {error}')"
+    )
+    names = [m.removesuffix(".__init__") for m in MODULES if "__main__" not in m]
+    argv = [sys.executable, "-c", code, *names]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_core_knows_arrays_only():
+    allowed = {"numpy", "scipy", "bids_roi", "__future__", "dataclasses", "typing"}
+    allowed |= {"collections", "itertools", "math", "warnings"}
+    for module, path in MODULES.items():
+        if ".core." in module:
+            tops = {name.partition(".")[0] for name in imports(path)}
+            assert tops <= allowed, module
+
+
+def test_files_and_functions_stay_short():
+    for module, path in MODULES.items():
+        text = path.read_text()
+        assert text.count("\n") <= 600, module
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                n_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+                assert n_lines <= 60, f"{module}.{node.name} has {n_lines} lines"
+
+
+def test_public_names_exist():
+    for module in MODULES:
+        if module.endswith(("__main__", "__init__")):
+            continue
+        loaded = __import__(module, fromlist=["__all__"])
+        for name in loaded.__all__:
+            assert hasattr(loaded, name), f"{module}.{name}"
+
+
+def test_no_module_hides_a_function_of_the_package():
+    """``bids_roi.load`` is a function; a module of that name would replace it."""
+    for name in bids_roi.__all__:
+        assert f"bids_roi.{name}" not in MODULES
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
+def test_help_and_version_load_no_scientific_library(flag):
+    code = (
+        "import sys; from bids_roi.cli import main\n"
+        f"try: main(['{flag}'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'nibabel', 'bids', 'pandas', 'isal', 'tqdm'}\n"
+        "heavy |= {'matplotlib', 'jinja2'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_nilearn_in_the_package():
+    for module, path in MODULES.items():
+        tops = {name.partition(".")[0] for name in imports(path)}
+        assert not tops & {"nilearn", "sklearn"}, module
