@@ -30,3 +30,18 @@ def test_partial_is_nilearns():
     np.fill_diagonal(expected, 1)
     found = partial_correlation(signals, estimator="ledoit_wolf")
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10)
+
+
+def test_partial_does_not_depend_on_units_as_nilearns_does():
+    """Ledoit-Wolf shrinks towards equal variances: of what, is the question."""
+    from nilearn.connectome import ConnectivityMeasure
+
+    signals = mixed(80, 30)
+    other = signals * np.geomspace(1, 100, 30)
+    ours = [
+        partial_correlation(each, estimator="ledoit_wolf") for each in (signals, other)
+    ]
+    np.testing.assert_allclose(ours[0], ours[1], rtol=0, atol=1e-10)
+    measure = ConnectivityMeasure(kind="partial correlation", standardize=None)
+    theirs = [measure.fit_transform([each])[0] for each in (signals, other)]
+    assert np.abs(theirs[0] - theirs[1]).max() > 0.05
