@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -167,10 +166,11 @@ def test_offline_names_the_missing_files_at_once(dataset, tmp_path, app):
         "HOME": str(nowhere / "user"),
     }
     arguments = [dataset, tmp_path / "out", "participant", "--offline"]
-    app("--help")
-    began = time.monotonic()
-    done = app(*arguments, env=environment)
-    seconds = time.monotonic() - began
+    (tmp_path / "archive").mkdir()
+    with Server(tmp_path / "archive") as server:
+        environment["BIDS_ROI_TEMPLATEFLOW_URL"] = server.url
+        done = app(*arguments, env=environment)
+        assert server.asked == []
     assert done.returncode == 66
     image = (
         f"tpl-{SPACE}/tpl-{SPACE}_res-02_atlas-Schaefer2018_desc-400Parcels7Networks"
@@ -178,7 +178,6 @@ def test_offline_names_the_missing_files_at_once(dataset, tmp_path, app):
     assert f"{image}_dseg.nii.gz" in done.stderr
     assert "bids_roi_tools fetch" in done.stderr
     assert not (tmp_path / "out" / "sub-01").exists()
-    assert seconds < 3, "1 s on a machine of one's own"
 
 
 def test_a_local_atlas_needs_no_home_at_all(dataset, atlas, tmp_path, app):
