@@ -10,6 +10,7 @@ from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
 from bids_roi.images.nifti import write_image
+from bids_roi.options.words import name_statistics
 from support import datasets
 from support.datasets import NAMES, SPACE, write_dataset, write_run
 
@@ -79,7 +80,7 @@ def group_name(suffix, stat="pearsoncorrelation", desc="", task="rest"):
 SHAPE = (7, 6, 5)
 AFFINE = np.diag([2.0, 2.5, 3.0, 1.0])
 GRID = Grid.of(SHAPE, AFFINE)
-NAMES = ("least_squares", "weighted_mean")
+MAP_STATISTICS = name_statistics(of="maps")
 
 
 def engine(values, volumes, mask, source=GRID, block=2, labels=None):
@@ -93,7 +94,7 @@ def engine(values, volumes, mask, source=GRID, block=2, labels=None):
         lambda: ((t, flat[t : t + block]) for t in range(0, n_volumes, block)),
         partition,
         in_mask=mask.ravel(order="F")[partition.voxels],
-        statistics=NAMES,
+        statistics=MAP_STATISTICS,
         n_volumes=n_volumes,
     )
     return found, partition

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from support.calls import NAMES, SHAPE, engine, usable_of
+from support.calls import MAP_STATISTICS, SHAPE, engine, usable_of
 from support.mapping_cases import case
 
 
@@ -35,7 +35,7 @@ def test_equals_dense_least_squares(seed, spoil, block):
     usable = usable_of(values, mask)
     lost = (mask & ~usable & (maps != 0).any(axis=3)).any()
     assert found.n_passes == (2 if spoil in ("constant", "nan") and lost else 1)
-    for name in NAMES:
+    for name in MAP_STATISTICS:
         expected = oracle(values, maps, usable, name)
         assert_allclose(found.signals[name][0], expected, rtol=1e-8)
     counts = (maps[usable] != 0).sum(axis=0)
@@ -52,7 +52,7 @@ def test_one_hot_maps_equal_labels():
     mean = found.signals["mean"][0]
     assert found.signals["mean"][1] is None
     assert found.signals["least_squares"][0] is None
-    for name in NAMES:
+    for name in MAP_STATISTICS:
         assert_allclose(found.signals[name][1], mean, rtol=1e-12)
 
 
@@ -64,7 +64,7 @@ def test_a_map_without_usable_voxels_is_missing_and_the_others_are_right():
     found, _ = engine(values, np.moveaxis(maps, 3, 0), mask)
     kept = [0, 2, 3]
     usable = usable_of(values, mask)
-    for name in NAMES:
+    for name in MAP_STATISTICS:
         assert np.isnan(found.signals[name][0][:, 1]).all()
         expected = oracle(values, maps[..., kept], usable, name)
         assert_allclose(found.signals[name][0][:, kept], expected, rtol=1e-8)
@@ -96,7 +96,9 @@ def test_no_weighted_mean_where_weights_cancel(excess, cancels):
     if not cancels:
         by_hand = np.tensordot(values, weights, axes=([0, 1, 2], [0, 1, 2]))
         assert_allclose(mean[:, 0], by_hand / weights.sum(), rtol=1e-12)
-    assert_allclose(mean[:, 1], oracle(values, plain[..., None], mask, NAMES[1])[:, 0])
+    assert_allclose(
+        mean[:, 1], oracle(values, plain[..., None], mask, MAP_STATISTICS[1])[:, 0]
+    )
     # Least squares have nothing against such a map.
     both = np.stack([weights, plain], axis=3)
     expected = oracle(values, both, usable_of(values, mask), "least_squares")
