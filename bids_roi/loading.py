@@ -13,7 +13,7 @@ from bids_roi.errors import NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
-from bids_roi.options.words import measure_of_word
+from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     FACTS,
     KINDS,
@@ -311,7 +311,7 @@ def _select(
 def _plain(name: str, value: str | int) -> str:
     """One spelling of a wanted value."""
     text = str(value).removeprefix(f"{_ENTITIES[name]}-")
-    return text.replace("_", "") if name == "statistic" else text
+    return stat_of_name(text) if name == "statistic" else text
 
 
 def _shown(table: OutputTable, name: str) -> str:

@@ -7,7 +7,7 @@ symmetric, and the diagonal of a correlation is 1, to the last bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from bids_roi.options.words import Estimator
 
     FloatArray = NDArray[np.float64]
 
@@ -43,8 +45,6 @@ IDENTICAL = 1 - 1e-12
 
 # Signals that deviate from their mean by rounding errors only.
 _ROUNDING = 8 * np.finfo(np.float64).eps
-
-Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
 
 
 def has_variation(signals: FloatArray) -> NDArray[np.bool_]:

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from bids_roi.options.row import Option
 from bids_roi.options.running import RUNNING_OPTIONS
-from bids_roi.options.words import MEASURES, STATISTICS, name_statistics
+from bids_roi.options.words import (
+    ESTIMATORS,
+    MEASURES,
+    STATISTICS,
+    name_statistics,
+)
 
 __all__ = [
     "CLEANING_OPTIONS",
     "CONNECTIVITY_OPTIONS",
     "DEFAULT_ATLAS",
-    "ESTIMATORS",
     "GROUP_OPTIONS",
     "GROUP_UNITS",
     "LEVELS",
@@ -227,8 +231,6 @@ GROUP_OPTIONS: tuple[Option, ...] = (
 )
 
 _RELMAT = "connectivity"
-
-ESTIMATORS = ("ledoit_wolf", "pseudo_inverse")
 
 CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
     Option(

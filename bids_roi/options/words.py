@@ -8,14 +8,16 @@ What they compute is in ``core``, in mappings from the same names to functions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 __all__ = [
+    "ESTIMATORS",
     "MEASURES",
     "STATISTICS",
+    "Estimator",
     "Measure",
     "Scale",
     "Statistic",
@@ -25,15 +27,29 @@ __all__ = [
     "measure_of_word",
     "name_statistics",
     "scale_of_word",
+    "stat_of_name",
 ]
 
 Of = Literal["labels", "maps"]
 Family = Literal["sum", "sorted", "joint"]
 Scale = Literal["r", "z", "as_is"]
 
+# Of the precision matrix of partial correlation.
+Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
+
 # How the numbers of a matrix are averaged, and the end of its stat- that tells it (as
 # XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are.
 _ENDINGS: dict[Scale, str] = {"r": "correlation", "z": "fisherz", "as_is": ""}
+
+
+def stat_of_name(statistic: str) -> str:
+    """Value of ``stat-`` of a statistic: its name without what BIDS has no place for.
+
+    >>> stat_of_name("standard_deviation")
+    'standarddeviation'
+    """
+    return statistic.replace("_", "")
 
 
 def scale_of_word(stat: str) -> Scale:
@@ -93,7 +109,12 @@ class Statistic:
     @property
     def stat(self) -> str:
         """Value of ``stat-`` in file names."""
-        return self.name.replace("_", "")
+        return stat_of_name(self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """Keys of the sidecar that tell it."""
+        parameters = {"StatisticParameters": dict(self.parameters)}
+        return {"Statistic": self.name, **(parameters if self.parameters else {})}
 
 
 @dataclass(frozen=True, slots=True)

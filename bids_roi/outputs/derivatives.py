@@ -229,9 +229,7 @@ def write_timeseries(
     )
     if "DenoisingStrategy" in facts:
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
-    said: dict[str, Any] = {"Description": text, "Statistic": statistic}
-    if record.parameters:
-        said["StatisticParameters"] = dict(record.parameters)
+    said = {"Description": text} | record.describe()
     sidecar = said | join_facts(common, facts)
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
