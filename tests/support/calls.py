@@ -68,9 +68,6 @@ def sidecar(path):
     return json.loads(path.with_suffix(".json").read_text())
 
 
-UPPER = np.triu_indices(len(NAMES), 1)
-
-
 def group_name(suffix, stat="pearsoncorrelation", desc="", task="rest"):
     label = f"_desc-{desc}" if desc else ""
     stem = f"group_task-{task}_space-{SPACE}_atlas-Toy_stat-{stat}{label}"
