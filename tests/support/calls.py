@@ -10,8 +10,7 @@ from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
 from bids_roi.images.nifti import write_image
-from bids_roi.options.words import name_statistics
-from support import datasets
+from support import datasets, group_trees
 from support.datasets import NAMES, SPACE, write_dataset, write_run
 
 FUNC = "sub-01/func"
@@ -68,6 +67,9 @@ def sidecar(path):
     return json.loads(path.with_suffix(".json").read_text())
 
 
+UPPER = np.triu_indices(len(group_trees.NAMES), 1)
+
+
 def group_name(suffix, stat="pearsoncorrelation", desc="", task="rest"):
     label = f"_desc-{desc}" if desc else ""
     stem = f"group_task-{task}_space-{SPACE}_atlas-Toy_stat-{stat}{label}"
@@ -77,7 +79,7 @@ def group_name(suffix, stat="pearsoncorrelation", desc="", task="rest"):
 SHAPE = (7, 6, 5)
 AFFINE = np.diag([2.0, 2.5, 3.0, 1.0])
 GRID = Grid.of(SHAPE, AFFINE)
-MAP_STATISTICS = name_statistics(of="maps")
+MAP_STATISTICS = ("least_squares", "weighted_mean")
 
 
 def engine(values, volumes, mask, source=GRID, block=2, labels=None):

@@ -6,7 +6,6 @@ import numpy as np
 
 SPACE = "MNI152NLin2009cAsym"
 NAMES = ("Vis 1", "Vis 2", "Mot 1", "Mot 2", "Déf 1", "Node")
-UPPER = np.triu_indices(len(NAMES), 1)
 NETWORKS = ("Visual", "Visual", "Motor", "Motor", "Default", "n/a")
 CENTRES = np.array(
     [[0, 0, 0], [10, 0, 0], [0, 25, 5], [-30, 8, 1], [4, 4, 60], [-9, -50, 2]], float

@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 import scipy.stats
 from numpy.testing import assert_allclose, assert_array_equal
-from support.calls import group_name, run
+from support.calls import UPPER, group_name, run
 from support.datasets import snapshot
 from support.group_trees import (
     CENTRES,
     NAMES,
     NETWORKS,
     SPACE,
-    UPPER,
     Tree,
     correlation,
     lose,

@@ -7,13 +7,12 @@ import pytest
 import scipy.stats
 from numpy.testing import assert_allclose
 from support import datasets
-from support.calls import group_name, read_regions, run
+from support.calls import UPPER, group_name, read_regions, run
 from support.datasets import INDEX
 from support.group_trees import (
     CENTRES,
     NAMES,
     SPACE,
-    UPPER,
     Tree,
     correlation,
     read_rows,
