@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose
 from support.calls import FUNC, STEM, read, read_relmat, relmat_path
 
 import bids_roi
+from bids_roi.options.words import Measure
 
 ROOT = Path(__file__).parents[2]
 WORDS = "bids_roi/options/words.py"
@@ -217,3 +218,9 @@ def test_half_a_recipe_cannot_be_imported(copy, changes, module, done):
     assert ended.returncode == 1
     where = module.removeprefix("bids_roi/")
     assert f"ImportError: {where} and options/words.py differ in " in ended.stderr
+
+
+def test_a_name_that_tells_another_scale_is_refused():
+    """The group level goes by the name: it would take z of what is no correlation."""
+    with pytest.raises(ValueError, match="does not tell that its scale is as_is"):
+        Measure("autocorrelation", "a dummy", "as_is", "a dummy")
