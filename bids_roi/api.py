@@ -20,6 +20,7 @@ from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import save_image
 from bids_roi.options.record import Options
 from bids_roi.options.table import OPTIONS
+from bids_roi.options.words import find_statistic
 from bids_roi.outputs.facts import join_facts
 from bids_roi.participant.cleaning import load_strategies
 from bids_roi.participant.plan import plan_run
@@ -263,7 +264,8 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
             related.relmat, index=names, columns=names
         )
         notes += [note for note in related.notes if note not in notes]
-    sidecar = {"Statistic": series.statistic, **join_facts(common, facts)}
+    sidecar = find_statistic(series.statistic).describe()
+    sidecar |= join_facts(common, facts)
     if notes:
         sidecar["Warnings"] = notes
     return Extraction(

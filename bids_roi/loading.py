@@ -13,6 +13,7 @@ from bids_roi.errors import NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
+from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     FACTS,
     KINDS,
@@ -55,7 +56,6 @@ _CONCERNS = {
     "denoise": ("timeseries", "relmat", "outliers"),
 }
 _RAW = "none"
-_RELMAT_ENDINGS = ("correlation", "fisherz")
 _TEXT_COLUMNS = ("name", "network", "status", "why")
 _SHOWN = 8
 
@@ -311,7 +311,7 @@ def _select(
 def _plain(name: str, value: str | int) -> str:
     """One spelling of a wanted value."""
     text = str(value).removeprefix(f"{_ENTITIES[name]}-")
-    return text.replace("_", "") if name == "statistic" else text
+    return stat_of_name(text) if name == "statistic" else text
 
 
 def _shown(table: OutputTable, name: str) -> str:
@@ -327,7 +327,7 @@ def _labels(table: OutputTable, name: str) -> set[str]:
     if name == "atlas":
         return {shown, table.name.get("atlas") or ""}
     if name == "relmat":
-        return {shown, *(shown.removesuffix(end) for end in _RELMAT_ENDINGS)}
+        return {shown, measure_of_word(shown)}
     return {shown}
 
 

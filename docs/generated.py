@@ -27,6 +27,7 @@ from bids_roi.descriptor import build_descriptor
 from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
 from bids_roi.options.table import OPTIONS
+from bids_roi.options.words import MEASURES, STATISTICS
 from bids_roi.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
 from bids_roi.outputs.find import FACTS
 
@@ -179,6 +180,25 @@ def _facts() -> str:
     return _table(("column", "key of the sidecar", "unit"), rows)
 
 
+def _statistics(of: str, option: str) -> str:
+    rows = [
+        (_code(s.name), _code(f"stat-{s.stat}"), s.definition)
+        for s in STATISTICS
+        if s.of == of
+    ]
+    return _table((_code(option), "in file names", "definition"), rows)
+
+
+def _measures() -> str:
+    rows = []
+    for measure in MEASURES:
+        words = (measure.stat(), measure.stat(fisher_z=True))
+        shown = "<br>".join(_code(f"stat-{word}") for word in dict.fromkeys(words))
+        rows.append((_code(measure.name), shown, measure.definition, measure.source))
+    header = ("`--relmat`", "in file names; with `--fisher-z`", "definition", "source")
+    return _table(header, rows)
+
+
 def _strategies() -> str:
     rows = []
     for name in list_strategies():
@@ -309,6 +329,9 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "reliability-columns": lambda: _columns(group_summaries._RELIABILITY_TEXTS),
     "facts": _facts,
+    "statistics": lambda: _statistics("labels", "--statistic"),
+    "map-statistics": lambda: _statistics("maps", "--map-statistic"),
+    "measures": _measures,
     "stack-layout": _literal("bids_roi.outputs.stack"),
     "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.options.words import hold_names, name_statistics
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -241,3 +243,8 @@ def _spread(rows: csr_array, columns: NDArray[np.intp], n: int) -> csr_array:
         (rows.data, columns[rows.indices].astype(np.int32), rows.indptr),
         shape=(rows.shape[0], n),
     )
+
+
+hold_names(
+    {"least_squares": MapSolver}, name_statistics(family="joint"), "core/map_solver.py"
+)

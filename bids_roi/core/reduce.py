@@ -18,9 +18,10 @@ import numpy as np
 from bids_roi.core.map_solver import MapSolver
 from bids_roi.core.mapping import LabelMap
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import LINEAR, SUMS, finish_sums
+from bids_roi.core.signals import finish_sums
 from bids_roi.core.statistics import SortedRegions
 from bids_roi.core.volumes import Plan, Smoothing, choose_source
+from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Reduction", "Smoothing", "reduce_run"]
 
+_SORTED = set(name_statistics(family="sorted"))
+_OF_MAPS = set(name_statistics(of="maps"))
 _OVERFLOW = "the values are too large: their sums are infinite"
 
 
@@ -97,8 +100,7 @@ def reduce_run(
     in_mask : (N,)
         Whether each voxel of ``partition.voxels`` is inside the mask.
     statistics
-        Names from ``options.STATISTICS`` for atlases of labels (``mean`` is added) and
-        from ``options.MAP_STATISTICS`` for maps with weights.
+        Names from ``options.words.STATISTICS``; ``mean`` is added.
     n_volumes
         T.
     scaling
@@ -203,7 +205,9 @@ def _needs_second_pass(
     slope, intercept = plan.scaling
     if np.any(constants.astype(np.float64) * slope + intercept != 0):
         return set(wanted)
-    return wanted - SUMS - LINEAR
+    # Constant zeros leave sums and products as they are, once the count, or the voxels
+    # that the maps are solved over, are right.
+    return wanted & _SORTED
 
 
 class _Pass:
@@ -221,7 +225,7 @@ class _Pass:
         self.plan = plan
         self.kept = kept
         self.sums = np.zeros((plan.n_volumes, partition.n_rows))
-        others = statistics - SUMS - LINEAR
+        others = statistics & _SORTED
         self.sorted = [
             SortedRegions(members, kept)
             if others and isinstance(region, LabelMap)
@@ -269,7 +273,7 @@ class _Pass:
         for name in statistics:
             per_atlas: list[FloatArray | None] = []
             for number, rows in enumerate(partition.rows):
-                if isinstance(partition.maps[number], LabelMap) == (name in LINEAR):
+                if isinstance(partition.maps[number], LabelMap) == (name in _OF_MAPS):
                     per_atlas.append(None)
                     continue
                 n_used = partition.count(number, usable)

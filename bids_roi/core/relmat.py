@@ -7,14 +7,18 @@ symmetric, and the diagonal of a correlation is 1, to the last bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from bids_roi.options.words import MEASURES, hold_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+    from bids_roi.options.words import Estimator
 
     FloatArray = NDArray[np.float64]
 
@@ -27,6 +31,7 @@ __all__ = [
     "has_variation",
     "partial_correlation",
     "pearson_correlation",
+    "relate",
     "shrink_covariance",
     "spearman_correlation",
 ]
@@ -40,8 +45,6 @@ IDENTICAL = 1 - 1e-12
 
 # Signals that deviate from their mean by rounding errors only.
 _ROUNDING = 8 * np.finfo(np.float64).eps
-
-Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
 
 
 def has_variation(signals: FloatArray) -> NDArray[np.bool_]:
@@ -249,6 +252,26 @@ def fisher_z(correlations: FloatArray) -> FloatArray:
     return np.arctanh(np.where(are_identical(correlations), np.nan, correlations))
 
 
+def relate(measure: str, signals: FloatArray, **parameters: str) -> FloatArray:
+    """Matrix of a measure.
+
+    Parameters
+    ----------
+    measure
+        Name of one of ``options.words.MEASURES``.
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions.
+    parameters
+        Those of the measure's function.
+
+    Returns
+    -------
+    (R, R)
+        NaN for regions without data or variation.
+    """
+    return _FUNCTIONS[measure](signals, **parameters)
+
+
 def _over_usable(
     signals: FloatArray, estimate: Callable[[FloatArray], FloatArray]
 ) -> FloatArray:
@@ -276,3 +299,12 @@ def _unit_diagonal(matrix: FloatArray) -> FloatArray:
     matrix = np.clip(matrix, -1, 1)
     np.fill_diagonal(matrix, 1.0)
     return matrix
+
+
+_FUNCTIONS: dict[str, Callable[..., FloatArray]] = {
+    "pearson": pearson_correlation,
+    "spearman": spearman_correlation,
+    "partial": partial_correlation,
+    "covariance": covariance,
+}
+hold_names(_FUNCTIONS, [measure.name for measure in MEASURES], "core/relmat.py")

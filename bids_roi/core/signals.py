@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.options.words import find_statistic, hold_names, name_statistics
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
 __all__ = [
     "CANCELLED",
-    "LINEAR",
-    "SUMS",
+    "Products",
     "finish_sums",
     "scale_values",
     "weights_cancel",
 ]
-
-# Statistics of labels and of maps that constant zeros leave as they are, once the
-# count, or the voxels that the maps are solved over, are right.
-SUMS = frozenset({"mean", "sum"})
-LINEAR = frozenset({"least_squares", "weighted_mean"})
 
 # Sum of a map's weights over that of their absolute values, up to which they cancel.
 CANCELLED = 0.01
@@ -49,6 +48,16 @@ def scale_values(
     return values
 
 
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What a statistic of the family ``sum`` is made from; see ``finish_sums``."""
+
+    sums: NDArray[np.float64]
+    weights: csr_array
+    usable: NDArray[np.bool_]
+    n_used: NDArray[np.int64]
+
+
 def finish_sums(
     name: str,
     sums: NDArray[np.float64],
@@ -61,7 +70,7 @@ def finish_sums(
     Parameters
     ----------
     name
-        ``sum``, ``mean`` or ``weighted_mean``.
+        Of the family ``sum`` of ``options.words.STATISTICS``.
     sums : (T, R)
         Volumes times weights, over the usable voxels.
     weights : (R, N) sparse
@@ -76,13 +85,8 @@ def finish_sums(
     (T, R)
         NaN for maps whose weights cancel.
     """
-    if name == "sum":
-        return sums.copy()
-    if name == "mean":
-        return sums / np.maximum(n_used, 1)
-    totals = np.asarray(weights[:, np.flatnonzero(usable)].sum(axis=1)).ravel()
-    totals[weights_cancel(weights, usable)] = np.nan
-    return np.asarray(sums / totals)
+    given = dict(find_statistic(name).parameters)
+    return _FUNCTIONS[name](Products(sums, weights, usable, n_used), **given)
 
 
 def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -108,3 +112,27 @@ def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.
     total = np.asarray(over.sum(axis=1)).ravel()
     size = np.asarray(abs(over).sum(axis=1)).ravel()
     return np.asarray(np.abs(total) <= CANCELLED * size)
+
+
+def _sum(products: Products) -> NDArray[np.float64]:
+    return products.sums.copy()
+
+
+def _mean(products: Products) -> NDArray[np.float64]:
+    return products.sums / np.maximum(products.n_used, 1)
+
+
+def _weighted_mean(products: Products) -> NDArray[np.float64]:
+    weights, usable = products.weights, products.usable
+    totals = np.asarray(weights[:, np.flatnonzero(usable)].sum(axis=1)).ravel()
+    totals[weights_cancel(weights, usable)] = np.nan
+    return np.asarray(products.sums / totals)
+
+
+# Each gives (T, R), an array of its own; parameters come as keywords.
+_FUNCTIONS: dict[str, Callable[..., NDArray[np.float64]]] = {
+    "mean": _mean,
+    "sum": _sum,
+    "weighted_mean": _weighted_mean,
+}
+hold_names(_FUNCTIONS, name_statistics(family="sum"), "core/signals.py")

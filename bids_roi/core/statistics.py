@@ -6,7 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.options.words import find_statistic, hold_names, name_statistics
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
@@ -43,8 +47,7 @@ class SortedRegions:
         Parameters
         ----------
         name
-            ``median``, ``minimum``, ``maximum``, ``standard_deviation`` or
-            ``variance`` (the last two with ddof 0).
+            Of the family ``sorted`` of ``options.words.STATISTICS``.
         values : (t, N)
             In the order of the partition.
 
@@ -56,25 +59,43 @@ class SortedRegions:
         result = np.full((values.shape[0], self.n_regions), np.nan)
         if self.present.size:
             sorted_values = values.take(self.order, axis=1)
-            result[:, self.present] = getattr(self, f"_{name}")(sorted_values)
+            given = dict(find_statistic(name).parameters)
+            result[:, self.present] = _FUNCTIONS[name](sorted_values, self, **given)
         return result
 
-    def _minimum(self, values: FloatArray) -> FloatArray:
-        return np.minimum.reduceat(values, self.starts, axis=1)
 
-    def _maximum(self, values: FloatArray) -> FloatArray:
-        return np.maximum.reduceat(values, self.starts, axis=1)
+def _minimum(values: FloatArray, regions: SortedRegions) -> FloatArray:
+    return np.minimum.reduceat(values, regions.starts, axis=1)
 
-    def _variance(self, values: FloatArray) -> FloatArray:
-        # Squares about the region's own mean: no two large numbers are subtracted.
-        means = np.add.reduceat(values, self.starts, axis=1) / self.sizes
-        values = values - np.repeat(means, self.sizes, axis=1)
-        squares = np.add.reduceat(values * values, self.starts, axis=1)
-        return np.asarray(squares / self.sizes)
 
-    def _standard_deviation(self, values: FloatArray) -> FloatArray:
-        return np.sqrt(self._variance(values))
+def _maximum(values: FloatArray, regions: SortedRegions) -> FloatArray:
+    return np.maximum.reduceat(values, regions.starts, axis=1)
 
-    def _median(self, values: FloatArray) -> FloatArray:
-        pieces = np.split(values, self.starts[1:], axis=1)
-        return np.stack([np.median(piece, axis=1) for piece in pieces], axis=1)
+
+def _variance(values: FloatArray, regions: SortedRegions) -> FloatArray:
+    # Squares about the region's own mean: no two large numbers are subtracted.
+    means = np.add.reduceat(values, regions.starts, axis=1) / regions.sizes
+    values = values - np.repeat(means, regions.sizes, axis=1)
+    squares = np.add.reduceat(values * values, regions.starts, axis=1)
+    return np.asarray(squares / regions.sizes)
+
+
+def _standard_deviation(values: FloatArray, regions: SortedRegions) -> FloatArray:
+    return np.sqrt(_variance(values, regions))
+
+
+def _median(values: FloatArray, regions: SortedRegions) -> FloatArray:
+    pieces = np.split(values, regions.starts[1:], axis=1)
+    return np.stack([np.median(piece, axis=1) for piece in pieces], axis=1)
+
+
+# Each takes values (t, n) of the regions that have any, region after region, and gives
+# (t, n_present); parameters come as keywords.
+_FUNCTIONS: dict[str, Callable[..., FloatArray]] = {
+    "median": _median,
+    "minimum": _minimum,
+    "maximum": _maximum,
+    "standard_deviation": _standard_deviation,
+    "variance": _variance,
+}
+hold_names(_FUNCTIONS, name_statistics(family="sorted"), "core/statistics.py")

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.mapping import LabelMap
-from bids_roi.core.signals import LINEAR, SUMS, scale_values
+from bids_roi.core.signals import scale_values
 from bids_roi.core.smooth import (
     kernel_shares,
     smooth_regions,
     smooth_volume,
     weights_are_cheaper,
 )
+from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -189,7 +190,7 @@ def choose_source(
     if smoothing is None:
         return _RawVolumes(plan, kept)
     labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
-    if labels_only and statistics - LINEAR <= SUMS:
+    if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
             return _SmoothedRegions(plan, kept, smoothing, valid)

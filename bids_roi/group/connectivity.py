@@ -48,19 +48,19 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
     moments = statistics.units
     mean = edges.fill(moments.mean)
     n = edges.fill(moments.n, diagonal=0).astype(np.int64)
-    if scale.kind != "as_is":
+    if scale != "as_is":
         # Of a region: in how many units it has an edge at all.
         np.fill_diagonal(n, n.max(axis=0, initial=0))
-    if scale.kind == "r":
+    if scale == "r":
         mean = np.tanh(mean)
         np.fill_diagonal(mean, np.where(n.diagonal() > 0, 1.0, np.nan))
-    back = ", back-transformed to correlations" if scale.kind == "r" else ""
+    back = ", back-transformed to correlations" if scale == "r" else ""
     over = f"over {statistics.n_units} {unit}s"
     within = "" if unit == "run" else ", the runs of a participant averaged first"
-    what = f"of {_SCALES[scale.kind]} {over}{within}"
+    what = f"of {_SCALES[scale]} {over}{within}"
     deviation = edges.fill(moments.deviation)
     text = f"Mean {what}{back}."
-    if scale.kind != "as_is":
+    if scale != "as_is":
         text += " Edges of two regions with the same series (|r| = 1) are left out."
     _write_square(ledger, group, "relmat", text, mean, unit)
     _write_square(
@@ -77,14 +77,14 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
     if np.isfinite(r).any():
         text = (
             "QC-FC: Pearson's correlation of mean framewise displacement with each"
-            f" edge ({_SCALES[scale.kind]}) over {len(statistics.displacements)}"
+            f" edge ({_SCALES[scale]}) over {len(statistics.displacements)}"
             f" {unit}s; n/a where fewer than {LEAST_UNITS} have the edge."
         )
         _write_square(ledger, group, "qcfc", text, edges.fill(r), unit)
     icc = statistics.runs.correlate()
     if np.isfinite(icc).any():
         text = (
-            f"ICC(1,1) of single runs within participants ({_SCALES[scale.kind]}):"
+            f"ICC(1,1) of single runs within participants ({_SCALES[scale]}):"
             f" {statistics.n_runs} runs of {statistics.n_participants} participants."
         )
         _write_square(ledger, group, "icc", text, edges.fill(icc), unit)
@@ -123,7 +123,7 @@ def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
         "NumberOfRuns": statistics.n_runs,
         "OptionsDigest": group.first.digest,
     }
-    if group.scale.kind != "as_is":
+    if group.scale != "as_is":
         content["NumberOfIdenticalEdges"] = group.n_identical
     if group.left_out:
         content["RunsLeftOut"] = [
@@ -171,7 +171,7 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         return
     first, second = zip(*blocks.pairs, strict=True)
     n_regions, mean = blocks.n_regions.tolist(), moments.mean
-    scale = _SCALES[group.scale.kind]
+    scale = _SCALES[group.scale]
     columns: dict[str, list[Any]] = {
         "network_1": [blocks.names[k] for k in first],
         "network_2": [blocks.names[k] for k in second],
@@ -192,7 +192,7 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         "mean": f"Mean over {unit}s of the mean over the edges of {scale}.",
         "standard_deviation": f"Standard deviation over {unit}s (ddof 1) of that.",
     }
-    if group.scale.kind != "as_is":
+    if group.scale != "as_is":
         columns["correlation"] = np.tanh(mean).tolist()
         texts = {**texts, "correlation": "mean, back-transformed to a correlation."}
     text = "Connectivity within and between the networks of the atlas."

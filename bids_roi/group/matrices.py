@@ -16,6 +16,7 @@ from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.group.outputs import REMEDY, Problem
+from bids_roi.options.words import scale_of_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +26,11 @@ if TYPE_CHECKING:
 
     from bids_roi.group.outputs import Output
     from bids_roi.group.regions import Regions
+    from bids_roi.options.words import Scale
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Group", "GroupKey", "Scale", "accumulate_group"]
+__all__ = ["Group", "GroupKey", "accumulate_group"]
 
 # Scope, place, stat and desc.
 GroupKey = tuple[tuple[str, ...], tuple[str, ...], str, str]
@@ -39,44 +41,17 @@ _BEYOND = 1 + 1e-9
 _DIGITS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """How the numbers of a matrix are to be averaged.
-
-    Attributes
-    ----------
-    stat
-        As in the file name.
-    kind
-        ``r`` (averaged as Fisher's z), ``z`` (Fisher's z already), or ``as_is``
-        (covariance: neither).
-    """
-
-    stat: str
-    kind: str
-
-    @classmethod
-    def of(cls, stat: str) -> Scale:
-        """Tell it by the name.
-
-        >>> Scale.of("pearsoncorrelation").kind, Scale.of("partialfisherz").kind
-        ('r', 'z')
-        >>> Scale.of("covariance").kind
-        'as_is'
-        """
-        if stat.endswith("fisherz"):
-            return cls(stat, "z")
-        return cls(stat, "r" if stat.endswith("correlation") else "as_is")
-
-
 @dataclass(slots=True)
 class Group:
     """Everything about one group of matrices.
 
     Attributes
     ----------
-    key, scale, outputs
+    key, outputs
         What it is of; ``outputs`` are those that were used.
+    scale
+        How its numbers are averaged: ``r`` (as Fisher's z), ``z`` (Fisher's z already)
+        or ``as_is`` (covariance: neither).
     names, centres, offsets
         Of the regions; how far a centre lies outside of its region, mm.
     edges, blocks, statistics
@@ -140,7 +115,7 @@ def accumulate_group(
         Matrices that are left out: damaged, or without a value.
     """
     first = outputs[0]
-    scale = Scale.of(first.stat)
+    scale = scale_of_word(first.stat)
     problems: list[Problem] = []
     names = regions.names if regions is not None else None
     group: Group | None = None
@@ -164,7 +139,7 @@ def accumulate_group(
             group.outputs.append(output)
             # Of Fisher's z, the participant level has left them out already.
             told = output.number("NumberOfIdenticalEdges") or 0
-            group.n_identical += n_identical + int(told) * (scale.kind == "z")
+            group.n_identical += n_identical + int(told) * (scale == "z")
             seconds = tell(output, "RepetitionTime")
             if seconds is not None:
                 group.repetition_times[round(seconds, _DIGITS)] += 1
@@ -185,7 +160,7 @@ def _begin(
     *,
     by_run: bool,
 ) -> Group:
-    edges = list_edges(len(names), diagonal=scale.kind == "as_is")
+    edges = list_edges(len(names), diagonal=scale == "as_is")
     blocks = None
     centres = np.full((len(names), 3), np.nan)
     offsets = np.full(len(names), np.nan)
@@ -199,9 +174,9 @@ def _begin(
 
 def _edge_values(group: Group, matrix: FloatArray) -> tuple[FloatArray, int]:
     values = group.edges.take(matrix)
-    if group.scale.kind == "r":
+    if group.scale == "r":
         return fisher_z(values), int(are_identical(values).sum())
-    if group.scale.kind == "z":
+    if group.scale == "z":
         return leave_out_identical(values)
     return values, 0
 
@@ -210,7 +185,7 @@ def _read_relmat(
     output_dir: Path, output: Output, names: tuple[str, ...] | None, scale: Scale
 ) -> tuple[tuple[str, ...], FloatArray]:
     """Read a matrix and check that it is what its name says."""
-    if output.fisher_z is not None and output.fisher_z != (scale.kind == "z"):
+    if output.fisher_z is not None and output.fisher_z != (scale == "z"):
         says = "says" if output.fisher_z else "denies"
         msg = f"its sidecar {says} that it holds Fisher's z, its name does not agree."
         raise DataError(msg)
@@ -232,7 +207,7 @@ def _read_relmat(
 def _check_values(matrix: FloatArray, names: tuple[str, ...], scale: Scale) -> None:
     wrong = ~((matrix == matrix.T) | (np.isnan(matrix) & np.isnan(matrix.T)))
     what = "is not the same on both sides of the diagonal"
-    if scale.kind == "r" and not wrong.any():
+    if scale == "r" and not wrong.any():
         wrong = np.abs(matrix) > _BEYOND
         diagonal = matrix.diagonal()
         wrong[np.diag_indices_from(wrong)] = np.isfinite(diagonal) & (diagonal != 1)

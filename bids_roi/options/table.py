@@ -11,20 +11,22 @@ from pathlib import Path
 
 from bids_roi.options.row import Option
 from bids_roi.options.running import RUNNING_OPTIONS
+from bids_roi.options.words import (
+    ESTIMATORS,
+    MEASURES,
+    STATISTICS,
+    name_statistics,
+)
 
 __all__ = [
     "CLEANING_OPTIONS",
     "CONNECTIVITY_OPTIONS",
     "DEFAULT_ATLAS",
-    "ESTIMATORS",
     "GROUP_OPTIONS",
     "GROUP_UNITS",
     "LEVELS",
-    "MAP_STATISTICS",
     "OPTIONS",
-    "RELMATS",
     "STACKS",
-    "STATISTICS",
     "Option",
 ]
 
@@ -230,10 +232,6 @@ GROUP_OPTIONS: tuple[Option, ...] = (
 
 _RELMAT = "connectivity"
 
-RELMATS = ("pearson", "spearman", "partial", "covariance")
-
-ESTIMATORS = ("ledoit_wolf", "pseudo_inverse")
-
 CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
     Option(
         "relmat",
@@ -242,14 +240,14 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         " kept volumes. Default: none.",
         many=True,
         default=(),
-        choices=RELMATS,
+        choices=tuple(measure.name for measure in MEASURES),
         sidecar="RelationshipMatrix",
     ),
     Option(
         "fisher_z",
         _RELMAT,
-        "Write correlations as Fisher's z instead of r (stat-pearsonfisherz and so"
-        " on); the diagonal is n/a.",
+        "Write correlations as Fisher's z instead of r"
+        f" (stat-{MEASURES[0].stat(fisher_z=True)} and so on); the diagonal is n/a.",
         kind=bool,
         default=False,
         sidecar="FisherZ",
@@ -277,18 +275,6 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
 )
 
 LEVELS = ("participant", "group")
-
-STATISTICS = (
-    "mean",
-    "median",
-    "sum",
-    "minimum",
-    "maximum",
-    "standard_deviation",
-    "variance",
-)
-
-MAP_STATISTICS = ("least_squares", "weighted_mean")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
 
@@ -444,17 +430,17 @@ OPTIONS: tuple[Option, ...] = (
         "What to compute over the voxels of a region, per volume.",
         many=True,
         default=("mean",),
-        choices=STATISTICS,
+        choices=name_statistics(of="labels"),
         sidecar="Statistic",
     ),
     Option(
         "map_statistic",
         _EXTRACT,
-        "What to compute for atlases of weighted maps: the signals that fit all maps"
-        " jointly (nilearn's NiftiMapsMasker) or the mean weighted by each map.",
+        "What to compute for atlases of weighted maps:"
+        f" {' or '.join(s.help for s in STATISTICS if s.of == 'maps')}.",
         many=True,
         default=("least_squares",),
-        choices=MAP_STATISTICS,
+        choices=name_statistics(of="maps"),
         sidecar="MapStatistic",
     ),
     Option(

@@ -13,6 +13,7 @@ from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_json, format_matrix, format_table
 from bids_roi.files.writing import write_file
 from bids_roi.options.table import OPTIONS
+from bids_roi.options.words import find_measure, find_statistic
 from bids_roi.outputs.facts import join_facts
 from bids_roi.outputs.names import sidecar_of
 from bids_roi.version import __version__
@@ -38,20 +39,12 @@ __all__ = [
     "TEMPLATEFLOW_URL",
     "describe_regions",
     "describe_run",
-    "name_measure",
     "tabulate_regions",
     "write_outliers",
     "write_quality",
     "write_relmat",
     "write_timeseries",
 ]
-
-_MEASURES = {
-    "pearson": "Pearson correlation coefficient",
-    "spearman": "Spearman rank correlation coefficient",
-    "partial": "partial correlation coefficient",
-    "covariance": "covariance (ddof 1)",
-}
 
 # What holds of the series but not of the matrix.
 _OF_SERIES = (
@@ -68,12 +61,6 @@ _OF_SERIES = (
     "OptionsDigest",
     "SettingsDigest",
 )
-
-
-def name_measure(output: RelmatOutput) -> str:
-    """Measure of a matrix in words, ``Pearson correlation coefficient`` for example."""
-    measure = _MEASURES[output.measure]
-    return f"Fisher z of the {measure}" if output.fisher_z else measure
 
 
 def write_relmat(
@@ -102,7 +89,8 @@ def write_relmat(
     facts
         Further keys: digest, warnings, estimator.
     """
-    measure = name_measure(output)
+    record = find_measure(output.measure)
+    measure = record.describe(fisher_z=output.fisher_z)
     text = (
         f"{measure[0].upper()}{measure[1:]} of each pair of regions of atlas"
         f" {atlas.name} over the kept volumes; n/a for regions without signal."
@@ -112,7 +100,7 @@ def write_relmat(
         "RelationshipMeasure": measure,
         "Weighted": True,
         "Directed": False,
-        "ValidDiagonal": output.measure == "covariance",
+        "ValidDiagonal": not record.is_correlation,
         "StorageFormat": "Full",
         "NonNegative": False,
         "NodeFiles": [f"bids::{format_name(atlas.entities, 'dseg', '.tsv')}"],
@@ -201,18 +189,6 @@ OUTLIER_COLUMNS = {
     ),
 }
 
-_DESCRIPTIONS = {
-    "mean": "mean",
-    "median": "median",
-    "sum": "sum",
-    "minimum": "minimum",
-    "maximum": "maximum",
-    "standard_deviation": "standard deviation (ddof 0)",
-    "variance": "variance (ddof 0)",
-    "least_squares": "least-squares fit of all maps jointly",
-    "weighted_mean": "weighted mean",
-}
-
 
 def write_timeseries(
     path: Path,
@@ -245,14 +221,15 @@ def write_timeseries(
     dict
         The sidecar.
     """
+    record = find_statistic(statistic)
     text = (
-        f"Regional {_DESCRIPTIONS[statistic]} of the BOLD signal over the voxels of"
+        f"Regional {record.words} of the BOLD signal over the voxels of"
         f" each region of atlas {atlas.name}; one row per volume, one column per region"
         " (see the _dseg.tsv of the same run for coverage and status)."
     )
     if "DenoisingStrategy" in facts:
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
-    said = {"Description": text, "Statistic": statistic}
+    said = {"Description": text} | record.describe()
     sidecar = said | join_facts(common, facts)
     write_file(path.with_suffix(".json"), format_json(sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))

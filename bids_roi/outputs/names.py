@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import read_json
+from bids_roi.options.words import find_measure, find_statistic
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -92,7 +93,7 @@ class RelmatOutput:
     Attributes
     ----------
     measure
-        ``pearson``, ``spearman``, ``partial`` or ``covariance``.
+        Name of one of ``options.words.MEASURES``.
     fisher_z
         Whether it holds Fisher's z instead of r.
     label
@@ -215,7 +216,7 @@ def name_outputs(
         SeriesOutput(
             name,
             label,
-            path("timeseries", ("stat", name.replace("_", "")), label=label),
+            path("timeseries", ("stat", find_statistic(name).stat), label=label),
         )
         for label in labels
         for name in statistics
@@ -225,29 +226,16 @@ def name_outputs(
         timeseries=timeseries,
         relmats=tuple(
             RelmatOutput(
-                measure,
-                fisher_z and measure != "covariance",
+                measure.name,
+                fisher_z and measure.is_correlation,
                 label,
                 firsts[label].statistic,
                 firsts[label].path,
-                path("relmat", ("stat", _relmat_word(measure, fisher_z)), label=label),
+                path("relmat", ("stat", measure.stat(fisher_z=fisher_z)), label=label),
             )
             for label in labels
-            for measure in relmats
+            for measure in map(find_measure, relmats)
         ),
         regions=path("dseg"),
         outliers=tuple((label, outliers(label)) for label in labels if label),
     )
-
-
-def _relmat_word(measure: str, fisher_z: bool) -> str:  # noqa: FBT001 - its two words
-    """Value of ``stat-``, as XCP-D spells it.
-
-    >>> _relmat_word("pearson", False), _relmat_word("pearson", True)
-    ('pearsoncorrelation', 'pearsonfisherz')
-    >>> _relmat_word("covariance", True)
-    'covariance'
-    """
-    if measure == "covariance":
-        return measure
-    return f"{measure}{'fisherz' if fisher_z else 'correlation'}"

@@ -10,13 +10,12 @@ import numpy as np
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
-    covariance,
     fisher_z,
     has_variation,
-    partial_correlation,
-    pearson_correlation,
-    spearman_correlation,
+    relate,
 )
+from bids_roi.options.table import OPTIONS
+from bids_roi.options.words import find_measure
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,8 +60,9 @@ def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
         "FisherZ": output.fisher_z,
         "MinimumDegreesOfFreedom": options.min_degrees_of_freedom,
     }
-    if output.measure == "partial":
-        settings["PartialEstimator"] = options.partial_estimator
+    rows = {option.name: option.sidecar for option in OPTIONS}
+    for _, name in find_measure(output.measure).parameters:
+        settings[rows[name]] = getattr(options, name)
     return settings
 
 
@@ -103,7 +103,12 @@ def relate_regions(
     if absent:
         relmat = np.full((kept_signals.shape[1],) * 2, np.nan)
     else:
-        relmat = _compute(kept_signals, output.measure, options)
+        given = find_measure(output.measure).parameters
+        relmat = relate(
+            output.measure,
+            kept_signals,
+            **{word: getattr(options, name) for word, name in given},
+        )
     notes = [absent] if absent else []
     if n_flat and not absent:
         notes.append(
@@ -118,7 +123,7 @@ def relate_regions(
     if output.measure == "partial" and not absent:
         notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0
-    if output.measure != "covariance":
+    if find_measure(output.measure).is_correlation:
         above = np.triu_indices(relmat.shape[0], 1)
         n_identical = int(are_identical(relmat[above]).sum())
     if n_identical:
@@ -161,19 +166,6 @@ def _find_absence(
             " or take an atlas of fewer regions."
         )
     return ""
-
-
-def _compute(signals: FloatArray, measure: str, options: Options) -> FloatArray:
-    if measure == "pearson":
-        return pearson_correlation(signals)
-    if measure == "spearman":
-        return spearman_correlation(signals)
-    if measure == "covariance":
-        return covariance(signals)
-    return partial_correlation(
-        signals,
-        estimator=options.partial_estimator,  # type: ignore[arg-type]
-    )
 
 
 def _doubt_partial(

@@ -14,7 +14,7 @@ from bids_roi.core.mean_image import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.images.nifti import read_volume
-from bids_roi.outputs.derivatives import name_measure
+from bids_roi.options.words import find_measure
 from bids_roi.outputs.names import has_figures
 from bids_roi.participant.extraction import mask_on_grid
 from bids_roi.report.draw import (
@@ -191,7 +191,11 @@ def _show_series(
 ) -> SeriesPictures:
     before = result.signals[series.statistic]
     relmats = tuple(
-        (relmat.path, name_measure(relmat), result.relmats[relmat.path])
+        (
+            relmat.path,
+            find_measure(relmat.measure).describe(fisher_z=relmat.fisher_z),
+            result.relmats[relmat.path],
+        )
         for relmat in result.names.relmats
         if relmat.source == series.path and relmat.path in result.relmats
     )

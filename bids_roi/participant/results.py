@@ -19,6 +19,7 @@ from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.core.quality import temporal_snr
 from bids_roi.errors import BidsRoiError, ConfoundsError, ImageError
 from bids_roi.files.tables import read_json
+from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
     describe_run,
     tabulate_regions,
@@ -528,7 +529,7 @@ def _write_relmats(
         facts |= _relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
-        if output.measure != "covariance":
+        if find_measure(output.measure).is_correlation:
             facts["NumberOfIdenticalEdges"] = related.n_identical
         if related.notes:
             facts["Warnings"] = [*series.get("Warnings", ()), *related.notes]

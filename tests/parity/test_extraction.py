@@ -9,7 +9,9 @@ from numpy.testing import assert_allclose
 from support import datasets
 from support.calls import read, run
 
-from bids_roi.options.table import STATISTICS
+from bids_roi.options.words import name_statistics
+
+STATISTICS = name_statistics(of="labels")
 
 pytestmark = pytest.mark.parity
 

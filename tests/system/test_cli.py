@@ -14,7 +14,8 @@ from support import datasets
 
 from bids_roi.cli import build_parser, main
 from bids_roi.options.record import Options
-from bids_roi.options.table import OPTIONS, STATISTICS, Option
+from bids_roi.options.table import OPTIONS, Option
+from bids_roi.options.words import name_statistics
 from bids_roi.version import __version__
 
 
@@ -205,7 +206,7 @@ def test_closed_pipe_is_no_traceback(dataset, atlas, tmp_path):
 
 
 def test_statistics_of_the_contract():
-    assert len(STATISTICS) == 7
+    assert len(name_statistics(of="labels")) == 7
 
 
 def test_installed_demo_command_runs_and_validates(tmp_path):

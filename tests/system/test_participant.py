@@ -11,7 +11,9 @@ from support import datasets, oracles
 from support.calls import FUNC, STEM, read, read_regions, run
 from support.datasets import INDEX, NAMES, SPACE
 
-from bids_roi.options.table import STATISTICS
+from bids_roi.options.words import name_statistics
+
+STATISTICS = name_statistics(of="labels")
 
 
 def test_every_statistic_equals_the_loop(dataset, atlas, tmp_path, capsys):

@@ -11,7 +11,9 @@ from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
-from bids_roi.options.table import STATISTICS
+from bids_roi.options.words import name_statistics
+
+STATISTICS = name_statistics(of="labels")
 
 SHAPE = (5, 4, 3)
 GRID = Grid.of(SHAPE, np.eye(4))

@@ -1,0 +1,278 @@
+"""The statistics over voxels and the measures of connectivity: names and words.
+
+Everything that is said of them is said here, once: choices of the options, values of
+``stat-`` in file names, texts of sidecars and pages, the way matrices are averaged.
+What they compute is in ``core``, in mappings from the same names to functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+__all__ = [
+    "ESTIMATORS",
+    "MEASURES",
+    "STATISTICS",
+    "Estimator",
+    "Measure",
+    "Scale",
+    "Statistic",
+    "find_measure",
+    "find_statistic",
+    "hold_names",
+    "measure_of_word",
+    "name_statistics",
+    "scale_of_word",
+    "stat_of_name",
+]
+
+Of = Literal["labels", "maps"]
+Family = Literal["sum", "sorted", "joint"]
+Scale = Literal["r", "z", "as_is"]
+
+# Of the precision matrix of partial correlation.
+Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
+ESTIMATORS: tuple[str, ...] = get_args(Estimator)
+
+# How the numbers of a matrix are averaged, and the end of its stat- that tells it (as
+# XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are.
+_ENDINGS: dict[Scale, str] = {"r": "correlation", "z": "fisherz", "as_is": ""}
+
+
+def stat_of_name(statistic: str) -> str:
+    """Value of ``stat-`` of a statistic: its name without what BIDS has no place for.
+
+    >>> stat_of_name("standard_deviation")
+    'standarddeviation'
+    """
+    return statistic.replace("_", "")
+
+
+def scale_of_word(stat: str) -> Scale:
+    """How a matrix with this ``stat-`` is averaged.
+
+    >>> scale_of_word("pearsoncorrelation"), scale_of_word("partialfisherz")
+    ('r', 'z')
+    >>> scale_of_word("covariance")
+    'as_is'
+    """
+    return next(scale for scale, end in _ENDINGS.items() if stat.endswith(end))
+
+
+def measure_of_word(stat: str) -> str:
+    """Name of the measure with this ``stat-``.
+
+    >>> measure_of_word("pearsonfisherz"), measure_of_word("covariance")
+    ('pearson', 'covariance')
+    """
+    return stat.removesuffix(_ENDINGS[scale_of_word(stat)])
+
+
+@dataclass(frozen=True, slots=True)
+class Statistic:
+    """A statistic over the voxels of a region, computed for each volume.
+
+    Attributes
+    ----------
+    name
+        As the option takes it and the sidecar has it.
+    words
+        As sentences have it: regional ... of the BOLD signal.
+    of
+        ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
+    family
+        What it is computed from. ``sum``: products of weights and volumes
+        (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
+        region, of labels only (``core/statistics.py``); ``joint``: the one fit of all
+        maps (``core/map_solver.py``).
+    definition
+        For docs/numbers.md, in Markdown.
+    help
+        What --help says of it beside its name; of maps only.
+    parameters
+        Names and values of what the function is given besides. The name tells them
+        (``trimmed_mean_10``), and so does the sidecar.
+    """
+
+    name: str
+    words: str
+    of: Of
+    family: Family
+    definition: str
+    help: str = ""
+    parameters: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def stat(self) -> str:
+        """Value of ``stat-`` in file names."""
+        return stat_of_name(self.name)
+
+    def describe(self) -> dict[str, Any]:
+        """Keys of the sidecar that tell it."""
+        parameters = {"StatisticParameters": dict(self.parameters)}
+        return {"Statistic": self.name, **(parameters if self.parameters else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measure of connectivity: how two regions go together.
+
+    Attributes
+    ----------
+    name
+        As --relmat takes it, and as file names begin to.
+    words
+        As sentences and sidecars have it.
+    scale
+        ``r`` for correlations, which are averaged as Fisher's z and can be written so;
+        ``as_is`` for what is neither, and has a diagonal that says something.
+    definition, source
+        For docs/numbers.md, in Markdown.
+    parameters
+        Names and values of what its function in ``core/relmat.py`` is given besides;
+        values are options.
+    """
+
+    name: str
+    words: str
+    scale: Scale
+    definition: str
+    source: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a name that file names would tell as that of another scale."""
+        if scale_of_word(self.stat()) != self.scale:
+            msg = f"{self.stat()} does not tell that its scale is {self.scale}"
+            raise ValueError(msg)
+
+    @property
+    def is_correlation(self) -> bool:
+        """Whether it lies between -1 and 1 and has a Fisher's z."""
+        return self.scale == "r"
+
+    def stat(self, *, fisher_z: bool = False) -> str:
+        """Value of ``stat-`` in file names; Fisher's z where there is one."""
+        return (
+            self.name
+            + _ENDINGS["z" if fisher_z and self.is_correlation else self.scale]
+        )
+
+    def describe(self, *, fisher_z: bool = False) -> str:
+        """Tell it in words; Fisher's z where there is one."""
+        return f"Fisher z of the {self.words}" if fisher_z else self.words
+
+
+STATISTICS: tuple[Statistic, ...] = (
+    Statistic("mean", "mean", "labels", "sum", "sum of x over n"),
+    Statistic("median", "median", "labels", "sorted", "of the x"),
+    Statistic("sum", "sum", "labels", "sum", "sum of x"),
+    Statistic("minimum", "minimum", "labels", "sorted", "of the x"),
+    Statistic("maximum", "maximum", "labels", "sorted", "of the x"),
+    Statistic(
+        "standard_deviation",
+        "standard deviation (ddof 0)",
+        "labels",
+        "sorted",
+        "about the region's mean, over n (ddof 0)",
+    ),
+    Statistic(
+        "variance",
+        "variance (ddof 0)",
+        "labels",
+        "sorted",
+        "about the region's mean, over n (ddof 0)",
+    ),
+    Statistic(
+        "least_squares",
+        "least-squares fit of all maps jointly",
+        "maps",
+        "joint",
+        "the b that minimises the sum of squares of y - W b, all maps jointly, as"
+        " nilearn's `NiftiMapsMasker`",
+        help="the signals that fit all maps jointly (nilearn's NiftiMapsMasker)",
+    ),
+    Statistic(
+        "weighted_mean",
+        "weighted mean",
+        "maps",
+        "sum",
+        "for each map, the sum of w y over the sum of w; `n/a` (`weights_cancel`)"
+        " where the sum of w is 1 % or less of the sum of |w|, as in signed maps it"
+        " may be",
+        help="the mean weighted by each map",
+    ),
+)
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        "pearson",
+        "Pearson correlation coefficient",
+        "r",
+        "product-moment correlation",
+        "Pearson 1895, [10.1098/rspl.1895.0041](https://doi.org/10.1098/rspl.1895.0041)",
+    ),
+    Measure(
+        "spearman",
+        "Spearman rank correlation coefficient",
+        "r",
+        "the same of ranks; ties share their mean rank",
+        "Spearman 1904, [10.2307/1412159](https://doi.org/10.2307/1412159)",
+    ),
+    Measure(
+        "partial",
+        "partial correlation coefficient",
+        "r",
+        "-p_ij / √(p_ii p_jj) with the precision matrix p of the standardised signals",
+        "Marrelec et al. 2006, [10.1016/j.neuroimage.2005.12.057]"
+        "(https://doi.org/10.1016/j.neuroimage.2005.12.057)",
+        parameters=(("estimator", "partial_estimator"),),
+    ),
+    Measure("covariance", "covariance (ddof 1)", "as_is", "sample covariance, ddof 1"),
+)
+
+
+_STATISTICS = {statistic.name: statistic for statistic in STATISTICS}
+_MEASURES = {measure.name: measure for measure in MEASURES}
+
+
+def name_statistics(
+    of: Of | None = None, family: Family | None = None
+) -> tuple[str, ...]:
+    """Names of the statistics of labels or maps and of a family; ``None`` for any.
+
+    >>> name_statistics(of="maps")
+    ('least_squares', 'weighted_mean')
+    """
+    return tuple(
+        s.name for s in STATISTICS if of in (None, s.of) and family in (None, s.family)
+    )
+
+
+def find_statistic(name: str) -> Statistic:
+    """Record of a statistic."""
+    return _STATISTICS[name]
+
+
+def find_measure(name: str) -> Measure:
+    """Record of a measure."""
+    return _MEASURES[name]
+
+
+def hold_names(
+    functions: Mapping[str, object], names: Iterable[str], where: str
+) -> None:
+    """Refuse to go on where functions and records are not of the same names.
+
+    Raises
+    ------
+    ImportError
+        With the names that one of the two lacks.
+    """
+    if differing := functions.keys() ^ set(names):
+        msg = f"{where} and options/words.py differ in {', '.join(sorted(differing))}"
+        raise ImportError(msg)
