@@ -33,8 +33,9 @@ from bids_roi.outputs.find import FACTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bids_roi.confounds.strategy_format import Component, Settings
+    from bids_roi.confounds.strategy_format import Component
     from bids_roi.options.row import Option
+    from bids_roi.options.settings import Settings
 
 __all__ = ["TABLES", "fill_in", "on_page_content", "on_page_markdown"]
 
