@@ -26,6 +26,7 @@ from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
 from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
+from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 from bids_roi.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
 from bids_roi.outputs.find import FACTS
@@ -180,6 +181,15 @@ def _facts() -> str:
     return _table(("column", "key of the sidecar", "unit"), rows)
 
 
+def _setting_keys() -> str:
+    rows = [
+        (_code(row.sidecar), _code(name), row.values.unit)
+        for name, row in ROWS.items()
+        if row.sidecar
+    ]
+    return _table(("key of the sidecar", "setting", "unit"), rows)
+
+
 def _strategies() -> str:
     rows = []
     for name in list_strategies():
@@ -310,6 +320,7 @@ TABLES: dict[str, Callable[[], str]] = {
     ),
     "reliability-columns": lambda: _columns(group_summaries._RELIABILITY_TEXTS),
     "facts": _facts,
+    "setting-keys": _setting_keys,
     "stack-layout": _literal("bids_roi.outputs.stack"),
     "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,
