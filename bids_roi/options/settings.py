@@ -199,19 +199,13 @@ class Settings:
     high_pass: float | None = field(
         default=None,
         metadata=_row(
-            _HERTZ,
-            "Lowest frequency to keep, or none.",
-            example=0.01,
-            note="Hz",
+            _HERTZ, "Lowest frequency to keep, or none.", example=0.01, note="Hz"
         ),
     )
     low_pass: float | None = field(
         default=None,
         metadata=_row(
-            _HERTZ,
-            "Highest frequency to keep, or none.",
-            example=0.08,
-            note="Hz",
+            _HERTZ, "Highest frequency to keep, or none.", example=0.08, note="Hz"
         ),
     )
     filter: _Filter = field(
