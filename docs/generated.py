@@ -26,6 +26,7 @@ from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
 from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
+from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import MEASURES, STATISTICS
 from bids_roi.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
@@ -34,8 +35,9 @@ from bids_roi.outputs.find import FACTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bids_roi.confounds.strategy_format import Component, Settings
+    from bids_roi.confounds.strategy_format import Component
     from bids_roi.options.row import Option
+    from bids_roi.options.settings import Settings
 
 __all__ = ["TABLES", "fill_in", "on_page_content", "on_page_markdown"]
 
@@ -199,6 +201,15 @@ def _measures() -> str:
     return _table(header, rows)
 
 
+def _setting_keys() -> str:
+    rows = [
+        (_code(row.sidecar), _code(name), row.values.unit)
+        for name, row in ROWS.items()
+        if row.sidecar
+    ]
+    return _table(("key of the sidecar", "setting", "unit"), rows)
+
+
 def _strategies() -> str:
     rows = []
     for name in list_strategies():
@@ -332,6 +343,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "statistics": lambda: _statistics("labels", "--statistic"),
     "map-statistics": lambda: _statistics("maps", "--map-statistic"),
     "measures": _measures,
+    "setting-keys": _setting_keys,
     "stack-layout": _literal("bids_roi.outputs.stack"),
     "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,

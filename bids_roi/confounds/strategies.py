@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING
 from bids_roi.confounds.strategy_checks import parse_settings, parse_strategy
 from bids_roi.errors import ConfoundsError, MissingInput, UsageError
 from bids_roi.files.tables import read_json
+from bids_roi.options.settings import ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from importlib.resources.abc import Traversable
 
-    from bids_roi.confounds.strategy_format import Settings, Strategy
+    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.options.settings import Settings
 
 __all__ = ["list_strategies", "load_strategy", "override_settings"]
 
@@ -142,7 +144,7 @@ def override_settings(strategy: Strategy, given: Mapping[str, object]) -> Strate
 
 def _idle_settings(settings: Settings, given: Mapping[str, object]) -> list[str]:
     """Settings that were asked for aloud and would do nothing."""
-    of_butterworth = ("filter_order", "filter_padding", "filter_ends")
+    of_butterworth = [n for n, row in ROWS.items() if row.needs == "butterworth"]
     named = [name for name in ("filter", *of_butterworth) if name in given]
     if settings.high_pass is None and settings.low_pass is None:
         return [f"{name} does nothing without high_pass or low_pass" for name in named]

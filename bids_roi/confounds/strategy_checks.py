@@ -12,10 +12,11 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.confounds.strategy_format import Component, Settings, Strategy
+from bids_roi.confounds.strategy_format import Component, Strategy
+from bids_roi.options.settings import ROWS, Settings, is_number, is_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["parse_settings", "parse_strategy"]
 
@@ -34,7 +35,6 @@ _MODELS: dict[str, tuple[str, ...]] = {
     "ica_aroma": ("basic", "orthogonal", "full"),
 }
 _KINDS = (*_MODELS, "columns", "pattern")
-_HUGE = 1e15
 _NO_PATTERN = (re.error, TypeError, OverflowError, RecursionError, FutureWarning)
 _KEYS = ("name", "label", "description", "components", "settings")
 
@@ -181,12 +181,12 @@ def _parse_sizes(
     count, share = raw.get("n_components"), raw.get("variance_explained")
     if count == "all":
         count = None
-    if count is not None and not (_is_whole(count) and count > 0):
+    if count is not None and not (is_whole(count) and count > 0):
         problems.append(
             f'{place}.n_components: "all" or a whole number above 0 is needed,'
             f" found {count!r}"
         )
-    if share is not None and not (_is_number(share) and 0 < share <= 1):
+    if share is not None and not (is_number(share) and 0 < share <= 1):
         problems.append(
             f"{place}.variance_explained: a share above 0 and up to 1 is needed,"
             f" found {share!r}"
@@ -196,70 +196,6 @@ def _parse_sizes(
             f"{place}: n_components and variance_explained exclude one another"
         )
     return dataclasses.replace(component, n_components=count, variance_explained=share)
-
-
-def _is_number(value: object) -> bool:
-    # JSON as Python reads it has NaN and Infinity, and true is the number one.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < _HUGE  # false for NaN, and true for no endless integer
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _positive(value: object) -> bool:
-    return value is None or (_is_number(value) and float(str(value)) > 0)
-
-
-def _count(value: object) -> bool:
-    return _is_whole(value) and int(str(value)) >= 0
-
-
-# What each setting takes: how it is said, the check, and what null stands for.
-_SETTINGS: dict[str, tuple[str, Callable[[object], bool], object]] = {
-    "detrend": ("true or false", lambda v: isinstance(v, bool), False),
-    "high_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
-    "low_pass": ("a frequency above 0 Hz, or null for off,", _positive, None),
-    "filter": (
-        "passband, butterworth or cosine",
-        lambda v: v in ("passband", "butterworth", "cosine"),
-        "passband",
-    ),
-    "filter_order": (
-        "a whole number from 1 to 10",
-        lambda v: _count(v) and v in range(1, 11),
-        5,
-    ),
-    "filter_padding": (
-        "odd or constant",
-        lambda v: v in ("odd", "constant"),
-        "constant",
-    ),
-    "filter_ends": ("cut or nearest", lambda v: v in ("cut", "nearest"), "cut"),
-    "interpolation": (
-        "linear or cubic_spline",
-        lambda v: v in ("linear", "cubic_spline"),
-        "linear",
-    ),
-    "standardize_confounds": ("true or false", lambda v: isinstance(v, bool), True),
-    "standardize": (
-        "none, zscore_sample or psc",
-        lambda v: v in ("none", "zscore_sample", "psc"),
-        "none",
-    ),
-    "fd_threshold": ("a length above 0 mm, or null for off,", _positive, None),
-    "std_dvars_threshold": ("a number above 0, or null for off,", _positive, None),
-    "scrub": ("a number of volumes, 0 or more,", _count, 0),
-    "censor_before": ("a number of volumes, 0 or more,", _count, 0),
-    "censor_after": ("a number of volumes, 0 or more,", _count, 0),
-    "dummy_scans": (
-        "auto, or a number of volumes,",
-        lambda v: v == "auto" or _count(v),
-        0,
-    ),
-}
 
 
 def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | None:
@@ -283,13 +219,14 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
         problems.append(f"{place}: an object is needed, found {raw!r}")
         return None
     known = len(problems)
-    _check_keys(raw, tuple(_SETTINGS), place, problems)
-    values: dict[str, Any] = {}
-    for key, (needed, fits, off) in _SETTINGS.items():
+    _check_keys(raw, tuple(ROWS), place, problems)
+    values: dict[str, Any] = dataclasses.asdict(Settings())
+    for key, row in ROWS.items():
         value = raw.get(key)
-        values[key] = off if value is None else value
-        if not fits(values[key]):
+        values[key] = values[key] if value is None else value
+        if not row.values.fits(values[key]):
             where = f"{place}.{key}" if place else key
+            needed = row.values.needed
             problems.append(f"{where}: {needed} is needed, found {value!r}")
     if len(problems) > known:
         return None

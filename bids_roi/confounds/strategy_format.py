@@ -26,21 +26,7 @@ user's own file has the same form, and any preset can be copied as a beginning::
         {"pattern": "edge_comp_0[0-4]"}      a regular expression for the whole name
       ],
       "settings": {                          each may be left out, or be null: off
-        "detrend": true,                     mean and straight line
-        "high_pass": 0.01, "low_pass": 0.08, Hz
-        "filter": "passband",                or "butterworth", "cosine"
-        "filter_order": 5,                   of a Butterworth filter,
-        "filter_padding": "constant",        or "odd": how it goes on beyond the ends
-        "filter_ends": "cut",                or "nearest": censored volumes there
-        "interpolation": "linear",           or "cubic_spline", where gaps are filled
-        "standardize_confounds": true,       or false: they keep their means
-        "standardize": "zscore_sample",      or "psc", "none"
-        "fd_threshold": 0.5,                 mm; volumes above it are censored
-        "std_dvars_threshold": 1.5,
-        "scrub": 5,                          shorter stretches are censored too
-        "censor_before": 0,                  neighbours of a censored volume
-        "censor_after": 0,
-        "dummy_scans": "auto"                as flagged in the confounds, or a number
+        SETTINGS
       }
     }
 
@@ -53,14 +39,17 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Component",
-    "Settings",
-    "Strategy",
-    "describe_strategy",
-]
+from bids_roi.options.settings import format_example
+
+if TYPE_CHECKING:
+    from bids_roi.options.settings import Settings
+
+__all__ = ["Component", "Strategy", "describe_strategy"]
+
+# The settings tell themselves what to write of them.
+__doc__ = (__doc__ or "").replace("        SETTINGS\n", format_example())
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,56 +82,6 @@ class Component:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How signals are cleaned beside the regression; by default nothing is done.
-
-    Attributes
-    ----------
-    detrend
-        Whether mean and straight line are taken out.
-    high_pass, low_pass
-        Cut-offs in Hz; ``None`` for off.
-    filter
-        Kind of the filter, where there is a cut-off.
-    filter_order, filter_padding, filter_ends
-        Of the Butterworth filter.
-    interpolation
-        How gaps are filled, for a Butterworth filter or ``--censored interpolate``.
-    standardize_confounds
-        Whether confounds get mean 0 before they are regressed out.
-    standardize
-        Scale of the cleaned signals.
-    fd_threshold
-        Framewise displacement in mm above which a volume is censored; ``None`` for off.
-    std_dvars_threshold
-        Standardised DVARS above which a volume is censored; ``None`` for off.
-    scrub
-        Stretches of kept volumes shorter than this are censored; 0 for off.
-    censor_before, censor_after
-        How many neighbours of a censored volume go with it.
-    dummy_scans
-        Volumes at the start to leave out; ``auto`` for those flagged in the confounds.
-    """
-
-    detrend: bool = False
-    high_pass: float | None = None
-    low_pass: float | None = None
-    filter: Literal["passband", "butterworth", "cosine"] = "passband"
-    filter_order: int = 5
-    filter_padding: Literal["odd", "constant"] = "constant"
-    filter_ends: Literal["cut", "nearest"] = "cut"
-    interpolation: Literal["linear", "cubic_spline"] = "linear"
-    standardize_confounds: bool = True
-    standardize: Literal["none", "zscore_sample", "psc"] = "none"
-    fd_threshold: float | None = None
-    std_dvars_threshold: float | None = None
-    scrub: int = 0
-    censor_before: int = 0
-    censor_after: int = 0
-    dummy_scans: int | Literal["auto"] = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Strategy:
     """A named choice of columns and settings.
 
@@ -170,6 +109,7 @@ class Strategy:
 def describe_strategy(strategy: Strategy) -> dict[str, Any]:
     """JSON content that reads back to the same strategy; every setting is written.
 
+    >>> from bids_roi.options.settings import Settings
     >>> settings = Settings(fd_threshold=0.5)
     >>> mine = Strategy("m", "m", "", (Component("motion", "full"),), settings)
     >>> describe_strategy(mine)["components"]

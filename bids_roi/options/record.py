@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import UsageError
 from bids_roi.options.running import check_running
-from bids_roi.options.table import DEFAULT_ATLAS, OPTIONS
+from bids_roi.options.settings import SETTING_OPTIONS
+from bids_roi.options.table import DEFAULT_ATLAS, OPTIONS, Option
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,8 @@ class Options:
     """What is asked for, checked once.
 
     Every field is a row of ``OPTIONS``; lists are tuples, absent values are ``None``.
+    Only the settings of cleaning are together in one field: those that were given, by
+    name, as words of the command line (``options.settings.read_given`` reads them).
     """
 
     participant_label: tuple[str, ...] = ()
@@ -54,21 +57,7 @@ class Options:
     smoothing_fwhm: float | None = None
     repetition_time: float | None = None
     denoise: tuple[str, ...] = ()
-    detrend: bool = False
-    high_pass: str | None = None
-    low_pass: str | None = None
-    filter: str | None = None
-    filter_order: int | None = None
-    filter_padding: str | None = None
-    filter_ends: str | None = None
-    interpolation: str | None = None
-    standardize: str | None = None
-    fd_threshold: str | None = None
-    std_dvars_threshold: str | None = None
-    scrub: int | None = None
-    censor_before: int | None = None
-    censor_after: int | None = None
-    dummy_scans: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict, hash=False)
     censored: str = "drop"
     high_variance_confounds: bool = False
     allow_missing_confounds: bool = False
@@ -143,7 +132,19 @@ class Options:
             given[name] = tuple(
                 dict.fromkeys(v.removeprefix(prefix) for v in given.get(name, ()))
             )
-        return cls(**given)
+        settings = {
+            option.name: given.pop(option.name)
+            for option in SETTING_OPTIONS
+            if option.name in given
+        }
+        settings = {k: v for k, v in settings.items() if v is not False}
+        return cls(**given, settings=settings)
+
+    def value(self, option: Option) -> Any:  # noqa: ANN401 - of any field
+        """Value of an option, given or not."""
+        if option in SETTING_OPTIONS:
+            return self.settings.get(option.name, option.default)
+        return getattr(self, option.name)
 
     @property
     def atlas_names(self) -> tuple[str, ...]:

@@ -415,7 +415,7 @@ def describe_run(
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
     for option in OPTIONS:
-        value = getattr(options, option.name)
+        value = options.value(option)
         if option.sidecar and option.sidecar not in content and value is not None:
             content[option.sidecar] = value
     for key in _OF_ONE_OUTPUT:

@@ -10,7 +10,7 @@ import numpy as np
 from bids_roi.confounds.gaps import check_rows
 from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.strategies import load_strategy, override_settings
-from bids_roi.confounds.strategy_format import Settings, Strategy
+from bids_roi.confounds.strategy_format import Strategy
 from bids_roi.confounds.table import (
     Confounds,
     framewise_displacement,
@@ -25,6 +25,7 @@ from bids_roi.core.filters import CutoffError
 from bids_roi.dataset.layout import find_aroma_confounds
 from bids_roi.dataset.timing import explain_untimed, read_timing
 from bids_roi.errors import CollisionError, ConfoundsError, MissingInput, UsageError
+from bids_roi.options.settings import Settings, read_given
 from bids_roi.options.table import CLEANING_OPTIONS
 from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
 
@@ -43,19 +44,6 @@ __all__ = [
     "prepare",
 ]
 
-_NUMBERS = ("high_pass", "low_pass", "fd_threshold", "std_dvars_threshold")
-_OTHERS = (
-    "filter",
-    "filter_order",
-    "filter_padding",
-    "filter_ends",
-    "interpolation",
-    "standardize",
-    "scrub",
-    "censor_before",
-    "censor_after",
-)
-
 
 def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     """Read the strategies asked for, with the settings of the command line.
@@ -73,7 +61,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     CollisionError
         Two of them have the same label and would be written to the same names.
     """
-    given = _given_settings(options)
+    given = read_given(options.settings)
     if set(options.denoise) == {"none"}:
         _refuse_without_effect(options)
     if not options.denoise:
@@ -103,7 +91,7 @@ def _refuse_without_effect(options: Options) -> None:
     flags = [
         option.flags[0]
         for option in CLEANING_OPTIONS
-        if option.name != "denoise" and getattr(options, option.name) != option.default
+        if option.name != "denoise" and options.value(option) != option.default
     ]
     if flags:
         raw = "--denoise none gives" if options.denoise else "what is asked for gives"
@@ -114,35 +102,6 @@ def _refuse_without_effect(options: Options) -> None:
             " settings alone clean without confounds."
         )
         raise UsageError(msg, remedy=remedy)
-
-
-def _given_settings(options: Options) -> dict[str, object]:
-    """Settings that were asked for; none is off, absent is the strategy's own."""
-    given: dict[str, object] = {}
-    for name in _NUMBERS:
-        value = getattr(options, name)
-        if value is not None:
-            given[name] = None if value == "none" else _number(name, value)
-    for name in _OTHERS:
-        value = getattr(options, name)
-        if value is not None:
-            given[name] = value
-    if options.detrend:
-        given["detrend"] = True
-    if options.dummy_scans is not None:
-        auto = options.dummy_scans == "auto"
-        given["dummy_scans"] = (
-            "auto" if auto else int(_number("dummy_scans", options.dummy_scans))
-        )
-    return given
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        flag = f"--{name.replace('_', '-')}"
-        raise UsageError(f"{flag} is a number or none, not '{text}'.") from None
 
 
 @dataclass(frozen=True, slots=True)

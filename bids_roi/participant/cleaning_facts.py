@@ -11,15 +11,17 @@ from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.core.butterworth import Butterworth
 from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.passband import Projection
+from bids_roi.options.settings import ROWS, describe_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.confounds.regressors import Selected
-    from bids_roi.confounds.strategy_format import Settings, Strategy
+    from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.censor import Censoring
     from bids_roi.core.clean import Cleaned
     from bids_roi.options.record import Options
+    from bids_roi.options.settings import Settings
 
 __all__ = [
     "describe_cleaning",
@@ -102,8 +104,8 @@ def _warn_of_idle(settings: Settings) -> list[str]:
         return []
     idle = [
         name
-        for name in ("scrub", "censor_before", "censor_after")
-        if getattr(settings, name)
+        for name, row in ROWS.items()
+        if row.needs == "threshold" and getattr(settings, name)
     ]
     if not idle:
         return []
@@ -164,6 +166,10 @@ def describe_cleaning(
     settings = strategy.settings
     units = {"psc": "percent", "zscore_sample": "standard deviations"}
     high = [f"high_variance_{n}" for n in range(5)] if high_variance else []
+    applied = {
+        "detrend": _detrended(settings, cleaned),
+        "dummy_scans": int(censoring.dummy.sum()),
+    }
     facts: dict[str, Any] = {
         "Units": units.get(settings.standardize, "arbitrary"),
         "DenoisingStrategy": strategy.name,
@@ -171,15 +177,7 @@ def describe_cleaning(
         "DenoisingDefinition": describe_strategy(strategy),
         "ConfoundRegressors": [*high, *selected.names],
         "SoftwareFilters": _describe_filter(settings, cleaned),
-        "Detrend": _detrended(settings, cleaned),
-        "Standardize": settings.standardize,
-        "StandardizeConfounds": settings.standardize_confounds,
-        "FDThreshold": settings.fd_threshold,
-        "StdDVARSThreshold": settings.std_dvars_threshold,
-        "Scrub": settings.scrub,
-        "CensorBefore": settings.censor_before,
-        "CensorAfter": settings.censor_after,
-        "DummyScans": int(censoring.dummy.sum()),
+        **describe_settings(settings, applied),
         "CensoredVolumes": options.censored,
         **describe_gaps(censoring),
         "RegressorRank": cleaned.rank,

@@ -8,8 +8,9 @@ import numpy as np
 
 from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import load_strategy
-from bids_roi.confounds.strategy_format import Component, Settings, Strategy
+from bids_roi.confounds.strategy_format import Component, Strategy
 from bids_roi.confounds.table import read_confounds
+from bids_roi.options.settings import Settings
 
 # The real tables, by version; all but 21 are whole runs.
 REAL = {

@@ -18,11 +18,11 @@ from bids_roi.confounds.strategies import (
 from bids_roi.confounds.strategy_checks import parse_settings, parse_strategy
 from bids_roi.confounds.strategy_format import (
     Component,
-    Settings,
     Strategy,
     describe_strategy,
 )
 from bids_roi.errors import ConfoundsError, DataError, MissingInput, UsageError
+from bids_roi.options.settings import Settings
 
 MINIMAL = {"name": "mine", "components": [{"motion": "full"}]}
 
