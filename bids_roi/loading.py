@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.errors import NothingFound, UsageError
+from bids_roi.errors import MissingInput, NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import MISSING, read_json, read_table
+from bids_roi.files.tables import MISSING, read_table
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     FACTS,
     KINDS,
     RUN_COLUMNS,
-    OutputTable,
+    Output,
     describe_series,
     find_outputs,
-    identify_run,
-    name_run,
+    identify,
 )
 
 if TYPE_CHECKING:
@@ -75,14 +74,14 @@ class Outputs:
     """
 
     output_dir: Path
-    tables: tuple[OutputTable, ...]
+    tables: tuple[Output, ...]
 
     def __repr__(self) -> str:
         counts = ", ".join(
             f"{sum(table.kind == kind for table in self.tables)} {kind}"
             for kind in dict.fromkeys(table.kind for table in self.tables)
         )
-        n_runs = len({name_run(table.name) for table in self.tables})
+        n_runs = len({table.run_name for table in self.tables})
         return f"<bids_roi outputs of {n_runs} runs in {self.output_dir}: {counts}>"
 
     def runs(self, **choice: Choice) -> pd.DataFrame:
@@ -100,12 +99,11 @@ class Outputs:
         rows = []
         for table in tables:
             labels = dict(table.name.entities)
-            row: dict[str, object] = {**identify_run(table.name)}
-            row |= {key: labels.get(key) for key in ("space", "cohort", "res", "den")}
-            row |= {"atlas": _atlas_of(table), "denoise": labels.get("desc", _RAW)}
+            row: dict[str, object] = {**identify(table.name)}
+            row |= {"atlas": table.atlas, "denoise": labels.get("desc", _RAW)}
             row |= {"statistic": labels["stat"]}
-            row |= describe_series(read_json(table.sidecar))
-            rows.append(row | {"path": table.relative})
+            row |= describe_series(table.read_sidecar())
+            rows.append(row | {"path": table.path})
         frame = pd.DataFrame(rows)
         facts = {column for column, _, _ in FACTS}
         frame = frame.astype(dict.fromkeys(facts, float))
@@ -125,8 +123,8 @@ class Outputs:
         """
         found = self._choose("timeseries", choice)
 
-        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
-            names, values = read_matrix(table.path)
+        def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            names, values = read_matrix(table.file)
             volumes = pd.Index(self._volumes_of(table, len(values)), name="volume")
             return volumes, pd.DataFrame(values, columns=names)
 
@@ -143,8 +141,8 @@ class Outputs:
         """
         found = self._choose("relmat", choice)
 
-        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
-            names, values = read_matrix(table.path, nodes=True)
+        def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            names, values = read_matrix(table.file, nodes=True)
             return pd.Index(names, name="region"), pd.DataFrame(values, columns=names)
 
         return _join(found, read)
@@ -160,8 +158,8 @@ class Outputs:
         """
         found = self._choose("regions", choice)
 
-        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
-            frame = _read_frame(table.path)
+        def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            frame = _read_frame(table.file)
             return pd.Index(frame.pop("name"), name="region"), frame
 
         return _join(found, read)
@@ -177,13 +175,13 @@ class Outputs:
         """
         found = self._choose("outliers", choice)
 
-        def read(table: OutputTable) -> tuple[pd.Index, pd.DataFrame]:
-            frame = _read_frame(table.path)
+        def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            frame = _read_frame(table.file)
             return pd.RangeIndex(len(frame), name="volume"), frame
 
         return _join(found, read)
 
-    def _choose(self, kind: str, choice: Mapping[str, Choice]) -> list[OutputTable]:
+    def _choose(self, kind: str, choice: Mapping[str, Choice]) -> list[Output]:
         """Tables of a kind; raise where none is left."""
         there = [table for table in self.tables if table.kind == kind]
         if not there:
@@ -195,11 +193,11 @@ class Outputs:
             raise NothingFound(msg, where=self.output_dir, remedy=remedy)
         return _select(there, choice, self.output_dir)
 
-    def _volumes_of(self, table: OutputTable, n_rows: int) -> range | np.ndarray:
+    def _volumes_of(self, table: Output, n_rows: int) -> range | np.ndarray:
         """Numbers of the volumes that are the rows of a series."""
         left_out = ("atlas", "seg", "scale", "stat")
         kept = [entity for entity in table.name.entities if entity[0] not in left_out]
-        path = table.path.with_name(format_name(kept, "outliers", ".tsv"))
+        path = table.file.with_name(format_name(kept, "outliers", ".tsv"))
         if table.name.get("desc") and path.exists():
             volumes = np.flatnonzero(_read_frame(path)["kept"].to_numpy() == 1)
             if len(volumes) == n_rows:
@@ -278,12 +276,25 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
     >>> folder.cleanup()
     """
     folder = Path(output_dir)
-    return Outputs(folder, tuple(_select(find_outputs(folder), choice, folder)))
+    return Outputs(folder, tuple(_select(_find(folder), choice, folder)))
+
+
+def _find(output_dir: Path) -> list[Output]:
+    """Find the tables of all runs, sorted by path."""
+    if not output_dir.is_dir():
+        msg = "there is no such folder."
+        raise MissingInput(msg, where=output_dir, remedy="Check the spelling.")
+    found = sorted(find_outputs(output_dir), key=lambda table: table.path)
+    if not found:
+        msg = "the folder holds no participant outputs (sub-*/[ses-*/]func/*.tsv)."
+        remedy = "Give the output folder of bids_roi, after the participant level."
+        raise MissingInput(msg, where=output_dir, remedy=remedy)
+    return found
 
 
 def _select(
-    tables: Iterable[OutputTable], choice: Mapping[str, Choice], output_dir: Path
-) -> list[OutputTable]:
+    tables: Iterable[Output], choice: Mapping[str, Choice], output_dir: Path
+) -> list[Output]:
     """Narrow tables down, one choice after the other."""
     left = list(tables)
     for name, given in choice.items():
@@ -314,14 +325,14 @@ def _plain(name: str, value: str | int) -> str:
     return stat_of_name(text) if name == "statistic" else text
 
 
-def _shown(table: OutputTable, name: str) -> str:
+def _shown(table: Output, name: str) -> str:
     if name == "atlas":
-        return _atlas_of(table)
+        return table.atlas
     absent = _RAW if name == "denoise" else ""
     return table.name.get(_ENTITIES[name]) or absent
 
 
-def _labels(table: OutputTable, name: str) -> set[str]:
+def _labels(table: Output, name: str) -> set[str]:
     """What a table answers to."""
     shown = _shown(table, name)
     if name == "atlas":
@@ -331,16 +342,9 @@ def _labels(table: OutputTable, name: str) -> set[str]:
     return {shown}
 
 
-def _atlas_of(table: OutputTable) -> str:
-    """Canonical id of the atlas."""
-    keys = ("atlas", "seg", "scale")
-    labels = [(key, table.name.get(key)) for key in keys]
-    return format_name(labels, "", "").removeprefix("atlas-").removesuffix("_")
-
-
 def _join(
-    tables: list[OutputTable],
-    read: Callable[[OutputTable], tuple[pd.Index, pd.DataFrame]],
+    tables: list[Output],
+    read: Callable[[Output], tuple[pd.Index, pd.DataFrame]],
 ) -> pd.DataFrame:
     """Put tables below one another; their runs go into the index."""
     kind = tables[0].kind
@@ -351,7 +355,7 @@ def _join(
         if len(there) > 1:
             msg = f"several are left to choose from: {', '.join(there[:_SHOWN])}."
             raise UsageError(msg, remedy=f"Say which with {name}={there[0]!r}.")
-    identities = [identify_run(table.name) for table in tables]
+    identities = [identify(table.name) for table in tables]
     keys = [
         column
         for column in RUN_COLUMNS.values()

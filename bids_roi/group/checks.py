@@ -9,7 +9,8 @@ from bids_roi.errors import DataError, MissingInput
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bids_roi.group.outputs import Found, Output
+    from bids_roi.group.outputs import Found
+    from bids_roi.outputs.find import Output
     from bids_roi.outputs.records import Record
 
 __all__ = ["check_anything_left", "check_digests"]
@@ -56,7 +57,7 @@ def check_digests(found: Found) -> None:
     # What is left out for its settings was made with these, too.
     left_out = [p.output for p in found.problems if p.status == "left_out"]
     for output in (*found.usable, *left_out):
-        scope = () if output.kind == "dseg" else (output.scope, output.desc)
+        scope = () if output.kind == "regions" else (output.scope, output.desc)
         together = (output.kind, output.place, output.stat, *scope)
         seen.setdefault(together, {}).setdefault(output.digest, []).append(output)
     for digests in seen.values():
@@ -74,8 +75,8 @@ def _explain(digests: dict[str, list[Output]]) -> DataError:
     if len(ranked) > _SHOWN:
         lines.append(f"  ... and {len(ranked) - _SHOWN} more")
     one = ranked[0][1][0]
-    what = {"dseg": "region tables", "timeseries": "series", "relmat": "matrices"}
-    desc = f" desc-{one.desc}" if one.desc and one.kind != "dseg" else ""
+    what = {"regions": "region tables", "timeseries": "series", "relmat": "matrices"}
+    desc = f" desc-{one.desc}" if one.desc and one.kind != "regions" else ""
     msg = (
         f"the {what[one.kind]} of {one.atlas_name}{desc} were made with different"
         " options, versions or atlas files:\n" + "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from bids_roi.group.checks import check_anything_left, check_digests
 from bids_roi.group.connectivity import warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import GroupKey, accumulate_group
-from bids_roi.group.outputs import Found, Output, Problem, find_outputs
+from bids_roi.group.outputs import Found, Problem, check_outputs
 from bids_roi.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
@@ -20,9 +20,9 @@ from bids_roi.outputs.records import read_all_records
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bids_roi.group.outputs import RunKey
     from bids_roi.group.runs import Row, Run
     from bids_roi.options.record import Options
+    from bids_roi.outputs.find import Output, RunKey
 
 __all__ = ["run_group_level"]
 
@@ -67,7 +67,7 @@ def run_group_level(output_dir: Path, options: Options) -> str:
         can be read. Nothing has been written then.
     """
     records = read_all_records(output_dir)
-    found = find_outputs(output_dir)
+    found = check_outputs(output_dir)
     check_anything_left(output_dir, found, records)
     check_digests(found)
     remove_leftovers(output_dir)

@@ -15,8 +15,9 @@ from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import read_matrix
-from bids_roi.group.outputs import REMEDY, Problem
+from bids_roi.group.outputs import Problem
 from bids_roi.options.words import scale_of_word
+from bids_roi.outputs.find import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.outputs import Output
     from bids_roi.group.regions import Regions
     from bids_roi.options.words import Scale
+    from bids_roi.outputs.find import Output
 
     FloatArray = NDArray[np.float64]
 
@@ -185,8 +186,9 @@ def _read_relmat(
     output_dir: Path, output: Output, names: tuple[str, ...] | None, scale: Scale
 ) -> tuple[tuple[str, ...], FloatArray]:
     """Read a matrix and check that it is what its name says."""
-    if output.fisher_z is not None and output.fisher_z != (scale == "z"):
-        says = "says" if output.fisher_z else "denies"
+    told = output.told.fisher_z
+    if told is not None and told != (scale == "z"):
+        says = "says" if told else "denies"
         msg = f"its sidecar {says} that it holds Fisher's z, its name does not agree."
         raise DataError(msg)
     found, matrix = read_matrix(output_dir / output.path, nodes=True)

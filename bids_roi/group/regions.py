@@ -10,8 +10,8 @@ import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.tables import MISSING, format_matrix, read_table
-from bids_roi.group.outputs import REMEDY, Problem, name_group_file
-from bids_roi.outputs.find import describe_keys, identify, key_columns
+from bids_roi.group.outputs import Problem, name_group_file
+from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.ledger import Ledger
-    from bids_roi.group.outputs import Output
+    from bids_roi.outputs.find import Output
 
     FloatArray = NDArray[np.float64]
 
@@ -159,9 +159,9 @@ def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
         Of one space and atlas.
     """
     outputs = [table.output for table in regions.tables]
-    rows = [identify(output.name) for output in outputs]
+    rows = [{**identify(o.name), "desc": o.desc} for o in outputs]
     keys = key_columns(rows)
-    labels = ["\t".join(row.get(key, MISSING) for key in keys) for row in rows]
+    labels = ["\t".join(row[key] or MISSING for key in keys) for row in rows]
     header: list[str] = []
     taken = {*keys, *regions.names}
     for name in regions.names:

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING
 
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_table
-from bids_roi.group.outputs import desc_of, stem_of_run
-from bids_roi.outputs.find import FACTS, describe_keys, identify, key_columns
+from bids_roi.outputs.find import (
+    FACTS,
+    desc_of,
+    describe_keys,
+    identify,
+    key_columns,
+    stem_of_run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from bids_roi.group.ledger import Ledger
-    from bids_roi.group.outputs import Output, Problem, RunKey
+    from bids_roi.group.outputs import Problem
+    from bids_roi.outputs.find import Output, RunKey
     from bids_roi.outputs.records import Record
 
 __all__ = ["Row", "Run", "list_rows", "sort_into_runs", "write_runs"]
@@ -74,7 +81,7 @@ _OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
 
 # Statuses of records: there is a reason why nothing was made.
 _NOT_MADE = ("failed", "skipped")
-_KINDS = {"dseg": "region table", "timeseries": "series", "relmat": "matrix"}
+_KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
 
 
 @dataclass(slots=True)
@@ -140,7 +147,7 @@ def sort_into_runs(
     runs: dict[RunKey, Run] = defaultdict(Run)
     for output in outputs:
         run = runs[output.run]
-        if output.kind == "dseg":
+        if output.kind == "regions":
             run.regions = output
         else:
             run.products.setdefault(output.desc, []).append(output)
@@ -193,7 +200,7 @@ def list_rows(
 
 def _row_of_record(record: Record) -> Row:
     """Row of what has no output here: why, as the participant level told."""
-    row: Row = dict(identify(parse_name(record.run), without=("desc",)))
+    row: Row = dict(identify(parse_name(record.run)))
     row |= {"atlas": record.atlas, "desc": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
     if record.status not in _NOT_MADE:
@@ -230,7 +237,7 @@ def _count_products(runs: Iterable[Run]) -> dict[_Family, Counter[_Product]]:
 
 
 def _product(output: Output) -> _Product:
-    desc = "" if output.kind == "dseg" else output.desc
+    desc = "" if output.kind == "regions" else output.desc
     return output.kind, output.stat, desc
 
 
@@ -244,19 +251,22 @@ def _rows_of(
     counts = expected[_family(run.one)]
     products = {_product(output) for output in run.outputs}
     wanted = sorted(counts)
-    descs = {desc for kind, _, desc in wanted if kind != "dseg"}
-    own = {p.output.desc for p in run.problems if p.output.kind != "dseg"}
+    descs = {desc for kind, _, desc in wanted if kind != "regions"}
+    own = {p.output.desc for p in run.problems if p.output.kind != "regions"}
     own |= {desc for desc, r in records.items() if desc and r.status in _NOT_MADE}
     for desc in sorted({*descs, *own} or {""}):
-        row: Row = dict(identify(run.one.name, without=("desc",)))
+        row: Row = dict(identify(run.one.name))
         row |= {"desc": desc, "atlas": run.one.atlas_name}
         missing = [
             product
             for product in wanted
-            if product not in products and (product[0] == "dseg" or product[2] == desc)
+            if product not in products
+            and (product[0] == "regions" or product[2] == desc)
         ]
         problems = [
-            p for p in run.problems if p.output.kind == "dseg" or p.output.desc == desc
+            p
+            for p in run.problems
+            if p.output.kind == "regions" or p.output.desc == desc
         ]
         there = run.products.get(desc, [])
         row["status"], row["reason"] = _judge(
@@ -321,7 +331,7 @@ def _absent_atlases(runs: Iterable[Run], seen: set[tuple[str, str]]) -> Iterator
         for source, one in members[family].items():
             for atlas in sorted(names):
                 if (source, atlas) not in seen:
-                    row: Row = dict(identify(one.name, without=("desc",)))
+                    row: Row = dict(identify(one.name))
                     row |= {"atlas": atlas, "status": "absent", "source": source}
                     row["reason"] = "no outputs of this atlas, which other runs have."
                     yield row

@@ -11,14 +11,16 @@ import numpy as np
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, read_bytes
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import read_json, read_table
+from bids_roi.files.tables import read_table
 from bids_roi.group.checks import check_anything_left
-from bids_roi.group.outputs import REMEDY, Output, Problem, find_outputs
+from bids_roi.group.outputs import Problem, check_outputs
 from bids_roi.outputs.find import (
     FACTS,
     PLACE_KEYS,
-    identify_run,
-    name_run,
+    REMEDY,
+    RUN_COLUMNS,
+    Output,
+    identify,
 )
 from bids_roi.outputs.stack import (
     StackedRun,
@@ -94,7 +96,7 @@ def write_stacks(
     """
     problems: list[Problem] = []
     if found is None:
-        found = find_outputs(output_dir)
+        found = check_outputs(output_dir)
         check_anything_left(output_dir, found, [])
         problems += [p for p in found.problems if p.output.kind in contents]
     lost = {
@@ -136,7 +138,7 @@ def write_stacks(
 def _place_and_run(output: Output) -> tuple[Place, str]:
     labels = dict(output.name.entities)
     place = tuple((key, labels[key]) for key in PLACE_KEYS if key in labels)
-    return place, name_run(output.name)
+    return place, output.run_name
 
 
 def _without_desc(place: Place) -> Place:
@@ -179,7 +181,7 @@ def _write_place(
         ]
         return 0
     names = list(columns["name"])
-    parts = _describe_parts(folder, runs, len(names))
+    parts = _describe_parts(runs, len(names))
     with reuse_stack(path, names) as copy:
         return write_stack(
             path,
@@ -217,14 +219,14 @@ def _read_regions(
     return None
 
 
-def _describe_parts(folder: Path, runs: Runs, n_regions: int) -> list[StackPart]:
+def _describe_parts(runs: Runs, n_regions: int) -> list[StackPart]:
     """Say what groups the file has, in sorted order."""
     firsts: dict[str, Output] = {}
     for outputs in runs.values():
         firsts = {**outputs, **firsts}
     described = []
     for part, output in sorted(firsts.items()):
-        sidecar = read_json((folder / output.path).with_suffix(".json"))
+        sidecar = output.read_sidecar()
         attributes = {key: str(sidecar[key]) for key in _PART_KEYS if key in sidecar}
         edges = None
         if output.kind == "relmat":
@@ -259,15 +261,12 @@ def _read_runs(
                 problems.append(Problem(output, reason))
                 break
             for column, key, _ in FACTS:
-                told = output.number(key)
-                facts[column] = facts[column] if told is None else told
+                value = output.number(key)
+                facts[column] = facts[column] if value is None else value
         else:
-            row = {
-                "name": run,
-                **identify_run(next(iter(outputs.values())).name),
-                **facts,
-            }
-            yield StackedRun(row, data)
+            told = identify(next(iter(outputs.values())).name)
+            keys = {column: told[column] for column in RUN_COLUMNS.values()}
+            yield StackedRun({"name": run, **keys, **facts}, data)
 
 
 def _read_part(

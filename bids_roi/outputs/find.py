@@ -1,12 +1,16 @@
-"""What participant outputs a folder holds: found by name, told apart by entity."""
+"""Participant outputs of a folder, found by name; sidecars are read when asked for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import MissingInput
+from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name
+from bids_roi.files.tables import read_json
+from bids_roi.outputs.records import RAW
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -15,18 +19,24 @@ if TYPE_CHECKING:
 __all__ = [
     "FACTS",
     "KINDS",
+    "PLACE",
     "PLACE_KEYS",
+    "REMEDY",
     "RUN_COLUMNS",
-    "OutputTable",
+    "SCOPE",
+    "Output",
+    "RunKey",
+    "Told",
+    "desc_of",
     "describe_keys",
     "describe_series",
     "find_outputs",
     "identify",
-    "identify_run",
     "key_columns",
     "name_run",
     "place_columns",
     "read_fact",
+    "stem_of_run",
 ]
 
 KINDS = {
@@ -52,6 +62,15 @@ RUN_COLUMNS = {
 
 # Entities of what was made of a run; all others tell the run itself.
 PLACE_KEYS = ("space", "cohort", "atlas", "seg", "scale", "res", "den", "desc")
+# Outputs that differ in one of these are of different things, and share no table.
+PLACE = PLACE_KEYS[:-1]
+# Nor do these share a connectivity matrix: they are not repeated runs of one thing.
+SCOPE = ("task", "rec", "echo", "part")
+_ATLAS = ("atlas", "seg", "scale")
+
+REMEDY = "Make it again: the participant level with --overwrite."
+
+RunKey = tuple[str, tuple[str, ...]]
 
 # Column, key of the sidecar of a series, and unit.
 FACTS = (
@@ -71,31 +90,268 @@ FACTS = (
 )
 
 
+# Numbers of a run that tables of many runs need.
+_NUMBERS = (
+    *(key for _, key, _ in FACTS),
+    "FDDVARSCorrelation",
+    "NumberOfIdenticalEdges",
+)
+
+
 @dataclass(frozen=True, slots=True)
-class OutputTable:
-    """One table of the participant level.
+class Told:
+    """What tables of many runs need of a sidecar; nothing where it is not sound.
 
     Attributes
     ----------
+    origin
+        The BOLD file, relative to its dataset, empty where the sidecar does not say;
+        and whether the atlas is the participant's own. ``None`` without a digest.
+    atlas
+        Canonical id; empty where the sidecar does not say.
+    digest
+        Of all that decides the numbers: with the atlas image, or without it where each
+        participant has one of his own.
+    numbers
+        Of the run: volumes, seconds, motion.
+    fisher_z
+        Whether the sidecar of a matrix says that it holds Fisher's z.
+    absent
+        Why no entry of a matrix has a value; empty where some have.
+    error
+        Why the sidecar cannot be used, if so.
+    """
+
+    origin: tuple[str, bool] | None = None
+    atlas: str = ""
+    digest: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    fisher_z: bool | None = None
+    absent: str = ""
+    error: BidsRoiError | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """One table of the participant level.
+
+    Its name is known at once. Its sidecar is read when it is first asked about, and no
+    more than ``told`` is kept of it: a group has tens of thousands of outputs.
+
+    Attributes
+    ----------
+    folder
+        The output folder.
     path
-        Of the TSV; the sidecar has the same stem.
-    relative
-        The path, relative to the output folder.
+        Of the TSV, relative to the output folder.
     kind
         ``timeseries``, ``regions``, ``relmat`` or ``outliers``.
     name
-        Its parts.
+        Entities.
+    series
+        Series of the folder by their path: a matrix is of what its series is of.
     """
 
-    path: Path
-    relative: str
+    folder: Path
+    path: str
     kind: str
     name: BidsName
+    series: Mapping[str, Output] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
-    def sidecar(self) -> Path:
-        """Path of its JSON."""
-        return self.path.with_suffix(".json")
+    def file(self) -> Path:
+        """Path of the TSV."""
+        return self.folder / self.path
+
+    @property
+    def beside(self) -> Path:
+        """Path of the sidecar."""
+        return self.file.with_suffix(".json")
+
+    def read_sidecar(self) -> dict[str, Any]:
+        """Read all of the sidecar.
+
+        Raises
+        ------
+        DataError
+            If it is missing or damaged.
+        """
+        return read_json(self.beside)
+
+    @cached_property
+    def told(self) -> Told:
+        """What the sidecar says."""
+        try:
+            return _read_told(self)
+        except BidsRoiError as error:
+            return Told(error=error)
+
+    @property
+    def participant(self) -> str:
+        """Label with ``sub-``."""
+        return f"sub-{self.name.get('sub')}"
+
+    @property
+    def desc(self) -> str:
+        """Label of ``desc-``, or empty."""
+        return self.name.get("desc") or ""
+
+    @property
+    def stat(self) -> str:
+        """Label of ``stat-``, or empty."""
+        return self.name.get("stat") or ""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Space, cohort, atlas and resolution, empty where absent."""
+        labels = dict(self.name.entities)
+        return tuple(labels.get(key, "") for key in PLACE)
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """Task, reconstruction, echo and part, empty where absent."""
+        labels = dict(self.name.entities)
+        return tuple(labels.get(key, "") for key in SCOPE)
+
+    @property
+    def atlas(self) -> str:
+        """Canonical id of the atlas, by the file name; empty for outliers."""
+        labels = [(key, self.name.get(key)) for key in _ATLAS]
+        return format_name(labels, "", "").removeprefix("atlas-").removesuffix("_")
+
+    @property
+    def atlas_name(self) -> str:
+        """The same as the sidecar says it, where it does."""
+        return self.told.atlas or self.atlas
+
+    @property
+    def source(self) -> str:
+        """The BOLD file, relative to its dataset; empty where nothing says."""
+        return "" if self.told.error or not self.told.origin else self.told.origin[0]
+
+    @property
+    def source_desc(self) -> str:
+        """``desc-`` of the BOLD file, empty for ``preproc``."""
+        return desc_of(self.source, "") if self.source else ""
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides the numbers."""
+        return self.told.digest
+
+    @property
+    def run_name(self) -> str:
+        """The run, as its outputs are named."""
+        return name_run(self.name)
+
+    @property
+    def run(self) -> RunKey:
+        """Name of the BOLD run, and the place: the same for all outputs of both."""
+        return _stem(self.name, self.source_desc), self.place
+
+    def number(self, key: str) -> float | None:
+        """One of the numbers, ``None`` where the sidecar does not have it."""
+        return self.told.numbers.get(key)
+
+
+def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
+    """Find the tables that the participant level wrote, sorted by folder and name.
+
+    Parameters
+    ----------
+    output_dir
+        The output folder; without any output the list is empty.
+    participant
+        ``sub-<label>``, for those of one participant.
+    """
+    patterns = (f"{participant}/func/sub-*.tsv", f"{participant}/ses-*/func/sub-*.tsv")
+    paths = [path for pattern in patterns for path in output_dir.glob(pattern)]
+    found: list[Output] = []
+    series: dict[str, Output] = {}
+    for path in sorted(paths, key=lambda path: path.relative_to(output_dir).parts):
+        name = parse_name(path)
+        kind = _kind_of(name)
+        if kind:
+            relative = path.relative_to(output_dir).as_posix()
+            found.append(Output(output_dir, relative, kind, name, series))
+            if kind == "timeseries":
+                series[relative] = found[-1]
+    return found
+
+
+def _kind_of(name: BidsName) -> str:
+    """Kind of an output by its name, empty for what is none of ours."""
+    kind = KINDS.get(name.suffix, "")
+    labels = dict(name.entities)
+    # An atlas's own table and the confounds of fMRIPrep are no outputs of ours.
+    if (kind == "outliers") == ("atlas" in labels):
+        return ""
+    if kind in ("timeseries", "relmat") and "stat" not in labels:
+        return ""
+    return kind
+
+
+def _read_told(output: Output) -> Told:
+    """Read a sidecar and check what it needs to have."""
+    if not output.beside.exists():
+        msg = f"the sidecar {output.beside.name} is missing."
+        raise DataError(msg, where=output.path, remedy=REMEDY)
+    content = output.read_sidecar()
+    origin = _find_origin(output, content)
+    # No two participants share an image of their own.
+    key = "SettingsDigest" if origin[1] else "OptionsDigest"
+    digest = content.get(key)
+    if not isinstance(digest, str) or not digest:
+        raise DataError(f"{key} is missing.", where=output.beside, remedy=REMEDY)
+    try:
+        numbers = dict(_read_numbers(content, output.beside))
+    except DataError as error:  # the matrices of a series can be used without these
+        return Told(origin, error=error)
+    fisher_z = content.get("FisherZ")
+    return Told(
+        origin,
+        atlas=str(content.get("Atlas") or ""),
+        digest=digest,
+        numbers=numbers,
+        fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
+        absent=str(content.get("ReasonNotAvailable") or ""),
+    )
+
+
+def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]:
+    """Tell the BOLD file, and whether the atlas is the participant's own."""
+    given = content.get("Sources")
+    sources = (
+        [s for s in given if isinstance(s, str)] if isinstance(given, list) else []
+    )
+    if not sources:
+        return "", False
+    path = sources[0].rpartition(":")[2]
+    # What a matrix is of is said in the sidecar of its series.
+    series = output.series.get(path) if output.kind == "relmat" else None
+    if series is not None and series.told.origin is not None:
+        return series.told.origin
+    own = any(
+        uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
+        for uri in sources
+    )
+    return ("" if path.endswith(".tsv") else path), own
+
+
+def _read_numbers(
+    content: Mapping[str, Any], where: Path
+) -> Iterator[tuple[str, float]]:
+    for key in _NUMBERS:
+        value = read_fact(content, key)
+        if value is None or value == "n/a":
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value):
+            msg = f"{key} is {value!r} where a number is needed."
+            raise DataError(msg, where=where, remedy=REMEDY)
+        yield key, value
 
 
 def name_run(name: BidsName) -> str:
@@ -108,53 +364,34 @@ def name_run(name: BidsName) -> str:
     return format_name(own, "", "").removesuffix("_")
 
 
-def identify_run(name: BidsName) -> dict[str, str | None]:
-    """Columns that tell the run; labels of sub- and ses- with their prefix."""
-    labels = dict(name.entities)
-    row = {column: labels.get(key) for key, column in RUN_COLUMNS.items()}
-    for key, column in (("sub", "participant_id"), ("ses", "session_id")):
-        if row[column] is not None:
-            row[column] = f"{key}-{row[column]}"
-    return row
+def stem_of_run(source: str) -> str:
+    """Name of a BOLD run, the same from its file as from its outputs.
 
-
-def find_outputs(output_dir: Path) -> list[OutputTable]:
-    """Find the tables of all runs, sorted by path.
-
-    Parameters
-    ----------
-    output_dir
-        Folder that the participant level wrote.
-
-    Raises
-    ------
-    MissingInput
-        If the folder is absent, or holds no output of a participant.
+    >>> stem_of_run("sub-01/func/sub-01_task-rest_desc-preproc_bold.nii.gz")
+    'sub-01_task-rest_bold'
     """
-    if not output_dir.is_dir():
-        msg = "there is no such folder."
-        raise MissingInput(msg, where=output_dir, remedy="Check the spelling.")
-    found = sorted(_walk(output_dir), key=lambda table: table.relative)
-    if not found:
-        msg = "the folder holds no participant outputs (sub-*/[ses-*/]func/*.tsv)."
-        remedy = "Give the output folder of bids_roi, after the participant level."
-        raise MissingInput(msg, where=output_dir, remedy=remedy)
-    return found
+    return _stem(parse_name(source), desc_of(source, ""))
 
 
-def _walk(output_dir: Path) -> Iterator[OutputTable]:
-    for pattern in ("sub-*/func/sub-*.tsv", "sub-*/ses-*/func/sub-*.tsv"):
-        for path in output_dir.glob(pattern):
-            name = parse_name(path)
-            kind = KINDS.get(name.suffix)
-            labels = dict(name.entities)
-            # An atlas's own table and the confounds of fMRIPrep are no outputs of ours.
-            if kind is None or (kind == "outliers") == ("atlas" in labels):
-                continue
-            if kind in ("timeseries", "relmat") and "stat" not in labels:
-                continue
-            relative = path.relative_to(output_dir).as_posix()
-            yield OutputTable(path, relative, kind, name)
+def desc_of(source: str, strategy: str) -> str:
+    """Value of ``desc-`` of what a strategy, if any, makes of a BOLD file.
+
+    >>> desc_of("sub-01_desc-preproc_bold.nii.gz", "24P")
+    '24P'
+    >>> desc_of("sub-01_desc-smoothAROMAnonaggr_bold.nii.gz", "")
+    'smoothAROMAnonaggr'
+    """
+    desc = parse_name(source).get("desc")
+    label = "" if strategy == RAW else strategy
+    return f"{'' if desc in (None, 'preproc') else desc}{label}"
+
+
+def _stem(name: BidsName, desc: str) -> str:
+    # Outputs have res- and den- behind the atlas, sources before.
+    left_out = (*_ATLAS, "res", "den", "stat", "desc")
+    kept = [(k, v) for k, v in name.entities if k not in left_out]
+    moved = [(key, name.get(key)) for key in ("res", "den")]
+    return format_name([*kept, *moved, ("desc", desc)], "bold", "")
 
 
 def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON
@@ -177,14 +414,8 @@ def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 # Columns that say which run a row is about, and what was made of it.
-_KEYS = {
-    **RUN_COLUMNS,
-    "space": "space",
-    "cohort": "cohort",
-    "res": "res",
-    "den": "den",
-    "desc": "desc",
-}
+_RUN_AND_SPACE = {**RUN_COLUMNS, **{k: k for k in ("space", "cohort", "res", "den")}}
+_COLUMNS = (*_RUN_AND_SPACE.values(), "desc")
 _ALWAYS = ("participant_id", "session_id", "task", "run", "space", "res")
 _GROUP_ALWAYS = ("task", "space", "res")
 
@@ -195,12 +426,20 @@ _TEXTS = {
 }
 
 
-def identify(name: BidsName, *, without: tuple[str, ...] = ()) -> dict[str, str]:
-    """Columns that tell the run, labels of sub- and ses- with their prefix."""
-    row = {_KEYS[k]: v for k, v in name.entities if k in _KEYS and k not in without}
-    for key, column in (("sub", "participant_id"), ("ses", "session_id")):
-        if column in row:
-            row[column] = f"{key}-{row[column]}"
+def identify(name: BidsName) -> dict[str, str | None]:
+    """Columns that tell the run and its space, ``None`` for what the name lacks.
+
+    Labels of sub- and ses- have their prefix.
+
+    >>> row = identify(parse_name("sub-01_task-rest_space-T1w_bold.nii.gz"))
+    >>> row["participant_id"], row["space"], row["run"]
+    ('sub-01', 'T1w', None)
+    """
+    labels = dict(name.entities)
+    row = {column: labels.get(key) for key, column in _RUN_AND_SPACE.items()}
+    for key in ("sub", "ses"):
+        if key in labels:
+            row[RUN_COLUMNS[key]] = f"{key}-{labels[key]}"
     return row
 
 
@@ -208,14 +447,14 @@ def key_columns(
     rows: Iterable[Mapping[str, object]], more: tuple[str, ...] = ()
 ) -> list[str]:
     """Key columns in a fixed order; entities that no run has are left out."""
-    present = {name for row in rows for name in row}.union(_ALWAYS, more)
-    return [column for column in _KEYS.values() if column in present]
+    present = {k for row in rows for k, value in row.items() if value}
+    return [c for c in _COLUMNS if c in present or c in (*_ALWAYS, *more)]
 
 
 def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """Key columns of tables with one row per group."""
     present = {k for row in rows for k, value in row.items() if value}
-    keys = [c for c in _KEYS.values() if c not in ("participant_id", "session_id")]
+    keys = [c for c in _COLUMNS if c not in ("participant_id", "session_id")]
     return [c for c in keys if c in present or c in (*_GROUP_ALWAYS, "desc")]
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.tables import read_json, read_table
+from bids_roi.outputs.find import Output, find_outputs
 from bids_roi.outputs.names import report_path
 
 if TYPE_CHECKING:
@@ -221,11 +222,13 @@ def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
         Of the participant.
     """
     runs: dict[str, RunFacts] = {}
+    participants = sorted({record.run.partition("/")[0] for record in records})
+    there = {o.path: o for p in participants if p for o in find_outputs(output_dir, p)}
     ranked = sorted(records, key=lambda record: (record.run, *record.key))
     for (path, atlas), own in itertools.groupby(ranked, lambda r: (r.run, r.atlas)):
         run = runs.setdefault(path, RunFacts(path))
-        run.atlases.append(_read_atlas(output_dir, atlas, list(own)))
-    for participant in {path.partition("/")[0] for path in runs}:
+        run.atlases.append(_read_atlas(there, atlas, list(own)))
+    for participant in participants:
         folder = output_dir / participant / "figures"
         for path in sorted(folder.glob("*eport_*.json")):
             content = load_json(path)
@@ -249,41 +252,40 @@ def shared_entities(runs: Sequence[RunFacts]) -> list[str]:
     return [part for part in runs[0].entities if part in shared]
 
 
-def _read_atlas(output_dir: Path, name: str, records: list[Record]) -> AtlasFacts:
+def _read_atlas(
+    there: Mapping[str, Output], name: str, records: list[Record]
+) -> AtlasFacts:
+    """Read what the records of an atlas name, as far as it is still there."""
     facts = AtlasFacts(name, records)
-    series: dict[str, SeriesFacts] = {}
-    tables = sorted({table for record in records for table in record.outputs})
-    for table in tables:
-        if not (output_dir / table).is_file():
-            continue
-        if table.endswith("_dseg.tsv"):
-            facts.regions_path = table
-            facts.figures = _listed(output_dir, table)
+    told = sorted({path for record in records for path in record.outputs})
+    outputs = [there[p] for p in told if p in there and there[p].file.is_file()]
+    for output in outputs:
+        if output.kind == "regions":
+            facts.regions_path = output.path
+            facts.figures = _listed(output)
             with contextlib.suppress(BidsRoiError):
-                facts.regions = read_table(output_dir / table)
-        elif table.endswith("_timeseries.tsv"):
-            sidecar = load_json(_sidecar(output_dir, table))
-            series[table] = SeriesFacts(table, sidecar, _listed(output_dir, table))
+                facts.regions = read_table(output.file)
     facts.series = sorted(
-        series.values(), key=lambda s: (s.strategy != "none", s.strategy, s.path)
+        (
+            SeriesFacts(o.path, load_json(o.beside), _listed(o))
+            for o in outputs
+            if o.kind == "timeseries"
+        ),
+        key=lambda s: (s.strategy != "none", s.strategy, s.path),
     )
-    for table in tables:
-        if table.endswith("_relmat.tsv") and (output_dir / table).is_file():
-            sidecar = load_json(_sidecar(output_dir, table))
+    for output in outputs:
+        if output.kind == "relmat":
+            sidecar = load_json(output.beside)
             for each in facts.series:
                 if any(str(s).endswith(each.path) for s in sidecar.get("Sources", ())):
-                    each.relmats.append((table, sidecar))
+                    each.relmats.append((output.path, sidecar))
     return facts
 
 
-def _sidecar(output_dir: Path, table: str) -> Path:
-    return output_dir / (table.removesuffix(".tsv") + ".json")
-
-
-def _listed(output_dir: Path, table: str) -> list[dict[str, Any]]:
+def _listed(output: Output) -> list[dict[str, Any]]:
     """List the figures of a table that are there."""
-    content = load_json(output_dir / report_path(table))
-    return _figures(content, table.partition("/")[0])
+    content = load_json(output.folder / report_path(output.path))
+    return _figures(content, output.participant)
 
 
 def _figures(content: Mapping[str, Any], participant: str) -> list[dict[str, Any]]:

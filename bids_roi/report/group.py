@@ -14,6 +14,7 @@ from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
+from bids_roi.outputs.find import find_outputs
 from bids_roi.report.canvas import drawing, measure_image
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import (
@@ -272,11 +273,12 @@ def _title(path: Path) -> str:
 
 def _show_connectivity(output_dir: Path) -> list[dict[str, Any]]:
     found = []
+    tables = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
     for path in sorted(output_dir.glob("group_*_relmat.tsv")):
         with contextlib.suppress(BidsRoiError):
             names, values = _read_square(path)
             sidecar = load_json(path.with_suffix(".json"))
-            regions = _places(output_dir, names)
+            regions = _places(tables, names)
             picture = draw_relmat(
                 values,
                 order_regions(len(names), regions.get("network")),
@@ -314,9 +316,9 @@ def _read_square(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     return read_matrix(path, nodes=True)
 
 
-def _places(output_dir: Path, names: Sequence[str]) -> dict[str, list[str]]:
+def _places(tables: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]]:
     """Networks and centres of regions, from the first region table that has them."""
-    for path in sorted(output_dir.glob("sub-*/**/func/*_dseg.tsv")):
+    for path in tables:
         table = _read(path)
         if tuple(table.get("name", ())) == tuple(names):
             return table

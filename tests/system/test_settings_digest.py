@@ -18,7 +18,7 @@ from support.toy_confounds import write_confounds
 
 from bids_roi.errors import DataError
 from bids_roi.group.checks import check_digests
-from bids_roi.group.outputs import find_outputs
+from bids_roi.group.outputs import check_outputs
 from bids_roi.images.nifti import write_image
 from bids_roi.options.settings import Settings
 from bids_roi.options.table import OPTIONS
@@ -145,7 +145,7 @@ def finished(study, capsys):
 
 def refused(out):
     """Atlases of which the outputs are not put together."""
-    found, names = find_outputs(out), set()
+    found, names = check_outputs(out), set()
     for name in ("Toy", "own"):
         kept = {
             kind: tuple(o for o in getattr(found, kind) if o.atlas_name == name)
@@ -267,7 +267,7 @@ def test_outputs_of_a_participants_own_atlas_need_the_digest(finished, tmp_path)
         content = json.loads(path.read_text())
         del content["SettingsDigest"]
         path.write_text(json.dumps(content))
-    problems = [p.reason for p in find_outputs(out).problems]
+    problems = [p.reason for p in check_outputs(out).problems]
     assert len(problems) == 1
     assert "SettingsDigest is missing" in problems[0]
     assert "--overwrite" in problems[0]

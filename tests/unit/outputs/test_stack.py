@@ -13,7 +13,7 @@ from support.stack_series import NAMES, signals, write_relmat, write_series
 from bids_roi.errors import DataError, MissingInput, OutputError, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.tables import format_matrix
-from bids_roi.group.outputs import find_outputs
+from bids_roi.group.outputs import check_outputs
 from bids_roi.group.stacking import write_stacks
 from bids_roi.options.record import Options
 
@@ -235,7 +235,7 @@ def test_a_run_that_cannot_be_read_is_left_out_and_named(out, damage, kind):
 def test_known_problems_leave_their_runs_out_and_are_not_told_again(out):
     (path,) = out.glob("sub-01/func/*run-02*_relmat.tsv")
     path.with_suffix(".json").unlink()
-    found = find_outputs(out)
+    found = check_outputs(out)
     claimed = []
     names, problems = write_stacks(out, found=found, claim=claimed.append)
     assert (names, problems) == ([STACK], [])

@@ -1,0 +1,117 @@
+"""One walk finds the outputs, by name; a sidecar is read once, when it is asked for."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.group_trees import Tree, correlation
+
+from bids_roi.errors import MissingInput
+from bids_roi.files import tables
+from bids_roi.group.outputs import check_outputs
+from bids_roi.loading import load
+from bids_roi.outputs import find
+from bids_roi.outputs.find import find_outputs, identify
+
+RUN = "sub-01_task-rest_space-T1w"
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+
+
+def test_what_counts_as_an_output_is_told_by_the_name(tmp_path):
+    func = "sub-01/func"
+    ours = {
+        f"{func}/{RUN}_atlas-A_dseg.tsv": "regions",
+        f"{func}/{RUN}_atlas-A_stat-mean_timeseries.tsv": "timeseries",
+        f"{func}/{RUN}_atlas-A_stat-covariance_relmat.tsv": "relmat",
+        f"{func}/{RUN}_desc-24P_outliers.tsv": "outliers",
+        "sub-01/ses-2/func/sub-01_ses-2_task-rest_atlas-A_dseg.tsv": "regions",
+    }
+    touch(
+        tmp_path,
+        *ours,
+        f"{func}/{RUN}_desc-confounds_timeseries.tsv",
+        f"{func}/{RUN}_atlas-A_timeseries.tsv",  # no statistic
+        f"{func}/{RUN}_dseg.tsv",
+        f"{func}/{RUN}_atlas-A_outliers.tsv",
+        f"{func}/{RUN}_events.tsv",
+        f"{func}/deeper/{RUN}_atlas-A_dseg.tsv",
+        f"sub-01/anat/{RUN}_atlas-A_dseg.tsv",
+        "atlas-A_dseg.tsv",
+    )
+    found = find_outputs(tmp_path)
+    assert {output.path: output.kind for output in found} == ours
+    parts = [Path(output.path).parts for output in found]
+    assert parts == sorted(parts)
+    touch(tmp_path, "sub-02/func/sub-02_atlas-A_dseg.tsv")
+    assert find_outputs(tmp_path, "sub-01") == found
+    assert len(find_outputs(tmp_path)) == len(found) + 1
+    assert {table.path for table in load(tmp_path, session_label="2").tables} == {
+        "sub-01/ses-2/func/sub-01_ses-2_task-rest_atlas-A_dseg.tsv"
+    }
+
+
+def test_a_folder_without_outputs_is_refused_where_something_is_to_be_loaded(tmp_path):
+    assert find_outputs(tmp_path / "absent") == find_outputs(tmp_path) == []
+    with pytest.raises(MissingInput, match="no such folder"):
+        load(tmp_path / "absent")
+    with pytest.raises(MissingInput, match="no participant outputs"):
+        load(tmp_path)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    import numpy as np
+
+    tree = Tree(tmp_path)
+    rng = np.random.default_rng(1)
+    for number in (1, 2):
+        tree.run(f"sub-01_task-rest_run-{number}", correlation(rng), fd=0.1)
+    return tmp_path
+
+
+def test_a_sidecar_is_read_once_and_not_before_it_is_asked_for(tree, monkeypatch):
+    read = []
+
+    def watch(path, **more):
+        read.append(path)
+        return tables.read_json(path, **more)
+
+    monkeypatch.setattr(find, "read_json", watch)
+    found = find_outputs(tree)
+    assert read == []
+    assert len({output.run for output in found}) == 2
+    assert {output.atlas_name for output in found} == {"Toy"}
+    assert all(output.digest and output.source for output in found)
+    assert sorted(read) == sorted(output.beside for output in found)
+
+
+def test_nothing_is_told_by_a_sidecar_that_is_not_sound(tree):
+    (one, *_) = (o for o in find_outputs(tree) if o.kind == "regions")
+    content = one.read_sidecar()
+    one.beside.write_text(json.dumps({**content, "OptionsDigest": ""}))
+    (bad,) = (o for o in find_outputs(tree) if o == one)
+    assert (bad.source, bad.digest, bad.number("RepetitionTime")) == ("", "", None)
+    assert "OptionsDigest is missing" in str(bad.told.error)
+    (problem,) = check_outputs(tree).problems
+    assert problem.output == one
+    assert problem.reason.startswith(f"{one.path.removesuffix('.tsv')}.json: Options")
+
+
+def test_a_run_is_told_by_the_same_columns_everywhere():
+    name = find.parse_name("sub-01_ses-x_task-rest_run-02_space-T1w_bold.nii.gz")
+    row = identify(name)
+    told = {column: value for column, value in row.items() if value is not None}
+    assert told == {
+        "participant_id": "sub-01",
+        "session_id": "ses-x",
+        "task": "rest",
+        "run": "02",
+        "space": "T1w",
+    }
+    assert list(row)[: len(find.RUN_COLUMNS)] == list(find.RUN_COLUMNS.values())
