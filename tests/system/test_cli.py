@@ -14,6 +14,7 @@ from support import datasets
 
 from bids_roi.cli import build_parser, main
 from bids_roi.options.record import Options
+from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.table import OPTIONS, Option
 from bids_roi.options.words import name_statistics
 from bids_roi.version import __version__
@@ -32,8 +33,9 @@ def test_table_of_options_is_the_record():
     defaults = Options()
     for option in OPTIONS:
         expected = tuple(option.default or ()) if option.many else option.default
-        assert getattr(defaults, option.name) == expected, option.name
-    assert [option.name for option in OPTIONS] == list(Options.__dataclass_fields__)
+        assert defaults.value(option) == expected, option.name
+    fields = [o.name for o in OPTIONS if o not in SETTING_OPTIONS]
+    assert {*fields, "settings"} == set(Options.__dataclass_fields__)
 
 
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.kind is not bool])
@@ -48,7 +50,7 @@ def test_every_spelling_reaches_the_field(option: Option, tmp_path):
         if option.name.startswith(("dask_", "slurm_")):  # of one executor only
             values["executor"] = option.name.partition("_")[0]
         options = Options.from_values(values)
-        found = getattr(options, option.name)
+        found = options.value(option)
         expected = option.kind(value)
         assert found == ((expected,) if option.many else expected)
 
