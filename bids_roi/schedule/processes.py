@@ -223,6 +223,7 @@ def _stop(workers: list[_Worker[Any]]) -> None:
 def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     """Be a worker: take items until the pipe is closed."""
     signal.signal(signal.SIGTERM, _end)
+    sys.unraisablehook = _end_anyway
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         pipe.send_bytes(b"ready")
@@ -238,6 +239,13 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
 def _end(*_: object) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(_TERMINATED)
+
+
+def _end_anyway(unraisable: sys.UnraisableHookArgs) -> None:
+    """End where Python swallows the exit, as in the callback of an import's lock."""
+    if isinstance(unraisable.exc_value, SystemExit):
+        os._exit(_TERMINATED)
+    sys.__unraisablehook__(unraisable)
 
 
 def _end_with_parent() -> None:

@@ -271,3 +271,23 @@ def test_options_that_cannot_be_meant(given, words):
 @pytest.mark.parametrize("walltime", ["30", "30:00", "04:00:00", "2-12", "2-12:30:00"])
 def test_walltimes(walltime):
     assert Options(executor="slurm", slurm_walltime=walltime)
+
+
+def test_an_exit_that_python_swallows_ends_the_worker_all_the_same():
+    """SIGTERM within a weakref's callback, as those of imports are."""
+    code = (
+        "import os, signal, sys, weakref\n"
+        "from bids_roi.schedule import processes\n"
+        "signal.signal(signal.SIGTERM, processes._end)\n"
+        "sys.unraisablehook = processes._end_anyway\n"
+        "class Lock: pass\n"
+        "def stop(_):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    for _ in range(1000): pass\n"
+        "lock = Lock()\n"
+        "reference = weakref.ref(lock, stop)\n"
+        "del lock\n"
+        "print('lived on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
