@@ -18,6 +18,7 @@ from support import datasets
 
 from bids_roi.cli import build_parser
 from bids_roi.options.table import OPTIONS
+from bids_roi.version import __version__
 
 ROOT = Path(__file__).parents[2]
 BABS = ROOT / "docs" / "examples" / "babs" / "bids_roi.yaml"
@@ -98,7 +99,7 @@ def test_babs_runs_it(tmp_path, programs):
     from babs.generate_bidsapp_runscript import generate_bidsapp_runscript
     from babs.utils import app_output_settings_from_config
 
-    config = babs_config()
+    config, name = babs_config(), f"bids_roi-{__version__.replace('.', '-')}"
     data = tmp_path / "job" / config["input_datasets"]["fmriprep"]["path_in_babs"]
     datasets.write_dataset(data)
     atlas = datasets.write_atlas(tmp_path / "atlas")
@@ -116,8 +117,8 @@ def test_babs_runs_it(tmp_path, programs):
             }
         ],
         "subject",
-        container_name="bids_roi-0-1-0",
-        relative_container_path="containers/.datalad/environments/bids_roi-0-1-0/image",
+        container_name=name,
+        relative_container_path=f"containers/.datalad/environments/{name}/image",
         bids_app_output_dir=output_dir,
         dict_zip_foldernames=folders,
         bids_app_args=arguments,
@@ -125,7 +126,7 @@ def test_babs_runs_it(tmp_path, programs):
         templateflow_home=None,
     )
     run("bash", "-c", script, "job", "sub-01", cwd=tmp_path / "job", env=programs)
-    (zipped,) = (tmp_path / "job").glob("sub-01_bids_roi-0-1-0.zip")
+    (zipped,) = (tmp_path / "job").glob(f"sub-01_{name}.zip")
     assert list(zipped.rglob("sub-01/**/*_timeseries.tsv"))
     assert not list(zipped.rglob("sub-02"))
 
@@ -157,11 +158,12 @@ def test_nipoppy_runs_and_tracks_it(tmp_path, programs):
     for label in ("01", "02"):
         (study / f"bids/sub-{label}/ses-1").mkdir(parents=True)
         (study / f"bids/sub-{label}/ses-1/empty.nii").touch()
-    (study / "containers" / "bids_roi_0.1.0.sif").touch()
+    (study / "containers" / f"bids_roi_{__version__}.sif").touch()
     of_study = ["--study", study]
     run(nipoppy, "track-curation", *of_study, "--regenerate", env=programs)
 
-    pipeline = [*of_study, "--pipeline", "bids_roi", "--pipeline-version", "0.1.0"]
+    pipeline = [*of_study, "--pipeline", "bids_roi", "--pipeline-version"]
+    pipeline.append(__version__)
     run(nipoppy, "process", *pipeline, "--participant-id", "01", env=programs)
     run(nipoppy, "track-processing", *pipeline, env=programs)
     (table,) = study.rglob("processing_status.tsv")
