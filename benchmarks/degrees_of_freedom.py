@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_roi.core.clean import clean_signals
+from bids_roi.core.clean import prepare_cleaner
 
 BAND = (0.01, 0.1)
 LENGTHS = (150, 300, 500, 1200)
@@ -61,6 +61,12 @@ _PLAIN = {
     "standardize_confounds": True,
 }
 _N_SERIES = 40
+
+
+def clean_signals(signals, **steps):
+    """Signals of one run, evenly spaced and without dummies, after a method."""
+    cleaner = prepare_cleaner(n_volumes=len(signals), times=None, n_dummy=0, **steps)
+    return cleaner.clean(signals)
 
 
 def censor_volumes(pattern, n_volumes, rng):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Cleaned", "Cleaner", "arrange_volumes", "clean_signals", "prepare_cleaner"]
+__all__ = ["Cleaned", "Cleaner", "arrange_volumes", "prepare_cleaner"]
 
 Drift = Literal["none", "added", "supplied", "too_short"]
 FilterKind = Literal["passband", "butterworth", "cosine"]
@@ -116,7 +116,17 @@ class Cleaner:
         Returns
         -------
         Cleaned
+
+        Raises
+        ------
+        ValueError
+            If there is not one row per volume of the run.
         """
+        n_volumes = self.sample_mask.size
+        if signals.ndim != 2 or signals.shape[0] != n_volumes:
+            raise ValueError(
+                f"signals have shape {signals.shape}, must be (T, R) with T {n_volumes}"
+            )
         kept = signals[self.sample_mask].astype(np.float64)
         usable = np.asarray(np.isfinite(kept).all(axis=0))
         kept = kept[:, usable]
@@ -229,63 +239,6 @@ class Cleaned:
     def degrees_of_freedom(self) -> float:
         """What is left, supposing white noise before cleaning."""
         return self.cleaner.degrees_of_freedom
-
-
-def clean_signals(
-    signals: FloatArray,
-    *,
-    confounds: FloatArray | None,
-    sample_mask: BoolArray | None,
-    times: FloatArray | None = None,
-    n_dummy: int = 0,
-    detrend: bool,
-    high_pass: float | None,
-    low_pass: float | None,
-    filter: FilterKind,  # noqa: A002 - the word of the option
-    filter_order: int,
-    interpolation: Interpolation,
-    filter_padding: Padding,
-    filter_ends: Ends,
-    standardize: Scale | None,
-    standardize_confounds: bool,
-    repetition_time: float | None,
-) -> Cleaned:
-    """Clean the signals of one run.
-
-    Parameters
-    ----------
-    signals : (T, R), arbitrary units
-        As for ``Cleaner.clean``; the other parameters as for ``prepare_cleaner``.
-
-    Returns
-    -------
-    Cleaned
-
-    Raises
-    ------
-    ValueError
-        As ``prepare_cleaner``, or if shapes differ.
-    """
-    if signals.ndim != 2:
-        raise ValueError(f"signals have shape {signals.shape}, must be (T, R)")
-    return prepare_cleaner(
-        n_volumes=signals.shape[0],
-        confounds=confounds,
-        sample_mask=sample_mask,
-        times=times,
-        n_dummy=n_dummy,
-        detrend=detrend,
-        high_pass=high_pass,
-        low_pass=low_pass,
-        filter=filter,
-        filter_order=filter_order,
-        interpolation=interpolation,
-        filter_padding=filter_padding,
-        filter_ends=filter_ends,
-        standardize=standardize,
-        standardize_confounds=standardize_confounds,
-        repetition_time=repetition_time,
-    ).clean(signals)
 
 
 def prepare_cleaner(
@@ -465,7 +418,7 @@ def arrange_volumes(
     Parameters
     ----------
     cleaned
-        From ``clean_signals``.
+        From ``Cleaner.clean``.
     censored
         ``drop``: kept volumes only. ``na``: all volumes, censored ones NaN.
         ``interpolate``: all volumes; censored ones between the first and the last kept

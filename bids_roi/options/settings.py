@@ -75,13 +75,14 @@ def _number_or_off(flag: str, value: object) -> float | None:
     return None if value == "none" else _number(flag, value)
 
 
-def _auto_or_count(flag: str, value: object) -> int | str:
-    if value == "auto":
-        return "auto"
+def _auto_or_count(flag: str, value: object) -> int | str | None:
+    if value in ("auto", "none"):
+        return "auto" if value == "auto" else None
     try:
-        return int(_number(flag, value))
-    except (ValueError, OverflowError):  # nan, inf
-        raise UsageError(f"{flag} is a number or none, not '{value}'.") from None
+        return int(str(value))
+    except ValueError:
+        msg = f"{flag} is auto, none, or a whole number of volumes, not '{value}'."
+        raise UsageError(msg) from None
 
 
 @dataclass(frozen=True, slots=True)

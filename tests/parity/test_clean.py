@@ -5,9 +5,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from support.cleaning_oracles import PLAIN, nilearn_clean, nilearn_is_right, randomly
-
-from bids_roi.core.clean import clean_signals
+from support.cleaning_oracles import (
+    PLAIN,
+    clean_signals,
+    nilearn_clean,
+    nilearn_is_right,
+    randomly,
+)
 
 pytestmark = pytest.mark.parity
 

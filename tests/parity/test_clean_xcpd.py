@@ -9,10 +9,10 @@ the kept volumes, without centring (``denoise_with_nilearn`` of XCP-D).
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from support.cleaning_oracles import PLAIN
+from support.cleaning_oracles import PLAIN, clean_signals
 
 from bids_roi.confounds.strategies import load_strategy
-from bids_roi.core.clean import arrange_volumes, clean_signals
+from bids_roi.core.clean import arrange_volumes
 
 pytestmark = pytest.mark.parity
 

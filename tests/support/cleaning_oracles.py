@@ -8,6 +8,8 @@ from hypothesis import settings
 from scipy import signal
 from scipy.interpolate import CubicSpline
 
+from bids_roi.core.clean import prepare_cleaner
+
 # Few where a person waits, 300 in CI, any number on demand.
 EXAMPLES = int(
     os.environ.get("BIDS_ROI_EXAMPLES", "300" if os.environ.get("CI") else "60")
@@ -35,6 +37,12 @@ PLAIN = {
     "repetition_time": 2.0,
 }
 BAND = {"high_pass": 0.01, "low_pass": 0.1}
+
+
+def clean_signals(signals, **steps):
+    """What the package makes of signals of one run; evenly spaced, without dummies."""
+    steps = {"times": None, "n_dummy": 0} | steps
+    return prepare_cleaner(n_volumes=len(signals), **steps).clean(signals)
 
 
 def some_signals(n_volumes=200, n_regions=6, n_confounds=24, seed=0):

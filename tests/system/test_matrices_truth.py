@@ -7,10 +7,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support import datasets
 from support.calls import read, read_relmat, relmat_path, run, series, sidecar
-from support.cleaning_oracles import PLAIN
+from support.cleaning_oracles import PLAIN, clean_signals
 from support.toy_confounds import T
 
-from bids_roi.core.clean import clean_signals
 from bids_roi.core.relmat import (
     IDENTICAL,
     are_identical,

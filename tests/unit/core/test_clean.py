@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support import cleaning_oracles as oracles
-from support.cleaning_oracles import BAND, PLAIN, close, some_signals
+from support.cleaning_oracles import BAND, PLAIN, clean_signals, close, some_signals
 
-from bids_roi.core.clean import arrange_volumes, clean_signals
+from bids_roi.core.clean import arrange_volumes
 
 
 @st.composite

@@ -1,9 +1,7 @@
 """Cleaning against known truth."""
 
 import numpy as np
-from support.cleaning_oracles import PLAIN
-
-from bids_roi.core.clean import clean_signals
+from support.cleaning_oracles import PLAIN, clean_signals
 
 
 def contaminated(seed=0, n_volumes=400):

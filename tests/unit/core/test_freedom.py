@@ -6,9 +6,8 @@ from degrees_of_freedom import METHODS, measure
 from numpy.testing import assert_allclose
 from scipy import integrate
 from scipy.signal import lfilter
-from support.cleaning_oracles import BAND, PLAIN, some_signals
+from support.cleaning_oracles import BAND, PLAIN, clean_signals, some_signals
 
-from bids_roi.core.clean import clean_signals
 from bids_roi.core.freedom import (
     count_freedom,
     effective_freedom,

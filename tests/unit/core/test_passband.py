@@ -6,9 +6,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support import cleaning_oracles as oracles
-from support.cleaning_oracles import PLAIN, close
+from support.cleaning_oracles import PLAIN, clean_signals, close
 
-from bids_roi.core.clean import arrange_volumes, clean_signals
+from bids_roi.core.clean import arrange_volumes
 from bids_roi.core.passband import fit_pass_band
 
 FIT = PLAIN | {"filter": "passband", "interpolation": "linear"}
