@@ -73,7 +73,7 @@ class Record:
     outputs
         Time series, matrices and region table, relative to the output folder.
     n_regions, n_lost
-        Columns, and those of them that are n/a.
+        Columns, and those of them that are n/a in a series.
     coverage
         Mean coverage over the regions, 0 to 1.
     seconds

@@ -70,7 +70,10 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             return (None,)
         text = "The settings of the command line, without a table of confounds."
         plain = Strategy("cleaned", "cleaned", text, (), Settings())
-        return (override_settings(plain, given),)
+        cleaned = override_settings(plain, given)
+        if cleaned.settings == Settings() and not options.high_variance_confounds:
+            _refuse_without_effect(options)
+        return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
     for name in options.denoise:

@@ -402,7 +402,7 @@ def _write_strategy(
         inputs=job.inputs,
         outputs=names.tables,
         n_regions=len(quality.status),
-        n_lost=sum(word != "ok" for word in quality.status),
+        n_lost=max(sidecar["NumberOfRegionsLost"] for sidecar in sidecars.values()),
         coverage=round(float(quality.coverage.mean()), 4),
         strategy=label or RAW,
     )

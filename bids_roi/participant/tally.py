@@ -88,7 +88,7 @@ class Tally:
                 found = {record.status for record in good}
                 self.statuses["done" if "done" in found else "complete"] += 1
                 self.coverage += good[0].coverage
-                self._note_losses(good[0])
+                self._note_losses(max(good, key=lambda record: record.n_lost))
                 partly |= {r.strategy for r in own if r.status == "failed"}
                 # The same of every atlas: told once.
                 texts = [text for text in texts if text not in told]

@@ -434,3 +434,37 @@ def test_outputs_that_keep_too_little_are_not_already_there(
     few = [given[0], 5]
     assert "1  extracted" in run(capsys, *common, *few).out  # failed, so tried again
     assert "already there" in run(capsys, *common, *few).out
+
+
+@pytest.mark.parametrize(
+    "given",
+    [["--high-pass", "none"], ["--standardize", "none"], ["--fd-threshold", "none"]],
+)
+def test_settings_that_are_off_clean_nothing(
+    given, cleaned_input, atlas, tmp_path, capsys
+):
+    """Raw signals were written as desc-cleaned."""
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas]
+    shown = run(capsys, *common, *given, code=64)
+    assert f"raw signals, on which {given[0]} has no effect" in shown.err
+    assert not out.exists()
+
+
+def test_the_summary_counts_the_columns_that_are_na(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """Not those of the region table: a strategy can lose a region that has voxels."""
+    root, columns, path = cleaned_input
+    bold = datasets.bold(3, T)
+    bold[datasets.labels() == 500] = 1000 + columns["csf"]
+    datasets.write_run(root, path.name.removesuffix("_desc-preproc_bold.nii.gz"), bold)
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas, "--denoise", "none"]
+    shown = run(capsys, *common, "36P")
+    values = read(series(out, "36P"))[1]
+    n_lost = int(np.isnan(values).all(axis=0).sum())
+    raw = int(np.isnan(read(series(out, None))[1]).all(axis=0).sum())
+    assert n_lost == raw + 1
+    assert f"most: {n_lost} of {values.shape[1]}" in shown.out

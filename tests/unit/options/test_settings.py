@@ -29,9 +29,10 @@ def test_names_that_rows_refer_to_exist():
     assert len(set(keys)) == len(keys)
 
 
-@pytest.mark.parametrize("word", ["four", "nan", "inf", "-inf", ""])
+@pytest.mark.parametrize("word", ["2.5", "four", "nan", "inf", "-inf", ""])
 def test_no_number_of_dummy_scans(word):
-    with pytest.raises(UsageError, match=f"--dummy-scans is a number .* '{word}'"):
+    needed = "auto, none, or a whole number of volumes"
+    with pytest.raises(UsageError, match=f"--dummy-scans is {needed}, not '{word}'"):
         read_given({"dummy_scans": word})
 
 
