@@ -1,0 +1,107 @@
+"""What is said of gaps and filters: in the sidecars, on the terminal, per volume."""
+
+import json
+
+import numpy as np
+import pytest
+from support.calls import FUNC, STEM, run, series
+from support.toy_confounds import T
+
+GAP = range(24, 38)
+BAND = ["--high-pass", "0.01", "--low-pass", "0.1", "--fd-threshold", "0.5"]
+
+
+@pytest.fixture
+def with_gap(cleaned_input):
+    """A run of which 14 volumes in a row are censored, and 3 others."""
+    root, _, _ = cleaned_input
+    path = next(root.glob("sub-01/func/*confounds_timeseries.tsv"))
+    head, *rows = [line.split("\t") for line in path.read_text().splitlines()]
+    for volume in GAP:
+        rows[volume][head.index("framewise_displacement")] = "0.9"
+    path.write_text("\n".join("\t".join(row) for row in (head, *rows)) + "\n")
+    return root
+
+
+def strategy(tmp_path, **settings):
+    path = tmp_path / "mine.json"
+    content = {"name": "mine", "components": [{"csf": "basic"}], "settings": settings}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def sidecar(out, label="mine"):
+    return json.loads(series(out, label).with_suffix(".json").read_text())
+
+
+SPLINE = {"filter": "butterworth", "interpolation": "cubic_spline"}
+
+
+def test_gaps_are_counted_by_hand(with_gap, atlas, tmp_path, capsys):
+    """20 to 21, 24 to 37 and 40; the dummy at the start is no gap."""
+    out = tmp_path / "out"
+    common = [with_gap, out, "participant", "--atlas-file", atlas]
+    run(capsys, *common, "--denoise", "24P", "--fd-threshold", "0.5")
+    beside = json.loads((out / FUNC / f"{STEM}_desc-24P_outliers.json").read_text())
+    for content in (sidecar(out, "24P"), beside):
+        assert (content["NumberOfGaps"], content["LongestGap"]) == (3, len(GAP))
+        assert content["NumberOfVolumesKept"] == T - 1 - 3 - len(GAP)
+
+
+def test_a_spline_that_costs_most_of_the_freedom_is_told(
+    with_gap, atlas, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    common = [with_gap, out, "participant", "--atlas-file", atlas, *BAND]
+    shown = run(capsys, *common, "--denoise", strategy(tmp_path, **SPLINE))
+    found = sidecar(out)
+    (note,) = [n for n in found["Warnings"] if "cubic splines across gaps" in n]
+    assert note in shown.err
+    assert f"leaves {found['DegreesOfFreedom']:.1f} of " in note
+    assert "--interpolation linear" in note
+    assert "--filter passband" in note
+    filters = found["SoftwareFilters"]["Butterworth"]
+    assert filters["Interpolation"] == "cubic_spline"
+    assert (filters["Padding"], filters["Censored ends"]) == ("constant", "cut")
+
+
+@pytest.mark.parametrize("name", ["passband", "linear"])
+def test_the_remedies_help_and_are_not_warned_of(
+    name, with_gap, atlas, tmp_path, capsys
+):
+    common = [with_gap, "participant", "--atlas-file", atlas, *BAND]
+    freedom = {}
+    for label, settings in {
+        "spline": SPLINE,
+        "passband": {"filter": "passband"},
+        "linear": SPLINE | {"interpolation": "linear"},
+    }.items():
+        out = tmp_path / label
+        run(
+            capsys,
+            *(common[0], out, *common[1:]),
+            *("--denoise", strategy(tmp_path, **settings)),
+        )
+        freedom[label] = sidecar(out)["DegreesOfFreedom"]
+    assert freedom[name] > 1.5 * freedom["spline"]
+    warnings = sidecar(tmp_path / name).get("Warnings", [])
+    assert not [note for note in warnings if "degrees of freedom" in note]
+
+
+def test_a_low_pass_beyond_nyquist_is_told_and_not_stated(
+    with_gap, atlas, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    common = [with_gap, out, "participant", "--atlas-file", atlas]
+    common += ["--high-pass", "0.01", "--low-pass", "0.3"]
+    shown = run(capsys, *common)
+    found = sidecar(out, "cleaned")
+    ((_, stated),) = found["SoftwareFilters"].items()
+    assert "Low-pass cutoff (Hz)" not in stated
+    assert stated["High-pass cutoff (Hz)"] == 0.01
+    (note,) = [note for note in found["Warnings"] if "Nyquist" in note]
+    assert "low_pass 0.3 Hz" in note
+    assert "0.25 Hz" in note
+    assert note in shown.err
+    assert found["DenoisingDefinition"]["settings"]["low_pass"] == 0.3
+    assert np.isfinite(found["DegreesOfFreedom"])
