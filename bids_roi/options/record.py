@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import UsageError
 from bids_roi.options.running import check_running
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.table import DEFAULT_ATLAS, OPTIONS, Option
+from bids_roi.options.table import (
+    CONNECTIVITY_OPTIONS,
+    DEFAULT_ATLAS,
+    OPTIONS,
+    Option,
+)
+from bids_roi.options.words import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,6 +117,7 @@ class Options:
             )
             remedy = "Below 1 there is nothing that a correlation could rest on."
             raise UsageError(msg, remedy=remedy)
+        self._check_matrices()
         check_running({f.name: getattr(self, f.name) for f in fields(self)})
         if "none" in self.stack and len(self.stack) > 1:
             shown = " ".join(self.stack)
@@ -120,6 +127,18 @@ class Options:
             if path is not None and not path.exists():
                 msg = "there is no such file or folder."
                 raise UsageError(msg, where=path, remedy="Check the spelling.")
+
+    def _check_matrices(self) -> None:
+        """Refuse options of matrices where no matrix that they act on is asked for."""
+        for option in CONNECTIVITY_OPTIONS:
+            if option.name == "relmat" or self.value(option) == option.default:
+                continue
+            acted_on = _measures_of(option.name)
+            if not set(acted_on) & set(self.relmat):
+                flag, asked = option.flags[0], " ".join(self.relmat) or "none"
+                msg = f"{flag} has no effect: --relmat asks for {asked}."
+                remedy = f"Add --relmat {acted_on[0]}, or leave {flag} out."
+                raise UsageError(msg, remedy=remedy)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Options:
@@ -171,6 +190,14 @@ class Options:
             values["Mask"] = "image"
         text = json.dumps(values, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _measures_of(option: str) -> list[str]:
+    """Measures that an option acts on: those that have it, or else all."""
+    if option == "fisher_z":
+        return [m.name for m in MEASURES if m.stat(fisher_z=True) != m.stat()]
+    own = [m.name for m in MEASURES if option in dict(m.parameters).values()]
+    return own or [m.name for m in MEASURES]
 
 
 # Which outputs there are, not what is in them.

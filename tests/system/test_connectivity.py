@@ -261,3 +261,27 @@ def test_validator_is_content(dataset, atlas, tmp_path, capsys):
         check=False,
     )
     assert json.loads(done.stdout)["issues"]["issues"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "flag"),
+    [
+        (["--fisher-z"], "--fisher-z"),
+        (["--fisher-z", "--relmat", "covariance"], "--fisher-z"),
+        (["--partial-estimator", "pseudo_inverse"], "--partial-estimator"),
+        (
+            ["--partial-estimator", "pseudo_inverse", "--relmat", "pearson"],
+            "--partial-estimator",
+        ),
+        (["--min-degrees-of-freedom", "20"], "--min-degrees-of-freedom"),
+    ],
+)
+def test_options_of_matrices_that_nobody_asked_for_are_refused(
+    given, flag, dataset, atlas, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    common = [dataset, out, "participant", "--atlas-file", atlas]
+    shown = run(capsys, *common, *given, code=64)
+    assert f"{flag} has no effect: --relmat asks for" in shown.err
+    assert "Add --relmat" in shown.err
+    assert not out.exists()
