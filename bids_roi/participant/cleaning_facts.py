@@ -79,21 +79,24 @@ def _warn_of_filter(cleaned: Cleaned, settings: Settings) -> list[str]:
             f"{100 * cleaner.outside_share:.0f} % of the noise that is left comes from"
             f" outside the pass band, or lies there: {cleaned.n_kept} of"
             f" {cleaned.sample_mask.size} volumes are kept, and {cleaned.rank}"
-            " regressors are taken out."
+            " regressors are taken out. A smaller strategy or a wider band leaves more"
+            " of the band."
         )
     if isinstance(cleaner.filter, Projection):
         return notes
     if cleaner.degrees_of_freedom < _HALF * cleaner.without_losses:
         kept = cleaned.sample_mask.nonzero()[0]
         gaps = kept[-1] - kept[0] + 1 > kept.size
-        spline = gaps and settings.interpolation == "cubic_spline"
-        cause, better = "its padding", "--filter-padding constant"
-        if spline:
+        cause, better = "this run's ends and gaps", ""
+        if gaps and settings.interpolation == "cubic_spline":
             cause, better = "cubic splines across gaps", "--interpolation linear"
+        elif settings.filter_padding == "odd":
+            cause, better = "odd padding", "--filter-padding constant"
+        better = f"{better} loses fewer, " if better else ""
         notes.append(
             f"the Butterworth filter with {cause} leaves"
             f" {cleaner.degrees_of_freedom:.1f} of {cleaner.without_losses:.1f} degrees"
-            f" of freedom; {better} loses fewer, --filter passband next to none."
+            f" of freedom; {better}--filter passband loses next to none."
         )
     return notes
 

@@ -5,7 +5,12 @@ import json
 import numpy as np
 import pytest
 from support.calls import FUNC, STEM, run, series
+from support.cleaning_oracles import PLAIN, clean_signals
 from support.toy_confounds import T
+
+from bids_roi.confounds.strategy_format import Strategy
+from bids_roi.options.settings import Settings
+from bids_roi.participant.cleaning_facts import warn_of_cleaning
 
 GAP = range(24, 38)
 BAND = ["--high-pass", "0.01", "--low-pass", "0.1", "--fd-threshold", "0.5"]
@@ -86,6 +91,25 @@ def test_the_remedies_help_and_are_not_warned_of(
     assert freedom[name] > 1.5 * freedom["spline"]
     warnings = sidecar(tmp_path / name).get("Warnings", [])
     assert not [note for note in warnings if "degrees of freedom" in note]
+
+
+@pytest.mark.parametrize(
+    ("padding", "cause"), [("odd", "odd padding"), ("constant", "this run's ends and")]
+)
+def test_no_remedy_is_what_is_done_already(padding, cause):
+    """300 volumes of 0.2 s: the ends take more than half, whatever the padding."""
+    settings = Settings(
+        filter="butterworth", filter_padding=padding, high_pass=0.01, low_pass=0.1
+    )
+    noise = np.random.default_rng(0).normal(size=(300, 4))
+    options = PLAIN | {"high_pass": 0.01, "low_pass": 0.1, "repetition_time": 0.2}
+    options |= {"interpolation": "linear", "filter_padding": padding}
+    cleaned = clean_signals(noise, **options)
+    mine = Strategy("mine", "mine", "", (), settings)
+    (note,) = [n for n in warn_of_cleaning(cleaned, mine) if "freedom" in n]
+    assert f"with {cause}" in note
+    assert ("--filter-padding constant" in note) == (padding == "odd")
+    assert "--filter passband" in note
 
 
 def test_a_low_pass_beyond_nyquist_is_told_and_not_stated(
