@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
 from bids_roi.options.record import Options
-from bids_roi.options.table import LEVELS, OPTIONS, Option
+from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["build_parser", "main"]
+    from bids_roi.options.row import Option
+
 
 log = logging.getLogger("bids_roi")
 

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bids_roi import errors
-from bids_roi.options.table import LEVELS, OPTIONS, Option
+from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
-__all__ = ["build_descriptor", "descriptor_text"]
+if TYPE_CHECKING:
+    from bids_roi.options.row import Option
 
 # Boutiques mounts every File and refuses one that does not exist; these folders are
 # made when they are absent.

@@ -14,7 +14,6 @@ from bids_roi.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
 
 _MATRICES = ("--relmat", "pearson")
 

@@ -1,5 +1,3 @@
 """The version, told here and nowhere else; a release's tag is checked against it."""
 
-__all__ = ["__version__"]
-
 __version__ = "0.2.0"

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.names import AtlasKey
     from bids_roi.core.grid import Grid
 
-__all__ = ["Catalogue", "Dataset"]
-
 
 @dataclass(frozen=True, slots=True)
 class Dataset:

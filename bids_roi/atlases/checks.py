@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.regions import RegionTable
     from bids_roi.core.grid import Grid
 
-__all__ = [
-    "check_file_name",
-    "check_maps",
-    "check_places",
-    "check_sides",
-    "check_values",
-    "values_of",
-]
 
 # Word in the name, axis, and the side of a plane (mm) on which the centre cannot be:
 # prefrontal cortex lies before, visual and extrastriate cortex behind, orbitofrontal

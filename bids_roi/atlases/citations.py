@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cite_briefly", "describe_known_atlas", "format_bibtex", "own_table"]
-
 _DATA = Path(__file__).parents[1] / "data"
 
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.regions import RegionTable
 
-__all__ = ["check_columns"]
 
 # How columns of label values are called, without blanks, hyphens and underscores.
 _VALUES = re.compile(

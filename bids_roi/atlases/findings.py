@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["SEVERITIES", "Finding", "worst_first"]
 
 # From what stops the work to what is good to know.
 SEVERITIES = ("error", "warning", "corrected", "note")

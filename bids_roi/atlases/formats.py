@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["RawTable", "parse_table", "read_raw_table"]
 
 _INDEX_COLUMNS = ("index", "label", "id", "value", "component", "roi", "no", "number")
 _NAME_COLUMNS = (

@@ -15,14 +15,6 @@ from bids_roi.files.names import parse_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "HeldImage",
-    "choose_table",
-    "download_home",
-    "list_folder",
-    "scan_names",
-    "search_path",
-]
 
 # Set in container images that bring atlases along.
 _IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"

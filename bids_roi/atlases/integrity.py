@@ -19,10 +19,6 @@ from bids_roi.images.header import FETCH_AGAIN, damaged_file, read_header
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = [
-    "check_complete",
-    "file_digest",
-]
 
 _CHUNK = 2**20
 

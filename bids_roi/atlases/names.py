@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import PurePath
 
-__all__ = [
-    "SHORT_NAMES",
-    "AtlasKey",
-    "key_of_file",
-    "nearest_names",
-    "parse_atlas_name",
-    "space_of",
-]
 
 _LABEL = re.compile(r"[A-Za-z0-9+]+")
 _PARCELS = re.compile(r"(\d+)Parcels(\d+)Networks", re.IGNORECASE)

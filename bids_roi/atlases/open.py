@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.images.header import NiftiHeader
 
-__all__ = ["Atlas", "AtlasFiles", "describe_failure", "examine_atlas", "open_atlas"]
 
 _SURFACE = (".gii", ".gii.gz", ".annot", ".border", ".mgh")
 _VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."

@@ -18,19 +18,6 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.formats import RawTable
 
-__all__ = [
-    "SEVENTEEN_NETWORKS",
-    "SEVEN_NETWORKS",
-    "RegionTable",
-    "append_values",
-    "build_regions",
-    "keep_regions",
-    "name_by_value",
-    "networks_of",
-    "schaefer_network",
-    "sides_of",
-    "some",
-]
 
 _BACKGROUND = re.compile(
     r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",

@@ -37,15 +37,6 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.options.record import Options
 
-__all__ = [
-    "Atlas",
-    "AtlasShelf",
-    "find_key",
-    "load_atlas_labels",
-    "make_catalogue",
-    "parse_dataset",
-    "parse_file",
-]
 
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
 _SUBJECT = "subject:"

@@ -19,14 +19,6 @@ from typing import Any
 
 from bids_roi.errors import MissingInput
 
-__all__ = [
-    "TemplateGrid",
-    "list_skeleton",
-    "read_skeleton",
-    "template_description",
-    "template_grids",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class TemplateGrid:

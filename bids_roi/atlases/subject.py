@@ -19,7 +19,6 @@ from bids_roi.files.names import format_name, parse_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["find_segmentation"]
 
 # What aseg.mgz and aparc+aseg.mgz can hold. The table that fMRIPrep writes is all of
 # FreeSurfer's colour table, 1,300 rows; and which of these a participant has, depends

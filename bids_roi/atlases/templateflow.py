@@ -24,7 +24,6 @@ from bids_roi.errors import BidsRoiError, MissingInput, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["KNOWN_MD5", "S3_ROOT", "download"]
 
 S3_ROOT = "https://templateflow.s3.amazonaws.com"
 # A mirror of the archive, for institutes that have one and for tests.

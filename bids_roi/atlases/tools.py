@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import AtlasFiles
 
-__all__ = ["check_atlas", "fetch_atlases", "list_atlases"]
 
 _KINDS = {"dseg": "labels", "probseg": "maps", "surface": "surface"}
 

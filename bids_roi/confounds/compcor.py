@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategy_format import Component
     from bids_roi.confounds.table import Confounds
 
-__all__ = ["find_compcor"]
 
 # Mask in the JSON, and the prefix that stands for it since fMRIPrep 21.
 _COMBINED, _WM, _CSF, _TEMPORAL = (

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["check_gaps", "check_rows", "fill_first", "find_empty"]
 
 _MAX_NAMED = 8
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.settings import Settings
 
-__all__ = ["list_strategies", "load_strategy", "override_settings"]
-
 
 def _presets() -> dict[str, Traversable]:
     folder = resources.files("bids_roi").joinpath("data", "denoise")

@@ -18,7 +18,6 @@ from bids_roi.options.settings import ROWS, Settings, is_number, is_whole
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["parse_settings", "parse_strategy"]
 
 _EXPANSIONS = ("basic", "power2", "derivatives", "full")
 _MODELS: dict[str, tuple[str, ...]] = {

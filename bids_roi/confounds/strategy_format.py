@@ -46,7 +46,6 @@ from bids_roi.options.settings import format_example
 if TYPE_CHECKING:
     from bids_roi.options.settings import Settings
 
-__all__ = ["Component", "Strategy", "describe_strategy"]
 
 # The settings tell themselves what to write of them.
 __doc__ = (__doc__ or "").replace("        SETTINGS\n", format_example())

@@ -34,16 +34,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = [
-    "Confounds",
-    "count_dummy_scans",
-    "framewise_displacement",
-    "merge_confounds",
-    "motion_outlier",
-    "non_steady_state",
-    "read_confounds",
-    "std_dvars",
-]
 
 # fMRIPrep 1.0 and 1.1 -> today.
 _OLD_NAMES = {

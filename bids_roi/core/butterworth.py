@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = [
-    "Butterworth",
-    "Ends",
-    "Interpolation",
-    "Padding",
-    "apply_butterworth",
-    "butterworth_sections",
-    "interpolate_censored",
-    "minimum_volumes",
-    "share_removed",
-]
 
 Interpolation = Literal["linear", "cubic_spline"]
 Padding = Literal["odd", "constant"]

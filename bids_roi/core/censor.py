@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Censoring", "censor"]
-
 
 @dataclass(frozen=True, slots=True)
 class Censoring:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Cleaned", "Cleaner", "arrange_volumes", "prepare_cleaner"]
 
 Drift = Literal["none", "added", "supplied", "too_short"]
 FilterKind = Literal["passband", "butterworth", "cosine"]

@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = [
-    "CutoffError",
-    "check_cutoffs",
-    "cosine_drift",
-    "missing_drift",
-    "remove_trend",
-]
 
 # A digital filter cannot cut at the Nyquist frequency itself (scipy#6265): a cut-off
 # that is no further below it than ten steps of float32 counts as being at it.

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["count_freedom", "effective_freedom", "lag_sums", "white_noise"]
 
 # Steps of the integral in log s; the integrand is smooth, so 300 give twelve digits.
 _STEPS = np.linspace(-25.0, 60.0, 600)

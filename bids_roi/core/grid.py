@@ -12,13 +12,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "Grid",
-    "nearest_voxels",
-    "resample_labels",
-    "resample_weights",
-    "same_grid",
-]
 
 # Voxels at the corners. Rounding in headers stays far below; a shift that would move
 # a label stays far above. One tolerance, so that no pair is neither same nor resampled.

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["SeriesCollector", "VarianceScan", "select_voxels"]
 
 # Voxels at a time: a few float64 arrays of this length stay in a core's cache.
 _CHUNK = 8192

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["NEARLY_DEPENDENT", "MapSolver"]
 
 # Condition number from which on maps are said to depend on one another: the noise of
 # the voxels comes out a thousand times larger.

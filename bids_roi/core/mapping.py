@@ -22,17 +22,6 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
 
-__all__ = [
-    "Centres",
-    "LabelMap",
-    "WeightMap",
-    "find_centres",
-    "find_centroids",
-    "find_offsets",
-    "map_labels",
-    "map_weights",
-    "strongest_map",
-]
 
 # Labels that span less than this are looked up in a table, others by bisection.
 _TABLE_SIZE = 2**22

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["correlate_quality", "regional_dvars"]
-
 
 def regional_dvars(signals: FloatArray, sample_mask: NDArray[np.bool_]) -> FloatArray:
     """Root mean square over the regions of the change from volume to volume.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-__all__ = ["Partition", "build_partition"]
-
 
 @dataclass(frozen=True, slots=True)
 class Partition:

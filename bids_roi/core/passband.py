@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Projection", "fit_pass_band", "list_waves", "take_out_trend"]
 
 # A pattern of the band with less of its energy than this in the kept volumes, and apart
 # from the slow terms, lies in a gap: fitting it lets noise from outside the band pass

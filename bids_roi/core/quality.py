@@ -10,7 +10,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["STATUS", "RegionQuality", "assess_regions", "temporal_snr"]
 
 # In the order in which they are asked: the first that applies is the status.
 STATUS = {

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     BoolArray = NDArray[np.bool_]
     Solvers = tuple[MapSolver | None, ...]
 
-__all__ = ["Reduction", "Smoothing", "reduce_run"]
 
 _SORTED = set(name_statistics(family="sorted"))
 _OF_MAPS = set(name_statistics(of="maps"))

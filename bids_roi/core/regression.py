@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["ROUNDING", "Regression", "fit_regressors"]
 
 # Of the largest value before: what trend and filter leave of a constant is 1e-15 of it,
 # while a table of confounds that is written with nine digits cannot express less than

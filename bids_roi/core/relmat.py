@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "IDENTICAL",
-    "MINIMUM_VOLUMES",
-    "are_identical",
-    "covariance",
-    "fisher_z",
-    "has_variation",
-    "partial_correlation",
-    "pearson_correlation",
-    "relate",
-    "shrink_covariance",
-    "spearman_correlation",
-]
 
 # Two volumes always correlate by 1 or -1.
 MINIMUM_VOLUMES = 3

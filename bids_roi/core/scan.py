@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["VoxelScan", "Voxels"]
 
 # Whole numbers that come within a step of 0 and reach no further than this are coarse:
 # 0 turns up among them by chance.

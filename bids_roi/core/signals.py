@@ -15,13 +15,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
-__all__ = [
-    "CANCELLED",
-    "Products",
-    "finish_sums",
-    "scale_values",
-    "weights_cancel",
-]
 
 # Sum of a map's weights over that of their absolute values, up to which they cancel.
 CANCELLED = 0.01

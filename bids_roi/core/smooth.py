@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
 
-__all__ = [
-    "kernel_shares",
-    "smooth_regions",
-    "smooth_volume",
-    "smoothing_sigmas",
-    "weights_are_cheaper",
-]
 
 _TRUNCATE = 4.0  # scipy's and nilearn's
 # Measured on a 97x115x97 grid: filtering a volume costs as much as this many products

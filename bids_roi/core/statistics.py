@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["SortedRegions"]
-
 
 class SortedRegions:
     """The voxels of one atlas, region after region.

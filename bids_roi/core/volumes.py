@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = ["Plan", "Smoothing", "choose_source"]
-
 
 @dataclass(frozen=True, slots=True)
 class Smoothing:

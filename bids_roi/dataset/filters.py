@@ -27,23 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-__all__ = [
-    "BOLD",
-    "CONFOUNDS",
-    "FREE_IN_CONFOUNDS",
-    "FREE_IN_MASK",
-    "MASKS",
-    "PARTS",
-    "Rule",
-    "advise",
-    "bold_rules",
-    "explain",
-    "failing",
-    "find_partner",
-    "labels_of",
-    "load_filters",
-    "replace_rules",
-]
 
 # Not entities, but parts of a path that pybids lets one filter by as if they were.
 PARTS = ("suffix", "extension", "datatype")

@@ -37,11 +37,8 @@ from bids_roi.dataset.filters import (
 )
 from bids_roi.dataset.metadata import read_metadata
 from bids_roi.dataset.roots import (
-    dataset_description,
     files_in_func,
-    find_derivative,
     func_folders,
-    list_participants,
 )
 from bids_roi.errors import (
     DataError,
@@ -58,15 +55,6 @@ if TYPE_CHECKING:
 
     from bids.layout import BIDSLayout
 
-__all__ = [
-    "BoldRun",
-    "dataset_description",
-    "explain_nothing",
-    "find_aroma_confounds",
-    "find_derivative",
-    "find_runs",
-    "list_participants",
-]
 
 # The participants whose files an explanation looks at.
 _EXPLAINED = 50

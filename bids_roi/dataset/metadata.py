@@ -15,8 +15,6 @@ from bids_roi.files.tables import read_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_metadata"]
-
 
 def read_metadata(
     path: Path, root: Path, listings: dict[Path, list[Path]] | None = None

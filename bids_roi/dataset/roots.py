@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = [
-    "dataset_around",
-    "dataset_description",
-    "files_in_func",
-    "find_derivative",
-    "func_folders",
-    "list_participants",
-]
 
 _MINIMAL = (
     '{"Name": "fMRIPrep", "BIDSVersion": "1.4.0", "DatasetType": "derivative",'

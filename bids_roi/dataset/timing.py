@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["REMEDY", "Timing", "explain_untimed", "read_timing"]
-
 # Scanners note times in steps of 2.5 ms, and files in ms: what differs by less is even.
 _EVEN_S = 5e-3
 _MOST_S = 1e9

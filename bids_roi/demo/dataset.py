@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["DemoDataset", "write_demo_dataset"]
 
 _TEMPLATE = "MNI152NLin2009cAsym"
 _SPACE = (("space", _TEMPLATE), ("res", "2"))

@@ -24,19 +24,6 @@ if TYPE_CHECKING:
     Float32Array = NDArray[np.float32]
     Points = tuple[Float32Array, Float32Array, Float32Array]
 
-__all__ = [
-    "ATLAS_GRID",
-    "BOLD_GRID",
-    "CSF",
-    "GREY",
-    "REGIONS",
-    "WHITE",
-    "Head",
-    "Region",
-    "label_points",
-    "make_head",
-    "voxel_centres",
-]
 
 GREY, WHITE, CSF = 1, 2, 3  # as in fMRIPrep's dseg images
 

@@ -30,15 +30,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     Float32Array = NDArray[np.float32]
 
-__all__ = [
-    "N_VOLUMES",
-    "REPETITION_TIME",
-    "Confounds",
-    "Profile",
-    "Run",
-    "make_run",
-    "measure_confounds",
-]
 
 REPETITION_TIME = 2.0  # s
 N_VOLUMES = 120

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["corner_of", "parse_matrix", "read_bytes", "read_matrix"]
 
 _NODE = "Node"
 _CELLS = 2**15  # parsed at a time: as objects they take ten times the memory

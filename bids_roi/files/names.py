@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BidsName", "format_name", "parse_name"]
 
 _ENTITY = re.compile(r"([A-Za-z]+)-(.+)")
 

@@ -18,14 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "MISSING",
-    "format_json",
-    "format_matrix",
-    "format_table",
-    "read_json",
-    "read_table",
-]
 
 MISSING = "n/a"
 _CELLS = 2**16  # of a matrix, formatted at a time

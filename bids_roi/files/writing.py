@@ -18,7 +18,6 @@ from bids_roi.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["name_temporary", "remove_leftovers", "write_file"]
 
 _LEFTOVER = re.compile(r"\.bids_roi-([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.tmp")
 _ABANDONED_S = 24 * 3600

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.find import Output
     from bids_roi.outputs.records import Record
 
-__all__ = ["check_anything_left", "check_digests"]
 
 _SHOWN = 5
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["say_times", "warn_of_group", "write_group"]
 
 _SCALES = {
     "r": "Fisher's z of the correlations",

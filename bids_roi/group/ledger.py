@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["LEDGER", "Ledger"]
 
 LEDGER = "logs/group_files.json"
 

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.outputs.find import Output, RunKey
 
-__all__ = ["run_group_level"]
 
 _SHOWN = 5
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Group", "GroupKey", "accumulate_group"]
 
 # Scope, place, stat and desc.
 GroupKey = tuple[tuple[str, ...], tuple[str, ...], str, str]

@@ -11,8 +11,6 @@ from bids_roi.outputs.find import PLACE, REMEDY, SCOPE, Output, find_outputs
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Found", "Problem", "check_outputs", "name_group_file"]
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Regions", "read_regions", "write_region_matrices"]
 
 # Of a region in a run; the matrices that are written.
 _MEASURES = {

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.find import Output, RunKey
     from bids_roi.outputs.records import Record
 
-__all__ = ["Row", "Run", "list_rows", "sort_into_runs", "write_runs"]
 
 Row = dict[str, object]
 # Kind, stat and desc.

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     Place = tuple[tuple[str, str], ...]
     Runs = Mapping[str, Mapping[str, Output]]  # by name of the run and of the part
 
-__all__ = ["STACKED", "write_stacks"]
 
 STACKED = ("timeseries", "relmat")
 

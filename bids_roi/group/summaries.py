@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["summarise_group", "write_summaries"]
 
 _KEY_TEXTS = {
     "atlas": "Canonical id of the atlas.",

@@ -21,16 +21,7 @@ from bids_roi.images.stream import VolumeSource, check_size
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = [
-    "FETCH_AGAIN",
-    "NiftiHeader",
-    "check_offset",
-    "check_orientation",
-    "damaged_file",
-    "grid_of",
-    "locate_values",
-    "read_header",
-]
+
 FETCH_AGAIN = "Fetch or copy it again; `gzip -t` tests a .gz file."
 _CIFTI_INTENTS = range(3000, 3100)
 

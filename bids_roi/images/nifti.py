@@ -28,20 +28,6 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
 
-__all__ = [
-    "BoldImage",
-    "check_file",
-    "count_bad_weights",
-    "open_bold",
-    "open_maps",
-    "read_grid",
-    "read_labels",
-    "read_maps",
-    "read_mask",
-    "read_volume",
-    "save_image",
-    "write_image",
-]
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."

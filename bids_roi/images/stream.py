@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from bids_roi.errors import BidsRoiError
 
-__all__ = ["VolumeSource", "check_size", "read_blocks"]
 
 _N_BUFFERS = 3
 _BLOCK_BYTES = 16 * 2**20

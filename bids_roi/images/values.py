@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["are_whole", "describe_mask", "explain_labels", "inside_mask"]
 
 _TOLERANCE = 1e-3
 # Labels were multiplied where the steps between values are alike to this share.

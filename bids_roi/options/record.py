@@ -15,19 +15,14 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import UsageError
 from bids_roi.options.running import check_running
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.table import (
-    CONNECTIVITY_OPTIONS,
-    DEFAULT_ATLAS,
-    OPTIONS,
-    Option,
-)
+from bids_roi.options.table import CONNECTIVITY_OPTIONS, DEFAULT_ATLAS, OPTIONS
 from bids_roi.options.words import MEASURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["Options"]
+    from bids_roi.options.row import Option
 
 
 @dataclass(frozen=True, slots=True)

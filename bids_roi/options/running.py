@@ -12,7 +12,6 @@ from bids_roi.options.row import Option
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["EXECUTORS", "RUNNING_OPTIONS", "check_running"]
 
 EXECUTORS = ("processes", "serial", "dask", "slurm")
 

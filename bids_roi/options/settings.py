@@ -17,18 +17,6 @@ from bids_roi.options.row import Option
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = [
-    "ROWS",
-    "SETTING_OPTIONS",
-    "Row",
-    "Settings",
-    "Values",
-    "describe_settings",
-    "format_example",
-    "is_number",
-    "is_whole",
-    "read_given",
-]
 
 _HUGE = 1e15
 

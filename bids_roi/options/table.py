@@ -19,18 +19,6 @@ from bids_roi.options.words import (
     name_statistics,
 )
 
-__all__ = [
-    "CLEANING_OPTIONS",
-    "CONNECTIVITY_OPTIONS",
-    "DEFAULT_ATLAS",
-    "GROUP_OPTIONS",
-    "GROUP_UNITS",
-    "LEVELS",
-    "OPTIONS",
-    "STACKS",
-    "Option",
-]
-
 _CLEAN = "cleaning"
 
 CLEANING_OPTIONS: tuple[Option, ...] = (

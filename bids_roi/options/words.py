@@ -13,22 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = [
-    "ESTIMATORS",
-    "MEASURES",
-    "STATISTICS",
-    "Estimator",
-    "Measure",
-    "Scale",
-    "Statistic",
-    "find_measure",
-    "find_statistic",
-    "hold_names",
-    "measure_of_word",
-    "name_statistics",
-    "scale_of_word",
-    "stat_of_name",
-]
 
 Of = Literal["labels", "maps"]
 Family = Literal["sum", "sorted", "joint"]

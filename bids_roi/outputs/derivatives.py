@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.core.grid import Grid
     from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.dataset.layout import BoldRun
@@ -33,18 +33,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.digest import Digests
     from bids_roi.outputs.names import RelmatOutput
 
-__all__ = [
-    "OUTLIER_COLUMNS",
-    "REGION_COLUMNS",
-    "TEMPLATEFLOW_URL",
-    "describe_regions",
-    "describe_run",
-    "tabulate_regions",
-    "write_outliers",
-    "write_quality",
-    "write_relmat",
-    "write_timeseries",
-]
 
 # What holds of the series but not of the matrix.
 _OF_SERIES = (

@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.options.record import Options
-
-__all__ = ["Digests", "digest_outputs", "release_of"]
 
 
 @dataclass(frozen=True, slots=True)

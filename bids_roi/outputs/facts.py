@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["describe_kept_rows", "join_facts"]
-
 
 def join_facts(common: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Join keys of a run with those of one series, which win; ``None`` takes one out.

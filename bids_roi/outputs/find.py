@@ -16,28 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = [
-    "FACTS",
-    "KINDS",
-    "PLACE",
-    "PLACE_KEYS",
-    "REMEDY",
-    "RUN_COLUMNS",
-    "SCOPE",
-    "Output",
-    "RunKey",
-    "Told",
-    "desc_of",
-    "describe_keys",
-    "describe_series",
-    "find_outputs",
-    "identify",
-    "key_columns",
-    "name_run",
-    "place_columns",
-    "read_fact",
-    "stem_of_run",
-]
 
 KINDS = {
     "timeseries": "timeseries",

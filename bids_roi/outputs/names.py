@@ -14,19 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
     from pathlib import Path
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.dataset.layout import BoldRun
 
-__all__ = [
-    "RelmatOutput",
-    "RunOutputs",
-    "SeriesOutput",
-    "figure_path",
-    "has_figures",
-    "name_outputs",
-    "report_path",
-    "sidecar_of",
-]
 
 _DESC = re.compile(r"_desc-([A-Za-z0-9]+)_([A-Za-z0-9]+)$")
 

@@ -26,17 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = [
-    "NO_ATLAS",
-    "RAW",
-    "Record",
-    "check_inside",
-    "read_all_records",
-    "read_records",
-    "record_path",
-    "tell_failures",
-    "write_records",
-]
 
 # In place of the atlas, where a run failed before it was known which ones fit.
 NO_ATLAS = "n/a"

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
 
-__all__ = ["check_output_dir", "write_atlas_files", "write_dataset_files"]
 
 BIDS_VERSION = "1.11.1"
 

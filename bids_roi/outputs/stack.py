@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
     Copy = Callable[[str, str], NDArray[np.float64] | None]
 
-__all__ = ["FORMAT_VERSION", "StackPart", "StackedRun", "reuse_stack", "write_stack"]
 
 FORMAT_VERSION = "1"
 _CHUNK_BYTES = 2**20

@@ -13,14 +13,6 @@ if TYPE_CHECKING:
     from bids_roi.images.stream import VolumeSource
     from bids_roi.options.record import Options
 
-__all__ = [
-    "BLOCK_BYTES",
-    "block_bytes",
-    "choose_executor",
-    "estimate_memory",
-    "usable_cpus",
-    "worker_count",
-]
 
 BLOCK_BYTES = 16 * 2**20
 # Measured: a worker with everything imported and one atlas on a 2 mm grid.

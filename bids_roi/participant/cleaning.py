@@ -35,15 +35,6 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
 
-__all__ = [
-    "CleanedSeries",
-    "Preparation",
-    "build_cleaner",
-    "clean_series",
-    "load_strategies",
-    "prepare",
-]
-
 
 def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     """Read the strategies asked for, with the settings of the command line.

@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings
 
-__all__ = [
-    "describe_cleaning",
-    "describe_freedom",
-    "describe_gaps",
-    "warn_of_cleaning",
-]
 
 # From here on the regressors are so nearly dependent that few digits are left.
 _ILL_CONDITIONED = 1e8

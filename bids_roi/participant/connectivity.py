@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Related", "relate_regions", "settings_of"]
 
 # Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
 # 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.

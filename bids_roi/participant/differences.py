@@ -20,11 +20,10 @@ from bids_roi.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
 
-__all__ = ["Difference", "tell_differences"]
 
 # Of these the sidecar says at most what came of them in a run.
 _NOT_TOLD = ("allow_missing_confounds", "aroma_dataset")

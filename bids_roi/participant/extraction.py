@@ -16,8 +16,9 @@ from bids_roi.core.high_variance import (
 )
 from bids_roi.core.mapping import LabelMap, WeightMap, map_labels, map_weights
 from bids_roi.core.partition import Partition, build_partition
-from bids_roi.core.reduce import Reduction, Smoothing, reduce_run
+from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
+from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import DataError, ImageError
 from bids_roi.images.nifti import BoldImage, read_maps, read_mask
 from bids_roi.images.stream import read_blocks
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.options.record import Options
-
-__all__ = ["mask_on_grid", "partition_grid", "read_mask_of", "reduce_image"]
 
 
 @functools.lru_cache(maxsize=4)

@@ -48,12 +48,11 @@ from bids_roi.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.schedule.outcome import Outcome
 
-__all__ = ["ParticipantLevel", "describe_plan"]
 
 log = logging.getLogger("bids_roi")
 

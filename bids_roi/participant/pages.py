@@ -12,7 +12,6 @@ from bids_roi.report.participant import write_participant_page
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["write_group", "write_page"]
 
 log = logging.getLogger("bids_roi")
 

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from bids_roi.participant.cleaning import Preparation
     from bids_roi.participant.results import AtlasResult, Job, Motion
 
-__all__ = ["Sketch", "are_drawn"]
 
 log = logging.getLogger("bids_roi")
 

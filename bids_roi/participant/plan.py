@@ -24,19 +24,11 @@ from bids_roi.outputs.names import RunOutputs, name_outputs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bids_roi.atlases.shelf import Atlas, AtlasShelf
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
 
-__all__ = [
-    "PlannedRun",
-    "check_given_mask",
-    "choose_repetition_time",
-    "fingerprint",
-    "plan_participant",
-    "plan_run",
-    "template_of",
-]
 
 _MISMATCH_S = 1e-3
 

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.records import Record
     from bids_roi.participant.plan import PlannedRun
 
-__all__ = ["Progress", "follow"]
 
 log = logging.getLogger("bids_roi")
 

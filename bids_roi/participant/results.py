@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.confounds.table import Confounds
     from bids_roi.core.map_solver import MapSolver
@@ -53,23 +53,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.participant.cleaning import CleanedSeries, Preparation
     from bids_roi.participant.plan import PlannedRun
-
-__all__ = [
-    "AtlasResult",
-    "Job",
-    "Motion",
-    "describe_atlas",
-    "describe_quality",
-    "describe_series",
-    "digests_of",
-    "failed_record",
-    "kept_signals",
-    "read_motion",
-    "region_columns",
-    "relate_series",
-    "write_outlier_table",
-    "write_result",
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.clean import Cleaner
     from bids_roi.core.mean_image import MeanImage
@@ -61,17 +61,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import RunOutputs
     from bids_roi.participant.cleaning import Preparation
     from bids_roi.participant.plan import PlannedRun
-
-__all__ = [
-    "OtherAtlas",
-    "OtherSettings",
-    "check_run",
-    "extract_atlases",
-    "fail_run",
-    "find_complete",
-    "prepare_cleaning",
-    "process_run",
-]
 
 
 class OtherSettings(OutputError):

@@ -12,19 +12,13 @@ from bids_roi.core.map_solver import NEARLY_DEPENDENT
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.shelf import Atlas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
 
     FloatArray = NDArray[np.float64]
-
-__all__ = [
-    "tell_lost_regions",
-    "warn_of_maps",
-    "warn_of_voxels",
-]
 
 
 def warn_of_voxels(

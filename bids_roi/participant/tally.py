@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from bids_roi.outputs.records import Record
 
-__all__ = ["Tally"]
 
 _WORDS = {
     "done": "extracted",

@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
 
-__all__ = [
-    "Slices",
-    "choose_slices",
-    "coverage_colours",
-    "draw_contours",
-    "draw_coverage",
-]
 
 _N_SLICES = 7
 _TILE = 190  # pixels along the longest side of a slice

@@ -25,28 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "BLUE",
-    "GREY",
-    "INK",
-    "NA",
-    "ORANGE",
-    "Picture",
-    "add_key",
-    "bin_peaks",
-    "bin_rows",
-    "bin_size",
-    "colour_map",
-    "count",
-    "drawing",
-    "figure_png",
-    "figure_svg",
-    "measure_image",
-    "new_figure",
-    "place",
-    "shorten",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Picture:

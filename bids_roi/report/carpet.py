@@ -26,7 +26,6 @@ from bids_roi.report.order import RegionOrder, bracket
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["draw_carpet", "mark_groups", "standardise"]
 
 _COLUMNS, _ROWS = 800, 400
 _LEFT, _WIDTH = 1.35, 6.95

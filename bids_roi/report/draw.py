@@ -30,14 +30,6 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
-__all__ = [
-    "AtlasPictures",
-    "MotionPictures",
-    "RunPictures",
-    "SeriesPictures",
-    "draw_run",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class MotionPictures:

@@ -22,19 +22,6 @@ if TYPE_CHECKING:
 
     from bids_roi.outputs.records import Record
 
-__all__ = [
-    "LIGHTS",
-    "RULES",
-    "AtlasFacts",
-    "RunFacts",
-    "SeriesFacts",
-    "Verdict",
-    "judge_series",
-    "load_json",
-    "number",
-    "read_runs",
-    "shared_entities",
-]
 
 # Word to sign: the form tells as much as the colour.
 LIGHTS = {

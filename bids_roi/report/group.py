@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from bids_roi.report.canvas import Picture
 
-__all__ = ["GROUP_PAGE", "write_group_page"]
 
 GROUP_PAGE = "group.html"
 

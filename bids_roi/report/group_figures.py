@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["draw_coverage_table", "draw_distributions", "draw_qcfc", "find_outliers"]
 
 _ROWS, _COLUMNS = 300, 600
 _DOTS = 2000

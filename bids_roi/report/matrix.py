@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["draw_design", "draw_relmat"]
 
 _CELLS = 500
 _NAMED = 36

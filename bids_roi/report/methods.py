@@ -16,7 +16,6 @@ from bids_roi.report.canvas import count
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["Methods", "write_methods"]
 
 _DATA = Path(__file__).parents[1] / "data" / "references.json"
 

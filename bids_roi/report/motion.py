@@ -24,7 +24,6 @@ from bids_roi.report.canvas import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["draw_motion", "shade_volumes", "time_axis"]
 
 _POINTS = 600
 CENSORED = "#f6d79b"

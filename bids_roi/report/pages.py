@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-__all__ = ["render_page"]
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from bids_roi.outputs.records import Record
     from bids_roi.report.facts import AtlasFacts, RunFacts, SeriesFacts
 
-__all__ = ["participant_page_path", "write_participant_page"]
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
 _MISSING = "n/a"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MISSING_CODE", "encode_signals", "script_json"]
 
 _POINTS, _REGIONS = 300, 1000
 MISSING_CODE = 255

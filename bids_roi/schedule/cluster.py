@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future
 
-__all__ = ["map_dask", "map_slurm"]
 
 log = logging.getLogger("bids_roi")
 

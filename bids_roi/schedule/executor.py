@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from bids_roi.schedule.outcome import Outcome
 
-__all__ = ["Executor", "map_items"]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -13,14 +13,6 @@ from bids_roi.errors import BidsRoiError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = [
-    "Outcome",
-    "attempt",
-    "attempt_packed",
-    "lost_worker",
-    "out_of_time",
-    "pack",
-]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
 
-__all__ = ["map_processes"]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

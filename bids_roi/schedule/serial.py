@@ -13,7 +13,6 @@ from bids_roi.schedule.outcome import Outcome, attempt, out_of_time
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["map_serial"]
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["block_interrupts", "pin_threads"]
-
 
 def pin_threads() -> None:
     """Let linear algebra use one thread, here and in workers yet to be started.

@@ -5,8 +5,9 @@ import numpy as np
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
-from bids_roi.core.reduce import Smoothing, reduce_run
+from bids_roi.core.reduce import reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
+from bids_roi.core.volumes import Smoothing
 
 SHAPE = (9, 8, 7)
 ZOOMS = (2.0, 2.5, 3.0)

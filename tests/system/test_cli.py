@@ -14,8 +14,9 @@ from support import datasets
 
 from bids_roi.cli import build_parser, main
 from bids_roi.options.record import Options
+from bids_roi.options.row import Option
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.table import OPTIONS, Option
+from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import name_statistics
 from bids_roi.version import __version__
 

@@ -1,6 +1,7 @@
 """The house: which folder may import which, how long things are, what --help costs."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -145,13 +146,16 @@ def test_files_and_functions_stay_short():
                 assert n_lines <= 60, f"{module}.{node.name} has {n_lines} lines"
 
 
-def test_public_names_exist():
-    for module in MODULES:
-        if module.endswith(("__main__", "__init__")):
-            continue
-        loaded = __import__(module, fromlist=["__all__"])
-        for name in loaded.__all__:
-            assert hasattr(loaded, name), f"{module}.{name}"
+def test_only_what_users_import_lists_its_names():
+    """Inside, an underscore says what is private; a list beside it is told twice."""
+    public = {f"bids_roi.{name}" for name in ("__init__", "api", "loading", "errors")}
+    for module, path in MODULES.items():
+        listed = "\n__all__ = " in path.read_text()
+        assert listed == (module in public), module
+        if listed:
+            loaded = importlib.import_module(module.removesuffix(".__init__"))
+            for name in loaded.__all__:
+                assert hasattr(loaded, name), f"{module}.{name}"
 
 
 def test_no_module_hides_a_function_of_the_package():

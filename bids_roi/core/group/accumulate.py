@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["GroupStatistics"]
-
 
 class GroupStatistics:
     """Mean, deviation, QC-FC, reliability and network means of a group.

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Edges", "leave_out_identical", "list_edges"]
-
 
 @dataclass(frozen=True, slots=True)
 class Edges:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["CONSTANT", "CoMoments", "Moments"]
 
 # A standard deviation of less than this share of the mean is rounding: values that are
 # the same but for the order in which they were averaged differ by 1e-16 of them.

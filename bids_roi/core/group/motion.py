@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = [
-    "LEAST_UNITS",
-    "MotionSummary",
-    "adjust_for_many",
-    "chance_correlation",
-    "correlation_p_values",
-    "distance_dependence",
-    "edge_lengths",
-    "summarise_motion",
-    "usable_centres",
-]
 
 # With three the correlation has one degree of freedom: |r| is 0.7 by chance.
 LEAST_UNITS = 4

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["Blocks", "list_blocks"]
-
 
 @dataclass(frozen=True, slots=True)
 class Blocks:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
 
-__all__ = ["OneWay"]
-
 
 class OneWay:
     """One-way random effects analysis of variance of each edge, by participant.
