@@ -11,12 +11,8 @@ from pathlib import Path
 import pytest
 from support.trees import plant
 
-from bids_roi.dataset.layout import (
-    explain_nothing,
-    find_derivative,
-    find_runs,
-    list_participants,
-)
+from bids_roi.dataset.layout import explain_nothing, find_runs
+from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.options.record import Options
 

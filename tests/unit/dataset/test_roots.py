@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from support.trees import plant
 
-from bids_roi.dataset.layout import (
+from bids_roi.dataset.layout import find_runs
+from bids_roi.dataset.roots import (
     dataset_description,
     find_derivative,
-    find_runs,
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
