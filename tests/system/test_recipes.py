@@ -5,20 +5,16 @@ A recipe names files; these alone are changed, and all that it promises must be 
 
 import json
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from support.calls import FUNC, STEM, read, read_relmat, relmat_path
+from support.datasets import write_atlas, write_dataset
+from support.package_copy import ROOT, Copy, python
 
-import bids_roi
 from bids_roi.options.words import Measure
 
-ROOT = Path(__file__).parents[2]
 WORDS = "bids_roi/options/words.py"
 STATISTICS = "bids_roi/core/statistics.py"
 SIGNALS = "bids_roi/core/signals.py"
@@ -66,55 +62,60 @@ AS_IS = {
 }
 
 
-class Copy:
-    """A copy of the package, changed as a recipe says, that can be run."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        package = Path(bids_roi.__file__).parent
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(package, folder / "bids_roi", ignore=ignore)
-
-    def add(self, changes):
-        for name, (before, text) in changes.items():
-            path = self.folder / name
-            content = path.read_text(encoding="utf-8")
-            assert content.count(before) == 1, f"{name}: {before}"
-            path.write_text(content.replace(before, text + before), encoding="utf-8")
-
-    def python(self, code, *arguments):
-        code = f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{code}"
-        argv = [sys.executable, "-P", "-c", code, *map(str, arguments)]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-
-    def app(self, *arguments):
-        code = "from bids_roi.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = self.python(code, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def choices(self, flag):
-        found = re.search(rf"{flag} \{{([^}}]*)\}}", self.app("--help"))
-        return re.sub(r"\s", "", found[1]).split(",")
-
-    def table(self, name):
-        """A generated table of docs/numbers.md, made by the copy's records."""
-        code = (
-            "import importlib.util\n"
-            f"path = {str(ROOT / 'docs' / 'generated.py')!r}\n"
-            "spec = importlib.util.spec_from_file_location('generated', path)\n"
-            "module = importlib.util.module_from_spec(spec)\n"
-            "spec.loader.exec_module(module)\n"
-            "print(module.TABLES[sys.argv[1]]())"
-        )
-        done = self.python(code, name)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+# The tables of docs/numbers.md, made by the copy's records.
+TABLES = f"""
+import importlib.util
+path = {str(ROOT / "docs" / "generated.py")!r}
+spec = importlib.util.spec_from_file_location("generated", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+more = {{name: module.TABLES[name]() for name in ("statistics", "measures")}}
+"""
+# Imports a module from one folder after the other, and says how each ended.
+IMPORTS = """
+import importlib, json, sys
+ended = []
+for folder, name in json.loads(sys.argv[1]):
+    for old in [m for m in sys.modules if m.partition(".")[0] == "bids_roi"]:
+        del sys.modules[old]
+    sys.path[0] = folder
+    try:
+        importlib.import_module(name)
+        ended.append("no error")
+    except Exception as error:
+        ended.append(f"{type(error).__name__}: {error}")
+print(json.dumps(ended))
+"""
 
 
-@pytest.fixture
-def copy(tmp_path):
-    return Copy(tmp_path / "copy")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a copy with all the recipes says and makes: answers, tables, outputs."""
+    folder = tmp_path_factory.mktemp("recipes")
+    copy = Copy(folder / "copy")
+    for changes in (SORTED, SUM, MEASURE, AS_IS):
+        copy.add(changes)
+    data, out, matrices = write_dataset(folder / "in"), folder / "out", folder / "r"
+    common = ["--atlas-file", write_atlas(folder / "atlas"), "--executor", "serial"]
+    common += ["--no-report"]
+    asked = ["mean", "minimum", "maximum", "level_75", "double_mean"]
+    one = ["--participant-label", "01", "--min-coverage", 0]
+    relmat = ["--relmat", "pearson", "cubed", "spread"]
+    calls = {
+        "help": ["--help"],
+        "series": [data, out, "participant", *common, *one, "--statistic", *asked],
+        "matrices": [data, matrices, "participant", *common, *relmat],
+        "group": [data, matrices, "group", "--no-report"],
+    }
+    answers, tables = copy.call(calls, TABLES)
+    for code, _, err in answers.values():
+        assert code == 0, err
+    return answers["help"][1], tables, out, matrices
+
+
+def choices(text, flag):
+    found = re.search(rf"{flag} \{{([^}}]*)\}}", text)
+    return re.sub(r"\s", "", found[1]).split(",")
 
 
 def files_of_recipe(heading):
@@ -144,16 +145,10 @@ def test_recipes_name_two_places_each():
     ],
     ids=["sorted", "sum"],
 )
-def test_a_statistic_takes_two_places(
-    copy, dataset, atlas, tmp_path, changes, name, words
-):
-    copy.add(changes)
-    assert name in copy.choices("--statistic")
-    assert f"| `{name}` | `stat-{name.replace('_', '')}` |" in copy.table("statistics")
-    out = tmp_path / "out"
-    asked = ["--statistic", "mean", "minimum", "maximum", name, "--min-coverage", 0]
-    more = ["--participant-label", "01", "--executor", "serial", "--no-report"]
-    copy.app(dataset, out, "participant", "--atlas-file", atlas, *asked, *more)
+def test_a_statistic_takes_two_places(whole, changes, name, words):
+    said, tables, out, _ = whole
+    assert name in choices(said, "--statistic")
+    assert f"| `{name}` | `stat-{name.replace('_', '')}` |" in tables["statistics"]
 
     def values(statistic):
         stat = statistic.replace("_", "")
@@ -171,19 +166,14 @@ def test_a_statistic_takes_two_places(
     assert sidecar.get("StatisticParameters") == given
 
 
-def test_a_measure_takes_two_places(copy, dataset, atlas, tmp_path):
-    copy.add(MEASURE)
-    copy.add(AS_IS)
-    assert copy.choices("--relmat")[-3:] == ["cubed", "spread", "covariance"]
-    rows = copy.table("measures")
+def test_a_measure_takes_two_places(whole):
+    said, tables, _, out = whole
+    assert choices(said, "--relmat")[-3:] == ["cubed", "spread", "covariance"]
+    rows = tables["measures"]
     assert (
         "| `cubed` | `stat-cubedcorrelation`<br>`stat-cubedfisherz` | a dummy |" in rows
     )
     assert "| `spread` | `stat-spread` | a dummy |" in rows
-    out = tmp_path / "out"
-    asked = ["--relmat", "pearson", "cubed", "spread", "--atlas-file", atlas]
-    copy.app(dataset, out, "participant", *asked, "--executor", "serial", "--no-report")
-    copy.app(dataset, out, "group", "--no-report")
 
     def matrix(word):
         return read_relmat(relmat_path(out, word))
@@ -204,20 +194,37 @@ def test_a_measure_takes_two_places(copy, dataset, atlas, tmp_path):
     assert "Fisher" not in said["spread"]["Description"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "module"),
-    [(SORTED, STATISTICS), (SUM, SIGNALS), (MEASURE, RELMAT)],
-    ids=["sorted", "sum", "measure"],
-)
-@pytest.mark.parametrize("done", ["record", "function"])
-def test_half_a_recipe_cannot_be_imported(copy, changes, module, done):
-    kept = WORDS if done == "record" else module
-    copy.add({kept: changes[kept]})
-    name = module.removesuffix(".py").replace("/", ".")
-    ended = copy.python(f"import {name}")
-    assert ended.returncode == 1
-    where = module.removeprefix("bids_roi/")
-    assert f"ImportError: {where} and options/words.py differ in " in ended.stderr
+HALVES = {
+    (recipe, done): (changes, module)
+    for recipe, changes, module in (
+        ("sorted", SORTED, STATISTICS),
+        ("sum", SUM, SIGNALS),
+        ("measure", MEASURE, RELMAT),
+    )
+    for done in ("record", "function")
+}
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    """How the import ended of copies in which half of a recipe is done."""
+    folder = tmp_path_factory.mktemp("halves")
+    imported = []
+    for (recipe, done), (changes, module) in HALVES.items():
+        copy = Copy(folder / recipe / done)
+        kept = WORDS if done == "record" else module
+        copy.add({kept: changes[kept]})
+        name = module.removesuffix(".py").replace("/", ".")
+        imported.append((str(copy.folder), name))
+    ended = json.loads(python(IMPORTS, folder, json.dumps(imported)))
+    return dict(zip(HALVES, ended, strict=True))
+
+
+@pytest.mark.parametrize("half", HALVES, ids="-".join)
+def test_half_a_recipe_cannot_be_imported(halves, half):
+    where = HALVES[half][1].removeprefix("bids_roi/")
+    wanted = f"ImportError: {where} and options/words.py differ in "
+    assert halves[half].startswith(wanted)
 
 
 def test_a_name_that_tells_another_scale_is_refused():

@@ -5,20 +5,13 @@ strategy files, the sidecars and the digests of the copy must know it.
 """
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from support.datasets import write_atlas, write_dataset
+from support.package_copy import ROOT, Copy
 
-import bids_roi
-
-PACKAGE = Path(bids_roi.__file__).parent
-PAGE = PACKAGE.parent / "docs" / "contributing.md"
+PAGE = ROOT / "docs" / "contributing.md"
 DECLARATION = """
     spike: float | None = field(
         default=None,
@@ -31,22 +24,9 @@ DECLARATION = """
     )
 """
 BEHIND = "\n\nROWS: dict"  # the first line after the fields
-# Calls the app several times in one process, which is faster.
-CALLS = """
-import contextlib, io, json, sys
-import bids_roi
-from bids_roi.cli import main
+PAGE_OF_STRATEGIES = """
 from bids_roi.confounds import strategy_format
-said = [bids_roi.__file__, strategy_format.__doc__]
-for arguments in json.loads(sys.argv[1]):
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = main(arguments)
-        except SystemExit as stop:
-            code = stop.code
-    said.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(said))
+more = strategy_format.__doc__
 """
 
 
@@ -63,7 +43,7 @@ def test_it_names_one_file_and_the_use():
     assert declared == "bids_roi/options/settings.py"
     assert handed_on == "bids_roi/participant/cleaning.py"
     assert used == "bids_roi/core/"
-    assert all((PACKAGE.parent / place).exists() for place in places)
+    assert all((ROOT / place).exists() for place in places)
     assert ".ci/generate" in text
 
 
@@ -77,13 +57,8 @@ def strategy(path, **settings):
 def said(tmp_path_factory):
     """What the copy says to some calls, and the folder in which it wrote."""
     folder = tmp_path_factory.mktemp("recipe")
-    copy = folder / "copy"
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(PACKAGE, copy / "bids_roi", ignore=ignored)
-    file = copy / recipe()[1][0]
-    text = file.read_text()
-    assert text.count(BEHIND) == 1
-    file.write_text(text.replace(BEHIND, DECLARATION + BEHIND))
+    copy = Copy(folder / "copy")
+    copy.add({recipe()[1][0]: (BEHIND, DECLARATION)})
     data = write_dataset(folder / "in", ("sub-01_task-rest",))
     common = ["--atlas-file", write_atlas(folder / "atlas"), "--executor", "serial"]
     common += ["--no-report", "--offline", "--denoise"]
@@ -101,18 +76,7 @@ def said(tmp_path_factory):
         "raw": [data, folder / "x", "participant", *common, "none", "--spike", 3],
         "again": [data, folder / "file", "participant", *common, mine, "--spike", 3],
     }
-    words = json.dumps([[str(word) for word in call] for call in calls.values()])
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", CALLS, words],
-        env={**os.environ, "PYTHONPATH": str(copy), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    home, page, *answers = json.loads(done.stdout)
-    assert Path(home).is_relative_to(copy)
-    found = {name: tuple(a) for name, a in zip(calls, answers, strict=True)}
+    found, page = copy.call(calls, PAGE_OF_STRATEGIES)
     return folder, page, found
 
 
