@@ -22,7 +22,7 @@ def masks(draw, n_volumes):
     elif kind == "mirrored":
         some = rng.choice(n_volumes // 2, 3, replace=False)
         mask[some] = mask[-1 - some] = False
-    elif kind == "filter_ends":
+    elif kind == "ends":
         mask[: draw(st.integers(0, 5))] = False
         mask[n_volumes - draw(st.integers(0, 5)) :] = False
     elif kind == "segment":
