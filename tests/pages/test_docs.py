@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from support.doc_blocks import PAGES, ROOT, all_blocks, flags_in
 from support.doc_workshop import open_bench, write_workshop
+from support.forked_app import forked_app
 
 from bids_roi import cli, tools
 from bids_roi.confounds.strategies import load_strategy
@@ -60,14 +61,10 @@ def workshop(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
-    """``bids_roi`` in one process and without reports."""
+    """Folder of a ``bids_roi`` in one process and without reports."""
     folder = tmp_path_factory.mktemp("commands")
-    script = folder / "bids_roi"
-    script.write_text(
-        f'#!/bin/sh\nexec {BIN}/bids_roi --executor serial --no-report "$@"\n'
-    )
-    script.chmod(0o755)
-    return folder
+    with forked_app(folder, "--executor", "serial", "--no-report") as made:
+        yield made
 
 
 @pytest.mark.parametrize("blocks", list(sections()))

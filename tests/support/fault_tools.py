@@ -127,7 +127,7 @@ def _call(fault, arguments, told):
     return main(arguments)
 
 
-def _warm_up():
+def warm_up():
     """Import and fill what takes long; another user may not be able to."""
     for name in ("bids_roi.participant.level", "isal.igzip", "orjson", "scipy.ndimage"):
         importlib.import_module(name)
@@ -144,7 +144,7 @@ def _warm_up():
 
 
 def _serve():
-    _warm_up()
+    warm_up()
     for line in sys.stdin:
         request = json.loads(line)
         calls = []
