@@ -112,6 +112,8 @@ def share_left(order, cutoffs):
 def filled(column, mask, interpolation):
     """Column with its censored volumes on a curve through the kept ones."""
     kept = [i for i in range(len(column)) if mask[i]]
+    if np.isnan(column[kept]).all():  # a region without a level has no percent
+        return np.full(len(column), np.nan)
     if interpolation == "linear":
         line = np.interp(np.arange(len(column)), kept, [column[i] for i in kept])
         return np.where(mask, column, line)

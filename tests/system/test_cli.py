@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import datasets
+from support.calls import run
 
 from bids_roi.cli import build_parser, main
 from bids_roi.options.record import Options
@@ -95,50 +96,48 @@ def test_exit_codes_and_messages(arguments, code, message, app):
     assert done.stderr.startswith("bids_roi: ")
 
 
-def test_filters_that_select_nothing_explain_themselves(dataset, atlas, tmp_path, app):
+def test_filters_that_select_nothing_explain_themselves(
+    dataset, atlas, tmp_path, capsys
+):
     out = tmp_path / "out"
     arguments = [dataset, out, "participant", "--atlas-file", atlas]
-    done = app(*arguments, "--task-label", "rset")
-    assert done.returncode == 18
+    said = run(capsys, *arguments, "--task-label", "rset", code=18).err
     for text in ("rset", "rest", "sub-01_task-rest"):
-        assert text in done.stderr
+        assert text in said
     assert not list(out.glob("sub-*"))
-    done = app(*arguments, "--participant-label", "sub-03")
-    assert done.returncode == 18
-    assert "03" in done.stderr
-    assert "01, 02" in done.stderr
+    said = run(capsys, *arguments, "--participant-label", "sub-03", code=18).err
+    assert "03" in said
+    assert "01, 02" in said
 
 
-def test_no_bold_at_all(tmp_path, atlas, app):
+def test_no_bold_at_all(tmp_path, atlas, capsys):
     root = datasets.write_dataset(tmp_path / "empty", [])
     (root / "sub-01" / "func").mkdir(parents=True)
-    done = app(root, tmp_path / "out", "participant", "--atlas-file", atlas)
-    assert done.returncode == 66
-    assert "no BOLD" in done.stderr
+    words = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    assert "no BOLD" in run(capsys, *words, code=66).err
 
 
 def test_missing_description_is_a_warning_with_the_file_to_write(
-    dataset, atlas, tmp_path, app
+    dataset, atlas, tmp_path, capsys
 ):
     (dataset / "dataset_description.json").unlink()
-    done = app(dataset, tmp_path / "out", "participant", "--atlas-file", atlas)
-    assert done.returncode == 0, done.stderr
-    assert "dataset_description.json" in done.stderr
-    assert "DatasetType" in done.stderr
+    words = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    said = run(capsys, *words).err
+    assert "dataset_description.json" in said
+    assert "DatasetType" in said
 
 
-def test_repetition_time_flag_sidecar_header(dataset, atlas, tmp_path, app):
+def test_repetition_time_flag_sidecar_header(dataset, atlas, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [dataset, out, "participant", "--atlas-file", atlas]
-    done = app(*arguments, "--repetition-time", "1.5")
-    assert "1.5 s (flag), the sidecar says 2 s" in done.stderr
+    said = run(capsys, *arguments, "--repetition-time", "1.5").err
+    assert "1.5 s (flag), the sidecar says 2 s" in said
     name = next(out.glob("sub-01/func/*_timeseries.json"))
     assert json.loads(name.read_text())["RepetitionTime"] == 1.5
     for sidecar in dataset.glob("sub-*/func/*_bold.json"):
         sidecar.write_text('{"RepetitionTime": 2000}')
-    done = app(*arguments, "--overwrite")
-    assert done.returncode == 1
-    assert "2000 s (sidecar) is not plausible" in done.stderr
+    said = run(capsys, *arguments, "--overwrite", code=1).err
+    assert "2000 s (sidecar) is not plausible" in said
 
 
 def test_default_atlas_without_a_home_says_what_to_do(dataset, tmp_path, app):
@@ -153,7 +152,7 @@ def test_quiet_says_nothing_and_logs_have_no_bar(dataset, atlas, tmp_path, app):
     arguments = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
     done = app(*arguments, "-q")
     assert (done.stdout, done.stderr) == ("", "")
-    done = app(*arguments, "--overwrite")
+    done = app(*arguments, "--overwrite", "--no-report")
     assert "\r" not in done.stderr
     assert "2 runs of 2 participants" in done.stdout
 
