@@ -3,14 +3,11 @@
 import csv
 import itertools
 import json
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import nibabel as nb
 import numpy as np
 import pytest
+from support.validator import issues_of
 
 from bids_roi.demo.dataset import DemoDataset, write_demo_dataset
 from bids_roi.errors import OutputError
@@ -386,15 +383,4 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_validator_finds_no_error(demo):
-    beside = Path(sys.executable).with_name("bids-validator-deno")
-    program = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
-    if program is None:
-        pytest.skip("bids-validator-deno is not installed")
-    done = subprocess.run(
-        [program, "--format", "json", str(demo.derivative)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    issues = json.loads(done.stdout)["issues"]["issues"]
-    assert [issue for issue in issues if issue["severity"] == "error"] == []
+    assert issues_of(demo.derivative, "error") == []

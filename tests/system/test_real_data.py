@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 from support import datasets
 from support.calls import read, read_regions, run
 from support.real_grid import write_real_grid, write_templateflow_home
+from support.validator import issues_of
 
 ATLAS = "Schaefer2018_seg-7n_scale-400"
 
@@ -53,12 +54,7 @@ def test_real_grid_from_a_read_only_mount_validates(real_grid, home, tmp_path):
     assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_mtime_ns for p in real_grid.rglob("*")} == before
     assert "3 runs of 3 participants" in done.stdout
-    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
-    checked = subprocess.run(
-        [validator, "--json", str(out)], capture_output=True, text=True, check=False
-    )
-    issues = json.loads(checked.stdout)["issues"]["issues"]
-    assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+    assert issues_of(out, "error", "warning") == []
 
 
 @pytest.mark.parity
@@ -240,12 +236,7 @@ def test_real_confounds_of_three_versions_clean_the_real_grid(
     names = json.loads(simple.read_text())["ConfoundRegressors"]
     assert len([n for n in names if n.startswith("cosine")]) == 8
     assert len(names) == 8 + 24 + 2
-    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
-    checked = subprocess.run(
-        [validator, "--json", str(out)], capture_output=True, text=True, check=False
-    )
-    issues = json.loads(checked.stdout)["issues"]["issues"]
-    assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+    assert issues_of(out, "error", "warning") == []
 
 
 def test_difumo_in_little_memory(shared, tmp_path):

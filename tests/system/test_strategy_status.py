@@ -5,9 +5,6 @@ be there with the very same bytes.
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from support import datasets
@@ -16,6 +13,7 @@ from support.datasets import SPACE, snapshot
 from support.group_trees import read_rows
 from support.pictures import Page, check_page
 from support.toy_confounds import T, write_confounds
+from support.validator import issues_of
 
 from bids_roi.api import extract
 from bids_roi.errors import ConfoundsError
@@ -205,12 +203,7 @@ def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
     assert "extracted" not in again.stdout
     now = files_with_times(out, "/func/") | files_with_times(out, "/figures/")
     assert now == before
-    validator = str(Path(sys.executable).with_name("bids-validator-deno"))
-    checked = subprocess.run(
-        [validator, "--json", str(out)], capture_output=True, text=True, check=False
-    )
-    issues = json.loads(checked.stdout)["issues"]["issues"]
-    assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+    assert issues_of(out, "error", "warning") == []
 
 
 def test_the_next_call_makes_what_is_missing_and_nothing_else(

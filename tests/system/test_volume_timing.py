@@ -1,9 +1,6 @@
 """When the rows of a series were: RepetitionTime only where they are evenly spaced."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from support.calls import STEM, read, run, series
 from support.datasets import SPACE
 from support.group_trees import read_rows
 from support.toy_confounds import SPIKES, T, write_confounds
+from support.validator import issues_of
 
 from bids_roi import load
 from bids_roi.api import extract
@@ -127,12 +125,7 @@ def test_the_validator_finds_nothing_to_say(make):
     for number, more in enumerate(({}, {"DelayTime": 0.5})):
         _, cleaned, out = make("--overwrite", **more)
         assert ("DelayTime" in cleaned) is False, number
-        validator = str(Path(sys.executable).with_name("bids-validator-deno"))
-        checked = subprocess.run(
-            [validator, "--json", str(out)], capture_output=True, text=True, check=False
-        )
-        issues = json.loads(checked.stdout)["issues"]["issues"]
-        assert [i for i in issues if i["severity"] in ("error", "warning")] == []
+        assert issues_of(out, "error", "warning") == []
 
 
 def test_a_notebook_gets_the_same_keys(make, atlas, tmp_path):
