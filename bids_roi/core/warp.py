@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +198,12 @@ def _locate(
     return voxels, inside
 
 
+def contains(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each of (n, 3) points is in the span of a grid's voxel centres."""
+    parts = [_locate(points[part], grid)[1] for part in _parts(len(points))]
+    return np.concatenate([np.zeros(0, dtype=bool), *parts])
+
+
 def labels_at(
     labels: NDArray[Any],
     grid: Grid,
@@ -259,35 +264,3 @@ def weights_at(
             weights, voxels[:, inside], output=np.float64, order=1
         )
     return found
-
-
-def local_volume(
-    points: NDArray[np.float64],
-    move: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    step: float = 2.0,
-) -> NDArray[np.float64]:
-    """Volume that a map gives to a unit of volume around each point.
-
-    The determinant of its derivatives, by central differences; negative where it
-    turns left into right.
-
-    Parameters
-    ----------
-    points : (n, 3), mm
-    move
-        From (m, 3) to (m, 3) points.
-    step
-        Distance from a point to its neighbours, mm.
-
-    Returns
-    -------
-    (n,)
-    """
-    offsets = [
-        sign * step * np.eye(3)[axis]
-        for axis, sign in itertools.product(range(3), (1, -1))
-    ]
-    around = (points[None] + np.array(offsets)[:, None]).reshape(-1, 3)
-    moved = move(around).reshape(3, 2, len(points), 3)
-    slopes = (moved[:, 0] - moved[:, 1]) / (2 * step)
-    return np.asarray(np.linalg.det(np.moveaxis(slopes, 0, -1)))

@@ -150,11 +150,3 @@ def test_the_grid_s_own_centres_keep_their_labels_to_the_border():
     np.testing.assert_array_equal(warp.labels_at(labels, grid, points), labels.ravel())
     found = warp.weights_at(labels, grid, points)
     np.testing.assert_allclose(found, labels.ravel(), atol=1e-9)
-
-
-def test_volume_of_a_map_around_a_point():
-    matrix = np.diag([0.5, -2, 3.0])
-    step = warp.Affine(matrix, np.ones(3))
-    points = np.array([[0.0, 0, 0], [9, 8, 7]])
-    found = warp.local_volume(points, lambda p: warp.move_points(p, [step]))
-    np.testing.assert_allclose(found, [-3, -3])

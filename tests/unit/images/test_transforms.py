@@ -405,7 +405,8 @@ def test_h5py_is_imported_for_hdf5_files_only(tmp_path):
 @pytest.fixture(scope="module")
 def sitk():
     return pytest.importorskip(
-        "SimpleITK", reason="the oracle for transforms: pip install SimpleITK"
+        "SimpleITK",
+        reason="the oracle for transforms: pip install 'bids_roi[transforms]'",
     )
 
 
