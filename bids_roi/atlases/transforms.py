@@ -33,7 +33,7 @@ _NATIVE = (None, "boldref", "func", "scanner")
 # The map to the T1w image is the same for these, whatever the run's name has.
 _FREE = ("from", "to", "mode", "desc", "space", "res", "den", "cohort", "echo", "part")
 
-# See explain_fit.
+# What explain_fit finds odd; its docstring has the measurements.
 _MOST_MIRRORED = 0.5
 _VOLUMES = (0.35, 1.3)
 _LEAST_INSIDE = 0.8
@@ -144,16 +144,12 @@ def _find_anatomical(root: Path, bold: Path, template: str, image: str) -> Path:
     """
     participant = root / f"sub-{parse_name(bold).get('sub')}"
     own = bold.parent.parent / "anat"
+    folders = [[own]]
     # A session with a T1w image of its own has a T1w space of its own.
-    is_own = any(
-        parse_name(path).get("space") is None
-        for path in own.glob(f"sub-*_desc-preproc_{image}.nii*")
-    )
-    folders = [[own]] if is_own else [[own], [participant / "anat"]]
-    if not is_own:
-        folders.append(sorted(participant.glob("ses-*/anat")))
+    if not _list_images([own], image):
+        folders += [[participant / "anat"], sorted(participant.glob("ses-*/anat"))]
     for near in folders:
-        found = _list_transforms(near, "h5", template, image)
+        found = _list_transforms(near, template, image)
         if len(found) > 1:
             raise _ambiguous(root, bold, found)
         if found:
@@ -161,11 +157,16 @@ def _find_anatomical(root: Path, bold: Path, template: str, image: str) -> Path:
     raise _missing_anatomical(root, bold, template, image)
 
 
-def _list_transforms(
-    folders: Iterable[Path], extension: str, origin: str = "*", target: str = "*"
-) -> list[Path]:
-    name = f"sub-*_from-{origin}_to-{target}_mode-image_xfm.{extension}"
+def _list_transforms(folders: Iterable[Path], origin: str, target: str) -> list[Path]:
+    name = f"sub-*_from-{origin}_to-{target}_mode-image_xfm.h5"
     return sorted(path for folder in folders for path in folder.glob(name))
+
+
+def _list_images(folders: Iterable[Path], image: str) -> list[Path]:
+    """Preprocessed anatomical images that are in no template's space."""
+    name = f"sub-*_desc-preproc_{image}.nii*"
+    found = [path for folder in folders for path in sorted(folder.glob(name))]
+    return [path for path in found if parse_name(path).get("space") is None]
 
 
 def _find_coregistration(root: Path, bold: Path) -> Path:
@@ -203,7 +204,10 @@ def _entities(name: BidsName) -> tuple[tuple[str, str], ...]:
 def _ambiguous(root: Path, bold: Path, found: list[Path]) -> AtlasError:
     names = ", ".join(path.relative_to(root).as_posix() for path in found)
     msg = f"several transforms fit the run: {names}."
-    remedy = "Keep the one of the T1w image that the run was aligned to."
+    remedy = (
+        "Leave out of the derivative what is not of the T1w image that the run was"
+        " aligned to."
+    )
     return AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
 
 
@@ -216,20 +220,18 @@ def _missing_anatomical(
     folders = [bold.parent.parent / "anat", root / subject / "anat"]
     folders += sorted((root / subject).glob("ses-*/anat"))
     # Named as the T1w image is, where there is one.
-    images = [
-        path
-        for folder in folders
-        for path in sorted(folder.glob(f"sub-*_desc-preproc_{image}.nii*"))
-        if parse_name(path).get("space") is None
-    ]
+    images = _list_images(folders, image)
     beside = images[0] if images else root / subject / "anat" / subject
     pairs = _entities(parse_name(beside)) or (("sub", subject.removeprefix("sub-")),)
     pairs += (("from", template), ("to", image), ("mode", "image"))
     expected = beside.with_name(format_name(pairs, "xfm", ".h5")).relative_to(root)
     msg = f"the transform {expected.as_posix()} is absent"
-    there = _templates_of(root, subject, image)
+    there = {
+        parse_name(path).get("from") or ""
+        for path in _list_transforms(folders, "*", image)
+    }
     if there:
-        msg += f"; there are transforms from {', '.join(there)}"
+        msg += f"; there are transforms from {', '.join(sorted(there))}"
     backward = f"sub-*_from-{image}_to-{template}_mode-image_xfm.h5"
     if any((root / subject).rglob(backward)):
         msg += f" (and one from {image} to {template}, which leads the other way)"
@@ -244,13 +246,7 @@ def _missing_anatomical(
     return SpaceMismatch(f"{msg}.", where=where, remedy=remedy)
 
 
-def _templates_of(root: Path, subject: str, image: str) -> list[str]:
-    folders = [root / subject / "anat", *(root / subject).glob("ses-*/anat")]
-    found = _list_transforms(folders, "h5", target=image)
-    return sorted({parse_name(path).get("from") or "" for path in found})
-
-
 @functools.lru_cache(maxsize=64)
 def _other_has_one(root: Path, template: str, image: str) -> bool:
     folders = (*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat"))
-    return bool(_list_transforms(folders, "h5", template, image))
+    return bool(_list_transforms(folders, template, image))

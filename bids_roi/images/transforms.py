@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _TURN = Affine(np.diag([-1.0, -1.0, 1.0]), np.zeros(3))  # RAS+ to LPS+ and back
 _TYPE = re.compile(r"(\w+?)_(?:double|float)(?:_(\d+)_(\d+))?")
 _COMPOSITE, _FIELD = "CompositeTransform", "DisplacementFieldTransform"
+_KEYS = ("Parameters", "FixedParameters")
 _TEXT_BYTES = 2**20  # an affine has 500; a list for motion correction far more
 _MOST_VOXELS = 2**27  # three times the finest template there is (0.5 mm)
 _MOST_STEPS = 64
@@ -152,9 +153,6 @@ def _read_text(path: Path) -> _Found:
             raise _unknown(path, f"{block['Transform']} in a text file")
         found.append((kind, lambda k=kind, n=numbers: _make_affine(path, k, *n)))  # type: ignore[misc]
     return found
-
-
-_KEYS = ("Parameters", "FixedParameters")
 
 
 def _parse_numbers(path: Path, text: str) -> NDArray[np.float64]:
