@@ -1,0 +1,101 @@
+"""How well an atlas that was moved by a transform lies on a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.warp import contains
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bids_roi.core.grid import Grid
+
+
+@dataclass(frozen=True, slots=True)
+class WarpFit:
+    """Measures of a moved atlas; NaN where there is nothing to measure.
+
+    Attributes
+    ----------
+    volume
+        Volume of the regions' tissue in the run over its volume in the template. Parts
+        outside the run's field of view count in neither.
+    mirrored
+        Share (0 to 1) of that tissue where the transform turns left into right.
+    inside
+        Share of the regions' voxels on the run's grid that are in its mask.
+    covered
+        Share of the mask's voxels that lie in the field of view of the atlas.
+    distance
+        From the centre of gravity of the regions to the mask's nearest voxel, mm; 0
+        where it lies in the mask.
+    """
+
+    volume: float
+    mirrored: float
+    inside: float
+    covered: float
+    distance: float
+
+
+def measure_fit(
+    labels: NDArray[Any],
+    points: NDArray[np.float64],
+    *,
+    grid: Grid,
+    atlas_grid: Grid,
+    mask: NDArray[np.bool_] | None,
+) -> WarpFit:
+    """Measure how a moved atlas lies on a run.
+
+    Parameters
+    ----------
+    labels : (x, y, z) of ``grid``
+        Of the atlas at ``points``; 0 is the background.
+    points : (n, 3), mm
+        Where the centres of the run's voxels lie in the template, last axis fastest.
+    grid, atlas_grid
+        Of the run and of the atlas.
+    mask : (x, y, z) of ``grid``, or None
+    """
+    regions = labels != 0
+    volume, mirrored = _measure_volume(regions, points, grid)
+    if mask is None or not (mask.any() and regions.any()):
+        inside = 0.0 if mask is not None and mask.any() else np.nan
+        return WarpFit(volume, mirrored, inside, np.nan, np.nan)
+    centre = np.argwhere(regions).mean(axis=0)
+    away = (np.argwhere(mask) - centre) @ grid.matrix[:3, :3].T
+    out = not mask[tuple(np.rint(centre).astype(np.intp))]
+    return WarpFit(
+        volume=volume,
+        mirrored=mirrored,
+        inside=float(mask[regions].mean()),
+        covered=float(contains(atlas_grid, points[mask.ravel()]).mean()),
+        distance=float(np.sqrt((away**2).sum(axis=1).min())) if out else 0.0,
+    )
+
+
+def _measure_volume(
+    regions: NDArray[np.bool_], points: NDArray[np.float64], grid: Grid
+) -> tuple[float, float]:
+    """Volume ratio and mirrored share, from the edges of the voxels once moved.
+
+    The determinant of the three edges is the volume that a voxel takes in the template,
+    negative where the map changes handedness: a mean of them needs no inverse.
+    """
+    whole = regions.copy()
+    for axis in range(3):  # the last voxel of an axis has no neighbour
+        np.moveaxis(whole, axis, 0)[-1:] = False
+    here = np.flatnonzero(whole)
+    if not here.size:
+        return np.nan, np.nan
+    edges = np.empty((here.size, 3, 3))
+    for axis, stride in enumerate((grid.shape[1] * grid.shape[2], grid.shape[2], 1)):
+        edges[:, :, axis] = points[here + stride] - points[here]
+    own = np.linalg.det(grid.matrix[:3, :3])  # negative where the axes are LAS
+    sizes = np.linalg.det(edges) / own
+    return float(1 / np.abs(sizes).mean()), float((sizes < 0).mean())
