@@ -71,3 +71,8 @@ def mesh_of(template: str | None, n_vertices: int) -> Mesh:
 
 def _templates_with(n_vertices: int) -> list[str]:
     return [name for name, counts in _COUNTS.items() if n_vertices in counts]
+
+
+def is_template(name: str) -> bool:
+    """Whether both hemispheres of a mesh must be alike."""
+    return name in _COUNTS
