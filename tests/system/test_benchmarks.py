@@ -15,6 +15,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
         ("extraction.py", ["--quick"], ["ISA-L", "10 atlas", "nilearn"]),
         ("extraction.py", ["--quick", "--sweep"], ["voxels"]),
         ("discovery.py", ["--quick"], ["20  one", "20  all", "20  planning"]),
+        ("surfaces.py", ["--quick"], ["grayordinates x 5", "fsaverage5"]),
         ("group.py", ["--quick"], ["| 20 |", "| 40 |"]),
     ],
 )
