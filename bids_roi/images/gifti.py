@@ -61,7 +61,7 @@ class SurfaceSeries:
     n_volumes
         Volumes, T, of each.
     repetition_time
-        Seconds; ``None`` where no file has it, or they differ.
+        Seconds; ``None`` where no file has it.
     slope, intercept
         GIFTI has no scaling: value = stored.
     """
@@ -156,12 +156,12 @@ def open_surface_series(
     for other in found[1:]:
         with located(other.path, ImageError):
             _check_pair(found[0], other)
-    times = {one.repetition_time for one in found}
+    times = [one.repetition_time for one in found if one.repetition_time]
     return SurfaceSeries(
         frame=Frame(tuple(one.part for one in found)),
         hemispheres=found,
         n_volumes=found[0].n_volumes,
-        repetition_time=times.pop() if len(times) == 1 else None,
+        repetition_time=times[0] if times else None,
     )
 
 
@@ -247,6 +247,12 @@ def _check_pair(one: _Hemisphere, other: _Hemisphere) -> None:
     if one.n_volumes != other.n_volumes:
         msg = f"the file has {other.n_volumes:,} volumes, {one.path} {one.n_volumes:,}."
         raise ImageError(msg, remedy="One of them may be cut short, or of another run.")
+    times = one.repetition_time, other.repetition_time
+    if all(times) and times[0] != times[1]:
+        msg = (
+            f"the file has a TimeStep of {times[1]} s, {one.path} one of {times[0]} s."
+        )
+        raise ImageError(msg, remedy="Take both hemispheres of one run.")
     mine, theirs = one.part.support, other.part.support
     if isinstance(mine, Mesh) and mine != theirs and is_template(mine.template):
         msg = f"the file is on {theirs}, {one.path} on {mine}."

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from bids_roi.images.cifti import open_dense_series, read_dense_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:pixdim")
 T = 13
+WB = shutil.which("wb_command")
 
 
 def all_values(series, block_bytes=4 * 2**20):
@@ -149,6 +151,32 @@ def test_a_series_on_the_real_91k_axis(shared, tmp_path):
     further = dense.series_xml(axis, 4)
     again = dense.write(tmp_path / "y.dtseries.nii", further, data[:4])
     assert open_dense_series(again).frame is opened.frame, "models are parsed once"
+
+
+@pytest.mark.skipif(WB is None, reason="wb_command (connectome-workbench) is absent")
+@pytest.mark.parametrize("kind", ["f4", "i2"])
+def test_means_are_those_of_workbench(shared, tmp_path, kind):
+    """Series and labels through both readers; Workbench adds in single precision."""
+    atlas = shared / "atlases" / "cifti" / f"{REAL[0]}.dlabel.nii"
+    axis = nb.load(atlas).header.get_axis(1)
+    data = dense.ramp(6, len(axis)) % 3000
+    path, out = tmp_path / "x.dtseries.nii", tmp_path / "x.ptseries.nii"
+    scaling = {"slope": 0.5, "intercept": 100.0} if kind == "i2" else {}
+    dense.write(path, dense.series_xml(axis, 6), data, kind=kind, **scaling)
+    argv = [WB, "-cifti-parcellate", path, atlas, "COLUMN", out]
+    subprocess.run(argv, check=True, capture_output=True)
+    parcels = nb.load(out)
+    series = open_dense_series(path)
+    frame, labels = read_dense_labels(atlas)
+    assert frame.same(series.frame)
+    keys = {label.name: label.key for label in labels.table}
+    values = all_values(series)
+    ours = [
+        values[:, labels.keys == keys[name]].mean(axis=1)
+        for name in parcels.header.get_axis(1).name
+    ]
+    assert len(ours) == 156
+    assert_allclose(np.transpose(ours), parcels.get_fdata(), rtol=1e-6)
 
 
 def test_a_real_header_without_its_data_is_refused(shared):

@@ -180,6 +180,11 @@ def test_hemispheres_are_joined(pair, block_bytes):
     assert structures == ["CORTEX_LEFT", "CORTEX_RIGHT"]
 
 
+def test_one_time_step_is_enough(pair, tmp_path):
+    paths = {**pair[0], "L": gii.write_series(tmp_path / "L.func.gii", values())}
+    assert open_surface_series(paths, "fsaverage3").repetition_time == 2.0
+
+
 def test_hemispheres_of_one_array_each(tmp_path):
     data = values(seed=1), values(seed=2)
     paths = {"L": tmp_path / "L.func.gii", "R": tmp_path / "R.func.gii"}
@@ -242,6 +247,12 @@ def denser(paths, tmp_path):
     return {**paths, "R": path}
 
 
+def faster(paths, tmp_path):
+    meta = {"TimeStep": "720"}
+    path = gii.write_series(tmp_path / "fast.func.gii", values(), meta=meta)
+    return {**paths, "R": path}
+
+
 def mixed(paths, tmp_path):
     path = tmp_path / "mixed.func.gii"
     path.write_text(gii.document([gii.array(np.ascontiguousarray(values().T))]))
@@ -255,6 +266,7 @@ def mixed(paths, tmp_path):
         (lone, "fsaverage3", MissingInput, "no file of hemi-R, both are needed"),
         (shorter, "fsaverage3", ImageError, "has 6 volumes, .*hemi-L_.* 7"),
         (denser, "fsaverage", ImageError, "with 2,562 vertices, .* with 642 vert"),
+        (faster, "fsaverage3", ImageError, "is 0.72 s, that of .*hemi-L_.* 2.0 s"),
         (mixed, "fsaverage3", ImageError, "one after the other in one of this and"),
     ],
 )
