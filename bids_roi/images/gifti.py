@@ -249,9 +249,7 @@ def _check_pair(one: _Hemisphere, other: _Hemisphere) -> None:
         raise ImageError(msg, remedy="One of them may be cut short, or of another run.")
     times = one.repetition_time, other.repetition_time
     if all(times) and times[0] != times[1]:
-        msg = (
-            f"the file has a TimeStep of {times[1]} s, {one.path} one of {times[0]} s."
-        )
+        msg = f"the TimeStep is {times[1]} s, that of {one.path} {times[0]} s."
         raise ImageError(msg, remedy="Take both hemispheres of one run.")
     mine, theirs = one.part.support, other.part.support
     if isinstance(mine, Mesh) and mine != theirs and is_template(mine.template):
