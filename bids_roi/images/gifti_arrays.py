@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_MOST_ARRAYS = 2**20
+_MOST_ARRAYS = 2**17
+_MOST_LABELS = 2**17
 _MOST_TEXT = 2**24  # characters of metadata
 _DEEPEST = 32
 _LONGEST_NUMBER = 1000  # characters of ASCII
@@ -242,6 +243,7 @@ class Reading:
             self.has_values = True
             self._decoder = _Decoder(self.heads[-1])
         elif tag == "Label":
+            whole(str(len(self.labels)), "the number of labels", most=_MOST_LABELS)
             self._label = attributes
 
     def data(self, text: str) -> None:

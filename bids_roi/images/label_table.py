@@ -55,13 +55,15 @@ class LabelledPoints:
     told: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a key that means two things."""
+        """Refuse a key of the data that means two things."""
+        found = set(np.unique(self.keys).tolist()) - {0}
         known: dict[int, str] = {}
         for label in self.table:
-            if known.setdefault(label.key, label.name) != label.name:
+            name = known.setdefault(label.key, label.name)
+            if name != label.name and label.key in found:
                 msg = (
-                    f"the label table gives the key {label.key} to"
-                    f" {known[label.key]!r} and to {label.name!r}."
+                    f"the label table gives the key {label.key} to {name!r} and to"
+                    f" {label.name!r}."
                 )
                 remedy = "Make the table again with one row for each key."
                 raise AtlasError(msg, remedy=remedy)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 PIECE = 2**16  # bytes: what they unpack to, at most 1,032 times as much, fits in memory
-_MOST_MARKUP = 2**23  # bytes of one tag or comment, which expat holds until its end
+_MOST_MARKUP = 2**20  # bytes of one tag or comment, which expat holds until its end
 _MOST_ELEMENTS = 2**19
 _DEEPEST = 32
 _WRITE_AGAIN = "Write the file again with the software that made it."
@@ -131,7 +131,7 @@ def parse_tree(xml: bytes) -> Element:
     parser.StartElementHandler = start
     parser.EndElementHandler = end
     parser.CharacterDataHandler = tree.data
-    for _ in feed(parser, iter([xml])):
+    for _ in feed(parser, (xml[i : i + PIECE] for i in range(0, len(xml), PIECE))):
         pass
     return tree.close()
 

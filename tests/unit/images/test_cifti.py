@@ -250,6 +250,23 @@ def test_any_models_are_nibabels(tmp_path_factory, axis):
     assert_array_equal(all_values(series, 24), data)
 
 
+def test_the_order_of_elements_does_not_matter(tmp_path):
+    """IndexOffset tells which rows are whose."""
+    axis = dense.small_axis()
+    data = dense.ramp(3, len(axis))
+    xml = dense.series_xml(axis, 3)
+    begin, end = xml.index(b"<BrainModel"), xml.rindex(b"</MatrixIndicesMap>")
+    models = [m + b"</BrainModel>" for m in xml[begin:end].split(b"</BrainModel>")[:-1]]
+    assert len(models) == 4
+    turned = xml[:begin] + b"".join(models[::-1]) + xml[end:]
+    series = [
+        open_dense_series(dense.write(tmp_path / name, text, data), "fsLR")
+        for name, text in (("a.dtseries.nii", xml), ("b.dtseries.nii", turned))
+    ]
+    assert series[0].frame.same(series[1].frame)
+    assert_array_equal(all_values(series[0]), all_values(series[1]))
+
+
 def test_a_whole_mesh_is_a_part_in_its_own_order(tmp_path):
     """So that it is the same as that of a GIFTI file."""
     axis = dense.cortex("LEFT", np.arange(32492))
@@ -318,6 +335,9 @@ REFUSED = {
     "broken": ({"xml": XML[:-20]}, "the XML is broken"),
     "empty": ({"xml": b""}, "the XML is broken"),
     "bomb": ({"xml": sub(b"<CIFTI", BOMB + b"<CIFTI")}, "its own document type"),
+    "tag": ({"xml": b"<CIFTI a='" + b"a" * 2**21}, "a tag of the XML is longer"),
+    "elements": ({"xml": b"<CIFTI>" + b"<a/>" * 2**19}, "more than 524,288 elements"),
+    "depth": ({"xml": b"<CIFTI>" + b"<a>" * 99}, "nested deeper than 32"),
     "version": ({"xml": sub(b'Version="2.0"', b'Version="1"')}, "version '1', CIFTI 2"),
     "other XML": ({"xml": b"<GIFTI/>"}, "the XML is GIFTI"),
     "hertz": ({"xml": sub(b"SECOND", b"HERTZ")}, "series is in HERTZ, SECOND"),

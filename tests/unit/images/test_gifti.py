@@ -332,6 +332,10 @@ REFUSED = {
     "after": (gii.document([ARRAY] * 2) + "<x/>", "the XML is broken"),
     "entities": (gii.document([ARRAY] * 2).replace(
         '.dtd">', '.dtd" [<!ENTITY a "b">]>'), "its own document type"),
+    "tag": ("<GIFTI NumberOfDataArrays='2' a='" + "a" * 2**21, "a tag of the XML is"),
+    "comment": ("<GIFTI NumberOfDataArrays='2'><!--" + "a" * 2**21, "a tag of the"),
+    "labels": ("<GIFTI NumberOfDataArrays='2'>" + "<Label Key='1'/>" * (2**17 + 2),
+               "the number of labels is '131073'"),
     "other": ("<CIFTI/>", "begins with CIFTI"),
     "deep": ("<GIFTI NumberOfDataArrays='1'>" + "<a>" * 99, "nested too deep"),
     "text": ("volumes", "the XML is broken"),

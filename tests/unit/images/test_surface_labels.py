@@ -125,6 +125,13 @@ def test_refused_annots(tmp_path, fault):
     assert caught.value.remedy
 
 
+def test_two_names_of_a_colour_that_nobody_uses(tmp_path):
+    """As in tables made of FreeSurferColorLUT.txt."""
+    entries = [*ENTRIES, ("C", 9, 9, 9, 0), ("D", 9, 9, 9, 0), ("none", 0, 0, 0, 0)]
+    labels = read_surface_labels(write_annot(tmp_path / "lh.annot", [0, B], entries))
+    assert labels.keys.tolist() == [0, B]
+
+
 def test_annots_that_end_early(tmp_path):
     path = write_annot(tmp_path / "lh.annot", [0, B, B], ENTRIES)
     content = path.read_bytes()
