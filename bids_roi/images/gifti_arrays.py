@@ -163,7 +163,8 @@ class _Decoder:
             if len(self.text) > _LONGEST_NUMBER or b"_" in text:
                 raise ValueError(f"{text[:20]!r} is no number")
             return self._numbers(text[:stop].decode().split())
-        text = text.translate(None, b" \t\r\n")
+        if any(blank in text for blank in (b"\n", b" ", b"\r", b"\t")):
+            text = text.translate(None, b" \t\r\n")
         stop = len(text) if last else len(text) - len(text) % 4
         self.text = text[stop:]
         packed = binascii.a2b_base64(text[:stop], strict_mode=True)
