@@ -16,6 +16,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
         ("extraction.py", ["--quick", "--sweep"], ["voxels"]),
         ("discovery.py", ["--quick"], ["20  one", "20  all", "20  planning"]),
         ("transforms.py", ["--quick"], ["17x20x17      f8"]),
+        ("surfaces.py", ["--quick"], ["grayordinates x 5", "fsaverage5"]),
         ("group.py", ["--quick"], ["| 20 |", "| 40 |"]),
     ],
 )

@@ -43,7 +43,8 @@ ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors":
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
-    "nibabel": {"bids_roi.images.nifti"},
+    # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
+    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "isal": {"bids_roi.images.stream"},
     "tqdm": {"bids_roi.participant.progress"},
