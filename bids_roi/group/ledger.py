@@ -1,4 +1,4 @@
-"""Group files: written whole, remembered, and removed when they are out of date."""
+"""Group files: named, written whole, remembered, removed when out of date."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
+from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, read_json
 from bids_roi.files.writing import write_file
+from bids_roi.outputs.find import PLACE, SCOPE
+from bids_roi.outputs.names import sidecar_of
+from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -43,12 +47,19 @@ class Ledger:
         self._known = set(self._read())
 
     def write(
-        self, name: str, text: str | Iterable[str], sidecar: Mapping[str, Any]
+        self,
+        name: str,
+        text: str | Iterable[str],
+        sidecar: Mapping[str, Any],
+        columns: Mapping[str, str],
+        *,
+        warnings: Sequence[str] = (),
     ) -> None:
-        """Write a table and its sidecar."""
-        beside = name.removesuffix(".tsv") + ".json"
+        """Write a table and its sidecar, which describes columns."""
+        beside = sidecar_of(name)
         self.claim(name, beside)
-        write_file(self.output_dir / beside, format_json(sidecar))
+        told = format_sidecar("group", sidecar, columns, warnings=warnings)
+        write_file(self.output_dir / beside, told)
         write_file(self.output_dir / name, text)
         self.written.append(name)
 
@@ -88,3 +99,22 @@ class Ledger:
 
 def _is_group_file(name: str) -> bool:
     return name.startswith("group_") and not {"/", "\\", "\0"} & set(name)
+
+
+def name_group_file(
+    suffix: str,
+    *,
+    place: tuple[str, ...],
+    scope: tuple[str, ...] = (),
+    stat: str = "",
+    desc: str = "",
+) -> str:
+    """Name a group table.
+
+    >>> name_group_file("coverage", place=("T1w", "", "A", "", "", "2", ""))
+    'group_space-T1w_atlas-A_res-2_coverage.tsv'
+    """
+    entities = [*zip(SCOPE, scope, strict=False), *zip(PLACE, place, strict=True)]
+    return "group_" + format_name(
+        [*entities, ("stat", stat), ("desc", desc)], suffix, ".tsv"
+    )

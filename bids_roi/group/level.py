@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bids_roi.files.writing import remove_leftovers
-from bids_roi.group.checks import check_anything_left, check_digests
 from bids_roi.group.connectivity import warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import GroupKey, accumulate_group
-from bids_roi.group.outputs import Found, Problem, check_outputs
+from bids_roi.group.outputs import (
+    Found,
+    Problem,
+    check_anything_left,
+    check_digests,
+    check_outputs,
+)
 from bids_roi.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries

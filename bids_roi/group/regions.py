@@ -10,7 +10,8 @@ import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.tables import MISSING, format_matrix, read_table
-from bids_roi.group.outputs import Problem, name_group_file
+from bids_roi.group.ledger import name_group_file
+from bids_roi.group.outputs import Problem
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
@@ -177,10 +178,10 @@ def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
             + " One row per run; the columns after the keys are the regions.",
             "Atlas": outputs[0].atlas_name,
             "OptionsDigest": outputs[0].digest,
-            **describe_keys(keys),
         }
         name = name_group_file(measure, place=outputs[0].place)
-        ledger.write(name, _lines_of(keys, labels, header, values), sidecar)
+        lines = _lines_of(keys, labels, header, values)
+        ledger.write(name, lines, sidecar, describe_keys(keys))
 
 
 def _lines_of(

@@ -12,16 +12,15 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, read_bytes
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import read_table
-from bids_roi.group.checks import check_anything_left
-from bids_roi.group.outputs import Problem, check_outputs
+from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
 from bids_roi.outputs.find import (
-    FACTS,
     PLACE_KEYS,
     REMEDY,
     RUN_COLUMNS,
     Output,
     identify,
 )
+from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
     StackedRun,
     StackPart,
@@ -188,7 +187,7 @@ def _write_place(
             parts=parts,
             regions=columns,
             attributes={"description": _DESCRIPTION, **dict(place)},
-            units={column: unit for column, _, unit in FACTS},
+            units={key.column: key.unit for key in FACTS},
         )
 
 
@@ -247,7 +246,7 @@ def _read_runs(
 ) -> Iterator[StackedRun]:
     """Yield run after run; what cannot be read is noted and left out."""
     for run, outputs in runs.items():
-        facts: dict[str, float | None] = {column: None for column, _, _ in FACTS}
+        facts: dict[str, float | None] = dict.fromkeys(key.column for key in FACTS)
         data = {}
         for part in parts:  # series come last, and say most of their run
             output = outputs.get(part.name)
@@ -259,9 +258,10 @@ def _read_runs(
                 reason = f"{output.path}: {error.problem} {error.remedy or REMEDY}"
                 problems.append(Problem(output, reason))
                 break
-            for column, key, _ in FACTS:
-                value = output.number(key)
-                facts[column] = facts[column] if value is None else value
+            for key in FACTS:
+                value = output.number(key.name)
+                if value is not None:
+                    facts[key.column] = value
         else:
             told = identify(next(iter(outputs.values())).name)
             keys = {column: told[column] for column in RUN_COLUMNS.values()}

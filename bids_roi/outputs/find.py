@@ -11,6 +11,7 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW
+from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -50,30 +51,12 @@ REMEDY = "Make it again: the participant level with --overwrite."
 
 RunKey = tuple[str, tuple[str, ...]]
 
-# Column, key of the sidecar of a series, and unit.
-FACTS = (
-    ("n_volumes", "NumberOfVolumes", "volumes"),
-    ("n_volumes_kept", "NumberOfVolumesKept", "volumes"),
-    ("seconds_kept", "SecondsKept", "s"),
-    ("repetition_time", "RepetitionTime", "s"),
-    ("fd_mean", "MeanFramewiseDisplacement", "mm"),
-    ("fd_mean_kept", "MeanFramewiseDisplacementKept", "mm"),
-    ("fd_max", "MaxFramewiseDisplacement", "mm"),
-    ("coverage_mean", "MeanCoverage", "0 to 1"),
-    ("n_regions_lost", "NumberOfRegionsLost", "regions"),
-    ("longest_gap", "LongestGap", "volumes"),
-    ("n_gaps", "NumberOfGaps", "gaps"),
-    ("degrees_of_freedom", "DegreesOfFreedom", "1"),
-    ("effective_degrees_of_freedom", "EffectiveDegreesOfFreedom", "1"),
-)
-
-
 # Numbers of a run that tables of many runs need.
-_NUMBERS = (
-    *(key for _, key, _ in FACTS),
-    "FDDVARSCorrelation",
-    "NumberOfIdenticalEdges",
-)
+_NUMBERS = [
+    key.name
+    for key in KEYS.values()
+    if key.column or (key.role == "measured" and {"relmat", "group"} <= {*key.outputs})
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,7 +367,7 @@ def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JS
 
 def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
     """Facts of a series, by column of ``FACTS``; ``None`` for what is not told."""
-    told = {column: read_fact(sidecar, key) for column, key, _ in FACTS}
+    told = {key.column: read_fact(sidecar, key.name) for key in FACTS}
     return {
         column: float(value) if isinstance(value, int | float) else None
         for column, value in told.items()
@@ -436,9 +419,6 @@ def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     return [c for c in keys if c in present or c in (*_GROUP_ALWAYS, "desc")]
 
 
-def describe_keys(columns: Iterable[str]) -> dict[str, dict[str, str]]:
+def describe_keys(columns: Iterable[str]) -> dict[str, str]:
     """Descriptions of key columns, for a sidecar."""
-    return {
-        column: {"Description": _TEXTS.get(column, f"BIDS {column}.")}
-        for column in columns
-    }
+    return {column: _TEXTS.get(column, f"BIDS {column}.") for column in columns}

@@ -10,11 +10,8 @@ from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
-from bids_roi.outputs.derivatives import (
-    REGION_COLUMNS,
-    TEMPLATEFLOW_URL,
-    describe_regions,
-)
+from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
+from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -190,16 +187,16 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     if regions.original_name != regions.name:
         columns["original_name"] = regions.original_name
     # Nothing that the sidecars of the runs say too, or they would override it.
-    sidecar: dict[str, Any] = {"Description": describe_regions(atlas)}
-    sidecar |= {
-        column: {"Description": f"{column}, as in the atlas table."}
+    texts = {
+        column: f"{column}, as in the atlas table."
         for column in columns
         if column not in REGION_COLUMNS
     }
+    said = {"Description": describe_regions(atlas)}
     files = {
         f"atlas-{atlas.label}_description.json": format_json(dict(atlas.description)),
         table: format_table(columns),
-        table.replace(".tsv", ".json"): format_json(sidecar),
+        table.replace(".tsv", ".json"): format_sidecar("regions", said, texts),
     }
     return [
         warning
