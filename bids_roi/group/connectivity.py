@@ -12,6 +12,8 @@ from bids_roi.files.tables import format_matrix, format_table
 from bids_roi.group.ledger import name_group_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from bids_roi.group.ledger import Ledger
@@ -42,17 +44,7 @@ _NETWORK_TEXTS = {
 
 
 def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
-    """Write the matrices of a group.
-
-    Parameters
-    ----------
-    ledger
-        Writes and remembers.
-    group
-        What was accumulated.
-    unit
-        ``participant`` or ``run``.
-    """
+    """Write the matrices of a group."""
     statistics, scale, edges = group.statistics, group.scale, group.edges
     moments = statistics.units
     mean = edges.fill(moments.mean)
@@ -81,7 +73,7 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
         unit,
     )
     text = f"Number of {unit}s that each edge is averaged over; 0 where none has it."
-    _write_counts(ledger, group, text, n, unit)
+    _write_square(ledger, group, "relmatn", text, n, unit)
     r = statistics.motion.correlate(LEAST_UNITS)
     if np.isfinite(r).any():
         text = (
@@ -149,28 +141,19 @@ def _write_square(
     group: Group,
     suffix: str,
     description: str,
-    matrix: FloatArray,
+    matrix: NDArray[Any],
     unit: str,
 ) -> None:
+    """Write a matrix; whole numbers as such."""
     names, corner = group.names, corner_of(group.names)
-    text = format_matrix(names, matrix, rows=names, corner=corner)
+    text: str | Iterable[str]
+    if matrix.dtype.kind == "i":
+        cells = dict(zip(names, matrix.T.tolist(), strict=True))
+        text = format_table({corner: names, **cells})
+    else:
+        text = format_matrix(names, matrix, rows=names, corner=corner)
     sidecar = _describe(group, description, unit)
     ledger.write(_name(group, suffix), text, sidecar, {corner: _NODE_TEXT})
-
-
-def _write_counts(
-    ledger: Ledger,
-    group: Group,
-    description: str,
-    counts: NDArray[np.int64],
-    unit: str,
-) -> None:
-    """Write whole numbers as such."""
-    names, corner = group.names, corner_of(group.names)
-    columns = {corner: names, **dict(zip(names, counts.T.tolist(), strict=True))}
-    sidecar = _describe(group, description, unit)
-    text = format_table(columns)
-    ledger.write(_name(group, "relmatn"), text, sidecar, {corner: _NODE_TEXT})
 
 
 def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:

@@ -22,22 +22,13 @@ LEDGER = "logs/group_files.json"
 
 
 class Ledger:
-    """Writes group files and keeps a list of them in ``logs/``.
+    """Writer of group files, which keeps a list of them in ``logs/``.
 
     What an earlier call wrote and this one did not, matrices of a strategy that is gone
     for example, would look as if it belonged to the rest. Only files that are in the
     list are ever removed. A name enters it before the file is written, so that a call
-    that is interrupted leaves nothing behind that nobody knows of.
-
-    Parameters
-    ----------
-    output_dir
-        Group files stand at its root.
-
-    Attributes
-    ----------
-    written
-        Names of the tables, in order.
+    that is interrupted leaves nothing behind that nobody knows of. ``written`` are the
+    names of the tables, in order.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -87,7 +78,13 @@ class Ledger:
             return []
         names = names if isinstance(names, list) else []
         # A list that was edited must not make us remove anything else.
-        return [n for n in names if isinstance(n, str) and _is_group_file(n)]
+        return [
+            name
+            for name in names
+            if isinstance(name, str)
+            and name.startswith("group_")
+            and not {"/", "\\", "\0"} & {*name}
+        ]
 
     def _save(self) -> None:
         content = {
@@ -95,10 +92,6 @@ class Ledger:
             "Files": sorted(self._known),
         }
         write_file(self.output_dir / LEDGER, format_json(content))
-
-
-def _is_group_file(name: str) -> bool:
-    return name.startswith("group_") and not {"/", "\\", "\0"} & set(name)
 
 
 def name_group_file(

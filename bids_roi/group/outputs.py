@@ -19,16 +19,9 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file that is left out, and why.
+    """A file that is left out, and why; the facts of its sidecar may be missing.
 
-    Attributes
-    ----------
-    output
-        Its name; the facts of its sidecar may be missing.
-    reason
-        What is wrong with it, and what to do.
-    status
-        ``unreadable``; or ``left_out`` for a matrix that is n/a throughout.
+    ``status`` is ``unreadable``, or ``left_out`` for a matrix that is n/a throughout.
     """
 
     output: Output
@@ -38,15 +31,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Everything there is, sorted by path.
-
-    Attributes
-    ----------
-    regions, series, relmats
-        Tables with a sidecar that can be read.
-    problems
-        The others, matrices last.
-    """
+    """Everything there is, sorted by path; matrices last among the problems."""
 
     regions: tuple[Output, ...]
     series: tuple[Output, ...]
@@ -83,15 +68,7 @@ def check_outputs(output_dir: Path) -> Found:
 
 
 def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -> None:
-    """Refuse a folder without outputs, or with none that can be read.
-
-    Raises
-    ------
-    MissingInput
-        If the participant level has written nothing here.
-    DataError
-        If none of its outputs can be used, with the first reasons.
-    """
+    """Refuse a folder without outputs, or with none that can be read."""
     if found.usable:
         return
     if found.problems:
@@ -111,11 +88,6 @@ def check_digests(found: Found) -> None:
 
     Region tables belong together by space and atlas; series and matrices by task,
     ``desc-`` and ``stat-`` too.
-
-    Raises
-    ------
-    DataError
-        Naming the digests, a file of each, and what to do.
     """
     seen: dict[tuple[object, ...], dict[str, list[Output]]] = {}
     # What is left out for its settings was made with these, too.

@@ -110,19 +110,8 @@ def read_regions(
 ) -> tuple[Regions | None, list[Problem]]:
     """Read the region tables of one space and atlas.
 
-    Parameters
-    ----------
-    output_dir
-        The output folder.
-    outputs
-        Tables of one place.
-
-    Returns
-    -------
-    regions
-        ``None`` where no table can be used.
-    problems
-        Tables that are left out: damaged, or of other regions than the most.
+    Returns ``None`` where no table can be used, and those that are left out: damaged,
+    or of other regions than the most.
     """
     tables: list[_Table] = []
     problems: list[Problem] = []
@@ -149,15 +138,7 @@ def read_regions(
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
-    """Write coverage, mean and tSNR: runs x regions.
-
-    Parameters
-    ----------
-    ledger
-        Writes and remembers.
-    regions
-        Of one space and atlas.
-    """
+    """Write coverage, mean and tSNR of one space and atlas: runs x regions."""
     outputs = [table.output for table in regions.tables]
     rows = [{**identify(o.name), "desc": o.desc} for o in outputs]
     keys = key_columns(rows)

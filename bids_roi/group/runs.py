@@ -70,17 +70,7 @@ _KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
 
 @dataclass(slots=True)
 class Run:
-    """The outputs of one run and atlas.
-
-    Attributes
-    ----------
-    regions
-        Region table, if there is one.
-    products
-        Series and matrices by ``desc-``.
-    problems
-        Files that are left out.
-    """
+    """The outputs of one run and atlas; series and matrices by ``desc-``."""
 
     regions: Output | None = None
     products: dict[str, list[Output]] = field(default_factory=dict)
@@ -104,17 +94,7 @@ class Run:
         return next((output.source for output in self.outputs if output.source), "")
 
     def number(self, key: str, desc: str, *, of_the_run: bool) -> float | None:
-        """A number of a series, or of any other output of the run.
-
-        Parameters
-        ----------
-        key
-            Of the sidecars.
-        desc
-            Of the series.
-        of_the_run
-            Whether it holds for every series of the run.
-        """
+        """Number of a series by its key; of the run, from any of its outputs."""
         own = self.products.get(desc, [])
         # The mean first: it is what quality is told of.
         ranked = sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
@@ -145,16 +125,10 @@ def list_rows(
     summaries: Mapping[str, Row],
     records: list[Record],
 ) -> list[Row]:
-    """Make the rows of ``group_runs.tsv``.
+    """Rows of ``group_runs.tsv``.
 
-    Parameters
-    ----------
-    runs
-        Everything that is there.
-    summaries
-        Columns of the region tables, by their path.
-    records
-        Of the participant level: what is not there, and why.
+    ``summaries`` are columns of the region tables, by their path; ``records`` of the
+    participant level tell what is not there, and why.
     """
     by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
     for record in records:

@@ -63,11 +63,10 @@ def write_stacks(
     """Write a stack for each space, atlas, resolution and ``desc-``.
 
     A run is in it with everything or not at all: one that has a problem is left out.
+    Returns the names of the files, and new problems: outputs whose runs are left out.
 
     Parameters
     ----------
-    output_dir
-        Holds the outputs of the participant level.
     contents
         ``timeseries``, ``relmat`` or both.
     found
@@ -77,20 +76,6 @@ def write_stacks(
     refuse
         Called for each stack of outputs that were made with different options, which
         is left out then; without it that is an error.
-
-    Returns
-    -------
-    names
-        Of the files, relative to the output folder.
-    problems
-        New ones: outputs whose runs are left out.
-
-    Raises
-    ------
-    DataError
-        If outputs of one stack were made with different options, without ``refuse``.
-    MissingInput
-        If the folder holds no participant outputs.
     """
     problems: list[Problem] = []
     if found is None:
@@ -121,10 +106,11 @@ def write_stacks(
     for place, runs in sorted(places.items()):
         name = "group_" + format_name(place, "stack", ".h5")
         claim(name)
+        raw = tuple(entity for entity in place if entity[0] != "desc")
         tables = [
             output_dir / regions[key]
             for run in sorted(runs)
-            for key in ((place, run), (_without_desc(place), run))
+            for key in ((place, run), (raw, run))
             if key in regions
         ]
         ordered = dict(sorted(runs.items()))
@@ -137,10 +123,6 @@ def _place_and_run(output: Output) -> tuple[Place, str]:
     labels = dict(output.name.entities)
     place = tuple((key, labels[key]) for key in PLACE_KEYS if key in labels)
     return place, output.run_name
-
-
-def _without_desc(place: Place) -> Place:
-    return tuple(entity for entity in place if entity[0] != "desc")
 
 
 def _check_options(runs: Runs) -> None:

@@ -99,15 +99,7 @@ _TABLES = {
 def summarise_group(
     group: Group, *, unit: str
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``.
-
-    Parameters
-    ----------
-    group
-        What was accumulated.
-    unit
-        ``participant`` or ``run``.
-    """
+    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``."""
     statistics, name = group.statistics, group.first.name
     keys: dict[str, object] = {
         key: name.get(key)

@@ -60,14 +60,8 @@ def write_relmat(
 
     Parameters
     ----------
-    output_dir
-        The output folder.
-    output
-        Name and measure.
     relmat : (R, R)
         NaN for what has no value.
-    atlas
-        Its regions are the rows and columns.
     series
         Sidecar of the time series that the matrix is of.
     facts
@@ -110,27 +104,10 @@ def write_timeseries(
     common: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write a regional time series and its sidecar.
+    """Write a regional time series (T, R) and its sidecar; return the latter.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    signals : (T, R)
-        NaN for missing.
-    statistic
-        What was computed over the voxels.
-    atlas
-        Its region names are the header.
-    common
-        Keys from ``describe_run``.
-    facts
-        Keys of what was done to the series and how good it is; see ``join_facts``.
-
-    Returns
-    -------
-    dict
-        The sidecar.
+    ``common`` are the keys from ``describe_run``, ``facts`` those of what was done to
+    the series and how good it is; see ``join_facts``.
     """
     record = find_statistic(statistic)
     text = (
@@ -164,18 +141,8 @@ def describe_kept_rows(
 
     Its rows are not evenly spaced, so that ``VolumeTiming`` tells the time of each, and
     keys that exclude it in BIDS go; ``SourceRepetitionTime`` keeps that of the run.
-
-    Parameters
-    ----------
-    common
-        Keys from ``describe_run``.
-    kept : (T,) bool
-        Volumes that have a row.
-
-    Returns
-    -------
-    dict
-        For ``join_facts``.
+    ``common`` are the keys from ``describe_run``, ``kept`` (T,) the volumes with a row;
+    the result is for ``join_facts``.
     """
     volumes = np.flatnonzero(kept)
     own, step = common.get("VolumeTiming"), common.get("RepetitionTime")
@@ -203,16 +170,7 @@ def tabulate_regions(
 ) -> dict[str, Any]:
     """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 
-    Parameters
-    ----------
-    quality
-        Counts, coverage and status of each region.
-    levels
-        ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
-    atlas
-        Its regions are the rows.
-    mapped
-        Where they are, and how large.
+    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
     """
     columns: dict[str, Any] = {
         "index": atlas.regions.index,
@@ -240,18 +198,9 @@ def write_quality(
     atlas: Atlas,
     common: Mapping[str, Any],
 ) -> None:
-    """Write the region quality table of a run and its sidecar.
+    """Write the region table of a run and its sidecar.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    columns
-        Of ``tabulate_regions``.
-    atlas
-        Its regions are the rows.
-    common
-        Keys from ``describe_run``.
+    ``columns`` are from ``tabulate_regions``, ``common`` from ``describe_run``.
     """
     kept = {"Description": describe_regions(atlas), **keep_keys(common, "regions")}
     texts = describe_columns({name: REGION_COLUMNS[name] for name in columns})
@@ -266,16 +215,7 @@ def write_outliers(
 ) -> None:
     """Write which volumes a strategy left out, and why.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    columns
-        Of ``OUTLIER_COLUMNS``, one value per source volume.
-    strategy
-        Its name.
-    facts
-        Further sidecar keys.
+    ``columns`` are those of ``OUTLIER_COLUMNS``, one value per source volume.
     """
     sidecar = {
         "Description": f"Volumes of the run and whether {strategy} kept them.",
@@ -306,23 +246,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Sidecar keys that all outputs of a run and atlas share.
 
-    Parameters
-    ----------
-    run, atlas, options, digests
-        What was processed, and how.
-    grid, n_volumes
-        Of the BOLD file.
-    mask_path
-        The mask used, ``None`` for none.
-    repetition_time
-        Seconds, ``None`` where it is not known.
-    notes
-        Warnings of this run and atlas.
-
-    Returns
-    -------
-    dict
-        Keys as in BIDS where BIDS has them, CamelCase otherwise.
+    ``repetition_time`` is in seconds, ``None`` where it is not known; ``notes`` are
+    warnings of this run and atlas.
     """
     inside = [path for path in (run.path, mask_path) if path is not None]
     sources = [

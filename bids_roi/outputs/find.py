@@ -68,13 +68,9 @@ class Told:
     origin
         The BOLD file, relative to its dataset, empty where the sidecar does not say;
         and whether the atlas is the participant's own. ``None`` without a digest.
-    atlas
-        Canonical id; empty where the sidecar does not say.
     digest
         Of all that decides the numbers: with the atlas image, or without it where each
         participant has one of his own.
-    numbers
-        Of the run: volumes, seconds, motion.
     fisher_z
         Whether the sidecar of a matrix says that it holds Fisher's z.
     absent
@@ -97,20 +93,9 @@ class Output:
     """One table of the participant level.
 
     Its name is known at once. Its sidecar is read when it is first asked about, and no
-    more than ``told`` is kept of it: a group has tens of thousands of outputs.
-
-    Attributes
-    ----------
-    folder
-        The output folder.
-    path
-        Of the TSV, relative to the output folder.
-    kind
-        ``timeseries``, ``regions``, ``relmat`` or ``outliers``.
-    name
-        Entities.
-    series
-        Series of the folder by their path: a matrix is of what its series is of.
+    more than ``told`` is kept of it: a group has tens of thousands of outputs. ``path``
+    is relative to the output folder; ``series`` are those of the folder by their path,
+    for a matrix is of what its series is of.
     """
 
     folder: Path
@@ -132,13 +117,7 @@ class Output:
         return self.file.with_suffix(".json")
 
     def read_sidecar(self) -> dict[str, Any]:
-        """Read all of the sidecar.
-
-        Raises
-        ------
-        DataError
-            If it is missing or damaged.
-        """
+        """All of the sidecar; ``DataError`` if it is missing or damaged."""
         return read_json(self.beside)
 
     @cached_property
@@ -218,14 +197,9 @@ class Output:
 
 
 def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
-    """Find the tables that the participant level wrote, sorted by folder and name.
+    """Tables that the participant level wrote, sorted by folder and name.
 
-    Parameters
-    ----------
-    output_dir
-        The output folder; without any output the list is empty.
-    participant
-        ``sub-<label>``, for those of one participant.
+    ``participant`` is ``sub-<label>``, for those of one participant.
     """
     patterns = (f"{participant}/func/sub-*.tsv", f"{participant}/ses-*/func/sub-*.tsv")
     paths = [path for pattern in patterns for path in output_dir.glob(pattern)]
@@ -420,5 +394,5 @@ def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def describe_keys(columns: Iterable[str]) -> dict[str, str]:
-    """Descriptions of key columns, for a sidecar."""
+    """Descriptions of key columns."""
     return {column: _TEXTS.get(column, f"BIDS {column}.") for column in columns}

@@ -101,19 +101,9 @@ def write_dataset_files(
 ) -> list[str]:
     """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md``.
 
-    Parameters
-    ----------
-    output_dir, root
-        Folders of the output and of the derivative that was read.
-    source
-        The derivative's own description.
-    atlas_datasets
-        Names and folders of further datasets that sidecars refer to.
-
-    Returns
-    -------
-    list
-        Warnings about files that are there with other content and stay as they are.
+    ``source`` is the description of the derivative at ``root``; ``atlas_datasets`` are
+    names and folders of further datasets that sidecars refer to. Returns warnings about
+    files that are there with other content and stay as they are.
     """
     description = _describe_dataset(output_dir, root, source)
     description["DatasetLinks"] |= {
@@ -172,10 +162,7 @@ def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
 def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     """Write the region table and description of an atlas.
 
-    Returns
-    -------
-    list
-        Warnings, as for ``write_dataset_files``.
+    Returns warnings, as ``write_dataset_files`` does.
     """
     table = format_name(atlas.entities, "dseg", ".tsv")
     regions = atlas.regions

@@ -410,95 +410,89 @@ class Column:
         return self.text.format(unit=self.unit)
 
 
-# In the order of the tables.
-REGION_COLUMNS = {
-    column.name: column
-    for column in (
-        Column("index", "Label value of the region in the atlas image.", "1"),
-        Column("name", "Name of the region: its column in the time series."),
-        Column("network", "Network of the region, from the atlas table."),
-        Column(
-            "volume", "Volume of the region on the atlas's own grid, {unit}.", "mm^3"
-        ),
-        Column(
-            "x",
-            "Centre of gravity of the region in the atlas image, {unit} to the right"
-            " (RAS+).",
-            "mm",
-        ),
-        Column("y", "The same, {unit} to the front.", "mm"),
-        Column("z", "The same, {unit} upwards.", "mm"),
-        Column(
-            "centre_offset",
-            "Distance from that centre to the nearest voxel of the region, {unit}; 0"
-            " where it lies in the region. Large where a region has parts on both"
-            " sides.",
-            "mm",
-        ),
-        Column(
-            "n_voxels_atlas", "Voxels of the region on the atlas's own grid.", "voxels"
-        ),
-        Column(
-            "n_voxels_grid",
-            "Voxels of the region on the grid of the BOLD run.",
-            "voxels",
-        ),
-        Column("n_voxels_mask", "Those of them inside the brain mask.", "voxels"),
-        Column(
-            "n_voxels_dropout",
-            "Those of them that are outside the field of view at times: exactly 0 in"
-            " some volumes, and all other values on one side of 0. They are not used.",
-            "voxels",
-        ),
-        Column(
-            "n_voxels_used",
-            "Those inside the mask that are finite and in the field of view in every"
-            " volume, and not constant; only they enter a statistic.",
-            "voxels",
-        ),
-        Column(
-            "coverage",
-            "Share ({unit}) of the atlas voxels whose centre lies in a BOLD voxel that"
-            " is used; compared with MinimumCoverage.",
-            "0 to 1",
-        ),
-        Column("coverage_grid", "n_voxels_used over n_voxels_grid ({unit}).", "0 to 1"),
-        Column(
-            "status",
-            "ok, or why the column is n/a: "
-            + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
-        ),
-        Column(
-            "mean",
-            "Mean over time of the regional mean, or of QualityStatistic for maps,"
-            " before cleaning, over QualityVolumes (all, or the steady ones), in the"
-            " units of the BOLD image.",
-            "arbitrary",
-        ),
-        Column(
-            "standard_deviation",
-            "Standard deviation over time of the same (ddof 1).",
-            "arbitrary",
-        ),
-        Column("tsnr", "mean over standard_deviation.", "1"),
-    )
-}
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
 
-OUTLIER_COLUMNS = {
-    column.name: column
-    for column in (
-        Column("kept", "1 for volumes that enter the results, 0 for the others.", "1"),
-        Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
-        Column("framewise_displacement", "As in the table of confounds, {unit}.", "mm"),
-        Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
-        Column(
-            "why",
-            "Reasons why the volume was left out, separated by commas: dummy; fd or"
-            " std_dvars above its threshold; neighbour of such a volume; short_segment"
-            " between such volumes.",
-        ),
-    )
-}
+
+# In the order of the tables.
+REGION_COLUMNS = _by_name(
+    Column("index", "Label value of the region in the atlas image.", "1"),
+    Column("name", "Name of the region: its column in the time series."),
+    Column("network", "Network of the region, from the atlas table."),
+    Column("volume", "Volume of the region on the atlas's own grid, {unit}.", "mm^3"),
+    Column(
+        "x",
+        "Centre of gravity of the region in the atlas image, {unit} to the right"
+        " (RAS+).",
+        "mm",
+    ),
+    Column("y", "The same, {unit} to the front.", "mm"),
+    Column("z", "The same, {unit} upwards.", "mm"),
+    Column(
+        "centre_offset",
+        "Distance from that centre to the nearest voxel of the region, {unit}; 0"
+        " where it lies in the region. Large where a region has parts on both"
+        " sides.",
+        "mm",
+    ),
+    Column("n_voxels_atlas", "Voxels of the region on the atlas's own grid.", "voxels"),
+    Column(
+        "n_voxels_grid",
+        "Voxels of the region on the grid of the BOLD run.",
+        "voxels",
+    ),
+    Column("n_voxels_mask", "Those of them inside the brain mask.", "voxels"),
+    Column(
+        "n_voxels_dropout",
+        "Those of them that are outside the field of view at times: exactly 0 in"
+        " some volumes, and all other values on one side of 0. They are not used.",
+        "voxels",
+    ),
+    Column(
+        "n_voxels_used",
+        "Those inside the mask that are finite and in the field of view in every"
+        " volume, and not constant; only they enter a statistic.",
+        "voxels",
+    ),
+    Column(
+        "coverage",
+        "Share ({unit}) of the atlas voxels whose centre lies in a BOLD voxel that"
+        " is used; compared with MinimumCoverage.",
+        "0 to 1",
+    ),
+    Column("coverage_grid", "n_voxels_used over n_voxels_grid ({unit}).", "0 to 1"),
+    Column(
+        "status",
+        "ok, or why the column is n/a: "
+        + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
+    ),
+    Column(
+        "mean",
+        "Mean over time of the regional mean, or of QualityStatistic for maps,"
+        " before cleaning, over QualityVolumes (all, or the steady ones), in the"
+        " units of the BOLD image.",
+        "arbitrary",
+    ),
+    Column(
+        "standard_deviation",
+        "Standard deviation over time of the same (ddof 1).",
+        "arbitrary",
+    ),
+    Column("tsnr", "mean over standard_deviation.", "1"),
+)
+
+OUTLIER_COLUMNS = _by_name(
+    Column("kept", "1 for volumes that enter the results, 0 for the others.", "1"),
+    Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
+    Column("framewise_displacement", "As in the table of confounds, {unit}.", "mm"),
+    Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
+    Column(
+        "why",
+        "Reasons why the volume was left out, separated by commas: dummy; fd or"
+        " std_dvars above its threshold; neighbour of such a volume; short_segment"
+        " between such volumes.",
+    ),
+)
 
 
 def format_sidecar(

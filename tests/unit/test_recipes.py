@@ -90,8 +90,8 @@ SET_KEY = {
 }
 COLUMN = {
     SCHEMA: (
-        '        Column("coverage_grid"',
-        '        Column("edge", "Edge of a cube of its volume, {unit}.", "mm"),\n',
+        '    Column("coverage_grid"',
+        '    Column("edge", "Edge of a cube of its volume, {unit}.", "mm"),\n',
     ),
     DERIVATIVES: (
         '        "centre_offset": ',
