@@ -225,7 +225,7 @@ _DECLARED = (
         *("NumberOfRegionsLost", "series", "measured", "regions"),
         *("Regions whose column is n/a in the series.", "n_regions_lost"),
     ),
-    # The next three are measured, and yet a page has always had them as parameters.
+    # These three are measured, and yet a page has always had them as parameters.
     Key(
         *("RegionsWithoutSignal", "series", "choice", ""),
         "Regions that are n/a in this series although their status is ok.",
