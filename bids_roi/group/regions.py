@@ -43,7 +43,6 @@ _MEASURES = {
     ),
 }
 _NEEDED = ("name", "status", *_MEASURES)
-_NODE = "Node"
 
 
 @dataclass(frozen=True, slots=True)
