@@ -10,18 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from support.calls import (
-    FUNC,
-    STEM,
-    read,
-    read_regions,
-    read_relmat,
-    relmat_path,
-)
+from support.calls import FUNC, STEM, read, read_relmat, relmat_path
 
 import bids_roi
 from bids_roi.options.words import Measure
@@ -31,10 +23,6 @@ WORDS = "bids_roi/options/words.py"
 STATISTICS = "bids_roi/core/statistics.py"
 SIGNALS = "bids_roi/core/signals.py"
 RELMAT = "bids_roi/core/relmat.py"
-SCHEMA = "bids_roi/outputs/schema.py"
-DERIVATIVES = "bids_roi/outputs/derivatives.py"
-QUALITY = "bids_roi/core/quality.py"
-RESULTS = "bids_roi/participant/results.py"
 
 # What is put in: the text before which it goes, and the text, by file.
 SORTED = {
@@ -75,28 +63,6 @@ AS_IS = {
         '    Measure("spread", "spread (dummy)", "as_is", "a dummy"),\n',
     ),
     RELMAT: ('    "covariance": ', '    "spread": covariance,\n'),
-}
-KEY = {
-    SCHEMA: (
-        '    Key("RegressorRank", ',
-        '    Key("Restlessness", "series", "measured", "mm", "Dummy.", "restless"),\n',
-    ),
-}
-SET_KEY = {
-    RESULTS: (
-        "    lost = ~quality.has_voxels",
-        '    facts["Restlessness"] = 7.5\n',
-    ),
-}
-COLUMN = {
-    SCHEMA: (
-        '    Column("coverage_grid"',
-        '    Column("edge", "Edge of a cube of its volume, {unit}.", "mm"),\n',
-    ),
-    DERIVATIVES: (
-        '        "centre_offset": ',
-        '        "edge": mapped.volume ** (1 / 3),\n',
-    ),
 }
 
 
@@ -258,78 +224,3 @@ def test_a_name_that_tells_another_scale_is_refused():
     """The group level goes by the name: it would take z of what is no correlation."""
     with pytest.raises(ValueError, match="does not tell that its scale is as_is"):
         Measure("autocorrelation", "a dummy", "as_is", "a dummy")
-
-
-def copied_outputs(copy, dataset, atlas, out):
-    asked = ["--relmat", "pearson", "--atlas-file", atlas, "--executor", "serial"]
-    copy.app(dataset, out, "participant", *asked, "--no-report")
-    return out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv"
-
-
-def test_a_sidecar_key_takes_one_place_beside_the_line_that_sets_it(
-    copy, dataset, atlas, tmp_path
-):
-    places, named = files_of_recipe("To add a sidecar key")
-    assert places == list(KEY)
-    assert named == {*KEY, *SET_KEY}
-    copy.add(KEY)
-    copy.add(SET_KEY)
-    row = "| `Restlessness` | series, matrices | mm | Dummy. |"
-    assert row in copy.table("sidecar-keys")
-    assert "| `restless` | Dummy. |" in copy.table("run-columns")
-    assert "| `restless` | `Restlessness` | mm |" in copy.table("facts")
-    out = tmp_path / "out"
-    regions = copied_outputs(copy, dataset, atlas, out)
-    copy.app(dataset, out, "group", "--no-report")
-    (series,) = out.glob("sub-01/func/*_timeseries.json")
-    matrix = relmat_path(out, "pearsoncorrelation").with_suffix(".json")
-    for path in (series, matrix):
-        assert json.loads(path.read_text())["Restlessness"] == 7.5
-    assert "Restlessness" not in json.loads(regions.with_suffix(".json").read_text())
-    header, *rows = (out / "group_runs.tsv").read_text().splitlines()
-    position = header.split("\t").index("restless")
-    assert {row.split("\t")[position] for row in rows} == {"7.5"}
-    told = json.loads((out / "group_runs.json").read_text())
-    assert told["restless"] == {"Description": "Dummy."}
-    (stack,) = out.glob("group_*_stack.h5")
-    with h5py.File(stack) as file:
-        assert file["runs/restless"][:].tolist() == [7.5, 7.5]
-        assert file["runs/restless"].attrs["Units"] == "mm"
-    code = "import bids_roi; print(bids_roi.load(sys.argv[1]).runs()['restless'].sum())"
-    assert copy.python(code, out).stdout == "15.0\n"
-
-
-def test_a_sidecar_key_that_is_not_declared_is_refused(copy, dataset, atlas, tmp_path):
-    copy.add(SET_KEY)
-    with pytest.raises(AssertionError, match="declares no Restlessness for a sidecar"):
-        copied_outputs(copy, dataset, atlas, tmp_path / "out")
-
-
-def test_a_region_column_takes_two_places(copy, dataset, atlas, tmp_path):
-    places, named = files_of_recipe("To add a region column")
-    assert places == list(COLUMN)
-    assert named == {*COLUMN, QUALITY}
-    copy.add(COLUMN)
-    text = "Edge of a cube of its volume, mm."
-    assert f"| `edge` | {text} |" in copy.table("region-columns")
-    out = tmp_path / "out"
-    path = copied_outputs(copy, dataset, atlas, out)
-    table = read_regions(path)
-    names = list(table)
-    assert names[names.index("edge") + 1] == "coverage_grid"
-    edges, volumes = (np.array(table[k], dtype=float) for k in ("edge", "volume"))
-    assert volumes.max() > 0
-    assert_allclose(edges**3, volumes, rtol=1e-8)
-    told = json.loads(path.with_suffix(".json").read_text())
-    assert told["edge"] == {"Description": text}
-    code = "import bids_roi; print(*bids_roi.load(sys.argv[1]).regions()['edge'])"
-    found = [float(cell) for cell in copy.python(code, out).stdout.split()]
-    assert found[: edges.size] == edges.tolist()
-
-
-def test_a_region_column_that_is_not_declared_is_refused(
-    copy, dataset, atlas, tmp_path
-):
-    copy.add({DERIVATIVES: COLUMN[DERIVATIVES]})
-    with pytest.raises(AssertionError, match="'edge' is not in list"):
-        copied_outputs(copy, dataset, atlas, tmp_path / "out")
