@@ -21,7 +21,7 @@ from bids_roi.images.nifti import save_image
 from bids_roi.options.record import Options
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
-from bids_roi.outputs.facts import join_facts
+from bids_roi.outputs.derivatives import join_facts
 from bids_roi.participant.cleaning import load_strategies
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (

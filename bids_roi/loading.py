@@ -15,7 +15,6 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_table
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
-    FACTS,
     KINDS,
     RUN_COLUMNS,
     Output,
@@ -23,6 +22,7 @@ from bids_roi.outputs.find import (
     find_outputs,
     identify,
 )
+from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -55,7 +55,11 @@ _CONCERNS = {
     "denoise": ("timeseries", "relmat", "outliers"),
 }
 _RAW = "none"
-_TEXT_COLUMNS = ("name", "network", "status", "why")
+_TEXT_COLUMNS = {
+    column.name
+    for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
+    if not column.unit
+}
 _SHOWN = 8
 
 
@@ -105,7 +109,7 @@ class Outputs:
             row |= describe_series(table.read_sidecar())
             rows.append(row | {"path": table.path})
         frame = pd.DataFrame(rows)
-        facts = {column for column, _, _ in FACTS}
+        facts = {key.column for key in FACTS}
         frame = frame.astype(dict.fromkeys(facts, float))
         always = {"participant_id", "session_id", "task", "run", "space", *facts}
         empty = [c for c in frame if c not in always and frame[c].isna().all()]

@@ -14,7 +14,7 @@ import re
 import textwrap
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from bids_roi import errors, tools
 from bids_roi.atlases import citations
@@ -26,11 +26,16 @@ from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
 from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
-from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import MEASURES, STATISTICS
-from bids_roi.outputs.derivatives import OUTLIER_COLUMNS, REGION_COLUMNS
-from bids_roi.outputs.find import FACTS
+from bids_roi.outputs.schema import (
+    FACTS,
+    KEYS,
+    OUTLIER_COLUMNS,
+    REGION_COLUMNS,
+    Of,
+    describe_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -167,7 +172,7 @@ def _columns(*groups: dict[str, str]) -> str:
 
 
 def _region_columns() -> str:
-    shown = dict(REGION_COLUMNS)
+    shown = describe_columns(REGION_COLUMNS)
     shown["status"] = "ok, or why the column is n/a: see below."
     return _columns(shown)
 
@@ -178,7 +183,7 @@ def _status() -> str:
 
 
 def _facts() -> str:
-    rows = [(_code(column), _code(key), unit) for column, key, unit in FACTS]
+    rows = [(_code(key.column), _code(key.name), key.unit) for key in FACTS]
     return _table(("column", "key of the sidecar", "unit"), rows)
 
 
@@ -201,13 +206,16 @@ def _measures() -> str:
     return _table(header, rows)
 
 
-def _setting_keys() -> str:
-    rows = [
-        (_code(row.sidecar), _code(name), row.values.unit)
-        for name, row in ROWS.items()
-        if row.sidecar
-    ]
-    return _table(("key of the sidecar", "setting", "unit"), rows)
+def _sidecar_keys() -> str:
+    order = {of: number for number, of in enumerate(get_args(Of))}
+    words = {"relmat": "matrices", "series regions matrices": "all of a run"}
+    rows = []
+    for key in sorted(KEYS.values(), key=lambda key: order[key.of]):
+        outputs = " ".join(words.get(output, output) for output in key.outputs)
+        where = words.get(outputs, outputs.replace(" ", ", "))
+        meaning = f"{_escaped(key.text)} {key.more}".strip()
+        rows.append((_code(key.name), where, key.unit, meaning))
+    return _table(("key", "in the sidecars of", "unit", "meaning"), rows)
 
 
 def _strategies() -> str:
@@ -333,7 +341,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "errors": _errors,
     "region-columns": _region_columns,
     "status": _status,
-    "outlier-columns": lambda: _columns(OUTLIER_COLUMNS),
+    "outlier-columns": lambda: _columns(describe_columns(OUTLIER_COLUMNS)),
     "run-columns": lambda: _columns(group_runs._COLUMNS),
     "qcfc-columns": lambda: _columns(
         group_summaries._KEY_TEXTS, group_summaries._MOTION_TEXTS
@@ -343,7 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "statistics": lambda: _statistics("labels", "--statistic"),
     "map-statistics": lambda: _statistics("maps", "--map-statistic"),
     "measures": _measures,
-    "setting-keys": _setting_keys,
+    "sidecar-keys": _sidecar_keys,
     "stack-layout": _literal("bids_roi.outputs.stack"),
     "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,

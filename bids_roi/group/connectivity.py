@@ -9,10 +9,10 @@ import numpy as np
 from bids_roi.core.group.motion import LEAST_UNITS
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.tables import format_matrix, format_table
-from bids_roi.group.outputs import name_group_file
+from bids_roi.group.ledger import name_group_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -28,21 +28,23 @@ _SCALES = {
     "as_is": "the values, as they are",
 }
 
-_NODE_TEXT = {"Description": "Region of the row; the columns are in its order."}
+_NODE_TEXT = "Region of the row; the columns are in its order."
+
+_NETWORK_TEXTS = {
+    "network_1": "Network; the same as network_2 for edges within it.",
+    "network_2": "Network.",
+    "n_regions_1": "Regions of network_1.",
+    "n_regions_2": "Regions of network_2.",
+    "n_edges": "Edges between (or within) them, without the diagonal.",
+    "n_units": "Number of {unit}s with one of these edges or more.",
+    "mean": "Mean over {unit}s of the mean over the edges of {scale}.",
+    "standard_deviation": "Standard deviation over {unit}s (ddof 1) of that.",
+    "correlation": "mean, back-transformed to a correlation.",
+}
 
 
 def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
-    """Write the matrices of a group.
-
-    Parameters
-    ----------
-    ledger
-        Writes and remembers.
-    group
-        What was accumulated.
-    unit
-        ``participant`` or ``run``.
-    """
+    """Write the matrices of a group."""
     statistics, scale, edges = group.statistics, group.scale, group.edges
     moments = statistics.units
     mean = edges.fill(moments.mean)
@@ -71,7 +73,7 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
         unit,
     )
     text = f"Number of {unit}s that each edge is averaged over; 0 where none has it."
-    _write_counts(ledger, group, text, n, unit)
+    _write_square(ledger, group, "relmatn", text, n, unit)
     r = statistics.motion.correlate(LEAST_UNITS)
     if np.isfinite(r).any():
         text = (
@@ -139,29 +141,19 @@ def _write_square(
     group: Group,
     suffix: str,
     description: str,
-    matrix: FloatArray,
+    matrix: NDArray[Any],
     unit: str,
 ) -> None:
+    """Write a matrix; whole numbers as such."""
     names, corner = group.names, corner_of(group.names)
+    text: str | Iterable[str]
+    if matrix.dtype.kind == "i":
+        cells = dict(zip(names, matrix.T.tolist(), strict=True))
+        text = format_table({corner: names, **cells})
+    else:
+        text = format_matrix(names, matrix, rows=names, corner=corner)
     sidecar = _describe(group, description, unit)
-    sidecar[corner] = _NODE_TEXT
-    text = format_matrix(names, matrix, rows=names, corner=corner)
-    ledger.write(_name(group, suffix), text, sidecar)
-
-
-def _write_counts(
-    ledger: Ledger,
-    group: Group,
-    description: str,
-    counts: NDArray[np.int64],
-    unit: str,
-) -> None:
-    """Write whole numbers as such."""
-    names, corner = group.names, corner_of(group.names)
-    sidecar = _describe(group, description, unit)
-    sidecar[corner] = _NODE_TEXT
-    columns = {corner: names, **dict(zip(names, counts.T.tolist(), strict=True))}
-    ledger.write(_name(group, "relmatn"), format_table(columns), sidecar)
+    ledger.write(_name(group, suffix), text, sidecar, {corner: _NODE_TEXT})
 
 
 def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
@@ -170,7 +162,6 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         return
     first, second = zip(*blocks.pairs, strict=True)
     n_regions, mean = blocks.n_regions.tolist(), moments.mean
-    scale = _SCALES[group.scale]
     columns: dict[str, list[Any]] = {
         "network_1": [blocks.names[k] for k in first],
         "network_2": [blocks.names[k] for k in second],
@@ -181,23 +172,16 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         "mean": mean.tolist(),
         "standard_deviation": moments.deviation.tolist(),
     }
-    texts: Mapping[str, str] = {
-        "network_1": "Network; the same as network_2 for edges within it.",
-        "network_2": "Network.",
-        "n_regions_1": "Regions of network_1.",
-        "n_regions_2": "Regions of network_2.",
-        "n_edges": "Edges between (or within) them, without the diagonal.",
-        "n_units": f"Number of {unit}s with one of these edges or more.",
-        "mean": f"Mean over {unit}s of the mean over the edges of {scale}.",
-        "standard_deviation": f"Standard deviation over {unit}s (ddof 1) of that.",
-    }
     if group.scale != "as_is":
         columns["correlation"] = np.tanh(mean).tolist()
-        texts = {**texts, "correlation": "mean, back-transformed to a correlation."}
+    texts = {
+        name: text.format(unit=unit, scale=_SCALES[group.scale])
+        for name, text in _NETWORK_TEXTS.items()
+        if name in columns
+    }
     text = "Connectivity within and between the networks of the atlas."
     sidecar = _describe(group, text, unit)
-    sidecar |= {name: {"Description": text} for name, text in texts.items()}
-    ledger.write(_name(group, "networks"), format_table(columns), sidecar)
+    ledger.write(_name(group, "networks"), format_table(columns), sidecar, texts)
 
 
 def _name(group: Group, suffix: str) -> str:

@@ -1,4 +1,4 @@
-"""Group files: written whole, remembered, and removed when they are out of date."""
+"""Group files: named, written whole, remembered, removed when out of date."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
+from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, read_json
 from bids_roi.files.writing import write_file
+from bids_roi.outputs.find import PLACE, SCOPE
+from bids_roi.outputs.names import sidecar_of
+from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -18,22 +22,13 @@ LEDGER = "logs/group_files.json"
 
 
 class Ledger:
-    """Writes group files and keeps a list of them in ``logs/``.
+    """Writer of group files, which keeps a list of them in ``logs/``.
 
     What an earlier call wrote and this one did not, matrices of a strategy that is gone
     for example, would look as if it belonged to the rest. Only files that are in the
     list are ever removed. A name enters it before the file is written, so that a call
-    that is interrupted leaves nothing behind that nobody knows of.
-
-    Parameters
-    ----------
-    output_dir
-        Group files stand at its root.
-
-    Attributes
-    ----------
-    written
-        Names of the tables, in order.
+    that is interrupted leaves nothing behind that nobody knows of. ``written`` are the
+    names of the tables, in order.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -43,12 +38,19 @@ class Ledger:
         self._known = set(self._read())
 
     def write(
-        self, name: str, text: str | Iterable[str], sidecar: Mapping[str, Any]
+        self,
+        name: str,
+        text: str | Iterable[str],
+        sidecar: Mapping[str, Any],
+        columns: Mapping[str, str],
+        *,
+        warnings: Sequence[str] = (),
     ) -> None:
-        """Write a table and its sidecar."""
-        beside = name.removesuffix(".tsv") + ".json"
+        """Write a table and its sidecar, which describes columns."""
+        beside = sidecar_of(name)
         self.claim(name, beside)
-        write_file(self.output_dir / beside, format_json(sidecar))
+        told = format_sidecar("group", sidecar, columns, warnings=warnings)
+        write_file(self.output_dir / beside, told)
         write_file(self.output_dir / name, text)
         self.written.append(name)
 
@@ -76,7 +78,13 @@ class Ledger:
             return []
         names = names if isinstance(names, list) else []
         # A list that was edited must not make us remove anything else.
-        return [n for n in names if isinstance(n, str) and _is_group_file(n)]
+        return [
+            name
+            for name in names
+            if isinstance(name, str)
+            and name.startswith("group_")
+            and not {"/", "\\", "\0"} & {*name}
+        ]
 
     def _save(self) -> None:
         content = {
@@ -86,5 +94,20 @@ class Ledger:
         write_file(self.output_dir / LEDGER, format_json(content))
 
 
-def _is_group_file(name: str) -> bool:
-    return name.startswith("group_") and not {"/", "\\", "\0"} & set(name)
+def name_group_file(
+    suffix: str,
+    *,
+    place: tuple[str, ...],
+    scope: tuple[str, ...] = (),
+    stat: str = "",
+    desc: str = "",
+) -> str:
+    """Name a group table.
+
+    >>> name_group_file("coverage", place=("T1w", "", "A", "", "", "2", ""))
+    'group_space-T1w_atlas-A_res-2_coverage.tsv'
+    """
+    entities = [*zip(SCOPE, scope, strict=False), *zip(PLACE, place, strict=True)]
+    return "group_" + format_name(
+        [*entities, ("stat", stat), ("desc", desc)], suffix, ".tsv"
+    )

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bids_roi.files.writing import remove_leftovers
-from bids_roi.group.checks import check_anything_left, check_digests
 from bids_roi.group.connectivity import warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import GroupKey, accumulate_group
-from bids_roi.group.outputs import Found, Problem, check_outputs
+from bids_roi.group.outputs import (
+    Found,
+    Problem,
+    check_anything_left,
+    check_digests,
+    check_outputs,
+)
 from bids_roi.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
@@ -43,27 +48,10 @@ class _Level:
 
 
 def run_group_level(output_dir: Path, options: Options) -> str:
-    """Write all group tables.
+    """Write all group tables; returns a summary of one screen.
 
-    Parameters
-    ----------
-    output_dir
-        Holds the outputs of the participant level.
-    options
-        ``group_unit`` and ``stack`` are used.
-
-    Returns
-    -------
-    str
-        A summary of one screen.
-
-    Raises
-    ------
-    MissingInput
-        If there are no participant outputs.
-    DataError
-        If outputs that belong in one table were made with different options, or none
-        can be read. Nothing has been written then.
+    Outputs that belong in one table and were made with different options are refused
+    before anything is written.
     """
     records = read_all_records(output_dir)
     found = check_outputs(output_dir)
@@ -101,10 +89,7 @@ def _write_places(level: _Level) -> None:
 def _write_groups(level: _Level) -> list[Row]:
     """Connectivity: one task, space, atlas, statistic and desc after the other.
 
-    Returns
-    -------
-    list
-        Rows of ``group_qcfc.tsv``.
+    Returns the rows of ``group_qcfc.tsv``.
     """
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)

@@ -95,13 +95,11 @@ def accumulate_group(
 
     Parameters
     ----------
-    output_dir
-        The output folder.
     outputs
         Matrices of one task, space, atlas, statistic and desc, sorted by participant.
     regions
-        Of the space and atlas; ``None`` where there is no region table: then those of
-        the first matrix hold.
+        Those of the space and atlas; ``None`` where there is no region table: then
+        those of the first matrix hold.
     tell
         A number of a matrix's run by its key in the sidecars.
     by_run

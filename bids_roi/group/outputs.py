@@ -1,29 +1,27 @@
-"""Which participant outputs the group level can use, and why not the others."""
+"""Participant outputs that the group level can use, and why not the others."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bids_roi.files.names import format_name
-from bids_roi.outputs.find import PLACE, REMEDY, SCOPE, Output, find_outputs
+from bids_roi.errors import DataError, MissingInput
+from bids_roi.outputs.find import REMEDY, Output, find_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bids_roi.outputs.records import Record
+
+
+_SHOWN = 5
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file that is left out, and why.
+    """A file that is left out, and why; the facts of its sidecar may be missing.
 
-    Attributes
-    ----------
-    output
-        Its name; the facts of its sidecar may be missing.
-    reason
-        What is wrong with it, and what to do.
-    status
-        ``unreadable``; or ``left_out`` for a matrix that is n/a throughout.
+    ``status`` is ``unreadable``, or ``left_out`` for a matrix that is n/a throughout.
     """
 
     output: Output
@@ -33,15 +31,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Everything there is, sorted by path.
-
-    Attributes
-    ----------
-    regions, series, relmats
-        Tables with a sidecar that can be read.
-    problems
-        The others, matrices last.
-    """
+    """Everything there is, sorted by path; matrices last among the problems."""
 
     regions: tuple[Output, ...]
     series: tuple[Output, ...]
@@ -77,29 +67,58 @@ def check_outputs(output_dir: Path) -> Found:
     )
 
 
-def name_group_file(
-    suffix: str,
-    *,
-    place: tuple[str, ...],
-    scope: tuple[str, ...] = (),
-    stat: str = "",
-    desc: str = "",
-) -> str:
-    """Name a group table.
+def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -> None:
+    """Refuse a folder without outputs, or with none that can be read."""
+    if found.usable:
+        return
+    if found.problems:
+        reasons = "\n  ".join(p.reason for p in found.problems[:_SHOWN])
+        msg = f"none of the {len(found.problems)} outputs can be used:\n  {reasons}\n "
+        raise DataError(
+            msg, where=output_dir, remedy="Run the participant level again."
+        )
+    if not records:
+        msg = "the folder holds no participant outputs."
+        remedy = "Run the participant level first, with the same output folder."
+        raise MissingInput(msg, where=output_dir, remedy=remedy)
 
-    Parameters
-    ----------
-    suffix
-        What it holds.
-    place, scope, stat, desc
-        What it is about.
 
-    Examples
-    --------
-    >>> name_group_file("coverage", place=("T1w", "", "A", "", "", "2", ""))
-    'group_space-T1w_atlas-A_res-2_coverage.tsv'
+def check_digests(found: Found) -> None:
+    """Refuse outputs that belong together and were made with different options.
+
+    Region tables belong together by space and atlas; series and matrices by task,
+    ``desc-`` and ``stat-`` too.
     """
-    entities = [*zip(SCOPE, scope, strict=False), *zip(PLACE, place, strict=True)]
-    return "group_" + format_name(
-        [*entities, ("stat", stat), ("desc", desc)], suffix, ".tsv"
+    seen: dict[tuple[object, ...], dict[str, list[Output]]] = {}
+    # What is left out for its settings was made with these, too.
+    left_out = [p.output for p in found.problems if p.status == "left_out"]
+    for output in (*found.usable, *left_out):
+        scope = () if output.kind == "regions" else (output.scope, output.desc)
+        together = (output.kind, output.place, output.stat, *scope)
+        seen.setdefault(together, {}).setdefault(output.digest, []).append(output)
+    for digests in seen.values():
+        if len(digests) > 1:
+            raise _explain(digests)
+
+
+def _explain(digests: dict[str, list[Output]]) -> DataError:
+    # The one that most were made with comes first.
+    ranked = sorted(digests.items(), key=lambda item: (-len(item[1]), item[0]))
+    lines = [
+        f"  {digest}: {len(outputs)} outputs, for example {outputs[0].path}"
+        for digest, outputs in ranked[:_SHOWN]
+    ]
+    if len(ranked) > _SHOWN:
+        lines.append(f"  ... and {len(ranked) - _SHOWN} more")
+    one = ranked[0][1][0]
+    what = {"regions": "region tables", "timeseries": "series", "relmat": "matrices"}
+    desc = f" desc-{one.desc}" if one.desc and one.kind != "regions" else ""
+    msg = (
+        f"the {what[one.kind]} of {one.atlas_name}{desc} were made with different"
+        " options, versions or atlas files:\n" + "\n".join(lines) + "\n"
     )
+    remedy = (
+        "Make them again with the same ones (participant level, --overwrite), or keep"
+        " what was made with other options in an output folder of its own."
+    )
+    return DataError(msg, remedy=remedy)

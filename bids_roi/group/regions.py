@@ -10,7 +10,8 @@ import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.tables import MISSING, format_matrix, read_table
-from bids_roi.group.outputs import Problem, name_group_file
+from bids_roi.group.ledger import name_group_file
+from bids_roi.group.outputs import Problem
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ _MEASURES = {
     ),
 }
 _NEEDED = ("name", "status", *_MEASURES)
-_NODE = "Node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +109,8 @@ def read_regions(
 ) -> tuple[Regions | None, list[Problem]]:
     """Read the region tables of one space and atlas.
 
-    Parameters
-    ----------
-    output_dir
-        The output folder.
-    outputs
-        Tables of one place.
-
-    Returns
-    -------
-    regions
-        ``None`` where no table can be used.
-    problems
-        Tables that are left out: damaged, or of other regions than the most.
+    Returns ``None`` where no table can be used, and those that are left out: damaged,
+    or of other regions than the most.
     """
     tables: list[_Table] = []
     problems: list[Problem] = []
@@ -148,15 +137,7 @@ def read_regions(
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
-    """Write coverage, mean and tSNR: runs x regions.
-
-    Parameters
-    ----------
-    ledger
-        Writes and remembers.
-    regions
-        Of one space and atlas.
-    """
+    """Write coverage, mean and tSNR of one space and atlas: runs x regions."""
     outputs = [table.output for table in regions.tables]
     rows = [{**identify(o.name), "desc": o.desc} for o in outputs]
     keys = key_columns(rows)
@@ -177,10 +158,10 @@ def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
             + " One row per run; the columns after the keys are the regions.",
             "Atlas": outputs[0].atlas_name,
             "OptionsDigest": outputs[0].digest,
-            **describe_keys(keys),
         }
         name = name_group_file(measure, place=outputs[0].place)
-        ledger.write(name, _lines_of(keys, labels, header, values), sidecar)
+        lines = _lines_of(keys, labels, header, values)
+        ledger.write(name, lines, sidecar, describe_keys(keys))
 
 
 def _lines_of(

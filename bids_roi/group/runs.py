@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_table
 from bids_roi.outputs.find import (
-    FACTS,
     desc_of,
     describe_keys,
     identify,
     key_columns,
     stem_of_run,
 )
+from bids_roi.outputs.schema import COLUMNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -32,6 +32,18 @@ _Product = tuple[str, str, str]
 # Place, scope and desc of the source: runs that ought to have the same outputs.
 _Family = tuple[tuple[str, ...], tuple[str, ...], str]
 
+_FACTS = {key.column: key.text for key in COLUMNED}
+# Region tables tell these, and series some of them too.
+_OF_REGIONS = {
+    "n_regions": "Regions of the atlas.",
+    "n_regions_lost": _FACTS.pop("n_regions_lost"),
+    "coverage_mean": _FACTS.pop("coverage_mean"),
+    "tsnr_median": (
+        "Median over the regions of their temporal signal-to-noise ratio, before any"
+        " cleaning, over the steady volumes."
+    ),
+}
+
 _COLUMNS = {
     "atlas": "Canonical id of the atlas.",
     "status": (
@@ -42,41 +54,14 @@ _COLUMNS = {
         " stacks that hold matrices)."
     ),
     "reason": "Why it is not done.",
-    "n_volumes": "Volumes of the run.",
-    "repetition_time": "Seconds.",
-    "n_volumes_kept": "Volumes that enter the series.",
-    "seconds_kept": "The same in seconds.",
-    "fd_mean": "Mean framewise displacement over all volumes of the run, mm.",
-    "fd_mean_kept": "The same over the volumes that enter the series, mm.",
-    "fd_max": "Maximum over all volumes, mm.",
-    "fd_dvars_correlation": "Correlation of framewise displacement with DVARS.",
-    "longest_gap": "Most volumes in a row left out between two that were kept.",
-    "n_gaps": "Stretches of volumes left out between two that were kept.",
-    "degrees_of_freedom": (
-        "Degrees of freedom that cleaning has left in the series, before"
-        " autocorrelation."
-    ),
-    "effective_degrees_of_freedom": (
-        "The same after autocorrelation (Bartlett), median over the regions."
-    ),
-    "n_regions": "Regions of the atlas.",
-    "n_regions_lost": "Regions whose column is n/a in the series.",
-    "coverage_mean": "Mean over the regions of their coverage (0 to 1).",
-    "tsnr_median": (
-        "Median over the regions of their temporal signal-to-noise ratio, before any"
-        " cleaning, over the steady volumes."
-    ),
+    # What the run is comes before what came of it.
+    **{column: _FACTS[column] for column in ("n_volumes", "repetition_time")},
+    **_FACTS,
+    **_OF_REGIONS,
     "options_digest": "Hash of the options, atlas and version that made the outputs.",
     "source": "The BOLD file, relative to its dataset.",
     "regions_file": "Region quality table, relative to the output folder.",
 }
-
-# Columns that are the facts of a series, by their key in its sidecar.
-_NUMBERS = {column: key for column, key, _ in FACTS if column in _COLUMNS} | {
-    "fd_dvars_correlation": "FDDVARSCorrelation",
-}
-# What is known of the run holds for every series of it.
-_OF_THE_RUN = ("n_volumes", "repetition_time", "fd_mean", "fd_max")
 
 # Statuses of records: there is a reason why nothing was made.
 _NOT_MADE = ("failed", "skipped")
@@ -85,17 +70,7 @@ _KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
 
 @dataclass(slots=True)
 class Run:
-    """The outputs of one run and atlas.
-
-    Attributes
-    ----------
-    regions
-        Region table, if there is one.
-    products
-        Series and matrices by ``desc-``.
-    problems
-        Files that are left out.
-    """
+    """The outputs of one run and atlas; series and matrices by ``desc-``."""
 
     regions: Output | None = None
     products: dict[str, list[Output]] = field(default_factory=dict)
@@ -119,17 +94,7 @@ class Run:
         return next((output.source for output in self.outputs if output.source), "")
 
     def number(self, key: str, desc: str, *, of_the_run: bool) -> float | None:
-        """A number of a series, or of any other output of the run.
-
-        Parameters
-        ----------
-        key
-            Of the sidecars.
-        desc
-            Of the series.
-        of_the_run
-            Whether it holds for every series of the run.
-        """
+        """Number of a series by its key; of the run, from any of its outputs."""
         own = self.products.get(desc, [])
         # The mean first: it is what quality is told of.
         ranked = sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
@@ -160,16 +125,10 @@ def list_rows(
     summaries: Mapping[str, Row],
     records: list[Record],
 ) -> list[Row]:
-    """Make the rows of ``group_runs.tsv``.
+    """Rows of ``group_runs.tsv``.
 
-    Parameters
-    ----------
-    runs
-        Everything that is there.
-    summaries
-        Columns of the region tables, by their path.
-    records
-        Of the participant level: what is not there, and why.
+    ``summaries`` are columns of the region tables, by their path; ``records`` of the
+    participant level tell what is not there, and why.
     """
     by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
     for record in records:
@@ -216,11 +175,9 @@ def write_runs(ledger: Ledger, rows: list[Row]) -> None:
     sidecar = {
         "Description": "Every run, atlas and strategy, and what became of it.",
         "OptionsDigest": sorted(digests),
-        **describe_keys(keys),
-        **{name: {"Description": text} for name, text in _COLUMNS.items()},
     }
     text = format_table({c: [row.get(c) for row in rows] for c in columns})
-    ledger.write("group_runs.tsv", text, sidecar)
+    ledger.write("group_runs.tsv", text, sidecar, describe_keys(keys) | _COLUMNS)
 
 
 def _family(output: Output) -> _Family:
@@ -275,9 +232,9 @@ def _rows_of(
             counts,
             records.get(desc, records.get(None)),
         )
-        for column, key in _NUMBERS.items():
-            value = run.number(key, desc, of_the_run=column in _OF_THE_RUN)
-            row[column] = value
+        for key in COLUMNED:
+            whole = key.of == "run"  # what is known of the run holds for every series
+            row[key.column] = run.number(key.name, desc, of_the_run=whole)
         if run.regions is not None:
             told = summaries.get(run.regions.path, {})
             # A region may be n/a in the series of one strategy only.

@@ -12,16 +12,15 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, read_bytes
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import read_table
-from bids_roi.group.checks import check_anything_left
-from bids_roi.group.outputs import Problem, check_outputs
+from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
 from bids_roi.outputs.find import (
-    FACTS,
     PLACE_KEYS,
     REMEDY,
     RUN_COLUMNS,
     Output,
     identify,
 )
+from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
     StackedRun,
     StackPart,
@@ -64,11 +63,10 @@ def write_stacks(
     """Write a stack for each space, atlas, resolution and ``desc-``.
 
     A run is in it with everything or not at all: one that has a problem is left out.
+    Returns the names of the files, and new problems: outputs whose runs are left out.
 
     Parameters
     ----------
-    output_dir
-        Holds the outputs of the participant level.
     contents
         ``timeseries``, ``relmat`` or both.
     found
@@ -78,20 +76,6 @@ def write_stacks(
     refuse
         Called for each stack of outputs that were made with different options, which
         is left out then; without it that is an error.
-
-    Returns
-    -------
-    names
-        Of the files, relative to the output folder.
-    problems
-        New ones: outputs whose runs are left out.
-
-    Raises
-    ------
-    DataError
-        If outputs of one stack were made with different options, without ``refuse``.
-    MissingInput
-        If the folder holds no participant outputs.
     """
     problems: list[Problem] = []
     if found is None:
@@ -122,10 +106,11 @@ def write_stacks(
     for place, runs in sorted(places.items()):
         name = "group_" + format_name(place, "stack", ".h5")
         claim(name)
+        raw = tuple(entity for entity in place if entity[0] != "desc")
         tables = [
             output_dir / regions[key]
             for run in sorted(runs)
-            for key in ((place, run), (_without_desc(place), run))
+            for key in ((place, run), (raw, run))
             if key in regions
         ]
         ordered = dict(sorted(runs.items()))
@@ -138,10 +123,6 @@ def _place_and_run(output: Output) -> tuple[Place, str]:
     labels = dict(output.name.entities)
     place = tuple((key, labels[key]) for key in PLACE_KEYS if key in labels)
     return place, output.run_name
-
-
-def _without_desc(place: Place) -> Place:
-    return tuple(entity for entity in place if entity[0] != "desc")
 
 
 def _check_options(runs: Runs) -> None:
@@ -188,7 +169,7 @@ def _write_place(
             parts=parts,
             regions=columns,
             attributes={"description": _DESCRIPTION, **dict(place)},
-            units={column: unit for column, _, unit in FACTS},
+            units={key.column: key.unit for key in FACTS},
         )
 
 
@@ -247,7 +228,7 @@ def _read_runs(
 ) -> Iterator[StackedRun]:
     """Yield run after run; what cannot be read is noted and left out."""
     for run, outputs in runs.items():
-        facts: dict[str, float | None] = {column: None for column, _, _ in FACTS}
+        facts: dict[str, float | None] = dict.fromkeys(key.column for key in FACTS)
         data = {}
         for part in parts:  # series come last, and say most of their run
             output = outputs.get(part.name)
@@ -259,9 +240,10 @@ def _read_runs(
                 reason = f"{output.path}: {error.problem} {error.remedy or REMEDY}"
                 problems.append(Problem(output, reason))
                 break
-            for column, key, _ in FACTS:
-                value = output.number(key)
-                facts[column] = facts[column] if value is None else value
+            for key in FACTS:
+                value = output.number(key.name)
+                if value is not None:
+                    facts[key.column] = value
         else:
             told = identify(next(iter(outputs.values())).name)
             keys = {column: told[column] for column in RUN_COLUMNS.values()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -99,15 +99,7 @@ _TABLES = {
 def summarise_group(
     group: Group, *, unit: str
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``.
-
-    Parameters
-    ----------
-    group
-        What was accumulated.
-    unit
-        ``participant`` or ``run``.
-    """
+    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``."""
     statistics, name = group.statistics, group.first.name
     keys: dict[str, object] = {
         key: name.get(key)
@@ -135,12 +127,10 @@ def write_summaries(
         description, texts = _TABLES[name]
         keys = place_columns(rows)
         columns = [*keys, *_KEY_TEXTS, *texts]
-        sidecar: dict[str, Any] = {"Description": description, **describe_keys(keys)}
-        sidecar |= {k: {"Description": v} for k, v in (_KEY_TEXTS | texts).items()}
-        if warnings:
-            sidecar["Warnings"] = warnings
         text = format_table({c: [row.get(c) for row in rows] for c in columns})
-        ledger.write(name, text, sidecar)
+        told = describe_keys(keys) | _KEY_TEXTS | texts
+        said = {"Description": description}
+        ledger.write(name, text, said, told, warnings=warnings)
 
 
 def _summarise_motion(group: Group, unit: str) -> dict[str, object]:

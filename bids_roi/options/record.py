@@ -171,7 +171,7 @@ class Options:
         return {
             option.sidecar: getattr(self, option.name)
             for option in OPTIONS
-            if option.sidecar and option.name not in _NOT_IN_DIGEST
+            if option.sidecar and option.of == "run"
         }
 
     def digest(self) -> str:
@@ -194,17 +194,6 @@ def _measures_of(option: str) -> list[str]:
     own = [m.name for m in MEASURES if option in dict(m.parameters).values()]
     return own or [m.name for m in MEASURES]
 
-
-# Which outputs there are, not what is in them.
-_NOT_IN_DIGEST = (
-    "atlas",
-    "statistic",
-    "map_statistic",
-    "relmat",
-    "fisher_z",
-    "partial_estimator",
-    "min_degrees_of_freedom",
-)
 
 _PREFIXES = {
     "participant_label": "sub-",

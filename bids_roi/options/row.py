@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class Option:
         Unit of the value, or empty.
     sidecar
         Key under which outputs record it, or empty where it changes no number.
+    of
+        What it decides: every output of a ``run``, what is in a ``series`` or
+        ``relmat`` alone, or the ``atlas``. The digest of a run has the first.
     aliases
         Further flags with the same meaning.
     """
@@ -46,6 +49,7 @@ class Option:
     metavar: str = ""
     unit: str = ""
     sidecar: str = ""
+    of: Literal["run", "series", "relmat", "atlas"] = "run"
     aliases: tuple[str, ...] = ()
 
     @property

@@ -120,7 +120,8 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         many=True,
         default=(),
         choices=tuple(measure.name for measure in MEASURES),
-        sidecar="RelationshipMatrix",
+        sidecar="RelationshipMeasure",
+        of="relmat",
     ),
     Option(
         "fisher_z",
@@ -130,6 +131,7 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         kind=bool,
         default=False,
         sidecar="FisherZ",
+        of="relmat",
     ),
     Option(
         "partial_estimator",
@@ -140,6 +142,7 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         default="ledoit_wolf",
         choices=ESTIMATORS,
         sidecar="PartialEstimator",
+        of="relmat",
     ),
     Option(
         "min_degrees_of_freedom",
@@ -150,6 +153,7 @@ CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
         default=1.0,
         metavar="N",
         sidecar="MinimumDegreesOfFreedom",
+        of="relmat",
     ),
 )
 
@@ -256,6 +260,7 @@ OPTIONS: tuple[Option, ...] = (
         default=(),
         metavar="NAME",
         sidecar="Atlas",
+        of="atlas",
         aliases=("--atlases",),
     ),
     Option(
@@ -311,6 +316,7 @@ OPTIONS: tuple[Option, ...] = (
         default=("mean",),
         choices=name_statistics(of="labels"),
         sidecar="Statistic",
+        of="series",
     ),
     Option(
         "map_statistic",
@@ -320,7 +326,8 @@ OPTIONS: tuple[Option, ...] = (
         many=True,
         default=("least_squares",),
         choices=name_statistics(of="maps"),
-        sidecar="MapStatistic",
+        sidecar="Statistic",
+        of="series",
     ),
     Option(
         "mask",

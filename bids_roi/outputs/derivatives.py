@@ -5,24 +5,32 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bids_roi.atlases.regions import networks_of
-from bids_roi.core.quality import STATUS, RegionQuality
+from bids_roi.core.quality import RegionQuality
 from bids_roi.dataset.timing import read_timing
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name
-from bids_roi.files.tables import format_json, format_matrix, format_table
+from bids_roi.files.tables import format_matrix, format_table
 from bids_roi.files.writing import write_file
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, find_statistic
-from bids_roi.outputs.facts import join_facts
 from bids_roi.outputs.names import sidecar_of
+from bids_roi.outputs.schema import (
+    KEYS,
+    OUTLIER_COLUMNS,
+    REGION_COLUMNS,
+    describe_columns,
+    format_sidecar,
+    keep_keys,
+)
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
@@ -34,21 +42,9 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import RelmatOutput
 
 
-# What holds of the series but not of the matrix.
-_OF_SERIES = (
-    "Description",
-    "Sources",
-    "Units",
-    "RepetitionTime",
-    "SourceRepetitionTime",
-    "SamplingFrequency",
-    "StartTime",
-    "VolumeTiming",
-    "AcquisitionDuration",
-    "CensoredVolumes",
-    "OptionsDigest",
-    "SettingsDigest",
-)
+TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
+
+_COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
 
 
 def write_relmat(
@@ -64,14 +60,8 @@ def write_relmat(
 
     Parameters
     ----------
-    output_dir
-        The output folder.
-    output
-        Name and measure.
     relmat : (R, R)
         NaN for what has no value.
-    atlas
-        Its regions are the rows and columns.
     series
         Sidecar of the time series that the matrix is of.
     facts
@@ -83,7 +73,7 @@ def write_relmat(
         f"{measure[0].upper()}{measure[1:]} of each pair of regions of atlas"
         f" {atlas.name} over the kept volumes; n/a for regions without signal."
     )
-    sidecar = {
+    own = {
         "Description": text,
         "RelationshipMeasure": measure,
         "Weighted": True,
@@ -91,91 +81,18 @@ def write_relmat(
         "ValidDiagonal": not record.is_correlation,
         "StorageFormat": "Full",
         "NonNegative": False,
-        "NodeFiles": [f"bids::{format_name(atlas.entities, 'dseg', '.tsv')}"],
+        "NodeFiles": [f"bids::{_table_name(atlas)}"],
         "Sources": [f"bids::{output.source}"],
         "FisherZ": output.fisher_z,
-        **{key: value for key, value in series.items() if key not in _OF_SERIES},
-        **facts,
     }
-    write_file(output_dir / sidecar_of(output.path), format_json(sidecar))
+    # Warnings stand where those of the series do, its other keys behind these.
+    replaced = {*own, *facts} - {"Warnings"}
+    kept = {k: v for k, v in keep_keys(series, "relmat").items() if k not in replaced}
+    sidecar = format_sidecar("relmat", {**own, **kept, **facts})
+    write_file(output_dir / sidecar_of(output.path), sidecar)
     names = atlas.regions.name
     text_of_matrix = format_matrix(names, relmat, rows=names, corner=corner_of(names))
     write_file(output_dir / output.path, text_of_matrix)
-
-
-TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
-
-# Keys of a BOLD sidecar that stay true of its regional series.
-_PROPAGATED = (
-    "TaskName",
-    "VolumeTiming",
-    "DelayTime",
-    "AcquisitionDuration",
-    "SliceTimingCorrected",
-)
-
-# Said of the outputs that they concern.
-_OF_ONE_OUTPUT = (
-    "Statistic",
-    "MapStatistic",
-    "RelationshipMatrix",
-    "FisherZ",
-    "PartialEstimator",
-    "MinimumDegreesOfFreedom",
-)
-
-REGION_COLUMNS = {
-    "index": "Label value of the region in the atlas image.",
-    "name": "Name of the region: its column in the time series.",
-    "network": "Network of the region, from the atlas table.",
-    "volume": "Volume of the region on the atlas's own grid, mm^3.",
-    "x": "Centre of gravity of the region in the atlas image, mm to the right (RAS+).",
-    "y": "The same, mm to the front.",
-    "z": "The same, mm upwards.",
-    "centre_offset": (
-        "Distance from that centre to the nearest voxel of the region, mm; 0 where it"
-        " lies in the region. Large where a region has parts on both sides."
-    ),
-    "n_voxels_atlas": "Voxels of the region on the atlas's own grid.",
-    "n_voxels_grid": "Voxels of the region on the grid of the BOLD run.",
-    "n_voxels_mask": "Those of them inside the brain mask.",
-    "n_voxels_dropout": (
-        "Those of them that are outside the field of view at times: exactly 0 in some"
-        " volumes, and all other values on one side of 0. They are not used."
-    ),
-    "n_voxels_used": (
-        "Those inside the mask that are finite and in the field of view in every"
-        " volume, and not constant; only they enter a statistic."
-    ),
-    "coverage": (
-        "Share (0 to 1) of the atlas voxels whose centre lies in a BOLD voxel that is"
-        " used; compared with MinimumCoverage."
-    ),
-    "coverage_grid": "n_voxels_used over n_voxels_grid (0 to 1).",
-    "status": "ok, or why the column is n/a: "
-    + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
-    "mean": (
-        "Mean over time of the regional mean, or of QualityStatistic for maps, before"
-        " cleaning, over QualityVolumes (all, or the steady ones), in the units of the"
-        " BOLD image."
-    ),
-    "standard_deviation": "Standard deviation over time of the same (ddof 1).",
-    "tsnr": "mean over standard_deviation.",
-}
-
-_COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
-
-OUTLIER_COLUMNS = {
-    "kept": "1 for volumes that enter the results, 0 for the others.",
-    "dummy": "1 for volumes that are not in a steady state yet.",
-    "framewise_displacement": "As in the table of confounds, mm.",
-    "std_dvars": "Standardised DVARS, as in the table of confounds.",
-    "why": (
-        "Reasons why the volume was left out, separated by commas: dummy; fd or"
-        " std_dvars above its threshold; neighbour of such a volume; short_segment"
-        " between such volumes."
-    ),
-}
 
 
 def write_timeseries(
@@ -187,27 +104,10 @@ def write_timeseries(
     common: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Write a regional time series and its sidecar.
+    """Write a regional time series (T, R) and its sidecar; return the latter.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    signals : (T, R)
-        NaN for missing.
-    statistic
-        What was computed over the voxels.
-    atlas
-        Its region names are the header.
-    common
-        Keys from ``describe_run``.
-    facts
-        Keys of what was done to the series and how good it is; see ``join_facts``.
-
-    Returns
-    -------
-    dict
-        The sidecar.
+    ``common`` are the keys from ``describe_run``, ``facts`` those of what was done to
+    the series and how good it is; see ``join_facts``.
     """
     record = find_statistic(statistic)
     text = (
@@ -219,9 +119,46 @@ def write_timeseries(
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
     said = {"Description": text} | record.describe()
     sidecar = said | join_facts(common, facts)
-    write_file(path.with_suffix(".json"), format_json(sidecar))
+    write_file(path.with_suffix(".json"), format_sidecar("series", sidecar))
     write_file(path, format_matrix(atlas.regions.name, signals))
     return sidecar
+
+
+def join_facts(common: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Join keys of a run with those of one series, which win; ``None`` takes one out.
+
+    >>> join_facts({"Units": "arbitrary", "StartTime": 0}, {"StartTime": None})
+    {'Units': 'arbitrary'}
+    """
+    joined = {**common, **facts}
+    return {key: value for key, value in joined.items() if value is not None}
+
+
+def describe_kept_rows(
+    common: Mapping[str, Any], kept: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Sidecar keys of a series that has rows for some volumes of its run only.
+
+    Its rows are not evenly spaced, so that ``VolumeTiming`` tells the time of each, and
+    keys that exclude it in BIDS go; ``SourceRepetitionTime`` keeps that of the run.
+    ``common`` are the keys from ``describe_run``, ``kept`` (T,) the volumes with a row;
+    the result is for ``join_facts``.
+    """
+    volumes = np.flatnonzero(kept)
+    own, step = common.get("VolumeTiming"), common.get("RepetitionTime")
+    facts: dict[str, Any] = {"SamplingFrequency": None}
+    if isinstance(own, list) and len(own) == kept.size:
+        facts["VolumeTiming"] = [own[volume] for volume in volumes]
+    elif step is not None:
+        # The digits of the repetition time, without what multiplying adds to them.
+        facts["VolumeTiming"] = [float(f"{volume * step:.12g}") for volume in volumes]
+        facts |= {"RepetitionTime": None, "SourceRepetitionTime": step}
+        facts["DelayTime"], pause = None, common.get("DelayTime", 0)
+        if "AcquisitionDuration" not in common:
+            known = isinstance(pause, int | float) and 0 <= pause < step
+            spent = step - pause if known else step
+            facts["AcquisitionDuration"] = float(f"{spent:.12g}")
+    return facts
 
 
 def tabulate_regions(
@@ -233,32 +170,25 @@ def tabulate_regions(
 ) -> dict[str, Any]:
     """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 
-    Parameters
-    ----------
-    quality
-        Counts, coverage and status of each region.
-    levels
-        ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
-    atlas
-        Its regions are the rows.
-    mapped
-        Where they are, and how large.
+    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
     """
     columns: dict[str, Any] = {
         "index": atlas.regions.index,
         "name": atlas.regions.name,
+        "volume": [float(f"{value:.9g}") for value in mapped.volume],
+        "centre_offset": mapped.offsets.round(3),
+        **dict(zip("xyz", mapped.centroids.round(3).T, strict=True)),
+        **{name: getattr(quality, name) for name in _COUNTED},
+        **levels,
     }
     networks = networks_of(atlas.regions)
     if networks is not None:
         columns["network"] = networks
-    columns["volume"] = [float(f"{value:.9g}") for value in mapped.volume]
-    for axis, values in zip("xyz", mapped.centroids.round(3).T, strict=True):
-        columns[axis] = values.tolist()
-    columns["centre_offset"] = mapped.offsets.round(3).tolist()
-    for name in _COUNTED:
-        values = getattr(quality, name)
-        columns[name] = values if name == "status" else values.tolist()
-    return columns | {name: values.tolist() for name, values in levels.items()}
+    ordered = sorted(columns, key=list(REGION_COLUMNS).index)
+    return {
+        name: v.tolist() if isinstance(v := columns[name], np.ndarray) else v
+        for name in ordered
+    }
 
 
 def write_quality(
@@ -268,44 +198,15 @@ def write_quality(
     atlas: Atlas,
     common: Mapping[str, Any],
 ) -> None:
-    """Write the region quality table of a run and its sidecar.
+    """Write the region table of a run and its sidecar.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    columns
-        Of ``tabulate_regions``.
-    atlas
-        Its regions are the rows.
-    common
-        Keys from ``describe_run``.
+    ``columns`` are from ``tabulate_regions``, ``common`` from ``describe_run``.
     """
-    kept = {"SpatialReference", "Resolution", "Density", "TaskName", "Sources"}
-    kept |= {
-        "RepetitionTime",
-        "NumberOfVolumes",
-        "Atlas",
-        "AtlasImageDigest",
-        "AtlasTableDigest",
-        "MinimumCoverage",
-        "QualityStatistic",
-        "QualityVolumes",
-        "NonSteadyStateVolumes",
-        "Warnings",
-        "OptionsDigest",
-        "SettingsDigest",
-        "SoftwareVersion",
-    }
-    kept |= {option.sidecar for option in OPTIONS} - set(_OF_ONE_OUTPUT)
-    sidecar = {
-        "Description": describe_regions(atlas),
-        **{key: value for key, value in common.items() if key in kept},
-        **{name: {"Description": REGION_COLUMNS[name]} for name in columns},
-    }
-    # The schema defines index, and warns where a sidecar does so again.
-    del sidecar["index"]
-    write_file(path.with_suffix(".json"), format_json(sidecar))
+    kept = {"Description": describe_regions(atlas), **keep_keys(common, "regions")}
+    texts = describe_columns({name: REGION_COLUMNS[name] for name in columns})
+    # The schema of BIDS defines index, and warns where a sidecar does so again.
+    del texts["index"]
+    write_file(path.with_suffix(".json"), format_sidecar("regions", kept, texts))
     write_file(path, format_table(columns))
 
 
@@ -314,24 +215,15 @@ def write_outliers(
 ) -> None:
     """Write which volumes a strategy left out, and why.
 
-    Parameters
-    ----------
-    path
-        Of the TSV.
-    columns
-        Of ``OUTLIER_COLUMNS``, one value per source volume.
-    strategy
-        Its name.
-    facts
-        Further sidecar keys.
+    ``columns`` are those of ``OUTLIER_COLUMNS``, one value per source volume.
     """
     sidecar = {
         "Description": f"Volumes of the run and whether {strategy} kept them.",
         "DenoisingStrategy": strategy,
         **facts,
-        **{name: {"Description": text} for name, text in OUTLIER_COLUMNS.items()},
     }
-    write_file(path.with_suffix(".json"), format_json(sidecar))
+    text = format_sidecar("outliers", sidecar, describe_columns(OUTLIER_COLUMNS))
+    write_file(path.with_suffix(".json"), text)
     write_file(path, format_table(columns))
 
 
@@ -354,23 +246,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Sidecar keys that all outputs of a run and atlas share.
 
-    Parameters
-    ----------
-    run, atlas, options, digests
-        What was processed, and how.
-    grid, n_volumes
-        Of the BOLD file.
-    mask_path
-        The mask used, ``None`` for none.
-    repetition_time
-        Seconds, ``None`` where it is not known.
-    notes
-        Warnings of this run and atlas.
-
-    Returns
-    -------
-    dict
-        Keys as in BIDS where BIDS has them, CamelCase otherwise.
+    ``repetition_time`` is in seconds, ``None`` where it is not known; ``notes`` are
+    warnings of this run and atlas.
     """
     inside = [path for path in (run.path, mask_path) if path is not None]
     sources = [
@@ -380,7 +257,8 @@ def describe_run(
     ]
     sources.append(atlas.source or f"bids::{_table_name(atlas)}")
     content: dict[str, Any] = {"Sources": sources}
-    content |= {k: run.metadata[k] for k in _PROPAGATED if k in run.metadata}
+    copied = [key.name for key in KEYS.values() if key.copied]
+    content |= {name: run.metadata[name] for name in copied if name in run.metadata}
     if repetition_time is not None:
         # Of the two keys, BIDS allows one; of even steps both say the same.
         content.pop("VolumeTiming", None)
@@ -404,10 +282,8 @@ def describe_run(
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
     for option in OPTIONS:
         value = options.value(option)
-        if option.sidecar and option.sidecar not in content and value is not None:
+        if option.sidecar and option.of == "run" and value is not None:
             content[option.sidecar] = value
-    for key in _OF_ONE_OUTPUT:
-        content.pop(key, None)
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name
     elif mask_path is None:

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 class Digests:
     """Hashes of all that decides the numbers but the BOLD file; 12 digits each.
 
-    Attributes
-    ----------
-    options
-        With the atlas image: outputs that differ in it are never mixed.
-    settings
-        Without it, for atlases that each participant has an own image of.
+    Outputs that differ in ``options`` are never mixed. ``settings`` is without the
+    atlas image, for atlases that each participant has an own image of.
     """
 
     options: str
@@ -49,12 +45,7 @@ def release_of(version: str) -> str:
 def digest_outputs(options: Options, atlas: Atlas, *more: object) -> Digests:
     """Hash all that decides the numbers but the BOLD file.
 
-    Parameters
-    ----------
-    options, atlas
-        What is extracted, and how.
-    more
-        What is done to it afterwards; plain JSON values.
+    ``more`` is what is done to it after extraction, in plain JSON values.
     """
     settings: list[Any] = [
         release_of(__version__),

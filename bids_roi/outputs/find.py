@@ -11,6 +11,7 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW
+from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -50,30 +51,12 @@ REMEDY = "Make it again: the participant level with --overwrite."
 
 RunKey = tuple[str, tuple[str, ...]]
 
-# Column, key of the sidecar of a series, and unit.
-FACTS = (
-    ("n_volumes", "NumberOfVolumes", "volumes"),
-    ("n_volumes_kept", "NumberOfVolumesKept", "volumes"),
-    ("seconds_kept", "SecondsKept", "s"),
-    ("repetition_time", "RepetitionTime", "s"),
-    ("fd_mean", "MeanFramewiseDisplacement", "mm"),
-    ("fd_mean_kept", "MeanFramewiseDisplacementKept", "mm"),
-    ("fd_max", "MaxFramewiseDisplacement", "mm"),
-    ("coverage_mean", "MeanCoverage", "0 to 1"),
-    ("n_regions_lost", "NumberOfRegionsLost", "regions"),
-    ("longest_gap", "LongestGap", "volumes"),
-    ("n_gaps", "NumberOfGaps", "gaps"),
-    ("degrees_of_freedom", "DegreesOfFreedom", "1"),
-    ("effective_degrees_of_freedom", "EffectiveDegreesOfFreedom", "1"),
-)
-
-
 # Numbers of a run that tables of many runs need.
-_NUMBERS = (
-    *(key for _, key, _ in FACTS),
-    "FDDVARSCorrelation",
-    "NumberOfIdenticalEdges",
-)
+_NUMBERS = [
+    key.name
+    for key in KEYS.values()
+    if key.column or (key.role == "measured" and {"relmat", "group"} <= {*key.outputs})
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +68,9 @@ class Told:
     origin
         The BOLD file, relative to its dataset, empty where the sidecar does not say;
         and whether the atlas is the participant's own. ``None`` without a digest.
-    atlas
-        Canonical id; empty where the sidecar does not say.
     digest
         Of all that decides the numbers: with the atlas image, or without it where each
         participant has one of his own.
-    numbers
-        Of the run: volumes, seconds, motion.
     fisher_z
         Whether the sidecar of a matrix says that it holds Fisher's z.
     absent
@@ -114,20 +93,9 @@ class Output:
     """One table of the participant level.
 
     Its name is known at once. Its sidecar is read when it is first asked about, and no
-    more than ``told`` is kept of it: a group has tens of thousands of outputs.
-
-    Attributes
-    ----------
-    folder
-        The output folder.
-    path
-        Of the TSV, relative to the output folder.
-    kind
-        ``timeseries``, ``regions``, ``relmat`` or ``outliers``.
-    name
-        Entities.
-    series
-        Series of the folder by their path: a matrix is of what its series is of.
+    more than ``told`` is kept of it: a group has tens of thousands of outputs. ``path``
+    is relative to the output folder; ``series`` are those of the folder by their path,
+    for a matrix is of what its series is of.
     """
 
     folder: Path
@@ -149,13 +117,7 @@ class Output:
         return self.file.with_suffix(".json")
 
     def read_sidecar(self) -> dict[str, Any]:
-        """Read all of the sidecar.
-
-        Raises
-        ------
-        DataError
-            If it is missing or damaged.
-        """
+        """All of the sidecar; ``DataError`` if it is missing or damaged."""
         return read_json(self.beside)
 
     @cached_property
@@ -235,14 +197,9 @@ class Output:
 
 
 def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
-    """Find the tables that the participant level wrote, sorted by folder and name.
+    """Tables that the participant level wrote, sorted by folder and name.
 
-    Parameters
-    ----------
-    output_dir
-        The output folder; without any output the list is empty.
-    participant
-        ``sub-<label>``, for those of one participant.
+    ``participant`` is ``sub-<label>``, for those of one participant.
     """
     patterns = (f"{participant}/func/sub-*.tsv", f"{participant}/ses-*/func/sub-*.tsv")
     paths = [path for pattern in patterns for path in output_dir.glob(pattern)]
@@ -384,7 +341,7 @@ def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JS
 
 def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
     """Facts of a series, by column of ``FACTS``; ``None`` for what is not told."""
-    told = {column: read_fact(sidecar, key) for column, key, _ in FACTS}
+    told = {key.column: read_fact(sidecar, key.name) for key in FACTS}
     return {
         column: float(value) if isinstance(value, int | float) else None
         for column, value in told.items()
@@ -436,9 +393,6 @@ def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     return [c for c in keys if c in present or c in (*_GROUP_ALWAYS, "desc")]
 
 
-def describe_keys(columns: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Descriptions of key columns, for a sidecar."""
-    return {
-        column: {"Description": _TEXTS.get(column, f"BIDS {column}.")}
-        for column in columns
-    }
+def describe_keys(columns: Iterable[str]) -> dict[str, str]:
+    """Descriptions of key columns."""
+    return {column: _TEXTS.get(column, f"BIDS {column}.") for column in columns}

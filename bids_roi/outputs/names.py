@@ -61,14 +61,8 @@ def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
 class SeriesOutput:
     """Name of one time series.
 
-    Attributes
-    ----------
-    statistic
-        What is computed over the voxels.
-    label
-        Of the denoising strategy, ``None`` for raw signals.
-    path
-        The TSV, relative to the output folder.
+    ``label`` is that of the denoising strategy, ``None`` for raw signals; ``path`` the
+    TSV, relative to the output folder.
     """
 
     statistic: str
@@ -80,20 +74,8 @@ class SeriesOutput:
 class RelmatOutput:
     """Name of one connectivity matrix.
 
-    Attributes
-    ----------
-    measure
-        Name of one of ``options.words.MEASURES``.
-    fisher_z
-        Whether it holds Fisher's z instead of r.
-    label
-        Of the denoising strategy, ``None`` for raw signals.
-    statistic
-        Over the voxels, in the time series that it is of.
-    source
-        That time series, relative to the output folder.
-    path
-        The TSV, relative to the output folder.
+    ``source`` is the time series that it is of, and ``statistic`` what that is over the
+    voxels; ``source`` and ``path`` are relative to the output folder.
     """
 
     measure: str
@@ -108,16 +90,8 @@ class RelmatOutput:
 class RunOutputs:
     """Names of what is written for one run and atlas, relative to the output folder.
 
-    Attributes
-    ----------
-    timeseries
-        The sidecar of each has the same stem.
-    regions
-        TSV of the region quality table.
-    outliers
-        ``(label, TSV)`` pairs, one per denoising strategy; shared by all atlases.
-    relmats
-        Of the first statistic, for each denoising strategy.
+    ``outliers`` are pairs of label and TSV, shared by all atlases; ``relmats`` are
+    those of the first statistic, for each denoising strategy.
     """
 
     timeseries: tuple[SeriesOutput, ...]
@@ -170,20 +144,9 @@ def name_outputs(
     """Name the outputs of a run and atlas.
 
     All entities of the source stay; ``res-`` and ``den-`` move behind the atlas's, and
-    ``desc-preproc``, which says nothing more, goes.
-
-    Parameters
-    ----------
-    run, atlas
-        What is extracted from what.
-    statistics
-        Each makes a time series.
-    labels
-        Of the denoising strategies, for each statistic; ``None`` for raw signals.
-    relmats
-        Measures of connectivity, for each label.
-    fisher_z
-        Whether correlations are written as Fisher's z.
+    ``desc-preproc``, which says nothing more, goes. ``labels`` are those of the
+    strategies, ``None`` for raw signals; each makes a series per statistic and a matrix
+    per measure.
     """
     source = dict(run.entities)
     desc = source.pop("desc", None)

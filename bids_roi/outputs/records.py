@@ -47,28 +47,20 @@ class Record:
     ----------
     run
         The BOLD file, relative to its dataset.
-    atlas
-        Canonical id.
     status
         ``done``, ``complete`` (nothing to do), ``skipped`` or ``failed``.
     reason
         Why it was skipped or failed.
-    warnings
-        What the user should know.
-    digest
-        Of the options.
-    inputs
-        Fingerprints of BOLD and mask.
+    digest, inputs
+        Digest of the options; fingerprints of BOLD and mask.
     outputs
         Time series, matrices and region table, relative to the output folder.
     n_regions, n_lost
         Columns, and those of them that are n/a in a series.
     coverage
         Mean coverage over the regions, 0 to 1.
-    seconds
-        Wall time.
-    peak_memory_bytes
-        Of the process so far.
+    seconds, peak_memory_bytes
+        Wall time; memory of the process so far.
     revision
         How many times records of this run were written before.
     strategy
@@ -112,12 +104,8 @@ def leave_out_numbers(text: str) -> str:
 def tell_failures(records: Iterable[Record]) -> list[str]:
     """Why a run failed, each reason once, with the strategies that it holds for.
 
-    Where a reason holds for all strategies of an atlas, they are not named.
-
-    Parameters
-    ----------
-    records
-        Of one run; those that have not failed are passed over.
+    Where a reason holds for all strategies of an atlas, they are not named. Records
+    that have not failed are passed over.
     """
     found = list(records)
     reasons: dict[str, list[Record]] = {}
@@ -146,11 +134,6 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     What an earlier call made of the same input stays named among the outputs. What
     killed processes left half-written beside the run's outputs is removed, also where
     there are no records.
-
-    Raises
-    ------
-    OutputError
-        If they cannot be written.
     """
     base = record_path(output_dir, run)
     remove_leftovers(output_dir / PurePosixPath(run).parent)
@@ -181,13 +164,7 @@ def _digest(rows: list[dict[str, Any]]) -> str:
 
 
 def check_inside(folder: Path, output_dir: Path) -> None:
-    """Refuse to write through a link that leads out of the output folder.
-
-    Raises
-    ------
-    OutputError
-        With where it leads.
-    """
+    """Refuse to write through a link that leads out of the output folder."""
     there, inside = folder.resolve(), output_dir.resolve()
     if not there.is_relative_to(inside):
         msg = f"the folder is a link that leads out of the output folder, to {there}."
@@ -244,12 +221,7 @@ def read_records(output_dir: Path, run: str) -> list[Record]:
 def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
     """All records of an output folder, in the order of runs, atlases and strategies.
 
-    Parameters
-    ----------
-    output_dir
-        The folder of the outputs.
-    participant
-        ``sub-<label>``, for those of one participant.
+    ``participant`` is ``sub-<label>``, for those of one participant.
     """
     records = []
     for folder in sorted((output_dir / "logs").glob(participant)):

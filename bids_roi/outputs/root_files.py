@@ -10,11 +10,8 @@ from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
-from bids_roi.outputs.derivatives import (
-    REGION_COLUMNS,
-    TEMPLATEFLOW_URL,
-    describe_regions,
-)
+from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
+from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -104,19 +101,9 @@ def write_dataset_files(
 ) -> list[str]:
     """Write ``dataset_description.json``, ``.bidsignore`` and ``README.md``.
 
-    Parameters
-    ----------
-    output_dir, root
-        Folders of the output and of the derivative that was read.
-    source
-        The derivative's own description.
-    atlas_datasets
-        Names and folders of further datasets that sidecars refer to.
-
-    Returns
-    -------
-    list
-        Warnings about files that are there with other content and stay as they are.
+    ``source`` is the description of the derivative at ``root``; ``atlas_datasets`` are
+    names and folders of further datasets that sidecars refer to. Returns warnings about
+    files that are there with other content and stay as they are.
     """
     description = _describe_dataset(output_dir, root, source)
     description["DatasetLinks"] |= {
@@ -175,10 +162,7 @@ def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
 def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     """Write the region table and description of an atlas.
 
-    Returns
-    -------
-    list
-        Warnings, as for ``write_dataset_files``.
+    Returns warnings, as ``write_dataset_files`` does.
     """
     table = format_name(atlas.entities, "dseg", ".tsv")
     regions = atlas.regions
@@ -190,16 +174,16 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     if regions.original_name != regions.name:
         columns["original_name"] = regions.original_name
     # Nothing that the sidecars of the runs say too, or they would override it.
-    sidecar: dict[str, Any] = {"Description": describe_regions(atlas)}
-    sidecar |= {
-        column: {"Description": f"{column}, as in the atlas table."}
+    texts = {
+        column: f"{column}, as in the atlas table."
         for column in columns
         if column not in REGION_COLUMNS
     }
+    said = {"Description": describe_regions(atlas)}
     files = {
         f"atlas-{atlas.label}_description.json": format_json(dict(atlas.description)),
         table: format_table(columns),
-        table.replace(".tsv", ".json"): format_json(sidecar),
+        table.replace(".tsv", ".json"): format_sidecar("regions", said, texts),
     }
     return [
         warning

@@ -55,16 +55,10 @@ _ITEM = 8
 
 @dataclass(frozen=True, slots=True)
 class StackPart:
-    """A group of the file.
+    """A group of the file: ``timeseries/<stat>`` or ``relmat/<stat>``.
 
-    Attributes
-    ----------
-    name
-        ``timeseries/<stat>`` or ``relmat/<stat>``.
-    edges : (n, 2), or None
-        Pairs of positions of a matrix that are kept; ``None`` for time series.
-    attributes
-        Of its ``data``: units, digest and so on.
+    ``edges`` (n, 2) are the pairs of positions of a matrix that are kept, ``None`` for
+    time series; ``attributes`` stand at its ``data``: units, digest and so on.
     """
 
     name: str
@@ -74,14 +68,10 @@ class StackPart:
 
 @dataclass(frozen=True, slots=True)
 class StackedRun:
-    """What the file holds of a run.
+    """What the file holds of a run: its row of ``/runs``, ``None`` for missing.
 
-    Attributes
-    ----------
-    columns
-        Its row of ``/runs``; ``None`` for missing.
-    data
-        By name of part: the digest of the TSV, and (T, R) signals or (edges,) values.
+    ``data`` are, by name of part, the digest of the TSV, and (T, R) signals or (edges,)
+    values.
     """
 
     columns: Mapping[str, str | float | None]
@@ -120,32 +110,20 @@ def write_stack(
     attributes: Mapping[str, str],
     units: Mapping[str, str],
 ) -> int:
-    """Write a stack; one run at a time is in memory.
+    """Write a stack; one run at a time is in memory. Returns how many it has.
+
+    Without any run no file is written; one that fails leaves that of before.
 
     Parameters
     ----------
-    path
-        Of the file.
     runs
         In order; all with the same columns.
-    parts
-        Groups to write.
     regions
         Columns of ``/regions``.
     attributes
-        Of the file.
+        Those of the file.
     units
         Of the columns of numbers in ``/runs``.
-
-    Returns
-    -------
-    int
-        Runs in the file; without any, none is written.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written; a file of before stays as it was.
     """
     beside = path.with_name(name_temporary())
     try:
@@ -236,19 +214,10 @@ def _write_column(
 
 @contextlib.contextmanager
 def reuse_stack(path: Path, regions: Sequence[str]) -> Iterator[Copy]:
-    """Offer what a file of before holds.
+    """Offer what a file of before holds; it may be absent, damaged or another's.
 
-    Parameters
-    ----------
-    path
-        The file; it may be absent, damaged or of another program.
-    regions
-        Names that it has to have, in this order.
-
-    Yields
-    ------
-    callable
-        From the name of a part and the digest of a TSV to the values, or ``None``.
+    ``regions`` are the names that it has to have, in this order. Yields a function from
+    the name of a part and the digest of a TSV to the values, or ``None``.
     """
     with contextlib.ExitStack() as stack:
         places: dict[tuple[str, str], tuple[h5py.Dataset, int, int]] = {}

@@ -21,6 +21,7 @@ from bids_roi.errors import BidsRoiError, ConfoundsError, ImageError
 from bids_roi.files.tables import read_json
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
+    describe_kept_rows,
     describe_run,
     tabulate_regions,
     write_outliers,
@@ -29,7 +30,6 @@ from bids_roi.outputs.derivatives import (
     write_timeseries,
 )
 from bids_roi.outputs.digest import Digests, digest_outputs
-from bids_roi.outputs.facts import describe_kept_rows
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.connectivity import Related, relate_regions, settings_of

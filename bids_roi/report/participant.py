@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import leave_out_numbers, tell_failures
+from bids_roi.outputs.schema import KEYS
 from bids_roi.report.canvas import count
 from bids_roi.report.facts import (
     LIGHTS,
@@ -34,34 +35,6 @@ if TYPE_CHECKING:
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
 _MISSING = "n/a"
-# Said elsewhere on the page, or of no use to a reader.
-_NOT_PARAMETERS = {
-    "Description",
-    "Sources",
-    "Warnings",
-    "OptionsDigest",
-    "SettingsDigest",
-    "DenoisingDescription",
-    "NodeFiles",
-    "Columns",
-    "VolumeTiming",
-}
-# What is measured, not chosen.
-_MEASURED = (
-    "NumberOf",
-    "Mean",
-    "Max",
-    "Seconds",
-    "FD",
-    "RegressorRank",
-    "DegreesOfFreedom",
-    "EffectiveDegreesOfFreedom",
-    "LongestGap",
-    "ConfoundRegressors",
-    "BackFilled",
-    "DummyScans",
-)
-_CHOSEN = {"FDThreshold"}
 
 
 def participant_page_path(participant: str) -> str:
@@ -293,7 +266,6 @@ def _region_table(
     n_rows = len(regions["name"])
     blank = [_MISSING] * n_rows
     words = [word.replace("_", " ") for word in regions.get("status", blank)]
-    words = [word.replace("_", " ") for word in regions.get("status", blank)]
     volumes = [number(v) for v in regions.get("volume", blank)]
     whole = sum(v for v in volumes if v is not None)
     columns: list[tuple[str, bool, list[str]]] = [
@@ -341,7 +313,7 @@ def _describe(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (key, _text(value))
         for key, value in sidecar.items()
-        if key not in ("Description", "Warnings", "VolumeTiming")
+        if key not in KEYS or KEYS[key].role != "text"
     ]
 
 
@@ -360,8 +332,7 @@ def _parameters(runs: Sequence[RunFacts]) -> list[tuple[str, str]]:
         for atlas in run.atlases:
             for series in atlas.series:
                 for key, value in series.sidecar.items():
-                    measured = key.startswith(_MEASURED) and key not in _CHOSEN
-                    if key not in _NOT_PARAMETERS and not measured:
+                    if key not in KEYS or KEYS[key].role == "choice":
                         found.setdefault(key, {})[_text(value)] = None
     return [(key, "; ".join(values)) for key, values in sorted(found.items())]
 

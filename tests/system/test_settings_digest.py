@@ -17,8 +17,7 @@ from support.datasets import INDEX, NAMES
 from support.toy_confounds import write_confounds
 
 from bids_roi.errors import DataError
-from bids_roi.group.checks import check_digests
-from bids_roi.group.outputs import check_outputs
+from bids_roi.group.outputs import check_digests, check_outputs
 from bids_roi.images.nifti import write_image
 from bids_roi.options.settings import Settings
 from bids_roi.options.table import OPTIONS

@@ -1,0 +1,528 @@
+"""Keys of the sidecars and columns of the tables of runs, each declared once.
+
+What writes sidecars refuses a key that is not here. What a matrix takes over from its
+series, the parameters on a page, the columns of ``group_runs.tsv``, of stacks and of
+``Outputs.runs``, and the table of docs/outputs.md are filters over ``KEYS``. Keys of
+options and of settings of cleaning come from the rows of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bids_roi.core.quality import STATUS
+from bids_roi.files.tables import format_json
+from bids_roi.options.settings import ROWS
+from bids_roi.options.table import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Of = Literal["run", "series", "regions", "relmat", "outliers", "group"]
+Role = Literal["choice", "source", "measured", "text"]
+
+# Outputs whose sidecars have a key, where its declaration does not say.
+_WHERE = {"run": "series regions relmat", "series": "series relmat"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a sidecar.
+
+    Attributes
+    ----------
+    name
+        As in BIDS where BIDS has it, CamelCase otherwise.
+    of
+        What it tells something of. A number of the run holds for each of its series.
+    role
+        What a page makes of it. ``choice``: chosen, or given by run and atlas: among
+        the parameters. ``source``: files, digests and definitions: in the list of all
+        keys only; so are ``measured``: what came of it. ``text``: said elsewhere.
+    unit
+        Of its value, or empty.
+    text
+        What it means, and the description of its column.
+    column
+        Name in tables of many runs; empty where they do not have it.
+    where
+        Outputs whose sidecars have it, where that does not follow from ``of``.
+    more
+        What docs/outputs.md says besides, in Markdown.
+    copied
+        Whether it is taken over from the sidecar of the BOLD file.
+    stacked
+        Whether stacks and ``Outputs.runs`` have the column, beside ``group_runs.tsv``.
+    """
+
+    name: str
+    of: Of
+    role: Role
+    unit: str
+    text: str
+    column: str = ""
+    _: KW_ONLY
+    where: str = ""
+    more: str = ""
+    copied: bool = False
+    stacked: bool = True
+
+    @property
+    def outputs(self) -> list[str]:
+        """Outputs whose sidecars have it."""
+        return (self.where or _WHERE.get(self.of, self.of)).split()
+
+
+# The order is that of the columns in stacks.
+_DECLARED = (
+    Key(
+        *("Description", "run", "text", "", "What the numbers are."),
+        where="series regions relmat outliers group",
+    ),
+    Key(
+        *("Sources", "run", "source", ""),
+        "BIDS URIs of what was read: BOLD, mask, atlas, confounds; of a matrix, its"
+        " series.",
+    ),
+    Key(
+        *("NumberOfVolumes", "run", "measured", "volumes"),
+        *("Volumes of the run.", "n_volumes"),
+    ),
+    Key(
+        *("NumberOfVolumesKept", "series", "measured", "volumes"),
+        *("Volumes that enter the series.", "n_volumes_kept"),
+        where="series relmat outliers",
+    ),
+    Key(
+        *("SecondsKept", "series", "measured", "s"),
+        *("The same in seconds.", "seconds_kept"),
+    ),
+    Key(
+        *("RepetitionTime", "run", "choice", "s", "Seconds.", "repetition_time"),
+        where="series regions",
+        more="Of the run. Where `VolumeTiming` is uneven, it stands in its place.",
+    ),
+    Key(
+        *("SamplingFrequency", "run", "choice", "Hz"),
+        "One over the repetition time; TR where volumes are not evenly spaced.",
+        where="series",
+    ),
+    Key(
+        *("StartTime", "run", "choice", "s", "Of the first volume, in the run."),
+        where="series",
+    ),
+    Key(
+        *("TaskName", "run", "choice", "", "As in the run's sidecar."),
+        copied=True,
+    ),
+    Key(
+        *("VolumeTiming", "run", "text", "s"),
+        "When each row began, where rows are not evenly spaced: as in the run's"
+        " sidecar, or of a series without the rows of censored volumes.",
+        where="series",
+        more="There is then neither `RepetitionTime` nor, without rows of censored"
+        " volumes, `SamplingFrequency` and `DelayTime`.",
+        copied=True,
+    ),
+    Key(
+        *("DelayTime", "run", "choice", "s", "As in the run's sidecar."),
+        where="series relmat",
+        copied=True,
+    ),
+    Key(
+        *("AcquisitionDuration", "run", "choice", "s"),
+        "As in the run's sidecar; with VolumeTiming of kept rows, the repetition time"
+        " without the delay where the run does not tell it.",
+        where="series",
+        copied=True,
+    ),
+    Key(
+        *("SliceTimingCorrected", "run", "choice", "", "As in the run's sidecar."),
+        where="series relmat",
+        copied=True,
+    ),
+    Key(
+        *("SourceRepetitionTime", "run", "choice", "s"),
+        "Of the run, where the series lacks the rows of censored volumes.",
+        where="series",
+    ),
+    Key("SpatialReference", "run", "choice", "", "Image that defines the run's space."),
+    Key("Resolution", "run", "choice", "", "Of the run's grid."),
+    Key("Density", "run", "choice", "", "Of the run's mesh."),
+    Key(
+        *("Units", "series", "choice", "", "arbitrary, as in the image;"),
+        where="series",
+        more="`percent` or `standard deviations` after `--standardize`.",
+    ),
+    Key(
+        *("Atlas", "run", "choice", "", "Canonical id of the atlas."),
+        where="series regions relmat group",
+    ),
+    Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
+    Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
+    Key(
+        *("Statistic", "series", "choice", ""),
+        "What was computed over the voxels of a region; of group tables, stat-.",
+        where="series relmat group",
+    ),
+    Key(
+        *("StatisticParameters", "series", "choice", ""),
+        "Parameters of the statistic, where it has any.",
+    ),
+    Key(
+        *("OptionsDigest", "run", "source", ""),
+        "Hash of all that decides the numbers except the BOLD file; outputs that differ"
+        " in it are never mixed.",
+        where="series regions relmat group",
+        more="A `--mask` image and an `--aroma-dataset` count by what they are, not by"
+        " where they lie.",
+    ),
+    Key(
+        *("SettingsDigest", "run", "source", ""),
+        "The same without the atlas image: what must agree where each participant has"
+        " a segmentation of their own.",
+    ),
+    Key("SoftwareVersion", "run", "choice", "", "Program and version."),
+    Key(
+        *("Warnings", "run", "text", ""),
+        "What you should know, for this run and atlas, or for the group.",
+        where="series regions relmat group",
+    ),
+    Key(
+        *("MeanFramewiseDisplacement", "run", "measured", "mm"),
+        "Mean framewise displacement over all volumes of the run, mm.",
+        "fd_mean",
+        where="series relmat",
+    ),
+    Key(
+        *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
+        "The same over the volumes that enter the series, mm.",
+        "fd_mean_kept",
+    ),
+    Key(
+        *("MaxFramewiseDisplacement", "run", "measured", "mm"),
+        *("Maximum over all volumes, mm.", "fd_max"),
+        where="series relmat",
+    ),
+    Key(
+        *("FDDVARSCorrelation", "series", "measured", ""),
+        "Correlation of framewise displacement with DVARS.",
+        "fd_dvars_correlation",
+        more="Of the run before cleaning ([definition](numbers.md#motion)).",
+        stacked=False,
+    ),
+    Key(
+        *("FDRegionalDVARSCorrelation", "series", "measured", ""),
+        "The same with the change of the regions in this series.",
+        more="([definition](numbers.md#motion))",
+    ),
+    Key(
+        *("MeanCoverage", "series", "measured", "0 to 1"),
+        *("Mean over the regions of their coverage (0 to 1).", "coverage_mean"),
+    ),
+    Key(
+        *("NumberOfRegionsLost", "series", "measured", "regions"),
+        *("Regions whose column is n/a in the series.", "n_regions_lost"),
+    ),
+    # These three are measured, and yet a page has always had them as parameters.
+    Key(
+        *("RegionsWithoutSignal", "series", "choice", ""),
+        "Regions that are n/a in this series although their status is ok.",
+        more="([why](numbers.md#quality-of-a-region))",
+    ),
+    Key(
+        *("MapRank", "series", "choice", ""),
+        "Of maps and least squares: independent maps.",
+        more="([definition](numbers.md#weighted-maps))",
+    ),
+    Key(
+        *("MapCondition", "series", "choice", ""),
+        "Of maps and least squares: how well they are told apart, a condition number.",
+        more="([definition](numbers.md#weighted-maps))",
+    ),
+    Key(
+        *("DenoisingStrategy", "series", "choice", "", "Of cleaned series: its name."),
+        where="series relmat outliers",
+    ),
+    Key("DenoisingDescription", "series", "source", "", "The strategy in words."),
+    Key(
+        *("DenoisingDefinition", "series", "choice", ""),
+        "The strategy as it was asked for, with every setting, as a strategy file has"
+        " it; other keys tell what was done.",
+    ),
+    Key("ConfoundRegressors", "series", "measured", "", "Columns regressed out."),
+    Key(
+        *("BackFilledRegressors", "series", "measured", ""),
+        "Those whose missing first row took the value of the second.",
+    ),
+    Key(
+        *("SoftwareFilters", "series", "choice", ""),
+        "Kind and cut-offs as applied, or n/a: a cut-off beyond the Nyquist frequency"
+        " is left out.",
+        more="Of a pass-band fit the slow terms taken out and the dimensions kept; of"
+        " a Butterworth filter order, interpolation, padding and ends.",
+    ),
+    Key(
+        *("CensoredVolumes", "series", "choice", "", "What became of them."),
+        where="series",
+    ),
+    Key(
+        *("Interpolation", "series", "choice", ""),
+        "How censored volumes were interpolated, where they were.",
+    ),
+    Key(
+        *("LongestGap", "series", "measured", "volumes"),
+        "Most volumes in a row left out between two that were kept.",
+        "longest_gap",
+        where="series relmat outliers",
+    ),
+    Key(
+        *("NumberOfGaps", "series", "measured", "gaps"),
+        "Stretches of volumes left out between two that were kept.",
+        "n_gaps",
+        where="series relmat outliers",
+    ),
+    Key("RegressorRank", "series", "measured", "", "Independent regressors."),
+    Key(
+        *("DegreesOfFreedom", "series", "measured", "1"),
+        "Degrees of freedom that cleaning has left in the series, before"
+        " autocorrelation.",
+        "degrees_of_freedom",
+        more="([definition](numbers.md#degrees-of-freedom))",
+    ),
+    Key(
+        *("EffectiveDegreesOfFreedom", "series", "measured", "1"),
+        "The same after autocorrelation (Bartlett), median over the regions.",
+        "effective_degrees_of_freedom",
+    ),
+    Key(
+        *("QualityStatistic", "regions", "choice", ""),
+        "What mean, standard deviation and tSNR are of.",
+    ),
+    Key(
+        *("QualityVolumes", "regions", "choice", ""),
+        "Over which volumes they are: all, or steady.",
+    ),
+    Key(
+        *("NonSteadyStateVolumes", "regions", "measured", ""),
+        "The others, counted from 0.",
+    ),
+    Key(
+        *("RelationshipMeasure", "relmat", "choice", ""),
+        "What relates the regions, in words (BEP017, as the next six).",
+    ),
+    Key("Weighted", "relmat", "text", "", "true."),
+    Key("Directed", "relmat", "text", "", "false."),
+    Key(
+        *("ValidDiagonal", "relmat", "text", ""),
+        "Whether the diagonal says something: the variances of a covariance.",
+    ),
+    Key("StorageFormat", "relmat", "text", "", "Full: both triangles."),
+    Key("NonNegative", "relmat", "text", "", "false."),
+    Key("NodeFiles", "relmat", "source", "", "The table of the atlas's regions."),
+    Key(
+        *("NumberOfIdenticalEdges", "relmat", "measured", ""),
+        "Pairs of regions with the same series; of a group, edges left out for that.",
+        where="relmat group",
+    ),
+    Key(
+        *("ReasonNotAvailable", "relmat", "measured", ""),
+        "Why no entry has a value, where none has.",
+    ),
+    Key(
+        "GroupUnit",
+        "group",
+        "choice",
+        "",
+        "participant or run: what statistics are of.",
+    ),
+    Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
+    Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
+    Key(
+        *("RunsLeftOut", "group", "measured", ""),
+        "Runs whose matrix is n/a throughout, with the reason.",
+    ),
+)
+
+
+def _keys_of_options(declared: set[str]) -> list[Key]:
+    """Keys that have the value of an option."""
+    return [
+        Key(option.sidecar, option.of, "choice", option.unit, option.help)
+        for option in OPTIONS
+        if option.of != "atlas" and option.sidecar not in {"", *declared}
+    ]
+
+
+def _keys_of_settings() -> list[Key]:
+    """Keys of cleaned series that have a setting as it was applied."""
+    return [
+        Key(
+            row.sidecar,
+            "series",
+            # Where auto can be asked for, the key has the number that came of it.
+            "measured" if row.values.fits("auto") else "choice",
+            row.values.unit,
+            "As applied; what was off is left out or 0.",
+            more=f"Setting `{name}`.",
+        )
+        for name, row in ROWS.items()
+        if row.sidecar
+    ]
+
+
+KEYS: dict[str, Key] = {
+    key.name: key
+    for key in (
+        *_DECLARED,
+        *_keys_of_options({key.name for key in _DECLARED}),
+        *_keys_of_settings(),
+    )
+}
+
+# What ``group_runs.tsv`` tells of a series; stacks and ``Outputs.runs`` most of it.
+COLUMNED = tuple(key for key in KEYS.values() if key.column)
+FACTS = tuple(key for key in COLUMNED if key.stacked)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table of a run.
+
+    Attributes
+    ----------
+    name
+        In the header.
+    text
+        Its description, with ``{unit}`` where it names the unit.
+    unit
+        Of its numbers, ``1`` where they have none; empty for words.
+    """
+
+    name: str
+    text: str
+    unit: str = ""
+
+    @property
+    def description(self) -> str:
+        """Its description, with the unit."""
+        return self.text.format(unit=self.unit)
+
+
+def _by_name(*columns: Column) -> dict[str, Column]:
+    return {column.name: column for column in columns}
+
+
+# In the order of the tables.
+REGION_COLUMNS = _by_name(
+    Column("index", "Label value of the region in the atlas image.", "1"),
+    Column("name", "Name of the region: its column in the time series."),
+    Column("network", "Network of the region, from the atlas table."),
+    Column("volume", "Volume of the region on the atlas's own grid, {unit}.", "mm^3"),
+    Column(
+        "x",
+        "Centre of gravity of the region in the atlas image, {unit} to the right"
+        " (RAS+).",
+        "mm",
+    ),
+    Column("y", "The same, {unit} to the front.", "mm"),
+    Column("z", "The same, {unit} upwards.", "mm"),
+    Column(
+        "centre_offset",
+        "Distance from that centre to the nearest voxel of the region, {unit}; 0"
+        " where it lies in the region. Large where a region has parts on both"
+        " sides.",
+        "mm",
+    ),
+    Column("n_voxels_atlas", "Voxels of the region on the atlas's own grid.", "voxels"),
+    Column(
+        "n_voxels_grid",
+        "Voxels of the region on the grid of the BOLD run.",
+        "voxels",
+    ),
+    Column("n_voxels_mask", "Those of them inside the brain mask.", "voxels"),
+    Column(
+        "n_voxels_dropout",
+        "Those of them that are outside the field of view at times: exactly 0 in"
+        " some volumes, and all other values on one side of 0. They are not used.",
+        "voxels",
+    ),
+    Column(
+        "n_voxels_used",
+        "Those inside the mask that are finite and in the field of view in every"
+        " volume, and not constant; only they enter a statistic.",
+        "voxels",
+    ),
+    Column(
+        "coverage",
+        "Share ({unit}) of the atlas voxels whose centre lies in a BOLD voxel that"
+        " is used; compared with MinimumCoverage.",
+        "0 to 1",
+    ),
+    Column("coverage_grid", "n_voxels_used over n_voxels_grid ({unit}).", "0 to 1"),
+    Column(
+        "status",
+        "ok, or why the column is n/a: "
+        + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
+    ),
+    Column(
+        "mean",
+        "Mean over time of the regional mean, or of QualityStatistic for maps,"
+        " before cleaning, over QualityVolumes (all, or the steady ones), in the"
+        " units of the BOLD image.",
+        "arbitrary",
+    ),
+    Column(
+        "standard_deviation",
+        "Standard deviation over time of the same (ddof 1).",
+        "arbitrary",
+    ),
+    Column("tsnr", "mean over standard_deviation.", "1"),
+)
+
+OUTLIER_COLUMNS = _by_name(
+    Column("kept", "1 for volumes that enter the results, 0 for the others.", "1"),
+    Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
+    Column("framewise_displacement", "As in the table of confounds, {unit}.", "mm"),
+    Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
+    Column(
+        "why",
+        "Reasons why the volume was left out, separated by commas: dummy; fd or"
+        " std_dvars above its threshold; neighbour of such a volume; short_segment"
+        " between such volumes.",
+    ),
+)
+
+
+def format_sidecar(
+    output: str,
+    content: Mapping[str, Any],
+    columns: Mapping[str, str] | None = None,
+    *,
+    warnings: Sequence[str] = (),
+) -> str:
+    """Text of a sidecar; ``columns`` are descriptions, by name of the column.
+
+    >>> format_sidecar("outliers", {"NumberOfGaps": 2, "Gaps": 2})
+    Traceback (most recent call last):
+    ...
+    KeyError: 'outputs/schema.py declares no Gaps for a sidecar of outliers'
+    """
+    last = {"Warnings": warnings} if warnings else {}
+    for key in (*content, *last):
+        if key not in KEYS or output not in KEYS[key].outputs:
+            msg = f"outputs/schema.py declares no {key} for a sidecar of {output}"
+            raise KeyError(msg)
+    told = {name: {"Description": text} for name, text in (columns or {}).items()}
+    return format_json({**content, **told, **last})
+
+
+def keep_keys(content: Mapping[str, Any], output: str) -> dict[str, Any]:
+    """Those of some keys that sidecars of an output have."""
+    return {k: value for k, value in content.items() if output in KEYS[k].outputs}
+
+
+def describe_columns(columns: Mapping[str, Column]) -> dict[str, str]:
+    """Descriptions of columns, for ``format_sidecar``."""
+    return {name: column.description for name, column in columns.items()}

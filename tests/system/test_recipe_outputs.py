@@ -1,0 +1,179 @@
+"""The recipes of docs/contributing.md for sidecar keys and region columns, followed.
+
+In a copy of the package the files that a recipe names are changed, and no others.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from support.calls import FUNC, STEM, read_regions, relmat_path
+
+import bids_roi
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = "bids_roi/outputs/schema.py"
+DERIVATIVES = "bids_roi/outputs/derivatives.py"
+QUALITY = "bids_roi/core/quality.py"
+RESULTS = "bids_roi/participant/results.py"
+
+# What is put in: the text before which it goes, and the text, by file.
+KEY = {
+    SCHEMA: (
+        '    Key("RegressorRank", ',
+        '    Key("Restlessness", "series", "measured", "mm", "Dummy.", "restless"),\n',
+    ),
+}
+SET_KEY = {
+    RESULTS: (
+        "    lost = ~quality.has_voxels",
+        '    facts["Restlessness"] = 7.5\n',
+    ),
+}
+COLUMN = {
+    SCHEMA: (
+        '    Column("coverage_grid"',
+        '    Column("edge", "Edge of a cube of its volume, {unit}.", "mm"),\n',
+    ),
+    DERIVATIVES: (
+        '        "centre_offset": ',
+        '        "edge": mapped.volume ** (1 / 3),\n',
+    ),
+}
+
+
+class Copy:
+    """A copy of the package, changed as a recipe says, that can be run."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        package = Path(bids_roi.__file__).parent
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(package, folder / "bids_roi", ignore=ignore)
+
+    def add(self, changes):
+        for name, (before, text) in changes.items():
+            path = self.folder / name
+            content = path.read_text(encoding="utf-8")
+            assert content.count(before) == 1, f"{name}: {before}"
+            path.write_text(content.replace(before, text + before), encoding="utf-8")
+
+    def python(self, code, *arguments):
+        code = f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{code}"
+        argv = [sys.executable, "-P", "-c", code, *map(str, arguments)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    def app(self, *arguments):
+        code = "from bids_roi.cli import main; sys.exit(main(sys.argv[1:]))"
+        done = self.python(code, *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def table(self, name):
+        """A generated table of the pages, made by the copy's records."""
+        code = (
+            "import importlib.util\n"
+            f"path = {str(ROOT / 'docs' / 'generated.py')!r}\n"
+            "spec = importlib.util.spec_from_file_location('generated', path)\n"
+            "module = importlib.util.module_from_spec(spec)\n"
+            "spec.loader.exec_module(module)\n"
+            "print(module.TABLES[sys.argv[1]]())"
+        )
+        done = self.python(code, name)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy(tmp_path / "copy")
+
+
+def files_of_recipe(heading):
+    """Files of the package that a recipe names, and how many places it says."""
+    text = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    places = re.findall(r"(?m)^\d\. `(bids_roi/[\w/]+\.py)`", section)
+    return places, set(re.findall(r"bids_roi/[\w/]+\.py", section))
+
+
+def copied_outputs(copy, dataset, atlas, out):
+    asked = ["--relmat", "pearson", "--atlas-file", atlas, "--executor", "serial"]
+    copy.app(dataset, out, "participant", *asked, "--no-report")
+    return out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv"
+
+
+def test_a_sidecar_key_takes_one_place_beside_the_line_that_sets_it(
+    copy, dataset, atlas, tmp_path
+):
+    places, named = files_of_recipe("To add a sidecar key")
+    assert places == list(KEY)
+    assert named == {*KEY, *SET_KEY}
+    copy.add(KEY)
+    copy.add(SET_KEY)
+    row = "| `Restlessness` | series, matrices | mm | Dummy. |"
+    assert row in copy.table("sidecar-keys")
+    assert "| `restless` | Dummy. |" in copy.table("run-columns")
+    assert "| `restless` | `Restlessness` | mm |" in copy.table("facts")
+    out = tmp_path / "out"
+    regions = copied_outputs(copy, dataset, atlas, out)
+    copy.app(dataset, out, "group", "--no-report")
+    (series,) = out.glob("sub-01/func/*_timeseries.json")
+    matrix = relmat_path(out, "pearsoncorrelation").with_suffix(".json")
+    for path in (series, matrix):
+        assert json.loads(path.read_text())["Restlessness"] == 7.5
+    assert "Restlessness" not in json.loads(regions.with_suffix(".json").read_text())
+    header, *rows = (out / "group_runs.tsv").read_text().splitlines()
+    position = header.split("\t").index("restless")
+    assert {row.split("\t")[position] for row in rows} == {"7.5"}
+    told = json.loads((out / "group_runs.json").read_text())
+    assert told["restless"] == {"Description": "Dummy."}
+    (stack,) = out.glob("group_*_stack.h5")
+    with h5py.File(stack) as file:
+        assert file["runs/restless"][:].tolist() == [7.5, 7.5]
+        assert file["runs/restless"].attrs["Units"] == "mm"
+    code = "import bids_roi; print(bids_roi.load(sys.argv[1]).runs()['restless'].sum())"
+    assert copy.python(code, out).stdout == "15.0\n"
+
+
+def test_a_sidecar_key_that_is_not_declared_is_refused(copy, dataset, atlas, tmp_path):
+    copy.add(SET_KEY)
+    with pytest.raises(AssertionError, match="declares no Restlessness for a sidecar"):
+        copied_outputs(copy, dataset, atlas, tmp_path / "out")
+
+
+def test_a_region_column_takes_two_places(copy, dataset, atlas, tmp_path):
+    places, named = files_of_recipe("To add a region column")
+    assert places == list(COLUMN)
+    assert named == {*COLUMN, QUALITY}
+    copy.add(COLUMN)
+    text = "Edge of a cube of its volume, mm."
+    assert f"| `edge` | {text} |" in copy.table("region-columns")
+    out = tmp_path / "out"
+    path = copied_outputs(copy, dataset, atlas, out)
+    table = read_regions(path)
+    names = list(table)
+    assert names[names.index("edge") + 1] == "coverage_grid"
+    edges, volumes = (np.array(table[k], dtype=float) for k in ("edge", "volume"))
+    assert volumes.max() > 0
+    assert_allclose(edges**3, volumes, rtol=1e-8)
+    told = json.loads(path.with_suffix(".json").read_text())
+    assert told["edge"] == {"Description": text}
+    code = "import bids_roi; print(*bids_roi.load(sys.argv[1]).regions()['edge'])"
+    found = [float(cell) for cell in copy.python(code, out).stdout.split()]
+    assert found[: edges.size] == edges.tolist()
+
+
+def test_a_region_column_that_is_not_declared_is_refused(
+    copy, dataset, atlas, tmp_path
+):
+    copy.add({DERIVATIVES: COLUMN[DERIVATIVES]})
+    with pytest.raises(AssertionError, match="'edge' is not in list"):
+        copied_outputs(copy, dataset, atlas, tmp_path / "out")
