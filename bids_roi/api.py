@@ -226,7 +226,7 @@ def _find_run(
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         beside = path.with_name(f"{stem}.json")
         metadata = read_json(beside) if beside.exists() else {}
-        run = BoldRun(path.parent, path, entities, None, None, metadata)
+        run = BoldRun(path.parent, (path,), entities, None, None, metadata)
     if run.space is None:
         label, _, cohort = space.partition("+")
         more = (("space", label), *((("cohort", cohort),) if cohort else ()))

@@ -41,6 +41,8 @@ class Options:
     echo_label: tuple[str, ...] = ()
     space: tuple[str, ...] = ()
     res: tuple[str, ...] = ()
+    den: tuple[str, ...] = ()
+    hemi: tuple[str, ...] = ()
     desc: str = "preproc"
     derivatives: Path | None = None
     bids_filter_file: Path | None = None
@@ -214,4 +216,6 @@ _PREFIXES = {
     "echo_label": "echo-",
     "space": "space-",
     "res": "res-",
+    "den": "den-",
+    "hemi": "hemi-",
 }

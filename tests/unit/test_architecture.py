@@ -41,8 +41,8 @@ ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors":
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
 HOMES = {
-    "bids": {"bids_roi.dataset.layout"},
-    "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
+    "bids": {"bids_roi.dataset.index"},
+    "sqlalchemy": {"bids_roi.dataset.index"},  # its errors come through pybids
     "nibabel": {"bids_roi.images.nifti"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "isal": {"bids_roi.images.stream"},
