@@ -258,7 +258,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     if options.dry_run:
         for line in describe_plan(level):
             sys.stdout.write(f"{line}\n")
-        return 0
+        return level.exit_code
     try:
         level.run()
     finally:
