@@ -6,13 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from pathlib import Path
 
 import bids.layout
 import pytest
-from support.trees import plant
+from support.trees import SHARED, needs_shared, plant, unpack
 
 import bids_roi.dataset.filters as filters_module
 import bids_roi.dataset.metadata as metadata_module
@@ -21,9 +20,6 @@ from bids_roi.dataset.layout import explain_nothing, find_runs, find_runs_of
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.options.record import Options
-
-# Not in this project's repository: real trees with empty images, see its README.
-SHARED = Path(__file__).parents[4] / "shared" / "data" / "trees"
 
 
 def found(root, participant="01", **options):
@@ -77,17 +73,6 @@ def as_triples(runs):
         )
         for run in runs
     }
-
-
-TREES = sorted(SHARED.glob("*_tree.tar.gz")) if SHARED.is_dir() else []
-needs_shared = pytest.mark.skipif(not TREES, reason=f"{SHARED} is not here")
-
-
-def unpack(name, folder):
-    with tarfile.open(SHARED / name) as tar:
-        tar.extractall(folder, filter="data")
-    (root,) = folder.iterdir()
-    return root
 
 
 # BOLD runs, with a mask, with confounds: counted in the listings by hand.
