@@ -56,7 +56,7 @@ def index_series(
     """List the BOLD series of participants, and all else in their ``func`` folders.
 
     The first participant comes alone, so that work begins at once, the others in
-    layouts of twice as many each time.
+    layouts of four times as many each time.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def index_series(
         n_files = sum(map(len, waiting.values()))
         if len(waiting) >= most or n_files > _MOST_FILES:
             yield from _take(root, waiting, extensions)
-            waiting, most = {}, min(2 * most, _MOST)
+            waiting, most = {}, min(4 * most, _MOST)
     yield from _take(root, waiting, extensions)
 
 
