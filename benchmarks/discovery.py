@@ -2,13 +2,15 @@
 
     python benchmarks/discovery.py                  1,000 and 10,000 participants
     python benchmarks/discovery.py --quick          20, to see that it runs
+    python benchmarks/discovery.py --paired DIR     planning, beside the clone DIR
 
 Every participant has one run in two spaces with all that fMRIPrep writes beside it (39
 files): images of a few voxels, so that headers can be read, and sidecars and confounds
 as fMRIPrep writes them, real ones where ``../shared/data`` is there. Measured are the
 seconds from the launch of the command until the first run is done, in a worker process
-of its own, and for planning alone (``--dry-run``) participants a second and the peak
-memory, which is to be flat: half-way through and at the end.
+of its own, and for planning alone (``--dry-run``) participants per CPU second and the
+peak memory, which is to be flat: half-way through and at the end. Paired, both versions
+plan the same trees in turn: 100 participants of 100 files each, and one of 584 runs.
 """
 
 from __future__ import annotations
@@ -139,23 +141,53 @@ def seconds_to_first(argv: list[str]) -> tuple[float, float]:
     raise RuntimeError(msg)
 
 
-def plan_all(argv: list[str], n_participants: int) -> tuple[float, float, float]:
-    """Participants a second; peak memory half-way and at the end, MB."""
-    began = time.time()
-    work = subprocess.Popen([*argv, "--dry-run"], stdout=subprocess.PIPE, text=True)
+def plan_all(
+    argv: list[str], n_runs: int, clone: Path | None = None
+) -> tuple[float, float, float]:
+    """CPU seconds; peak memory half-way and at the end, MB."""
+    work = subprocess.Popen(
+        [*argv, "--dry-run"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | ({"PYTHONPATH": str(clone)} if clone else {}),
+    )
     half, found = 0.0, 0
     for line in work.stdout:
         if line.startswith("sub-"):
             found += 1
-            if found == n_participants // 2:
+            if found == n_runs // 2:
                 half = peak_mb(work.pid)
     _, status, usage = os.wait4(work.pid, 0)
     work.returncode = status
     work.stdout.close()
-    if status or found != n_participants:
-        msg = f"{found} of {n_participants} runs were planned (status {status})"
+    if status or found != n_runs:
+        msg = f"{found} of {n_runs} runs were planned (status {status})"
         raise RuntimeError(msg)
-    return found / (time.time() - began), half, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, half, usage.ru_maxrss / 1024
+
+
+def compare(scratch: Path, clone: Path, rounds: int = 3) -> None:
+    """CPU seconds of planning by the clone and by this version, in turn."""
+    many, dense = scratch / "many", scratch / "dense"
+    atlas = write_tree(many, 100)
+    for figures in many.glob("sub-*/figures"):  # 100 files each
+        for number in range(61):
+            (figures / f"{figures.parent.name}_{number}.svg").touch()
+    write_tree(dense, 1)
+    (func,) = dense.glob("sub-*/func")
+    for file in [path for path in func.iterdir() if "_desc-" in path.name]:
+        for number in range(1, 584):
+            name = file.name.replace("task-rest", f"task-rest_run-{number}")
+            func.joinpath(name).hardlink_to(file)
+    for what, root, n_runs in (
+        ("100 participants", many, 100),
+        ("584 runs", dense, 584),
+    ):
+        argv = command(root, scratch / "out", atlas)
+        for _ in range(rounds):
+            before, _, _ = plan_all(argv, n_runs, clone)
+            after, _, peak = plan_all(argv, n_runs)
+            say(f"{what:16}  {before:6.2f} -> {after:6.2f} CPU s, {peak:.0f} MB")
 
 
 def say(line: str) -> None:
@@ -172,12 +204,18 @@ def peak_mb(process: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="20 participants")
+    parser.add_argument("--paired", type=Path, metavar="DIR", help="another version")
     parser.add_argument("--folder", type=Path, help="where the trees are written")
     given = parser.parse_args()
     sizes = (20,) if given.quick else (1000, 10_000)
     scratch = Path(tempfile.mkdtemp(dir=given.folder))
-    say("participants  asked for  first planned  first done  planned/s  peak memory")
     try:
+        if given.paired:
+            compare(scratch, given.paired)
+            return
+        say(
+            "participants  asked for  first planned  first done  planned/s  peak memory"
+        )
         for n in sizes:
             root, out = scratch / f"in{n}", scratch / "out"
             atlas = write_tree(root, n)
@@ -191,8 +229,9 @@ def main() -> None:
                     trials.append(seconds_to_first(argv))
                 planned, done = (sorted(t)[len(t) // 2] for t in zip(*trials))
                 say(f"{n:12,d}  {what:9}  {planned:11.2f} s  {done:8.2f} s")
-            rate, half, peak = plan_all(command(root, out, atlas), n)
-            say(f"{n:12,d}  {'planning':36}  {rate:9.0f}  {half:.0f} -> {peak:.0f} MB")
+            cpu, half, peak = plan_all(command(root, out, atlas), n)
+            row = f"{n:12,d}  {'planning':36}  {n / cpu:9.0f}"
+            say(f"{row}  {half:.0f} -> {peak:.0f} MB")
     finally:
         shutil.rmtree(scratch)
 

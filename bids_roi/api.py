@@ -19,6 +19,7 @@ from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import save_image
 from bids_roi.options.record import Options
+from bids_roi.options.row import local_path
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
@@ -159,8 +160,10 @@ def extract(
 
 
 def _as_file(image: Any, path: Path) -> Path:  # noqa: ANN401 - a nibabel image
-    if isinstance(image, str | Path):
-        return Path(image).absolute()
+    if isinstance(image, str):
+        image = local_path(image)
+    if isinstance(image, Path):
+        return image.absolute()
     save_image(image, path)
     return path
 
@@ -179,7 +182,8 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
             values = (value,) if isinstance(value, str | Path) else tuple(value)
             checked[name] = tuple(str(v) for v in values)
         else:
-            checked[name] = value if option.kind is bool else option.kind(value)
+            kind = local_path if option.kind is Path else option.kind
+            checked[name] = value if option.kind is bool else kind(value)
         chosen = checked[name] if option.many else (checked[name],)
         if wrong := [v for v in chosen if option.choices and v not in option.choices]:
             msg = f"{name} is one of {', '.join(option.choices)}, not {wrong[0]!r}."
@@ -226,7 +230,7 @@ def _find_run(
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         beside = path.with_name(f"{stem}.json")
         metadata = read_json(beside) if beside.exists() else {}
-        run = BoldRun(path.parent, path, entities, None, None, metadata)
+        run = BoldRun(path.parent, (path,), entities, None, None, metadata)
     if run.space is None:
         label, _, cohort = space.partition("+")
         more = (("space", label), *((("cohort", cohort),) if cohort else ()))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
 from bids_roi.options.record import Options
+from bids_roi.options.row import local_path
 from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
@@ -61,9 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "bids_dir", type=Path, help="fMRIPrep derivative or raw dataset"
+        "bids_dir", type=local_path, help="fMRIPrep derivative or raw dataset"
     )
-    parser.add_argument("output_dir", type=Path, help="folder for the outputs")
+    parser.add_argument("output_dir", type=local_path, help="folder for the outputs")
     parser.add_argument("analysis_level", help="participant or group")
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS:
@@ -116,7 +117,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
             dest=option.name,
             nargs="+",
             action="extend",
-            type=option.kind,
+            type=local_path if option.kind is Path else option.kind,
             choices=option.choices or None,
             metavar=option.metavar or None,
             help=text,
@@ -125,7 +126,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
         group.add_argument(
             *option.flags,
             dest=option.name,
-            type=option.kind,
+            type=local_path if option.kind is Path else option.kind,
             choices=option.choices or None,
             metavar=option.metavar or None,
             help=text,
@@ -258,7 +259,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     if options.dry_run:
         for line in describe_plan(level):
             sys.stdout.write(f"{line}\n")
-        return 0
+        return level.exit_code
     try:
         level.run()
     finally:

@@ -21,6 +21,8 @@ what failed, where (the file), found versus needed with units, and what to do.
 
 from __future__ import annotations
 
+import errno
+
 __all__ = [
     "AtlasError",
     "BidsRoiError",
@@ -35,6 +37,30 @@ __all__ = [
     "SpaceMismatch",
     "UsageError",
 ]
+
+
+# What a disk, a mount or a network says when it fails, whatever the file is like.
+_OF_THE_DISK = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "ENODEV", "ENXIO", "EREMOTEIO"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENOLINK"),
+        *("ECONNRESET", "ECONNREFUSED", "ECONNABORTED", "ECOMM", "ESHUTDOWN"),
+    )
+    if hasattr(errno, name)
+)
+
+
+def is_of_the_disk(error: OSError) -> bool:
+    """Whether a disk, mount or network failed, which says nothing of the file."""
+    return error.errno in _OF_THE_DISK
+
+
+def remedy_of(error: OSError, otherwise: str) -> str:
+    """What to do about a file that cannot be read, by what the system says."""
+    if is_of_the_disk(error):
+        return "Check the disk or network, and run the same command again."
+    return otherwise
 
 
 class BidsRoiError(Exception):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi import cli
 from bids_roi.errors import AtlasError, BidsRoiError, OutputError
+from bids_roi.options.row import local_path
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 _MATRICES = ("--relmat", "pearson")
@@ -38,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         "demo",
         help="make a small dataset, run both levels on it, and say where to look",
     )
-    demo.add_argument("output_dir", type=Path, help="a new or empty folder")
+    demo.add_argument("output_dir", type=local_path, help="a new or empty folder")
     _add_atlas_tools(tools)
     return parser
 
@@ -64,7 +65,7 @@ def _add_atlas_tools(
     fetch.add_argument(
         "--dest",
         "--templateflow-home",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="the folder to fill; by default the one that bids_roi downloads to",
     )
@@ -84,7 +85,7 @@ def _add_atlas_tools(
 def _add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--templateflow-home",
-        type=Path,
+        type=local_path,
         metavar="DIR",
         help="folder in TemplateFlow's layout to look at first",
     )
@@ -103,7 +104,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         As for ``bids_roi``.
     """
-    given = build_parser().parse_args(argv)
     runners = {
         "demo": lambda given: _run_demo(given.output_dir),
         "atlases": _list_atlases,
@@ -111,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "check-atlas": _check_atlas,
     }
     try:
+        given = build_parser().parse_args(argv)
         return runners[given.tool](given)
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi_tools: {error}\n")

@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import DataError, UsageError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
-from bids_roi.options.record import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
 
@@ -75,6 +73,9 @@ _ALLOWED = sorted({*_KEYS, *_LONG_NAMES, *PARTS})
 # fMRIPrep fills it with the resolution's number in TemplateFlow, padded or not.
 _NUMBERED = frozenset({"run", "echo", "res", "flip", "inv", "split", "chunk"})
 
+# What a file's name has besides entities counts as one, so that `old_sub-01_...` is
+# nothing's partner.
+FOREIGN = "no entity"
 # The longest list that an explanation spells out.
 LISTED = 6
 
@@ -133,12 +134,12 @@ class Rule:
 def labels_of(path: Path) -> dict[str, str]:
     """All that rules look at: the entities of a name, and the three ``PARTS``."""
     name = parse_name(path)
-    return {
-        **dict(name.entities),
-        "suffix": name.suffix,
-        "extension": name.extension,
-        "datatype": path.parent.name,
-    }
+    labels = dict(name.entities)
+    if name.foreign:
+        labels[FOREIGN] = name.foreign
+    labels["suffix"], labels["extension"] = name.suffix, name.extension
+    labels["datatype"] = path.parent.name
+    return labels
 
 
 def failing(rules: Iterable[Rule], labels: Mapping[str, str]) -> list[Rule]:
@@ -153,7 +154,9 @@ def replace_rules(defaults: Iterable[Rule], given: Iterable[Rule]) -> tuple[Rule
     return (*(rule for rule in defaults if rule.key not in mentioned), *given)
 
 
-def load_filters(path: Path | None) -> dict[str, tuple[Rule, ...]]:
+def load_filters(
+    path: Path | None, in_use: Callable[[], Collection[str]] = frozenset
+) -> dict[str, tuple[Rule, ...]]:
     """Read a filter file in fMRIPrep's format.
 
     Parameters
@@ -163,6 +166,9 @@ def load_filters(path: Path | None) -> dict[str, tuple[Rule, ...]]:
         entity and value: a label, a number, a list of them, ``null`` (the entity is
         absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
         ``"Query.OPTIONAL"``. ``None`` stands for no file.
+    in_use
+        Tells the entities that names in the dataset have, whatever they are; asked for
+        where one is not known.
 
     Returns
     -------
@@ -195,16 +201,18 @@ def load_filters(path: Path | None) -> dict[str, tuple[Rule, ...]]:
             remedy = 'Write it as {"task": "rest", "run": [1, 2]}.'
             raise UsageError(msg, where=path, remedy=remedy)
         filters[section] = tuple(
-            _parse_rule(name, value, where=f"{path}, section {section!r}")
+            _parse_rule(name, value, in_use, where=f"{path}, section {section!r}")
             for name, value in entities.items()
         )
     return filters
 
 
-def _parse_rule(name: str, value: object, *, where: str) -> Rule:
-    if name not in _ALLOWED:
+def _parse_rule(
+    name: str, value: object, in_use: Callable[[], Collection[str]], *, where: str
+) -> Rule:
+    if name not in _ALLOWED and name not in in_use():
         msg = _unknown("entity", name, _ALLOWED)
-        remedy = f"Known are: {', '.join(_ALLOWED)}."
+        remedy = f"Known are those of the files and: {', '.join(_ALLOWED)}."
         raise UsageError(msg, where=where, remedy=remedy)
     values = value if isinstance(value, list) else [value]
     words = [_parse_value(v, name=name, where=where) for v in values]
@@ -251,204 +259,3 @@ def _unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {word!r}" + (
         f"; did you mean {close[0]!r}?" if close else "."
     )
-
-
-BOLD = (
-    Rule("datatype", ("func",)),
-    Rule("suffix", ("bold",)),
-    Rule("extension", (".nii.gz", ".nii")),
-)
-_MASK = (
-    Rule("datatype", ("func",)),
-    Rule("suffix", ("mask",)),
-    Rule("extension", (".nii.gz", ".nii")),
-)
-# In order of preference. The second is BIDS' older spelling (bids-examples/synthetic).
-MASKS = (
-    (*_MASK, Rule("desc", ("brain",)), Rule("label", absent=True)),
-    (*_MASK, Rule("label", ("brain",)), Rule("desc", absent=True)),
-)
-# fMRIPrep wrote `regressors` from 1.2 to 20.1; re-runs left both kinds side by side.
-CONFOUNDS = tuple(
-    (
-        Rule("datatype", ("func",)),
-        Rule("suffix", (suffix,)),
-        Rule("extension", (".tsv",)),
-        Rule("desc", ("confounds",)),
-    )
-    for suffix in ("timeseries", "regressors")
-)
-# Entities in which a partner may differ from its BOLD file.
-FREE_IN_MASK = frozenset({"desc", "label", "echo", "part"})
-FREE_IN_CONFOUNDS = FREE_IN_MASK | {"space", "res", "den", "cohort"}
-
-
-def bold_rules(options: Options, given: Iterable[Rule]) -> tuple[Rule, ...]:
-    """Return the query for BOLD files: flags narrow, the filter file also replaces."""
-    defaults = [Rule("part", ("mag",), absent=True)]
-    flags = list(BOLD)
-    if options.echo_label:
-        flags.append(Rule("echo", options.echo_label))
-    else:
-        defaults.append(Rule("echo", absent=True))
-    desc = Rule("desc", (options.desc,))
-    (defaults if options.desc == Options().desc else flags).append(desc)
-    for key, values in (
-        ("ses", options.session_label),
-        ("task", options.task_label),
-        ("run", options.run_label),
-        ("space", options.space),
-        ("res", options.res),
-    ):
-        if values:
-            flags.append(Rule(key, values))
-    return (*flags, *replace_rules(defaults, given))
-
-
-def find_partner(
-    path: Path,
-    files: Mapping[Path, Mapping[str, str]],
-    choices: Iterable[tuple[Rule, ...]],
-    free: frozenset[str],
-) -> Path | None:
-    """Find the file that belongs to a BOLD file, by the first choice that has one.
-
-    All entities must agree, except those that are free and those that a rule is about.
-    The partner of a single echo or part may carry that entity; then it is preferred.
-
-    Parameters
-    ----------
-    path
-        The BOLD file.
-    files
-        Labels of all files of the participant, the BOLD file among them.
-    choices
-        Rules for the partner, in order of preference.
-    free
-        Entities in which the partner may differ.
-
-    Raises
-    ------
-    DataError
-        Several files fit equally well.
-    """
-    bold = files[path]
-    for rules in choices:
-        ruled = {rule.key for rule in rules}
-        loose = free.union(PARTS, ruled)
-        split = {"echo", "part"} - ruled
-        found: dict[int, list[Path]] = {}
-        for other, labels in files.items():
-            fixed = (bold.keys() | labels.keys()) - loose
-            carried = split & labels.keys()
-            if (
-                not failing(rules, labels)
-                and all(bold.get(key) == labels.get(key) for key in fixed)
-                and all(bold.get(key) == labels[key] for key in carried)
-            ):
-                found.setdefault(len(carried), []).append(other)
-        if found:
-            return _only(found[max(found)], path)
-    return None
-
-
-def _only(found: Sequence[Path], path: Path) -> Path:
-    if len(found) > 1:
-        names = " and ".join(other.name for other in found)
-        section = "mask" if "_mask." in found[0].name else "confounds"
-        msg = f"{len(found)} files could be its {section}: {names}."
-        remedy = f"Choose one in section {section!r} of a --bids-filter-file."
-        raise DataError(msg, where=path, remedy=remedy)
-    return found[0]
-
-
-def explain(rules: Sequence[Rule], files: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Say why no file is selected: what was asked, what exists, what comes close.
-
-    Parameters
-    ----------
-    rules
-        The query.
-    files
-        Labels of each file, by its relative path.
-
-    Returns
-    -------
-    list of str
-        Lines; long lists are cut, with the number left out.
-    """
-    lines = ["asked for: " + "; ".join(map(str, rules))]
-    keys = dict.fromkeys(k for labels in files.values() for k in labels)
-    for key in (key for key in keys if key not in (*PARTS, "sub")):
-        counts = Counter(labels.get(key, "(absent)") for labels in files.values())
-        values = [f"{label} ({n})" for label, n in sorted(counts.items())]
-        lines.append(f"there is {key}: " + _shorten(values, ", "))
-    near = []
-    for path, labels in sorted(files.items()):
-        broken = failing(rules, labels)
-        if len(broken) == 1:
-            label = labels.get(broken[0].key, "absent")
-            near.append(f"  {path}: {broken[0].key} {label}, not {broken[0].wanted}")
-    if near:
-        lines.append("files that fail by one entity only:")
-        lines.append(_shorten(near, "\n"))
-    return lines
-
-
-def _shorten(words: list[str], separator: str) -> str:
-    more = [f"and {len(words) - LISTED} more"] if len(words) > LISTED else []
-    return separator.join(words[:LISTED] + more)
-
-
-def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
-    """Say what to do where no BOLD run is found, by the names that there are.
-
-    Parameters
-    ----------
-    files
-        Labels of each file, by its relative path.
-    rules
-        The query.
-    """
-    volumes = [found for found in files.values() if not failing(BOLD, found)]
-    if volumes:
-        return _advise_choice(volumes, rules)
-    kinds = {(found["suffix"], found["extension"]) for found in files.values()}
-    if kinds & {("preproc", ".nii.gz"), ("preproc", ".nii")}:
-        return (
-            "The names *_preproc.nii.gz were written by fMRIPrep < 1.2; re-run it, or"
-            " rename the files to *_desc-preproc_bold.nii.gz."
-        )
-    if kinds & {("bold", ".func.gii"), ("bold", ".dtseries.nii")}:
-        return "Surface and CIFTI series are not processed; add a volumetric space."
-    if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
-        return "fMRIPrep --level minimal writes no BOLD series; run it with full."
-    return "Give the folder that fMRIPrep wrote."
-
-
-def _advise_choice(volumes: Sequence[Mapping[str, str]], rules: Sequence[Rule]) -> str:
-    """Name the flags that would select the volumes that break fewest rules."""
-    broken = [[rule.key for rule in failing(rules, labels)] for labels in volumes]
-    least = min(map(len, broken))
-    near = [v for v, keys in zip(volumes, broken, strict=True) if len(keys) == least]
-    keys = {key for keys in broken if len(keys) == least for key in keys}
-    labels = {
-        key: sorted({found[key] for found in near if key in found}) for key in keys
-    }
-    if "desc" in keys and not labels["desc"]:
-        return "Without desc- these look like raw data: give fMRIPrep's output."
-    words = []
-    if "desc" in keys:
-        said = " or ".join(f"--desc {label}" for label in labels["desc"][:LISTED])
-        words.append(f"Choose the series by their desc- label: {said}.")
-    if "echo" in keys and labels["echo"]:
-        said = " ".join(labels["echo"][:LISTED])
-        words.append(
-            f"These are single echoes: choose with --echo-label {said}, or give the"
-            " combined series, whose names have no echo-."
-        )
-    if keys - {"desc", "echo"} or not words:
-        others = sorted(keys - {"desc", "echo"})
-        named = f" on {', '.join(others)}" if others else ""
-        words.append(f"Change the filters{named} (flags or --bids-filter-file).")
-    return " ".join(words)

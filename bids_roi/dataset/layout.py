@@ -1,63 +1,46 @@
-"""What a derivative dataset holds: participants and BOLD runs with their partners.
-
-pybids' only home, imported when the first participant is indexed. One layout per
-participant, rooted *at* the participant's folder and restricted to ``func``: indexing
-a thousand subjects takes pybids 38 s, one of them 0.06 s (0.15 s when rooted at the
-dataset, whose top level it then walks; it would also read ``dataset_description.json``
-and fail on an odd one). pybids says which files there are; which of them are asked for
-is decided on their names, see ``filters``.
-"""
+"""BOLD runs of a derivative, with their partners and metadata."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import secrets
-import shutil
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.dataset.advice import advise, explain
 from bids_roi.dataset.filters import (
-    BOLD,
-    CONFOUNDS,
-    FREE_IN_CONFOUNDS,
-    FREE_IN_MASK,
-    MASKS,
     Rule,
-    advise,
-    bold_rules,
-    explain,
     failing,
-    find_partner,
     labels_of,
     load_filters,
     replace_rules,
 )
-from bids_roi.dataset.metadata import read_metadata
-from bids_roi.dataset.roots import (
-    files_in_func,
-    func_folders,
+from bids_roi.dataset.index import index_series
+from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.partners import (
+    BOLD,
+    CONFOUNDS,
+    FREE_IN_CONFOUNDS,
+    FREE_IN_MASK,
+    KINDS,
+    MASKS,
+    Partners,
+    bold_rules,
+    kind_of,
+    pair_hemispheres,
 )
-from bids_roi.errors import (
-    DataError,
-    MissingInput,
-    NothingFound,
-    OutputError,
-    UsageError,
-)
+from bids_roi.dataset.roots import files_in_func
+from bids_roi.errors import BidsRoiError, MissingInput, NothingFound
 from bids_roi.files.names import parse_name
 from bids_roi.options.record import Options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from bids.layout import BIDSLayout
+    from bids_roi.dataset.index import Files
 
 
-# The participants whose files an explanation looks at.
-_EXPLAINED = 50
+_EXPLAINED = 50  # participants whose files are looked at for a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +51,12 @@ class BoldRun:
     ----------
     root
         Root of the derivative, absolute.
-    path
-        The BOLD file, absolute; links are not followed.
+    files
+        The series: one file, or those of the left and the right hemisphere. Absolute;
+        links are not followed.
     entities
-        ``(key, label)`` pairs of the file name, in its order and as written there.
+        ``(key, label)`` pairs of the file name, in its order and as written there;
+        without ``hemi`` where both hemispheres are there.
     mask_path
         The brain mask on the same grid; ``None`` where there is none, or where
         another mask or none was asked for.
@@ -81,15 +66,28 @@ class BoldRun:
         The sidecars that apply, merged.
     warnings
         What was wrong with the sidecars.
+    error
+        Why the run cannot be used: two files could be its mask, for example.
     """
 
     root: Path
-    path: Path
+    files: tuple[Path, ...]
     entities: tuple[tuple[str, str], ...]
     mask_path: Path | None
     confounds_path: Path | None
     metadata: Mapping[str, Any] = field(hash=False)
     warnings: tuple[str, ...] = ()
+    error: BidsRoiError | None = field(default=None, compare=False)
+
+    @property
+    def path(self) -> Path:
+        """The file that the run goes by: the only one, or the left hemisphere's."""
+        return self.files[0]
+
+    @property
+    def kind(self) -> str:
+        """What the series is: a key of ``KINDS``."""
+        return kind_of(parse_name(self.path).extension) or "volume"
 
     @property
     def relative_path(self) -> str:
@@ -116,154 +114,158 @@ class BoldRun:
         return dict(self.entities).get(key)
 
 
-def find_runs(root: Path, participant: str, options: Options) -> list[BoldRun]:
-    """Find the BOLD runs of one participant, with mask, confounds and metadata.
+def find_runs(
+    root: Path, participant: str, options: Options, kinds: Sequence[str] = ("volume",)
+) -> list[BoldRun]:
+    """Find the BOLD runs of one participant, as ``find_runs_of`` does.
+
+    Raises
+    ------
+    BidsRoiError
+        The filter file is wrong, or the participant's folder absent or unreadable.
+    """
+    ((_, found),) = find_runs_of(root, [participant], options, kinds)
+    if isinstance(found, BidsRoiError):
+        raise found
+    return found
+
+
+def find_runs_of(
+    root: Path,
+    participants: Iterable[str],
+    options: Options,
+    kinds: Sequence[str] = ("volume",),
+) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
+    """Find the BOLD runs of participants, with mask, confounds and metadata.
 
     Parameters
     ----------
     root
         Root of the derivative.
-    participant
-        One label, with or without ``sub-``. No other participant's files are read.
+    participants
+        Labels, with or without ``sub-``. No other participant's files are read.
     options
         The filters, the mask that is asked for, pybids' database folder.
+    kinds
+        Keys of ``KINDS``: which series are looked for.
 
-    Returns
-    -------
-    list of BoldRun
-        Sorted by relative path; empty where nothing passes (``explain_nothing``).
+    Yields
+    ------
+    tuple
+        The participant, and its runs sorted by relative path: none where nothing
+        passes (``explain_nothing``); or why they cannot be listed.
 
     Raises
     ------
     UsageError
         The filter file is wrong, or the database folder lies inside the input.
-    DataError
-        Several files could be a run's mask, or its confounds.
-    MissingInput
-        The participant's folder is absent or unreadable.
     """
-    root, participant = root.absolute(), participant.removeprefix("sub-")
-    filters = load_filters(options.bids_filter_file)
-    rules = bold_rules(options, filters["bold"])
-    rules = (Rule("sub", (participant,)), *rules)
-    files = {path: labels_of(path) for path in _index(root, participant, options)}
-    # Where another mask is asked for, an ambiguous one of the run's own is no matter.
-    wanted = MASKS if options.mask == "auto" else ()
-    masks = [replace_rules(rules, filters["mask"]) for rules in wanted]
-    tables = [replace_rules(rules, filters["confounds"]) for rules in CONFOUNDS]
-    listings: dict[Path, list[Path]] = {}
-    runs = []
-    for path in files:
-        if failing(rules, files[path]):
-            continue
-        metadata, warnings = read_metadata(path, root, listings)
-        run = BoldRun(
-            root=root,
-            path=path,
-            entities=parse_name(path).entities,
-            mask_path=find_partner(path, files, masks, FREE_IN_MASK),
-            confounds_path=find_partner(path, files, tables, FREE_IN_CONFOUNDS),
-            metadata=metadata,
-            warnings=warnings,
+    root = root.absolute()
+    labels = [label.removeprefix("sub-") for label in participants]
+    query = _Query(root, labels, options, kinds)
+    extensions = [extension for kind in kinds for extension in KINDS[kind]]
+    for participant, found in index_series(
+        root, labels, extensions, options.bids_database_dir
+    ):
+        if isinstance(found, BidsRoiError):
+            yield participant, found
+        else:
+            yield participant, query.runs(participant, found)
+
+
+class _Query:
+    """What is asked for, worked out once for all participants."""
+
+    def __init__(
+        self, root: Path, labels: list[str], options: Options, kinds: Sequence[str]
+    ) -> None:
+        given = load_filters(
+            options.bids_filter_file, lambda: _keys_in_use(root, labels)
         )
-        runs.append(run)
-    return sorted(runs, key=lambda run: run.relative_path)
-
-
-def _index(root: Path, participant: str, options: Options) -> list[Path]:
-    """List the images and tables in a participant's ``func`` folders, by pybids."""
-    folder = root / f"sub-{participant}"
-    if not folder.is_dir():
-        msg = "there is no folder of this participant."
-        raise MissingInput(msg, where=folder, remedy="See --participant-label.")
-    try:
-        places = [folder, *func_folders(folder)]
-        closed = [p for p in places if not os.access(p, os.R_OK | os.X_OK)]
-    except PermissionError as error:
-        closed = [Path(error.filename)]
-    if closed:
-        # pybids would leave it out without a word.
-        msg = "the folder cannot be read."
-        raise MissingInput(msg, where=closed[0], remedy="Check its permissions.")
-    if len(places) == 1:
-        return []
-    database = _database_path(root, places, options.bids_database_dir)
-    return sorted(Path(name) for name in _query(folder, database))
-
-
-def _query(folder: Path, database: Path | None) -> list[str]:
-    # Here, because importing pybids takes 0.3 s, which --help need not wait for.
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-    from sqlalchemy.exc import SQLAlchemyError  # what pybids lets through
-
-    # All that is not sub-*/[ses-*/]func/<file>. It replaces pybids' own list (code,
-    # sourcedata, ...), none of which can occur below a participant and pass this.
-    elsewhere = re.compile(r"^(?!(?:/ses-[^/]+)?(?:/func(?:/[^/]*)?)?$)")
-
-    def build(path: Path | None) -> BIDSLayout:
-        return BIDSLayout(
-            folder,
-            validate=False,
-            is_derivative=True,
-            # Without it, pybids takes the entities of raw data only.
-            config=["bids", "derivatives"],
-            database_path=path,
-            indexer=BIDSLayoutIndexer(
-                validate=False, ignore=[elsewhere], index_metadata=False
-            ),
+        self._root = root
+        self._bold = {kind: bold_rules(options, given["bold"], kind) for kind in kinds}
+        # Where another mask is asked for, an ambiguous one of the run's own is no
+        # matter.
+        wanted = MASKS if options.mask == "auto" else ()
+        self._masks = [replace_rules(rules, given["mask"]) for rules in wanted]
+        self._tables = [replace_rules(rules, given["confounds"]) for rules in CONFOUNDS]
+        self._one_side = any(
+            rule.key == "hemi" and len(rule.values) == 1
+            for rules in self._bold.values()
+            for rule in rules
         )
+        self._sidecars = Sidecars(root)
 
-    try:
-        if database is not None and not database.exists():
-            # Beside, then renamed: a killed job must leave no half-filled index, and
-            # of two jobs that index one participant, the first to finish wins.
-            staging = database.with_name(f".{database.name}.{secrets.token_hex(4)}")
-            _close(build(staging))
+    def runs(self, participant: str, indexed: Files) -> list[BoldRun]:
+        own = Rule("sub", (participant,))
+        series: dict[str, dict[Path, dict[str, str]]] = {
+            kind: {} for kind in self._bold
+        }
+        for path in indexed.series:
+            labels = labels_of(path)
+            kind = kind_of(labels["extension"])
+            if kind in series and not failing((own, *self._bold[kind]), labels):
+                series[kind][path] = labels
+        if not any(series.values()):
+            return []
+        beside = {
+            path: labels_of(path) for path in indexed.all if path.suffix != ".json"
+        }
+        masks = Partners(beside, self._masks, FREE_IN_MASK, "mask")
+        tables = Partners(beside, self._tables, FREE_IN_CONFOUNDS, "confounds")
+        found = []
+        for kind, files in series.items():
+            if kind == "gifti":
+                groups = pair_hemispheres(files, one_will_do=self._one_side)
+            else:
+                groups = [((path,), None) for path in files]
+            for paths, error in groups:
+                run = BoldRun(self._root, paths, _entities(paths), None, None, {})
+                labels = files[paths[0]]
+                run = self._complete(run, labels, masks, tables)
+                found.append(dataclasses.replace(run, error=error or run.error))
+        self._sidecars.forget_participant()
+        return sorted(found, key=lambda run: run.relative_path)
+
+    def _complete(
+        self, run: BoldRun, labels: dict[str, str], masks: Partners, tables: Partners
+    ) -> BoldRun:
+        """Add partners and metadata; what cannot be told of a run is its error."""
+        surface = run.kind != "volume"
+        found: dict[str, Any] = {}
+        for add in (
+            lambda: {} if surface else {"mask_path": masks.find(run.path, labels)},
+            lambda: {"confounds_path": tables.find(run.path, labels)},
+            lambda: self._read_metadata(run.path, surface=surface),
+        ):
             try:
-                staging.rename(database)
-            except OSError:
-                shutil.rmtree(staging)
-        layout = build(database)
-        # Neither datatype nor subject are queried: pybids looks for both in the
-        # absolute path; a dataset below /data/anat/ or /data/sub-99/ seems empty.
-        names: list[str] = layout.get(
-            return_type="filename", extension=[".nii.gz", ".nii", ".tsv"]
-        )
-        _close(layout)
-    except UnicodeEncodeError as error:
-        msg = f"the name of a file in it is not text in UTF-8 ({error.object!r})."
-        raise DataError(msg, where=folder, remedy="Rename it.") from error
-    except (OSError, SQLAlchemyError) as error:
-        if database is None:
-            raise
-        msg = f"pybids' index cannot be kept or used ({error})."
-        remedy = "Delete it, or leave --bids-database-dir away: it is fast without."
-        raise OutputError(msg, where=database, remedy=remedy) from error
-    return names
+                found |= add()
+            except BidsRoiError as error:
+                found.setdefault("error", error)
+        return dataclasses.replace(run, **found)
+
+    def _read_metadata(self, path: Path, *, surface: bool) -> dict[str, Any]:
+        metadata, warnings = self._sidecars.read(path)
+        if surface and not metadata.keys() & {"RepetitionTime", "VolumeTiming"}:
+            timing, notes = self._sidecars.read_timing_of_run(path)
+            metadata, warnings = metadata | timing, (*warnings, *notes)
+        return {"metadata": metadata, "warnings": warnings}
 
 
-def _close(layout: BIDSLayout) -> None:
-    # pybids leaves its connections open, which is a ResourceWarning from 3.13 on.
-    layout.session.close()
-    layout.connection_manager.engine.dispose()
+def _entities(files: tuple[Path, ...]) -> tuple[tuple[str, str], ...]:
+    """Entities of a run's name; two hemispheres have none of their own."""
+    pairs = parse_name(files[0]).entities
+    return tuple(p for p in pairs if len(files) == 1 or p[0] != "hemi")
 
 
-def _database_path(
-    root: Path, places: Sequence[Path], parent: Path | None
-) -> Path | None:
-    """Name the index after what is in it, because pybids never notices a stale one.
-
-    It also takes the root that is stored in an index for the one it is asked for.
-    """
-    if parent is None:
-        return None
-    if parent.resolve().is_relative_to(root.resolve()):
-        msg = f"--bids-database-dir lies inside the input {root}."
-        remedy = "Choose a folder elsewhere; nothing is ever written into the input."
-        raise UsageError(msg, where=parent, remedy=remedy)
-    state = [(str(place), place.stat().st_mtime_ns) for place in places]
-    digest = hashlib.sha256(repr(state).encode()).hexdigest()[:12]
-    return parent.absolute() / f"{places[0].name}_{digest}"
+def _keys_in_use(root: Path, participants: list[str]) -> set[str]:
+    """Entities of the names that the first participants have."""
+    paths = (
+        path
+        for label in participants[:_EXPLAINED]
+        for path in files_in_func(root, label)
+    )
+    return {key for path in paths for key, _ in parse_name(path).entities}
 
 
 def explain_nothing(
@@ -274,31 +276,36 @@ def explain_nothing(
     Returns
     -------
     NothingFound or MissingInput
-        To be raised: the former where filters exclude the BOLD volumes that there
-        are, the latter where nothing that could be processed exists. The text holds
-        the query, the labels that exist, and the files that fail by one entity only.
+        To be raised: the former where filters exclude the BOLD runs that there are, the
+        latter where nothing that could be processed exists. The text holds the query,
+        the labels that exist, and the files that fail by one entity only.
     """
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
-    given = load_filters(options.bids_filter_file)["bold"]
+    given = load_filters(
+        options.bids_filter_file, lambda: _keys_in_use(root, looked_at)
+    )["bold"]
     rules = (Rule("sub", tuple(looked_at)), *bold_rules(options, given))
-    files = {}
-    for participant in looked_at:
-        for path in files_in_func(root / f"sub-{participant}"):
-            files[path.relative_to(root).as_posix()] = labels_of(path)
-    volumes = {p: found for p, found in files.items() if not failing(BOLD, found)}
+    files = {
+        path.relative_to(root).as_posix(): labels_of(path)
+        for participant in looked_at
+        for path in files_in_func(root, participant)
+    }
+    series = {
+        p: found for p, found in files.items() if not failing(BOLD["volume"], found)
+    }
     people = f"{len(looked_at)} participant{'s' * (len(looked_at) != 1)}"
     if len(looked_at) < len(participants):
         people = f"the first {people} (of {len(participants)})"
-    if not volumes:
-        problem = f"no BOLD volume among {len(files)} files in func of {people}."
+    if not series:
+        problem = f"no BOLD run among {len(files)} files in func of {people}."
         return MissingInput(problem, where=root, remedy=advise(files, rules))
-    count = f"{len(volumes)} BOLD volume{'s' * (len(volumes) != 1)}"
+    count = f"{len(series)} BOLD run{'s' * (len(series) != 1)}"
     problem = f"none of {count} of {people} is selected.\n"
-    problem += "\n".join(explain(rules, volumes)) + "\n"
+    problem += "\n".join(explain(rules, series)) + "\n"
     if given or bold_rules(options, ()) != bold_rules(Options(), ()):
-        return NothingFound(problem, where=root, remedy=advise(volumes, rules))
-    return MissingInput(problem, where=root, remedy=advise(volumes, rules))
+        return NothingFound(problem, where=root, remedy=advise(series, rules))
+    return MissingInput(problem, where=root, remedy=advise(series, rules))
 
 
 def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:

@@ -6,96 +6,192 @@ file then stops it. Reading what applies to one image takes a millisecond.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.errors import DataError
-from bids_roi.files.names import parse_name
+from bids_roi.errors import DataError, MissingInput, is_of_the_disk, remedy_of
+from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read_metadata(
-    path: Path, root: Path, listings: dict[Path, list[Path]] | None = None
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Merge the sidecars that apply to a data file.
+_Pairs = frozenset[tuple[str, str]]
+# What says how often volumes come; one of the two is enough.
+_TIMING = ("RepetitionTime", "VolumeTiming")
+# In which other series of the same run may differ.
+_OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
 
-    Parameters
-    ----------
-    path
-        The data file, below ``root``; it need not exist.
-    root
-        Where inheritance begins.
-    listings
-        JSON files of folders already listed; filled as folders are visited. One
-        dictionary shared between calls saves listing a folder again per file.
 
-    Returns
-    -------
-    dict
-        The merged keys; nearer files win.
-    tuple of str
-        What could not be read, and which file was taken where several apply.
+class _Sidecar(NamedTuple):
+    pairs: _Pairs
+    name: BidsName
+    path: Path
 
-    Notes
-    -----
-    The BIDS inheritance principle: in every folder from the root to that of the data
-    file, the JSON file of the same suffix applies whose entities are a subset of the
-    data file's. BIDS allows one per folder, but fMRIPrep writes the sidecars of the
-    native and the ``space-`` series side by side, and the first applies to both by
-    that rule. So the one with most entities is taken, and only where it is not the
-    file's very own is that worth a warning.
-    """
-    listings = {} if listings is None else listings
-    merged: dict[str, Any] = {}
-    warnings: list[str] = []
-    folders = [path.parent, *path.parent.parents]
-    depth = folders.index(root) if root in folders else 0
-    for folder in reversed(folders[: depth + 1]):
-        found = _applicable(path, folder, listings)
+
+class Sidecars:
+    """Sidecars of a dataset, listed folder by folder, each once."""
+
+    def __init__(self, root: Path) -> None:
+        """Inheritance begins at the root."""
+        self._root = root
+        # By folder, then by the rarest of their entities: few to look at for each run.
+        self._folders: dict[Path, dict[tuple[str, str] | None, list[_Sidecar]]] = {}
+
+    def read(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Merge the sidecars that apply to a data file, which need not exist.
+
+        The JSON of the same suffix applies whose entities are a subset of the data
+        file's, from the root to the file's folder. BIDS allows one per folder, but
+        fMRIPrep writes those of the native and the ``space-`` series side by side, and
+        the first applies to both by that rule. So the one with most entities is taken,
+        and only where it is not the file's very own is that worth a warning.
+
+        Returns
+        -------
+        dict
+            The merged keys; nearer files win.
+        tuple of str
+            What could not be read, and which file was taken where several apply.
+
+        Raises
+        ------
+        MissingInput
+            The disk or network failed: what a sidecar says is not known then.
+        """
+        merged: dict[str, Any] = {}
+        warnings: list[str] = []
+        folders = [path.parent, *path.parent.parents]
+        depth = folders.index(self._root) if self._root in folders else 0
+        data = parse_name(path)
+        # CIFTI series have two: what any series has, and what grayordinates have.
+        own = (".json", ".dtseries.json")[: 1 + (data.extension == ".dtseries.nii")]
+        for folder in reversed(folders[: depth + 1]):
+            for extension in own:
+                content, notes = self._read_in(folder, path, data, extension)
+                merged.update(content)
+                warnings += notes
+        return merged, tuple(warnings)
+
+    def _read_in(
+        self, folder: Path, path: Path, data: BidsName, extension: str
+    ) -> tuple[dict[str, Any], list[str]]:
+        stem = path.name.partition(".")[0]
+        pairs = frozenset(data.entities)
+        found = [
+            (sidecar.path.name != stem + extension, -len(sidecar.pairs), sidecar.path)
+            for sidecar in self._candidates(folder, pairs)
+            if sidecar.pairs <= pairs
+            and sidecar.name.suffix == data.suffix
+            and sidecar.name.extension == extension
+            and (not sidecar.name.foreign or sidecar.path.name == stem + extension)
+        ]
         if not found:
-            continue
-        chosen, *others = found
-        if others and not _is_own(chosen, path):
-            names = ", ".join(other.name for other in others)
+            return {}, []
+        (_, _, chosen), *others = sorted(found)
+        warnings = []
+        # The order of entities in a name carries no meaning.
+        if others and frozenset(parse_name(chosen).entities) != pairs:
+            names = ", ".join(other.name for _, _, other in others)
             warnings.append(
-                f"{_relative(chosen, root)}: taken as the sidecar of {path.name}, to"
+                f"{self._relative(chosen)}: taken as the sidecar of {path.name}, to"
                 f" which {names} in the same folder apply too; BIDS allows one."
             )
         try:
-            merged.update(read_json(chosen))
+            return _read(chosen), warnings
         except DataError as error:
-            warnings.append(
-                f"{_relative(chosen, root)}: sidecar ignored: {error.problem}"
+            note = f"{self._relative(chosen)}: sidecar ignored: {error.problem}"
+            return {}, [*warnings, note]
+
+    def read_timing_of_run(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Read the timing that other series of the same run have in their sidecars.
+
+        For surfaces, beside which fMRIPrep 20 wrote no repetition time.
+
+        Returns
+        -------
+        dict
+            ``RepetitionTime`` or ``VolumeTiming``; empty where none has it.
+        tuple of str
+            A warning where the others do not agree.
+        """
+        data = parse_name(path)
+        run = _of_the_run(data.entities)
+        found: dict[str, tuple[Path, dict[str, Any]]] = {}
+        for sidecar in self._candidates(path.parent, frozenset(data.entities)):
+            name = sidecar.name
+            if (name.suffix, name.extension, name.foreign) == (
+                data.suffix,
+                ".json",
+                "",
+            ):
+                if _of_the_run(name.entities) != run:
+                    continue
+                try:
+                    content = _read(sidecar.path)
+                except DataError:
+                    continue
+                timing = {key: content[key] for key in _TIMING if key in content}
+                if timing:
+                    found.setdefault(repr(timing), (sidecar.path, timing))
+        if len(found) > 1:
+            names = " and ".join(sorted(path.name for path, _ in found.values()))
+            note = (
+                f"{path.name}: no repetition time is taken from other series of its"
+                f" run, they do not agree: {names}."
             )
-    return merged, tuple(warnings)
+            return {}, (note,)
+        return next((timing for _, timing in found.values()), {}), ()
+
+    def forget_participant(self) -> None:
+        """Keep the listing of the root only, which all participants share."""
+        self._folders = {p: t for p, t in self._folders.items() if p == self._root}
+
+    def _candidates(self, folder: Path, pairs: _Pairs) -> list[_Sidecar]:
+        """Sidecars of a folder that share their rarest entity with a data file."""
+        if folder not in self._folders:
+            self._folders[folder] = _list(folder)
+        tables = self._folders[folder]
+        return [one for pair in (*pairs, None) for one in tables.get(pair, ())]
+
+    def _relative(self, path: Path) -> str:
+        inside = path.is_relative_to(self._root)
+        return path.relative_to(self._root).as_posix() if inside else str(path)
 
 
-def _applicable(
-    path: Path, folder: Path, listings: dict[Path, list[Path]]
-) -> list[Path]:
-    """Sidecars in one folder that apply to a file; most entities first."""
-    if folder not in listings:
-        try:
-            files = [entry for entry in folder.iterdir() if entry.suffix == ".json"]
-        except OSError:
-            files = []
-        listings[folder] = sorted(files)
-    data = parse_name(path)
-    ranked = []
-    for candidate in listings[folder]:
-        name = parse_name(candidate)
-        applies = name.suffix == data.suffix and name.extension == ".json"
-        if applies and set(name.entities) <= set(data.entities):
-            ranked.append((-len(name.entities), candidate.name, candidate))
-    return [candidate for _, _, candidate in sorted(ranked)]
+def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:
+    try:
+        files = [entry for entry in folder.iterdir() if entry.suffix == ".json"]
+    except OSError as error:
+        if is_of_the_disk(error):
+            msg = f"the folder cannot be read ({error.strerror})."
+            remedy = remedy_of(error, "")
+            raise MissingInput(msg, where=folder, remedy=remedy) from error
+        files = []
+    sidecars = []
+    for file in sorted(files):
+        name = parse_name(file)
+        sidecars.append(_Sidecar(frozenset(name.entities), name, file))
+    counts = Counter(pair for one in sidecars for pair in one.pairs)
+    tables = defaultdict(list)
+    for one in sidecars:
+        # Not by what series of one run differ in: they are looked for as well.
+        ranked = [(counts[p], p) for p in one.pairs if p[0] not in _OF_THE_SERIES]
+        tables[min(ranked)[1] if ranked else None].append(one)
+    return dict(tables)
 
 
-def _is_own(sidecar: Path, path: Path) -> bool:
-    # The order of entities in a name carries no meaning.
-    return set(parse_name(sidecar).entities) == set(parse_name(path).entities)
+def _of_the_run(entities: tuple[tuple[str, str], ...]) -> _Pairs:
+    return frozenset(pair for pair in entities if pair[0] not in _OF_THE_SERIES)
 
 
-def _relative(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except DataError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and is_of_the_disk(cause):
+            remedy = remedy_of(cause, "")
+            raise MissingInput(error.problem, where=path, remedy=remedy) from error
+        raise

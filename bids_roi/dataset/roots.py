@@ -6,11 +6,19 @@ pybids' ``get_subjects`` needs 67 s for a thousand participants, ``os.scandir`` 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
+from bids_roi.errors import (
+    DataError,
+    MissingInput,
+    NothingFound,
+    UsageError,
+    remedy_of,
+)
+from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 
 if TYPE_CHECKING:
@@ -97,7 +105,7 @@ def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
     base = given.absolute()
     description, _ = dataset_description(base)
     kind = str(description.get("DatasetType", "")).lower()
-    if kind == "derivative" or _has_preprocessed(base):
+    if kind == "derivative" or _bold_in(base):
         return base
     holder = base / "derivatives" if derivatives is None else base
     candidates = _derivatives_in(holder)
@@ -113,30 +121,38 @@ def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
         return base
     msg = (
         "neither the root of a derivative (dataset_description.json with DatasetType"
-        " derivative, or sub-*/func with desc-preproc files) nor a raw dataset with one"
+        " derivative, or sub-*/func with desc-*_bold files) nor a raw dataset with one"
         " in derivatives/."
     )
     raise MissingInput(msg, where=given, remedy=_level_hint(base))
 
 
 def _check_readable(folder: Path) -> None:
-    if not folder.exists():
-        problem, remedy = "there is no such folder.", "Check the spelling."
-    elif not folder.is_dir():
-        problem, remedy = "not a folder.", "Give the root of the dataset."
-    elif not os.access(folder, os.R_OK | os.X_OK):
-        problem, remedy = "the folder cannot be read.", "Check its permissions."
-    else:
-        return
+    try:
+        if not folder.exists():
+            problem, remedy = "there is no such folder.", "Check the spelling."
+        elif not folder.is_dir():
+            problem, remedy = "not a folder.", "Give the root of the dataset."
+        elif not os.access(folder, os.R_OK | os.X_OK):
+            problem, remedy = "the folder cannot be read.", "Check its permissions."
+        else:
+            return
+    except OSError as error:
+        problem = f"the folder cannot be read ({error.strerror})."
+        remedy = remedy_of(error, "Check its permissions.")
     raise MissingInput(problem, where=folder, remedy=remedy)
 
 
 def _derivatives_in(holder: Path) -> list[Path]:
-    """Derivatives in a folder; those with preprocessed BOLD where there are any."""
-    folders = [path for path in _listed(holder) if not path.name.startswith(".")]
-    preprocessed = [path for path in folders if _has_preprocessed(path)]
-    if preprocessed:
-        return preprocessed
+    """Derivatives in a folder; those with preprocessed BOLD where there are any.
+
+    Best ``desc-preproc``, which XCP-D's and tedana's series beside it have not.
+    """
+    folders = _possible_roots(holder, depth=2)
+    contents = {path: _bold_in(path) for path in folders}
+    for wanted in ({"preproc"}, set().union(*contents.values())):
+        if found := [path for path in folders if contents[path] & wanted]:
+            return found
     marks = {"GeneratedBy", "PipelineDescription"}
     described = [(path, dataset_description(path)[0]) for path in folders]
     return [
@@ -147,20 +163,46 @@ def _derivatives_in(holder: Path) -> list[Path]:
     ]
 
 
-def _has_preprocessed(root: Path) -> bool:
+def _possible_roots(holder: Path, depth: int) -> list[Path]:
+    """Folders that may be a derivative; those in them where they hold no participant.
+
+    fMRIPrep up to 20 writes into fmriprep/fmriprep where its output is fmriprep,
+    Nipoppy into fmriprep/23.1.3/output.
+    """
+    roots = []
+    for path in _listed(holder):
+        if not path.name.startswith((".", "sub-", "ses-", "sourcedata")):
+            roots.append(path)
+            if depth and not any(p.name.startswith("sub-") for p in _listed(path)):
+                roots += _possible_roots(path, depth - 1)
+    return roots
+
+
+def _bold_in(root: Path) -> set[str]:
+    """Labels of ``desc-`` of the BOLD series of the first participants.
+
+    Blank for surface series, which have none.
+    """
     participants = [path for path in _listed(root) if path.name.startswith("sub-")]
-    return any(
-        "_desc-preproc_" in path.name
-        for participant in participants[:_PROBES]
-        for path in files_in_func(participant)
-    )
+    found = set()
+    for participant in participants[:_PROBES]:
+        for path in files_in_func(root, participant.name):
+            name = parse_name(path)
+            surface = name.extension in (".dtseries.nii", ".func.gii")
+            desc = name.get("desc") or ("" if surface else None)
+            volume = name.extension in (".nii.gz", ".nii")
+            if name.suffix == "bold" and desc is not None and (surface or volume):
+                found.add(desc)
+    return found
 
 
 def _level_hint(base: Path) -> str:
     if base.name.startswith(("sub-", "ses-")):
         return f"Give the dataset's root, {base.parent}, not a folder inside it."
-    inside = _derivatives_in(base)
-    if inside:
+    description = base / "dataset_description.json"
+    if description.is_symlink() and not description.exists():
+        return f"A link to content that is not here; get it: datalad get {description}"
+    if inside := _derivatives_in(base):
         return f"Is {inside[0]} meant?"
     return "Give fMRIPrep's output folder as BIDS_DIR or with --derivatives."
 
@@ -168,25 +210,36 @@ def _level_hint(base: Path) -> str:
 def _listed(parent: Path) -> list[Path]:
     """Return the folders in a folder, sorted; none where it cannot be listed."""
     try:
-        with os.scandir(parent) as entries:
-            return sorted(parent / entry.name for entry in entries if entry.is_dir())
+        return _folders_in(parent)
     except OSError:
         return []
 
 
+def _folders_in(parent: Path) -> list[Path]:
+    with os.scandir(parent) as entries:
+        return sorted(parent / entry.name for entry in entries if entry.is_dir())
+
+
 def func_folders(participant_dir: Path) -> list[Path]:
-    """Return the ``func`` folders of a participant, with and without sessions."""
-    inside = _listed(participant_dir)
-    sessions = [path for path in inside if path.name.startswith("ses-")]
-    folders = [parent / "func" for parent in (participant_dir, *sessions)]
-    return [folder for folder in folders if folder.is_dir()]
+    """Return the ``func`` folders of a participant, with and without sessions.
+
+    A folder that cannot be listed is an ``OSError``: pybids would pass over it.
+    """
+    inside = _folders_in(participant_dir)
+    places = [participant_dir, *(path for path in inside if path.name[:4] == "ses-")]
+    return [
+        path for place in places for path in _folders_in(place) if path.name == "func"
+    ]
 
 
-def files_in_func(participant_dir: Path) -> Iterator[Path]:
-    """Yield all that lies in the ``func`` folders of a participant, sorted in each."""
-    for folder in func_folders(participant_dir):
-        with os.scandir(folder) as entries:
-            yield from sorted(folder / entry.name for entry in entries)
+def files_in_func(root: Path, participant: str) -> Iterator[Path]:
+    """Yield all that lies in the ``func`` folders of a participant, sorted in each.
+
+    Nothing of folders that cannot be listed.
+    """
+    with contextlib.suppress(OSError):
+        for folder in func_folders(root / f"sub-{participant.removeprefix('sub-')}"):
+            yield from sorted(folder.iterdir())
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:

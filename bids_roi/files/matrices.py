@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.errors import DataError, MissingInput
+from bids_roi.errors import DataError, MissingInput, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror})."
-        raise MissingInput(msg, where=path, remedy="Check the path.") from error
+        remedy = remedy_of(error, "Check the path.")
+        raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def parse_matrix(

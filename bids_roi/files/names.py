@@ -27,11 +27,14 @@ class BidsName:
         What stands after the last entity, ``bold`` for example.
     extension
         All from the first dot on, ``.nii.gz`` for example.
+    foreign
+        The parts that are no entity: ``old`` of ``old_sub-01_bold.nii.gz``.
     """
 
     entities: tuple[tuple[str, str], ...]
     suffix: str
     extension: str
+    foreign: str = ""
 
     def get(self, key: str) -> str | None:
         """Label of an entity, ``None`` where the name has none."""
@@ -44,14 +47,17 @@ def parse_name(path: str | PurePath) -> BidsName:
     >>> parse_name("sub-01/func/sub-01_task-rest_run-01_bold.nii.gz").entities
     (('sub', '01'), ('task', 'rest'), ('run', '01'))
     """
-    stem, dot, extension = PurePath(path).name.partition(".")
+    name = path.name if isinstance(path, PurePath) else PurePath(path).name
+    stem, dot, extension = name.partition(".")
     *pairs, last = stem.split("_")
-    entities = []
+    entities, foreign = [], []
     for part in pairs:
         match = _ENTITY.fullmatch(part)
-        if match is not None:
+        if match is None:
+            foreign.append(part)
+        else:
             entities.append((match[1], match[2]))
-    return BidsName(tuple(entities), last, dot + extension)
+    return BidsName(tuple(entities), last, dot + extension, "_".join(foreign))
 
 
 def format_name(

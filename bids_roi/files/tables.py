@@ -8,7 +8,7 @@ import math
 import stat
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import DataError, MissingInput
+from bids_roi.errors import DataError, MissingInput, remedy_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -164,7 +164,7 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
         raise DataError(msg, where=path, remedy="Save it as UTF-8.") from error
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror or error})."
-        remedy = "Check the path and its permissions."
+        remedy = remedy_of(error, "Check the path and its permissions.")
         raise MissingInput(msg, where=path, remedy=remedy) from error
     return _columns(rows, path)
 

@@ -158,7 +158,8 @@ def list_rows(
 
 def _row_of_record(record: Record) -> Row:
     """Row of what has no output here: why, as the participant level told."""
-    row: Row = dict(identify(parse_name(record.run)))
+    whole = "/" not in record.run  # a participant that could not be planned
+    row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
     row |= {"atlas": record.atlas, "desc": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
     if record.status not in _NOT_MADE:

@@ -10,7 +10,15 @@ import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from bids_roi.errors import AtlasError, DataError, ImageError, MissingInput
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    DataError,
+    ImageError,
+    MissingInput,
+    is_of_the_disk,
+    remedy_of,
+)
 from bids_roi.images.header import (
     check_offset,
     check_orientation,
@@ -68,18 +76,19 @@ def check_file(path: Path) -> None:
         If it is absent, a link to absent content, a git-annex pointer, empty or
         unreadable.
     """
-    if path.is_symlink() and not path.exists():
-        msg = "this is a link to content that is not here (git-annex, DataLad)."
-        raise MissingInput(msg, where=path, remedy=_FETCH)
-    if not path.is_file():
-        msg = "there is no such file."
-        raise MissingInput(msg, where=path, remedy="Check the path.")
     try:
+        if path.is_symlink() and not path.exists():
+            msg = "this is a link to content that is not here (git-annex, DataLad)."
+            raise MissingInput(msg, where=path, remedy=_FETCH)
+        if not path.is_file():
+            msg = "there is no such file."
+            raise MissingInput(msg, where=path, remedy="Check the path.")
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror})."
-        raise MissingInput(msg, where=path, remedy="Check its permissions.") from error
+        remedy = remedy_of(error, "Check its permissions.")
+        raise MissingInput(msg, where=path, remedy=remedy) from error
     if not head:
         msg = "the file is empty (0 bytes)."
         raise MissingInput(msg, where=path, remedy=_FETCH)
@@ -327,7 +336,10 @@ def _load(path: Path, kind: type[DataError]) -> Any:  # noqa: ANN401 - nibabel
     return image
 
 
-def _unreadable(path: Path, error: Exception, kind: type[DataError]) -> DataError:
+def _unreadable(path: Path, error: Exception, kind: type[DataError]) -> BidsRoiError:
+    if isinstance(error, OSError) and is_of_the_disk(error):
+        msg = f"the file cannot be read ({error.strerror})."
+        return MissingInput(msg, where=path, remedy=remedy_of(error, ""))
     text = " ".join(str(error).split()) or type(error).__name__
     return kind(
         f"the image cannot be read ({text}).",

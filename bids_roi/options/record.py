@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import UsageError
+from bids_roi.options.row import refuse_url
 from bids_roi.options.running import check_running
 from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.table import CONNECTIVITY_OPTIONS, DEFAULT_ATLAS, OPTIONS
@@ -41,6 +42,8 @@ class Options:
     echo_label: tuple[str, ...] = ()
     space: tuple[str, ...] = ()
     res: tuple[str, ...] = ()
+    den: tuple[str, ...] = ()
+    hemi: tuple[str, ...] = ()
     desc: str = "preproc"
     derivatives: Path | None = None
     bids_filter_file: Path | None = None
@@ -90,6 +93,9 @@ class Options:
 
     def __post_init__(self) -> None:
         """Check single values; raise ``UsageError`` with the remedy."""
+        paths = (*self.atlas_file, *self.atlas_dataset, *self.denoise, self.mask)
+        for text in (*paths, self.events or ""):
+            refuse_url(text)
         if not 0 <= self.min_coverage <= 1:
             msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
             raise UsageError(msg)
@@ -203,4 +209,6 @@ _PREFIXES = {
     "echo_label": "echo-",
     "space": "space-",
     "res": "res-",
+    "den": "den-",
+    "hemi": "hemi-",
 }

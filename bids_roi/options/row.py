@@ -1,9 +1,41 @@
-"""One row of the table of options."""
+"""One row of the table of options, and what no value of one may be."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from bids_roi.errors import UsageError
+
+_URL = re.compile(r"(?:^|[,=])([A-Za-z][A-Za-z0-9+.-]*)://")
+
+
+def refuse_url(text: str) -> None:
+    """Refuse a URL where a file or folder of this machine is needed.
+
+    On the text as it was given: a ``Path`` makes ``s3:/lab`` of ``s3://lab``, which is
+    a folder that can be written.
+
+    Raises
+    ------
+    UsageError
+        With how to have the data here.
+    """
+    if match := _URL.search(text):
+        msg = f"a URL ({match[1]}://) cannot be read or written."
+        remedy = (
+            "Mount it (rclone mount, s3fs) or copy it here (rclone copy, aws s3 sync,"
+            " datalad get), and give the path; copy the outputs away afterwards."
+        )
+        raise UsageError(msg, remedy=remedy)  # without it: it may hold a password
+
+
+def local_path(text: str | Path) -> Path:
+    """Path of a file or folder of this machine, which no URL is."""
+    refuse_url(str(text))
+    return Path(text)
 
 
 @dataclass(frozen=True, slots=True)

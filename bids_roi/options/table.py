@@ -204,15 +204,30 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "space",
         _INPUT,
-        "Spaces to process, for example MNI152NLin2009cAsym. Default: every space"
-        " that an asked-for atlas fits.",
+        "Spaces to process, for example MNI152NLin2009cAsym; native for series whose"
+        " names have no space-. Default: every space that an asked-for atlas fits.",
         many=True,
         metavar="LABEL",
     ),
     Option(
         "res",
         _INPUT,
-        "Values of the res- entity to process. Default: all.",
+        "Values of the res- entity to process; native also for names without one."
+        " Default: all.",
+        many=True,
+        metavar="LABEL",
+    ),
+    Option(
+        "den",
+        _INPUT,
+        "Values of the den- entity to process (91k). Default: all.",
+        many=True,
+        metavar="LABEL",
+    ),
+    Option(
+        "hemi",
+        _INPUT,
+        "Hemispheres of surface series to process, L or R. Default: both.",
         many=True,
         metavar="LABEL",
     ),

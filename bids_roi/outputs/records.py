@@ -158,6 +158,22 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
             other.unlink(missing_ok=True)
 
 
+def write_loss(output_dir: Path, participant: str, reason: str) -> None:
+    """Record why nothing could be planned of a participant (``sub-<label>``).
+
+    Under its name in place of a run's, until ``forget_loss``.
+    """
+    lost = Record(participant, NO_ATLAS, "failed", reason)
+    write_records(output_dir, participant, [lost])
+
+
+def forget_loss(output_dir: Path, participant: str) -> None:
+    """Remove what ``write_loss`` wrote: the participant has been planned."""
+    base = record_path(output_dir, participant)
+    for path in _contents(base.parent, base.name):
+        path.unlink(missing_ok=True)
+
+
 def _digest(rows: list[dict[str, Any]]) -> str:
     said = [{k: v for k, v in row.items() if k not in _INCIDENTAL} for row in rows]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]

@@ -16,8 +16,14 @@ from bids_roi.dataset.roots import (
     find_derivative,
     list_participants,
 )
-from bids_roi.errors import BidsRoiError, MissingInput, SpaceMismatch
-from bids_roi.outputs.records import tell_failures, write_records
+from bids_roi.errors import BidsRoiError, MissingInput, NothingFound, SpaceMismatch
+from bids_roi.images.nifti import check_file
+from bids_roi.outputs.records import (
+    forget_loss,
+    tell_failures,
+    write_loss,
+    write_records,
+)
 from bids_roi.outputs.root_files import (
     check_output_dir,
     write_atlas_files,
@@ -30,6 +36,7 @@ from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
     plan_participant,
+    plan_participants,
     template_of,
 )
 from bids_roi.participant.progress import Progress, follow
@@ -59,6 +66,7 @@ log = logging.getLogger("bids_roi")
 # Participants whose outputs are held against the options before anything is written; a
 # folder that was made with one call is told by the first of them.
 _LOOKED_AT = 20
+_NAMED = 5  # participants in one message
 
 
 class ParticipantLevel:
@@ -88,6 +96,7 @@ class ParticipantLevel:
         self.shelf = AtlasShelf(options)
         self.tally = Tally()
         self.errors: dict[str, BidsRoiError] = {}
+        self.empty: list[str] = []
         self.n_planned = 0
         self.warnings: Counter[str] = Counter()
         self._n_asked = 0
@@ -101,6 +110,7 @@ class ParticipantLevel:
         self._touched: set[str] = set()
         self.other_settings: dict[str, list[str]] = {}
         self.n_refused = 0
+        self.n_impossible = 0
 
     @property
     def labels(self) -> tuple[str | None, ...]:
@@ -109,19 +119,18 @@ class ParticipantLevel:
 
     def plan(self) -> Iterator[PlannedRun]:
         """Plan one participant after the other, so that work can begin at once."""
-        for number, participant in enumerate(self.participants):
+        found = plan_participants(
+            self.root, self.participants, self.options, self.shelf, self.labels
+        )
+        for number, (participant, planned) in enumerate(found):
             self._n_asked = number + 1
-            try:
-                planned = plan_participant(
-                    self.root, participant, self.options, self.shelf, self.labels
-                )
-            except BidsRoiError as error:
-                if len(self.participants) == 1:
-                    raise
-                # The other participants go on.
-                log.error("sub-%s: %s", participant, error)
-                self.errors[participant] = error
+            if isinstance(planned, BidsRoiError):
+                self._lose(participant, planned)
                 continue
+            if not planned:
+                self._note_empty(participant)
+                continue
+            self._keep(participant)
             self.n_planned += len(planned)
             self._runs_left[f"sub-{participant}"] = len(planned)
             for item in planned:
@@ -131,10 +140,57 @@ class ParticipantLevel:
                         self._refusals[name] = why
             self._check_present(planned)
             yield from planned
+        self._tell_empty()
+
+    def _lose(self, participant: str, error: BidsRoiError) -> None:
+        """Record a participant of which nothing can be planned; the others go on."""
+        if not self.options.dry_run:
+            write_loss(self.output_dir, f"sub-{participant}", str(error))
+        if len(self.participants) == 1:
+            raise error
+        log.error("sub-%s: %s", participant, error)
+        self.errors[participant] = error
+
+    def _keep(self, participant: str) -> None:
+        """Forget that an earlier call could not plan a participant."""
+        if not self.options.dry_run:
+            forget_loss(self.output_dir, f"sub-{participant}")
+
+    def _note_empty(self, participant: str) -> None:
+        """Remember a participant without runs; one that was asked for is a loss.
+
+        Not where the filters are what leaves nothing of it.
+        """
+        why = explain_nothing(self.root, [participant], self.options)
+        if self.options.participant_label and not isinstance(why, NothingFound):
+            if len(self.participants) > 1:  # a line for each, the rest with -v alone
+                problem = why.problem.partition("\n")[0]
+                why = MissingInput(problem, where=why.where, remedy=why.remedy)
+            self._lose(participant, why)
+        else:
+            self._keep(participant)
+            self.empty.append(participant)
+
+    def _tell_empty(self) -> None:
+        """Say of whom nothing is there, or of whom the filters leave nothing.
+
+        Raises
+        ------
+        BidsRoiError
+            Where that is so of all participants.
+        """
         if self.n_planned == 0 and self.errors:
             raise next(iter(self.errors.values()))
         if self.n_planned == 0:
             raise explain_nothing(self.root, self.participants, self.options)
+        if self.empty:
+            log.warning("%s", self._say_empty())
+
+    def _say_empty(self) -> str:
+        names = ", ".join(f"sub-{label}" for label in self.empty[:_NAMED])
+        more = ", ..." if len(self.empty) > _NAMED else ""
+        share = f"{len(self.empty)} of {len(self.participants)} participants"
+        return f"no run of {share} is there or selected: {names}{more}."
 
     def _check_present(self, planned: list[PlannedRun]) -> None:
         """Stop at once where no asked-for atlas can be had at all.
@@ -350,12 +406,21 @@ class ParticipantLevel:
     @property
     def exit_code(self) -> int:
         """What the call ends with: 1 for failures, more where an atlas was no use."""
+        if self.options.dry_run:
+            return 1 if self.n_impossible or self.errors else 0
         return self._code_of_unused if self.n_failed else 0
 
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.shelf.names)
-        lines += [f"  failed: sub-{p}: {e}" for p, e in list(self.errors.items())[:5]]
+        lost = [f"  failed: sub-{p}: {e}" for p, e in self.errors.items()]
+        if n := len(lost):
+            lines.append(f"  {n:5d}  participants of which nothing could be planned")
+        lines += lost[:_NAMED]
+        if n > _NAMED:
+            lines.append(f"  ... and {n - _NAMED} more: see logs/")
+        if self.empty:
+            lines.append(f"  {self._say_empty()}")
         lines.append(
             f"  outputs in {self.output_dir}, one status line per run in logs/"
         )
@@ -367,6 +432,7 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
     for item in level.plan():
         yield item.run.relative_path
         if item.error is not None:
+            level.n_impossible += 1
             yield f"  cannot be processed: {item.error}"
             continue
         image = item.image
@@ -375,9 +441,8 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
             yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
             memory = estimate_memory(source, level.options) / 10**6
             yield f"  memory  about {memory:.0f} MB"
-        confounds = item.run.confounds_path
         yield f"  mask    {item.mask_path or 'none'}"
-        yield f"  confounds  {confounds.name if confounds else 'none found'}"
+        yield from _describe_confounds(level, item.run.confounds_path)
         seconds = item.repetition_time
         yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
         for warning in item.warnings:
@@ -387,7 +452,19 @@ def describe_plan(level: ParticipantLevel) -> Iterator[str]:
             for name in names.tables:
                 yield f"    -> {name}"
         for name, why in item.refused:
+            level.n_impossible += not isinstance(why, SpaceMismatch)
             yield f"  atlas {name} is left out: {why}"
+
+
+def _describe_confounds(level: ParticipantLevel, path: Path | None) -> Iterator[str]:
+    """The table, and why it cannot be read: a link whose content is elsewhere."""
+    yield f"  confounds  {path.name if path else 'none found'}"
+    if path is not None:
+        try:
+            check_file(path)
+        except BidsRoiError as error:
+            level.n_impossible += any(label is not None for label in level.labels)
+            yield f"  confounds cannot be read: {error}"
 
 
 def _locate(text: str, item: PlannedRun) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Mapping
@@ -9,20 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.layout import find_runs
+from bids_roi.dataset.layout import find_runs, find_runs_of
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
     MissingInput,
     UsageError,
+    remedy_of,
 )
 from bids_roi.images.nifti import BoldImage, check_file, open_bold, read_volume
 from bids_roi.images.values import describe_mask
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator, Sequence
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.atlases.shelf import AtlasShelf
@@ -100,18 +102,31 @@ def plan_participant(
     -------
     list
         In the order of the file names. A run that cannot be used has an ``error``.
-
-    Raises
-    ------
-    CollisionError
-        If two inputs would be written to one name.
     """
-    planned = [
-        plan_run(run, options, shelf, labels)
-        for run in find_runs(root, participant, options)
-    ]
-    check_collisions(planned)
-    return planned
+    found = find_runs(root, participant, options)
+    return mark_collisions([plan_run(run, options, shelf, labels) for run in found])
+
+
+def plan_participants(
+    root: Path,
+    participants: Sequence[str],
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...] = (None,),
+) -> Iterator[tuple[str, list[PlannedRun] | BidsRoiError]]:
+    """Plan participants as ``plan_participant`` does, several from one index.
+
+    Yields
+    ------
+    tuple
+        The participant and its runs, or why it cannot be planned.
+    """
+    for participant, found in find_runs_of(root, participants, options):
+        if isinstance(found, BidsRoiError):
+            yield participant, found
+        else:
+            planned = [plan_run(run, options, shelf, labels) for run in found]
+            yield participant, mark_collisions(planned)
 
 
 def plan_run(
@@ -139,6 +154,8 @@ def plan_run(
     atlases: list[tuple[Atlas, RunOutputs]] = []
     refused: list[tuple[str, BidsRoiError]] = []
     try:
+        if run.error is not None:
+            raise run.error
         image = open_bold(run.path)
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
@@ -311,26 +328,34 @@ def _tell_uneven(timing: Timing, given: float | None) -> str:
     return text
 
 
-def check_collisions(planned: Iterable[PlannedRun]) -> None:
-    """Refuse two inputs for one output name, before anything is written.
+def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
+    """Give runs that would be written to one name an error that names both inputs.
 
-    Raises
-    ------
-    CollisionError
-        With both inputs and the output.
+    Two files of one name, ``.nii`` beside ``.nii.gz``, would share records too.
     """
     taken: dict[str, PlannedRun] = {}
+    errors: dict[str, CollisionError] = {}
     for item in planned:
-        for _, names in item.atlases:
-            for name in names.all:
-                other = taken.setdefault(name, item)
-                if other is not item:
-                    msg = (
-                        f"{other.run.relative_path} and {item.run.relative_path} would"
-                        f" both be written to {name}."
-                    )
-                    remedy = "Choose one of them with a filter (--bids-filter-file)."
-                    raise CollisionError(msg, remedy=remedy)
+        stem = item.run.relative_path.partition(".")[0]
+        outputs = [name for _, names in item.atlases for name in names.all]
+        for name in (stem, *outputs):
+            other = taken.setdefault(name, item)
+            if other is not item:
+                both = (other.run.relative_path, item.run.relative_path)
+                what = "are one run twice" if name == stem else f"both make {name}"
+                msg = f"{both[0]} and {both[1]} {what}; none of the two is processed."
+                remedy = (
+                    "Keep one of them, or choose it with a --bids-filter-file, for"
+                    ' example {"bold": {"extension": ".nii.gz"}}.'
+                )
+                for path in both:
+                    errors.setdefault(path, CollisionError(msg, remedy=remedy))
+    return [
+        dataclasses.replace(item, error=errors[path], atlases=(), refused=())
+        if (path := item.run.relative_path) in errors
+        else item
+        for item in planned
+    ]
 
 
 def fingerprint(path: Path) -> str:
@@ -352,6 +377,7 @@ def fingerprint(path: Path) -> str:
                 return f"{status.st_size}:{file.read(8).hex()}"
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror}); it could be before."
-        remedy = "Was it moved, or another disk mounted? Run the same command again."
+        otherwise = "Was it moved, or another disk mounted? Run the same command again."
+        remedy = remedy_of(error, otherwise)
         raise MissingInput(msg, where=path, remedy=remedy) from error
     return f"{status.st_size}:{status.st_mtime_ns}"

@@ -1,9 +1,25 @@
 """Trees of empty files in fMRIPrep's layout, and what is found in them."""
 
 import json
+import tarfile
+from pathlib import Path
+
+import pytest
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.options.record import Options
+
+# Not in this project's repository: real trees with empty images, see its README.
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "trees"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")
+
+
+def unpack(name, folder):
+    """A real tree, unpacked; returns its root."""
+    with tarfile.open(SHARED / name) as tar:
+        tar.extractall(folder, filter="data")
+    (root,) = folder.iterdir()
+    return root
 
 
 def plant(root, *paths):

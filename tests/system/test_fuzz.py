@@ -26,7 +26,7 @@ from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import list_strategies, load_strategy
 from bids_roi.confounds.table import read_confounds
 from bids_roi.dataset.filters import load_filters
-from bids_roi.dataset.metadata import read_metadata
+from bids_roi.dataset.metadata import Sidecars
 from bids_roi.dataset.roots import dataset_description
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
@@ -179,7 +179,7 @@ def test_sidecars(folder, content):
     found = survive(read_json, path)
     if found is not None:
         assert json.loads(format_json(found)) == found  # it can be written again
-    metadata, _ = read_metadata(folder / "sub-01_task-rest_bold.nii.gz", folder)
+    metadata, _ = Sidecars(folder).read(folder / "sub-01_task-rest_bold.nii.gz")
     survive(choose_repetition_time, None, metadata, 2.0)
     (folder / "dataset_description.json").write_bytes(content)
     survive(dataset_description, folder)

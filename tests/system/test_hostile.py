@@ -19,7 +19,7 @@ from bids_roi.atlases.regions import build_regions
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.confounds.table import read_confounds
 from bids_roi.dataset.filters import load_filters
-from bids_roi.dataset.metadata import read_metadata
+from bids_roi.dataset.metadata import Sidecars
 from bids_roi.dataset.roots import dataset_around
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.files.tables import format_matrix, format_table, read_json, read_table
@@ -171,7 +171,7 @@ def test_json_that_is_refused(name, tmp_path):
     path.write_text(text, errors="surrogateescape")
     with pytest.raises(DataError, match=message):
         read_json(path)
-    metadata, (warning,) = read_metadata(tmp_path / "sub-01_bold.nii.gz", tmp_path)
+    metadata, (warning,) = Sidecars(tmp_path).read(tmp_path / "sub-01_bold.nii.gz")
     assert metadata == {}
     assert "sidecar ignored" in warning
 

@@ -305,9 +305,7 @@ def test_runs_that_differ_in_acq_have_two_outputs(tmp_path, atlas, capsys):
     assert len(list(out.glob("sub-01/func/*_timeseries.tsv"))) == 3
 
 
-def test_two_inputs_for_one_output_stop_before_anything_is_written(
-    dataset, atlas, tmp_path, capsys
-):
+def test_of_two_inputs_for_one_output_none_is_written(dataset, atlas, tmp_path, capsys):
     path = dataset / FUNC / f"{STEM}_desc-preproc_bold.nii.gz"
     plain = path.with_name(path.name.removesuffix(".gz"))
     plain.write_bytes(gzip.decompress(path.read_bytes()))
@@ -316,9 +314,9 @@ def test_two_inputs_for_one_output_stop_before_anything_is_written(
         capsys,
         *(dataset, out, "participant", "--atlas-file", atlas),
         *("--participant-label", "01"),
-        code=65,
+        code=1,
     )
-    assert "would both be written to" in captured.err
+    assert "are one run twice; none of the two is processed" in captured.err
     assert plain.name in captured.err
     assert not list(out.glob("sub-*"))
 

@@ -54,6 +54,21 @@ def test_filter_file(dataset, tmp_path, bold, expected):
     assert sorted(found(dataset, bids_filter_file=path)) == expected
 
 
+def test_any_entity_that_the_files_have(tmp_path):
+    """C-PAC's reg-; one that no file has is a slip of the pen."""
+    names = ["task-a_reg-36P", "task-a_reg-24P", "task-a"]
+    root = plant(
+        tmp_path / "data", *(f"sub-01_{n}_desc-preproc_bold.nii.gz" for n in names)
+    )
+    path = filters(tmp_path, bold={"reg": "36P"})
+    assert found(root, bids_filter_file=path) == ["task-a_reg-36P"]
+    path = filters(tmp_path, bold={"reg": None})
+    assert found(root, bids_filter_file=path) == ["task-a"]
+    path = filters(tmp_path, bold={"rge": None})
+    with pytest.raises(UsageError, match="unknown entity 'rge'"):
+        found(root, bids_filter_file=path)
+
+
 def test_flags_narrow_the_filter_file(dataset, tmp_path):
     path = filters(tmp_path, bold={"task": "rest"})
     names = found(dataset, bids_filter_file=path, session_label=("2",))

@@ -1,23 +1,25 @@
 """Discovery: which runs, with which partners; the oracle is os.walk and str.split."""
 
+import errno
 import gzip
 import os
 import pickle
 import subprocess
 import sys
-import tarfile
+from collections import Counter
 from pathlib import Path
 
+import bids.layout
 import pytest
-from support.trees import plant
+from support.trees import SHARED, needs_shared, plant, unpack
 
-from bids_roi.dataset.layout import explain_nothing, find_runs
+import bids_roi.dataset.filters as filters_module
+import bids_roi.dataset.metadata as metadata_module
+from bids_roi.dataset.index import index_series
+from bids_roi.dataset.layout import explain_nothing, find_runs, find_runs_of
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.options.record import Options
-
-# Not in this project's repository: real trees with empty images, see its README.
-SHARED = Path(__file__).parents[4] / "shared" / "data" / "trees"
 
 
 def found(root, participant="01", **options):
@@ -71,17 +73,6 @@ def as_triples(runs):
         )
         for run in runs
     }
-
-
-TREES = sorted(SHARED.glob("*_tree.tar.gz")) if SHARED.is_dir() else []
-needs_shared = pytest.mark.skipif(not TREES, reason=f"{SHARED} is not here")
-
-
-def unpack(name, folder):
-    with tarfile.open(SHARED / name) as tar:
-        tar.extractall(folder, filter="data")
-    (root,) = folder.iterdir()
-    return root
 
 
 # BOLD runs, with a mask, with confounds: counted in the listings by hand.
@@ -254,6 +245,94 @@ def test_participant_without_func(tmp_path):
     assert find_runs(tmp_path, "02", Options()) == []
     with pytest.raises(MissingInput, match="no folder of this participant"):
         find_runs(tmp_path, "03", Options())
+
+
+def test_participants_together_are_as_each_alone(tmp_path, monkeypatch):
+    """One layout for several; who cannot be listed costs nobody else a thing."""
+    good = [f"{n:03}" for n in range(1, 40)]
+    for label in good:
+        stem = f"sub-{label}_task-a"
+        plant(
+            tmp_path, f"{stem}_desc-preproc_bold.nii.gz", f"{stem}_desc-brain_mask.nii"
+        )
+    plant(tmp_path, "sub-010x/anat/x", "sub-011x/func/x_bold.nii")
+    odd = tmp_path / "sub-020x" / "func"
+    odd.mkdir(parents=True)
+    (odd / os.fsdecode(b"sub-020x_task-\xff_desc-preproc_bold.nii.gz")).touch()
+    labels = sorted([*good, "010x", "011x", "015gone", "020x"])
+    layouts = []
+    really = bids.layout.BIDSLayout
+    monkeypatch.setattr(
+        bids.layout, "BIDSLayout", lambda *a, **k: layouts.append(a) or really(*a, **k)
+    )
+    together = dict(find_runs_of(tmp_path, labels, Options()))
+    assert list(together) == labels
+    assert len(layouts) < len(labels) / 2
+    for label in good:
+        assert together[label] == find_runs(tmp_path, label, Options())
+        assert len(together[label]) == 1
+    assert together["010x"] == together["011x"] == []
+    assert "no folder of this participant" in str(together["015gone"])
+    assert "not text in UTF-8" in str(together["020x"])
+
+
+def test_the_first_participant_comes_alone(tmp_path):
+    """So that work begins before a second one is looked at."""
+    plant(tmp_path, *(f"sub-{n}_desc-preproc_bold.nii" for n in "12"))
+    asked = []
+    labels = (asked.append(label) or label for label in "12")
+    found = index_series(tmp_path, labels, [".nii"])
+    assert next(found)[0] == "1"
+    assert asked == ["1"]
+
+
+def test_partners_and_sidecars_are_looked_at_once(tmp_path, monkeypatch):
+    """What is done for a run does not grow with the runs of its participant."""
+    calls = Counter()
+
+    def count(runs):
+        root = tmp_path / str(runs)
+        for n in range(runs):
+            stem = f"sub-01_task-a_run-{n}"
+            plant(
+                root, f"{stem}_desc-preproc_bold.nii", f"{stem}_desc-preproc_bold.json"
+            )
+            plant(
+                root,
+                f"{stem}_desc-brain_mask.nii",
+                f"{stem}_desc-confounds_timeseries.tsv",
+            )
+        calls.clear()
+        assert len(find_runs(root, "01", Options())) == runs
+        return calls.total()
+
+    for module, name in (
+        (filters_module, "parse_name"),
+        (metadata_module, "parse_name"),
+    ):
+        really = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda p, really=really: calls.update([1]) or really(p)
+        )
+    few, many = count(10), count(40)
+    assert many <= 4 * few
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOTCONN, errno.ESTALE])
+def test_a_disk_that_fails_is_not_an_empty_participant(tmp_path, monkeypatch, number):
+    plant(tmp_path, *(f"sub-{n}_desc-preproc_bold.nii" for n in ("01", "02")))
+    really = os.scandir
+
+    def fail(path=".", *args):
+        if str(path).endswith("sub-01"):
+            raise OSError(number, os.strerror(number), str(path))
+        return really(path, *args)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    found = dict(find_runs_of(tmp_path, ["01", "02"], Options()))
+    assert len(found["02"]) == 1
+    assert os.strerror(number) in str(found["01"])
+    assert "Check the disk or network" in str(found["01"])
 
 
 def test_database_is_kept_and_never_stale(tmp_path):

@@ -1,11 +1,14 @@
 """Sidecars: the BIDS inheritance principle, and files that cannot be read."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.dataset.metadata import read_metadata
+from bids_roi.dataset.metadata import Sidecars
 from bids_roi.options.record import Options
 
 BOLD = (
@@ -22,7 +25,7 @@ def write(root, **files):
 
 
 def read(root):
-    return read_metadata(root / BOLD, root)
+    return Sidecars(root).read(root / BOLD)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +66,53 @@ def test_inheritance(tmp_path, files, expected):
     root.mkdir()
     write(root, **files)
     assert read(root) == (expected, ())
+
+
+@pytest.mark.parametrize("place", ["", "sub-01/ses-1/func/"])
+@pytest.mark.parametrize("prefix", ["old_", "copy_of_", "junk_"])
+def test_a_name_with_a_part_that_is_no_entity_is_no_sidecar(tmp_path, place, prefix):
+    own = OWN.rpartition("/")[2]
+    foreign = {f"{place}{prefix}bold.json": {"A": 3, "B": 3}}
+    foreign[f"{place}{prefix}{own}"] = {"A": 2}
+    foreign[place + own.replace("_space", "_orig_space")] = {"A": 2}
+    write(tmp_path, **foreign)
+    assert read(tmp_path) == ({}, ())
+    write(tmp_path, **{OWN: {"A": 1}})
+    assert read(tmp_path) == ({"A": 1}, ())
+
+
+def test_the_exact_name_comes_first(tmp_path):
+    """Also where another order of the same entities, or a foreign part, stands by."""
+    other = OWN.replace("task-rest_run-01", "run-01_task-rest")
+    write(tmp_path, **{OWN: {"A": 1}, other: {"A": 2}})
+    assert read(tmp_path) == ({"A": 1}, ())
+    odd = OWN.replace("task-rest", "task-rest_odd")
+    write(tmp_path, **{odd: {"A": 5}})
+    data = tmp_path / odd.replace(".json", ".nii.gz")
+    assert Sidecars(tmp_path).read(data)[0] == {"A": 5}
+
+
+@pytest.mark.parametrize("name", ["EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN"])
+def test_a_disk_that_fails_is_no_missing_sidecar(tmp_path, monkeypatch, name):
+    """What the sidecar says is not known then: the run is an error, its TR no guess."""
+    other = BOLD.replace("run-01", "run-02")
+    write(tmp_path, **{BOLD: "", other: "", OWN: {"RepetitionTime": 2}})
+    number, really = getattr(errno, name), Path.read_text
+
+    def fail(self, *args, **kwargs):
+        if self == tmp_path / OWN:
+            raise OSError(number, os.strerror(number), str(self))
+        return really(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    bad, good = find_runs(tmp_path, "01", Options())
+    assert good.error is None
+    assert os.strerror(number) in str(bad.error)
+    assert "Check the disk or network, and run the same" in str(bad.error)
+    number = errno.EACCES  # while one without permission is left out, with a warning
+    bad, _ = find_runs(tmp_path, "01", Options())
+    assert bad.error is None
+    assert "Permission denied" in bad.warnings[0]
 
 
 def test_two_at_one_level_take_the_nearest_and_warn(tmp_path):
@@ -108,15 +158,17 @@ def test_broken_link_binary_and_folder(tmp_path):
 def test_runs_share_listings(tmp_path):
     other = BOLD.replace("run-01", "run-02")
     write(tmp_path, **{BOLD: "", other: "", "task-rest_bold.json": {"A": 1}})
-    listings = {}
+    sidecars = Sidecars(tmp_path)
     for path in (BOLD, other):
-        assert read_metadata(tmp_path / path, tmp_path, listings)[0] == {"A": 1}
-    assert len(listings) == 4  # root, sub, ses, func
+        assert sidecars.read(tmp_path / path)[0] == {"A": 1}
+    (tmp_path / "task-rest_bold.json").write_text('{"A": 2}')
+    (tmp_path / "new_bold.json").write_text('{"A": 3}')  # not listed again
+    assert sidecars.read(tmp_path / other) == ({"A": 2}, ())
 
 
 def test_file_outside_the_root_has_its_own_folder_only(tmp_path):
     write(tmp_path, **{"a/bold.json": {"A": 1}, "bold.json": {"B": 1}})
-    assert read_metadata(tmp_path / "a" / "x_bold.nii", tmp_path / "b") == (
+    assert Sidecars(tmp_path / "b").read(tmp_path / "a" / "x_bold.nii") == (
         {"A": 1},
         (),
     )

@@ -1,9 +1,21 @@
 """Flags, partners of a run, and the explanation where nothing is found."""
 
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.trees import SERIES, filters, found, pick, plant
 
+from bids_roi.dataset.filters import labels_of
 from bids_roi.dataset.layout import explain_nothing, find_runs
+from bids_roi.dataset.partners import (
+    CONFOUNDS,
+    FREE_IN_CONFOUNDS,
+    FREE_IN_MASK,
+    MASKS,
+    Partners,
+)
 from bids_roi.errors import DataError, MissingInput, NothingFound
 from bids_roi.options.record import Options
 
@@ -28,7 +40,17 @@ def dataset(tmp_path):
         ({"space": ("T1w",)}, pick("space-T1w")),
         ({"space": ("MNI",)}, pick("space-MNI_")),
         ({"res": ("2",)}, sorted(pick("res-2") + pick("res-02"))),
-        ({"res": ("native",)}, pick("res-native")),
+        (
+            {"res": ("native",)},
+            pick(without=("part-phase", "echo-", "res-02", "res-2")),
+        ),
+        ({"space": ("native",)}, pick(without=("part-phase", "echo-", "space-"))),
+        ({"space": ("func",)}, pick(without=("part-phase", "echo-", "space-"))),
+        (
+            {"space": ("native", "T1w")},
+            sorted(pick(without=("part-phase", "echo-", "space-")) + pick("T1w")),
+        ),
+        ({"den": ("91k",)}, []),
         ({"echo_label": ("1",)}, pick("echo-1", without=())),
         ({"echo_label": ("01", "2")}, pick("echo-", without=())),
         ({"desc": "smooth"}, ["ses-1_task-rest_run-01"]),
@@ -87,15 +109,114 @@ def test_mask(tmp_path, files, expected):
         assert find_runs(tmp_path, "01", Options(mask=mask))[0].mask_path is None
 
 
-def test_two_masks_are_an_error(tmp_path):
-    stem = f"{STEM}_space-MNI_res-2_desc-brain_mask"
-    plant(tmp_path, BOLD, f"{stem}.nii", f"{stem}.nii.gz")
-    with pytest.raises(DataError, match=rf"2 files.*{stem}\.nii and {stem}\.nii\.gz"):
-        find_runs(tmp_path, "01", Options())
-    path = filters(tmp_path, mask={"extension": ".nii"})
-    (run,) = find_runs(tmp_path, "01", Options(bids_filter_file=path))
-    assert run.mask_path.suffix == ".nii"
-    assert find_runs(tmp_path, "01", Options(mask="none"))
+@pytest.mark.parametrize(
+    ("twins", "said", "chosen"),
+    [
+        (
+            (
+                "space-MNI_res-2_desc-brain_mask.nii",
+                "space-MNI_res-2_desc-brain_mask.nii.gz",
+            ),
+            "its mask",
+            {"mask": {"extension": ".nii"}},
+        ),
+        (
+            (
+                "desc-confounds_timeseries.tsv",
+                "space-MNI_desc-confounds_timeseries.tsv",
+            ),
+            "its confounds",
+            {"confounds": {"space": None}},
+        ),
+    ],
+)
+def test_a_doubled_partner_costs_that_run_only(tmp_path, twins, said, chosen):
+    other = BOLD.replace("run-1", "run-2")
+    names = [f"{STEM}_{name}" for name in twins]
+    plant(tmp_path, BOLD, other, *names)
+    bad, good = find_runs(tmp_path, "01", Options())
+    assert (bad.path.name, good.path.name, good.error) == (BOLD, other, None)
+    assert isinstance(bad.error, DataError)
+    assert f"2 files could be {said}: {names[0]} and {names[1]}." in str(bad.error)
+    assert "--bids-filter-file" in bad.error.remedy
+    path = filters(tmp_path, **chosen)
+    runs = find_runs(tmp_path, "01", Options(bids_filter_file=path))
+    assert [run.error for run in runs] == [None, None]
+    partner = runs[0].mask_path or runs[0].confounds_path
+    assert partner.name == names[0]
+    if "mask" in chosen:
+        runs = find_runs(tmp_path, "01", Options(mask="none"))
+        assert [run.error for run in runs] == [None, None]
+
+
+def test_what_is_no_entity_makes_nobodys_partner(tmp_path):
+    table = f"{STEM}_desc-confounds_timeseries.tsv"
+    mask = f"{STEM}_space-MNI_res-2_desc-brain_mask.nii.gz"
+    plant(tmp_path, BOLD, mask, table)
+    folder = tmp_path / "sub-01" / "func"
+    for name in (mask, table):
+        (folder / f"old_{name}").touch()
+        (folder / name.replace("_desc", "_orig_desc")).touch()
+    (run,) = find_runs(tmp_path, "01", Options())
+    assert run.error is None
+    assert (run.mask_path.name, run.confounds_path.name) == (mask, table)
+
+
+# Names of few entities, so that many agree.
+_WORDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "task": st.sampled_from(["a", "b"]),
+        "run": st.sampled_from(["1", "01"]),
+        "echo": st.sampled_from(["1", "2"]),
+        "space": st.sampled_from(["T1w", "MNI"]),
+        "label": st.just("brain"),
+    },
+)
+_ENDS = ["desc-preproc_bold.nii.gz", "desc-brain_mask.nii.gz", "mask.nii.gz"]
+_ENDS += ["desc-confounds_timeseries.tsv", "desc-confounds_regressors.tsv"]
+
+
+@given(st.lists(st.tuples(_WORDS, st.sampled_from(_ENDS)), max_size=12))
+def test_partners_are_those_of_a_plain_scan(names):
+    """The index against every file looked at for every run."""
+    paths = {
+        Path("/x/func", "_".join(["sub-1", *map("-".join, pairs.items()), end]))
+        for pairs, end in names
+    }
+    files = {path: labels_of(path) for path in sorted(paths)}
+    for choices, free, section in (
+        (MASKS, FREE_IN_MASK, "mask"),
+        (CONFOUNDS, FREE_IN_CONFOUNDS, "confounds"),
+    ):
+        partners = Partners(files, choices, free, section)
+        for path, labels in files.items():
+            if labels["suffix"] == "bold":
+                try:
+                    found = partners.find(path, labels)
+                except DataError:
+                    found = "several"
+                assert found == scan(labels, files, choices, free)
+
+
+def scan(bold, files, choices, free):
+    for rules in choices:
+        ruled = {rule.key for rule in rules}
+        best = []
+        for path, labels in files.items():
+            same = all(
+                bold.get(key) == labels.get(key)
+                for key in {*bold, *labels} - free - ruled
+                if key not in ("suffix", "extension", "datatype")
+            )
+            carried = [key for key in ("echo", "part") if key in labels]
+            wanted = all(rule.accepts(labels.get(rule.key)) for rule in rules)
+            if wanted and same and all(bold.get(k) == labels[k] for k in carried):
+                best.append((len(carried), path))
+        most = [path for n, path in best if n == max(best)[0]]
+        if most:
+            return most[0] if len(most) == 1 else "several"
+    return None
 
 
 def test_multi_echo_partners(tmp_path):
@@ -165,7 +286,7 @@ def test_explanation_has_query_values_and_near_misses(dataset):
     assert isinstance(error, NothingFound)
     assert error.exit_code == 18
     text = str(error)
-    assert text.startswith(f"{dataset}: none of 14 BOLD volumes of 1 participant")
+    assert text.startswith(f"{dataset}: none of 14 BOLD runs of 1 participant")
     for part in (
         "ses 2; task rset;",
         "there is task: nback (1), rest (11), tone (2)",
@@ -205,7 +326,12 @@ def test_explanation_is_capped(tmp_path):
         ),
         ("sub-01_task-a_part-phase_desc-preproc_bold.nii", "filters on part"),
         ("sub-01_task-a_echo-2_part-phase_desc-preproc_bold.nii", "echo-label.*part"),
-        ("sub-01/anat/sub-01_T1w.nii.gz", "that fMRIPrep wrote"),
+        ("sub-01/anat/sub-01_T1w.nii.gz", "no file in func"),
+        ("sub-01_task-a_events.tsv", "that fMRIPrep wrote"),
+        ("sub-01_task-a_bold_space-MNI_preproc.nii.gz", "brainmask.*_confounds.tsv"),
+        # XCP-D, fMRIPost-AROMA, and FreeSurfer's own format (ds003787)
+        ("sub-01_space-MNI_desc-nonaggrDenoised_bold.nii", "--desc nonaggrDenoised"),
+        ("sub-01_task-a_hemi-L_space-fsnative_bold.mgz", "Surface and CIFTI"),
     ],
 )
 def test_explanation_recognises_folders(tmp_path, name, advice):

@@ -1,6 +1,7 @@
 """Roots, descriptions and participants."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,53 @@ def test_two_derivatives(tmp_path):
     with pytest.raises(UsageError, match=r"derivatives/one, .*two\..*--derivatives"):
         find_derivative(tmp_path, None)
     assert find_derivative(tmp_path, root) == root
+
+
+def test_what_holds_no_preprocessed_bold_is_not_meant(tmp_path):
+    """XCP-D's tables are desc-preproc too; its series and tedana's come second."""
+    for name in ("fmriprep", "xcp_d", "tedana"):
+        describe(tmp_path / "derivatives" / name, DERIVATIVE)
+    meant, xcp_d, tedana = (
+        tmp_path / "derivatives" / name for name in ("fmriprep", "xcp_d", "tedana")
+    )
+    # CNeuroMod's order of entities
+    plant(meant, "sub-01_task-a_desc-preproc_part-mag_bold.nii.gz")
+    plant(xcp_d, "sub-01_task-a_desc-preproc_design.tsv")
+    plant(xcp_d, "sub-01_task-a_space-MNI_desc-denoised_bold.nii.gz")
+    plant(tedana, "sub-01_task-a_desc-denoised_bold.nii.gz")
+    assert find_derivative(tmp_path, None) == meant
+    shutil.rmtree(meant)
+    with pytest.raises(UsageError, match="2 derivatives could be meant"):
+        find_derivative(tmp_path, None)
+    shutil.rmtree(xcp_d)
+    assert find_derivative(tmp_path, None) == tedana
+
+
+def test_derivative_of_surfaces_only(tmp_path):
+    describe(tmp_path / "derivatives" / "mriqc", DERIVATIVE)
+    root = tmp_path / "derivatives" / "fmriprep"
+    plant(root, "sub-01_task-a_space-fsLR_den-91k_bold.dtseries.nii")
+    assert find_derivative(tmp_path, None) == root
+
+
+@pytest.mark.parametrize("inside", ["fmriprep", "23.1.3/output"])
+def test_derivative_two_and_three_levels_down(tmp_path, inside):
+    root = tmp_path / "raw" / "derivatives" / "fmriprep" / inside
+    plant(root, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    describe(root, DERIVATIVE)
+    assert find_derivative(tmp_path / "raw", None) == root
+    outer = tmp_path / "raw" / "derivatives" / "fmriprep"
+    assert find_derivative(tmp_path / "raw", outer) == root
+    with pytest.raises(MissingInput, match=f"Is .*{inside} meant"):
+        find_derivative(outer, None)
+
+
+def test_description_that_is_a_link_to_nothing(tmp_path):
+    link = tmp_path / "dataset_description.json"
+    link.symlink_to(".git/annex/objects/gone")
+    plant(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(MissingInput, match=f"datalad get {link}"):
+        find_derivative(tmp_path, None)
 
 
 def test_no_derivative(tmp_path):

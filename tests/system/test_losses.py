@@ -1,0 +1,199 @@
+"""What is lost is told in four places: stderr, the summary, the exit code and logs/."""
+
+import csv
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support.calls import run
+from support.datasets import SPACE, write_atlas, write_dataset, write_run
+from support.trees import filters, plant
+
+from bids_roi.outputs.records import read_all_records
+
+RUNS = ("sub-1001_task-a_run-1", "sub-1001_task-a_run-2", "sub-1002_task-a_run-1")
+
+
+@pytest.fixture
+def site(tmp_path):
+    root = write_dataset(tmp_path / "in", RUNS)
+    return root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+
+
+def call(capsys, site, *arguments, code=0):
+    root, out, atlas = site
+    more = ["--atlas-file", atlas, *arguments]
+    return run(capsys, root, out, "participant", *more, code=code)
+
+
+def failures(out):
+    return {r.run: r.reason for r in read_all_records(out) if r.status == "failed"}
+
+
+def group_rows(capsys, out):
+    run(capsys, out, out, "group")
+    with (out / "group_runs.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def bold(site, stem):
+    participant = stem.partition("_")[0]
+    name = f"{stem}_space-{SPACE}_desc-preproc_bold.nii.gz"
+    return site[0] / participant / "func" / name
+
+
+def test_a_doubled_mask_costs_its_run_only(site, capsys):
+    series = bold(site, RUNS[0])
+    mask = series.with_name(series.name.replace("preproc_bold", "brain_mask"))
+    shutil.copy(mask, mask.with_suffix(""))
+    told = call(capsys, site, code=1)
+    said = f"2 files could be its mask: {mask.name[:-3]} and {mask.name}."
+    assert said in told.err
+    assert said in told.out
+    assert "1 failed" in " ".join(told.out.split())
+    relative = series.relative_to(site[0]).as_posix()
+    assert {r: said in why for r, why in failures(site[1]).items()} == {relative: True}
+    rows = group_rows(capsys, site[1])
+    assert sorted(row["status"] for row in rows) == ["done", "done", "failed"]
+    # and the remedy that is named helps
+    path = filters(site[0].parent, mask={"extension": ".nii.gz"})
+    call(capsys, site, "--bids-filter-file", path)
+    assert failures(site[1]) == {}
+
+
+def test_one_bold_twice_costs_that_run_only(site, capsys):
+    """Unpacked for SPM beside the packed one."""
+    series = bold(site, RUNS[0])
+    twin = series.with_suffix("")
+    twin.write_bytes(b"whatever is in it")
+    told = call(capsys, site, code=1)
+    assert "are one run twice; none of the two is processed." in told.err
+    assert series.name in told.err
+    assert {path.partition(".")[0] for path in failures(site[1])} == {
+        series.relative_to(site[0]).as_posix().partition(".")[0]
+    }
+    rows = group_rows(capsys, site[1])
+    assert sorted(row["status"] for row in rows) == ["done", "done", "failed"]
+    dry = call(capsys, site, "--dry-run", code=1)
+    assert dry.out.count("cannot be processed") == 2
+    path = filters(site[0].parent, bold={"extension": ".nii.gz"})
+    call(capsys, site, "--bids-filter-file", path)
+    assert failures(site[1]) == {}
+
+
+@pytest.fixture
+def odd(site):
+    """A third participant of whom nothing can be planned, until it is mended."""
+    folder = site[0] / "sub-1003" / "func"
+    folder.mkdir(parents=True)
+    file = folder / os.fsdecode(b"sub-1003_\xff_desc-preproc_bold.nii.gz")
+    file.touch()
+    return file
+
+
+def test_a_participant_that_cannot_be_planned_is_recorded(site, odd, capsys):
+    told = call(capsys, site, code=1)
+    said = "is not text in UTF-8"
+    assert f"sub-1003: {odd.parents[1]}" in told.err
+    assert said in told.err
+    assert "1 participants of which nothing" in " ".join(told.out.split())
+    assert list(failures(site[1])) == ["sub-1003"]
+    assert said in failures(site[1])["sub-1003"]
+    rows = group_rows(capsys, site[1])
+    assert [
+        (r["participant_id"], r["status"]) for r in rows if said in r["reason"]
+    ] == [("sub-1003", "failed")]
+    # What has been mended is forgotten; a dry run writes nothing.
+    odd.unlink()
+    write_run(site[0], f"sub-1003_task-a_run-1_space-{SPACE}")
+    call(capsys, site, "--dry-run")
+    assert list(failures(site[1])) == ["sub-1003"]
+    call(capsys, site)
+    assert failures(site[1]) == {}
+    assert len(group_rows(capsys, site[1])) == 4
+
+
+def test_so_it_is_where_each_participant_is_a_job_of_its_own(site, odd, capsys):
+    call(capsys, site, "--participant-label", "1001")
+    told = call(capsys, site, "--participant-label", "1003", code=65)
+    assert "not text in UTF-8" in told.err
+    assert list(failures(site[1])) == ["sub-1003"]
+    assert odd.exists()
+
+
+def test_participants_asked_for_and_found_empty_are_losses(site, capsys):
+    plant(site[0], "sub-1003/anat/sub-1003_T1w.nii.gz")
+    (site[0] / "sub-1004" / "func").mkdir(parents=True)
+    labels = ["--participant-label", "1001", "1003", "1004"]
+    told = call(capsys, site, *labels, code=1)
+    for label in ("1003", "1004"):
+        assert f"sub-{label}: {site[0]}: no BOLD run among 0 files" in told.err
+    assert "2 participants of which nothing" in " ".join(told.out.split())
+    assert list(failures(site[1])) == ["sub-1003", "sub-1004"]
+    assert call(capsys, site, *labels, "--dry-run", code=1)
+    rows = group_rows(capsys, site[1])
+    assert [r["participant_id"] for r in rows if r["status"] == "failed"] == [
+        "sub-1003",
+        "sub-1004",
+    ]
+    told = call(capsys, site, "--participant-label", "1003", "1004", code=66)
+    assert "no BOLD run among 0 files" in told.err
+    # Who is there but was not asked for by name is one line, and no failure.
+    shutil.rmtree(site[1])
+    told = call(capsys, site)
+    said = "no run of 2 of 4 participants is there or selected: sub-1003, sub-1004."
+    assert told.err.count(said) == told.out.count(said) == 1
+    assert failures(site[1]) == {}
+
+
+def test_a_filter_that_leaves_nothing_of_some_is_one_line(site, capsys):
+    write_run(site[0], f"sub-1003_task-b_space-{SPACE}")
+    labels = ["--participant-label", "1001", "1002", "1003"]
+    told = call(capsys, site, *labels, "--task-label", "a")
+    said = "no run of 1 of 3 participants is there or selected: sub-1003."
+    assert told.err.count(said) == told.out.count(said) == 1
+    assert failures(site[1]) == {}
+
+
+def test_a_wrong_filter_file_is_told_once(site, capsys):
+    path = filters(site[0].parent, bold={"sesion": "1"})
+    told = call(capsys, site, "--bids-filter-file", path, code=64)
+    assert told.err.count("unknown entity 'sesion'") == 1
+    assert not site[1].joinpath("logs").exists()
+
+
+def test_a_dry_run_says_what_cannot_be_processed(site, capsys):
+    for stem in RUNS:
+        table = site[0] / stem.partition("_")[0] / "func"
+        path = table / f"{stem}_desc-confounds_timeseries.tsv"
+        path.symlink_to("../../.git/annex/objects/gone")
+    told = call(capsys, site, "--dry-run")  # raw signals need none
+    assert told.out.count("confounds cannot be read: ") == 3
+    assert "datalad get" in told.out
+    call(capsys, site, "--dry-run", "--denoise", "24P", code=1)
+    bold(site, RUNS[0]).write_bytes(b"")
+    told = call(capsys, site, "--dry-run", code=1)
+    assert "cannot be processed: " in told.out
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_mount_that_fails_costs_what_is_on_it(site, capsys, monkeypatch, number):
+    """Not "damaged", not "absent", and no end of the call."""
+    broken, really = bold(site, RUNS[0]), Path.stat
+
+    def fail(self, **kwargs):
+        if self == broken:
+            raise OSError(number, os.strerror(number), str(self))
+        return really(self, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", fail)
+    told = call(capsys, site, code=1)
+    assert os.strerror(number) in told.err
+    assert "Check the disk or network, and run the same command again." in told.err
+    assert "damaged" not in told.err
+    assert len(failures(site[1])) == 1
+    monkeypatch.undo()
+    call(capsys, site)
+    assert failures(site[1]) == {}
