@@ -23,6 +23,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor, estimate_memory
 from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
@@ -30,13 +31,8 @@ from bids_roi.participant.plan import (
     template_of,
 )
 from bids_roi.participant.progress import Progress, follow
-from bids_roi.participant.results import Job
-from bids_roi.participant.run import (
-    OtherAtlas,
-    OtherSettings,
-    check_run,
-    process_run,
-)
+from bids_roi.participant.results import open_job
+from bids_roi.participant.run import process_run
 from bids_roi.schedule.executor import map_items
 from bids_roi.version import __version__
 
@@ -187,7 +183,7 @@ def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
         except BidsRoiError:
             continue  # told when its turn comes
         for item in planned:
-            job = Job(item, level.options, level.strategies, level.output_dir, ())
+            job = open_job(item, level.options, level.strategies, level.output_dir)
             try:
                 check_run(job)
             except OtherAtlas:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import SpaceMismatch
 from bids_roi.outputs.records import tell_failures, write_records
-from bids_roi.participant.run import OtherSettings, fail_run
+from bids_roi.participant.existing import OtherSettings
+from bids_roi.participant.run import fail_run
 from bids_roi.participant.tally import Tally
 from bids_roi.report.participant import write_page
 
