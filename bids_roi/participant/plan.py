@@ -17,7 +17,8 @@ from bids_roi.errors import (
     MissingInput,
     UsageError,
 )
-from bids_roi.images.nifti import BoldImage, check_file, open_bold, read_volume
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import Opened, check_file, open_image, read_volume
 from bids_roi.images.values import describe_mask
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
@@ -59,7 +60,7 @@ class PlannedRun:
     """
 
     run: BoldRun
-    image: BoldImage | None
+    image: Opened | None
     mask_path: Path | None
     repetition_time: float | None
     atlases: tuple[tuple[Atlas, RunOutputs], ...]
@@ -139,13 +140,13 @@ def plan_run(
     atlases: list[tuple[Atlas, RunOutputs]] = []
     refused: list[tuple[str, BidsRoiError]] = []
     try:
-        image = open_bold(run.path)
+        image = open_image(run.path, BOLD)
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
             options.repetition_time,
             run.metadata,
-            image.repetition_time,
+            image.header.repetition_time,
             image.source.n_volumes,
         )
         warnings.extend(notes)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import BoldImage
+    from bids_roi.images.nifti import Opened
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.report.canvas import Picture
@@ -61,7 +61,7 @@ class RunFigures:
     def __init__(
         self,
         run: BoldRun,
-        image: BoldImage,
+        image: Opened,
         output_dir: Path,
         *,
         repetition_time: float | None,
@@ -249,7 +249,7 @@ class RunFigures:
         write_file(self.output_dir / report_path(source), format_json(content))
 
 
-def _read_reference(run: BoldRun, image: BoldImage) -> NDArray[np.floating] | None:
+def _read_reference(run: BoldRun, image: Opened) -> NDArray[np.floating] | None:
     """The reference image beside a run, where there is one on its grid."""
     entities = tuple((k, v) for k, v in run.entities if k != "desc")
     for path in sorted(run.path.parent.glob("*_boldref.nii.gz")):

@@ -20,7 +20,8 @@ from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.quality import assess_regions
 from bids_roi.dataset.layout import BoldRun
-from bids_roi.images.nifti import open_bold, write_image
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import open_image, write_image
 from bids_roi.options.settings import Settings
 from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
 from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
@@ -52,7 +53,7 @@ def draw_run(run, folder):
         write_image(path, np.zeros((*run.grid.shape, 2), np.uint8), run.grid.matrix)
         figures = RunFigures(
             BoldRun(root, path, (("sub", "1"),), None, None, {}),
-            open_bold(path),
+            open_image(path, BOLD),
             folder,
             repetition_time=run.repetition_time,
             minimum_coverage=0.5,
