@@ -22,7 +22,7 @@ from bids_roi.options.record import Options
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.facts import join_facts
-from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.cleaning import clean_atlases, load_strategies
 from bids_roi.participant.confounds import read_motion
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
@@ -32,8 +32,8 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
-from bids_roi.participant.run import clean_atlases, prepare_cleaning
 from bids_roi.participant.run import extract as extract_signals
+from bids_roi.participant.run import prepare_cleaning
 
 if TYPE_CHECKING:
     from bids_roi.outputs.names import SeriesOutput

@@ -229,11 +229,8 @@ _DAMAGED = "The header may be damaged."
 def check_header(path: Path, header: NiftiHeader, kind: ImageKind) -> None:
     """Refuse what no image of a kind can say of itself.
 
-    Raises
-    ------
-    DataError
-        Of the kind's class: grayordinates, extensions without end (which nibabel would
-        read), other axes, no orientation, no real numbers, volumes beyond 2 GiB.
+    Grayordinates, extensions without end (which nibabel would read), other axes, no
+    orientation, no real numbers, volumes beyond 2 GiB.
     """
     axes = header.axes if kind is BOLD else header.shape
     listed = "x".join(map(str, axes))

@@ -75,12 +75,8 @@ class Opened:
 def open_image(path: Path, kind: ImageKind) -> Opened:
     """Open an image that is there, and whose header can be that of such an image.
 
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read at all.
-    DataError
-        Of the kind's class, if it cannot be used.
+    What cannot be read at all is a ``MissingInput``; what cannot be used, an error of
+    the kind's class.
     """
     check_file(path)
     header = read_header(path, kind.error)
@@ -165,13 +161,7 @@ def read_labels(
 
 
 def find_labels(image: Opened, values: NDArray[Any]) -> NDArray[np.int64]:
-    """Whole numbers of the values of an image; those that are not finite become 0.
-
-    Raises
-    ------
-    DataError
-        Of the kind's class, if values lie further than 1e-3 from a whole number.
-    """
+    """Whole numbers of the values of an image, to 1e-3; not finite ones become 0."""
     kind, where = image.kind.error, image.source.path
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 0)
@@ -222,13 +212,7 @@ def count_bad_weights(values: NDArray[np.floating]) -> int:
 
 
 def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
-    """Write a nibabel image that is in memory.
-
-    Raises
-    ------
-    ImageError
-        If it is no image that NIfTI can hold.
-    """
+    """Write a nibabel image that is in memory, if NIfTI can hold it."""
     try:
         nb.save(image, path)
     except (AttributeError, TypeError, ImageFileError) as error:
@@ -246,22 +230,10 @@ def write_image(
     intercept: float = 0.0,
     space_code: int = 4,
 ) -> None:
-    """Write a NIfTI file; the same data give the same bytes.
+    """Write a NIfTI file, (x, y, z) or (x, y, z, T); the same data give the same bytes.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.nii`` or ``.nii.gz``; its folder exists.
-    data : (x, y, z) or (x, y, z, T)
-        Stored values.
-    affine : (4, 4)
-        Voxels to mm (RAS+).
-    repetition_time
-        Seconds.
-    slope, intercept
-        Value = slope * stored + intercept.
-    space_code
-        sform and qform code; 4 is MNI, 1 the scanner.
+    Value = slope * stored + intercept; the affine leads from voxels to mm (RAS+), and
+    ``space_code`` says of what: 4 is MNI, 1 the scanner.
     """
     image = nb.Nifti1Image(data, affine)
     header = image.header

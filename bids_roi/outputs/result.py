@@ -18,9 +18,36 @@ if TYPE_CHECKING:
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
+    from bids_roi.core.reduce import Reduction
     from bids_roi.errors import BidsRoiError
     from bids_roi.outputs.names import RunOutputs, SeriesOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Signals of all atlases of a run, from one pass over its file.
+
+    Attributes
+    ----------
+    partition
+        The atlases on the run's grid.
+    inside : (V,)
+        Whether each voxel is inside the mask.
+    reduction
+        The signals.
+    qualities
+        Of the regions of each atlas.
+    high_variance : (T, 5) or None
+        Components of the voxels of high variance, where asked for.
+    """
+
+    partition: Partition
+    inside: NDArray[np.bool_]
+    reduction: Reduction
+    qualities: tuple[RegionQuality, ...]
+    high_variance: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, slots=True)

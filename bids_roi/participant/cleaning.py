@@ -11,35 +11,34 @@ from bids_roi.confounds.strategy_format import Strategy
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.core.filters import CutoffError
 from bids_roi.dataset.timing import explain_untimed, read_timing
-from bids_roi.errors import CollisionError, ConfoundsError, UsageError
+from bids_roi.errors import (
+    BidsRoiError,
+    CollisionError,
+    ConfoundsError,
+    UsageError,
+)
 from bids_roi.options.settings import Settings, read_given
 from bids_roi.options.table import CLEANING_OPTIONS
-from bids_roi.outputs.result import CleanedSeries
+from bids_roi.outputs.result import AtlasResult, CleanedSeries
 from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
+from bids_roi.participant.signal_checks import warn_of_voxels
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
-    from bids_roi.outputs.result import Preparation
+    from bids_roi.outputs.result import Extracted, Preparation
+    from bids_roi.participant.results import Job
 
 
 def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     """Read the strategies asked for, with the settings of the command line.
 
-    Returns
-    -------
-    tuple
-        ``None`` stands for raw signals; that alone where nothing is asked for.
-
-    Raises
-    ------
-    UsageError
-        A strategy is unknown, a setting does not go with it, or an option of cleaning
-        is given where nothing is cleaned.
-    CollisionError
-        Two of them have the same label and would be written to the same names.
+    ``None`` stands for raw signals; that alone where nothing is asked for. An error
+    where a strategy is unknown, two have one label, or a setting has nothing to act on.
     """
     given = read_given(options.settings)
     if set(options.denoise) == {"none"}:
@@ -87,31 +86,68 @@ def _refuse_without_effect(options: Options) -> None:
         raise UsageError(msg, remedy=remedy)
 
 
-def build_cleaner(
+def clean_atlases(job: Job, extracted: Extracted) -> Iterator[AtlasResult]:
+    """Clean the signals atlas by atlas, without the strategies that cannot be."""
+    cleaners, failed = _build_cleaners(job, extracted.high_variance)
+    partition, reduction = extracted.partition, extracted.reduction
+    for number, (atlas, names) in enumerate(job.work):
+        signals = {
+            name: values
+            for name, arrays in reduction.signals.items()
+            if (values := arrays[number]) is not None
+        }
+        made = names.only([label for label in names.labels if label not in failed])
+        cleaned = {
+            series: clean_series(
+                signals[series.statistic],
+                cleaners[series.label],
+                job.preparations[series.label],
+                job.options,
+                high_variance=extracted.high_variance is not None,
+            )
+            for series in made.timeseries
+            if series.label is not None
+        }
+        yield AtlasResult(
+            atlas=atlas,
+            names=made,
+            mapped=partition.maps[number],
+            quality=extracted.qualities[number],
+            signals=signals,
+            cleaned=cleaned,
+            failed={k: why for k, why in failed.items() if k in names.labels},
+            maps=reduction.solvers[number],
+            notes=warn_of_voxels(reduction, partition, number),
+        )
+
+
+def _build_cleaners(
+    job: Job, high_variance: NDArray[np.float64] | None
+) -> tuple[dict[str, Cleaner], dict[str, BidsRoiError]]:
+    """What each strategy does to the signals; of those that cannot be, why."""
+    cleaners: dict[str, Cleaner] = {}
+    failed: dict[str, BidsRoiError] = {}
+    for label, preparation in job.preparations.items():
+        try:
+            cleaners[label] = _build_cleaner(
+                preparation,
+                run=job.planned.run,
+                repetition_time=job.planned.repetition_time,
+                high_variance=high_variance,
+            )
+        except BidsRoiError as error:
+            failed[label] = error
+    return cleaners, failed
+
+
+def _build_cleaner(
     preparation: Preparation,
     *,
     run: BoldRun,
     repetition_time: float | None,
     high_variance: NDArray[np.float64] | None,
 ) -> Cleaner:
-    """Work out what a strategy does to any signals of a run, once for all atlases.
-
-    Parameters
-    ----------
-    preparation
-        Of the run and strategy.
-    run
-        For messages.
-    repetition_time
-        Seconds.
-    high_variance : (T, 5) or None
-        Further confounds.
-
-    Raises
-    ------
-    ConfoundsError
-        If the run is too short or too noisy for the strategy.
-    """
+    """What a strategy does to the signals of a run, where enough of it is left."""
     settings = preparation.strategy.settings
     mask = preparation.censoring.sample_mask
     regressors = preparation.selected.regressors
@@ -166,19 +202,7 @@ def clean_series(
     *,
     high_variance: bool,
 ) -> CleanedSeries:
-    """Clean the signals of one atlas and statistic.
-
-    Parameters
-    ----------
-    signals : (T, R)
-        Raw; NaN columns stay.
-    cleaner, preparation
-        Of the run and strategy.
-    options
-        ``censored`` is used.
-    high_variance
-        Whether the components of high variance are among the confounds.
-    """
+    """Clean the signals, (T, R), of one atlas and statistic; NaN columns stay."""
     cleaned = cleaner.clean(signals)
     return CleanedSeries(
         signals=arrange_volumes(cleaned, censored=options.censored),  # type: ignore[arg-type]

@@ -104,13 +104,7 @@ def prepare(
     *,
     repetition_time: float | None,
 ) -> Preparation:
-    """Choose a run's regressors and volumes.
-
-    Raises
-    ------
-    MissingInput, ConfoundsError
-        If what the strategy needs is not there, or too little is left.
-    """
+    """Choose a run's regressors and volumes, if enough is there, and left."""
     run, n_volumes = tables.run, tables.n_volumes
     confounds = _read_needed(tables, strategy)
     censoring, fd, dvars = _censor(confounds, strategy.settings, n_volumes)

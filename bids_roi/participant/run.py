@@ -7,7 +7,7 @@ import json
 import resource
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +23,8 @@ from bids_roi.outputs.records import (
     check_inside,
     write_records,
 )
-from bids_roi.outputs.result import AtlasResult
-from bids_roi.participant.cleaning import build_cleaner, clean_series
+from bids_roi.outputs.result import Extracted
+from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare, read_motion
 from bids_roi.participant.existing import check_run, find_complete
 from bids_roi.participant.extraction import partition_grid, read_mask_of, reduce_image
@@ -36,17 +36,14 @@ from bids_roi.participant.results import (
     write_outlier_table,
     write_result,
 )
-from bids_roi.participant.signal_checks import warn_of_voxels
 from bids_roi.report.draw import RunFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.clean import Cleaner
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
@@ -235,30 +232,11 @@ def prepare_cleaning(job: Job) -> Job:
     return replace(job, work=work, preparations=preparations, failed=failed)
 
 
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """Signals of all atlases of a run, from one pass over its file.
-
-    Attributes
-    ----------
-    partition
-        The atlases on the run's grid.
-    inside : (V,)
-        Whether each voxel is inside the mask.
-    reduction
-        The signals.
-    high_variance : (T, 5) or None
-        Components of the voxels of high variance, where asked for.
-    """
-
-    partition: Partition
-    inside: NDArray[np.bool_]
-    reduction: Reduction
-    high_variance: NDArray[np.float64] | None
-
-
 def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
-    """Reduce a run for all its atlases; ``mean`` is fed with its volumes in passing."""
+    """Reduce a run to the signals of all its atlases, NaN for regions that are lost.
+
+    ``mean`` is fed with its volumes in passing.
+    """
     image = job.image
     keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in job.work)
     indices = tuple(atlas.regions.index for atlas, _ in job.work)
@@ -267,69 +245,24 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
     reduction, high_variance = reduce_image(
         image, partition, inside, job.options, mean=mean
     )
-    return Extracted(partition, inside, reduction, high_variance)
+    qualities = []
+    for number in range(len(job.work)):
+        quality = _assess(partition, number, inside, reduction, job.options)
+        for arrays in reduction.signals.values():
+            if (values := arrays[number]) is not None:
+                values[:, ~quality.has_voxels] = np.nan
+        qualities.append(quality)
+    return Extracted(partition, inside, reduction, tuple(qualities), high_variance)
 
 
-def clean_atlases(job: Job, extracted: Extracted) -> Iterator[AtlasResult]:
-    """Clean the signals atlas by atlas, without the strategies that cannot be."""
-    cleaners, failed = _build_cleaners(job, extracted.high_variance)
-    partition, reduction = extracted.partition, extracted.reduction
-    for number, (atlas, names) in enumerate(job.work):
-        quality = _assess(extracted, number, job.options)
-        signals = {
-            name: values
-            for name, arrays in reduction.signals.items()
-            if (values := arrays[number]) is not None
-        }
-        for values in signals.values():
-            values[:, ~quality.has_voxels] = np.nan
-        made = names.only([label for label in names.labels if label not in failed])
-        cleaned = {
-            series: clean_series(
-                signals[series.statistic],
-                cleaners[series.label],
-                job.preparations[series.label],
-                job.options,
-                high_variance=extracted.high_variance is not None,
-            )
-            for series in made.timeseries
-            if series.label is not None
-        }
-        yield AtlasResult(
-            atlas=atlas,
-            names=made,
-            mapped=partition.maps[number],
-            quality=quality,
-            signals=signals,
-            cleaned=cleaned,
-            failed={k: why for k, why in failed.items() if k in names.labels},
-            maps=reduction.solvers[number],
-            notes=warn_of_voxels(reduction, partition, number),
-        )
-
-
-def _build_cleaners(
-    job: Job, high_variance: NDArray[np.float64] | None
-) -> tuple[dict[str, Cleaner], dict[str, BidsRoiError]]:
-    """What each strategy does to the signals; of those that cannot be, why."""
-    cleaners: dict[str, Cleaner] = {}
-    failed: dict[str, BidsRoiError] = {}
-    for label, preparation in job.preparations.items():
-        try:
-            cleaners[label] = build_cleaner(
-                preparation,
-                run=job.planned.run,
-                repetition_time=job.planned.repetition_time,
-                high_variance=high_variance,
-            )
-        except BidsRoiError as error:
-            failed[label] = error
-    return cleaners, failed
-
-
-def _assess(extracted: Extracted, number: int, options: Options) -> RegionQuality:
-    partition, reduction = extracted.partition, extracted.reduction
-    in_mask = extracted.inside[partition.voxels]
+def _assess(
+    partition: Partition,
+    number: int,
+    inside: NDArray[np.bool_],
+    reduction: Reduction,
+    options: Options,
+) -> RegionQuality:
+    in_mask = inside[partition.voxels]
     cancel = None
     mapped = partition.maps[number]
     if isinstance(mapped, WeightMap) and options.map_statistic[0] == "weighted_mean":
