@@ -23,21 +23,22 @@ from bids_roi.options.row import local_path
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
-from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.cleaning import clean_atlases, load_strategies
+from bids_roi.participant.confounds import read_motion
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
-    Job,
     describe_atlas,
     describe_series,
-    read_motion,
+    open_job,
     region_columns,
     relate_series,
 )
-from bids_roi.participant.run import extract_atlases, prepare_cleaning
+from bids_roi.participant.run import extract as extract_signals
+from bids_roi.participant.run import prepare_cleaning
 
 if TYPE_CHECKING:
     from bids_roi.outputs.names import SeriesOutput
-    from bids_roi.participant.results import AtlasResult
+    from bids_roi.outputs.result import AtlasResult
 
 __all__ = ["Extraction", "extract"]
 
@@ -248,12 +249,12 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
         raise planned.error
     for _, why in planned.refused:
         raise why
-    job = Job(planned, options, strategies, run.root, ())
-    motion = read_motion(run, job.image.source.n_volumes)
-    preparations, failed = prepare_cleaning(job, labels)
-    for error in failed.values():
+    job = open_job(planned, options, strategies, run.root)
+    motion = read_motion(job.confounds)
+    job = prepare_cleaning(dataclasses.replace(job, work=planned.atlases))
+    for error in job.failed.values():
         raise error
-    (result,) = extract_atlases(job, list(planned.atlases), preparations)
+    (result,) = clean_atlases(job, extract_signals(job))
     for error in result.failed.values():
         raise error
     (series,) = result.names.timeseries

@@ -253,22 +253,24 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.schedule.threads import pin_threads
 
     pin_threads()
-    from bids_roi.participant.level import ParticipantLevel, describe_plan
+    from bids_roi.participant.level import describe_plan, open_level, run_level
+    from bids_roi.participant.outcomes import Outcomes
 
-    level = ParticipantLevel(given.bids_dir, given.output_dir, options)
+    level = open_level(given.bids_dir, given.output_dir, options)
+    outcomes = Outcomes(level)
     if options.dry_run:
-        for line in describe_plan(level):
+        for line in describe_plan(level, outcomes):
             sys.stdout.write(f"{line}\n")
-        return level.exit_code
+        return outcomes.exit_code
     try:
-        level.run()
+        run_level(level, outcomes)
     finally:
-        _say_warnings(level.warnings)
-        if level.tally.n_runs and not given.quiet:
+        _say_warnings(outcomes.warnings)
+        if outcomes.tally.n_runs and not given.quiet:
             # Standard output may be taken by the stream of events.
             out = sys.stderr if options.events == "-" else sys.stdout
-            out.write(f"{level.summary()}\n")
-    return level.exit_code
+            out.write(f"{outcomes.summary()}\n")
+    return outcomes.exit_code
 
 
 def _say_warnings(warnings: Mapping[str, int]) -> None:
@@ -293,7 +295,7 @@ def _run_group(given: argparse.Namespace, options: Options) -> int:
 
     summary = run_group_level(given.output_dir, options)
     if not options.no_report:
-        from bids_roi.participant.pages import write_group
+        from bids_roi.report.group import write_group
 
         if note := write_group(given.output_dir):
             log.warning("%s", note)

@@ -19,7 +19,8 @@ from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_gri
 from bids_roi.atlases.templateflow import download
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
-from bids_roi.images.nifti import read_grid
+from bids_roi.images.header import ATLAS
+from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -275,7 +276,7 @@ def _distance(homes: Sequence[Dataset], held: HeldImage, grid: Grid) -> float:
     for home in homes:
         if home.files.get(held.path):
             try:
-                found = read_grid(home.root / held.path, AtlasError).voxel_volume
+                found = open_image(home.root / held.path, ATLAS).grid.voxel_volume
             except BidsRoiError:
                 continue
             return abs(math.log(found / grid.voxel_volume))

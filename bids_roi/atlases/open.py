@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +36,14 @@ from bids_roi.atlases.regions import (
 )
 from bids_roi.atlases.skeleton import template_grids
 from bids_roi.errors import AtlasError, BidsRoiError
-from bids_roi.images.header import read_header
-from bids_roi.images.nifti import check_file, read_grid, read_labels, read_volume
+from bids_roi.images.header import ATLAS, VOLUMES
+from bids_roi.images.nifti import (
+    check_file,
+    find_labels,
+    open_image,
+    read_labels,
+    read_values,
+)
 from bids_roi.images.values import are_whole
 
 if TYPE_CHECKING:
@@ -47,10 +54,13 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
     from bids_roi.images.header import NiftiHeader
+    from bids_roi.images.nifti import Opened
 
 
 _SURFACE = (".gii", ".gii.gz", ".annot", ".border", ".mgh")
-_VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."
+# Labels that were read to be examined are kept for the run they were opened for.
+_LOADED: dict[tuple[Path, str], tuple[NDArray[np.int64], Grid]] = {}
+_MOST_BYTES = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +196,19 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
         If the image or the table cannot be read, so that nothing can be checked.
     """
     _refuse_other_kinds(files.image)
-    check_file(files.image)
-    header = read_header(files.image)
-    if header.is_cifti:
-        raise _refuse_cifti(files.image, header)
-    n_maps = header.shape[3] if len(header.shape) == 4 else 0
-    _check_axes(files.image, header)
+    image = open_image(files.image, ATLAS)
+    header, grid = image.header, image.grid
     raw, digest = _read_table(files)
-    if not n_maps and _is_one_map(files.image, header, raw):
-        n_maps = 1
-    findings = [*files.findings, *_describe_storage(header, n_maps)]
+    image_digest = file_digest(files.image)
     labels: NDArray[np.int64] | None = None
-    if n_maps:
-        grid, values = read_grid(files.image, AtlasError), list(range(1, n_maps + 1))
-    else:
-        labels, grid = read_labels(files.image, AtlasError)
-        values = values_of(labels)
+    n_maps = math.prod(header.shape[3:])
+    if len(header.shape) == 3:
+        stored = read_values(image)
+        if not _is_one_map(image, stored, raw):
+            n_maps, labels = 0, find_labels(image, stored)
+            _keep_labels((files.image, image_digest), labels, grid)
+    values = list(range(1, n_maps + 1)) if labels is None else values_of(labels)
+    findings = [*files.findings, *_describe_storage(header, n_maps)]
     regions, found = _match(raw, values, files, n_maps=n_maps)
     findings += found
     findings += check_file_name(regions, files.image.name, n_maps=n_maps)
@@ -220,7 +227,7 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
         kind="probseg" if n_maps else "dseg",
         image_path=files.image,
         table_path=files.table if files.table_text is None else None,
-        image_digest=file_digest(files.image),
+        image_digest=image_digest,
         table_digest=digest,
         regions=regions,
         source=files.source,
@@ -228,6 +235,22 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
         findings=tuple(findings),
     )
     return atlas, atlas.findings
+
+
+def _keep_labels(
+    key: tuple[Path, str], labels: NDArray[np.int64], grid: Grid
+) -> tuple[NDArray[np.int64], Grid]:
+    """Keep the latest labels, of several images as far as they are small."""
+    _LOADED[key] = labels, grid
+    while len(_LOADED) > 1 and sum(v.nbytes for v, _ in _LOADED.values()) > _MOST_BYTES:
+        del _LOADED[next(iter(_LOADED))]
+    return _LOADED[key]
+
+
+def load_atlas_labels(path: Path, digest: str) -> tuple[NDArray[np.int64], Grid]:
+    """Labels of an ``Atlas`` of kind ``dseg`` and their grid, read once per process."""
+    key = path, digest  # a file that changed is read again
+    return _LOADED.get(key) or _keep_labels(key, *read_labels(path, AtlasError))
 
 
 def _read_table(files: AtlasFiles) -> tuple[RawTable | None, str]:
@@ -281,43 +304,14 @@ def _refuse_other_kinds(path: Path) -> None:
     name = path.name.lower()
     if name.endswith(_SURFACE):
         msg = "this is a surface atlas; only volumes are extracted for now."
-        raise AtlasError(msg, where=path, remedy=_VOLUMES)
+        raise AtlasError(msg, where=path, remedy=VOLUMES)
     if name.endswith(".mgz"):
         msg = "this is an image of FreeSurfer's; a NIfTI volume is needed."
         remedy = "Convert it: mri_convert FILE.mgz FILE.nii.gz."
         raise AtlasError(msg, where=path, remedy=remedy)
 
 
-def _refuse_cifti(path: Path, header: NiftiHeader) -> AtlasError:
-    size = path.stat().st_size
-    if size < header.n_bytes and not path.name.endswith(".gz"):
-        msg = (
-            f"the file ends after its header: {header.n_bytes - size} bytes of data are"
-            " missing. Besides, it is a CIFTI file (grayordinates), no volume."
-        )
-        remedy = f"Get it again if you need it elsewhere. {_VOLUMES}"
-        return AtlasError(msg, where=path, remedy=remedy)
-    msg = (
-        "this is a CIFTI atlas (grayordinates); only volumes can be extracted for now."
-    )
-    return AtlasError(msg, where=path, remedy=_VOLUMES)
-
-
-def _check_axes(path: Path, header: NiftiHeader) -> None:
-    if len(header.shape) not in (3, 4):
-        axes = "x".join(map(str, header.shape))
-        msg = f"the image has {len(header.shape)} axes ({axes}), 3 or 4 are needed."
-        raise AtlasError(msg, where=path, remedy="Choose a label image, or maps.")
-    if (header.sform_code, header.qform_code) == (0, 0):
-        msg = (
-            "the header holds no orientation (sform_code and qform_code are 0), so"
-            " nothing tells where in the brain a voxel is."
-        )
-        remedy = "Write the image with its affine, by the software that made it."
-        raise AtlasError(msg, where=path, remedy=remedy)
-
-
-def _is_one_map(path: Path, header: NiftiHeader, raw: RawTable | None) -> bool:
+def _is_one_map(image: Opened, values: NDArray[Any], raw: RawTable | None) -> bool:
     """Whether an image of one volume holds the weights of one region, not labels.
 
     Fractions are weights where the name says so, or where there is a fourth axis and
@@ -325,10 +319,10 @@ def _is_one_map(path: Path, header: NiftiHeader, raw: RawTable | None) -> bool:
     and 1) are weights where the name says so, there is a fourth axis and no table of
     several regions.
     """
-    named, fourth = "_probseg." in path.name, header.n_axes > 3
+    named = "_probseg." in image.source.path.name
+    fourth = len(image.header.axes) > 3
     if not named and not fourth:
         return False
-    values, _ = read_volume(path, AtlasError)
     values = values[np.isfinite(values)]
     one_row = raw is not None and sum(value != 0 for value in raw.index) <= 1
     if are_whole(values).all():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from bids_roi.atlases.names import (
 from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
 from bids_roi.atlases.subject import find_segmentation
 from bids_roi.errors import (
-    AtlasError,
     BidsRoiError,
     CollisionError,
     MissingInput,
@@ -28,12 +26,9 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.files.tables import read_json
-from bids_roi.images.nifti import check_file, read_labels
+from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from bids_roi.core.grid import Grid
     from bids_roi.options.record import Options
 
@@ -157,26 +152,6 @@ class AtlasShelf:
         if isinstance(found, Atlas):
             return found
         raise found
-
-
-@functools.lru_cache(maxsize=1)
-def load_atlas_labels(
-    path: Path,
-    digest: str,  # noqa: ARG001 - part of the key: a changed file is read again
-) -> tuple[NDArray[np.int64], Grid]:
-    """Read an atlas image once per process.
-
-    Parameters
-    ----------
-    path, digest
-        Of an ``Atlas`` of kind ``dseg``.
-
-    Returns
-    -------
-    labels : (x, y, z)
-    grid
-    """
-    return read_labels(path, AtlasError)
 
 
 def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:

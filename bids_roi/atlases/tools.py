@@ -252,10 +252,11 @@ def _read_maps(path: Path, *, full: bool) -> list[Finding]:
     import numpy as np
 
     from bids_roi.atlases.regions import some
-    from bids_roi.images.nifti import count_bad_weights, open_maps
+    from bids_roi.images.header import MAPS
+    from bids_roi.images.nifti import count_bad_weights, open_image
     from bids_roi.images.stream import read_blocks
 
-    image = open_maps(path)
+    image = open_image(path, MAPS)
     empty, negative = [], 0
     broken: dict[int, int] = {}
     for start, block in read_blocks(image.source):

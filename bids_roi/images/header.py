@@ -10,7 +10,7 @@ import math
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
@@ -21,9 +21,52 @@ from bids_roi.images.stream import VolumeSource, check_size
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 
 FETCH_AGAIN = "Fetch or copy it again; `gzip -t` tests a .gz file."
+VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."
 _CIFTI_INTENTS = range(3000, 3100)
+
+
+class ImageKind(NamedTuple):
+    """What an image must be to serve, and what is said where it is not.
+
+    Attributes
+    ----------
+    error
+        Class of the errors.
+    n_axes
+        How many it may have.
+    needed, remedy
+        The same in words, and what to do.
+    whole
+        Whether a file that is too short for its header is refused when it is opened;
+        else it is when the values are read.
+    """
+
+    error: type[DataError]
+    n_axes: tuple[int, ...]
+    needed: str
+    remedy: str
+    whole: bool = True
+
+
+BOLD = ImageKind(
+    ImageError,
+    (4,),
+    "a BOLD series has 4",
+    "Check that the file is a series and not a reference or mask.",
+)
+VOLUME = ImageKind(ImageError, (3,), "3 are needed", "Choose a 3D image.", whole=False)
+MAPS = ImageKind(ImageError, (3, 4), "3 or 4 are needed", "Choose an image of maps.")
+ATLAS = ImageKind(
+    AtlasError,
+    (3, 4),
+    "3 or 4 are needed",
+    "Choose a label image, or maps.",
+    whole=False,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,68 +75,78 @@ class NiftiHeader:
 
     Attributes
     ----------
-    shape
-        Voxels along each axis; axes of length 1 at the end are left out.
-    n_axes
-        Axes that the header declares, those among them.
+    axes
+        Voxels along each axis.
+    dtype
+        Type of the stored values, as ``numpy.dtype.str``; blank where they are no real
+        numbers.
     bits
         Bits of a stored value.
-    is_float
-        Whether values are stored as floating point numbers.
     offset
         Bytes before the first value; -1 where the header has no number there.
     slope, intercept
-        Scaling of the stored values; 1 and 0 where there is none.
+        Value = slope * stored + intercept; 1 and 0 where there is no scaling.
     sform_code, qform_code
         What the affines refer to; 0 is nothing.
+    repetition_time
+        Seconds, from the header's own unit; ``None`` where it is 0 or has no unit.
     is_cifti
         Whether it holds grayordinates and not a volume.
     """
 
-    shape: tuple[int, ...]
-    n_axes: int
+    axes: tuple[int, ...]
+    dtype: str
     bits: int
-    is_float: bool
     offset: int
     slope: float
     intercept: float
     sform_code: int
     qform_code: int
+    repetition_time: float | None
     is_cifti: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes without those of length 1 at the end; at least three."""
+        n = len(self.axes)
+        while n > 3 and self.axes[n - 1] == 1:
+            n -= 1
+        return self.axes[:n]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether values are stored as floating point numbers."""
+        return self.dtype[1:2] == "f"
 
     @property
     def n_bytes(self) -> int:
         """Size of the whole file, unpacked."""
-        return self.offset + math.prod(self.shape) * self.bits // 8
+        return self.offset + math.prod(self.axes) * self.bits // 8
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.name.endswith(".gz"):
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def read_header(path: Path) -> NiftiHeader:
-    """Read the header of a NIfTI-1 or NIfTI-2 file.
-
-    Raises
-    ------
-    AtlasError
-        If there is none.
-    """
+def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
+    """Read the header of a NIfTI-1 or NIfTI-2 file; errors are of class ``error``."""
     try:
         with _open(path) as file:
             head = file.read(540)
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged_file(path, error) from error
+    except (OSError, EOFError, zlib.error) as problem:
+        raise damaged_file(path, problem, error) from problem
     for order in "<>":
         size = struct.unpack_from(order + "i", head)[0] if len(head) >= 348 else 0
         if size == 348:
             return _parse(head, order, _NIFTI1)
         if size == 540 and len(head) == 540:
             return _parse(head, order, _NIFTI2)
-    msg = "the file does not begin with the header of a NIfTI image."
-    raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    msg = "the image cannot be read: it does not begin with the header of a NIfTI file."
+    raise error(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _open(path: Path) -> BinaryIO:
+    if path.suffix == ".img":  # of a pair, whose header is a file of its own
+        path = path.with_suffix(".hdr")
+    if path.name.endswith(".gz"):
+        return cast("BinaryIO", gzip.open(path, "rb"))
+    return path.open("rb")
 
 
 # Field: where it is, and as what it is stored.
@@ -102,21 +155,34 @@ _NIFTI1 = {
     "intent": (68, "h"),
     "datatype": (70, "h"),
     "bits": (72, "h"),
+    "step": (92, "f"),
     "offset": (108, "f"),
     "slope": (112, "2f"),
     "qform": (252, "h"),
     "sform": (254, "h"),
+    "units": (123, "B"),
 }
 _NIFTI2 = {
     "dim": (16, "8q"),
     "intent": (504, "i"),
     "datatype": (12, "h"),
     "bits": (14, "h"),
+    "step": (136, "d"),
     "offset": (168, "q"),
     "slope": (176, "2d"),
     "qform": (344, "i"),
     "sform": (348, "i"),
+    "units": (500, "i"),
 }
+
+
+# Code of the type of the values: what it is for numpy, where it is a real number.
+_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2"}
+_TYPES |= {768: "u4", 1024: "i8", 1280: "u8"}
+if hasattr(np, "float128"):  # not on every machine
+    _TYPES[1536] = "f16"
+# Code of the unit of time: how many seconds it is.
+_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
 
 
 def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> NiftiHeader:
@@ -124,106 +190,104 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
         name: struct.unpack_from(order + kind, head, at)
         for name, (at, kind) in fields.items()
     }
-    offset = value["offset"][0]
-    n_axes = max(0, min(7, value["dim"][0]))
-    shape = tuple(int(n) for n in value["dim"][1 : n_axes + 1])
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    slope, intercept = value["slope"]
+    offset, (slope, intercept) = value["offset"][0], value["slope"]
     scaled = math.isfinite(slope) and slope != 0
+    n_axes = max(0, min(7, value["dim"][0]))
+    units, step = value["units"][0], value["step"][0]
+    known = units % 8 <= 3 and math.isfinite(step) and step > 0  # of space, too
+    seconds = step * _SECONDS.get(units - units % 8, 0.0) if known else 0.0
+    name = _TYPES.get(value["datatype"][0], "")
     return NiftiHeader(
-        shape=shape,
-        n_axes=n_axes,
+        axes=tuple(int(n) for n in value["dim"][1 : n_axes + 1]),
+        dtype=np.dtype(order + name).str if name else "",
         bits=value["bits"][0],
-        is_float=value["datatype"][0] in (16, 64, 1536),
         offset=int(offset) if math.isfinite(offset) else -1,
         slope=slope if scaled else 1.0,
         intercept=intercept if scaled and math.isfinite(intercept) else 0.0,
         sform_code=value["sform"][0],
         qform_code=value["qform"][0],
+        repetition_time=round(seconds, 6) if seconds > 0 else None,
         is_cifti=value["intent"][0] in _CIFTI_INTENTS,
     )
 
 
-def damaged_file(path: Path, error: Exception) -> AtlasError:
+def damaged_file(
+    path: Path, problem: Exception, error: type[DataError] = AtlasError
+) -> DataError:
     """Error for a file that cannot be read to its end."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    msg = f"the file is damaged or cut short ({text})."
-    return AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    msg = f"the file cannot be read: it is damaged or cut short ({text})."
+    return error(msg, where=path, remedy=FETCH_AGAIN)
 
 
 _MAX_VOLUME_BYTES = 2**31
 _MAX_OFFSET = 2**26  # bytes of header extensions, which are read into memory
 _MAX_MM = 1e6
+_DAMAGED = "The header may be damaged."
 
 
-def check_offset(path: Path, kind: type[DataError]) -> None:
-    """Refuse a header that makes nibabel read without end for its extensions.
+def check_header(path: Path, header: NiftiHeader, kind: ImageKind) -> None:
+    """Refuse what no image of a kind can say of itself.
 
-    Parameters
-    ----------
-    path
-        What is not NIfTI, or damaged, passes: nibabel tells what is wrong with it.
-    kind
-        Class of the error.
-
-    Raises
-    ------
-    DataError
-        Of class ``kind``.
+    Grayordinates, extensions without end (which nibabel would read), other axes, no
+    orientation, no real numbers, volumes beyond 2 GiB.
     """
-    try:
-        offset = read_header(path).offset
-    except AtlasError:
-        return
-    if not 0 <= offset <= _MAX_OFFSET:
+    axes = header.axes if kind is BOLD else header.shape
+    listed = "x".join(map(str, axes))
+    place = header.sform_code, header.qform_code
+    # Not by the bits of the header, which no reader goes by.
+    size = math.prod(axes[:3]) * np.dtype(header.dtype or "u1").itemsize
+    remedy = _DAMAGED
+    if header.is_cifti:
+        raise _refuse_cifti(path, header, kind)
+    if not 0 <= header.offset <= _MAX_OFFSET:
         msg = (
-            f"the header puts the first value at byte {offset}; 0 to"
+            f"the header puts the first value at byte {header.offset}; 0 to"
             f" {_MAX_OFFSET // 2**20} MiB can be used."
         )
-        raise kind(msg, where=path, remedy="The header may be damaged.")
-
-
-def check_orientation(
-    path: Path,
-    header: Any,  # noqa: ANN401 - nibabel
-    kind: type[DataError],
-) -> None:
-    """Refuse a header without orientation.
-
-    Raises
-    ------
-    DataError
-        Of class ``kind``.
-    """
-    codes = int(header["sform_code"]), int(header["qform_code"])
-    if codes == (0, 0):
+    elif len(axes) not in kind.n_axes:
+        msg = f"the image has {len(axes)} axes ({listed}), {kind.needed}."
+        remedy = kind.remedy
+    elif min(axes) < 1:
+        msg = f"the axes have the lengths {listed}; at least 1 is needed in each."
+    elif kind is BOLD and axes[3] < 2:
+        msg = f"the series has {axes[3]} volume, at least 2 are needed."
+        remedy = "Leave this run out, for example with --bids-filter-file."
+    elif place == (0, 0):
         msg = (
             "the header holds no orientation (sform_code and qform_code are 0), so"
             " nothing tells where in the brain a voxel is."
         )
         remedy = "Write the image with its affine, by the software that made it."
-        raise kind(msg, where=path, remedy=remedy)
+    elif not header.dtype:
+        msg = f"the values are no real numbers (of {header.bits} bits), as are needed."
+        remedy = "Convert the image."
+    elif size > _MAX_VOLUME_BYTES:
+        msg = f"a volume of {listed} takes {size / 2**30:,.1f} GiB, 2 GiB can be used."
+    else:
+        return
+    raise kind.error(msg, where=path, remedy=remedy)
 
 
-def grid_of(
-    path: Path,
-    image: Any,  # noqa: ANN401 - nibabel
-    kind: type[DataError],
+def _refuse_cifti(path: Path, header: NiftiHeader, kind: ImageKind) -> DataError:
+    size = path.stat().st_size
+    if size < header.n_bytes and not path.name.endswith(".gz"):
+        msg = (
+            f"the file ends after its header: {header.n_bytes - size} bytes of data are"
+            " missing. Besides, it is a CIFTI file (grayordinates), no volume."
+        )
+        remedy = f"Get it again if you need it elsewhere. {VOLUMES}"
+        return kind.error(msg, where=path, remedy=remedy)
+    msg = "this is a CIFTI file (grayordinates); only volumes can be used for now."
+    remedy = VOLUMES if kind is ATLAS else "Convert it to a volume (.nii.gz)."
+    return kind.error(msg, where=path, remedy=remedy)
+
+
+def make_grid(
+    path: Path, header: NiftiHeader, affine: NDArray[np.float64], kind: ImageKind
 ) -> Grid:
-    """Grid of an image whose axes and affine can be those of one.
-
-    Raises
-    ------
-    DataError
-        Of class ``kind``, with the lengths of the axes or the affine.
-    """
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) < 3 or min(shape[:3]) < 1:
-        axes = "x".join(map(str, shape))
-        msg = f"the axes have the lengths {axes}; three of at least 1 are needed."
-        raise kind(msg, where=path, remedy="The header may be damaged.")
-    affine = np.asarray(image.affine, dtype=np.float64)
+    """Grid of an image, whose affine must place its voxels in space."""
+    affine = np.asarray(affine, dtype=np.float64)
     sound = np.isfinite(affine).all() and np.abs(affine).max() < _MAX_MM
     if sound:
         edges = np.linalg.norm(affine[:3, :3], axis=0)
@@ -234,52 +298,29 @@ def grid_of(
         numbers = ", ".join(f"{v:.4g}" for v in affine[:3].ravel())
         msg = f"the affine ({numbers}) does not place the voxels in space."
         remedy = "Write the image with its affine, by the software that made it."
-        raise kind(msg, where=path, remedy=remedy)
-    return Grid.of(shape, affine)
+        raise kind.error(msg, where=path, remedy=remedy)
+    return Grid.of(header.shape, affine)
 
 
-def locate_values(
-    path: Path,
-    image: Any,  # noqa: ANN401 - nibabel
-    grid: Grid,
-    n_volumes: int,
-    kind: type[DataError],
-) -> VolumeSource:
-    """Where the values are; refused where no such file can be as the header says.
-
-    Parameters
-    ----------
-    path, image
-        The file, and its header as nibabel opened it.
-    grid, n_volumes
-        As the header has them.
-    kind
-        Class of the error.
-
-    Raises
-    ------
-    DataError
-        Of class ``kind``: no real numbers, volumes beyond 2 GiB, or more of them than
-        the file can hold; with the sizes.
-    """
-    dtype = np.dtype(image.header.get_data_dtype())
-    if dtype.kind not in "iuf":
-        msg = f"the values are of type {dtype}, real numbers are needed."
-        raise kind(msg, where=path, remedy="Convert the image.")
-    size = grid.n_voxels * dtype.itemsize
-    if size > _MAX_VOLUME_BYTES:
-        msg = f"a volume of {grid} takes {size / 2**30:,.1f} GiB, 2 GiB can be used."
-        raise kind(msg, where=path, remedy="The header may be damaged.")
+def locate_values(path: Path, header: NiftiHeader, kind: ImageKind) -> VolumeSource:
+    """Where the values are; of whole files, only if they can be there."""
     source = VolumeSource(
         path=path,
-        offset=int(image.dataobj.offset),
-        dtype=dtype.str,
-        n_voxels=grid.n_voxels,
-        n_volumes=n_volumes,
+        offset=header.offset,
+        dtype=header.dtype,
+        n_voxels=math.prod(header.shape[:3]),
+        n_volumes=math.prod(header.shape[3:]),
         compressed=path.name.endswith(".gz"),
     )
+    if kind.whole:
+        check_whole(source, kind)
+    return source
+
+
+def check_whole(source: VolumeSource, kind: ImageKind) -> None:
+    """Refuse a header that declares more than its file can hold."""
     try:
         check_size(source)
     except ImageError as error:
-        raise kind(error.problem, where=path, remedy=error.remedy) from error
-    return source
+        msg, remedy = error.problem, error.remedy
+        raise kind.error(msg, where=source.path, remedy=remedy) from error

@@ -1,4 +1,4 @@
-"""Headers, grids and volumes of NIfTI files; nibabel's only home."""
+"""Images opened and read: headers, grids and values; nibabel's only home."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from nibabel.filebasedimages import ImageFileError
 
 from bids_roi.errors import (
     AtlasError,
-    BidsRoiError,
     DataError,
     ImageError,
     MissingInput,
@@ -20,10 +19,15 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.images.header import (
-    check_offset,
-    check_orientation,
-    grid_of,
+    MAPS,
+    VOLUME,
+    ImageKind,
+    NiftiHeader,
+    check_header,
+    check_whole,
     locate_values,
+    make_grid,
+    read_header,
 )
 from bids_roi.images.stream import VolumeSource, read_blocks
 from bids_roi.images.values import are_whole, explain_labels, inside_mask
@@ -40,42 +44,56 @@ if TYPE_CHECKING:
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
 _MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
-_SECONDS_PER = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6, "unknown": 1.0}
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
 
 
 @dataclass(frozen=True, slots=True)
-class BoldImage:
-    """What the header of a BOLD file says.
+class Opened:
+    """An image whose header was read and found good; picklable.
 
     Attributes
     ----------
+    header
+        What it says of itself.
     grid
         Shape and affine.
     source
         Where the values are.
-    slope, intercept
-        Value = slope * stored + intercept.
-    repetition_time
-        Seconds, as the header has it in its own unit; ``None`` where it is 0.
+    kind
+        What it was opened as.
     """
 
+    header: NiftiHeader
     grid: Grid
     source: VolumeSource
-    slope: float
-    intercept: float
-    repetition_time: float | None
+    kind: ImageKind
+
+    @property
+    def slope(self) -> float:
+        """Value = slope * stored + intercept."""
+        return self.header.slope
+
+    @property
+    def intercept(self) -> float:
+        """See ``slope``."""
+        return self.header.intercept
+
+
+def open_image(path: Path, kind: ImageKind) -> Opened:
+    """Open an image that is there, and whose header can be that of such an image.
+
+    What cannot be read at all is a ``MissingInput``; what cannot be used, an error of
+    the kind's class.
+    """
+    check_file(path)
+    header = read_header(path, kind.error)
+    check_header(path, header, kind)
+    grid = make_grid(path, header, _read_affine(path, kind), kind)
+    return Opened(header, grid, locate_values(path, header, kind), kind)
 
 
 def check_file(path: Path) -> None:
-    """Raise with the reason where a file cannot be opened for reading.
-
-    Raises
-    ------
-    MissingInput
-        If it is absent, a link to absent content, a git-annex pointer, empty or
-        unreadable.
-    """
+    """Refuse a file that is absent, empty, unreadable, or a pointer of git-annex."""
     try:
         if path.is_symlink() and not path.exists():
             msg = "this is a link to content that is not here (git-annex, DataLad)."
@@ -97,139 +115,91 @@ def check_file(path: Path) -> None:
         raise MissingInput(msg, where=path, remedy=_FETCH)
 
 
-def open_bold(path: Path) -> BoldImage:
-    """Read the header of a BOLD file and check that it can be used.
-
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read at all.
-    ImageError
-        If it is not a 4D NIfTI image of real numbers with an orientation.
-    """
-    image = _load(path, ImageError)
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) != 4:
-        axes = "x".join(map(str, shape))
-        msg = f"the image has {len(shape)} axes ({axes}), a BOLD series has 4."
-        remedy = "Check that the file is a series and not a reference or mask."
-        raise ImageError(msg, where=path, remedy=remedy)
-    if shape[3] < 2:
-        msg = f"the series has {shape[3]} volume, at least 2 are needed."
-        remedy = "Leave this run out, for example with --bids-filter-file."
-        raise ImageError(msg, where=path, remedy=remedy)
-    return _describe(path, image, shape[3])
-
-
-def open_maps(path: Path) -> BoldImage:
-    """Read the header of an image of maps, which may hold one (and have 3 axes).
-
-    Raises
-    ------
-    MissingInput, ImageError
-        As for ``open_bold``.
-    """
-    image = _load(path, ImageError)
-    shape = tuple(int(n) for n in image.shape)
-    if len(shape) not in (3, 4):
-        axes = "x".join(map(str, shape))
-        msg = f"the image has {len(shape)} axes ({axes}), 3 or 4 are needed."
-        raise ImageError(msg, where=path, remedy="Choose an image of maps.")
-    return _describe(path, image, shape[3] if len(shape) == 4 else 1)
-
-
-def _describe(path: Path, image: Any, n_volumes: int) -> BoldImage:  # noqa: ANN401
-    header = image.header
-    check_orientation(path, header, ImageError)
-    grid = grid_of(path, image, ImageError)
-    return BoldImage(
-        grid=grid,
-        source=locate_values(path, image, grid, n_volumes, ImageError),
-        slope=float(image.dataobj.slope),
-        intercept=float(image.dataobj.inter),
-        repetition_time=_header_repetition_time(header),
-    )
-
-
-def _header_repetition_time(header: Any) -> float | None:  # noqa: ANN401 - nibabel
+def _read_affine(path: Path, kind: ImageKind) -> Any:  # noqa: ANN401 - untyped
+    """The affine, and all that nibabel finds wrong with the file."""
     try:
-        unit = header.get_xyzt_units()[1]
-    except KeyError:  # no such unit
-        return None
-    seconds = float(header["pixdim"][4]) * _SECONDS_PER.get(unit, 0.0)
-    return round(seconds, 6) if np.isfinite(seconds) and seconds > 0 else None
+        image = nb.load(path)
+    except MemoryError:
+        raise
+    except Exception as error:  # nibabel's errors have no common class
+        if isinstance(error, OSError) and is_of_the_disk(error):
+            msg = f"the file cannot be read ({error.strerror})."
+            remedy = remedy_of(error, "")
+            raise MissingInput(msg, where=path, remedy=remedy) from error
+        text = " ".join(str(error).split()) or type(error).__name__
+        msg = f"the image cannot be read ({text})."
+        remedy = "Copy or download it again; `gzip -t` tests a .gz file."
+        raise kind.error(msg, where=path, remedy=remedy) from error
+    if not isinstance(image, nb.Nifti1Image | nb.Nifti1Pair):
+        msg = f"the file is a {type(image).__name__}, a NIfTI volume is needed."
+        raise kind.error(msg, where=path, remedy="Convert it to .nii.gz.")
+    return image.affine
+
+
+def read_volume(path: Path) -> tuple[NDArray[Any], Grid]:
+    """Read one volume, (x, y, z), with the grid that it is on."""
+    image = open_image(path, VOLUME)
+    return read_values(image), image.grid
+
+
+def read_values(image: Opened) -> NDArray[Any]:
+    """Read the values of an image of one volume, (x, y, z)."""
+    check_whole(image.source, image.kind)
+    try:
+        # The reader of series, because it reads to the end, where the CRC is checked.
+        ((_, block),) = read_blocks(image.source)
+    except ImageError as error:
+        kind, where = image.kind.error, image.source.path
+        raise kind(error.problem, where=where, remedy=error.remedy) from error
+    values = block.reshape(image.grid.shape, order="F")
+    if (image.slope, image.intercept) != (1, 0):
+        with np.errstate(over="ignore"):  # told by those who need finite values
+            values = values * image.slope + image.intercept
+    return values
+
+
+def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:
+    """Read a mask, (x, y, z), in which every value other than 0 is inside."""
+    values, grid = read_volume(path)
+    return inside_mask(values, path), grid
 
 
 def read_labels(
-    path: Path, kind: type[DataError] = DataError
+    path: Path, error: type[DataError] = DataError
 ) -> tuple[NDArray[np.int64], Grid]:
-    """Read a label image.
+    """Read a label image; errors are of class ``error``. See ``find_labels``."""
+    image = open_image(path, VOLUME._replace(error=error))
+    return find_labels(image, read_values(image)), image.grid
 
-    Returns
-    -------
-    labels : (x, y, z)
-        Whole numbers; values that are not finite become 0.
-    grid
-        Of the image.
 
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read at all.
-    DataError
-        Of class ``kind``, if it is not a 3D image, has no orientation, or values lie
-        further than 1e-3 from a whole number.
-    """
-    values, grid = _read_volume(path, kind)
+def find_labels(image: Opened, values: NDArray[Any]) -> NDArray[np.int64]:
+    """Whole numbers of the values of an image, to 1e-3; not finite ones become 0."""
+    kind, where = image.kind.error, image.source.path
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 0)
     if max(-float(values.min()), float(values.max())) > _MAX_LABEL:
         msg = f"label values go from {values.min():.4g} to {values.max():.4g}."
         remedy = "Whole numbers up to 2^53 can be used; the header may be damaged."
-        raise kind(msg, where=path, remedy=remedy)
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64), grid
+        raise kind(msg, where=where, remedy=remedy)
     if not are_whole(values).all():
-        image = _load(path, kind)
         msg, remedy = explain_labels(
             values,
-            stored_whole=np.dtype(image.get_data_dtype()).kind in "iu",
-            slope=float(image.dataobj.slope),
-            intercept=float(image.dataobj.inter),
+            stored_whole=not image.header.is_float,
+            slope=image.slope,
+            intercept=image.intercept,
         )
-        raise kind(msg, where=path, remedy=remedy)
-    return np.rint(values).astype(np.int64), grid
-
-
-def read_grid(path: Path, kind: type[DataError] = DataError) -> Grid:
-    """Shape and affine of an image, from its header alone.
-
-    Raises
-    ------
-    MissingInput, DataError
-        As for ``read_labels``.
-    """
-    return grid_of(path, _load(path, kind), kind)
+        raise kind(msg, where=where, remedy=remedy)
+    whole = values if values.dtype.kind in "iu" else np.rint(values)
+    return np.asarray(whole.astype(np.int64))
 
 
 def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
-    """Read 4D maps one at a time, so that they are never all in memory.
+    """Read 4D maps one at a time, (x, y, z), so that they are never all in memory.
 
-    Returns
-    -------
-    grid
-        Of the image.
-    maps
-        One (x, y, z) map after the other.
-
-    Raises
-    ------
-    MissingInput, ImageError
-        As for ``open_maps``; damage shows while reading.
-    AtlasError
-        If a map holds what is no weight; this shows while reading too.
+    Damage, and an ``AtlasError`` where a map holds what is no weight, show while
+    reading.
     """
-    image = open_maps(path)
+    image = open_image(path, MAPS)
 
     def volumes() -> Iterator[NDArray[np.float64]]:
         for start, block in read_blocks(image.source):
@@ -248,114 +218,13 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
 
 
 def count_bad_weights(values: NDArray[np.floating]) -> int:
-    """Count the values of a map that cannot be weights.
-
-    Parameters
-    ----------
-    values
-        Any shape.
-
-    Returns
-    -------
-    int
-        Those that are NaN, infinite, or so large that their products may be.
-    """
+    """How many values of a map are NaN, infinite, or so large that products may be."""
     good = np.isfinite(values) & (np.abs(values) <= _MAX_WEIGHT)
     return int(values.size - good.sum())
 
 
-def read_mask(path: Path) -> tuple[NDArray[np.bool_], Grid]:
-    """Read a mask; every value other than 0 is inside.
-
-    Returns
-    -------
-    mask : (x, y, z)
-    grid
-        Of the image.
-
-    Raises
-    ------
-    MissingInput, ImageError
-        As for ``read_labels``; and if it holds several values, of which some are
-        further than 1e-3 from a whole number.
-    """
-    values, grid = read_volume(path)
-    return inside_mask(values, path), grid
-
-
-def read_volume(
-    path: Path, kind: type[DataError] = ImageError
-) -> tuple[NDArray[Any], Grid]:
-    """Read one volume, (x, y, z), with the grid that it is on.
-
-    Raises
-    ------
-    MissingInput, ImageError
-        As for ``read_labels``.
-    """
-    return _read_volume(path, kind)
-
-
-def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]:
-    image = _load(path, kind)
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        axes = "x".join(map(str, shape))
-        msg = f"the image has {len(shape)} axes ({axes}), 3 are needed."
-        raise kind(msg, where=path, remedy="Choose a 3D image.")
-    check_orientation(path, image.header, kind)
-    grid = grid_of(path, image, kind)
-    source = locate_values(path, image, grid, 1, kind)
-    try:
-        # The reader of series, because it reads to the end, where the CRC is checked.
-        ((_, block),) = read_blocks(source)
-    except ImageError as error:
-        raise kind(error.problem, where=path, remedy=error.remedy) from error
-    values = block.reshape(grid.shape, order="F")
-    slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
-    if (slope, intercept) != (1, 0):
-        with np.errstate(over="ignore"):  # told by those who need finite values
-            values = values * slope + intercept
-    return values, grid
-
-
-def _load(path: Path, kind: type[DataError]) -> Any:  # noqa: ANN401 - nibabel
-    check_file(path)
-    check_offset(path, kind)
-    try:
-        image = nb.load(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # nibabel's errors have no common class
-        raise _unreadable(path, error, kind) from error
-    if not isinstance(image, nb.Nifti1Image | nb.Nifti1Pair):
-        msg = f"the file is a {type(image).__name__}, a NIfTI volume is needed."
-        raise kind(msg, where=path, remedy="Convert it to .nii.gz.")
-    return image
-
-
-def _unreadable(path: Path, error: Exception, kind: type[DataError]) -> BidsRoiError:
-    if isinstance(error, OSError) and is_of_the_disk(error):
-        msg = f"the file cannot be read ({error.strerror})."
-        return MissingInput(msg, where=path, remedy=remedy_of(error, ""))
-    text = " ".join(str(error).split()) or type(error).__name__
-    return kind(
-        f"the image cannot be read ({text}).",
-        where=path,
-        remedy="Copy or download it again; `gzip -t` tests a .gz file.",
-    )
-
-
 def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
-    """Write a nibabel image that is in memory.
-
-    Raises
-    ------
-    ImageError
-        If it is no image that NIfTI can hold.
-    """
+    """Write a nibabel image that is in memory, if NIfTI can hold it."""
     try:
         nb.save(image, path)
     except (AttributeError, TypeError, ImageFileError) as error:
@@ -373,22 +242,10 @@ def write_image(
     intercept: float = 0.0,
     space_code: int = 4,
 ) -> None:
-    """Write a NIfTI file; the same data give the same bytes.
+    """Write a NIfTI file, (x, y, z) or (x, y, z, T); the same data give the same bytes.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.nii`` or ``.nii.gz``; its folder exists.
-    data : (x, y, z) or (x, y, z, T)
-        Stored values.
-    affine : (4, 4)
-        Voxels to mm (RAS+).
-    repetition_time
-        Seconds.
-    slope, intercept
-        Value = slope * stored + intercept.
-    space_code
-        sform and qform code; 4 is MNI, 1 the scanner.
+    Value = slope * stored + intercept; the affine leads from voxels to mm (RAS+), and
+    ``space_code`` says of what: 4 is MNI, 1 the scanner.
     """
     image = nb.Nifti1Image(data, affine)
     header = image.header

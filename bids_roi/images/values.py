@@ -34,21 +34,10 @@ def are_whole(values: NDArray[Any]) -> NDArray[np.bool_]:
 def explain_labels(
     values: NDArray[Any], *, stored_whole: bool, slope: float, intercept: float
 ) -> tuple[str, str]:
-    """Say why an image is none of labels.
+    """Say why an image is none of labels: the problem, and the remedy.
 
-    Parameters
-    ----------
-    values
-        Finite; some are no whole numbers.
-    stored_whole
-        Whether the file holds integers, which ``slope`` and ``intercept`` scale.
-    slope, intercept
-        ``scl_slope`` and ``scl_inter``.
-
-    Returns
-    -------
-    problem, remedy
-        Sentences.
+    ``values`` are finite, and some are no whole numbers; with ``stored_whole`` the file
+    holds integers, which ``slope`` and ``intercept`` scale.
     """
     off = ~are_whole(values)
     distinct = np.unique(values[values != 0])
@@ -98,20 +87,10 @@ def _common_step(distinct: NDArray[Any]) -> float:
 
 
 def inside_mask(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
-    """Whether each voxel of a mask is inside: those that are not 0.
+    """Whether each voxel of a mask is inside: those that are not 0; NaN is outside.
 
-    Parameters
-    ----------
-    values : (x, y, z)
-        Of the image; NaN is outside.
-    path
-        For messages.
-
-    Raises
-    ------
-    ImageError
-        If there are several values other than 0, and some are further than 1e-3 from
-        a whole number.
+    An error where there are several values other than 0, and some are further than 1e-3
+    from a whole number.
     """
     if values.dtype.kind in "iu":
         return np.asarray(values != 0)

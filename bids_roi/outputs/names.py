@@ -45,6 +45,12 @@ def report_path(table: str) -> str:
     return figure_path(table, "report", ".json")
 
 
+def motion_table(run: BoldRun) -> str:
+    """Name of what the motion figures of a run without cleaning are made from."""
+    stem = run.relative_path.partition(".")[0]
+    return stem.replace("_desc-preproc_", "_") + ".tsv"
+
+
 def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
     """Tell whether the figures of all tables were drawn and are still there."""
     for table in tables:

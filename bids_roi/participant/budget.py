@@ -93,13 +93,7 @@ def choose_executor(options: Options, output_dir: Path) -> Executor:
 
 
 def block_bytes(source: VolumeSource, options: Options) -> int:
-    """Size of a block within the memory of a worker.
-
-    Raises
-    ------
-    UsageError
-        If not even one volume at a time fits.
-    """
+    """Size of a block within the memory of a worker; an error where no volume fits."""
     if options.mem_mb is None:
         return BLOCK_BYTES
     room = options.mem_mb * 10**6 - _planner_bytes(options)

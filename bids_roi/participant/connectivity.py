@@ -72,26 +72,13 @@ def relate_regions(
     *,
     degrees_of_freedom: float,
 ) -> Related:
-    """Compute a matrix.
+    """Compute a matrix of kept volumes, (n_kept, R), in which lost regions are NaN.
 
-    Parameters
-    ----------
-    kept_signals : (n_kept, R)
-        Kept volumes only; NaN columns for regions that are lost, or of which cleaning
-        has left rounding errors only.
-    output
-        What to compute.
-    options
-        ``partial_estimator`` and ``min_degrees_of_freedom`` are used.
-    degrees_of_freedom
-        What cleaning has left in the series; of raw ones, volumes less one.
-
-    Notes
-    -----
-    A partial correlation given k others has k degrees of freedom less than a plain one
-    (Fisher 1924, Metron 3:329), so that z of R regions has a standard deviation of
-    1 / sqrt(d - R) under independence with d degrees of freedom. With R of them or
-    fewer the covariance has no inverse but of what the volumes happen to span.
+    ``degrees_of_freedom`` are those that cleaning has left; of raw signals, volumes
+    less one. A partial correlation given k others has k fewer than a plain one (Fisher
+    1924, Metron 3:329), so that z of R regions has a standard deviation of 1 / sqrt(d -
+    R) under independence with d of them. With R or fewer the covariance has no inverse
+    but of what the volumes happen to span.
     """
     n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
     n_usable = int(has_variation(kept_signals).sum())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.atlases.shelf import load_atlas_labels
+from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.core.grid import Grid, resample_labels
 from bids_roi.core.high_variance import (
     SeriesCollector,
@@ -20,7 +20,7 @@ from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import DataError, ImageError
-from bids_roi.images.nifti import BoldImage, read_maps, read_mask
+from bids_roi.images.nifti import Opened, read_maps, read_mask
 from bids_roi.images.stream import read_blocks
 from bids_roi.participant.budget import block_bytes
 
@@ -93,7 +93,7 @@ def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
 
 
 def reduce_image(
-    image: BoldImage,
+    image: Opened,
     partition: Partition,
     inside: NDArray[np.bool_],
     options: Options,

@@ -1,12 +1,11 @@
-"""The participant level over a dataset: plan, process, remember, summarise."""
+"""The participant level over a dataset: plan, process, take note."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import logging
-from collections import Counter
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.atlases.shelf import AtlasShelf
@@ -18,12 +17,6 @@ from bids_roi.dataset.roots import (
 )
 from bids_roi.errors import BidsRoiError, MissingInput, NothingFound, SpaceMismatch
 from bids_roi.images.nifti import check_file
-from bids_roi.outputs.records import (
-    forget_loss,
-    tell_failures,
-    write_loss,
-    write_records,
-)
 from bids_roi.outputs.root_files import (
     check_output_dir,
     write_atlas_files,
@@ -31,7 +24,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor, estimate_memory
 from bids_roi.participant.cleaning import load_strategies
-from bids_roi.participant.pages import write_page
+from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
@@ -40,25 +33,18 @@ from bids_roi.participant.plan import (
     template_of,
 )
 from bids_roi.participant.progress import Progress, follow
-from bids_roi.participant.results import Job
-from bids_roi.participant.run import (
-    OtherAtlas,
-    OtherSettings,
-    check_run,
-    fail_run,
-    process_run,
-)
-from bids_roi.participant.tally import Tally
+from bids_roi.participant.results import open_job
+from bids_roi.participant.run import process_run
 from bids_roi.schedule.executor import map_items
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from bids_roi.atlases.open import Atlas
+    from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
-    from bids_roi.outputs.records import Record
-    from bids_roi.schedule.outcome import Outcome
+    from bids_roi.participant.outcomes import Outcomes
 
 
 log = logging.getLogger("bids_roi")
@@ -66,407 +52,233 @@ log = logging.getLogger("bids_roi")
 # Participants whose outputs are held against the options before anything is written; a
 # folder that was made with one call is told by the first of them.
 _LOOKED_AT = 20
-_NAMED = 5  # participants in one message
 
 
+@dataclass(frozen=True, slots=True)
 class ParticipantLevel:
-    """One call of ``bids_roi BIDS_DIR OUTPUT_DIR participant``.
+    """One call of ``bids_roi BIDS_DIR OUTPUT_DIR participant``."""
 
-    Parameters
-    ----------
-    bids_dir
-        The derivative, or a raw dataset that holds it.
-    output_dir
-        Where the outputs go.
-    options
-        What was asked for.
-
-    Raises
-    ------
-    BidsRoiError
-        If nothing can be done at all; nothing has been written then.
-    """
-
-    def __init__(self, bids_dir: Path, output_dir: Path, options: Options) -> None:
-        self.options = options
-        self.output_dir = output_dir
-        self.root = find_derivative(bids_dir, options.derivatives)
-        self.participants = list_participants(self.root, options.participant_label)
-        self.strategies = load_strategies(options)
-        self.shelf = AtlasShelf(options)
-        self.tally = Tally()
-        self.errors: dict[str, BidsRoiError] = {}
-        self.empty: list[str] = []
-        self.n_planned = 0
-        self.warnings: Counter[str] = Counter()
-        self._n_asked = 0
-        self._under_way: set[str] = set()
-        self._runs_left: Counter[str] = Counter()
-        self._refusals: dict[str, BidsRoiError] = {}
-        self._told: set[str] = set()
-        self._n_crashed = 0
-        self._code_of_unused = 1
-        self._used: dict[str, Atlas] = {}
-        self._touched: set[str] = set()
-        self.other_settings: dict[str, list[str]] = {}
-        self.n_refused = 0
-        self.n_impossible = 0
+    root: Path
+    participants: tuple[str, ...]
+    output_dir: Path
+    options: Options
+    strategies: tuple[Strategy | None, ...]
+    shelf: AtlasShelf
 
     @property
     def labels(self) -> tuple[str | None, ...]:
         """Labels of the denoising strategies; ``None`` for raw signals."""
         return tuple(s.label if s is not None else None for s in self.strategies)
 
-    def plan(self) -> Iterator[PlannedRun]:
-        """Plan one participant after the other, so that work can begin at once."""
-        found = plan_participants(
-            self.root, self.participants, self.options, self.shelf, self.labels
-        )
-        for number, (participant, planned) in enumerate(found):
-            self._n_asked = number + 1
-            if isinstance(planned, BidsRoiError):
-                self._lose(participant, planned)
-                continue
-            if not planned:
-                self._note_empty(participant)
-                continue
-            self._keep(participant)
-            self.n_planned += len(planned)
-            self._runs_left[f"sub-{participant}"] = len(planned)
-            for item in planned:
-                for name, why in item.refused:
-                    known = self._refusals.setdefault(name, why)
-                    if isinstance(known, SpaceMismatch):  # damage weighs more
-                        self._refusals[name] = why
-            self._check_present(planned)
-            yield from planned
-        self._tell_empty()
 
-    def _lose(self, participant: str, error: BidsRoiError) -> None:
-        """Record a participant of which nothing can be planned; the others go on."""
-        if not self.options.dry_run:
-            write_loss(self.output_dir, f"sub-{participant}", str(error))
-        if len(self.participants) == 1:
-            raise error
-        log.error("sub-%s: %s", participant, error)
-        self.errors[participant] = error
+def open_level(bids_dir: Path, output_dir: Path, options: Options) -> ParticipantLevel:
+    """Find the input and the atlases; an error where nothing can be done at all."""
+    root = find_derivative(bids_dir, options.derivatives)
+    participants = tuple(list_participants(root, options.participant_label))
+    strategies = load_strategies(options)
+    shelf = AtlasShelf(options)
+    return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
-    def _keep(self, participant: str) -> None:
-        """Forget that an earlier call could not plan a participant."""
-        if not self.options.dry_run:
-            forget_loss(self.output_dir, f"sub-{participant}")
 
-    def _note_empty(self, participant: str) -> None:
-        """Remember a participant without runs; one that was asked for is a loss.
+def plan_dataset(
+    level: ParticipantLevel, outcomes: Outcomes
+) -> Iterator[tuple[str, list[PlannedRun]]]:
+    """Plan one participant after the other, so that work can begin at once.
 
-        Not where the filters are what leaves nothing of it.
-        """
-        why = explain_nothing(self.root, [participant], self.options)
-        if self.options.participant_label and not isinstance(why, NothingFound):
-            if len(self.participants) > 1:  # a line for each, the rest with -v alone
-                problem = why.problem.partition("\n")[0]
-                why = MissingInput(problem, where=why.where, remedy=why.remedy)
-            self._lose(participant, why)
+    Those that cannot be planned are losses among the ``outcomes``, and the others go
+    on. It is an error where there is nothing to do for anyone, or none of the atlases
+    can be had.
+    """
+    n_planned, served = 0, False
+    found = plan_participants(
+        level.root, level.participants, level.options, level.shelf, level.labels
+    )
+    for participant, planned in found:
+        if isinstance(planned, BidsRoiError):
+            outcomes.lose(participant, planned)
+            planned = []
+        elif not planned:
+            _note_empty(level, participant, outcomes)
         else:
-            self._keep(participant)
-            self.empty.append(participant)
+            outcomes.keep(participant)
+        if not served and not any(item.atlases or item.error for item in planned):
+            refused = [pair for item in planned for pair in item.refused]
+            _check_present(refused, level.shelf)
+        served = served or any(item.atlases for item in planned)
+        n_planned += len(planned)
+        yield participant, planned
+    if not n_planned:
+        if outcomes.errors:
+            raise next(iter(outcomes.errors.values()))
+        raise explain_nothing(level.root, level.participants, level.options)
+    outcomes.tell_empty()
 
-    def _tell_empty(self) -> None:
-        """Say of whom nothing is there, or of whom the filters leave nothing.
 
-        Raises
-        ------
-        BidsRoiError
-            Where that is so of all participants.
-        """
-        if self.n_planned == 0 and self.errors:
-            raise next(iter(self.errors.values()))
-        if self.n_planned == 0:
-            raise explain_nothing(self.root, self.participants, self.options)
-        if self.empty:
-            log.warning("%s", self._say_empty())
+def _note_empty(level: ParticipantLevel, participant: str, outcomes: Outcomes) -> None:
+    """Take note of a participant without runs; one that was asked for is a loss.
 
-    def _say_empty(self) -> str:
-        names = ", ".join(f"sub-{label}" for label in self.empty[:_NAMED])
-        more = ", ..." if len(self.empty) > _NAMED else ""
-        share = f"{len(self.empty)} of {len(self.participants)} participants"
-        return f"no run of {share} is there or selected: {names}{more}."
+    Not where the filters are what leaves nothing of it.
+    """
+    why = explain_nothing(level.root, [participant], level.options)
+    if level.options.participant_label and not isinstance(why, NothingFound):
+        if len(level.participants) > 1:  # a line for each, the rest with -v alone
+            problem = why.problem.partition("\n")[0]
+            why = MissingInput(problem, where=why.where, remedy=why.remedy)
+        outcomes.lose(participant, why)
+    else:
+        outcomes.keep(participant)
+        outcomes.empty.append(participant)
 
-    def _check_present(self, planned: list[PlannedRun]) -> None:
-        """Stop at once where no asked-for atlas can be had at all.
 
-        An atlas of the participant's own says nothing of the other participants.
-        """
-        refused = [pair for item in planned for pair in item.refused]
-        if not all(self.shelf.is_shared(name) for name, _ in refused):
+def _check_present(refused: list[tuple[str, BidsRoiError]], shelf: AtlasShelf) -> None:
+    """Stop at once where no asked-for atlas can be had at all.
+
+    An atlas of the participant's own says nothing of the other participants.
+    """
+    missing = [
+        why
+        for name, why in refused
+        if isinstance(why, MissingInput) and shelf.is_shared(name)
+    ]
+    if missing and len(missing) == len(refused):
+        raise missing[0]
+
+
+def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
+    """Process every run; an error where nothing can be done, or an atlas fits none."""
+    options, output_dir = level.options, level.output_dir
+    check_given_mask(options)
+    _check_settings(level, outcomes)
+    if outcomes.other_settings:
+        outcomes.tell_other_settings()
+        return
+    check_output_dir(output_dir, level.root)
+    source, notes = dataset_description(level.root)
+    outcomes.warnings.update(notes)
+    work = functools.partial(
+        process_run,
+        options=options,
+        output_dir=output_dir,
+        strategies=level.strategies,
+    )
+    executor = choose_executor(options, output_dir)
+    with follow(
+        options.events,
+        level.root,
+        quiet=not log.isEnabledFor(logging.WARNING),
+        version=__version__,
+        executor=executor.name,
+        participants=len(level.participants),
+        input=str(level.root),
+        output=str(output_dir.absolute()),
+    ) as progress:
+        planned = _announce(level, source, outcomes, progress)
+        try:
+            with contextlib.closing(map_items(work, planned, executor)) as done:
+                for outcome in done:
+                    progress.finish(outcome.item, outcomes.note(outcome))
+                    if outcomes.tally.n_failed_runs and options.stop_on_first_crash:
+                        progress.status = "stopped"
+                        return
+            outcomes.check_used()
+        finally:
+            outcomes.close()
+
+
+def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
+    """Refuse outputs of other settings before anything is touched.
+
+    All participants are looked at where one is refused, so that the message counts
+    them. A segmentation that was made anew concerns its participant only.
+    """
+    if level.options.overwrite:
+        return
+    folders = (level.output_dir / f"sub-{p}" for p in level.participants)
+    there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
+    for number, participant in enumerate(there):
+        if number >= _LOOKED_AT and not outcomes.other_settings:
             return
-        reasons = [why for _, why in refused]
-        used = any(item.atlases or item.error for item in planned)
-        if reasons and not used and not self._used:
-            missing = [why for why in reasons if isinstance(why, MissingInput)]
-            if len(missing) == len(reasons):
-                raise missing[0]
-
-    def run(self) -> None:
-        """Process every run.
-
-        Raises
-        ------
-        BidsRoiError
-            Where nothing could be done with any run, or an atlas fitted none.
-        """
-        check_given_mask(self.options)
-        self._check_settings()
-        if self.other_settings:
-            self._say_other_settings()
-            return
-        check_output_dir(self.output_dir, self.root)
-        source, notes = dataset_description(self.root)
-        self.warnings.update(notes)
-        work = functools.partial(
-            process_run,
-            options=self.options,
-            output_dir=self.output_dir,
-            strategies=self.strategies,
-        )
-        executor = choose_executor(self.options, self.output_dir)
-        with follow(
-            self.options.events,
-            self.root,
-            quiet=not log.isEnabledFor(logging.WARNING),
-            version=__version__,
-            executor=executor.name,
-            participants=len(self.participants),
-            input=str(self.root),
-            output=str(self.output_dir.absolute()),
-        ) as progress:
-            try:
-                planned = self._announced(source, progress)
-                with contextlib.closing(map_items(work, planned, executor)) as outcomes:
-                    for outcome in outcomes:
-                        self._note(outcome, progress)
-                        failed = self.tally.n_failed_runs > 0
-                        if failed and self.options.stop_on_first_crash:
-                            progress.status = "stopped"
-                            break
-                    else:
-                        self._check_used()
-            finally:
-                for run in self._under_way:
-                    # No news, but what stopped workers left half-written goes.
-                    write_records(self.output_dir, run, [])
-                for participant in sorted(self.tally.participants):
-                    if self._runs_left[participant]:
-                        self._write_page(participant)
-                self._say_other_settings()
-
-    def _check_settings(self) -> None:
-        """Refuse outputs of other settings before anything is touched.
-
-        All participants are looked at where one is refused, so that the message
-        counts them. A segmentation that was made anew concerns its participant only.
-        """
-        if self.options.overwrite:
-            return
-        there = (
-            p for p in self.participants if (self.output_dir / f"sub-{p}").is_dir()
-        )
-        for number, participant in enumerate(there):
-            if number >= _LOOKED_AT and not self.other_settings:
-                return
-            try:
-                planned = plan_participant(
-                    self.root, participant, self.options, self.shelf, self.labels
-                )
-            except BidsRoiError:
-                continue  # told when its turn comes
-            for item in planned:
-                try:
-                    check_run(
-                        Job(item, self.options, self.strategies, self.output_dir, ())
-                    )
-                except OtherAtlas:
-                    continue
-                except OtherSettings as error:
-                    self.n_refused += 1
-                    self._remember_refusal(error, item)
-
-    def _remember_refusal(self, error: OtherSettings, item: PlannedRun) -> None:
-        text = f"{error.problem} {error.remedy}"
-        self.other_settings.setdefault(text, []).append(item.run.relative_path)
-
-    def _say_other_settings(self) -> None:
-        """Say once for the dataset what outputs are there of other settings."""
-        for text, runs in self.other_settings.items():
-            where = f"{len(runs)} runs, the first {runs[0]}" if runs[1:] else runs[0]
-            log.error("%s: %s These runs were left as they are.", where, text)
-
-    def _note(
-        self, outcome: Outcome[PlannedRun, list[Record]], progress: Progress
-    ) -> None:
-        """Remember and show what became of a run."""
-        item, records = outcome.item, outcome.value
-        self._under_way.discard(item.run.relative_path)
-        participant = item.run.relative_path.partition("/")[0]
-        error = outcome.error
-        refused = isinstance(error, OtherSettings)
-        if records is None:
-            error = error or RuntimeError("no outcome")
-            records = fail_run(
-                item,
-                error,
-                output_dir=self.output_dir,
-                strategies=self.strategies,
-                on_disk=not refused,
+        try:
+            planned = plan_participant(
+                level.root, participant, level.options, level.shelf, level.labels
             )
-            log.debug("%s", outcome.trace)
-        if isinstance(error, OtherSettings):
-            self._remember_refusal(error, item)
-        else:
-            self._touched.add(participant)
-            own = records
-            if outcome.value is None:
-                self._n_crashed += 1
-            else:  # what is wrong with an atlas is told of the atlas
-                at_fault = {name for name, _ in item.refused}
-                own = [record for record in records if record.atlas not in at_fault]
-            for text in tell_failures(own):
-                located = _locate(text, item)
-                # Of a file that all runs share: once; the summary counts them.
-                if text == located or text not in self._told:
-                    log.error("%s", located)
-                self._told.add(text)
-            self._tell_refusals(item)
-        self.tally.add(records)
-        for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
-            self.warnings.update([warning])
-        progress.finish(item, records)
-        self._runs_left[participant] -= 1
-        if not self._runs_left[participant]:
-            self._write_page(participant)
-
-    def _tell_refusals(self, item: PlannedRun) -> None:
-        """Say which atlases are at fault; of one that all runs share, once."""
-        for name, why in item.refused:
-            if isinstance(why, SpaceMismatch):
+        except BidsRoiError:
+            continue  # told when its turn comes
+        for item in planned:
+            job = open_job(item, level.options, level.strategies, level.output_dir)
+            try:
+                check_run(job)
+            except OtherAtlas:
                 continue
-            text = str(why)
-            if self.shelf.is_shared(name):
-                if text in self._told:
-                    continue
-                self._told.add(text)
-            else:
-                text = _locate(text, item)
-            log.error("atlas %s: %s", name, text)
+            except OtherSettings as error:
+                outcomes.refuse(item, error)
 
-    def _write_page(self, participant: str) -> None:
-        """Write a participant's page; where it cannot be, that is a warning."""
-        if self.options.no_report or participant not in self._touched:
-            return
-        if note := write_page(self.output_dir, participant):
-            self.warnings.update([note])
 
-    def _announced(
-        self, source: dict[str, object], progress: Progress
-    ) -> Iterator[PlannedRun]:
-        """Write the root files ahead of the first run that needs them."""
-        begun = False
-        for item in self.plan():
+def _announce(
+    level: ParticipantLevel,
+    source: dict[str, object],
+    outcomes: Outcomes,
+    progress: Progress,
+) -> Iterator[PlannedRun]:
+    """Hand out the runs; files that they share are written ahead of the first."""
+    begun = False
+    plans = plan_dataset(level, outcomes)
+    for number, (participant, planned) in enumerate(plans, 1):
+        outcomes.expect(participant, planned)
+        for item in planned:
             if not begun:
                 begun = True
-                notes = write_dataset_files(
-                    self.output_dir, self.root, source, self.shelf.links
-                )
-                self.warnings.update(notes)
+                links = level.shelf.links
+                notes = write_dataset_files(level.output_dir, level.root, source, links)
+                outcomes.warnings.update(notes)
             for atlas, _ in item.atlases:
-                if atlas.name not in self._used:
-                    self.warnings.update(write_atlas_files(self.output_dir, atlas))
-                self._used[atlas.name] = atlas
-            progress.plan(item, share=self._n_asked / len(self.participants))
-            self._under_way.add(item.run.relative_path)
+                if atlas.name not in outcomes.used:
+                    notes = write_atlas_files(level.output_dir, atlas)
+                    outcomes.warnings.update(notes)
+                outcomes.used[atlas.name] = atlas
+            progress.plan(item, share=number / len(level.participants))
+            outcomes.begin(item)
             yield item
 
-    def _check_used(self) -> None:
-        """Report an atlas that was asked for and served no run."""
-        if self._n_crashed:
-            return
-        unused = [name for name in self.shelf.names if name not in self._used]
-        for name in unused:
-            error = self._refusals.get(name)
-            if isinstance(error, SpaceMismatch):
-                raise error
-            if error is not None:  # told when it was met
-                self._code_of_unused = error.exit_code
 
-    @property
-    def n_failed(self) -> int:
-        """Runs that failed or were refused, participants that could not be planned."""
-        return self.tally.n_failed_runs + self.n_refused + len(self.errors)
-
-    @property
-    def exit_code(self) -> int:
-        """What the call ends with: 1 for failures, more where an atlas was no use."""
-        if self.options.dry_run:
-            return 1 if self.n_impossible or self.errors else 0
-        return self._code_of_unused if self.n_failed else 0
-
-    def summary(self) -> str:
-        """One screen: how many runs, what became of them, where to look."""
-        lines = self.tally.lines(self.shelf.names)
-        lost = [f"  failed: sub-{p}: {e}" for p, e in self.errors.items()]
-        if n := len(lost):
-            lines.append(f"  {n:5d}  participants of which nothing could be planned")
-        lines += lost[:_NAMED]
-        if n > _NAMED:
-            lines.append(f"  ... and {n - _NAMED} more: see logs/")
-        if self.empty:
-            lines.append(f"  {self._say_empty()}")
-        lines.append(
-            f"  outputs in {self.output_dir}, one status line per run in logs/"
-        )
-        return "\n".join(lines)
-
-
-def describe_plan(level: ParticipantLevel) -> Iterator[str]:
+def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
     """Lines of ``--dry-run``: each run, what it will be read with and written to."""
-    for item in level.plan():
-        yield item.run.relative_path
-        if item.error is not None:
-            level.n_impossible += 1
-            yield f"  cannot be processed: {item.error}"
-            continue
-        image = item.image
-        if image is not None:
-            source = image.source
-            yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
-            memory = estimate_memory(source, level.options) / 10**6
-            yield f"  memory  about {memory:.0f} MB"
-        yield f"  mask    {item.mask_path or 'none'}"
-        yield from _describe_confounds(level, item.run.confounds_path)
-        seconds = item.repetition_time
-        yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
-        for warning in item.warnings:
-            yield f"  warning  {warning}"
-        for atlas, names in item.atlases:
-            yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
-            for name in names.tables:
-                yield f"    -> {name}"
-        for name, why in item.refused:
-            level.n_impossible += not isinstance(why, SpaceMismatch)
-            yield f"  atlas {name} is left out: {why}"
+    for _, planned in plan_dataset(level, outcomes):
+        for item in planned:
+            yield from _describe_run(item, level, outcomes)
 
 
-def _describe_confounds(level: ParticipantLevel, path: Path | None) -> Iterator[str]:
-    """The table, and why it cannot be read: a link whose content is elsewhere."""
+def _describe_run(
+    item: PlannedRun, level: ParticipantLevel, outcomes: Outcomes
+) -> Iterator[str]:
+    yield item.run.relative_path
+    if item.error is not None:
+        outcomes.n_impossible += 1
+        yield f"  cannot be processed: {item.error}"
+        return
+    image = item.image
+    if image is not None:
+        source = image.source
+        yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
+        memory = estimate_memory(source, level.options) / 10**6
+        yield f"  memory  about {memory:.0f} MB"
+    yield f"  mask    {item.mask_path or 'none'}"
+    path = item.run.confounds_path
     yield f"  confounds  {path.name if path else 'none found'}"
-    if path is not None:
-        try:
+    try:
+        if path is not None:
             check_file(path)
-        except BidsRoiError as error:
-            level.n_impossible += any(label is not None for label in level.labels)
-            yield f"  confounds cannot be read: {error}"
-
-
-def _locate(text: str, item: PlannedRun) -> str:
-    path = item.run.relative_path
-    return text if Path(path).name in text else f"{path}: {text}"
+    except BidsRoiError as error:
+        outcomes.n_impossible += any(label is not None for label in level.labels)
+        yield f"  confounds cannot be read: {error}"
+    seconds = item.repetition_time
+    yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
+    for warning in item.warnings:
+        yield f"  warning  {warning}"
+    for atlas, names in item.atlases:
+        yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
+        for name in names.tables:
+            yield f"    -> {name}"
+    for name, why in item.refused:
+        outcomes.n_impossible += not isinstance(why, SpaceMismatch)
+        yield f"  atlas {name} is left out: {why}"

@@ -19,7 +19,8 @@ from bids_roi.errors import (
     UsageError,
     remedy_of,
 )
-from bids_roi.images.nifti import BoldImage, check_file, open_bold, read_volume
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import Opened, check_file, open_image, read_volume
 from bids_roi.images.values import describe_mask
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
@@ -61,7 +62,7 @@ class PlannedRun:
     """
 
     run: BoldRun
-    image: BoldImage | None
+    image: Opened | None
     mask_path: Path | None
     repetition_time: float | None
     atlases: tuple[tuple[Atlas, RunOutputs], ...]
@@ -83,25 +84,10 @@ def plan_participant(
     shelf: AtlasShelf,
     labels: tuple[str | None, ...] = (None,),
 ) -> list[PlannedRun]:
-    """Plan the runs of one participant.
+    """Plan the runs of one participant, in the order of the file names.
 
-    Parameters
-    ----------
-    root
-        The derivative.
-    participant
-        Without ``sub-``.
-    options
-        What was asked for.
-    shelf
-        The atlases.
-    labels
-        Of the denoising strategies; ``None`` for raw signals.
-
-    Returns
-    -------
-    list
-        In the order of the file names. A run that cannot be used has an ``error``.
+    ``labels`` are of the denoising strategies, ``None`` for raw signals. A run that
+    cannot be used has an ``error``.
     """
     found = find_runs(root, participant, options)
     return mark_collisions([plan_run(run, options, shelf, labels) for run in found])
@@ -137,16 +123,7 @@ def plan_run(
 ) -> PlannedRun:
     """Plan one run: header, mask, repetition time, atlases, names.
 
-    Parameters
-    ----------
-    run, options, shelf, labels
-        As for ``plan_participant``.
-
-    Returns
-    -------
-    PlannedRun
-        With an ``error`` where the run cannot be used, and the atlases that do not
-        fit among ``refused``.
+    What is wrong with the run or with an atlas goes into the plan.
     """
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
@@ -156,13 +133,13 @@ def plan_run(
     try:
         if run.error is not None:
             raise run.error
-        image = open_bold(run.path)
+        image = open_image(run.path, BOLD)
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
             options.repetition_time,
             run.metadata,
-            image.repetition_time,
+            image.header.repetition_time,
             image.source.n_volumes,
         )
         warnings.extend(notes)
@@ -215,21 +192,9 @@ def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str
 
 
 def check_given_mask(options: Options) -> tuple[Path | None, tuple[str, ...]]:
-    """Look at the mask that is given for all runs, and say what is odd about it.
+    """Look at the mask that is given for all runs; its path, and what is odd about it.
 
     A fault of it is one of the call, not of a run: found before anything is written.
-
-    Returns
-    -------
-    path
-        ``None`` where each run has its own, or none is used.
-    notes
-        What the user should know.
-
-    Raises
-    ------
-    BidsRoiError
-        If it is not there, cannot be read, or is no mask.
     """
     if options.mask in ("auto", "none"):
         return None, ()
@@ -253,33 +218,12 @@ def choose_repetition_time(
     header: float | None,
     n_volumes: int | None = None,
 ) -> tuple[float | None, tuple[str, ...]]:
-    """Choose the repetition time: flag, then sidecar, then header.
+    """Choose the repetition time: flag, then sidecar, then header; s, and warnings.
 
-    Of the sidecar, ``VolumeTiming`` comes before ``RepetitionTime``.
-
-    Parameters
-    ----------
-    given
-        From the command line, s.
-    metadata
-        The merged sidecar.
-    header
-        From the image, s.
-    n_volumes
-        Of the image.
-
-    Returns
-    -------
-    repetition_time
-        Seconds, ``None`` where no value can be trusted, and where the volumes are not
-        evenly spaced, whatever the other sources say.
-    warnings
-        Where values differ by more than 1 ms or cannot be trusted.
-
-    Raises
-    ------
-    UsageError
-        If the value that counts is not between 0.05 and 20 s.
+    Of the sidecar, ``VolumeTiming`` comes before ``RepetitionTime``. It is ``None``
+    where no value can be trusted, and where the volumes are not evenly spaced, whatever
+    the other sources say; an error where the one that counts is not between 0.05 and 20
+    s.
     """
     timing = read_timing(metadata, n_volumes)
     if timing.uneven:
@@ -361,13 +305,8 @@ def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
 def fingerprint(path: Path) -> str:
     """Tell whether a file is still the one that was read, without reading it all.
 
-    Size and, for gzip, the checksum of the content that its last eight bytes hold;
-    size and time of change for other files.
-
-    Raises
-    ------
-    MissingInput
-        If the file has gone since it was found, or cannot be read.
+    Size and, for gzip, the checksum of the content that its last eight bytes hold; size
+    and time of change for other files.
     """
     try:
         status = path.stat()

@@ -95,15 +95,7 @@ class Progress:
             self._events.flush()
 
     def plan(self, item: PlannedRun, *, share: float) -> None:
-        """Take note of a run that will be worked on.
-
-        Parameters
-        ----------
-        item
-            The run.
-        share
-            Of all participants, 0 to 1: how many are planned.
-        """
+        """Take note of a run to come; a ``share`` of the participants is planned."""
         run = item.run.relative_path
         with contextlib.suppress(OSError):
             self._sizes[run] = item.run.path.stat().st_size
@@ -176,21 +168,8 @@ def follow(
 ) -> Iterator[Progress]:
     """Show progress while the body works.
 
-    Parameters
-    ----------
-    events
-        File to append events to, ``-`` for standard output.
-    root
-        The input, into which nothing is written.
-    quiet
-        Neither bar nor lines.
-    facts
-        For the first event.
-
-    Raises
-    ------
-    OutputError
-        If the file of events cannot be written.
+    ``events`` is a file to append events to (``-`` for standard output), which may not
+    lie in ``root``, the input; ``facts`` are for the first of them.
     """
     with contextlib.ExitStack() as stack:
         stream: TextIO | None = None

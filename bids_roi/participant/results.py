@@ -9,15 +9,9 @@ import numpy as np
 
 from bids_roi.atlases.integrity import file_digest
 from bids_roi.confounds.strategy_format import describe_strategy
-from bids_roi.confounds.table import (
-    framewise_displacement,
-    non_steady_state,
-    read_confounds,
-    std_dvars,
-)
 from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.core.quality import temporal_snr
-from bids_roi.errors import BidsRoiError, ConfoundsError, ImageError
+from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import read_json
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
@@ -32,87 +26,25 @@ from bids_roi.outputs.derivatives import (
 from bids_roi.outputs.digest import Digests, digest_outputs
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
+from bids_roi.participant.confounds import RunConfounds
 from bids_roi.participant.connectivity import Related, relate_regions, settings_of
 from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.confounds.table import Confounds
-    from bids_roi.core.map_solver import MapSolver
-    from bids_roi.core.mapping import LabelMap, WeightMap
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import BoldImage
+    from bids_roi.images.nifti import Opened
     from bids_roi.options.record import Options
     from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
-    from bids_roi.participant.cleaning import CleanedSeries, Preparation
+    from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.participant.plan import PlannedRun
-
-
-@dataclass(frozen=True, slots=True)
-class Motion:
-    """What the table of confounds tells of a run's motion.
-
-    Attributes
-    ----------
-    fd, std_dvars : (T,) or None
-        Framewise displacement in mm and standardised DVARS; ``None`` where not told.
-    steady : (T,) or None
-        Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
-    notes
-        Why the table could not be used.
-    """
-
-    fd: NDArray[np.float64] | None = None
-    std_dvars: NDArray[np.float64] | None = None
-    steady: NDArray[np.bool_] | None = None
-    notes: tuple[str, ...] = ()
-
-
-def read_motion(run: BoldRun, n_volumes: int) -> Motion:
-    """Read a run's motion; a table that cannot be used costs a note only.
-
-    Parameters
-    ----------
-    run
-        Its confounds are read where it has any.
-    n_volumes
-        Of the BOLD file, T.
-    """
-    if run.confounds_path is None:
-        return Motion()
-    try:
-        confounds = read_confounds(run.confounds_path, n_volumes)
-    except BidsRoiError as error:
-        return Motion(notes=(f"motion is not reported: {error}",))
-    fd = _optional(framewise_displacement, confounds)
-    dvars = _optional(std_dvars, confounds)
-    if confounds.n_volumes != n_volumes:
-        note = (
-            f"motion is not reported: {run.confounds_path.name} has"
-            f" {confounds.n_volumes} rows, the run {n_volumes} volumes."
-        )
-        return Motion(notes=(note,))
-    steady = ~non_steady_state(confounds)
-    # A deviation over time needs two.
-    return Motion(fd, dvars, steady if steady.sum() > 1 else None)
-
-
-def _optional(
-    read: Callable[[Confounds], NDArray[np.float64]], confounds: Confounds
-) -> NDArray[np.float64] | None:
-    """A column of the table, ``None`` where it is absent or empty."""
-    try:
-        values = read(confounds)
-    except ConfoundsError:
-        return None
-    return values if np.isfinite(values).any() else None
 
 
 def describe_quality(
@@ -165,24 +97,37 @@ def describe_quality(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the steps of one run need to know.
+    """The work on one run: what is asked for, what is left, and how it is cleaned.
 
     Attributes
     ----------
     planned, options, strategies, output_dir
         What is asked for.
+    confounds
+        The run's tables.
     inputs
         Fingerprints of everything that is read.
+    work
+        Atlases, and the names of what is left to make of them.
+    there
+        ``(atlas, label)`` of what is done.
+    preparations, failed
+        By label: how the run is cleaned, and why it cannot be in other ways.
     """
 
     planned: PlannedRun
     options: Options
     strategies: tuple[Strategy | None, ...]
     output_dir: Path
-    inputs: tuple[str, ...]
+    confounds: RunConfounds
+    inputs: tuple[str, ...] = ()
+    work: tuple[tuple[Atlas, RunOutputs], ...] = ()
+    there: frozenset[tuple[str, str | None]] = frozenset()
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
+    failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
 
     @property
-    def image(self) -> BoldImage:
+    def image(self) -> Opened:
         """The header; a plan without one has an error and was refused before."""
         if self.planned.image is None:
             msg = "the header was not read."
@@ -214,42 +159,16 @@ class Job:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class AtlasResult:
-    """What came of a run for one atlas.
-
-    Attributes
-    ----------
-    atlas, names
-        What was extracted, and where it goes; without the strategies that failed.
-    mapped
-        The atlas on the grid.
-    quality
-        Of its regions.
-    signals
-        (T, R) per statistic, raw; NaN columns for lost regions.
-    cleaned
-        The series that were cleaned.
-    failed
-        Labels of the strategies that could not be carried out, and why.
-    maps
-        What least squares found of the maps; ``None`` for labels, or if not asked for.
-    notes
-        What the user should know of the voxels.
-    relmats
-        (R, R) by the path of the table, once they are written.
-    """
-
-    atlas: Atlas
-    names: RunOutputs
-    mapped: LabelMap | WeightMap
-    quality: RegionQuality
-    signals: Mapping[str, NDArray[np.float64]]
-    cleaned: Mapping[SeriesOutput, CleanedSeries]
-    failed: Mapping[str, BidsRoiError]
-    maps: MapSolver | None = None
-    notes: tuple[str, ...] = ()
-    relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+def open_job(
+    planned: PlannedRun,
+    options: Options,
+    strategies: tuple[Strategy | None, ...],
+    output_dir: Path,
+) -> Job:
+    """Begin the work on a run; nothing is read yet."""
+    n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
+    tables = RunConfounds(planned.run, n_volumes, options.aroma_dataset)
+    return Job(planned, options, strategies, output_dir, tables)
 
 
 def _describe_dataset(folder: Path | None) -> object:

@@ -1,4 +1,4 @@
-"""One BOLD run through everything: mask, reduction, quality, files."""
+"""One BOLD run: opened, extracted, cleaned, related, written, drawn."""
 
 from __future__ import annotations
 
@@ -8,187 +8,48 @@ import resource
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.core.mapping import WeightMap
 from bids_roi.core.quality import assess_regions
 from bids_roi.core.signals import weights_cancel
-from bids_roi.dataset.layout import find_aroma_confounds
-from bids_roi.errors import BidsRoiError, OutputError, SpaceMismatch
-from bids_roi.files.tables import read_json
-from bids_roi.outputs.names import sidecar_of
+from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.outputs.records import (
     NO_ATLAS,
     RAW,
     Record,
     check_inside,
-    read_records,
     write_records,
 )
-from bids_roi.participant.cleaning import build_cleaner, clean_series, prepare
-from bids_roi.participant.connectivity import settings_of
-from bids_roi.participant.differences import tell_differences
+from bids_roi.outputs.result import Extracted
+from bids_roi.participant.cleaning import clean_atlases
+from bids_roi.participant.confounds import prepare, read_motion
+from bids_roi.participant.existing import check_run, find_complete
 from bids_roi.participant.extraction import partition_grid, read_mask_of, reduce_image
-from bids_roi.participant.pictures import Sketch, are_drawn
 from bids_roi.participant.plan import fingerprint
 from bids_roi.participant.results import (
-    AtlasResult,
     Job,
-    digests_of,
     failed_record,
-    read_motion,
+    open_job,
     write_outlier_table,
     write_result,
 )
-from bids_roi.participant.signal_checks import warn_of_voxels
+from bids_roi.report.draw import RunFigures
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.clean import Cleaner
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RunOutputs
-    from bids_roi.participant.cleaning import Preparation
     from bids_roi.participant.plan import PlannedRun
-
-
-class OtherSettings(OutputError):
-    """Outputs are there that were made with other settings: nothing is touched."""
-
-
-class OtherAtlas(OtherSettings):
-    """They were made with an earlier segmentation of the participant."""
-
-
-def check_run(job: Job) -> None:
-    """Refuse a run of which outputs are there that were made with other settings.
-
-    Raises
-    ------
-    OtherSettings
-        With what differs.
-    """
-    for atlas, names in job.planned.atlases:
-        for label in names.labels:
-            _check_strategy(job, atlas, names.only((label,)))
-
-
-def find_complete(
-    job: Job, atlas: Atlas, names: RunOutputs
-) -> dict[str | None, Record]:
-    """Find the strategies of which nothing is left to do.
-
-    Parameters
-    ----------
-    job
-        The run and what is asked for.
-    atlas, names
-        One of its atlases, and all outputs that it is to have.
-
-    Returns
-    -------
-    dict
-        Records with the status ``complete`` by label; the outputs of the other
-        strategies, or their figures, have to be made (again).
-
-    Raises
-    ------
-    OtherSettings
-        With what differs, where outputs are there that were made with other settings.
-    """
-    records = read_records(job.output_dir, job.planned.run.relative_path)
-    found: dict[str | None, Record] = {}
-    for label in names.labels:
-        own = names.only((label,))
-        if _check_strategy(job, atlas, own):
-            key = (atlas.name, label or RAW)
-            record = _find_record(records, key, own.tables, job.inputs)
-            if record is not None and _keeps_enough(job, own):
-                found[label] = record
-    drawn = job.options.no_report or are_drawn(job, names.only(found))
-    return found if drawn else {}
-
-
-def _keeps_enough(job: Job, names: RunOutputs) -> bool:
-    """Whether the outputs keep what is asked for now, which no digest holds.
-
-    Where they do not, the run is made again, and so is found out and told.
-    """
-    asked = {
-        "NumberOfVolumesKept": job.options.min_volumes,
-        "SecondsKept": job.options.min_time,
-    }
-    least = {key: needed for key, needed in asked.items() if needed is not None}
-    for series in names.timeseries:
-        if series.label is not None and least:
-            sidecar = read_json(job.output_dir / sidecar_of(series.path))
-            if any(sidecar.get(key, 0) < needed for key, needed in least.items()):
-                return False
-    return True
-
-
-def _check_strategy(job: Job, atlas: Atlas, names: RunOutputs) -> bool:
-    """Whether all tables of a strategy are there; refuse those of other settings."""
-    digests = digests_of(job, atlas, names)
-    there = [table for table in digests if (job.output_dir / table).exists()]
-    for table in there:
-        try:
-            sidecar = read_json(job.output_dir / sidecar_of(table))
-        except (BidsRoiError, OSError):
-            return False  # half a pair: made again
-        if sidecar.get("OptionsDigest") != digests[table]:
-            raise _explain(job, atlas, names, table, sidecar)
-    return len(there) == len(digests)
-
-
-def _explain(
-    job: Job, atlas: Atlas, names: RunOutputs, table: str, sidecar: Mapping[str, Any]
-) -> OtherSettings:
-    relmat = next((r for r in names.relmats if r.path == table), None)
-    series = next((s for s in names.timeseries if s.path == table), relmat)
-    found = tell_differences(
-        sidecar,
-        options=job.options,
-        strategy=job.strategy(series.label) if series is not None else None,
-        atlas=atlas,
-        more=settings_of(relmat, job.options) if relmat is not None else {},
-    )
-    own = atlas.source.startswith("bids:preprocessed:sub-")
-    kind = OtherAtlas if own and found.of_atlas else OtherSettings
-    remedy = "Choose another output folder, or replace them with --overwrite."
-    return kind(f"outputs are there that {found.text}.", where=table, remedy=remedy)
-
-
-def _find_record(
-    records: Iterable[Record],
-    key: tuple[str, str],
-    tables: Collection[str],
-    inputs: tuple[str, ...],
-) -> Record | None:
-    """The record of tables that are there, if they were made of the same input."""
-    for record in records:
-        same = record.key in (key, (key[0], "")) and record.inputs == inputs
-        # A table that the record does not name may be of an earlier input.
-        if same and record.status == "done" and set(tables) <= set(record.outputs):
-            return replace(
-                record,
-                status="complete",
-                strategy=key[1],
-                seconds=0.0,
-                peak_memory_bytes=0,
-            )
-    return None
 
 
 def process_run(
@@ -198,18 +59,7 @@ def process_run(
     output_dir: Path,
     strategies: tuple[Strategy | None, ...] = (None,),
 ) -> list[Record]:
-    """Make all outputs of a run.
-
-    Parameters
-    ----------
-    planned
-        The run, its atlases and the names of their outputs.
-    options
-        What was asked for.
-    output_dir
-        Where the outputs go.
-    strategies
-        Of denoising; ``None`` for raw signals.
+    """Make all outputs of a run; ``None`` among the strategies is for raw signals.
 
     Returns
     -------
@@ -225,60 +75,57 @@ def process_run(
     """
     if planned.error is not None:
         raise planned.error
-    run = planned.run
-    check_inside((output_dir / run.relative_path).parent, output_dir)
-    labels = _labels(strategies)
-    records = [
-        Record(run.relative_path, name, _word_of(why), str(why), strategy=label or RAW)
+    run = planned.run.relative_path
+    check_inside((output_dir / run).parent, output_dir)
+    # Another space is no fault; an atlas that is damaged or missing is one.
+    refused = [
+        Record(
+            run,
+            name,
+            "skipped" if isinstance(why, SpaceMismatch) else "failed",
+            str(why),
+            strategy=label or RAW,
+        )
         for name, why in planned.refused
-        for label in labels
+        for label in _labels(strategies)
     ]
-    inputs = _fingerprint_inputs(planned, options)
-    job = Job(planned, options, strategies, output_dir, inputs)
-    if not options.overwrite:
-        check_run(job)
-    work: list[tuple[Atlas, RunOutputs]] = []
-    there: set[tuple[str, str | None]] = set()
-    for atlas, names in planned.atlases:
-        complete = {} if options.overwrite else find_complete(job, atlas, names)
-        records.extend(complete.values())
-        there.update((atlas.name, label) for label in complete)
-        left = [label for label in names.labels if label not in complete]
-        if left:
-            work.append((atlas, names.only(left)))
-    if work:
-        records.extend(_make(job, work, there))
-    write_records(
-        output_dir,
-        run.relative_path,
-        [record for record in records if record.status != "complete"],
-    )
-    return records
-
-
-def _word_of(why: BidsRoiError) -> str:
-    """Another space is no fault; an atlas that is damaged or missing is one."""
-    return "skipped" if isinstance(why, SpaceMismatch) else "failed"
+    job = open_job(planned, options, strategies, output_dir)
+    job, complete = _find_work(replace(job, inputs=_fingerprint_inputs(job)))
+    made = _make(job) if job.work else []
+    write_records(output_dir, run, [*refused, *made])
+    return [*refused, *complete, *made]
 
 
 def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
     return tuple(None if s is None else s.label for s in strategies)
 
 
-def _fingerprint_inputs(planned: PlannedRun, options: Options) -> tuple[str, ...]:
+def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     """Everything that is read for a run: files, and what their sidecars say."""
-    run = planned.run
-    confounds, aroma = run.confounds_path, None
-    if options.aroma_dataset is not None:
-        aroma = find_aroma_confounds(options.aroma_dataset, run)
-    described = confounds.with_suffix(".json") if confounds is not None else None
-    paths = (run.path, planned.mask_path, confounds, described, aroma)
-    said = json.dumps(dict(run.metadata), sort_keys=True, default=str)
+    planned = job.planned
+    paths = (planned.run.path, planned.mask_path, *job.confounds.paths)
+    said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and p.exists()),
         hashlib.sha256(said.encode()).hexdigest()[:12],
         f"repetition time {planned.repetition_time}",
     )
+
+
+def _find_work(job: Job) -> tuple[Job, list[Record]]:
+    """What is left to do, and the records of what is there."""
+    if job.options.overwrite:
+        return replace(job, work=job.planned.atlases), []
+    check_run(job)
+    work, records = [], []
+    for atlas, names in job.planned.atlases:
+        complete = find_complete(job, atlas, names)
+        records += [(atlas.name, label, found) for label, found in complete.items()]
+        if left := [label for label in names.labels if label not in complete]:
+            work.append((atlas, names.only(left)))
+    there = frozenset((name, label) for name, label, _ in records)
+    job = replace(job, work=tuple(work), there=there)
+    return job, [record for _, _, record in records]
 
 
 def fail_run(
@@ -307,189 +154,115 @@ def fail_run(
     return records
 
 
-def _make(
-    job: Job,
-    work: list[tuple[Atlas, RunOutputs]],
-    there: Collection[tuple[str, str | None]],
-) -> list[Record]:
-    """Extract and write, atlas by atlas; ``there`` has what is done: (atlas, label)."""
+def _make(job: Job) -> list[Record]:
+    """All that is left to do of a run, in the order of the method."""
     began = time.monotonic()
-    outliers: dict[str, str] = {}
-    records: list[Record] = []
-    preparations, failed = prepare_cleaning(
-        job, {label for _, names in work for label in names.labels}
-    )
-    possible = []
-    for atlas, names in work:
-        records += [
-            failed_record(job, atlas, label, error)
-            for label, error in failed.items()
-            if label in names.labels
-        ]
-        if left := [label for label in names.labels if label not in failed]:
-            possible.append((atlas, names.only(left)))
-    if not possible:
+    options, planned = job.options, job.planned
+    asked = job.work
+    job = prepare_cleaning(job)
+    records = [
+        failed_record(job, atlas, label, error)
+        for atlas, names in asked
+        for label, error in job.failed.items()
+        if label in names.labels
+    ]
+    if not job.work:
         return records
-    motion = read_motion(job.planned.run, job.image.source.n_volumes)
-    sketch = None if job.options.no_report else Sketch(job)
-    mean = None if sketch is None else sketch.mean
-    whole = {atlas for atlas, _ in there}
-    for result in extract_atlases(job, possible, preparations, mean=mean):
+    motion = read_motion(job.confounds)
+    figures = None
+    if not options.no_report:
+        figures = RunFigures(
+            planned.run,
+            job.image,
+            job.output_dir,
+            repetition_time=planned.repetition_time,
+            minimum_coverage=options.min_coverage,
+        )
+    extracted = extract(job, mean=None if figures is None else figures.mean)
+    if figures is not None and planned.mask_path is not None:
+        figures.brain = extracted.inside
+    used: dict[str, str] = {}
+    whole = {atlas for atlas, _ in job.there}
+    for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
-        if sketch is not None and result.names.labels:
-            sketch.draw_atlas(result, preparations)
-        outliers.update(result.names.outliers)
-        seconds = round(time.monotonic() - began, 3)
-        memory = _peak_memory()
+        if figures is not None and result.names.labels:
+            figures.draw_atlas(result)
+        used.update(result.names.outliers)
+        seconds, memory = round(time.monotonic() - began, 3), _peak_memory()
         records += [
             replace(record, seconds=seconds, peak_memory_bytes=memory)
             for record in found
         ]
-    for label, name in outliers.items():
-        write_outlier_table(job.output_dir / name, preparations[label])
-    if sketch is None:
+    outliers = [(name, job.preparations[label]) for label, name in used.items()]
+    for name, preparation in outliers:
+        write_outlier_table(job.output_dir / name, preparation)
+    if figures is None:
         return records
-    if outliers or not any(label for _, label in there):
-        sketch.draw_motion(motion, outliers, preparations)
-    return [replace(r, warnings=(*r.warnings, *sketch.notes)) for r in records]
+    if outliers or not any(label for _, label in job.there):
+        figures.draw_motion(motion, outliers)
+    return [replace(r, warnings=(*r.warnings, *figures.notes)) for r in records]
 
 
-def prepare_cleaning(
-    job: Job, labels: Collection[str | None]
-) -> tuple[dict[str, Preparation], dict[str, BidsRoiError]]:
-    """Choose regressors and volumes for each strategy.
+def prepare_cleaning(job: Job) -> Job:
+    """Choose regressors and volumes for each strategy that has work left.
 
-    Parameters
-    ----------
-    job
-        The run and what is asked for.
-    labels
-        Of the strategies to prepare; ``None``, raw signals, needs nothing.
-
-    Returns
-    -------
-    preparations
-        By the label of the strategy.
-    failed
-        Why the others cannot be carried out: what they need is not there, or too little
-        is left.
+    Those that cannot be carried out, as what they need is not there or too little is
+    left, go from ``work`` to ``failed``.
     """
-    preparations: dict[str, Preparation] = {}
-    failed: dict[str, BidsRoiError] = {}
+    left = {label for _, names in job.work for label in names.labels}
+    preparations, failed = {}, {}
     for strategy in job.strategies:
-        if strategy is None or strategy.label not in labels:
+        if strategy is None or strategy.label not in left:
             continue
         try:
             preparations[strategy.label] = prepare(
-                job.planned.run,
+                job.confounds,
                 strategy,
                 job.options,
-                n_volumes=job.image.source.n_volumes,
                 repetition_time=job.planned.repetition_time,
             )
         except BidsRoiError as error:
             failed[strategy.label] = error
-    return preparations, failed
+    named = [
+        (atlas, names.only([label for label in names.labels if label not in failed]))
+        for atlas, names in job.work
+    ]
+    work = tuple((atlas, names) for atlas, names in named if names.labels)
+    return replace(job, work=work, preparations=preparations, failed=failed)
 
 
-def extract_atlases(
-    job: Job,
-    work: list[tuple[Atlas, RunOutputs]],
-    preparations: Mapping[str, Preparation],
-    *,
-    mean: MeanImage | None = None,
-) -> Iterator[AtlasResult]:
-    """Reduce a run for all its atlases in one pass, and clean the signals.
+def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
+    """Reduce a run to the signals of all its atlases, NaN for regions that are lost.
 
-    Parameters
-    ----------
-    job
-        The run and what is asked for.
-    work
-        Atlases and the names of their outputs.
-    preparations
-        Of ``prepare_cleaning``.
-    mean
-        Is fed with the run's volumes in passing.
-
-    Yields
-    ------
-    AtlasResult
-        In the order of ``work``; without the strategies that cannot be carried out.
+    ``mean`` is fed with its volumes in passing.
     """
-    planned, options, image = job.planned, job.options, job.image
-    keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in work)
-    indices = tuple(atlas.regions.index for atlas, _ in work)
+    image = job.image
+    keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in job.work)
+    indices = tuple(atlas.regions.index for atlas, _ in job.work)
     partition = partition_grid(keys, indices, image.grid)
-    inside = read_mask_of(planned.mask_path, image.grid)
+    inside = read_mask_of(job.planned.mask_path, image.grid)
     reduction, high_variance = reduce_image(
-        image, partition, inside, options, mean=mean
+        image, partition, inside, job.options, mean=mean
     )
-    cleaners, failed = _build_cleaners(job, preparations, high_variance)
-    in_mask = inside[partition.voxels]
-    for number, (atlas, names) in enumerate(work):
-        quality = _assess(partition, number, in_mask, reduction, options)
-        signals = {
-            name: values
-            for name, arrays in reduction.signals.items()
-            if (values := arrays[number]) is not None
-        }
-        for values in signals.values():
-            values[:, ~quality.has_voxels] = np.nan
-        made = names.only([label for label in names.labels if label not in failed])
-        cleaned = {
-            series: clean_series(
-                signals[series.statistic],
-                cleaners[series.label],
-                preparations[series.label],
-                options,
-                high_variance=high_variance is not None,
-            )
-            for series in made.timeseries
-            if series.label is not None
-        }
-        yield AtlasResult(
-            atlas=atlas,
-            names=made,
-            mapped=partition.maps[number],
-            quality=quality,
-            signals=signals,
-            cleaned=cleaned,
-            failed={k: why for k, why in failed.items() if k in names.labels},
-            maps=reduction.solvers[number],
-            notes=warn_of_voxels(reduction, partition, number),
-        )
-
-
-def _build_cleaners(
-    job: Job,
-    preparations: Mapping[str, Preparation],
-    high_variance: NDArray[np.float64] | None,
-) -> tuple[dict[str, Cleaner], dict[str, BidsRoiError]]:
-    """What each strategy does to the signals; of those that cannot be, why."""
-    cleaners: dict[str, Cleaner] = {}
-    failed: dict[str, BidsRoiError] = {}
-    for label, preparation in preparations.items():
-        try:
-            cleaners[label] = build_cleaner(
-                preparation,
-                run=job.planned.run,
-                repetition_time=job.planned.repetition_time,
-                high_variance=high_variance,
-            )
-        except BidsRoiError as error:
-            failed[label] = error
-    return cleaners, failed
+    qualities = []
+    for number in range(len(job.work)):
+        quality = _assess(partition, number, inside, reduction, job.options)
+        for arrays in reduction.signals.values():
+            if (values := arrays[number]) is not None:
+                values[:, ~quality.has_voxels] = np.nan
+        qualities.append(quality)
+    return Extracted(partition, inside, reduction, tuple(qualities), high_variance)
 
 
 def _assess(
     partition: Partition,
     number: int,
-    in_mask: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
     reduction: Reduction,
     options: Options,
 ) -> RegionQuality:
+    in_mask = inside[partition.voxels]
     cancel = None
     mapped = partition.maps[number]
     if isinstance(mapped, WeightMap) and options.map_statistic[0] == "weighted_mean":

@@ -24,15 +24,7 @@ if TYPE_CHECKING:
 def warn_of_voxels(
     reduction: Reduction, partition: Partition, number: int
 ) -> tuple[str, ...]:
-    """Say which voxels were exactly 0 at times, and what was made of it.
-
-    Parameters
-    ----------
-    reduction, partition
-        Of the run.
-    number
-        Of the atlas.
-    """
+    """Say which voxels of an atlas were exactly 0 at times, and what was made of it."""
     notes = []
     lost = partition.count(number, reduction.dropout)
     if lost.any():
@@ -66,15 +58,7 @@ def _where(voxels: NDArray[np.int64]) -> str:
 
 
 def warn_of_maps(maps: MapSolver, atlas: Atlas) -> list[str]:
-    """Say which maps cannot be told apart.
-
-    Parameters
-    ----------
-    maps
-        Of the run.
-    atlas
-        Its region names are used.
-    """
+    """Say which maps cannot be told apart."""
     if not maps.dependent.any():
         return []
     names = [atlas.regions.name[row] for row in np.flatnonzero(maps.dependent)]
@@ -97,23 +81,8 @@ def tell_lost_regions(
 ) -> tuple[dict[str, Any], list[str]]:
     """Tell the regions that are n/a in one series only, and why.
 
-    Parameters
-    ----------
-    kept_signals : (n_kept, R)
-        The series.
-    raw : (T, R)
-        The same before cleaning.
-    quality
-        What the region table says.
-    atlas
-        Its region names are used.
-
-    Returns
-    -------
-    facts
-        Sidecar keys.
-    notes
-        What the user should know.
+    Sidecar keys, and what the user should know, of kept volumes, (n_kept, R), and of
+    the same signals before cleaning, (T, R).
     """
     lost = quality.usable & np.isnan(kept_signals).all(axis=0)
     if not lost.any():

@@ -66,13 +66,7 @@ class Tally:
     skips: list[str] = field(default_factory=list)
 
     def add(self, records: Sequence[Record]) -> None:
-        """Count one run.
-
-        Parameters
-        ----------
-        records
-            One per atlas and strategy.
-        """
+        """Count one run, by its records of all atlases and strategies."""
         self.n_runs += 1
         atlases: dict[str, list[Record]] = {}
         for record in records:
@@ -112,13 +106,7 @@ class Tally:
             self.worst = record
 
     def lines(self, atlases: Sequence[str]) -> list[str]:
-        """Put it into words: how many runs, what became of them.
-
-        Parameters
-        ----------
-        atlases
-            Their names.
-        """
+        """Put it into words: how many runs, what became of them."""
         head = f"{self.n_runs} runs of {len(self.participants)} participants"
         lines = [f"{head}, atlas {', '.join(atlases)}"]
         counts = self.statuses

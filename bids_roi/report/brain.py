@@ -64,15 +64,7 @@ class Slices:
 
 
 def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> Slices:
-    """Cut seven slices in each of three planes through what is inside.
-
-    Parameters
-    ----------
-    grid
-        Of the run.
-    inside : (V,)
-        What has to be seen: brain and atlas.
-    """
+    """Cut seven slices in each of three planes through what is ``inside``, (V,)."""
     axes, signs = _nearest_axes(grid.matrix)
     volume = inside.reshape(grid.shape, order="F")
     strides = np.array([1, grid.shape[0], grid.shape[0] * grid.shape[1]])
@@ -143,22 +135,10 @@ def draw_contours(
     lost: NDArray[np.bool_],
     background: str,
 ) -> Picture:
-    """Draw the outlines of the regions over the run's mean image.
+    """Draw the outlines of the regions over the run's mean image, (V,).
 
-    Parameters
-    ----------
-    slices
-        Of the grid.
-    mean : (V,)
-        Mean image.
-    rows : (V,)
-        Row of the region table at each voxel, -1 for none.
-    brain : (V,) or None
-        The brain mask that was used.
-    lost : (R,)
-        Regions that are n/a.
-    background
-        What the mean image is, in words.
+    ``rows`` are those of the region table at each voxel, (V,), -1 for none; ``lost``
+    are regions that are n/a, (R,); ``background`` says what the mean image is.
     """
     picture = _grey(slices, mean)
     regions = slices.show(rows, -1)
@@ -198,17 +178,7 @@ def draw_coverage(
     lost: NDArray[np.bool_],
     minimum: float,
 ) -> Picture:
-    """Draw the coverage of each region on the same slices.
-
-    Parameters
-    ----------
-    slices, mean, rows, lost
-        As for ``draw_contours``.
-    coverage : (R,)
-        0 to 1.
-    minimum
-        Below which a region is n/a.
-    """
+    """Draw the coverage of each region, (R,), on the slices of ``draw_contours``."""
     picture = _grey(slices, mean) // 2
     regions = slices.show(rows, -1)
     inside = regions >= 0

@@ -79,12 +79,7 @@ def shorten(words: str, length: int) -> str:
 def measure_image(content: bytes, extension: str) -> tuple[int, int] | None:
     """Width and height at which a picture is shown, in pixels of a page.
 
-    Parameters
-    ----------
-    content
-        A PNG of two pixels for one of the page, or an SVG in points.
-    extension
-        ``None`` is returned for others than ``.png`` and ``.svg``.
+    A PNG has two pixels for one of the page, an SVG is in points; ``None`` for others.
     """
     if extension == ".png":
         width, height = struct.unpack(">II", content[16:24])
@@ -108,12 +103,7 @@ def bin_size(n: int, most: int) -> int:
 def bin_rows(values: NDArray[Any], most: int) -> NDArray[np.float64]:
     """Mean of neighbouring rows, so that at most ``most`` are left.
 
-    Parameters
-    ----------
-    values : (n, ...)
-        NaN does not count; a bin of nothing else is NaN.
-    most
-        Upper bound of the bins; the last may hold fewer rows than the others.
+    NaN does not count; a bin of nothing else is NaN. The last may hold fewer rows.
     """
     return _bin(values, most, np.nanmean)
 
@@ -177,10 +167,7 @@ _STYLE = {
 def drawing(scratch: Path) -> Iterator[None]:
     """Draw within this: the style is set, and taken back afterwards.
 
-    Parameters
-    ----------
-    scratch
-        A folder that can be written, for the moment of the import.
+    ``scratch`` can be written to, which matplotlib needs while it is imported.
     """
     with warnings.catch_warnings():
         # Older releases of matplotlib call what is out of date in newer ones of others.
@@ -248,15 +235,7 @@ def place(
 
 
 def colour_map(name: str | Sequence[Any], missing: str = NA) -> Any:  # noqa: ANN401
-    """Colours by the name of a map, or the colours themselves.
-
-    Parameters
-    ----------
-    name
-        Of matplotlib, or colours from low to high.
-    missing
-        Colour where there is no number.
-    """
+    """Colours by the name of a map, or from low to high; one where there is none."""
     import matplotlib as mpl
     from matplotlib.colors import ListedColormap
 
@@ -271,12 +250,8 @@ def add_key(
 ) -> None:
     """Say above the axes, on the right, what the colours mean.
 
-    Parameters
-    ----------
-    axes
-        Of the figure.
-    entries
-        ``(kind, colour, words)`` with the kinds ``line``, ``dash`` and ``patch``.
+    Entries are ``(kind, colour, words)`` with the kinds ``line``, ``dash`` and
+    ``patch``.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch

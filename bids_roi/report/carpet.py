@@ -41,24 +41,11 @@ def draw_carpet(
     same_unit: bool = False,
     repetition_time: float | None = None,
 ) -> Picture:
-    """Draw a carpet of regional signals.
+    """Draw regional signals, (T, R), as a carpet, before and after cleaning.
 
-    After Power (2017), doi:10.1016/j.neuroimage.2016.08.009.
-
-    Parameters
-    ----------
-    before : (T, R)
-        Signals as extracted; NaN columns for regions that are n/a.
-    after : (T, R) or None
-        Cleaned, on the same volumes; NaN rows for those that were left out.
-    order
-        Of the regions.
-    kept, dummy : (T,) or None
-        Volumes that enter the results, and those before the steady state.
-    same_unit
-        Whether both have the unit of the image, and so one standard deviation.
-    repetition_time
-        Seconds.
+    After Power (2017), doi:10.1016/j.neuroimage.2016.08.009. Regions that are n/a are
+    NaN columns, volumes that were left out NaN rows of ``after``; with ``same_unit``
+    both panels are in the standard deviation before cleaning.
     """
     panels = [("Before cleaning" if after is not None else "As extracted", before)]
     if after is not None:
@@ -133,14 +120,7 @@ def standardise(
 ) -> NDArray[np.float64]:
     """Deviation of each region from its mean, in standard deviations over kept volumes.
 
-    Parameters
-    ----------
-    values : (T, R)
-        Signals.
-    kept : (T,) or None
-        Volumes that count.
-    scale : (R,) or None
-        The standard deviation to use instead of the signals' own.
+    ``scale``, (R,), is used instead of the signals' own standard deviation.
     """
     inside = np.isfinite(values)
     if kept is not None and kept.sum() >= 2:

@@ -1,15 +1,23 @@
-"""All figures of one run: from arrays in memory to files in ``sub-*/figures/``."""
+"""All figures of one run: from its results in memory to ``sub-*/figures/``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.atlases.regions import networks_of
+from bids_roi.core.grid import same_grid
+from bids_roi.core.mapping import LabelMap, strongest_map
+from bids_roi.core.mean_image import MeanImage
+from bids_roi.errors import BidsRoiError
+from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json
 from bids_roi.files.writing import write_file
-from bids_roi.outputs.names import figure_path, report_path
+from bids_roi.images.nifti import read_volume
+from bids_roi.options.words import find_measure
+from bids_roi.outputs.names import figure_path, motion_table, report_path
 from bids_roi.report.brain import choose_slices, draw_contours, draw_coverage
 from bids_roi.report.canvas import drawing, measure_image
 from bids_roi.report.carpet import draw_carpet
@@ -19,312 +27,245 @@ from bids_roi.report.order import order_regions
 from bids_roi.report.signals import encode_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from bids_roi.core.grid import Grid
+    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.images.nifti import Opened
+    from bids_roi.outputs.names import SeriesOutput
+    from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.report.canvas import Picture
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True)
-class MotionPictures:
-    """Motion of a run and one way to clean it.
+log = logging.getLogger("bids_roi")
+
+
+class RunFigures:
+    """Figures of a run, drawn as its results come; what fails costs a note, no run.
 
     Attributes
     ----------
-    source
-        The table that the figures are named after, relative to the output folder.
-    label
-        Of the denoising strategy, ``None`` for raw signals.
-    fd, dvars : (T,) or None
-        mm, and in units of what is expected.
-    kept, dummy : (T,) or None
-        Volumes that enter the results, and those before the steady state.
-    fd_threshold, dvars_threshold
-        Above which volumes are left out.
-    design : (T, C) or None
-        What is regressed out; NaN rows for volumes that were left out.
-    columns
-        Names of its columns.
-    """
-
-    source: str
-    label: str | None
-    fd: FloatArray | None = None
-    dvars: FloatArray | None = None
-    kept: BoolArray | None = None
-    dummy: BoolArray | None = None
-    fd_threshold: float | None = None
-    dvars_threshold: float | None = None
-    design: FloatArray | None = None
-    columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SeriesPictures:
-    """One time series of a run and atlas.
-
-    Attributes
-    ----------
-    source
-        The table of the series, relative to the output folder.
-    label
-        Of the denoising strategy, ``None`` for raw signals.
-    before : (T, R)
-        As extracted.
-    after : (T', R) or None
-        Cleaned; one row per volume kept, or per volume of the run.
-    kept, dummy : (T,) or None
-        Volumes that enter the results, and those before the steady state.
-    same_unit
-        Whether both have the unit of the image.
-    relmats
-        ``(table, measure in words, (R, R))`` for each matrix.
-    """
-
-    source: str
-    label: str | None
-    before: FloatArray
-    after: FloatArray | None = None
-    kept: BoolArray | None = None
-    dummy: BoolArray | None = None
-    same_unit: bool = False
-    relmats: tuple[tuple[str, str, FloatArray], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class AtlasPictures:
-    """One atlas on the grid of a run.
-
-    Attributes
-    ----------
-    name
-        Canonical id.
-    source
-        The region table, relative to the output folder.
-    rows : (V,)
-        Row of the region table at each voxel of the grid, -1 for none.
-    names
-        Of the regions.
-    networks
-        One per region, ``None`` where the atlas tells none.
-    coverage : (R,)
-        0 to 1.
-    lost : (R,)
-        Regions that are n/a.
-    series
-        What was taken from it.
-    """
-
-    name: str
-    source: str
-    rows: NDArray[np.int32]
-    names: tuple[str, ...]
-    networks: tuple[str, ...] | None
-    coverage: FloatArray
-    lost: BoolArray
-    series: tuple[SeriesPictures, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RunPictures:
-    """All that the figures of one run are drawn from.
-
-    Attributes
-    ----------
-    run
-        The BOLD file, relative to its dataset.
-    grid
-        Its grid.
-    mean : (V,)
-        Mean image.
-    background
-        What the mean image is, in words.
+    mean
+        To be fed with the run's volumes; ``None`` where a reference image is there.
     brain : (V,) or None
         The brain mask that was used.
-    repetition_time
-        Seconds.
-    minimum_coverage
-        Below which a region is n/a.
-    motion
-        One per way of cleaning.
-    atlases
-        One per atlas.
+    notes
+        What could not be drawn, and why.
     """
 
-    run: str
-    grid: Grid
-    mean: NDArray[np.floating]
-    background: str
-    brain: BoolArray | None
-    repetition_time: float | None
-    minimum_coverage: float
-    motion: tuple[MotionPictures, ...] = ()
-    atlases: tuple[AtlasPictures, ...] = field(default=())
+    def __init__(
+        self,
+        run: BoldRun,
+        image: Opened,
+        output_dir: Path,
+        *,
+        repetition_time: float | None,
+        minimum_coverage: float,
+    ) -> None:
+        self.run = run
+        self.image = image
+        self.output_dir = output_dir
+        self.repetition_time = repetition_time
+        self.minimum_coverage = minimum_coverage
+        self.brain: BoolArray | None = None
+        self.notes: list[str] = []
+        self._words = "reference image of the run"
+        self._background = _read_reference(run, image)
+        self.mean: MeanImage | None = None
+        if self._background is None:
+            self.mean = MeanImage(image.source.n_volumes, image.grid.n_voxels)
 
+    def draw_atlas(self, result: AtlasResult) -> None:
+        """Draw one atlas, its series and its matrices."""
+        self._attempt(lambda: self._draw_atlas(result))
 
-def draw_run(pictures: RunPictures, output_dir: Path) -> None:
-    """Draw and write all figures of a run, each with a sidecar that describes it.
+    def draw_motion(
+        self, motion: Motion, outliers: Sequence[tuple[str, Preparation]]
+    ) -> None:
+        """Draw what is the same for all atlases: a page for each table of outliers."""
 
-    Parameters
-    ----------
-    pictures
-        Of the run.
-    output_dir
-        The figures go to ``sub-*/figures/`` there.
+        def draw() -> None:
+            for source, preparation in outliers:
+                self._draw_motion(motion, source, preparation)
+            if not outliers:
+                self._draw_motion(motion, motion_table(self.run), None)
 
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    """
-    with drawing(output_dir):
-        for motion in pictures.motion:
-            _write(pictures, motion, output_dir)
-        if not pictures.atlases:
-            return
-        inside = np.logical_or.reduce([a.rows >= 0 for a in pictures.atlases])
-        if pictures.brain is not None:
-            inside = inside | pictures.brain
-        slices = choose_slices(pictures.grid, np.asarray(inside))
-        for atlas in pictures.atlases:
-            contours = draw_contours(
-                slices,
-                pictures.mean,
-                atlas.rows,
-                brain=pictures.brain,
-                lost=atlas.lost,
-                background=pictures.background,
-            )
-            coverage = draw_coverage(
-                slices,
-                pictures.mean,
-                atlas.rows,
-                atlas.coverage,
-                lost=atlas.lost,
-                minimum=pictures.minimum_coverage,
-            )
-            facts = {"VoxelVolume": round(pictures.grid.voxel_volume, 6)}
-            made = [
-                _save(picture, atlas.source, output_dir)
-                for picture in (contours, coverage)
-            ]
-            _list(pictures.run, atlas.source, made, output_dir, facts)
-            for series in atlas.series:
-                pieces = [
-                    _save(picture, source, output_dir)
-                    for source, picture in _draw_series(pictures, atlas, series)
-                ]
-                _list(pictures.run, series.source, pieces, output_dir)
+        self._attempt(draw)
 
+    def _attempt(self, draw: Callable[[], None]) -> None:
+        try:
+            with drawing(self.output_dir):
+                draw()
+        except Exception as error:
+            log.debug("figures", exc_info=True)
+            note = f"figures could not be drawn ({type(error).__name__}: {error})."
+            if note not in self.notes:
+                self.notes.append(note)
 
-def _write(pictures: RunPictures, motion: MotionPictures, output_dir: Path) -> None:
-    """Draw what does not depend on the atlas."""
-    made = []
-    picture = draw_motion(
-        motion.fd,
-        motion.dvars,
-        kept=motion.kept,
-        dummy=motion.dummy,
-        fd_threshold=motion.fd_threshold,
-        dvars_threshold=motion.dvars_threshold,
-        repetition_time=pictures.repetition_time,
-    )
-    if picture is not None:
-        made.append(_save(picture, motion.source, output_dir))
-    if motion.design is not None:
-        picture = draw_design(
-            spread(motion.design, motion.kept),
-            motion.columns,
-            repetition_time=pictures.repetition_time,
+    def _show_background(self) -> NDArray[np.floating]:
+        """The reference image, or the mean, once the pass over the run is done."""
+        if self._background is None and self.mean is not None:
+            scaling = self.image.slope, self.image.intercept
+            self._background = self.mean.finish(scaling)
+            self._words = f"mean of {self.mean.n_taken} volumes of the run"
+            self.mean = None
+        if self._background is None:
+            return np.zeros(self.image.grid.n_voxels, dtype=np.float32)
+        return self._background
+
+    def _draw_atlas(self, result: AtlasResult) -> None:
+        mapped, quality, source = result.mapped, result.quality, result.names.regions
+        rows = (
+            mapped.rows
+            if isinstance(mapped, LabelMap)
+            else strongest_map(mapped.weights)
         )
-        if picture is not None:
-            made.append(_save(picture, motion.source, output_dir))
-    facts = {"Strategy": motion.label or "none"}
-    _list(pictures.run, motion.source, made, output_dir, facts)
+        inside = rows >= 0 if self.brain is None else (rows >= 0) | self.brain
+        slices = choose_slices(self.image.grid, inside)
+        background, lost = self._show_background(), ~quality.usable
+        contours = draw_contours(
+            slices,
+            background,
+            rows,
+            brain=self.brain,
+            lost=lost,
+            background=self._words,
+        )
+        coverage = draw_coverage(
+            slices,
+            background,
+            rows,
+            quality.coverage,
+            lost=lost,
+            minimum=self.minimum_coverage,
+        )
+        facts = {"VoxelVolume": round(self.image.grid.voxel_volume, 6)}
+        made = [self._save(picture, source) for picture in (contours, coverage)]
+        self._list(source, made, facts)
+        for series in result.names.timeseries:
+            pictures = self._draw_series(result, series)
+            self._list(series.path, [self._save(p, table) for table, p in pictures])
 
-
-def _draw_series(
-    pictures: RunPictures, atlas: AtlasPictures, series: SeriesPictures
-) -> Iterator[tuple[str, Picture]]:
-    """Draw one series: carpet, matrices, and the data of the picker."""
-    order = order_regions(len(atlas.names), atlas.networks)
-    after = None
-    if series.after is not None:
-        after = spread(series.after, series.kept)
-        if series.kept is not None:
-            after[~series.kept] = np.nan
-    yield (
-        series.source,
-        draw_carpet(
-            series.before,
+    def _draw_series(
+        self, result: AtlasResult, series: SeriesOutput
+    ) -> Iterator[tuple[str, Picture]]:
+        """Draw one series: carpet, matrices, and the data of the picker."""
+        names = result.atlas.regions.name
+        order = order_regions(len(names), networks_of(result.atlas.regions))
+        before = result.signals[series.statistic]
+        after, kept, dummy, same_unit = None, None, None, False
+        if (clean := result.cleaned.get(series)) is not None:
+            kept = clean.cleaned.sample_mask
+            after = spread(clean.cleaned.signals, kept)
+            after[~kept] = np.nan
+            dummy = clean.preparation.censoring.dummy
+            same_unit = clean.preparation.strategy.settings.standardize == "none"
+        carpet = draw_carpet(
+            before,
             after,
             order,
-            kept=series.kept,
-            dummy=series.dummy,
-            same_unit=series.same_unit,
-            repetition_time=pictures.repetition_time,
-        ),
-    )
-    for source, measure, values in series.relmats:
-        yield source, draw_relmat(values, order, measure=measure)
-    yield (
-        series.source,
-        encode_signals(
-            series.before,
+            kept=kept,
+            dummy=dummy,
+            same_unit=same_unit,
+            repetition_time=self.repetition_time,
+        )
+        yield series.path, carpet
+        for relmat in result.names.relmats:
+            values = result.relmats.get(relmat.path)
+            if relmat.source == series.path and values is not None:
+                words = find_measure(relmat.measure).describe(fisher_z=relmat.fisher_z)
+                yield relmat.path, draw_relmat(values, order, measure=words)
+        signals = encode_signals(
+            before,
             after,
-            atlas.names,
-            key=series.source,
-            repetition_time=pictures.repetition_time,
-        ),
-    )
+            names,
+            key=series.path,
+            repetition_time=self.repetition_time,
+        )
+        yield series.path, signals
+
+    def _draw_motion(
+        self, motion: Motion, source: str, preparation: Preparation | None
+    ) -> None:
+        """Draw the motion of a run, and what one strategy makes of it."""
+        kept, dummy = None, None
+        limits: tuple[float | None, float | None] = None, None
+        if preparation is not None:
+            censoring, settings = preparation.censoring, preparation.strategy.settings
+            kept, dummy = censoring.sample_mask, censoring.dummy
+            limits = settings.fd_threshold, settings.std_dvars_threshold
+        pictures = [
+            draw_motion(
+                motion.fd,
+                motion.std_dvars,
+                kept=kept,
+                dummy=dummy,
+                fd_threshold=limits[0],
+                dvars_threshold=limits[1],
+                repetition_time=self.repetition_time,
+            )
+        ]
+        if preparation is not None and kept is not None:
+            selected = preparation.selected
+            design = draw_design(
+                spread(selected.regressors[kept], kept),
+                selected.names,
+                repetition_time=self.repetition_time,
+            )
+            pictures.append(design)
+        made = [self._save(p, source) for p in pictures if p is not None]
+        label = "none" if preparation is None else preparation.strategy.label
+        self._list(source, made, {"Strategy": label})
+
+    def _save(self, picture: Picture, source: str) -> dict[str, object]:
+        """Write a figure; return how the page finds and describes it."""
+        path = figure_path(source, picture.kind, picture.extension)
+        write_file(self.output_dir / path, picture.content)
+        size = measure_image(picture.content, picture.extension)
+        return {
+            "Kind": picture.kind,
+            "File": path.rpartition("/")[2],
+            **({"Size": list(size)} if size else {}),
+            "Title": picture.title,
+            "Caption": picture.caption,
+            "Alternative": picture.alt,
+            **picture.facts,
+        }
+
+    def _list(
+        self,
+        source: str,
+        made: list[dict[str, object]],
+        facts: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write the list of the figures of one table, after the figures themselves."""
+        run = self.run.relative_path
+        content = {"Run": run, "Source": source, **(facts or {}), "Figures": made}
+        write_file(self.output_dir / report_path(source), format_json(content))
 
 
-def spread(values: FloatArray, kept: BoolArray | None) -> FloatArray:
-    """Put rows of kept volumes where they were in the run; a copy.
+def _read_reference(run: BoldRun, image: Opened) -> NDArray[np.floating] | None:
+    """The reference image beside a run, where there is one on its grid."""
+    entities = tuple((k, v) for k, v in run.entities if k != "desc")
+    for path in sorted(run.path.parent.glob("*_boldref.nii.gz")):
+        if parse_name(path).entities != entities or not path.is_file():
+            continue
+        try:
+            values, grid = read_volume(path)
+        except BidsRoiError:
+            return None
+        if same_grid(grid, image.grid):
+            return np.asarray(values.ravel(order="F"), dtype=np.float32)
+    return None
 
-    Parameters
-    ----------
-    values : (T or volumes kept, C)
-        Rows of the other volumes are NaN in what is returned, unless they are there.
-    kept : (T,) or None
-        Volumes that were kept.
-    """
-    if kept is None or len(values) == kept.size:
-        return values.copy()
+
+def spread(values: FloatArray, kept: BoolArray) -> FloatArray:
+    """Put rows of kept volumes where they were in the run; NaN in the others."""
     whole = np.full((kept.size, values.shape[1]), np.nan)
     whole[kept] = values
     return whole
-
-
-def _save(picture: Picture, source: str, output_dir: Path) -> dict[str, object]:
-    """Write a figure; return how the page finds and describes it."""
-    path = figure_path(source, picture.kind, picture.extension)
-    write_file(output_dir / path, picture.content)
-    size = measure_image(picture.content, picture.extension)
-    return {
-        "Kind": picture.kind,
-        "File": path.rpartition("/")[2],
-        **({"Size": list(size)} if size else {}),
-        "Title": picture.title,
-        "Caption": picture.caption,
-        "Alternative": picture.alt,
-        **picture.facts,
-    }
-
-
-def _list(
-    run: str,
-    source: str,
-    made: list[dict[str, object]],
-    output_dir: Path,
-    facts: Mapping[str, object] | None = None,
-) -> None:
-    """Write the list of the figures of one table, after the figures themselves."""
-    content = {"Run": run, "Source": source, **(facts or {}), "Figures": made}
-    write_file(output_dir / report_path(source), format_json(content))

@@ -67,17 +67,7 @@ class Verdict:
 def judge_series(
     sidecar: Mapping[str, Any], *, n_regions: int, n_lost: int, tsnr: float | None
 ) -> Verdict:
-    """Judge a series that was extracted.
-
-    Parameters
-    ----------
-    sidecar
-        Of the series.
-    n_regions, n_lost
-        Columns, and those of them that are n/a.
-    tsnr
-        Median over the regions, ``None`` where there is none.
-    """
+    """Judge a series by its sidecar, its regions, and their median tSNR where known."""
     reasons = []
     if n_lost:
         reasons.append(f"{n_lost} of {n_regions} regions n/a")
@@ -199,15 +189,7 @@ class RunFacts:
 
 
 def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
-    """Read all that is known of the runs of one participant.
-
-    Parameters
-    ----------
-    output_dir
-        The folder of the outputs.
-    records
-        Of the participant.
-    """
+    """Read all that is known of the runs of one participant."""
     runs: dict[str, RunFacts] = {}
     participants = sorted({record.run.partition("/")[0] for record in records})
     there = {o.path: o for p in participants if p for o in find_outputs(output_dir, p)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from bids_roi.report.group_figures import (
 )
 from bids_roi.report.matrix import draw_relmat
 from bids_roi.report.order import order_regions
-from bids_roi.report.pages import render_page
+from bids_roi.report.pages import attempt, render_page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,19 +55,14 @@ _GOOD = {"done", "complete"}
 _MOST = 500  # rows of a list in the page
 
 
+def write_group(output_dir: Path) -> str | None:
+    """Write the page of the group; return what went wrong."""
+    write = functools.partial(write_group_page, output_dir)
+    return attempt("the page of the group", write)
+
+
 def write_group_page(output_dir: Path) -> None:
-    """Write the page of the group and its figures.
-
-    Parameters
-    ----------
-    output_dir
-        Holds the group tables.
-
-    Raises
-    ------
-    OutputError
-        If a file cannot be written.
-    """
+    """Write the page of the group and its figures, from the group tables."""
     runs = _read(output_dir / "group_runs.tsv")
     with drawing(output_dir):
         sections = [

@@ -35,15 +35,7 @@ _FAINTEST = 0.45
 
 
 def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Picture:
-    """Draw the coverage of every region in every run.
-
-    Parameters
-    ----------
-    values : (N, R)
-        0 to 1.
-    runs
-        One name per row.
-    """
+    """Draw the coverage of every region in every run, (N, R), 0 to 1."""
     n_runs, n_regions = values.shape
     shown = bin_rows(bin_rows(values, _ROWS).T, _COLUMNS).T
     height = min(6.0, max(1.2, 0.18 * n_runs))
@@ -86,24 +78,11 @@ def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Pic
 def find_outliers(
     values: NDArray[np.float64], *, high_is_bad: bool
 ) -> tuple[NDArray[np.bool_], float]:
-    """Mark values far outside the others, on the bad side only.
+    """Mark values far outside the others, on the bad side only, and the limit.
 
     Beyond one and a half times the range between the quartiles (Tukey 1977), which is
     taken for a twentieth of the median at least: where most runs are alike, one volume
-    less is no news.
-
-    Parameters
-    ----------
-    values : (N,)
-        NaN is no outlier.
-    high_is_bad
-        Whether high values are the bad ones.
-
-    Returns
-    -------
-    outlying : (N,)
-    limit
-        Beyond which they lie; NaN for fewer than four values.
+    less is no news. The limit is NaN for fewer than four values; NaN is no outlier.
     """
     known = values[np.isfinite(values)]
     if known.size < 4:
@@ -120,10 +99,7 @@ def draw_distributions(
 ) -> Picture | None:
     """Draw one strip per measure: every run a dot, outliers marked.
 
-    Parameters
-    ----------
-    measures
-        ``(words, (N,) values, whether high is bad)``.
+    Measures are ``(words, (N,) values, whether high is bad)``.
     """
     shown = [(w, v, bad) for w, v, bad in measures if np.isfinite(v).any()]
     if not shown:
@@ -169,16 +145,10 @@ def draw_distributions(
 def draw_qcfc(
     correlations: NDArray[np.float64], distances: NDArray[np.float64] | None
 ) -> Picture | None:
-    """Draw how motion shows in connectivity (Ciric et al. 2017).
+    """Draw how motion shows in connectivity, (R, R), by distance in mm, (R, R).
 
-    After doi:10.1016/j.neuroimage.2017.03.020.
-
-    Parameters
-    ----------
-    correlations : (R, R)
-        Between each edge and mean framewise displacement, over participants.
-    distances : (R, R) or None
-        Between the centres of the regions, mm; NaN where one has no place.
+    After Ciric et al. (2017), doi:10.1016/j.neuroimage.2017.03.020: the correlation of
+    each edge with mean framewise displacement over participants.
     """
     edges = np.triu_indices(len(correlations), 1)
     r = correlations[edges]

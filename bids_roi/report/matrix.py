@@ -34,17 +34,7 @@ _NO_VALUE = "#b3b3b3"
 def draw_relmat(
     values: NDArray[np.float64], order: RegionOrder, *, measure: str
 ) -> Picture:
-    """Draw a connectivity matrix.
-
-    Parameters
-    ----------
-    values : (R, R)
-        NaN where a region is n/a.
-    order
-        Of the regions.
-    measure
-        In words.
-    """
+    """Draw a connectivity matrix, (R, R), of a ``measure`` in words; NaN where n/a."""
     sorted_ = values[np.ix_(order.order, order.order)]
     n_regions = len(values)
     outside = ~np.eye(n_regions, dtype=bool)
@@ -120,21 +110,9 @@ def draw_design(
     *,
     repetition_time: float | None = None,
 ) -> Picture | None:
-    """Draw the regressors of a cleaning and the correlations between them.
+    """Draw the regressors of a cleaning, (T, C), and the correlations between them.
 
-    Parameters
-    ----------
-    design : (T, C)
-        As regressed out; NaN rows for volumes that were left out.
-    names
-        One per column.
-    repetition_time
-        Seconds.
-
-    Returns
-    -------
-    Picture or None
-        ``None`` where there is no regressor.
+    NaN rows are volumes that were left out; ``None`` where there is no regressor.
     """
     n_volumes, n_columns = design.shape
     if n_columns == 0:

@@ -66,18 +66,8 @@ def write_methods(
 ) -> Methods:
     """Write what was done.
 
-    Parameters
-    ----------
-    dataset
-        ``dataset_description.json`` of the outputs.
-    atlases
-        Description of each atlas that was used.
-    series
-        ``(strategy, sidecar)`` of the time series.
-    relmats
-        Sidecars of the matrices.
-    n_regions
-        Of each atlas.
+    Of the outputs: their ``dataset_description.json``, descriptions of the atlases,
+    ``(strategy, sidecar)`` of the series, sidecars of the matrices, regions per atlas.
     """
     cite = _Cited()
     found = list(series)

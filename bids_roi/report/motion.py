@@ -40,24 +40,10 @@ def draw_motion(
     dvars_threshold: float | None = None,
     repetition_time: float | None = None,
 ) -> Picture | None:
-    """Draw framewise displacement and standardised DVARS.
+    """Draw framewise displacement in mm and standardised DVARS, (T,), if there is any.
 
-    Parameters
-    ----------
-    fd, dvars : (T,) or None
-        mm, and in units of what is expected (Power et al. 2012,
-        doi:10.1016/j.neuroimage.2011.10.018; Nichols 2017, arXiv:1704.01469).
-    kept, dummy : (T,) or None
-        Volumes that enter the results, and those before the steady state.
-    fd_threshold, dvars_threshold
-        Above which volumes are left out.
-    repetition_time
-        Seconds.
-
-    Returns
-    -------
-    Picture or None
-        ``None`` where there is neither trace.
+    Power et al. 2012, doi:10.1016/j.neuroimage.2011.10.018; Nichols 2017,
+    arXiv:1704.01469. Volumes beyond a threshold are left out.
     """
     rows = [
         ("Framewise displacement (mm)", fd, fd_threshold, BLUE),

@@ -37,15 +37,6 @@ class RegionOrder:
 def order_regions(n_regions: int, networks: Sequence[str] | None) -> RegionOrder:
     """Put regions of one network together, networks in the order of their first region.
 
-    Parameters
-    ----------
-    n_regions
-        R.
-    networks
-        One per region, or ``None``.
-
-    Examples
-    --------
     >>> found = order_regions(3, ["Vis", "Def", "Vis"])
     >>> found.order.tolist(), found.groups
     ([0, 2, 1], ('Vis', 'Vis', 'Def'))

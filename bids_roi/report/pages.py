@@ -9,16 +9,19 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from jinja2 import Environment
 
+
+log = logging.getLogger("bids_roi")
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -62,13 +65,16 @@ def _hash(text: str) -> str:
 
 
 def render_page(template: str, content: Mapping[str, Any]) -> str:
-    """Render a page; everything in ``content`` is escaped.
-
-    Parameters
-    ----------
-    template
-        Name of the file.
-    content
-        Its variables.
-    """
+    """Render a template with its variables, all of which are escaped."""
     return _environment().get_template(template).render(**_shared(), **content)
+
+
+def attempt(name: str, write: Callable[[], None]) -> str | None:
+    """Write a page; return what went wrong, as a page is never worth the tables."""
+    try:
+        write()
+    except Exception as error:
+        log.debug("page", exc_info=True)
+        kind = type(error).__name__
+        return f"{name} could not be written ({kind}: {error})."
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 from collections import Counter
@@ -9,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.names import figure_path
-from bids_roi.outputs.records import leave_out_numbers, tell_failures
+from bids_roi.outputs.records import (
+    leave_out_numbers,
+    read_all_records,
+    tell_failures,
+)
 from bids_roi.outputs.schema import KEYS
 from bids_roi.report.canvas import count
 from bids_roi.report.facts import (
@@ -23,7 +28,7 @@ from bids_roi.report.facts import (
     shared_entities,
 )
 from bids_roi.report.methods import write_methods
-from bids_roi.report.pages import render_page
+from bids_roi.report.pages import attempt, render_page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
 _MISSING = "n/a"
+_TRIES = 3
 
 
 def participant_page_path(participant: str) -> str:
@@ -42,25 +48,27 @@ def participant_page_path(participant: str) -> str:
     return f"{participant}.html"
 
 
-def write_participant_page(
-    output_dir: Path, participant: str, records: Sequence[Record]
-) -> None:
-    """Write the page of a participant.
+def write_page(output_dir: Path, participant: str) -> str | None:
+    """Write the page of ``sub-<label>`` from all that is there; return what went wrong.
 
-    Parameters
-    ----------
-    output_dir
-        The folder of the outputs.
-    participant
-        With ``sub-``.
-    records
-        What became of its runs.
-
-    Raises
-    ------
-    OutputError
-        If a page cannot be written.
+    Another job may finish a run of the same participant meanwhile: where the records
+    have changed once the page is there, it is written again.
     """
+    write = functools.partial(_write_page, output_dir, participant)
+    return attempt(f"{participant}: the page", write)
+
+
+def _write_page(output_dir: Path, participant: str) -> None:
+    records = read_all_records(output_dir, participant)
+    for _ in range(_TRIES):
+        _write_pages(output_dir, participant, records)
+        earlier, records = records, read_all_records(output_dir, participant)
+        if records == earlier:
+            return
+
+
+def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) -> None:
+    """Write the page, and those of long region tables."""
     runs = read_runs(output_dir, records)
     own_pages = sum(len(a.regions.get("name", ())) for r in runs for a in r.atlases)
     names = atlas_names(runs)

@@ -29,23 +29,10 @@ def encode_signals(
     key: str,
     repetition_time: float | None = None,
 ) -> Picture:
-    """Put the series of every region into a script that the page loads.
+    """Put the series of every region, (T, R), into a script that the page loads.
 
     Pages opened from disk may load scripts but no data, hence a script: one call of
-    ``bidsRoiSignals(key, data)``.
-
-    Parameters
-    ----------
-    before : (T, R)
-        As extracted.
-    after : (T, R) or None
-        Cleaned, on the same volumes; NaN for those that were left out.
-    names
-        One per region.
-    key
-        By which the page asks for them.
-    repetition_time
-        Seconds.
+    ``bidsRoiSignals(key, data)``. Volumes that were left out are NaN in ``after``.
     """
     n_volumes, n_regions = before.shape
     shown = min(n_regions, _REGIONS)

@@ -15,16 +15,18 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
-from support.pictures import make_run, pixels
+from support.pictures import draw_run, make_run, pixels
 
+from bids_roi.confounds.regressors import Selected
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import strongest_map
 from bids_roi.core.mean_image import MeanImage
 from bids_roi.outputs.names import has_figures
+from bids_roi.outputs.result import Motion
 from bids_roi.report.brain import choose_slices
 from bids_roi.report.canvas import bin_peaks, bin_rows, drawing
 from bids_roi.report.carpet import standardise
-from bids_roi.report.draw import draw_run, spread
+from bids_roi.report.draw import spread
 from bids_roi.report.group_figures import draw_qcfc, find_outliers
 from bids_roi.report.signals import encode_signals, script_json
 
@@ -203,9 +205,7 @@ def test_lost_regions_are_striped_and_others_are_not(tmp_path):
 
 
 def test_contours_lie_where_regions_meet(tmp_path):
-    run = make_run(n_regions=1)
-    whole = replace(run.atlases[0], rows=np.zeros_like(run.atlases[0].rows))
-    draw_run(replace(run, atlases=(whole,), brain=None), tmp_path)
+    draw_run(replace(make_run(n_regions=1), brain=None), tmp_path)
     name = "sub-1_atlas-A_desc-contours_dseg.png"
     blue = (pixels(files(tmp_path)[name]) == [86, 180, 233]).all(-1)
     # One region that fills the grid has an edge around each slice, none within.
@@ -231,8 +231,7 @@ def test_figures_are_the_same_whoever_draws_them(tmp_path):
     draw_run(make_run(lost=(1,)), tmp_path / "here")
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path; from support.pictures import make_run\n"
-        "from bids_roi.report.draw import draw_run\n"
+        "from pathlib import Path; from support.pictures import draw_run, make_run\n"
         "draw_run(make_run(lost=(1,)), Path(sys.argv[2]))"
     )
     arguments = [sys.executable, "-c", code, Path(__file__).parents[1], tmp_path / "b"]
@@ -271,14 +270,15 @@ def test_hard_runs_are_drawn(tmp_path, case, arguments):
 
 
 def test_runs_without_confounds_or_brain_are_drawn(tmp_path):
-    run = make_run()
-    motion = replace(run.motion[0], fd=None, dvars=None, design=None)
-    series = replace(run.atlases[0].series[0], kept=None, dummy=None, after=None)
-    atlas = replace(run.atlases[0], networks=None, series=(series,))
+    run = make_run(clean=False)
+    nothing = Selected((), np.empty((40, 0)))
+    regions = replace(run.result.atlas.regions, extra=())
+    atlas = replace(run.result.atlas, regions=regions)
     flat = replace(
         run,
-        motion=(motion,),
-        atlases=(atlas,),
+        motion=Motion(),
+        preparation=replace(run.preparation, selected=nothing),
+        result=replace(run.result, atlas=atlas),
         brain=None,
         repetition_time=None,
         mean=np.full_like(run.mean, np.nan),

@@ -267,7 +267,7 @@ def test_a_page_without_its_figures(made, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(made, out)
     shutil.rmtree(out / "sub-01/figures")
-    from bids_roi.participant.pages import write_page
+    from bids_roi.report.participant import write_page
 
     assert write_page(out, "sub-01") is None
     page = Page(out / "sub-01.html")
@@ -296,7 +296,7 @@ def test_tables_of_thousands_of_regions_are_pages_of_their_own(made, tmp_path):
         cells[names.index("index")], cells[names.index("name")] = str(n), f"R{n}"
         many.append("\t".join(cells))
     table.write_text("\n".join([header, *many]) + "\n")
-    from bids_roi.participant.pages import write_page
+    from bids_roi.report.participant import write_page
 
     assert write_page(out, "sub-01") is None
     check_page(Page(out / "sub-01.html"))

@@ -18,7 +18,8 @@ from bids_roi.atlases.skeleton import read_skeleton
 from bids_roi.core.grid import Grid
 from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import label_points
-from bids_roi.images.nifti import read_grid, write_image
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import open_image, write_image
 
 SPACE = "MNI152NLin2009cAsym"
 RUN = "_ses-1_task-rest_run-1"
@@ -86,7 +87,7 @@ def _add_native(root):
             bold.with_name(mask),
             bold.with_name(native.replace("preproc_bold", "brain_mask")),
         )
-        grid = read_grid(bold)
+        grid = open_image(bold, BOLD).grid
         nx, ny, nz = grid.shape
         labels = np.zeros((nx, ny, nz), np.int16)
         labels[nx // 2 : nx // 2 + 6, 10:20, 10:20] = 2035  # insula

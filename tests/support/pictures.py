@@ -1,22 +1,70 @@
 """Pictures of runs that were never scanned, and pages taken to pieces."""
 
 import io
+import tempfile
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from bids_roi.atlases.open import Atlas
+from bids_roi.atlases.regions import RegionTable
+from bids_roi.confounds.regressors import Selected
+from bids_roi.confounds.strategy_format import Strategy
+from bids_roi.core.censor import censor
+from bids_roi.core.clean import prepare_cleaner
 from bids_roi.core.grid import Grid
-from bids_roi.report.draw import (
-    AtlasPictures,
-    MotionPictures,
-    RunPictures,
-    SeriesPictures,
-)
+from bids_roi.core.mapping import map_labels
+from bids_roi.core.quality import assess_regions
+from bids_roi.dataset.layout import BoldRun
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import open_image, write_image
+from bids_roi.options.settings import Settings
+from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
+from bids_roi.report.draw import RunFigures
 
 HEADINGS = {"h1", "h2", "h3", "h4"}
 VOID = {"meta", "img", "br", "input", "link", "hr"}
+
+
+@dataclass
+class Run:
+    """What ``RunFigures`` is given of one run."""
+
+    grid: Grid
+    mean: np.ndarray
+    brain: np.ndarray | None
+    repetition_time: float | None
+    motion: Motion
+    preparation: Preparation
+    result: AtlasResult
+
+
+def draw_run(run, folder):
+    """Draw all figures of a run; none may fail."""
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        path = root / "sub-1/func/sub-1_bold.nii"
+        path.parent.mkdir(parents=True)
+        write_image(path, np.zeros((*run.grid.shape, 2), np.uint8), run.grid.matrix)
+        figures = RunFigures(
+            BoldRun(root, path, (("sub", "1"),), None, None, {}),
+            open_image(path, BOLD),
+            folder,
+            repetition_time=run.repetition_time,
+            minimum_coverage=0.5,
+        )
+    figures.mean.update(0, run.mean[None])
+    figures.brain = run.brain
+    figures.draw_motion(
+        run.motion, [("sub-1/func/sub-1_desc-X_outliers.tsv", run.preparation)]
+    )
+    figures.draw_atlas(run.result)
+    assert not figures.notes
 
 
 def make_run(n_volumes=40, n_regions=6, *, lost=(), shape=(9, 11, 8), clean=True):
@@ -24,64 +72,95 @@ def make_run(n_volumes=40, n_regions=6, *, lost=(), shape=(9, 11, 8), clean=True
     rng = np.random.default_rng(0)
     affine = np.diag([3.0, 3, 4, 1])
     affine[:3, 3] = -15
+    grid = Grid.of(shape, affine)
     n_voxels = int(np.prod(shape))
-    rows = (np.arange(n_voxels) * n_regions // n_voxels).astype(np.int32)
     gone = np.isin(np.arange(n_regions), lost)
     before = rng.normal(1000, 10, (n_volumes, n_regions))
     before[:, gone] = np.nan
-    kept = np.ones(n_volumes, dtype=bool)
-    if n_volumes > 10:
-        kept[[0, 7, 8]] = False
-    dummy = np.zeros(n_volumes, dtype=bool)
-    dummy[0] = n_volumes > 10
-    after = before[kept] - 1000
     fd = np.abs(rng.normal(0.1, 0.1, n_volumes))
     fd[0] = np.nan
-    relmat = np.ma.corrcoef(np.ma.masked_invalid(after).T)
-    relmat = np.atleast_2d(np.ma.filled(relmat, np.nan))
-    series = SeriesPictures(
-        "sub-1/func/sub-1_atlas-A_stat-mean_desc-X_timeseries.tsv",
-        "X",
-        before,
-        after if clean else None,
-        kept,
-        dummy,
-        same_unit=True,
-        relmats=(("sub-1/func/sub-1_desc-X_relmat.tsv", "Pearson", relmat),),
-    )
-    atlas = AtlasPictures(
-        "A",
-        "sub-1/func/sub-1_atlas-A_dseg.tsv",
-        rows,
-        tuple(f"r<{i}> & \N{GREEK SMALL LETTER ALPHA}" for i in range(n_regions)),
-        tuple("$xy<b>"[i % 3 :] for i in range(n_regions)),
-        np.where(gone, 0.1, 0.95),
-        gone,
-        (series,),
-    )
-    motion = MotionPictures(
-        "sub-1/func/sub-1_desc-X_outliers.tsv",
-        "X",
+    motion = Motion(fd, 1 + fd)
+    early = np.zeros(n_volumes, dtype=bool)
+    early[0] = n_volumes > 10
+    moved = np.zeros(n_volumes)
+    moved[7:9] = 1
+    censoring = censor(
+        moved, None, early, n_volumes=n_volumes, fd_threshold=0.3,
+        std_dvars_threshold=None, scrub=0, before=0, after=0, n_dummy=0,
+    )  # fmt: skip
+    preparation = Preparation(
+        Strategy("X", "X", "", (), Settings(fd_threshold=0.3)),
+        Selected(("a", "$b", "<c>"), rng.normal(size=(n_volumes, 3))),
+        censoring,
         fd,
         1 + fd,
-        kept,
-        dummy,
-        0.3,
-        None,
-        rng.normal(size=(int(kept.sum()), 3)),
-        ("a", "$b", "<c>"),
     )
-    return RunPictures(
-        "sub-1/func/sub-1_bold.nii.gz",
-        Grid.of(shape, affine),
+    series = SeriesOutput("mean", "X", f"{STEM}_stat-mean_desc-X_timeseries.tsv")
+    relmat = RelmatOutput(
+        "pearson", False, "X", "mean", series.path, "sub-1/func/sub-1_desc-X_relmat.tsv"
+    )
+    cleaned = {}
+    if clean:
+        cleaner = prepare_cleaner(
+            n_volumes=n_volumes, confounds=None, sample_mask=censoring.sample_mask,
+            times=None, n_dummy=0, detrend=False, high_pass=None, low_pass=None,
+            filter="passband", filter_order=2, interpolation="linear",
+            filter_padding="odd", filter_ends="cut", standardize=None,
+            standardize_confounds=True, repetition_time=2.0,
+        )  # fmt: skip
+        found = cleaner.clean(before)
+        cleaned[series] = CleanedSeries(found.signals, found, {}, (), preparation)
+    after = before[censoring.sample_mask]
+    values = np.ma.corrcoef(np.ma.masked_invalid(after).T)
+    values = np.atleast_2d(np.ma.filled(values, np.nan))
+    return Run(
+        grid,
         rng.uniform(500, 1000, n_voxels).astype("f4"),
-        "mean image",
         np.arange(n_voxels) < n_voxels // 2,
         2.0,
-        0.5,
-        (motion,),
-        (atlas,),
+        motion,
+        preparation,
+        AtlasResult(
+            _atlas(n_regions),
+            RunOutputs((series,), f"{STEM}_dseg.tsv", (), (relmat,)),
+            slabs(grid, n_regions),
+            _quality(gone),
+            {"mean": before},
+            cleaned,
+            {},
+            relmats={relmat.path: values},
+        ),
     )
+
+
+STEM = "sub-1/func/sub-1_atlas-A"
+
+
+def slabs(grid, n_regions, first=1):
+    """Regions of as many voxels each, one after the other, on the grid of the run."""
+    labels = first + np.arange(grid.n_voxels) * n_regions // grid.n_voxels
+    labels = labels.reshape(grid.shape, order="F")
+    return map_labels(labels, np.arange(1, n_regions + 1), grid, grid)
+
+
+def _atlas(n_regions):
+    names = tuple(f"r<{i}> & \N{GREEK SMALL LETTER ALPHA}" for i in range(n_regions))
+    networks = tuple("$xy<b>"[i % 3 :] for i in range(n_regions))
+    table = RegionTable(
+        tuple(range(1, n_regions + 1)), names, names, (("network", networks),)
+    )
+    place = Path("atlas.nii.gz")
+    return Atlas("A", None, None, "X", "dseg", place, None, "", "", table, "", {})
+
+
+def _quality(gone):
+    ones = np.ones(gone.size, dtype=int)
+    return assess_regions(
+        n_voxels_atlas=100 * ones, n_voxels_grid=100 * ones, n_voxels_mask=100 * ones,
+        n_voxels_finite=100 * ones, n_voxels_dropout=0 * ones,
+        n_voxels_used=np.where(gone, 10, 95), coverage=np.where(gone, 0.1, 0.95),
+        min_coverage=0.5,
+    )  # fmt: skip
 
 
 def pixels(content):

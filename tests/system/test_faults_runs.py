@@ -140,7 +140,7 @@ STAGES = {
     "atlas mapping": "bids_roi.participant.run.partition_grid",
     "mask": "bids_roi.participant.run.read_mask_of",
     "reduction": "bids_roi.participant.run.reduce_image",
-    "cleaning": "bids_roi.participant.run.clean_series",
+    "cleaning": "bids_roi.participant.cleaning.clean_series",
     "records": "bids_roi.participant.run.write_records",
 }
 

@@ -31,10 +31,9 @@ from bids_roi.dataset.roots import dataset_description
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json, format_table, read_json, read_table
-from bids_roi.images.header import read_header
+from bids_roi.images.header import ATLAS, BOLD, read_header
 from bids_roi.images.nifti import (
-    open_bold,
-    read_grid,
+    open_image,
     read_labels,
     read_mask,
     write_image,
@@ -276,10 +275,10 @@ def images(folder):
 
 def read_everything(path):
     """All readers of images, one after the other."""
-    bold = survive(open_bold, path)
+    bold = survive(open_image, path, BOLD)
     if bold is not None:
         survive(lambda: [block.shape for _, block in read_blocks(bold.source)])
-    survive(read_grid, path)
+    survive(open_image, path, ATLAS)
     labels = survive(read_labels, path)
     assert labels is None or labels[0].nbytes < 2**20
     survive(read_mask, path)
@@ -325,7 +324,7 @@ def test_compressed_images(folder, images, data):
     path = folder / "z.nii.gz"
     path.write_bytes(data.draw(mutated([packed])))
     read_everything(path)
-    bold = survive(open_bold, path)
+    bold = survive(open_image, path, BOLD)
     blocks = bold and survive(lambda: [b.copy() for _, b in read_blocks(bold.source)])
     if blocks:
         expected = np.frombuffer(source[352:], "<i2").reshape(5, -1)

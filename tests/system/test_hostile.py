@@ -24,7 +24,8 @@ from bids_roi.dataset.roots import dataset_around
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.files.tables import format_matrix, format_table, read_json, read_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
-from bids_roi.images.nifti import open_bold, read_labels, write_image
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import open_image, read_labels, write_image
 
 ODD = ["a b", "ré", "a+b", "$(touch x)", "`x`", "<b>", "'\"", "%s{0}", "-rf", "\u202e"]
 
@@ -218,9 +219,9 @@ def test_pipes_and_devices_are_no_files(tmp_path):
     for reader, path in ((read_json, pipe), (read_table, endless)):
         with pytest.raises(DataError, match="no file but a pipe or a device"):
             reader(path)
-    for reader in (open_bold, read_labels):
+    for read in (lambda path: open_image(path, BOLD), read_labels):
         with pytest.raises(BidsRoiError, match="no such file"):
-            reader(pipe)
+            read(pipe)
 
 
 def test_links_out_of_the_tree_are_read_as_datalad_needs(tmp_path, atlas, capsys):
@@ -397,7 +398,7 @@ def test_unknown_unit_of_time_is_no_repetition_time(tmp_path):
     content = bytearray(path.read_bytes())
     content[123] = 128
     path.write_bytes(content)
-    assert open_bold(path).repetition_time is None
+    assert open_image(path, BOLD).header.repetition_time is None
 
 
 def test_control_characters_do_not_reach_a_terminal():

@@ -12,7 +12,8 @@ from support import datasets
 
 from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import read_json, read_table
-from bids_roi.images.nifti import open_bold, read_labels, read_mask, write_image
+from bids_roi.images.header import BOLD
+from bids_roi.images.nifti import open_image, read_labels, read_mask, write_image
 from bids_roi.images.stream import read_blocks
 
 RNG = np.random.default_rng(8)
@@ -29,7 +30,7 @@ def series(tmp_path_factory):
 
 def read(path):
     """All values by the readers of the app, (x, y, z, T)."""
-    bold = open_bold(path)
+    bold = open_image(path, BOLD)
     blocks = [b.copy() for _, b in read_blocks(bold.source, block_bytes=3000)]
     return np.concatenate(blocks).T.reshape(*bold.grid.shape, -1, order="F")
 
@@ -134,7 +135,7 @@ def test_uncompressed_file_that_shrinks_while_it_is_read(series, tmp_path):
     """No SIGBUS, which a memory map would bring: an error."""
     path = tmp_path / "shrinks_bold.nii"
     path.write_bytes(gzip.decompress(series[0]))
-    bold = open_bold(path)
+    bold = open_image(path, BOLD)
     blocks = read_blocks(bold.source, block_bytes=bold.source.volume_bytes)
     next(blocks)
     with path.open("r+b") as file:
@@ -186,7 +187,7 @@ def test_absurd_header_is_refused_before_anything_is_allocated(name, suffix, tmp
     if name == "huge series" and suffix == ".nii":
         message = "ends in volume 1 of 32767"
     with pytest.raises(ImageError, match=message):
-        open_bold(path)
+        open_image(path, BOLD)
     for reader in (read_labels, read_mask):
         with pytest.raises(BidsRoiError, match=r"absurd_bold\.nii"):
             reader(path)

@@ -1,0 +1,156 @@
+"""Results of a run: what its files and its figures are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.confounds.regressors import Selected
+    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.core.censor import Censoring
+    from bids_roi.core.clean import Cleaned
+    from bids_roi.core.map_solver import MapSolver
+    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.partition import Partition
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.core.reduce import Reduction
+    from bids_roi.errors import BidsRoiError
+    from bids_roi.outputs.names import RunOutputs, SeriesOutput
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """Signals of all atlases of a run, from one pass over its file.
+
+    Attributes
+    ----------
+    partition
+        The atlases on the run's grid.
+    inside : (V,)
+        Whether each voxel is inside the mask.
+    reduction
+        The signals.
+    qualities
+        Of the regions of each atlas.
+    high_variance : (T, 5) or None
+        Components of the voxels of high variance, where asked for.
+    """
+
+    partition: Partition
+    inside: NDArray[np.bool_]
+    reduction: Reduction
+    qualities: tuple[RegionQuality, ...]
+    high_variance: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """What the table of confounds tells of a run's motion.
+
+    Attributes
+    ----------
+    fd, std_dvars : (T,) or None
+        Framewise displacement in mm and standardised DVARS; ``None`` where not told.
+    steady : (T,) or None
+        Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
+    notes
+        Why the table could not be used.
+    """
+
+    fd: NDArray[np.float64] | None = None
+    std_dvars: NDArray[np.float64] | None = None
+    steady: NDArray[np.bool_] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What a strategy means for one run, before a volume of it is read.
+
+    Attributes
+    ----------
+    strategy
+        As asked for.
+    selected
+        Columns to regress out.
+    censoring
+        Volumes to leave out, and why.
+    fd, dvars : (T,) or None
+        Framewise displacement in mm and standardised DVARS, where the table has them.
+    """
+
+    strategy: Strategy
+    selected: Selected
+    censoring: Censoring
+    fd: NDArray[np.float64] | None
+    dvars: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedSeries:
+    """Signals as they are written, and what is said of them.
+
+    Attributes
+    ----------
+    signals : (T or fewer, R)
+        As ``--censored`` asks.
+    cleaned
+        The kept volumes, and what they were rid of.
+    facts
+        Sidecar keys.
+    notes
+        What the user should know.
+    preparation
+        What it was cleaned with.
+    """
+
+    signals: NDArray[np.float64]
+    cleaned: Cleaned
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+    preparation: Preparation
+
+
+@dataclass(frozen=True, slots=True)
+class AtlasResult:
+    """What came of a run for one atlas.
+
+    Attributes
+    ----------
+    atlas, names
+        What was extracted, and where it goes; without the strategies that failed.
+    mapped
+        The atlas on the grid.
+    quality
+        Of its regions.
+    signals
+        (T, R) per statistic, raw; NaN columns for lost regions.
+    cleaned
+        The series that were cleaned.
+    failed
+        Labels of the strategies that could not be carried out, and why.
+    maps
+        What least squares found of the maps; ``None`` for labels, or if not asked for.
+    notes
+        What the user should know of the voxels.
+    relmats
+        (R, R) by the path of the table, once they are written.
+    """
+
+    atlas: Atlas
+    names: RunOutputs
+    mapped: LabelMap | WeightMap
+    quality: RegionQuality
+    signals: Mapping[str, NDArray[np.float64]]
+    cleaned: Mapping[SeriesOutput, CleanedSeries]
+    failed: Mapping[str, BidsRoiError]
+    maps: MapSolver | None = None
+    notes: tuple[str, ...] = ()
+    relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)

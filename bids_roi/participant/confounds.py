@@ -1,0 +1,214 @@
+"""Confounds of a run, read once: its motion, its regressors, its volumes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.confounds.gaps import check_rows
+from bids_roi.confounds.regressors import Selected, select_confounds
+from bids_roi.confounds.table import (
+    Confounds,
+    framewise_displacement,
+    merge_confounds,
+    non_steady_state,
+    read_confounds,
+    std_dvars,
+)
+from bids_roi.core.censor import Censoring, censor
+from bids_roi.dataset.layout import find_aroma_confounds
+from bids_roi.dataset.timing import explain_untimed
+from bids_roi.errors import BidsRoiError, ConfoundsError, MissingInput
+from bids_roi.outputs.result import Motion, Preparation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.options.record import Options
+    from bids_roi.options.settings import Settings
+
+
+class RunConfounds:
+    """The tables of a run: each is read when it is first asked for, and once.
+
+    A table that cannot be read is an error each time, and is read once, too.
+    """
+
+    def __init__(self, run: BoldRun, n_volumes: int, aroma: Path | None = None) -> None:
+        self.run = run
+        self.n_volumes = n_volumes
+        self._aroma = None if aroma is None else find_aroma_confounds(aroma, run)
+        self._tables: dict[Path, Confounds | BidsRoiError] = {}
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that may be read."""
+        own = self.run.confounds_path
+        described = own.with_suffix(".json") if own is not None else None
+        return tuple(p for p in (own, described, self._aroma) if p is not None)
+
+    def read(self) -> Confounds | None:
+        """Read the run's own table; ``None`` where it has none."""
+        path = self.run.confounds_path
+        return None if path is None else self._read(path)
+
+    def read_all(self) -> Confounds | None:
+        """Read the table with the columns of AROMA's beside it."""
+        own = self.read()
+        if own is None or self._aroma is None:
+            return own
+        return merge_confounds(own, self._read(self._aroma))
+
+    def _read(self, path: Path) -> Confounds:
+        if path not in self._tables:
+            try:
+                self._tables[path] = read_confounds(path, self.n_volumes)
+            except BidsRoiError as error:
+                self._tables[path] = error
+        found = self._tables[path]
+        if isinstance(found, BidsRoiError):
+            raise found
+        return found
+
+
+def read_motion(tables: RunConfounds) -> Motion:
+    """Read a run's motion; a table that cannot be used costs a note only."""
+    try:
+        confounds = tables.read()
+    except BidsRoiError as error:
+        return Motion(notes=(f"motion is not reported: {error}",))
+    if confounds is None:
+        return Motion()
+    if confounds.n_volumes != tables.n_volumes:
+        note = (
+            f"motion is not reported: {confounds.paths[0].name} has"
+            f" {confounds.n_volumes} rows, the run {tables.n_volumes} volumes."
+        )
+        return Motion(notes=(note,))
+    traces = [_optional(c, confounds) for c in (framewise_displacement, std_dvars)]
+    fd, dvars = (v if v is not None and np.isfinite(v).any() else None for v in traces)
+    steady = ~non_steady_state(confounds)
+    # A deviation over time needs two.
+    return Motion(fd, dvars, steady if steady.sum() > 1 else None)
+
+
+def prepare(
+    tables: RunConfounds,
+    strategy: Strategy,
+    options: Options,
+    *,
+    repetition_time: float | None,
+) -> Preparation:
+    """Choose a run's regressors and volumes, if enough is there, and left."""
+    run, n_volumes = tables.run, tables.n_volumes
+    confounds = _read_needed(tables, strategy)
+    censoring, fd, dvars = _censor(confounds, strategy.settings, n_volumes)
+    _check_left(run, strategy, censoring, options, repetition_time)
+    selected = Selected((), np.empty((n_volumes, 0)))
+    if confounds is not None:
+        selected = select_confounds(
+            confounds,
+            strategy,
+            n_volumes=n_volumes,
+            image_desc=run.entity("desc"),
+            kept=censoring.sample_mask,
+            allow_missing=options.allow_missing_confounds,
+        )
+    return Preparation(strategy, selected, censoring, fd, dvars)
+
+
+def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
+    """The tables of a strategy; ``None`` where it needs none."""
+    settings = strategy.settings
+    needed = bool(strategy.components) or settings.dummy_scans == "auto"
+    needed |= settings.fd_threshold is not None
+    needed |= settings.std_dvars_threshold is not None
+    if not needed:
+        return None
+    if tables.run.confounds_path is None:
+        msg = f"the run has no table of confounds, which {strategy.name} needs."
+        remedy = (
+            "Expected *_desc-confounds_timeseries.tsv beside it; or --denoise none."
+        )
+        raise MissingInput(msg, where=tables.run.relative_path, remedy=remedy)
+    return tables.read_all()
+
+
+def _censor(
+    confounds: Confounds | None, settings: Settings, n_volumes: int
+) -> tuple[Censoring, NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    """Choose the volumes, before the columns: only kept volumes need values there."""
+    fd, dvars, unsteady = None, None, None
+    fixed = settings.dummy_scans if isinstance(settings.dummy_scans, int) else 0
+    if confounds is not None:
+        check_rows(confounds, n_volumes)
+        steady = np.arange(n_volumes) >= fixed
+        if settings.dummy_scans == "auto":
+            unsteady = non_steady_state(confounds)
+            steady &= ~unsteady
+        fd = _optional(framewise_displacement, confounds, steady, settings.fd_threshold)
+        dvars = _optional(std_dvars, confounds, steady, settings.std_dvars_threshold)
+    censoring = censor(
+        fd,
+        dvars,
+        unsteady,
+        n_volumes=n_volumes,
+        fd_threshold=settings.fd_threshold,
+        std_dvars_threshold=settings.std_dvars_threshold,
+        scrub=settings.scrub,
+        before=settings.censor_before,
+        after=settings.censor_after,
+        n_dummy=fixed,
+    )
+    return censoring, fd, dvars
+
+
+def _optional(
+    read: Any,  # noqa: ANN401 - one of two accessors
+    confounds: Confounds,
+    steady: NDArray[np.bool_] | None = None,
+    threshold: float | None = None,
+) -> NDArray[np.float64] | None:
+    """A quality column; its absence only matters where a threshold acts on it."""
+    try:
+        values: NDArray[np.float64] = read(confounds, steady)
+    except ConfoundsError:
+        if threshold is not None:
+            raise
+        return None
+    return values
+
+
+def _check_left(
+    run: BoldRun,
+    strategy: Strategy,
+    censoring: Censoring,
+    options: Options,
+    repetition_time: float | None,
+) -> None:
+    mask = censoring.sample_mask
+    kept = int(mask.sum())
+    seconds = kept * (repetition_time or 0.0)
+    found = f"{kept} of {mask.size} volumes are kept"
+    remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
+    needed = ""
+    untimed = repetition_time is None and options.min_time is not None
+    if kept == 0:
+        needed = "at least 1 is needed"
+    elif options.min_volumes is not None and kept < options.min_volumes:
+        needed = f"--min-volumes asks for {options.min_volumes}"
+    elif untimed:
+        why, remedy = explain_untimed(run.metadata, mask.size)
+        msg = f"--min-time {options.min_time:g} s needs a repetition time: {why}"
+        remedy = f"{remedy} Or count volumes with --min-volumes.".lstrip()
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
+    elif options.min_time is not None and seconds < options.min_time:
+        needed = f"{seconds:g} s; --min-time asks for {options.min_time:g} s"
+    if needed:
+        msg = f"{found}, {needed} ({strategy.name})."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)

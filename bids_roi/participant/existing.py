@@ -1,0 +1,133 @@
+"""Outputs that are there: complete, to be made again, or of other settings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bids_roi.errors import BidsRoiError, OutputError
+from bids_roi.files.tables import read_json
+from bids_roi.outputs.names import has_figures, motion_table, sidecar_of
+from bids_roi.outputs.records import RAW, Record, read_records
+from bids_roi.participant.connectivity import settings_of
+from bids_roi.participant.differences import tell_differences
+from bids_roi.participant.results import digests_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.outputs.names import RunOutputs
+    from bids_roi.participant.results import Job
+
+
+class OtherSettings(OutputError):
+    """Outputs are there that were made with other settings: nothing is touched."""
+
+
+class OtherAtlas(OtherSettings):
+    """They were made with an earlier segmentation of the participant."""
+
+
+def check_run(job: Job) -> None:
+    """Refuse a run of which outputs are there that were made with other settings."""
+    for atlas, names in job.planned.atlases:
+        for label in names.labels:
+            _check_strategy(job, atlas, names.only((label,)))
+
+
+def find_complete(
+    job: Job, atlas: Atlas, names: RunOutputs
+) -> dict[str | None, Record]:
+    """Find the strategies of which nothing is left to do: a record for each label.
+
+    The outputs of the others, or their figures, have to be made (again).
+    """
+    records = read_records(job.output_dir, job.planned.run.relative_path)
+    found: dict[str | None, Record] = {}
+    for label in names.labels:
+        own = names.only((label,))
+        if _check_strategy(job, atlas, own):
+            key = (atlas.name, label or RAW)
+            record = _find_record(records, key, own.tables, job.inputs)
+            if record is not None and _keeps_enough(job, own):
+                found[label] = record
+    return found if job.options.no_report or _are_drawn(job, names.only(found)) else {}
+
+
+def _are_drawn(job: Job, names: RunOutputs) -> bool:
+    """Whether all figures of a run and atlas are there."""
+    tables = [names.regions, *(series.path for series in names.timeseries)]
+    tables += [path for _, path in names.outliers] or [motion_table(job.planned.run)]
+    return has_figures(job.output_dir, tables)
+
+
+def _keeps_enough(job: Job, names: RunOutputs) -> bool:
+    """Whether the outputs keep what is asked for now, which no digest holds.
+
+    Where they do not, the run is made again, and so is found out and told.
+    """
+    asked = {
+        "NumberOfVolumesKept": job.options.min_volumes,
+        "SecondsKept": job.options.min_time,
+    }
+    least = {key: needed for key, needed in asked.items() if needed is not None}
+    for series in names.timeseries:
+        if series.label is not None and least:
+            sidecar = read_json(job.output_dir / sidecar_of(series.path))
+            if any(sidecar.get(key, 0) < needed for key, needed in least.items()):
+                return False
+    return True
+
+
+def _check_strategy(job: Job, atlas: Atlas, names: RunOutputs) -> bool:
+    """Whether all tables of a strategy are there; refuse those of other settings."""
+    digests = digests_of(job, atlas, names)
+    there = [table for table in digests if (job.output_dir / table).exists()]
+    for table in there:
+        try:
+            sidecar = read_json(job.output_dir / sidecar_of(table))
+        except (BidsRoiError, OSError):
+            return False  # half a pair: made again
+        if sidecar.get("OptionsDigest") != digests[table]:
+            raise _explain(job, atlas, names, table, sidecar)
+    return len(there) == len(digests)
+
+
+def _explain(
+    job: Job, atlas: Atlas, names: RunOutputs, table: str, sidecar: Mapping[str, Any]
+) -> OtherSettings:
+    relmat = next((r for r in names.relmats if r.path == table), None)
+    series = next((s for s in names.timeseries if s.path == table), relmat)
+    found = tell_differences(
+        sidecar,
+        options=job.options,
+        strategy=job.strategy(series.label) if series is not None else None,
+        atlas=atlas,
+        more=settings_of(relmat, job.options) if relmat is not None else {},
+    )
+    own = atlas.source.startswith("bids:preprocessed:sub-")
+    kind = OtherAtlas if own and found.of_atlas else OtherSettings
+    remedy = "Choose another output folder, or replace them with --overwrite."
+    return kind(f"outputs are there that {found.text}.", where=table, remedy=remedy)
+
+
+def _find_record(
+    records: Iterable[Record],
+    key: tuple[str, str],
+    tables: Collection[str],
+    inputs: tuple[str, ...],
+) -> Record | None:
+    """The record of tables that are there, if they were made of the same input."""
+    for record in records:
+        same = record.key in (key, (key[0], "")) and record.inputs == inputs
+        # A table that the record does not name may be of an earlier input.
+        if same and record.status == "done" and set(tables) <= set(record.outputs):
+            return replace(
+                record,
+                status="complete",
+                strategy=key[1],
+                seconds=0.0,
+                peak_memory_bytes=0,
+            )
+    return None

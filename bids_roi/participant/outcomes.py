@@ -1,0 +1,231 @@
+"""Outcomes of the runs of a dataset: counted, told, and put on pages."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_roi.errors import SpaceMismatch
+from bids_roi.outputs.records import (
+    forget_loss,
+    tell_failures,
+    write_loss,
+    write_records,
+)
+from bids_roi.participant.existing import OtherSettings
+from bids_roi.participant.run import fail_run
+from bids_roi.participant.tally import Tally
+from bids_roi.report.participant import write_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.errors import BidsRoiError
+    from bids_roi.outputs.records import Record
+    from bids_roi.participant.level import ParticipantLevel
+    from bids_roi.participant.plan import PlannedRun
+    from bids_roi.schedule.outcome import Outcome
+
+
+log = logging.getLogger("bids_roi")
+
+_NAMED = 5  # participants in one message
+
+
+class Outcomes:
+    """What became of the runs of one call.
+
+    Attributes
+    ----------
+    tally
+        Of the records.
+    warnings
+        How often each was given.
+    errors
+        Why participants could not be planned, or are not there though asked for.
+    empty
+        Participants without a run, of whom nobody asked for one.
+    n_impossible
+        What a dry run found that cannot be done.
+    other_settings
+        Runs by what differs, where outputs of other settings are there.
+    used
+        Atlases that served a run.
+    """
+
+    def __init__(self, level: ParticipantLevel) -> None:
+        self.level = level
+        self.tally = Tally()
+        self.warnings: Counter[str] = Counter()
+        self.errors: dict[str, BidsRoiError] = {}
+        self.empty: list[str] = []
+        self.n_impossible = 0
+        self.other_settings: dict[str, list[str]] = {}
+        self.used: dict[str, Atlas] = {}
+        self._refusals: dict[str, BidsRoiError] = {}
+        self._told: set[str] = set()
+        self._under_way: set[str] = set()
+        self._runs_left: Counter[str] = Counter()
+        self._with_news: set[str] = set()
+        self._n_crashed = 0
+        self._code_of_failure = 1
+
+    def expect(self, participant: str, planned: Iterable[PlannedRun]) -> None:
+        """Take note of the runs of a participant, and of the atlases they refuse."""
+        for item in planned:
+            self._runs_left[f"sub-{participant}"] += 1
+            for name, why in item.refused:
+                known = self._refusals.setdefault(name, why)
+                if isinstance(known, SpaceMismatch):  # damage weighs more
+                    self._refusals[name] = why
+
+    def lose(self, participant: str, error: BidsRoiError) -> None:
+        """Record a participant of which nothing can be planned; the others go on."""
+        if not self.level.options.dry_run:
+            write_loss(self.level.output_dir, f"sub-{participant}", str(error))
+        if len(self.level.participants) == 1:
+            raise error
+        log.error("sub-%s: %s", participant, error)
+        self.errors[participant] = error
+
+    def keep(self, participant: str) -> None:
+        """Forget that an earlier call could not plan a participant."""
+        if not self.level.options.dry_run:
+            forget_loss(self.level.output_dir, f"sub-{participant}")
+
+    def tell_empty(self) -> None:
+        """Say of whom nothing is there or selected."""
+        if self.empty:
+            log.warning("%s", self._say_empty())
+
+    def _say_empty(self) -> str:
+        names = ", ".join(f"sub-{label}" for label in self.empty[:_NAMED])
+        more = ", ..." if len(self.empty) > _NAMED else ""
+        share = f"{len(self.empty)} of {len(self.level.participants)} participants"
+        return f"no run of {share} is there or selected: {names}{more}."
+
+    def begin(self, item: PlannedRun) -> None:
+        """Take note of a run that is handed out."""
+        self._under_way.add(item.run.relative_path)
+
+    def note(self, outcome: Outcome[PlannedRun, list[Record]]) -> list[Record]:
+        """Count, tell and return what became of a run."""
+        item, records, error = outcome.item, outcome.value, outcome.error
+        level = self.level
+        self._under_way.discard(item.run.relative_path)
+        if records is None:
+            error = error or RuntimeError("no outcome")
+            records = fail_run(
+                item,
+                error,
+                output_dir=level.output_dir,
+                strategies=level.strategies,
+                on_disk=not isinstance(error, OtherSettings),
+            )
+            log.debug("%s", outcome.trace)
+        participant = item.run.relative_path.partition("/")[0]
+        if isinstance(error, OtherSettings):
+            self.refuse(item, error)
+        else:
+            self._with_news.add(participant)
+            self._n_crashed += outcome.value is None
+            self._tell_failures(item, records, crashed=outcome.value is None)
+        self.tally.add(records)
+        for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
+            self.warnings.update([warning])
+        self._runs_left[participant] -= 1
+        if not self._runs_left[participant]:
+            self._write_page(participant)
+        return records
+
+    def refuse(self, item: PlannedRun, error: OtherSettings) -> None:
+        """Take note of a run that is left as it is; told at the end."""
+        text = f"{error.problem} {error.remedy}"
+        self.other_settings.setdefault(text, []).append(item.run.relative_path)
+
+    def tell_other_settings(self) -> None:
+        """Say once for the dataset what outputs are there of other settings."""
+        for text, runs in self.other_settings.items():
+            where = f"{len(runs)} runs, the first {runs[0]}" if runs[1:] else runs[0]
+            log.error("%s: %s These runs were left as they are.", where, text)
+
+    def check_used(self) -> None:
+        """Report an atlas that was asked for and served no run."""
+        if self._n_crashed:
+            return
+        for name in self.level.shelf.names:
+            error = self._refusals.get(name)
+            if name in self.used or error is None:
+                continue
+            if isinstance(error, SpaceMismatch):
+                raise error
+            self._code_of_failure = error.exit_code  # told when it was met
+
+    def close(self) -> None:
+        """End a call that may have been stopped: no half-written file, all pages."""
+        for run in self._under_way:  # no news, but what stopped workers left goes
+            write_records(self.level.output_dir, run, [])
+        for participant in sorted(self.tally.participants):
+            if self._runs_left[participant]:
+                self._write_page(participant)
+        self.tell_other_settings()
+
+    @property
+    def exit_code(self) -> int:
+        """What the call ends with: 1 for failures, more where an atlas was no use."""
+        if self.level.options.dry_run:
+            return 1 if self.n_impossible or self.errors else 0
+        failed = self.tally.n_failed_runs or self.other_settings or self.errors
+        return self._code_of_failure if failed else 0
+
+    def summary(self) -> str:
+        """One screen: how many runs, what became of them, where to look."""
+        lines = self.tally.lines(self.level.shelf.names)
+        lost = [f"  failed: sub-{p}: {e}" for p, e in self.errors.items()]
+        if n := len(lost):
+            lines.append(f"  {n:5d}  participants of which nothing could be planned")
+        lines += lost[:_NAMED]
+        if n > _NAMED:
+            lines.append(f"  ... and {n - _NAMED} more: see logs/")
+        if self.empty:
+            lines.append(f"  {self._say_empty()}")
+        folder = self.level.output_dir
+        lines.append(f"  outputs in {folder}, one status line per run in logs/")
+        return "\n".join(lines)
+
+    def _tell_failures(
+        self, item: PlannedRun, records: list[Record], *, crashed: bool
+    ) -> None:
+        """Say what failed; what all runs share once, as the summary counts it."""
+        # What is wrong with an atlas is told of the atlas, unless the run crashed.
+        at_fault = set() if crashed else {name for name, _ in item.refused}
+        for text in tell_failures([r for r in records if r.atlas not in at_fault]):
+            located = _locate(text, item)
+            if text == located or text not in self._told:
+                log.error("%s", located)
+            self._told.add(text)
+        for name, why in item.refused:
+            if isinstance(why, SpaceMismatch):
+                continue
+            text = str(why)
+            if not self.level.shelf.is_shared(name):
+                text = _locate(text, item)
+            elif text in self._told:
+                continue
+            else:
+                self._told.add(text)
+            log.error("atlas %s: %s", name, text)
+
+    def _write_page(self, participant: str) -> None:
+        if self.level.options.no_report or participant not in self._with_news:
+            return
+        if note := write_page(self.level.output_dir, participant):
+            self.warnings.update([note])
+
+
+def _locate(text: str, item: PlannedRun) -> str:
+    path = item.run.relative_path
+    return text if Path(path).name in text else f"{path}: {text}"
