@@ -42,7 +42,6 @@ from bids_roi.participant.run import (
     process_run,
 )
 from bids_roi.participant.tally import Tally
-from bids_roi.schedule.executor import map_items
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -179,14 +178,14 @@ class ParticipantLevel:
             self.root,
             quiet=not log.isEnabledFor(logging.WARNING),
             version=__version__,
-            executor=executor.name,
+            executor=type(executor).__name__.lower(),
             participants=len(self.participants),
             input=str(self.root),
             output=str(self.output_dir.absolute()),
         ) as progress:
             try:
                 planned = self._announced(source, progress)
-                with contextlib.closing(map_items(work, planned, executor)) as outcomes:
+                with contextlib.closing(executor.map(work, planned)) as outcomes:
                     for outcome in outcomes:
                         self._note(outcome, progress)
                         failed = self.tally.n_failed_runs > 0

@@ -48,7 +48,7 @@ HOMES = {
     "isal": {"bids_roi.images.stream"},
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
-    "distributed": {"bids_roi.schedule.cluster"},
+    "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     "h5py": {"bids_roi.outputs.stack"},
     "matplotlib": {"bids_roi.report.canvas"},
