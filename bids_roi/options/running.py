@@ -1,4 +1,7 @@
-"""Options of how the work is run: processes, memory, failures; no number changes."""
+"""Options of how the work is run: processes, memory, failures.
+
+No number of an output depends on them.
+"""
 
 from __future__ import annotations
 
@@ -160,18 +163,7 @@ _NAMES = re.compile(r"[\w.:@+][\w.,:@+-]*")
 
 
 def check_running(given: Mapping[str, Any]) -> None:
-    """Check the options of how the work is run.
-
-    Parameters
-    ----------
-    given
-        All fields of ``Options`` with their values.
-
-    Raises
-    ------
-    UsageError
-        With the remedy.
-    """
+    """Refuse what cannot be meant; ``given`` has all fields of ``Options``."""
     for name, least in (("n_procs", 1), ("mem_mb", 200), ("slurm_jobs", 1)):
         value = given[name]
         if value is not None and value < least:

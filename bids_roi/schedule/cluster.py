@@ -15,7 +15,7 @@ import importlib
 import itertools
 import logging
 import pickle
-import shlex
+import re
 import subprocess
 import tempfile
 import time
@@ -74,13 +74,7 @@ class Dask(Executor):
     def map(
         self, function: Callable[[Item], Value], items: Iterable[Item]
     ) -> Generator[Outcome[Item, Value], None, None]:
-        """Yield the outcomes as they are ready.
-
-        Raises
-        ------
-        UsageError
-            If Dask is not installed, or the scheduler does not answer.
-        """
+        """Yield the outcomes as they are ready."""
         dask, distributed = _load("dask"), _load("distributed")
         with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
             if self.scheduler is None:
@@ -140,24 +134,20 @@ class Slurm(Executor):
     def map(
         self, function: Callable[[Item], Value], items: Iterable[Item]
     ) -> Generator[Outcome[Item, Value], None, None]:
-        """Yield the outcomes as they are ready; no more jobs than items.
-
-        Raises
-        ------
-        UsageError
-            If dask-jobqueue is not installed, or SLURM refuses the jobs.
-        """
+        """Yield the outcomes as they are ready; there are no more jobs than items."""
         dask, jobqueue = _load("dask"), _load("dask_jobqueue")
         distributed = _load("distributed")
         items = iter(items)
         with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
-            settings = self._job_settings(dask.config.get("jobqueue.slurm", {}))
+            written = dask.config.get("jobqueue.slurm", {})
+            settings = self._job_settings(written)
             n_runs = settings["processes"]
             head = list(itertools.islice(items, self.n_jobs * n_runs))
             n_jobs = min(self.n_jobs, -(-len(head) // n_runs))
             if not head:
                 return
-            security = _save_credentials(_make_credentials(distributed), self.log_dir)
+            place = Path(written.get("shared-temp-directory") or self.log_dir)
+            security = _save_credentials(_make_credentials(distributed), place)
             settings["security"] = stack.enter_context(security)
             try:
                 cluster = jobqueue.SLURMCluster(
@@ -233,10 +223,11 @@ def _save_credentials(security: Security, parent: Path) -> Iterator[Security]:
 
     The nodes of the cluster read them there, so the folder is one that they share.
     """
-    parent = parent.absolute()  # a job may begin elsewhere
-    if shlex.quote(str(parent)) != str(parent):
+    parent = parent.expanduser().absolute()  # a job may begin elsewhere
+    other = "or name a shared-temp-directory in dask-jobqueue's YAML."
+    if re.search(r"[^\w@%+=:,./~-]", str(parent)):
         msg = "a job script cannot hold this path: it has blanks or special characters."
-        remedy = "Choose an output folder whose path has none, or --executor processes."
+        remedy = f"Choose an output folder whose path has none, {other}"
         raise UsageError(msg, where=parent, remedy=remedy)
     with contextlib.ExitStack() as stack:
         try:
@@ -245,7 +236,7 @@ def _save_credentials(security: Security, parent: Path) -> Iterator[Security]:
             folder = Path(stack.enter_context(place))
             if folder.stat().st_mode & 0o077:
                 msg = "other users can read what is written here: no place for keys."
-                remedy = "Choose an output folder on a disk that keeps permissions."
+                remedy = f"Choose an output folder on a disk with permissions, {other}"
                 raise OutputError(msg, where=parent, remedy=remedy)
             cert, key = folder / "cert.pem", folder / "key.pem"
             cert.write_text(security.tls_worker_cert, encoding="ascii")

@@ -100,7 +100,8 @@ def test_no_scheduler_answers(tmp_path, dataset, atlas, app):
 
 
 @pytest.mark.parametrize(
-    ("executor", "absent"), [("dask", "distributed"), ("slurm", "dask_jobqueue")]
+    ("executor", "absent"),
+    [("dask", "distributed"), ("slurm", "dask_jobqueue"), ("dask", "cryptography")],
 )
 def test_absent_packages(tmp_path, dataset, atlas, executor, absent):
     code = (

@@ -223,6 +223,7 @@ def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
     site.write_text(
         "jobqueue:\n  slurm:\n    interface: lo\n"
         f"    worker-extra-args: ['--local-directory', '{tmp_path}/here']\n"
+        f"    shared-temp-directory: {tmp_path}\n"
         f"    scheduler-options: {{dashboard_address: '127.0.0.1:{port}'}}\n"
     )
     environment["DASK_CONFIG"] = str(site)
@@ -230,6 +231,7 @@ def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
     job = start(root, out, atlas, *more, env=environment)
     wait_until_at_work(job, folder)
     assert (tmp_path / "here").is_dir()
+    assert len(list(tmp_path.glob(".bids_roi-tls-*"))) == 1
     everything = [job.pid, *long_runs.descendants(job.pid), *jobs_of(folder)]
     found = doors(everything)
     assert {host for host, _ in found} == {"127.0.0.1"}
@@ -237,6 +239,7 @@ def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
     assert web == [("127.0.0.1", port)]
     code, _, err = end(job)
     assert code == 0, err
+    assert not list(tmp_path.glob(".bids_roi-tls-*"))
 
 
 def test_no_place_for_keys(data, slurm):
