@@ -165,11 +165,11 @@ def check_doors(found, strangers):
 def test_cluster_of_this_machine(data, out, strangers):
     root, atlas, undisturbed = data
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
-    worker_at(job)
+    worker_at(job, seconds=120)
     found = doors([job.pid, *long_runs.descendants(job.pid)])
     check_doors(found, strangers)
     assert {host for host, _ in found} == {"127.0.0.1"}
-    code, _, err = end(job)
+    code, _, err = end(job, seconds=120)
     assert code == 0, err
     assert "Traceback" not in err
     assert outputs(out) == undisturbed
@@ -197,7 +197,7 @@ def test_jobs(data, out, slurm, strangers):
         assert "tls://" in text
         assert str(ours[1]) in text
         assert "PRIVATE" not in text
-    code, _, err = end(job)
+    code, _, err = end(job, seconds=120)
     assert code == 0, err
     assert "Traceback" not in err
     assert outputs(out) == undisturbed
@@ -205,7 +205,7 @@ def test_jobs(data, out, slurm, strangers):
 
 
 def wait_until_at_work(job, folder):
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 120
     while not any(long_runs.position(p)[1] > 2**20 for p in jobs_of(folder)):
         assert time.monotonic() < limit, "no worker of a job is at work"
         assert job.poll() is None, job.communicate()
@@ -237,7 +237,7 @@ def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
     assert {host for host, _ in found} == {"127.0.0.1"}
     web = [door for door in found if answer_in_plain(door).startswith(b"HTTP")]
     assert web == [("127.0.0.1", port)]
-    code, _, err = end(job)
+    code, _, err = end(job, seconds=120)
     assert code == 0, err
     assert not list(tmp_path.glob(".bids_roi-tls-*"))
 
@@ -267,7 +267,7 @@ def test_scheduler_with_certificates_of_the_user(data, out, tmp_path):
     ]
     running = [subprocess.Popen(list(map(str, c)), **quiet) for c in commands]
     try:
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + 120
         while not file.exists():
             assert time.monotonic() < limit, "the scheduler does not start"
             time.sleep(0.05)
