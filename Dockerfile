@@ -6,25 +6,28 @@
 #
 # It runs with no network, a read-only root and any uid. Plain instructions only (no
 # "# syntax=" line, heredoc, RUN --mount or COPY --link), so that any engine builds it.
-# BASE can be a digest, or an image of your own with Python >= 3.11 and its venv module.
+# BASE can have a digest (--build-arg BASE=python:3.11-slim-bookworm@sha256:...), or be an
+# image of your own with Python >= 3.11 and its venv module.
 #
 # Every file that is copied into the image has one and the same time, and bytecode that
 # does not depend on times: the same sources and libraries make the same layers.
 
 ARG BASE=python:3.11-slim-bookworm
 
-# ---- Stage 1: the libraries. Made anew only when pyproject.toml changes. ------------
+# ---- Stage 1: the libraries. Made anew only when requirements/ change. --------------
 FROM ${BASE} AS libraries
 WORKDIR /src
-COPY pyproject.toml ./
+COPY requirements/build.txt requirements/image.txt ./
 # The environment is made without pip: the pip of the base image fills it from outside,
 # and nothing that installs or builds is left in it. The libraries' own tests and the
 # sources of what is compiled go: with their bytecode they are 150 MB, a third.
-# requirements.txt records what was installed.
-RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" \
-      > requirements.in \
- && python -m venv --without-pip /opt/venv \
- && python -m pip --python /opt/venv install -q --no-cache-dir --no-compile -r requirements.in \
+# Nothing comes in that has another hash than requirements/ say, and what comes as sources
+# is built in an environment that came in that way. requirements.txt records what was
+# installed.
+RUN python -m venv --without-pip /opt/build && python -m venv --without-pip /opt/venv \
+ && python -m pip --python /opt/build install -q --no-cache-dir --require-hashes -r build.txt \
+ && python -m pip --python /opt/build wheel -q --no-cache-dir --require-hashes --no-build-isolation --wheel-dir /libraries-wheels -r image.txt \
+ && python -m pip --python /opt/venv install -q --no-cache-dir --no-compile --no-deps --no-index /libraries-wheels/*.whl \
  && python -m pip --python /opt/venv freeze > /opt/venv/requirements.txt \
  && find /opt/venv/lib -type d \( -name tests -o -name sample_data \) -prune -exec rm -rf {} + \
  && find /opt/venv/lib -type f \( -name '*.a' -o -name '*.c' -o -name '*.h' -o -name '*.pxd' -o -name '*.pyx' \) -delete
@@ -44,11 +47,11 @@ RUN export PYTHONHASHSEED=0 && touch /tmp/before && mkdir -p /libraries/opt \
 
 # ---- Stage 2: bids_roi itself, as files below /app laid out as in the image. --------
 FROM libraries AS application
-COPY LICENSE README.md ./
+COPY LICENSE README.md pyproject.toml ./
 COPY bids_roi bids_roi
 # The commands start Python with -I: PYTHONPATH and the user's own packages, which
 # Apptainer brings in from the host, cannot replace the libraries of the image.
-RUN python -m pip wheel -q --no-cache-dir --no-deps --wheel-dir /wheels . \
+RUN python -m pip --python /opt/build wheel -q --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && python -m pip --python /opt/venv install -q --no-cache-dir --no-compile --no-deps --no-index --root /app /wheels/*.whl \
  && sed -i '1s|$| -I|' /app/opt/venv/bin/bids_roi /app/opt/venv/bin/bids_roi_tools \
  && PYTHONHASHSEED=0 /opt/venv/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /app /app/opt/venv/lib \

@@ -21,12 +21,21 @@ skip() {
   exit "$SKIPPED"
 }
 
-# environment: make .venv (or $VENV) with the test extra, unless it is there.
+# install VENV FILE: what a file of requirements/ names into an environment, and nothing
+# that has another hash; what comes as sources is built by what build.txt names.
+install() {
+  "$1/bin/pip" install --quiet --require-hashes --requirement requirements/build.txt
+  "$1/bin/pip" install --quiet --require-hashes --no-build-isolation \
+    --requirement "requirements/$2.txt"
+}
+
+# environment: make .venv (or $VENV) with all extras and this checkout, unless it is there.
 environment() {
   VENV=${VENV:-.venv}
   if [[ ! -x $VENV/bin/pytest ]]; then
     python3 -m venv "$VENV"
-    "$VENV/bin/pip" install --quiet -e '.[test]'
+    install "$VENV" ci
+    "$VENV/bin/pip" install --quiet --no-deps --no-build-isolation -e .
   fi
 }
 
@@ -36,7 +45,7 @@ release_tools() {
   local folder=build/venv-release
   if [[ ! -x $folder/bin/twine ]]; then
     python3 -m venv "$folder"
-    "$folder/bin/pip" install --quiet build 'hatchling>=1.27' twine >&2
+    install "$folder" release >&2
   fi
   echo "$folder/bin"
 }

@@ -1,4 +1,4 @@
-"""The BIDS App's front door: arguments, messages, exit code.
+"""The command ``bids_roi``: arguments, messages, exit code.
 
 Only the standard library is imported until the arguments are understood, so that
 ``--help`` and ``--version`` answer at once.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
 from bids_roi.options.record import Options
@@ -101,52 +101,24 @@ class _PrintDescriptor(argparse.Action):
 
 
 def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
-    default = "" if option.default in (None, (), False) else _default_text(option)
-    text = f"{option.help}{default}".replace("%", "%%")
+    text, default = option.help, option.default
+    if default not in (None, (), False):
+        shown = " ".join(default) if isinstance(default, tuple) else default
+        text += f" Default: {shown}."
+    settings: dict[str, Any] = {"dest": option.name, "help": text.replace("%", "%%")}
     if option.kind is bool:
-        group.add_argument(
-            *option.flags,
-            dest=option.name,
-            action="store_true",
-            default=None,
-            help=text,
-        )
-    elif option.many:
-        group.add_argument(
-            *option.flags,
-            dest=option.name,
-            nargs="+",
-            action="extend",
-            type=local_path if option.kind is Path else option.kind,
-            choices=option.choices or None,
-            metavar=option.metavar or None,
-            help=text,
-        )
+        settings |= {"action": "store_true", "default": None}
     else:
-        group.add_argument(
-            *option.flags,
-            dest=option.name,
-            type=local_path if option.kind is Path else option.kind,
-            choices=option.choices or None,
-            metavar=option.metavar or None,
-            help=text,
-        )
-
-
-def _default_text(option: Option) -> str:
-    value = option.default
-    shown = " ".join(value) if isinstance(value, tuple) else value
-    return f" Default: {shown}."
+        settings["type"] = local_path if option.kind is Path else option.kind
+        settings["choices"] = option.choices or None
+        settings["metavar"] = option.metavar or None
+        if option.many:
+            settings |= {"nargs": "+", "action": "extend"}
+    group.add_argument(*option.flags, **settings)
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
-    """Understand the command line.
-
-    Raises
-    ------
-    UsageError
-        With the remedy.
-    """
+    """Understand the command line."""
     given = build_parser().parse_args(argv)
     if given.analysis_level not in LEVELS:
         msg = f"unknown analysis level '{given.analysis_level}'."
@@ -157,18 +129,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the BIDS App.
-
-    Parameters
-    ----------
-    argv
-        Arguments without the program's name; ``sys.argv`` by default.
-
-    Returns
-    -------
-    int
-        Exit code of the BIDS Apps specification.
-    """
+    """Run the BIDS App; the exit codes are those of its specification."""
     try:
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
         _set_up_logging(given)

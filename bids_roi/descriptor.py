@@ -1,9 +1,8 @@
 """The Boutiques descriptor, made from the table of options.
 
-``boutiques.json`` holds ``descriptor_text`` of the release that is next, and
-``--bids-exec-spec`` prints it, so Nipoppy, CBRAIN and bosh see the same options as
-``--help``. The text passes
-``bosh validate`` and its BIDS profile (``bosh validate --bids``), which asks for:
+``boutiques.json`` holds that of the release that is next, ``--bids-exec-spec`` prints
+that of the installed one: Nipoppy, CBRAIN and bosh see the same options as ``--help``.
+It passes ``bosh validate`` and its BIDS profile (``--bids``), which asks for:
 
 - the command line ``mkdir -p [OUTPUT_DIR]; ... [BIDS_DIR] [OUTPUT_DIR] ...``;
 - the output folder as two inputs that exclude each other: a name (String), and a
@@ -43,19 +42,7 @@ _OUTPUT_DIR = "[OUTPUT_DIR]"
 
 
 def build_descriptor(version: str = __version__) -> dict[str, Any]:
-    """Describe the command line to Boutiques.
-
-    Parameters
-    ----------
-    version
-        Of the app and of its image; ``boutiques.json`` has that of the release that is
-        next, and ``--bids-exec-spec`` the installed one.
-
-    Returns
-    -------
-    dict
-        What ``boutiques.json`` holds; made of JSON's own types only.
-    """
+    """Describe the command line of a version, in JSON's own types only."""
     leading = [option for name in _LEADING for option in OPTIONS if option.name == name]
     options = [*leading, *(option for option in OPTIONS if option not in leading)]
     keys = " ".join(_value_key(option) for option in options)
@@ -101,18 +88,7 @@ def build_descriptor(version: str = __version__) -> dict[str, Any]:
 
 
 def descriptor_text(version: str = __version__) -> str:
-    """Write the descriptor as text.
-
-    Parameters
-    ----------
-    version
-        As for ``build_descriptor``.
-
-    Returns
-    -------
-    str
-        The JSON that ``boutiques.json`` holds, byte for byte, with its last newline.
-    """
+    """The bytes of ``boutiques.json``, with the last newline."""
     return json.dumps(build_descriptor(version), indent=2, ensure_ascii=False) + "\n"
 
 

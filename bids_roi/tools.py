@@ -1,4 +1,4 @@
-"""``bids_roi_tools``: everything that is not the BIDS App's contract."""
+"""The command ``bids_roi_tools``: demo, and what concerns atlases without any data."""
 
 from __future__ import annotations
 
@@ -92,18 +92,7 @@ def _add_home(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a tool.
-
-    Parameters
-    ----------
-    argv
-        Arguments without the program's name; ``sys.argv`` by default.
-
-    Returns
-    -------
-    int
-        As for ``bids_roi``.
-    """
+    """Run a tool; the exit codes are those of ``bids_roi``."""
     runners = {
         "demo": lambda given: _run_demo(given.output_dir),
         "atlases": _list_atlases,
@@ -181,19 +170,15 @@ def _run_demo(output_dir: Path) -> int:
         if code:
             return code
     example = min(results.glob("sub-*/ses-*/func/*_stat-mean_timeseries.tsv"))
+    regions = f"{example.name.partition('_stat-')[0]}_dseg.tsv"
     relmat = min(results.glob("sub-*/ses-*/func/*_desc-36P_relmat.tsv"))
     sys.stdout.write(
         "\nLook at:\n"
         f"  the report             {results / 'sub-01.html'}\n"
         f"  that of the group      {results / 'group.html'}\n"
         f"  a time series          {example}\n"
-        f"  its regions            {_regions_of(example)}\n"
+        f"  its regions            {example.with_name(regions)}\n"
         f"  its connectivity       {relmat}\n"
         f"  all runs               {results / 'group_runs.tsv'}\n"
     )
     return 0
-
-
-def _regions_of(timeseries: Path) -> Path:
-    stem, _, _ = timeseries.name.partition("_stat-")
-    return timeseries.with_name(f"{stem}_dseg.tsv")

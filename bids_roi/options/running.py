@@ -1,4 +1,7 @@
-"""Options of how the work is run: processes, memory, failures; no number changes."""
+"""Options of how the work is run: processes, memory, failures.
+
+No number of an output depends on them.
+"""
 
 from __future__ import annotations
 
@@ -154,22 +157,13 @@ _MEANT_FOR = {
     "slurm_walltime": "slurm",
 }
 # MM, MM:SS, HH:MM:SS, D-HH, D-HH:MM, D-HH:MM:SS
-_WALLTIME = re.compile(r"\d+(:\d\d){0,2}|\d+-\d{1,2}(:\d\d){0,2}")
+_WALLTIME = re.compile(r"[0-9]+(:[0-9]{2}){0,2}|[0-9]+-[0-9]{1,2}(:[0-9]{2}){0,2}")
+# They become lines of a job script: no newline, blank or word of a shell.
+_NAMES = re.compile(r"[\w.:@+][\w.,:@+-]*")
 
 
 def check_running(given: Mapping[str, Any]) -> None:
-    """Check the options of how the work is run.
-
-    Parameters
-    ----------
-    given
-        All fields of ``Options`` with their values.
-
-    Raises
-    ------
-    UsageError
-        With the remedy.
-    """
+    """Refuse what cannot be meant; ``given`` has all fields of ``Options``."""
     for name, least in (("n_procs", 1), ("mem_mb", 200), ("slurm_jobs", 1)):
         value = given[name]
         if value is not None and value < least:
@@ -184,6 +178,14 @@ def check_running(given: Mapping[str, Any]) -> None:
             flag = f"--{name.replace('_', '-')}"
             msg = f"{flag} is for --executor {meant}, not {executor}."
             raise UsageError(msg, remedy=f"Add --executor {meant}, or leave it out.")
+    for name in ("slurm_partition", "slurm_account"):
+        value = given[name]
+        if value is not None and not _NAMES.fullmatch(value):
+            flag = f"--{name.replace('_', '-')}"
+            msg = (
+                f"{flag} is a name of letters, digits and . , : @ + _ -, not '{value}'."
+            )
+            raise UsageError(msg, remedy="Partitions: sinfo; accounts: sshare.")
     walltime = given["slurm_walltime"]
     if walltime is not None and not _WALLTIME.fullmatch(walltime):
         msg = f"--slurm-walltime is [D-]HH:MM:SS, not '{walltime}'."

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError
-from bids_roi.schedule.executor import Executor
+from bids_roi.schedule.cluster import Dask, Slurm
+from bids_roi.schedule.processes import Processes
+from bids_roi.schedule.serial import Serial
 
 if TYPE_CHECKING:
     from bids_roi.images.stream import VolumeSource
     from bids_roi.options.record import Options
+    from bids_roi.schedule.outcome import Executor
 
 
 BLOCK_BYTES = 16 * 2**20
@@ -73,23 +76,26 @@ def _planner_bytes(options: Options) -> int:
 
 def choose_executor(options: Options, output_dir: Path) -> Executor:
     """Say where runs are processed, and how many at a time."""
-    name = options.executor
-    if name == "processes" and not _planner_bytes(options):
-        name = "serial"  # there is no room for a second process
-    memory = options.mem_mb and options.mem_mb * 10**6
-    return Executor(
-        name,
-        n_workers=worker_count(options),
-        memory_bytes=memory,
-        run_timeout=options.run_timeout,
-        scheduler=options.dask_scheduler,
-        n_jobs=options.slurm_jobs or 4,
-        partition=options.slurm_partition,
-        account=options.slurm_account,
-        walltime=options.slurm_walltime,
-        cpus=options.n_procs,
-        log_dir=output_dir / "logs" / "slurm",
-    )
+    timeout = options.run_timeout
+    memory_bytes = options.mem_mb and options.mem_mb * 10**6
+    if options.executor == "dask":
+        return Dask(
+            worker_count(options), memory_bytes, options.dask_scheduler, timeout
+        )
+    if options.executor == "slurm":
+        return Slurm(
+            output_dir / "logs" / "slurm",
+            n_jobs=options.slurm_jobs or 4,
+            partition=options.slurm_partition,
+            account=options.slurm_account,
+            walltime=options.slurm_walltime,
+            n_cpus=options.n_procs,
+            memory_bytes=memory_bytes,
+            timeout=timeout,
+        )
+    if not _planner_bytes(options):
+        return Serial(timeout)  # asked for, or no room for a second process
+    return Processes(worker_count(options), timeout)
 
 
 def block_bytes(source: VolumeSource, options: Options) -> int:

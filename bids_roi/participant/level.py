@@ -35,7 +35,6 @@ from bids_roi.participant.plan import (
 from bids_roi.participant.progress import Progress, follow
 from bids_roi.participant.results import open_job
 from bids_roi.participant.run import process_run
-from bids_roi.schedule.executor import map_items
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -167,14 +166,14 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
         level.root,
         quiet=not log.isEnabledFor(logging.WARNING),
         version=__version__,
-        executor=executor.name,
+        executor=type(executor).__name__.lower(),
         participants=len(level.participants),
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
         planned = _announce(level, source, outcomes, progress)
         try:
-            with contextlib.closing(map_items(work, planned, executor)) as done:
+            with contextlib.closing(executor.map(work, planned)) as done:
                 for outcome in done:
                     progress.finish(outcome.item, outcomes.note(outcome))
                     if outcomes.tally.n_failed_runs and options.stop_on_first_crash:

@@ -1,8 +1,11 @@
-"""Items on Dask: workers of this machine, of a running scheduler, or SLURM jobs.
+"""Executors on Dask: workers here, of a running scheduler, or in SLURM jobs.
 
 Home of dask, distributed and dask-jobqueue, all imported when they are asked for. As
 many items are handed in as there are threads, so that none waits on a worker which is
 then lost: Dask counts the loss against all items that the worker had.
+
+Whoever reaches a Dask scheduler can have it run anything. So those that are started
+here speak TLS only, to who has the credentials that were made for this one call.
 """
 
 from __future__ import annotations
@@ -12,13 +15,18 @@ import importlib
 import itertools
 import logging
 import pickle
+import re
 import subprocess
+import tempfile
 import time
 from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bids_roi.errors import BidsRoiError, UsageError
+from bids_roi.errors import BidsRoiError, OutputError, UsageError
 from bids_roi.schedule.outcome import (
+    Executor,
     Outcome,
     attempt_packed,
     lost_worker,
@@ -27,11 +35,10 @@ from bids_roi.schedule.outcome import (
 from bids_roi.schedule.threads import block_interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
     from types import ModuleType
 
-    from distributed import Client, Future
+    from distributed import Client, Future, Security
 
 
 log = logging.getLogger("bids_roi")
@@ -50,132 +57,198 @@ _SETTINGS = {
 }
 
 
-def map_dask(
-    function: Callable[[Item], Value],
-    items: Iterator[Item],
-    *,
-    n_workers: int,
-    memory_bytes: int | None = None,
-    scheduler: str | None = None,
-    run_timeout: float | None = None,
-) -> Iterator[Outcome[Item, Value]]:
-    """Apply a function to each item on Dask.
+@dataclass(frozen=True, slots=True)
+class Dask(Executor):
+    """Dask: a cluster of processes on this machine, or a scheduler that runs already.
 
-    Parameters
-    ----------
-    function, items
-        Picklable.
-    n_workers, memory_bytes
-        Processes of a cluster on this machine, and the memory of all of them.
-    scheduler
-        Address of a running scheduler, or the JSON file that it wrote, instead.
-    run_timeout
-        Seconds for an item; its worker is started anew then.
-
-    Raises
-    ------
-    UsageError
-        If Dask is not installed, or the scheduler does not answer.
+    ``memory_bytes`` is that of all the processes; ``scheduler`` an address, or the JSON
+    file that a scheduler wrote. The worker of an item that takes longer than
+    ``timeout`` seconds is started anew.
     """
-    dask, distributed = _load("dask"), _load("distributed")
-    with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
-        if scheduler is None:
-            # Ctrl-C is for us alone; threads and processes inherit the block.
-            with block_interrupts():
-                cluster = distributed.LocalCluster(
-                    n_workers=n_workers,
-                    threads_per_worker=1,
-                    memory_limit=memory_bytes // n_workers if memory_bytes else 0,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                )
-            stack.enter_context(cluster)
-            client = distributed.Client(cluster)
-        else:
-            client = _connect(distributed, scheduler)
-        stack.enter_context(client)
-        yield from _map_client(client, function, items, run_timeout)
 
+    n_workers: int = 1
+    memory_bytes: int | None = None
+    scheduler: str | None = None
+    timeout: float | None = None
 
-def map_slurm(
-    function: Callable[[Item], Value],
-    items: Iterator[Item],
-    *,
-    n_jobs: int,
-    asked: Mapping[str, Any],
-    log_dir: Path | None = None,
-    run_timeout: float | None = None,
-) -> Iterator[Outcome[Item, Value]]:
-    """Apply a function to each item in SLURM jobs, through dask-jobqueue.
+    def map(
+        self, function: Callable[[Item], Value], items: Iterable[Item]
+    ) -> Generator[Outcome[Item, Value], None, None]:
+        """Yield the outcomes as they are ready."""
+        dask, distributed = _load("dask"), _load("distributed")
+        with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
+            if self.scheduler is None:
+                # Ctrl-C is for us alone; threads and processes inherit the block.
+                with block_interrupts():
+                    cluster = self._start_cluster(distributed)
+                stack.enter_context(cluster)
+                client = distributed.Client(cluster)
+            else:
+                client = _connect(distributed, self.scheduler)
+            stack.enter_context(client)
+            yield from _map_client(client, function, iter(items), self.timeout)
 
-    Parameters
-    ----------
-    function, items
-        Picklable.
-    n_jobs
-        Jobs at the same time, no more than there are items for.
-    asked
-        ``queue``, ``account``, ``walltime``, ``cores`` (runs at a time in a job) and
-        ``memory`` of a job. What is ``None`` is left to dask-jobqueue's YAML files.
-    log_dir
-        For the jobs' own output, where the YAML names no folder.
-    run_timeout
-        Seconds for an item; its worker is started anew then.
+    def _start_cluster(self, distributed: ModuleType) -> Any:  # noqa: ANN401
+        from bids_roi.schedule.nodes import Scheduler, Worker
 
-    Raises
-    ------
-    UsageError
-        If dask-jobqueue is not installed, or SLURM refuses the jobs.
-    """
-    dask, jobqueue = _load("dask"), _load("dask_jobqueue")
-    distributed = _load("distributed")
-    with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
-        settings = _job_settings(dask.config.get("jobqueue.slurm", {}), asked, log_dir)
-        n_runs = settings["processes"]
-        head = list(itertools.islice(items, n_jobs * n_runs))
-        n_jobs = min(n_jobs, -(-len(head) // n_runs))
-        if not head:
-            return
-        try:
-            cluster = jobqueue.SLURMCluster(**settings, silence_logs=logging.CRITICAL)
-        except (OSError, ValueError) as error:
-            msg = f"dask-jobqueue cannot make jobs of the settings ({error})."
-            remedy = "Check its YAML files (~/.config/dask/jobqueue.yaml)."
-            raise UsageError(msg, remedy=remedy) from error
-        stack.enter_context(cluster)
-        _check_job(cluster.job_script())
-        client = stack.enter_context(distributed.Client(cluster))
-        cluster.scale(jobs=n_jobs)
-        yield from _map_client(
-            client,
-            function,
-            itertools.chain(head, items),
-            run_timeout,
-            # Jobs that reached their walltime or lost their node are sent anew.
-            refill=lambda: cluster.scale(jobs=n_jobs),
+        # What LocalCluster makes, too, but that one has web servers.
+        node = {
+            "host": "127.0.0.1",
+            "protocol": "tls://",
+            "security": _make_credentials(distributed),
+        }
+        worker = {
+            **node,
+            "worker_class": Worker,
+            "nthreads": 1,
+            "memory_limit": (self.memory_bytes or 0) // self.n_workers,
+            "silence_logs": logging.CRITICAL,
+        }
+        nanny = {"cls": distributed.Nanny, "options": worker}
+        return distributed.SpecCluster(
+            scheduler={"cls": Scheduler, "options": {**node, "port": 0}},
+            workers=dict.fromkeys(range(self.n_workers), nanny),
+            security=node["security"],
+            silence_logs=logging.CRITICAL,
         )
 
 
-def _job_settings(
-    written: Mapping[str, Any], asked: Mapping[str, Any], log_dir: Path | None
-) -> dict[str, Any]:
-    """What SLURMCluster is told: flags, and defaults where the YAML has nothing."""
-    settings = {key: value for key, value in asked.items() if value is not None}
-    cores = settings.get("cores") or written.get("cores") or 1
-    settings.setdefault("cores", cores)
-    # A run uses one thread; a process for each, unless the YAML counts otherwise.
-    if asked.get("cores"):
-        settings["processes"] = cores
-    else:
-        settings["processes"] = written.get("processes") or cores
-    if not written.get("memory"):
-        settings.setdefault("memory", f"{settings['processes']}GB")
-    # No web page: several calls on one login node would fight for its port.
-    quiet = {"dashboard_address": None, **(written.get("scheduler-options") or {})}
-    settings["scheduler_options"] = quiet
-    if log_dir is not None and not written.get("log-directory"):
-        settings["log_directory"] = str(log_dir)
+@dataclass(frozen=True, slots=True)
+class Slurm(Executor):
+    """SLURM jobs of Dask workers, through dask-jobqueue.
+
+    ``n_cpus`` (items at a time) and ``memory_bytes`` are those of a job; what is
+    ``None`` is left to dask-jobqueue's YAML files. ``log_dir`` is for what the jobs
+    print, where these name no folder.
+    """
+
+    log_dir: Path
+    n_jobs: int = 1
+    partition: str | None = None
+    account: str | None = None
+    walltime: str | None = None
+    n_cpus: int | None = None
+    memory_bytes: int | None = None
+    timeout: float | None = None
+
+    def map(
+        self, function: Callable[[Item], Value], items: Iterable[Item]
+    ) -> Generator[Outcome[Item, Value], None, None]:
+        """Yield the outcomes as they are ready; there are no more jobs than items."""
+        dask, jobqueue = _load("dask"), _load("dask_jobqueue")
+        distributed = _load("distributed")
+        items = iter(items)
+        with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
+            written = dask.config.get("jobqueue.slurm", {})
+            settings = self._job_settings(written)
+            n_runs = settings["processes"]
+            head = list(itertools.islice(items, self.n_jobs * n_runs))
+            n_jobs = min(self.n_jobs, -(-len(head) // n_runs))
+            if not head:
+                return
+            place = Path(written.get("shared-temp-directory") or self.log_dir)
+            security = _save_credentials(_make_credentials(distributed), place)
+            settings["security"] = stack.enter_context(security)
+            try:
+                cluster = jobqueue.SLURMCluster(
+                    **settings, silence_logs=logging.CRITICAL
+                )
+            except (OSError, ValueError) as error:
+                msg = f"dask-jobqueue cannot make jobs of the settings ({error})."
+                remedy = "Check its YAML files (~/.config/dask/jobqueue.yaml)."
+                raise UsageError(msg, remedy=remedy) from error
+            stack.enter_context(cluster)
+            _check_job(cluster.job_script())
+            client = stack.enter_context(distributed.Client(cluster))
+            cluster.scale(jobs=n_jobs)
+            yield from _map_client(
+                client,
+                function,
+                itertools.chain(head, items),
+                self.timeout,
+                # Jobs that reached their walltime or lost their node are sent anew.
+                refill=lambda: cluster.scale(jobs=n_jobs),
+            )
+
+    def _job_settings(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """What SLURMCluster is told: flags, and defaults where the YAML has nothing."""
+        asked = {
+            "queue": self.partition,
+            "account": self.account,
+            "walltime": self.walltime,
+            "memory": self.memory_bytes and f"{self.memory_bytes}B",
+        }
+        settings: dict[str, Any] = {k: v for k, v in asked.items() if v is not None}
+        settings["cores"] = self.n_cpus or written.get("cores") or 1
+        # A run uses one thread; a process for each, unless the YAML counts otherwise.
+        in_yaml = None if self.n_cpus else written.get("processes")
+        settings["processes"] = in_yaml or settings["cores"]
+        if not written.get("memory"):
+            settings.setdefault("memory", f"{settings['processes']}GB")
+        if not written.get("log-directory"):
+            settings["log_directory"] = str(self.log_dir)
+        return settings | _close_doors(written)
+
+
+def _close_doors(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Listen at one address, and serve no HTTP, unless the YAML says otherwise."""
+    from distributed.utils import get_ip
+
+    from bids_roi.schedule.nodes import Scheduler, Worker
+
+    settings: dict[str, Any] = {}
+    options = {"dashboard_address": None, **(written.get("scheduler-options") or {})}
+    if not (options.keys() & {"host", "interface"} or written.get("interface")):
+        options["host"] = get_ip()  # which Dask would tell the workers anyway
+    settings["scheduler_options"] = options
+    if options["dashboard_address"] is None:
+        settings["scheduler_cls"] = Scheduler
+    words = [*(written.get("worker-extra-args") or written.get("extra") or [])]
+    if not any(str(word).startswith("--dashboard") for word in words):
+        worker = f"{Worker.__module__}.{Worker.__qualname__}"
+        words += ["--no-dashboard", "--worker-class", worker]
+    settings["worker_extra_args"] = words
     return settings
+
+
+def _make_credentials(distributed: ModuleType) -> Security:
+    """A key and its certificate for one call, in memory."""
+    _load("cryptography")
+    return distributed.Security.temporary()
+
+
+@contextlib.contextmanager
+def _save_credentials(security: Security, parent: Path) -> Iterator[Security]:
+    """The same in files of a folder that nobody else can open, while it is needed.
+
+    The nodes of the cluster read them there, so the folder is one that they share.
+    """
+    parent = parent.expanduser().absolute()  # a job may begin elsewhere
+    other = "or name a shared-temp-directory in dask-jobqueue's YAML."
+    if re.search(r"[^\w@%+=:,./~-]", str(parent)):
+        msg = "a job script cannot hold this path: it has blanks or special characters."
+        remedy = f"Choose an output folder whose path has none, {other}"
+        raise UsageError(msg, where=parent, remedy=remedy)
+    with contextlib.ExitStack() as stack:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            place = tempfile.TemporaryDirectory(prefix=".bids_roi-tls-", dir=parent)
+            folder = Path(stack.enter_context(place))
+            if folder.stat().st_mode & 0o077:
+                msg = "other users can read what is written here: no place for keys."
+                remedy = f"Choose an output folder on a disk with permissions, {other}"
+                raise OutputError(msg, where=parent, remedy=remedy)
+            cert, key = folder / "cert.pem", folder / "key.pem"
+            cert.write_text(security.tls_worker_cert, encoding="ascii")
+            key.write_text(security.tls_worker_key, encoding="ascii")
+        except OSError as error:
+            msg = f"the keys of the workers cannot be written ({error.strerror})."
+            remedy = "Check the folder's permissions and free space."
+            raise OutputError(msg, where=parent, remedy=remedy) from error
+        names = {"tls_ca_file": str(cert)}
+        for role in ("client", "scheduler", "worker"):
+            names |= {f"tls_{role}_cert": str(cert), f"tls_{role}_key": str(key)}
+        yield type(security)(require_encryption=True, **names)
 
 
 def _check_job(script: str) -> None:
@@ -206,17 +279,17 @@ def _map_client(
     client: Client,
     function: Callable[[Item], Value],
     items: Iterator[Item],
-    run_timeout: float | None,
+    timeout: float | None,
     refill: Callable[[], object] = lambda: None,
 ) -> Iterator[Outcome[Item, Value]]:
     """Yield outcomes; an item whose worker was lost is tried again after the others."""
     lost: list[Item] = []
-    for outcome in _work(client, function, items, run_timeout, refill):
+    for outcome in _work(client, function, items, timeout, refill):
         if isinstance(outcome.error, _Lost):
             lost.append(outcome.item)
         else:
             yield outcome
-    for outcome in _work(client, function, iter(lost), run_timeout, refill):
+    for outcome in _work(client, function, iter(lost), timeout, refill):
         if isinstance(outcome.error, _Lost):
             yield Outcome(outcome.item, None, lost_worker(None))
         else:
@@ -231,7 +304,7 @@ def _work(
     client: Client,
     function: Callable[[Item], Value],
     items: Iterator[Item],
-    run_timeout: float | None,
+    timeout: float | None,
     refill: Callable[[], object],
 ) -> Iterator[Outcome[Item, Value]]:
     from distributed import wait
@@ -260,9 +333,9 @@ def _work(
                     wait(list(running), _POLL, return_when="FIRST_COMPLETED")
             for future in [future for future in running if future.done()]:
                 yield _outcome_of(future, running.pop(future))
-            if run_timeout is not None:
-                for future in _overdue(client, running, started, run_timeout):
-                    yield Outcome(running.pop(future), None, out_of_time(run_timeout))
+            if timeout is not None:
+                for future in _overdue(client, running, started, timeout):
+                    yield Outcome(running.pop(future), None, out_of_time(timeout))
             if time.monotonic() - refilled > _REFILL:
                 refill()
                 refilled = time.monotonic()
@@ -294,7 +367,7 @@ def _overdue(
     client: Client,
     running: Mapping[Future, Any],
     started: dict[str, float],
-    run_timeout: float,
+    timeout: float,
 ) -> list[Future]:
     """Give up the items that take too long, and start their workers anew."""
     now = time.monotonic()
@@ -305,7 +378,7 @@ def _overdue(
     for future in running:
         if future.key not in where:
             continue  # it waits for a worker
-        if now - started.setdefault(future.key, now) < run_timeout:
+        if now - started.setdefault(future.key, now) < timeout:
             continue
         overdue.append(future)
         future.cancel(force=True)
@@ -321,9 +394,13 @@ def _connect(distributed: ModuleType, scheduler: str) -> Client:
         if scheduler.endswith(".json"):
             return distributed.Client(scheduler_file=scheduler)
         return distributed.Client(scheduler)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError) as error:
+        # TypeError: an address of TLS, and no certificates in Dask's settings.
         msg = f"no Dask scheduler answers ({_first_line(error)})."
-        remedy = "Check --dask-scheduler, and that it can be reached from this machine."
+        remedy = (
+            "Check --dask-scheduler, that it can be reached from this machine, and for"
+            " tls:// the certificates in Dask's settings (distributed.comm.tls)."
+        )
         raise UsageError(msg, where=scheduler, remedy=remedy) from error
 
 

@@ -1,7 +1,8 @@
-"""What became of an item, and what is said of one whose worker was lost."""
+"""What an executor is, what becomes of an item, what is said of a lost worker."""
 
 from __future__ import annotations
 
+import abc
 import pickle
 import signal
 import traceback
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from bids_roi.errors import BidsRoiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Iterable
 
 
 Item = TypeVar("Item")
@@ -44,16 +45,8 @@ _REMEDIES = {
 class Outcome(Generic[Item, Value]):
     """What became of one item: a value, or the error that was raised.
 
-    Attributes
-    ----------
-    item
-        As it was handed in.
-    value
-        What the function returned; ``None`` where there is an error.
-    error
-        What it raised, or what became of its worker.
-    trace
-        The traceback of the error, as text: it may come from another machine.
+    The error may also tell what became of the worker. ``trace`` is its traceback, as
+    text: it may come from another machine.
     """
 
     item: Item
@@ -62,16 +55,26 @@ class Outcome(Generic[Item, Value]):
     trace: str = ""
 
 
+class Executor(abc.ABC):
+    """A place where items are worked on; a failing item never ends the others."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def map(
+        self, function: Callable[[Item], Value], items: Iterable[Item]
+    ) -> Generator[Outcome[Item, Value], None, None]:
+        """Yield an outcome of every item, as they are ready.
+
+        Function and items are picklable where there are workers. Items are taken a few
+        at a time, so that planning and work go on together.
+        """
+
+
 def attempt(
     function: Callable[[Item], Value], item: Item
 ) -> tuple[Value | None, Exception | None, str]:
-    """Apply a function; an exception becomes part of the answer.
-
-    Returns
-    -------
-    value, error, trace
-        As in ``Outcome``.
-    """
+    """Value, error and trace of a function applied to an item, as in ``Outcome``."""
     try:
         return function(item), None, ""
     except Exception as error:  # noqa: BLE001 - it is the answer
@@ -96,32 +99,25 @@ def pack(value: object, error: Exception | None, trace: str) -> bytes:
     return pickle.dumps((value, error, trace))
 
 
-def lost_worker(exit_code: int | None, *, tries: int = 2) -> BidsRoiError:
-    """Say what probably happened to a worker that ended in the middle of an item.
+def lost_worker(exit_code: int | None, *, attempts: int = 2) -> BidsRoiError:
+    """Say what probably happened to a worker that died in the middle of an item.
 
-    Parameters
-    ----------
-    exit_code
-        As ``multiprocessing`` has it: minus the signal's number where one ended it;
-        ``None`` where nothing is known.
-    tries
-        How often it was tried.
+    The exit code is that of ``multiprocessing``: minus the number of the signal that
+    ended it; ``None`` where nothing is known.
     """
-    how = "was lost"
-    remedy = _MEMORY
+    how, remedy = "", _MEMORY
     if exit_code is not None:
         # 143: our own workers end so on SIGTERM, after they have tidied up.
         number = -exit_code if exit_code < 0 else exit_code - 128
         try:
             name = signal.Signals(number)
         except ValueError:
-            how = f"ended with exit status {exit_code}"
+            how = f"exit status {exit_code}, "
             remedy = "Run it again with --executor serial and -vv to see why."
         else:
-            how = f"was ended by {name.name}"
-            remedy = _REMEDIES.get(name, _MEMORY)
-    often = ", twice" if tries == 2 else f", {tries} times" if tries > 2 else ""
-    return BidsRoiError(f"the worker process {how}{often}.", remedy=remedy)
+            how, remedy = f"{name.name}, ", _REMEDIES.get(name, _MEMORY)
+    msg = f"the worker process died ({how}{attempts} attempts)."
+    return BidsRoiError(msg, remedy=remedy)
 
 
 def out_of_time(seconds: float) -> BidsRoiError:

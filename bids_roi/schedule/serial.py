@@ -1,46 +1,45 @@
-"""One item after the other, in this process."""
+"""Executor that works in this process, one item after the other."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from bids_roi.errors import BidsRoiError
-from bids_roi.schedule.outcome import Outcome, attempt, out_of_time
+from bids_roi.schedule.outcome import Executor, Outcome, attempt, out_of_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
 
 
-def map_serial(
-    function: Callable[[Item], Value],
-    items: Iterable[Item],
-    *,
-    run_timeout: float | None = None,
-) -> Iterator[Outcome[Item, Value]]:
-    """Apply a function to each item here.
+@dataclass(frozen=True, slots=True)
+class Serial(Executor):
+    """The process itself; nothing needs to be picklable.
 
-    Parameters
-    ----------
-    function, items
-        Nothing needs to be picklable.
-    run_timeout
-        Seconds for an item. An alarm ends it at its next step in Python, so not
-        inside a system call that never returns, nor outside the main thread.
+    An alarm ends an item after ``timeout`` seconds at its next step in Python, so not
+    inside a system call that never returns, nor outside the main thread.
     """
-    for item in items:
-        try:
-            with _alarm(run_timeout):
-                value, error, trace = attempt(function, item)
-        except BidsRoiError as late:  # the alarm, when all but the return was done
-            value, error, trace = None, late, ""
-        yield Outcome(item, value, error, trace)
+
+    timeout: float | None = None
+
+    def map(
+        self, function: Callable[[Item], Value], items: Iterable[Item]
+    ) -> Generator[Outcome[Item, Value], None, None]:
+        """Yield the outcomes in the order of the items."""
+        for item in items:
+            try:
+                with _alarm(self.timeout):
+                    value, error, trace = attempt(function, item)
+            except BidsRoiError as late:  # the alarm, when all but the return was done
+                value, error, trace = None, late, ""
+            yield Outcome(item, value, error, trace)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def test_commands_are_scripts_of_the_repository(job, command):
         rf"^#   {script}(.*)$", (ROOT / script).read_text(), re.MULTILINE
     )
     most = max(
-        (len(re.findall(r"[A-Z]{2,}|lowest", words)) for words in usage), default=0
+        (len(re.findall(r"[A-Z]{2,}|oldest", words)) for words in usage), default=0
     )
     assert len(arguments) <= most, f"{script} says {usage}"
 
@@ -130,8 +130,22 @@ def test_oldest_and_newest_python():
     pyproject = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     (oldest,) = re.findall(r'requires-python = ">=([\d.]+)"', pyproject)
     newest = re.findall(r"Python :: (3\.\d+)", pyproject)[-1]
-    tests = {s["resolution"]: s["python"] for _, job, s in workflow() if job == "test"}
-    assert tests == {"lowest-direct": oldest, "highest": newest}
+    tests = {s["libraries"]: s["image"] for _, job, s in workflow() if job == "test"}
+    assert tests == {
+        "oldest": "<< pipeline.parameters.oldest >>",
+        "ci": "<< pipeline.parameters.newest >>",
+    }
+    assert CONFIG["parameters"]["oldest"]["default"] == f"cimg/python:{oldest}"
+    assert CONFIG["parameters"]["newest"]["default"] == f"cimg/python:{newest}"
+
+
+def test_every_image_can_be_pinned_by_its_digest():
+    for job, body in CONFIG["jobs"].items():
+        for one in body.get("docker", []):
+            name = re.fullmatch(r"<< (pipeline\.)?parameters\.(\w+) >>", one["image"])
+            assert name, f"{job}: {one['image']} is no parameter"
+            declared = CONFIG if name[1] else body
+            assert declared["parameters"][name[2]]["type"] == "string"
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

@@ -20,10 +20,10 @@ from bids_roi.participant.budget import (
     usable_cpus,
     worker_count,
 )
-from bids_roi.schedule.executor import Executor, map_items
+from bids_roi.schedule.processes import Processes
+from bids_roi.schedule.serial import Serial
 
-SERIAL = Executor("serial")
-TWO = Executor(n_workers=2)
+TWO = Processes(2)
 
 
 def double(x):
@@ -77,9 +77,9 @@ def raise_oddly(x):
     raise OddError(x, "odd")
 
 
-@pytest.mark.parametrize("executor", [SERIAL, Executor(n_workers=1), TWO])
+@pytest.mark.parametrize("executor", [Serial(), Processes(1), TWO])
 def test_every_item_has_an_outcome(executor):
-    outcomes = list(map_items(double, iter(range(6)), executor))
+    outcomes = list(executor.map(double, iter(range(6))))
     values = {outcome.item: outcome.value for outcome in outcomes}
     assert values == {0: 0, 1: 2, 2: 4, 3: None, 4: 8, 5: 10}
     (failed,) = [outcome for outcome in outcomes if outcome.error]
@@ -91,18 +91,18 @@ def test_every_item_has_an_outcome(executor):
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_a_killed_worker_costs_its_item_only(n_workers):
-    executor = Executor(n_workers=n_workers)
-    outcomes = list(map_items(die_at_four, range(8), executor))
+    executor = Processes(n_workers)
+    outcomes = list(executor.map(die_at_four, range(8)))
     assert sorted(o.item for o in outcomes) == list(range(8))
     (failed,) = [o for o in outcomes if o.error]
     assert failed.item == 4
     assert isinstance(failed.error, BidsRoiError)
-    assert "was ended by SIGKILL, twice" in str(failed.error)
+    assert "the worker process died (SIGKILL, 2 attempts)." in str(failed.error)
 
 
 def test_an_item_is_tried_once_more_when_the_others_are_done(tmp_path):
     items = [tmp_path / "first", None, None, None]
-    outcomes = list(map_items(die_once, items, TWO))
+    outcomes = list(TWO.map(die_once, items))
     assert [o.error for o in outcomes] == [None] * 4
     assert outcomes[-1].value == items[0]
 
@@ -110,13 +110,19 @@ def test_an_item_is_tried_once_more_when_the_others_are_done(tmp_path):
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGKILL, "SIGKILL, twice. Most likely memory ran out: lower --n-procs"),
-        (signal.SIGTERM, "SIGTERM, twice. That is how a cluster ends a job at its wal"),
-        (signal.SIGSEGV, "SIGSEGV, twice. Compiled code crashed"),
+        (
+            signal.SIGKILL,
+            "(SIGKILL, 2 attempts). Most likely memory ran out: lower --n-procs",
+        ),
+        (
+            signal.SIGTERM,
+            "(SIGTERM, 2 attempts). That is how a cluster ends a job at",
+        ),
+        (signal.SIGSEGV, "(SIGSEGV, 2 attempts). Compiled code crashed"),
     ],
 )
 def test_what_probably_happened(number, words):
-    outcomes = list(map_items(end_by, [number, 0], TWO))
+    outcomes = list(TWO.map(end_by, [number, 0]))
     assert [o.item for o in outcomes if not o.error] == [0]
     (failed,) = [o for o in outcomes if o.error]
     assert words in str(failed.error)
@@ -125,13 +131,13 @@ def test_what_probably_happened(number, words):
 @pytest.mark.parametrize(
     ("function", "executor"),
     [
-        (hang_at_one, Executor(n_workers=2, run_timeout=3)),
-        (sleep_at_one, Executor("serial", run_timeout=1)),
+        (hang_at_one, Processes(2, timeout=3)),
+        (sleep_at_one, Serial(timeout=1)),
     ],
 )
 def test_a_hung_item_is_given_up(function, executor):
     began = time.monotonic()
-    outcomes = list(map_items(function, range(4), executor))
+    outcomes = list(executor.map(function, range(4)))
     assert time.monotonic() - began < 20
     assert sorted(o.item for o in outcomes if not o.error) == [0, 2, 3]
     (failed,) = [o for o in outcomes if o.error]
@@ -139,12 +145,12 @@ def test_a_hung_item_is_given_up(function, executor):
 
 
 def test_a_single_item_with_a_limit_has_a_worker():
-    (outcome,) = map_items(hang_at_one, [1], Executor(run_timeout=2))
+    (outcome,) = Processes(timeout=2).map(hang_at_one, [1])
     assert "--run-timeout" in str(outcome.error)
 
 
 def test_an_exception_that_cannot_travel_is_told_in_words():
-    outcomes = list(map_items(raise_oddly, [1, 2], TWO))
+    outcomes = list(TWO.map(raise_oddly, [1, 2]))
     assert sorted(str(o.error) for o in outcomes) == [
         "OddError: 1 odd",
         "OddError: 2 odd",
@@ -159,7 +165,7 @@ def test_items_are_taken_a_few_at_a_time():
             taken.append(item)
             yield item
 
-    outcomes = map_items(double, items(), TWO)
+    outcomes = TWO.map(double, items())
     next(outcomes)
     assert len(taken) < 10
     outcomes.close()
@@ -172,7 +178,7 @@ def test_an_error_of_the_plan_ends_the_workers():
         raise UsageError(msg)
 
     with pytest.raises(UsageError, match="no more"):
-        list(map_items(sleep_at_one, items(), TWO))
+        list(TWO.map(sleep_at_one, items()))
 
 
 def test_bytes_do_not_depend_on_executor_workers_or_memory(tmp_path, atlas, capsys):
@@ -226,8 +232,8 @@ def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
     small = block_bytes(SOURCE, Options(n_procs=1, mem_mb=200))
     assert SOURCE.volume_bytes <= small < 16 * 2**20
     # Where there is no room for two processes there is one.
-    assert choose_executor(Options(mem_mb=200), tmp_path).name == "serial"
-    assert choose_executor(Options(mem_mb=400), tmp_path).name == "processes"
+    assert choose_executor(Options(mem_mb=200), tmp_path) == Serial()
+    assert choose_executor(Options(mem_mb=400), tmp_path) == Processes(1)
 
 
 def test_too_little_memory_says_how_much_is_needed():

@@ -34,8 +34,8 @@ def out(data, request):
 def test_cluster_of_its_own_with_a_worker_killed(data, out):
     root, atlas, undisturbed = data
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
-    os.kill(worker_at(job), signal.SIGKILL)
-    code, said, err = end(job)
+    os.kill(worker_at(job, seconds=120), signal.SIGKILL)
+    code, said, err = end(job, seconds=120)
     assert code == 0, err
     assert "3  extracted" in said
     assert "Traceback" not in err
@@ -45,11 +45,11 @@ def test_cluster_of_its_own_with_a_worker_killed(data, out):
 def test_interrupted(data, out):
     root, atlas, _ = data
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
-    worker_at(job)
+    worker_at(job, seconds=120)
     below = long_runs.descendants(job.pid)
     began = time.monotonic()
     os.killpg(job.pid, signal.SIGINT)
-    code, _, err = end(job)
+    code, _, err = end(job, seconds=120)
     assert time.monotonic() - began < 10
     assert code == 130, err
     assert "bids_roi: interrupted; run the same command to go on." in err
@@ -100,7 +100,8 @@ def test_no_scheduler_answers(tmp_path, dataset, atlas, app):
 
 
 @pytest.mark.parametrize(
-    ("executor", "absent"), [("dask", "distributed"), ("slurm", "dask_jobqueue")]
+    ("executor", "absent"),
+    [("dask", "distributed"), ("slurm", "dask_jobqueue"), ("dask", "cryptography")],
 )
 def test_absent_packages(tmp_path, dataset, atlas, executor, absent):
     code = (

@@ -59,7 +59,7 @@ def test_a_worker_killed_twice_costs_its_run(data, out):
     code, said, err = end(job)
     assert code == 1
     assert states(out) == {"sub-01": "done", "sub-02": "failed", "sub-03": "done"}
-    for words in ("was ended by SIGKILL, twice", "--n-procs", "--mem-mb", "sub-02"):
+    for words in ("died (SIGKILL, 2 attempts)", "--n-procs", "--mem-mb", "sub-02"):
         assert words in err
     assert "2  extracted" in said
     assert "1  failed" in said

@@ -6,6 +6,8 @@ the script that starts a cluster beside the checkout.
 
 import contextlib
 import os
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -86,6 +88,38 @@ def test_array_of_participants(environment, data, out, tmp_path):
     assert logs.count("1  extracted") == 4, logs
     assert long_runs.outputs(out) == local
     assert not long_runs.leftovers(out)
+
+
+def test_group_level_after_a_run_that_failed(environment, data, out, tmp_path):
+    """As README.md's recipe has it: one bad run never ends the dataset."""
+    root, atlas, _ = data
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (word,) = re.findall(r'--dependency="(\w+):', readme)
+    copy = out.with_name("one-is-cut-short")
+    shutil.copytree(root, copy)
+    bold = min(copy.glob("sub-02/func/*_bold.nii.gz"))
+    whole = bold.read_bytes()
+    bold.write_bytes(whole[: len(whole) // 2])
+    words = [long_runs.COMMAND, str(copy), str(out)]
+    call = [*words, *long_runs.PLAIN, "--atlas-file", atlas, "--participant-label"]
+    place = ["--mem=1000", "--parsable"]
+    wrap = f"--wrap={' '.join(call)} sub-0$SLURM_ARRAY_TASK_ID"
+    log = f"--output={tmp_path}/%a.log"
+    array = slurm(environment, "sbatch", *place, "--array=1-4", log, wrap)
+    wait = [f"--dependency={word}:{array}", f"--output={tmp_path}/group.log"]
+    wrap = f"--wrap={' '.join([*words, 'group', '--no-report'])}"
+    slurm(environment, "sbatch", *place, *wait, wrap)
+    wait_for_queue(environment)
+    assert "1  failed" in (tmp_path / "2.log").read_text()
+    said = (tmp_path / "group.log").read_text()
+    table = (out / "group_runs.tsv").read_text().splitlines()
+    status = table[0].split("\t").index("status")
+    assert [row.split("\t")[status] for row in table[1:]] == [
+        "done",
+        "failed",
+        "done",
+        "done",
+    ], said
 
 
 def test_jobs_of_workers_and_a_lost_node(environment, data, out):
