@@ -96,6 +96,11 @@ class Atlas:
     findings: tuple[Finding, ...] = ()
 
     @property
+    def hard(self) -> bool:
+        """Whether it is made of labels, not of maps with weights."""
+        return self.kind == "dseg"
+
+    @property
     def entities(self) -> tuple[tuple[str, str | None], ...]:
         """``atlas-``, ``seg-`` and ``scale-`` for file names."""
         return ("atlas", self.label), ("seg", self.seg), ("scale", self.scale)

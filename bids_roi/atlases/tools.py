@@ -210,7 +210,7 @@ def check_atlas(
         try:
             atlas, told = examine_atlas(files)
             findings = list(told)
-            if atlas is not None and atlas.kind == "probseg":
+            if atlas is not None and not atlas.hard:
                 findings += _read_maps(files.image, full=full)
         except BidsRoiError as error:
             atlas, findings = None, [describe_failure(error)]
@@ -218,7 +218,7 @@ def check_atlas(
         title = "  ".join(str(p) for p in (files.image, files.table) if p)
         summary = None
         if atlas is not None:
-            what = "maps" if atlas.kind == "probseg" else "labels"
+            what = "labels" if atlas.hard else "maps"
             summary = f"{atlas.name}: {len(atlas.regions.index)} regions, {what}"
             summary += f", space {atlas.space}" if atlas.space != _UNSAID else ""
         lines += _format(title, summary, findings)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
-from bids_roi.core.mapping import LabelMap
 from bids_roi.core.scan import Voxels, VoxelScan
 from bids_roi.core.signals import finish_sums
 from bids_roi.core.statistics import SortedRegions
@@ -180,7 +179,7 @@ def _inside_mask(seen: Voxels, plan: Plan, in_mask: BoolArray) -> Voxels:
 def _solve_maps(partition: Partition, usable: BoolArray, wanted: set[str]) -> Solvers:
     return tuple(
         None
-        if isinstance(region, LabelMap) or "least_squares" not in wanted
+        if region.hard or "least_squares" not in wanted
         else MapSolver(weights, usable)
         for region, weights in zip(partition.maps, partition.members, strict=True)
     )
@@ -226,9 +225,7 @@ class _Pass:
         self.sums = np.zeros((plan.n_volumes, partition.n_rows))
         others = statistics & _SORTED
         self.sorted = [
-            SortedRegions(members, kept)
-            if others and isinstance(region, LabelMap)
-            else None
+            SortedRegions(members, kept) if others and region.hard else None
             for members, region in zip(partition.members, partition.maps, strict=True)
         ]
         self.others = {
@@ -272,7 +269,7 @@ class _Pass:
         for name in statistics:
             per_atlas: list[FloatArray | None] = []
             for number, rows in enumerate(partition.rows):
-                if isinstance(partition.maps[number], LabelMap) == (name in _OF_MAPS):
+                if partition.maps[number].hard == (name in _OF_MAPS):
                     per_atlas.append(None)
                     continue
                 n_used = partition.count(number, usable)

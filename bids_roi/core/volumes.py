@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.mapping import LabelMap
 from bids_roi.core.signals import scale_values
 from bids_roi.core.smooth import (
     kernel_shares,
@@ -187,7 +186,7 @@ def choose_source(
     smoothing, partition = plan.smoothing, plan.partition
     if smoothing is None:
         return _RawVolumes(plan, kept)
-    labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
+    labels_only = all(region.hard for region in partition.maps)
     if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):

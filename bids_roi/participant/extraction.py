@@ -14,7 +14,7 @@ from bids_roi.core.high_variance import (
     VarianceScan,
     select_voxels,
 )
-from bids_roi.core.mapping import LabelMap, WeightMap, map_labels, map_weights
+from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
@@ -51,7 +51,7 @@ def partition_grid(
     grid
         Of the BOLD run.
     """
-    maps: list[LabelMap | WeightMap] = []
+    maps = []
     for (path, digest, kind), index in zip(keys, indices, strict=True):
         if kind == "probseg":
             source, volumes = read_maps(path)

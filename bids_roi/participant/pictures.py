@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
-from bids_roi.core.mapping import LabelMap, strongest_map
+from bids_roi.core.mapping import strongest_map
 from bids_roi.core.mean_image import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
@@ -75,16 +75,10 @@ class Sketch:
     ) -> None:
         """Draw one atlas, its series and its matrices."""
         atlas, quality = result.atlas, result.quality
-        mapped = result.mapped
-        rows = (
-            mapped.rows
-            if isinstance(mapped, LabelMap)
-            else strongest_map(mapped.weights)
-        )
         pictures = AtlasPictures(
             name=atlas.name,
             source=result.names.regions,
-            rows=rows,
+            rows=strongest_map(result.mapped.weights),
             names=atlas.regions.name,
             networks=networks_of(atlas.regions),
             coverage=quality.coverage,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.confounds.table import Confounds
     from bids_roi.core.map_solver import MapSolver
-    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.mapping import RegionMap
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.images.nifti import BoldImage
@@ -242,7 +242,7 @@ class AtlasResult:
 
     atlas: Atlas
     names: RunOutputs
-    mapped: LabelMap | WeightMap
+    mapped: RegionMap
     quality: RegionQuality
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
