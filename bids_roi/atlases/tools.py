@@ -253,14 +253,14 @@ def _read_maps(path: Path, *, full: bool) -> list[Finding]:
 
     from bids_roi.atlases.regions import some
     from bids_roi.images.nifti import count_bad_weights, open_maps
-    from bids_roi.images.stream import read_blocks
 
     image = open_maps(path)
     empty, negative = [], 0
     broken: dict[int, int] = {}
-    for start, block in read_blocks(image.source):
+    for stored in image.source.blocks():
+        start = stored.volumes.start
         with np.errstate(over="ignore", invalid="ignore"):
-            block = block.astype(np.float64) * image.slope + image.intercept
+            block = stored.values.astype(np.float64) * image.slope + image.intercept
         for number, values in enumerate(block, start + 1):
             if n_bad := count_bad_weights(values):
                 broken[number] = n_bad

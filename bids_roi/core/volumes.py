@@ -19,6 +19,7 @@ from bids_roi.options.words import name_statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
     from bids_roi.core.scan import Voxels
@@ -69,11 +70,20 @@ class Plan:
     scaling: tuple[float, float]
     smoothing: Smoothing | None
 
-    def take(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Voxels of a block, (t, V), that a pass needs: all of them for smoothing."""
+    def take(self, block: Block) -> tuple[NDArray[Any], slice]:
+        """Values of a block, (t, m), that a pass needs, and which of all that it needs.
+
+        Those are the voxels of the partition, or all of the grid for smoothing.
+        """
         if self.smoothing is not None:
-            return block
-        return block.take(self.partition.voxels, axis=1)
+            return block.values, slice(0, block.values.shape[1])
+        voxels, first = self.partition.voxels, block.points.start
+        if block.values.shape[1] == self.partition.n_points:
+            return block.values.take(voxels, axis=1), slice(0, voxels.size)
+        start, stop = np.searchsorted(voxels, [first, block.points.stop]).tolist()
+        # Cut by points, each point's series is contiguous, and stays so.
+        series = block.values.T.take(voxels[start:stop] - first, axis=0)
+        return series.T, slice(start, stop)
 
 
 class _RawVolumes:

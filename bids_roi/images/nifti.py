@@ -17,7 +17,6 @@ from bids_roi.images.header import (
     grid_of,
     locate_values,
 )
-from bids_roi.images.stream import VolumeSource, read_blocks
 from bids_roi.images.values import are_whole, explain_labels, inside_mask
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
+    from bids_roi.images.stream import Source
 
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
@@ -53,7 +53,7 @@ class BoldImage:
     """
 
     grid: Grid
-    source: VolumeSource
+    source: Source
     slope: float
     intercept: float
     repetition_time: float | None
@@ -223,8 +223,8 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
     image = open_maps(path)
 
     def volumes() -> Iterator[NDArray[np.float64]]:
-        for start, block in read_blocks(image.source):
-            for number, stored in enumerate(block, start + 1):
+        for block in image.source.blocks():
+            for number, stored in enumerate(block.values, block.volumes.start + 1):
                 with np.errstate(over="ignore", invalid="ignore"):
                     values = stored.astype(np.float64) * image.slope + image.intercept
                 if n_bad := count_bad_weights(values):
@@ -301,10 +301,10 @@ def _read_volume(path: Path, kind: type[DataError]) -> tuple[NDArray[Any], Grid]
     source = locate_values(path, image, grid, 1, kind)
     try:
         # The reader of series, because it reads to the end, where the CRC is checked.
-        ((_, block),) = read_blocks(source)
+        (block,) = source.blocks()
     except ImageError as error:
         raise kind(error.problem, where=path, remedy=error.remedy) from error
-    values = block.reshape(grid.shape, order="F")
+    values = block.values.reshape(grid.shape, order="F")
     slope, intercept = float(image.dataobj.slope), float(image.dataobj.inter)
     if (slope, intercept) != (1, 0):
         with np.errstate(over="ignore"):  # told by those who need finite values

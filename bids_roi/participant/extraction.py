@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,6 @@ from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import DataError, ImageError
 from bids_roi.images.nifti import BoldImage, read_maps, read_mask
-from bids_roi.images.stream import read_blocks
 from bids_roi.participant.budget import block_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Block
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.options.record import Options
 
@@ -53,12 +53,12 @@ def partition_grid(
     """
     maps = []
     for (path, digest, kind), index in zip(keys, indices, strict=True):
-        if kind == "probseg":
-            source, volumes = read_maps(path)
-            maps.append(map_weights(volumes, source, grid))
-        else:
+        if kind == "dseg":
             labels, source = load_atlas_labels(path, digest)
             maps.append(map_labels(labels, np.array(index), source, grid))
+        else:
+            source, volumes = read_maps(path)
+            maps.append(map_weights(volumes, source, grid))
     return build_partition(maps)
 
 
@@ -136,15 +136,15 @@ def reduce_image(
     scan = VarianceScan(n_volumes) if options.high_variance_confounds else None
     scanned = False
 
-    def blocks() -> Iterator[tuple[int, NDArray[Any]]]:
+    def blocks() -> Iterator[Block]:
         nonlocal scanned
         watchers = () if scanned else (scan, mean)
         scanned = True
-        for start, block in read_blocks(image.source, block_bytes=size):
+        for block in image.source.blocks(size):
             for watcher in watchers:
                 if watcher is not None:
-                    watcher.update(start, block)
-            yield start, block
+                    watcher.update(block.volumes.start, block.values)
+            yield block
 
     try:
         reduction = reduce_run(
@@ -162,6 +162,6 @@ def reduce_image(
     if scan is None:
         return reduction, None
     collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)
-    for start, block in read_blocks(image.source, block_bytes=size):
-        collector.update(start, block)
+    for block in image.source.blocks(size):
+        collector.update(block.volumes.start, block.values)
     return reduction, collector.finish(n_confounds=5)
