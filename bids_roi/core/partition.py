@@ -202,6 +202,8 @@ def _factorise(
     labels: Sequence[NDArray[np.int32] | None], members: Sequence[csr_array], n: int
 ) -> tuple[csr_array, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
+    # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
+    # are no part of it: nearly every voxel would be an atom of its own.
     code = np.zeros(n, dtype=np.int64)
     for rows, part in zip(labels, members, strict=True):
         if rows is not None:

@@ -107,24 +107,10 @@ class VolumeSource:
         return self.rows[1] * np.dtype(self.dtype).itemsize
 
     def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
-        """Read all rows once, in order.
+        """Read all rows once, in order, one row at least at a time.
 
-        Parameters
-        ----------
-        block_bytes
-            Upper bound of a block's size; one row is the least.
-
-        Yields
-        ------
-        Block
-            Its values are valid until the next is asked for.
-
-        Raises
-        ------
-        ImageError
-            If the file ends early, is damaged (CRC) or holds more than its header says.
-        MissingInput
-            If the file, or the library that unpacks it, cannot be read.
+        A file that ends early, is damaged (CRC) or holds more than its header says is
+        an ``ImageError``; one that can no longer be read, a ``MissingInput``.
         """
         n_rows, length = self.rows
         n_block = max(1, min(n_rows, block_bytes // max(1, self.row_bytes)))
@@ -139,15 +125,10 @@ class VolumeSource:
 
 
 def check_size(source: VolumeSource) -> None:
-    """Refuse a header that declares more than its file can hold.
+    """Refuse a header that declares more than its file can hold, with both sizes.
 
     Before anything is allocated by it. A compressed file that passes may still turn
     out too short, which shows while reading.
-
-    Raises
-    ------
-    ImageError
-        With both sizes.
     """
     size = source.path.stat().st_size
     needed = source.offset + source.n_volumes * source.volume_bytes
