@@ -44,6 +44,7 @@ def test_blocks_put_together_are_the_plane(
         assert n_rows == 1 or block.values.nbytes <= block_bytes
         found[block.volumes, block.points] += block.values
         times[block.volumes, block.points] += 1
+        assert not by_points or v < N_POINTS
     assert_array_equal(found, plane())
     assert (times == 1).all()
 
