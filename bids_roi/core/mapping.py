@@ -235,8 +235,12 @@ def group_rows(
     from scipy.sparse import csr_array
 
     inside = np.flatnonzero(rows >= 0).astype(np.int32)
-    order = inside[np.argsort(rows[inside], kind="stable")]
-    pointers = np.searchsorted(rows[order], np.arange(n_rows + 1)).astype(np.int32)
+    held = rows[inside]
+    # numpy sorts 16 bits by radix, seven times as fast as 32.
+    keys = held.astype(np.int16) if n_rows <= 2**15 else held
+    order = inside[np.argsort(keys, kind="stable")]
+    counts = np.bincount(held, minlength=n_rows)
+    pointers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     ones = np.ones(order.size, dtype=dtype)
     return csr_array((ones, order, pointers), shape=(n_rows, rows.size))
 
@@ -380,11 +384,15 @@ class _Own:
             voxels = way.source.find_voxels(self.points)
             whole = np.bincount(self.rows[voxels < 0], minlength=n) == 0
             volume[whole] = (sizes * grid.voxel_volume)[whole]
-            kept = whole[self.rows]
-            near, rows = voxels[kept], self.rows[kept]
-            centroids = find_centroids(near, rows, self.weights[kept], n, grid)
-            kept &= strong
-            offsets = find_offsets(voxels[kept], self.rows[kept], centroids, grid)
+            rows, gravity = self.rows, self.weights
+            if not whole.all():
+                kept = whole[rows]
+                voxels, rows, gravity = voxels[kept], rows[kept], gravity[kept]
+                strong = strong[kept]
+            centroids = find_centroids(voxels, rows, gravity, n, grid)
+            if not strong.all():
+                voxels, rows = voxels[strong], rows[strong]
+            offsets = find_offsets(voxels, rows, centroids, grid)
         return RegionMap(
             weights=weights,
             hard=hard,
