@@ -111,15 +111,7 @@ class Catalogue:
         return any(home.files.get(path) for home in self.homes)
 
     def find(self, key: AtlasKey, space: str, grid: Grid) -> AtlasFiles:
-        """Find the image of an atlas nearest to a grid, and its table.
-
-        Raises
-        ------
-        SpaceMismatch
-            If it is not in that space, with the spaces and atlases that there are.
-        MissingInput
-            If it must be downloaded and cannot be; with the files.
-        """
+        """Find the image of an atlas nearest to a grid, and its table."""
         for dataset in self.datasets:
             images = _best_kind(self._own[dataset.name], key, space)
             if images:

@@ -49,19 +49,8 @@ def check_places(
 ) -> list[Finding]:
     """Compare names of the Schaefer atlas with the positions of the regions.
 
-    Parameters
-    ----------
-    table
-        Those of its names that are the Schaefer atlas's are looked at.
-    labels : (x, y, z)
-        The image, in a template's space.
-    grid
-        RAS+, mm.
-
-    Returns
-    -------
-    list
-        An error where more than 12 % of at least 10 named places are wrong.
+    An error where more than 12 % of at least 10 named places are wrong; ``labels`` are
+    in a template's space.
     """
     if not any(map(schaefer_network, table.original_name)):
         return []
@@ -115,18 +104,8 @@ _OTHER = "Give the table that belongs to this image."
 def check_values(table: RegionTable, present: Sequence[int]) -> list[Finding]:
     """Compare the index of a table with the values of its image, both ways.
 
-    Parameters
-    ----------
-    table
-        As built; may hold an index 0.
-    present
-        Values in the image other than 0, ascending.
-
-    Returns
-    -------
-    list
-        At most one error: the image is empty or rescaled, the table is off by one,
-        another image's, or another edition's.
+    ``present`` holds those other than 0, ascending. At most one error: the image is
+    empty or rescaled, the table is off by one, another image's, or another edition's.
     """
     known, found = set(table.index), set(present)
     if not found:
@@ -269,17 +248,8 @@ def check_sides(
 ) -> list[Finding]:
     """Compare left and right in the names with where the regions are.
 
-    Parameters
-    ----------
-    table
-        Its names tell the sides.
-    labels : (x, y, z)
-        The image.
-    grid
-        Its x axis runs to the right, in mm.
-    centred
-        Whether x = 0 lies between the hemispheres, as in templates; in a participant's
-        own space it is taken half way between the two sides.
+    ``centred``: x = 0 lies between the hemispheres, as in templates; in a participant's
+    own space the middle is taken half way between the two sides.
     """
     sides = dict(
         zip(table.index, sides_of(table.original_name, table.extra), strict=True)
@@ -354,17 +324,7 @@ def values_of(labels: NDArray[np.int64]) -> list[int]:
 
 
 def check_file_name(table: RegionTable, name: str, *, n_maps: int) -> list[Finding]:
-    """Compare what a file's name says with its content.
-
-    Parameters
-    ----------
-    table
-        Its names may begin with the number of networks.
-    name
-        Of the image.
-    n_maps
-        0 for a label image.
-    """
+    """Compare what a file's name says with its content; no maps are labels."""
     findings = []
     if n_maps and "_dseg." in name:
         text = (

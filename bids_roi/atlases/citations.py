@@ -17,14 +17,7 @@ def _citations() -> dict[str, Any]:
 
 
 def describe_known_atlas(label: str) -> dict[str, Any]:
-    """Describe an atlas for ``atlas-<label>_description.json``.
-
-    Returns
-    -------
-    dict
-        Name, License, Authors, ReferencesAndLinks and BibTeX; empty for an atlas that
-        is not known here.
-    """
+    """Describe an atlas for ``atlas-<label>_description.json``; empty if not known."""
     known = _citations().get(label)
     if known is None:
         return {}

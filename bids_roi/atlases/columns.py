@@ -32,21 +32,10 @@ def check_columns(
 ) -> list[Finding]:
     """Compare the index with the other whole-number columns of its table.
 
-    Parameters
-    ----------
-    table
-        Without its background.
-    index_column
-        Name of the column that was taken for the index.
-    values
-        Of the image other than 0, or the numbers of its maps.
-
-    Returns
-    -------
-    list
-        At most one: an error where another column fits the image better than the
-        index, or holds the same numbers in another order under a name for label
-        values; a warning where it does so under any other name.
+    At most one finding: an error where another column fits the image better than the
+    index, or holds the same numbers in another order under a name for label values; a
+    warning where it does so under any other name. ``values`` are the image's other than
+    0, or the numbers of its maps; the table is without its background.
     """
     found, rows = set(values), list(table.index)
     if set(rows) == set(range(len(values))) == {value - 1 for value in values}:

@@ -70,17 +70,8 @@ class RawTable:
 def read_raw_table(path: Path) -> RawTable:
     """Read a region table of any known format.
 
-    Parameters
-    ----------
-    path
-        Of xcpEngine's pair, ``*NodeNames.txt``; the index is looked for beside it.
-
-    Raises
-    ------
-    MissingInput
-        If it cannot be opened.
-    AtlasError
-        If it is no table of regions.
+    Of xcpEngine's pair ``path`` is ``*NodeNames.txt``; the index is looked for beside
+    it.
     """
     beside = path.with_name(path.name.replace("NodeNames.txt", "NodeIndex.1D"))
     if beside != path and beside.is_file():
@@ -89,13 +80,7 @@ def read_raw_table(path: Path) -> RawTable:
 
 
 def parse_table(text: str, where: Path) -> RawTable:
-    """Parse a table's text; the format follows from the name and the content.
-
-    Raises
-    ------
-    AtlasError
-        If it is no table of regions.
-    """
+    """Parse a table's text; the format follows from the name and the content."""
     findings = []
     if "\r" in text:
         found = "the lines end as on Windows or old Macs (CR); they are read as usual."

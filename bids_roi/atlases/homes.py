@@ -69,13 +69,8 @@ def download_home(given: Path | None, environ: Mapping[str, str] | None = None) 
     """Choose the folder that downloads go to.
 
     The folder given by the user, else a home that is in use. An empty home is left
-    alone: with a few files in it, TemplateFlow's client would take it for complete,
-    and every other tool of the user would find nothing else.
-
-    Raises
-    ------
-    MissingInput
-        If no folder can be written.
+    alone: with a few files in it, TemplateFlow's client would take it for complete, and
+    every other tool of the user would find nothing else.
     """
     environ = os.environ if environ is None else environ
     caches = _caches(environ)
@@ -151,19 +146,8 @@ def choose_table(image: str, names: Iterable[str]) -> str | None:
     """Choose the table of an image: the one that says most, and nothing else.
 
     Every entity of a table must be the image's too; in the image's folder or above it.
-
-    Parameters
-    ----------
-    image
-        Relative path.
-    names
-        Relative paths to choose from.
-
-    Returns
-    -------
-    str or None
-        TemplateFlow has tables without ``res-`` and ``desc-``, a dseg table for a
-        probseg image, and one that is misspelt (CerebA).
+    TemplateFlow has tables without ``res-`` and ``desc-``, a dseg table for a probseg
+    image, and one that is misspelt (CerebA).
     """
     own = parse_name(image)
     entities, folders = dict(own.entities), set(PurePosixPath(image).parents)

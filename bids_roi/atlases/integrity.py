@@ -26,17 +26,8 @@ _CHUNK = 2**20
 def check_complete(path: Path, *, md5: str | None = None) -> None:
     """Read a file to its end and compare it with what it says of itself.
 
-    Parameters
-    ----------
-    path
-        An image (``.nii``, ``.nii.gz``), a table or JSON.
-    md5
-        Checksum it must have, where it is known.
-
-    Raises
-    ------
-    AtlasError
-        If it is empty, an error page, cut short, damaged, or not the file expected.
+    An image (``.nii``, ``.nii.gz``), a table or JSON; an ``AtlasError`` if it is empty,
+    an error page, cut short, damaged, or not the file expected (``md5``).
     """
     with path.open("rb") as file:
         head = file.read(256)

@@ -68,21 +68,11 @@ class AtlasKey:
 
 
 def parse_atlas_name(name: str) -> AtlasKey:
-    """Understand the name of an atlas.
+    """Understand the name of an atlas; whether there is one is not looked up.
 
-    Parameters
-    ----------
-    name
-        Canonical, TemplateFlow's (``Schaefer2018:400Parcels7Networks``) or short
-        (``schaefer400x17``, ``harvardoxford-sub``, ``difumo128``).
+    Canonical, TemplateFlow's (``Schaefer2018:400Parcels7Networks``) or short
+    (``schaefer400x17``, ``harvardoxford-sub``, ``difumo128``).
 
-    Raises
-    ------
-    UsageError
-        If it is no name at all; whether such an atlas exists is not looked up.
-
-    Examples
-    --------
     >>> parse_atlas_name("schaefer400x17").name
     'Schaefer2018_seg-17n_scale-400'
     >>> parse_atlas_name("HOCPA:th25").name

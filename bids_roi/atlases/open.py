@@ -106,6 +106,11 @@ class Atlas:
     findings: tuple[Finding, ...] = ()
 
     @property
+    def hard(self) -> bool:
+        """Whether it is made of labels, not of maps with weights."""
+        return self.kind == "dseg"
+
+    @property
     def entities(self) -> tuple[tuple[str, str | None], ...]:
         """``atlas-``, ``seg-`` and ``scale-`` for file names."""
         return ("atlas", self.label), ("seg", self.seg), ("scale", self.scale)
@@ -162,15 +167,7 @@ class AtlasFiles:
 
 
 def open_atlas(files: AtlasFiles) -> Atlas:
-    """Open an atlas for use.
-
-    Raises
-    ------
-    MissingInput
-        If a file cannot be read at all.
-    AtlasError
-        If image and table cannot be used; with the fix.
-    """
+    """Open an atlas for use."""
     atlas, findings = examine_atlas(files)
     error = next((f for f in findings if f.severity == "error"), None)
     if error is not None or atlas is None:
@@ -181,19 +178,9 @@ def open_atlas(files: AtlasFiles) -> Atlas:
 
 
 def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]:
-    """Examine image and table.
+    """Examine image and table: the atlas, and findings in the order of the checks.
 
-    Returns
-    -------
-    atlas
-        ``None`` where a finding is an error.
-    findings
-        In the order of the checks.
-
-    Raises
-    ------
-    MissingInput, AtlasError
-        If the image or the table cannot be read, so that nothing can be checked.
+    There is no atlas where a finding is an error; what cannot even be read raises.
     """
     _refuse_other_kinds(files.image)
     image = open_image(files.image, ATLAS)

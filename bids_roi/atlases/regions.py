@@ -78,16 +78,10 @@ class RegionTable:
 
 
 def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
-    """Turn a table as read into regions with unique names.
+    """Turn a table as read into regions with unique names, and what was found.
 
-    A row of index 0 that is called background (or empty, unknown ...) is left out.
-
-    Returns
-    -------
-    table
-        A real region of index 0 and repeated indices are in it: see the findings.
-    findings
-        Errors where the table contradicts itself, and what was corrected.
+    A row of index 0 that is called background (or empty, unknown ...) is left out; a
+    real region of index 0 and repeated indices stay in: see the findings.
     """
     findings = list(raw.findings)
     rows = [

@@ -96,28 +96,12 @@ class AtlasShelf:
     def find(
         self, name: str, space: str, grid: Grid, *, root: Path, bold: Path
     ) -> Atlas:
-        """Find an asked-for atlas for a run.
+        """Find an asked-for atlas for a run, in the resolution nearest to its grid.
 
-        Parameters
-        ----------
-        name
-            One of ``names``.
-        space
-            The run's space; with its cohort, where it has one (``X+1``).
-        grid
-            The run's grid: the nearest resolution is taken.
-        root, bold
-            The derivative and the run's file in it, for segmentations of the
-            participant.
-
-        Raises
-        ------
-        SpaceMismatch
-            If it is not in that space; the message names what fits.
-        AtlasError
-            If its image and table do not fit, or one is damaged.
-        MissingInput
-            If a file is not there, or must be downloaded and cannot be.
+        ``space`` has the cohort, where there is one (``X+1``); ``root`` and ``bold``
+        are the derivative and the run's file in it, for segmentations of the
+        participant. What is not in that space is a ``SpaceMismatch`` that names what
+        fits.
         """
         own = [file for file in self._files if file.key.name == name]
         for file in own:
@@ -170,13 +154,7 @@ def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:
 
 
 def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
-    """Find an atlas by name, in any case of letters.
-
-    Raises
-    ------
-    UsageError
-        If there is none, with the nearest names.
-    """
+    """Find an atlas by name, in any case of letters."""
     key = parse_atlas_name(name)
     known = catalogue.keys()
     if key in known:
@@ -215,15 +193,7 @@ def _parse_segmentation(name: str) -> str:
 
 
 def parse_dataset(text: str) -> Dataset:
-    """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's.
-
-    Raises
-    ------
-    UsageError
-        If the name cannot stand in a BIDS URI, or the dataset holds no atlas.
-    MissingInput
-        If there is no such folder.
-    """
+    """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's."""
     name, equals, path = text.partition("=")
     if not equals:
         path = text
@@ -247,19 +217,7 @@ def parse_dataset(text: str) -> Dataset:
 def parse_file(text: str, declared: str | None) -> AtlasFiles:
     """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
 
-    Parameters
-    ----------
-    text
-        The value.
-    declared
-        Space of an image whose name does not tell it.
-
-    Raises
-    ------
-    UsageError
-        If the space is not known, or name and declaration differ.
-    MissingInput
-        If a file is not there.
+    ``declared`` is the space of an image whose name does not tell it.
     """
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None

@@ -64,13 +64,10 @@ def _archive() -> zipfile.ZipFile:
 
 @functools.cache
 def list_skeleton() -> dict[str, int]:
-    """List every file of TemplateFlow's archive.
+    """List every file of TemplateFlow's archive, with the size that the list has.
 
-    Returns
-    -------
-    dict
-        Relative path (``tpl-X/tpl-X_res-01_T1w.nii.gz``) to the size that the list
-        has: 0 for what must be downloaded. Empty where templateflow is not installed.
+    By relative path (``tpl-X/tpl-X_res-01_T1w.nii.gz``); 0 for what must be downloaded.
+    Empty where templateflow is not installed.
     """
     try:
         items = _archive().infolist()
@@ -80,15 +77,7 @@ def list_skeleton() -> dict[str, int]:
 
 
 def read_skeleton(name: str) -> bytes:
-    """Read a table or JSON out of the list.
-
-    Raises
-    ------
-    MissingInput
-        If templateflow is not installed.
-    KeyError
-        If the list has no such file.
-    """
+    """Read a table or JSON out of the list; a ``KeyError`` if it has no such file."""
     return _archive().read(name)
 
 
@@ -96,15 +85,7 @@ def read_skeleton(name: str) -> bytes:
 def template_description(template: str) -> dict[str, Any]:
     """Read the description of a template: its grids per resolution, its licence.
 
-    Parameters
-    ----------
-    template
-        Without ``tpl-`` and cohort.
-
-    Returns
-    -------
-    dict
-        Empty where TemplateFlow has no such template.
+    ``template`` is without ``tpl-`` and cohort; empty where there is no such template.
     """
     name = f"tpl-{template}/template_description.json"
     if name not in list_skeleton():

@@ -36,27 +36,10 @@ _OWN_SPACES = ("T1w", "anat")
 
 
 def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFiles:
-    """Find the segmentation that fits a run.
+    """Find the segmentation (``desc``: ``aparcaseg``, ``aseg``) that fits a run.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    bold
-        The run, below the root.
-    space
-        The run's space.
-    desc
-        ``desc-`` of the segmentation; ``aparcaseg`` or ``aseg`` of FreeSurfer's.
-
-    Raises
-    ------
-    SpaceMismatch
-        If there is none in this space, of no participant; with those that there are.
-    MissingInput
-        If this run's is absent.
-    AtlasError
-        If there are several.
+    A ``SpaceMismatch`` if there is none in this space, of no participant;
+    ``MissingInput`` if this run's is absent; an ``AtlasError`` if there are several.
     """
     name = parse_name(bold)
     entities = [(k, v) for k, v in name.entities if k not in ("desc", "echo", "part")]

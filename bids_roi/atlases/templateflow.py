@@ -45,31 +45,11 @@ def download(
     s3_root: str | None = None,
     timeout: int = _TIMEOUT_S,
 ) -> list[Path]:
-    """Bring files of the archive into a home.
+    """Bring files of the archive into a home, those in the package without a network.
 
-    Parameters
-    ----------
-    names
-        Relative paths. Those whose content is in the package need no network.
-    home
-        Made where it is absent. What is there under these names is replaced.
-    s3_root
-        Address of the archive or a mirror; ``BIDS_ROI_TEMPLATEFLOW_URL`` by default,
-        else TemplateFlow's own.
-    timeout
-        Seconds without an answer after which a download is given up.
-
-    Returns
-    -------
-    list
-        The files, in the order of ``names``.
-
-    Raises
-    ------
-    MissingInput
-        If a file cannot be had; nothing of it is left behind.
-    OutputError
-        If the home cannot be written.
+    What is there under these names is replaced; of a file that cannot be had, nothing
+    is left. ``s3_root`` is ``BIDS_ROI_TEMPLATEFLOW_URL`` by default, else
+    TemplateFlow's own; ``timeout`` counts seconds without an answer.
     """
     root = s3_root or os.environ.get(_MIRROR) or S3_ROOT
     known = list_skeleton()

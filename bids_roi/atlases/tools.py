@@ -31,15 +31,7 @@ _KINDS = {"dseg": "labels", "probseg": "maps", "surface": "surface"}
 
 
 def list_atlases(space: str | None, home: Path | None) -> Iterator[str]:
-    """List all atlases of TemplateFlow, and of the homes, as lines of text.
-
-    Parameters
-    ----------
-    space
-        Only those in this template; ``None``: in all.
-    home
-        Looked at before the usual folders.
-    """
+    """List all atlases of TemplateFlow, and of the homes, as lines of text."""
     present: set[str] = set()
     names = set(list_skeleton())
     for folder in search_path(home):
@@ -100,28 +92,10 @@ def fetch_atlases(
     res: Sequence[str],
     dest: Path | None,
 ) -> Iterator[str]:
-    """Fetch atlases into a folder, for jobs without a network.
+    """Fetch atlases into a folder, for jobs without a network; a line per file.
 
-    Parameters
-    ----------
-    names
-        As for ``--atlas``.
-    spaces, res
-        Only these templates and resolutions; empty: all that the atlas is in.
-    dest
-        Folder in TemplateFlow's layout; ``None``: the one that jobs download to.
-
-    Yields
-    ------
-    str
-        One line per file, as it is there.
-
-    Raises
-    ------
-    UsageError
-        If an atlas is unknown, or not in these templates and resolutions.
-    MissingInput, OutputError
-        If a file cannot be had or written.
+    No ``spaces`` or ``res``: all that the atlas is in; no ``dest``: where jobs download
+    to.
     """
     from bids_roi.atlases.templateflow import download
 
@@ -179,25 +153,10 @@ def _is_good(path: Path) -> bool:
 def check_atlas(
     text: str, *, space: str | None, home: Path | None, full: bool
 ) -> tuple[list[str], bool]:
-    """Check an atlas without any data.
+    """Check an atlas without any data: the table of findings, and whether it is good.
 
-    Parameters
-    ----------
-    text
-        ``IMAGE[,TABLE]``, or a name as for ``--atlas``.
-    space
-        Template of the image, or the one to take a named atlas in.
-    home
-        Looked at before the usual folders.
-    full
-        Whether to tell of empty and negative maps, too.
-
-    Returns
-    -------
-    lines
-        The table of findings.
-    good
-        Whether it can be used.
+    ``text`` is ``IMAGE[,TABLE]``, or a name as for ``--atlas``, taken in ``space``;
+    ``full`` tells of empty and negative maps, too.
     """
     from bids_roi.atlases.open import describe_failure, examine_atlas
 
@@ -210,7 +169,7 @@ def check_atlas(
         try:
             atlas, told = examine_atlas(files)
             findings = list(told)
-            if atlas is not None and atlas.kind == "probseg":
+            if atlas is not None and not atlas.hard:
                 findings += _read_maps(files.image, full=full)
         except BidsRoiError as error:
             atlas, findings = None, [describe_failure(error)]
@@ -218,7 +177,7 @@ def check_atlas(
         title = "  ".join(str(p) for p in (files.image, files.table) if p)
         summary = None
         if atlas is not None:
-            what = "maps" if atlas.kind == "probseg" else "labels"
+            what = "labels" if atlas.hard else "maps"
             summary = f"{atlas.name}: {len(atlas.regions.index)} regions, {what}"
             summary += f", space {atlas.space}" if atlas.space != _UNSAID else ""
         lines += _format(title, summary, findings)
@@ -254,14 +213,14 @@ def _read_maps(path: Path, *, full: bool) -> list[Finding]:
     from bids_roi.atlases.regions import some
     from bids_roi.images.header import MAPS
     from bids_roi.images.nifti import count_bad_weights, open_image
-    from bids_roi.images.stream import read_blocks
 
     image = open_image(path, MAPS)
     empty, negative = [], 0
     broken: dict[int, int] = {}
-    for start, block in read_blocks(image.source):
+    for stored in image.source.blocks():
+        start = stored.volumes.start
         with np.errstate(over="ignore", invalid="ignore"):
-            block = block.astype(np.float64) * image.slope + image.intercept
+            block = stored.values.astype(np.float64) * image.slope + image.intercept
         for number, values in enumerate(block, start + 1):
             if n_bad := count_bad_weights(values):
                 broken[number] = n_bad

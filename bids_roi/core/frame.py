@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,27 @@ from bids_roi.core.grid import Grid, same_grid
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+class FrameMismatch(ValueError):
+    """Two frames that can have nothing to do with one another; names both."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of a series: all points of some volumes, or all volumes of some points.
+
+    Attributes
+    ----------
+    volumes, points
+        Which; those of a series come in order, and all its blocks are cut one way.
+    values : (t, v)
+        As they are stored; valid until the next block is asked for.
+    """
+
+    volumes: slice
+    points: slice
+    values: NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +169,44 @@ class Frame:
         if only is None or only.points is not None or isinstance(only.support, Mesh):
             return None
         return only.support
+
+    @cached_property
+    def voxel_grid(self) -> Grid | None:
+        """The grid of all parts that are voxels; ``None`` where none is.
+
+        Raises
+        ------
+        FrameMismatch
+            If they lie on several: a CIFTI file has one volume.
+        """
+        grids = [p.support for p in self.parts if isinstance(p.support, Grid)]
+        for grid in grids[1:]:
+            if not same_grid(grid, grids[0]):
+                raise FrameMismatch(f"voxels of one frame lie on {grids[0]} and {grid}")
+        return grids[0] if grids else None
+
+    def find_voxels(self, points: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find the voxels of some points.
+
+        Parameters
+        ----------
+        points : (n,)
+            Positions in the order of the values.
+
+        Returns
+        -------
+        (n,)
+            Flat indices on ``voxel_grid``; -1 for vertices.
+        """
+        if self.grid is not None:
+            return points
+        numbers = [
+            part.numbers
+            if isinstance(part.support, Grid)
+            else np.full(part.n_points, -1)
+            for part in self.parts
+        ]
+        return np.asarray(np.concatenate(numbers)[points], dtype=np.intp)
 
     @cached_property
     def n_points(self) -> int:

@@ -93,59 +93,75 @@ def same_grid(a: Grid, b: Grid) -> bool:
 
 
 def resample_labels(
-    labels: NDArray[Any], source: Grid, target: Grid, *, background: int = 0
+    labels: NDArray[Any],
+    source: Grid,
+    target: Grid | NDArray[np.float64],
+    *,
+    background: int = 0,
 ) -> NDArray[Any]:
-    """Bring labels to another grid by nearest neighbour.
-
-    Each target voxel takes the label at its centre; centres outside the span of the
-    source's voxel centres take ``background``, as in nilearn.
+    """Bring labels to other places by nearest neighbour.
 
     Parameters
     ----------
     labels : (x, y, z) of ``source``
         Integers or booleans.
-    source, target
-        Grids in the same space.
+    source
+        Grid of the labels.
+    target
+        Grid in the same space, whose voxel centres are the places; or places of any
+        other maker, (n, 3) mm (RAS+) in that space, NaN for those that have none.
     background
-        Value where the source has nothing.
+        Value where the source has nothing: outside the span of its voxel centres, as
+        in nilearn.
 
     Returns
     -------
-    (x, y, z) of ``target``, same type
+    (x, y, z) of ``target``, or (n,); same type
     """
-    if same_grid(source, target):
+    if isinstance(target, Grid) and same_grid(source, target):
         return labels
     values = labels.astype(np.int32) if labels.dtype == bool else labels
-    moved = _transform(values, source, target, order=0, background=background)
+    moved = _sample(values, source, target, order=0, background=background)
     return moved.astype(labels.dtype)
 
 
 def resample_weights(
-    weights: NDArray[np.float64], source: Grid, target: Grid
+    weights: NDArray[np.float64], source: Grid, target: Grid | NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Bring weights to another grid by linear interpolation.
+    """Bring weights to other places by linear interpolation.
 
     Parameters
     ----------
     weights : (x, y, z) of ``source``
     source, target
-        Grids in the same space.
+        As for ``resample_labels``.
 
     Returns
     -------
-    (x, y, z) of ``target``
-        0 where the centre lies outside the span of the source's voxel centres.
+    (x, y, z) of ``target``, or (n,)
+        0 outside the span of the source's voxel centres.
     """
-    if same_grid(source, target):
+    if isinstance(target, Grid) and same_grid(source, target):
         return weights
-    return _transform(weights, source, target, order=1, background=0)
+    return _sample(weights, source, target, order=1, background=0)
 
 
-def _transform(
-    values: NDArray[Any], source: Grid, target: Grid, *, order: int, background: int
+def _sample(
+    values: NDArray[Any],
+    source: Grid,
+    target: Grid | NDArray[np.float64],
+    *,
+    order: int,
+    background: int,
 ) -> NDArray[Any]:
     from scipy import ndimage
 
+    given = {"order": order, "mode": "constant", "cval": background}
+    if not isinstance(target, Grid):
+        places = find_steps(target, source).T
+        places[:, np.isnan(places).any(axis=0)] = -2  # outside, whatever the order
+        return np.asarray(ndimage.map_coordinates(values, places, **given))
+    # Between two grids the places are never written down: less time and memory.
     matrix = _between(source, target)
     linear: NDArray[Any] = matrix[:3, :3]
     if np.all(np.diag(np.diag(linear)) == linear):
@@ -154,15 +170,28 @@ def _transform(
         # Up to SciPy 1.13 a diagonal brings a notice about SciPy 0.18.
         warnings.filterwarnings("ignore", "The behavior of affine_transform")
         moved = ndimage.affine_transform(
-            values,
-            linear,
-            offset=matrix[:3, 3],
-            output_shape=target.shape,
-            order=order,
-            mode="constant",
-            cval=background,
+            values, linear, offset=matrix[:3, 3], output_shape=target.shape, **given
         )
     return np.asarray(moved)
+
+
+def find_steps(places: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+    """Find where places lie along the axes of a grid.
+
+    Parameters
+    ----------
+    places : (n, 3)
+        mm (RAS+).
+    grid
+        In the same space.
+
+    Returns
+    -------
+    (n, 3)
+        In voxels; whole numbers are voxel centres.
+    """
+    inverse = np.linalg.inv(grid.matrix)
+    return np.asarray(places @ inverse[:3, :3].T + inverse[:3, 3])
 
 
 def nearest_voxels(

@@ -1,4 +1,4 @@
-"""Atlases on one grid, factorised jointly into atoms.
+"""Atlases of one frame, factorised jointly into atoms.
 
 An atom is the set of voxels that carry the same label in every atlas. A volume is
 reduced to its atoms once, by a sparse product, and a small second product adds atoms
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.mapping import LabelMap, WeightMap
+from bids_roi.core.mapping import group_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,15 +24,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
 
+    from bids_roi.core.mapping import RegionMap
+
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """All atlases of a grid over the voxels that any of them needs.
+    """All atlases of a frame over the points (voxels, vertices) that any of them needs.
 
     Attributes
     ----------
+    n_points
+        Points of the run, V.
     voxels : (N,)
-        Flat indices, ascending.
+        Positions among them, ascending; on a grid their flat indices.
     atoms : (A, N) sparse
         Which voxels make each atom.
     regions : (sum of R, A) sparse
@@ -49,12 +53,13 @@ class Partition:
         One (K,) per atlas: position in ``voxels`` of the centres.
     """
 
+    n_points: int
     voxels: NDArray[np.intp]
     atoms: csr_array
     regions: csr_array
     weights: csr_array | None
     members: tuple[csr_array, ...]
-    maps: tuple[LabelMap | WeightMap, ...]
+    maps: tuple[RegionMap, ...]
     rows: tuple[slice, ...]
     centre_positions: tuple[NDArray[np.intp], ...]
 
@@ -118,62 +123,55 @@ class Partition:
         """
         centres = self.maps[atlas].centres
         seen = centres.weights * usable[self.centre_positions[atlas]]
-        total = np.bincount(centres.rows, seen, minlength=centres.n_regions)
+        total = np.bincount(centres.rows, seen, minlength=centres.totals.size)
         everything = np.where(centres.totals > 0, centres.totals, 1)
         # Weights added in another order may differ in the last digit.
         return np.asarray(np.minimum(total / everything, 1.0))
 
 
-def build_partition(maps: Sequence[LabelMap | WeightMap]) -> Partition:
-    """Put the atlases of one grid together.
+def build_partition(maps: Sequence[RegionMap]) -> Partition:
+    """Put the atlases of one frame together.
 
     Parameters
     ----------
     maps
-        One per atlas, on the same BOLD grid; at least one.
+        One per atlas, on the same points; at least one.
 
     Returns
     -------
     Partition
-        Voxels that carry no label but hold the centre of an atlas voxel come along:
+        Points that carry no label but hold the centre of an atlas voxel come along:
         coverage has to know whether they can be used.
     """
-    wanted = np.zeros(_n_voxels(maps[0]), dtype=bool)
+    wanted = np.zeros(maps[0].n_points, dtype=bool)
     for region in maps:
         wanted[region.centres.voxels] = True
-        if isinstance(region, LabelMap):
-            wanted |= region.rows >= 0
-        else:
-            wanted[region.weights.indices] = True
+        wanted[region.weights.indices] = True
     voxels = np.flatnonzero(wanted)
     position = np.full(wanted.size, -1, dtype=np.int32)
     position[voxels] = np.arange(voxels.size, dtype=np.int32)
-    members = tuple(_members(region, position, voxels) for region in maps)
-    ends = np.cumsum([part.shape[0] for part in members]).tolist()
-    atoms, first = _factorise(maps, voxels)
+    members = tuple(_narrow(region.weights, position, voxels.size) for region in maps)
+    labels = [
+        _row_of_each(part) if region.hard else None
+        for region, part in zip(maps, members, strict=True)
+    ]
+    ends = np.cumsum([region.n_regions for region in maps]).tolist()
+    atoms, first = _factorise(labels, members, voxels.size)
+    grouped = [
+        None if rows is None else group_rows(rows[first], part.shape[0])
+        for rows, part in zip(labels, members, strict=True)
+    ]
+    soft = [
+        None if region.hard else part
+        for region, part in zip(maps, members, strict=True)
+    ]
+    some_soft = any(part is not None for part in soft)
     return Partition(
+        n_points=maps[0].n_points,
         voxels=voxels,
         atoms=atoms,
-        regions=_stack(
-            [
-                _group(region.rows[voxels[first]], region.centres.n_regions)
-                if isinstance(region, LabelMap)
-                else None
-                for region in maps
-            ],
-            members,
-            first.size,
-        ),
-        weights=_stack(
-            [
-                None if isinstance(region, LabelMap) else part
-                for region, part in zip(maps, members, strict=True)
-            ],
-            members,
-            voxels.size,
-        )
-        if any(isinstance(region, WeightMap) for region in maps)
-        else None,
+        regions=_stack(grouped, members, first.size),
+        weights=_stack(soft, members, voxels.size) if some_soft else None,
         members=members,
         maps=tuple(maps),
         rows=tuple(map(slice, [0, *ends[:-1]], ends)),
@@ -183,54 +181,39 @@ def build_partition(maps: Sequence[LabelMap | WeightMap]) -> Partition:
     )
 
 
-def _n_voxels(region: LabelMap | WeightMap) -> int:
-    if isinstance(region, LabelMap):
-        return int(region.rows.size)
-    return int(region.weights.shape[1])
+def _narrow(weights: csr_array, position: NDArray[np.int32], n: int) -> csr_array:
+    """Weights over the points of the partition alone."""
+    from scipy.sparse import csr_array
+
+    columns = position[weights.indices]
+    return csr_array((weights.data, columns, weights.indptr), (weights.shape[0], n))
+
+
+def _row_of_each(members: csr_array) -> NDArray[np.int32]:
+    """Row of each column of labels, -1 for none."""
+    rows = np.full(members.shape[1], -1, dtype=np.int32)
+    rows[members.indices] = np.repeat(
+        np.arange(members.shape[0], dtype=np.int32), np.diff(members.indptr)
+    )
+    return rows
 
 
 def _factorise(
-    maps: Sequence[LabelMap | WeightMap], voxels: NDArray[np.intp]
+    labels: Sequence[NDArray[np.int32] | None], members: Sequence[csr_array], n: int
 ) -> tuple[csr_array, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
-    code = np.zeros(voxels.size, dtype=np.int64)
-    for region in maps:
-        if isinstance(region, LabelMap):
+    # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
+    # are no part of it: nearly every voxel would be an atom of its own.
+    code = np.zeros(n, dtype=np.int64)
+    for rows, part in zip(labels, members, strict=True):
+        if rows is not None:
             # Compressed after every atlas, so that the code never overflows.
-            code = code * (region.centres.n_regions + 1) + region.rows[voxels] + 1
+            code = code * (part.shape[0] + 1) + rows + 1
             code = np.unique(code, return_inverse=True)[1]
     _, first, code = np.unique(code, return_index=True, return_inverse=True)
     rank = np.empty(first.size, dtype=np.int32)
     rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
-    return _group(rank[code], first.size), np.sort(first)
-
-
-def _group(
-    rows: NDArray[np.int32],
-    n_rows: int,
-    dtype: type[np.float64 | np.uint8] = np.float64,
-) -> csr_array:
-    """Matrix of ones with one column per value, in its row; -1 for none."""
-    from scipy.sparse import csr_array
-
-    order = np.argsort(rows, kind="stable").astype(np.int32)
-    order = order[np.searchsorted(rows, 0, sorter=order) :]
-    pointers = np.searchsorted(rows[order], np.arange(n_rows + 1)).astype(np.int32)
-    ones = np.ones(order.size, dtype=dtype)
-    return csr_array((ones, order, pointers), shape=(n_rows, rows.size))
-
-
-def _members(
-    region: LabelMap | WeightMap, position: NDArray[np.int32], voxels: NDArray[np.intp]
-) -> csr_array:
-    """Weights of one atlas over the voxels of the partition."""
-    from scipy.sparse import csr_array
-
-    if isinstance(region, LabelMap):
-        return _group(region.rows[voxels], region.centres.n_regions, np.uint8)
-    weights = region.weights
-    shape = (region.centres.n_regions, voxels.size)
-    return csr_array((weights.data, position[weights.indices], weights.indptr), shape)
+    return group_rows(rank[code], first.size), np.sort(first)
 
 
 def _stack(

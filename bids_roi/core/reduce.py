@@ -1,24 +1,28 @@
-"""Blocks of volumes to regional statistics, in one pass over the run.
+"""Blocks of a run to regional statistics, mostly in one pass.
 
-The first pass takes every voxel inside the mask and finds out which of them are
-usable: finite in every volume, not constant, and in the field of view throughout. In
-nearly every run those that are not are constant zeros (outside the brain), which add
-nothing to a sum, so that only the count changes. All else is computed again, over the
-usable voxels alone, in a second pass over such runs only; so are least squares over
-maps that nearly depend on one another, which need a better basis.
+Cut by volumes, the first pass takes every voxel inside the mask and finds out which of
+them are usable: finite in every volume, not constant, and in the field of view
+throughout. In nearly every run those that are not are constant zeros (outside the
+brain), which add nothing to a sum, so that only the count changes. All else is computed
+again, over the usable voxels alone, in a second pass over such runs only; so are least
+squares over maps that nearly depend on one another, which need a better basis.
+
+Cut by points, as CIFTI files are, a block tells of each point whether it is usable
+before it is added, and sums need one pass. Statistics that need a region as a whole get
+it from stretches of volumes, gathered from the blocks: as many passes as it takes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
-from bids_roi.core.mapping import LabelMap
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import finish_sums
+from bids_roi.core.signals import finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
 from bids_roi.core.volumes import Plan, Smoothing, choose_source
 from bids_roi.options.words import name_statistics
@@ -27,17 +31,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from numpy.typing import NDArray
+    from scipy.sparse import csc_array
 
+    from bids_roi.core.frame import Block
     from bids_roi.core.partition import Partition
 
-    Blocks = Callable[[], Iterable[tuple[int, NDArray[Any]]]]
+    Blocks = Callable[[], Iterable[Block]]
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
     Solvers = tuple[MapSolver | None, ...]
+    Signals = dict[str, tuple[FloatArray | None, ...]]
 
 
 _SORTED = set(name_statistics(family="sorted"))
 _OF_MAPS = set(name_statistics(of="maps"))
+_GATHER_BYTES = 128 * 2**20
+_FLOAT_BYTES = 16 * 2**20  # of what is gathered, as float64 at a time
 _OVERFLOW = "the values are too large: their sums are infinite"
 
 
@@ -64,10 +73,10 @@ class Reduction:
     solvers
         One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
-        How often the run was read: 1 or 2.
+        How often the run was read: 1 or 2 by volumes, by points as often as it takes.
     """
 
-    signals: dict[str, tuple[FloatArray | None, ...]]
+    signals: Signals
     finite: BoolArray
     dropout: BoolArray
     usable: BoolArray
@@ -86,16 +95,17 @@ def reduce_run(
     n_volumes: int,
     scaling: tuple[float, float] = (1.0, 0.0),
     smoothing: Smoothing | None = None,
+    gather_bytes: int = _GATHER_BYTES,
 ) -> Reduction:
     """Reduce a run to the regions of every atlas.
 
     Parameters
     ----------
     read_blocks
-        Called once per pass; yields ``(start, block)`` with blocks of (t, V) stored
-        values in the order of time, valid until the next one is asked for.
+        Called once per pass; yields blocks in order, each of which has all points of
+        some volumes, or each all volumes of some points.
     partition
-        Of the run's grid.
+        Of the run's frame.
     in_mask : (N,)
         Whether each voxel of ``partition.voxels`` is inside the mask.
     statistics
@@ -106,6 +116,9 @@ def reduce_run(
         Slope and intercept: value = slope * stored + intercept, as in NIfTI.
     smoothing
         Applied to whole volumes, before mask and regions.
+    gather_bytes
+        Most that a run cut by points may hold at a time, for statistics that need a
+        region as a whole.
 
     Returns
     -------
@@ -114,36 +127,24 @@ def reduce_run(
     Raises
     ------
     ValueError
-        If finite values are so large that their sum is not.
+        If finite values are so large that their sum is not, or if what is cut by points
+        is to be smoothed.
     """
     wanted = {"mean", *statistics}
     plan = Plan(partition, n_volumes, scaling, smoothing)
-    run = _Pass(plan, in_mask, wanted)
-    # What is smoothed reaches beyond the regions, and so does what is wrong with it.
-    counted = in_mask
-    if smoothing is not None:
-        counted = np.ones(smoothing.grid.n_voxels, dtype=bool)
-    scan = VoxelScan(counted, scaling)
-    for start, block in read_blocks():
-        taken = plan.take(block)
-        scan.look(start, block, taken)
-        # Once a value is not finite this pass only looks for the others.
-        if scan.all_finite and not run.add(start, taken):
-            raise ValueError(_OVERFLOW)
-    seen = scan.judge()
-    found = _inside_mask(seen, plan, in_mask)
-    solvers = _solve_maps(partition, found.usable, wanted)
-    valid = None if smoothing is None else smoothing.find_valid(seen)
-    again = _needs_second_pass(scan, found, wanted, plan, valid)
-    if any(solver is not None and solver.extra is not None for solver in solvers):
-        again |= {"least_squares"}
-    signals = run.finish(found.usable, wanted - again, solvers)
-    if again:
-        second = _Pass(plan, found.usable, again, valid, solvers)
-        for start, block in read_blocks():
-            if not second.add(start, plan.take(block)):
-                raise ValueError(_OVERFLOW)
-        signals |= second.finish(found.usable, again, solvers)
+    blocks = iter(read_blocks())
+    first = next(blocks)
+    blocks = chain([first], blocks)
+    if first.values.shape[1] == partition.n_points:
+        found, signals, solvers, n_passes = _reduce_volumes(
+            blocks, read_blocks, plan, in_mask, wanted
+        )
+    elif smoothing is not None:
+        raise ValueError("only whole volumes can be smoothed")
+    else:
+        found, signals, solvers, n_passes = _reduce_points(
+            blocks, read_blocks, plan, in_mask, wanted, gather_bytes
+        )
     if any(
         a is not None and np.isinf(a).any() for each in signals.values() for a in each
     ):
@@ -154,10 +155,90 @@ def reduce_run(
         dropout=found.dropout,
         usable=found.usable,
         zero_crossing=found.zero_crossing,
-        blank=seen.blank,
+        blank=found.blank,
         solvers=solvers,
-        n_passes=1 + bool(again),
+        n_passes=n_passes,
     )
+
+
+def _reduce_volumes(
+    blocks: Iterable[Block],
+    read_blocks: Blocks,
+    plan: Plan,
+    in_mask: BoolArray,
+    wanted: set[str],
+) -> tuple[Voxels, Signals, Solvers, int]:
+    """Reduce blocks that have all points of some volumes."""
+    run = _VolumePass(plan, in_mask, wanted)
+    # What is smoothed reaches beyond the regions, and so does what is wrong with it.
+    counted = in_mask
+    if plan.smoothing is not None:
+        counted = np.ones(plan.smoothing.grid.n_voxels, dtype=bool)
+    scan = VoxelScan(counted, plan.scaling)
+    for block in blocks:
+        taken, at = plan.take(block)
+        scan.look(block, taken, at)
+        # Once a value is not finite this pass only looks for the others.
+        if scan.all_finite:
+            run.add(block.volumes.start, taken)
+    seen = scan.judge()
+    found = _inside_mask(seen, plan, in_mask)
+    solvers = _solve_maps(plan.partition, found.usable, wanted)
+    valid = None if plan.smoothing is None else plan.smoothing.find_valid(seen)
+    again = _needs_second_pass(scan, found, wanted, plan, valid)
+    if _needs_a_better_basis(solvers):
+        again |= {"least_squares"}
+    signals = run.finish(found.usable, wanted - again, solvers)
+    if again:
+        second = _VolumePass(plan, found.usable, again, valid, solvers)
+        for block in read_blocks():
+            second.add(block.volumes.start, plan.take(block)[0])
+        signals |= second.finish(found.usable, again, solvers)
+    return found, signals, solvers, 1 + bool(again)
+
+
+def _reduce_points(
+    blocks: Iterable[Block],
+    read_blocks: Blocks,
+    plan: Plan,
+    in_mask: BoolArray,
+    wanted: set[str],
+    gather_bytes: int,
+) -> tuple[Voxels, Signals, Solvers, int]:
+    """Reduce blocks that have all volumes of some points."""
+    sums = wanted - _SORTED
+    run = _PointPass(plan)
+    stretches = _Stretches(plan, wanted & _SORTED, gather_bytes)
+    scan = VoxelScan(in_mask, plan.scaling, plan.n_volumes)
+    added = np.zeros_like(in_mask)
+    for block in blocks:
+        taken, at = plan.take(block)
+        scan.look(block, taken, at)
+        added[at] = scan.judge(at).usable & in_mask[at]
+        run.add(at, taken, added[at])
+        stretches.add(at, taken)
+    found = _inside_mask(scan.judge(), plan, in_mask)
+    stretches.close(found.usable)
+    solvers = _solve_maps(plan.partition, found.usable, wanted)
+    # Volumes that were taken for blank until a later point had a value there.
+    again = sums if (added != found.usable).any() else set()
+    if _needs_a_better_basis(solvers):
+        again = again | {"least_squares"}
+    signals = run.finish(found.usable, sums - again, solvers)
+    n_passes = 1
+    while again or not stretches.done:
+        second = _PointPass(plan, solvers) if again else None
+        for block in read_blocks():
+            taken, at = plan.take(block)
+            if second is not None:
+                second.add(at, taken, found.usable[at])
+            stretches.add(at, taken)
+        if second is not None:
+            signals |= second.finish(found.usable, again, solvers)
+        stretches.close(found.usable)
+        again = set()
+        n_passes += 1
+    return found, signals | stretches.signals, solvers, n_passes
 
 
 def _inside_mask(seen: Voxels, plan: Plan, in_mask: BoolArray) -> Voxels:
@@ -180,10 +261,14 @@ def _inside_mask(seen: Voxels, plan: Plan, in_mask: BoolArray) -> Voxels:
 def _solve_maps(partition: Partition, usable: BoolArray, wanted: set[str]) -> Solvers:
     return tuple(
         None
-        if isinstance(region, LabelMap) or "least_squares" not in wanted
+        if region.hard or "least_squares" not in wanted
         else MapSolver(weights, usable)
         for region, weights in zip(partition.maps, partition.members, strict=True)
     )
+
+
+def _needs_a_better_basis(solvers: Solvers) -> bool:
+    return any(solver is not None and solver.extra is not None for solver in solvers)
 
 
 def _needs_second_pass(
@@ -210,69 +295,29 @@ def _needs_second_pass(
 
 
 class _Pass:
-    """One reduction over a fixed set of voxels."""
+    """Sums and products of one reading, and what is made of them."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        kept: BoolArray,
-        statistics: set[str],
-        valid: BoolArray | None = None,
-        solvers: Solvers = (),
-    ) -> None:
-        partition = plan.partition
+    def __init__(self, plan: Plan, solvers: Solvers = ()) -> None:
         self.plan = plan
-        self.kept = kept
-        self.sums = np.zeros((plan.n_volumes, partition.n_rows))
-        others = statistics & _SORTED
-        self.sorted = [
-            SortedRegions(members, kept)
-            if others and isinstance(region, LabelMap)
-            else None
-            for members, region in zip(partition.members, partition.maps, strict=True)
-        ]
-        self.others = {
-            name: [
-                None if r is None else np.full((plan.n_volumes, r.n_regions), np.nan)
-                for r in self.sorted
-            ]
-            for name in others
-        }
-        self.source = choose_source(plan, kept, statistics, valid)
+        self.sums = np.zeros((plan.n_volumes, plan.partition.n_rows))
         # Products with what the maps alone do not tell apart, by atlas.
         self.extras = {
             number: (solver.extra, np.zeros((plan.n_volumes, solver.extra.shape[0])))
             for number, solver in enumerate(solvers)
             if solver is not None and solver.extra is not None
         }
-
-    def add(self, start: int, taken: NDArray[Any]) -> bool:
-        """Reduce what was taken of a block; tell whether all its sums are finite."""
-        stop = start + taken.shape[0]
-        source = self.source
-        values = np.stack([source.load(volume) for volume in taken])
-        for t, volume in enumerate(values, start):
-            self.sums[t] = source.project(volume)
-            for rows, products in self.extras.values():
-                products[t] = rows @ volume
-        if not np.isfinite(self.sums[start:stop]).all():
-            return False
-        for name, arrays in self.others.items():
-            for regions, array in zip(self.sorted, arrays, strict=True):
-                if regions is not None and array is not None:
-                    array[start:stop] = regions.compute(name, values)
-        return True
+        self.others: dict[str, list[FloatArray | None]] = {}
 
     def finish(
         self, usable: BoolArray, statistics: set[str], solvers: Solvers
-    ) -> dict[str, tuple[FloatArray | None, ...]]:
+    ) -> Signals:
         """Return statistics; regions without a usable voxel are NaN."""
         partition = self.plan.partition
-        signals: dict[str, tuple[FloatArray | None, ...]] = {}
+        signals: Signals = {}
         for name in statistics:
             per_atlas: list[FloatArray | None] = []
             for number, rows in enumerate(partition.rows):
-                if isinstance(partition.maps[number], LabelMap) == (name in _OF_MAPS):
+                if partition.maps[number].hard == (name in _OF_MAPS):
                     per_atlas.append(None)
                     continue
                 n_used = partition.count(number, usable)
@@ -292,3 +337,163 @@ class _Pass:
                 per_atlas.append(values)
             signals[name] = tuple(per_atlas)
         return signals
+
+
+class _VolumePass(_Pass):
+    """One reading by volumes over a fixed set of voxels."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        kept: BoolArray,
+        statistics: set[str],
+        valid: BoolArray | None = None,
+        solvers: Solvers = (),
+    ) -> None:
+        super().__init__(plan, solvers)
+        others = statistics & _SORTED
+        self.sorted = _sort_regions(plan.partition, kept, others)
+        self.others = _make_room(self.sorted, others, plan.n_volumes)
+        self.source = choose_source(plan, kept, statistics, valid)
+
+    def add(self, start: int, taken: NDArray[Any]) -> None:
+        """Reduce what was taken of a block, (t, N)."""
+        stop = start + taken.shape[0]
+        source = self.source
+        values = np.stack([source.load(volume) for volume in taken])
+        for t, volume in enumerate(values, start):
+            self.sums[t] = source.project(volume)
+            for rows, products in self.extras.values():
+                products[t] = rows @ volume
+        if not np.isfinite(self.sums[start:stop]).all():
+            raise ValueError(_OVERFLOW)
+        _compute(self.sorted, self.others, slice(start, stop), values)
+
+
+class _PointPass(_Pass):
+    """One reading by points: all volumes of each at once."""
+
+    def __init__(self, plan: Plan, solvers: Solvers = ()) -> None:
+        super().__init__(plan, solvers)
+        partition = plan.partition
+        weights = partition.regions @ partition.atoms
+        if partition.weights is not None:
+            weights = weights + partition.weights
+        # Rows that add up, by column, and where to: (rows, T) each.
+        self.rows = weights.tocsc()
+        self.more = {number: rows.tocsc() for number, (rows, _) in self.extras.items()}
+
+    def add(self, at: slice, taken: NDArray[Any], usable: BoolArray) -> None:
+        """Add points, (T, m), those of them that are usable."""
+        series = scale_values(taken.T, self.plan.scaling)
+        series[~usable] = 0.0
+        self.sums = _add_products(self.sums, self.rows[:, at], series)
+        if not np.isfinite(self.sums).all():
+            raise ValueError(_OVERFLOW)
+        for number, rows in self.more.items():
+            extra, products = self.extras[number]
+            products = _add_products(products, rows[:, at], series)
+            self.extras[number] = extra, products
+
+
+def _add_products(
+    sums: FloatArray, columns: csc_array, series: FloatArray
+) -> FloatArray:
+    """``sums + (columns @ series).T``, added point after point.
+
+    As one product with the sums so far in front of the points: a column is added to
+    what was before it, so that no bit depends on where the run was cut into blocks.
+    """
+    from scipy.sparse import csc_array, hstack
+
+    n = sums.shape[1]
+    same = csc_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
+    together = hstack([same, columns], format="csc")
+    return np.asarray(together @ np.concatenate([sums.T, series])).T
+
+
+class _Stretches:
+    """Statistics of whole regions for a run that is cut by points.
+
+    Regions of a mesh are not together in the file: nearly all of them are incomplete
+    until the end, and to hold them all is to hold the run. So the points of the
+    partition are held for as many volumes as fit in ``gather_bytes``, as they are
+    stored, and each further stretch of volumes takes another pass. In 128 MiB go all
+    300 volumes of 91,282 points in float32, or 700 in int16.
+    """
+
+    def __init__(self, plan: Plan, names: set[str], gather_bytes: int) -> None:
+        self.plan = plan
+        self.names = names
+        self.gather_bytes = gather_bytes
+        self.start = 0
+        self.held: NDArray[Any] | None = None
+        self.others: dict[str, list[FloatArray | None]] = {}
+        self.done = not names
+
+    def add(self, at: slice, taken: NDArray[Any]) -> None:
+        """Hold this stretch's volumes of some points, (T, m)."""
+        if self.done:
+            return
+        n, left = self.plan.partition.voxels.size, self.plan.n_volumes - self.start
+        if self.held is None:
+            fit = self.gather_bytes // max(1, n * taken.dtype.itemsize)
+            self.held = np.empty((n, max(1, min(left, fit))), dtype=taken.dtype)
+        stop = self.start + min(left, self.held.shape[1])
+        self.held[at, : stop - self.start] = taken[self.start : stop].T
+
+    def close(self, usable: BoolArray) -> None:
+        """Compute what is held, once all points have passed."""
+        if self.done or self.held is None:
+            return
+        plan, total = self.plan, self.plan.n_volumes
+        regions = _sort_regions(plan.partition, usable, self.names)
+        self.others = self.others or _make_room(regions, self.names, total)
+        stop = min(total, self.start + self.held.shape[1])
+        step = max(1, _FLOAT_BYTES // max(1, 8 * usable.size))
+        for low in range(self.start, stop, step):
+            high = min(stop, low + step)
+            some = self.held[:, low - self.start : high - self.start].T
+            values = scale_values(some, plan.scaling)
+            _compute(regions, self.others, slice(low, high), values)
+        self.start, self.done = stop, stop == total
+
+    @property
+    def signals(self) -> Signals:
+        """All that was computed; NaN for regions without a usable voxel."""
+        return {name: tuple(arrays) for name, arrays in self.others.items()}
+
+
+def _sort_regions(
+    partition: Partition, kept: BoolArray, names: set[str]
+) -> list[SortedRegions | None]:
+    """Regions of the atlases of labels, if there is anything to do for them."""
+    return [
+        SortedRegions(members, kept) if names and region.hard else None
+        for members, region in zip(partition.members, partition.maps, strict=True)
+    ]
+
+
+def _make_room(
+    regions: list[SortedRegions | None], names: set[str], n_volumes: int
+) -> dict[str, list[FloatArray | None]]:
+    return {
+        name: [
+            None if r is None else np.full((n_volumes, r.n_regions), np.nan)
+            for r in regions
+        ]
+        for name in names
+    }
+
+
+def _compute(
+    regions: list[SortedRegions | None],
+    others: dict[str, list[FloatArray | None]],
+    volumes: slice,
+    values: FloatArray,
+) -> None:
+    """Statistics of whole regions in some volumes, (t, N), into their arrays."""
+    for name, arrays in others.items():
+        for region, array in zip(regions, arrays, strict=True):
+            if region is not None and array is not None:
+                array[volumes] = region.compute(name, values)

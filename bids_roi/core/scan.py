@@ -21,6 +21,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Block
+
     BoolArray = NDArray[np.bool_]
 
 
@@ -63,7 +65,7 @@ class Voxels:
 
 
 class VoxelScan:
-    """Looks at voxels block after block.
+    """Looks at voxels block after block, whichever way the run is cut.
 
     Parameters
     ----------
@@ -71,6 +73,9 @@ class VoxelScan:
         Voxels that matter for ``all_finite``.
     scaling
         Slope and intercept: value = slope * stored + intercept.
+    n_volumes
+        T, where blocks have all volumes of some points; 0 where they have all points
+        of some volumes.
 
     Attributes
     ----------
@@ -80,7 +85,9 @@ class VoxelScan:
         Stored values of the first volume.
     """
 
-    def __init__(self, counted: BoolArray, scaling: tuple[float, float]) -> None:
+    def __init__(
+        self, counted: BoolArray, scaling: tuple[float, float], n_volumes: int = 0
+    ) -> None:
         n = counted.size
         self._counted = counted
         self.scaling = scaling
@@ -96,92 +103,107 @@ class VoxelScan:
         self._low: NDArray[Any] = np.empty(0)
         self._high: NDArray[Any] = np.empty(0)
         self._blank: list[int] = []
+        # Volumes that were 0 in all points so far, where blocks have some points only.
+        self._blank_so_far = np.ones(n_volumes, dtype=bool)
 
-    def look(self, start: int, block: NDArray[Any], values: NDArray[Any]) -> None:
+    def look(self, block: Block, values: NDArray[Any], at: slice) -> None:
         """Take the next block.
 
         Parameters
         ----------
-        start
-            Number of its first volume.
-        block : (t, V)
-            Stored values of the whole grid.
-        values : (t, n)
-            Those of the voxels to look at.
+        block
+            All that it holds.
+        values : (t, m)
+            Stored values of those of its points that are to be looked at.
+        at
+            Which of the n voxels these are.
         """
-        if start == 0:
-            self._begin(values)
+        if block.volumes.start == 0:
+            self._begin(values, at)
         elif self._pending.size:
             same = values.take(self._pending, axis=1) == self.first[self._pending]
             # NaN differs from itself: such a voxel is struck off as not finite.
             self._pending = self._pending[same.all(axis=0)]
         if self._zero is None:
             return
+        if self._blank_so_far.any():
+            self._rule_out_blank(block.values, at)
         low = values.min(axis=0)
         if not (np.isfinite(low).all() and np.isfinite(values.max(initial=0))):
-            self._find_not_finite(values)
+            self._finite[at] &= np.isfinite(values).all(axis=0)
+            self.all_finite = bool(self._finite[self._counted].all())
         # Little is done for data above 0, and that is nearly all there are.
         more = low > self._zero
-        self._has_more |= more
-        at = np.flatnonzero(~more)  # and what is not a number
-        if at.size:
-            low[at] = self._look_closer(start, block, values, at)
-        np.minimum(self._low, low, out=self._low)
+        self._has_more[at] |= more
+        others = np.flatnonzero(~more)  # and what is not a number
+        if others.size:
+            low[others] = self._look_closer(block, values, others, at)
+        np.minimum(self._low[at], low, out=self._low[at])
         if values.dtype.kind in "iu":
             high = values.max(axis=0)
-            np.maximum(self._high, high, out=self._high, where=more)
+            np.maximum(self._high[at], high, out=self._high[at], where=more)
 
-    def _begin(self, values: NDArray[Any]) -> None:
-        n, dtype = values.shape[1], values.dtype
-        self.first = values[0].copy()
-        self._pending = np.flatnonzero((values == self.first).all(axis=0))
-        self._zero = _stored_zero(dtype, self.scaling)
-        smallest, largest = _bounds(dtype)
-        self._low = np.full(n, largest, dtype=dtype)
-        self._high = np.full(n, smallest, dtype=dtype)
+    def _begin(self, values: NDArray[Any], at: slice) -> None:
+        if at.start == 0:
+            n, dtype = self._finite.size, values.dtype
+            self._zero = _stored_zero(dtype, self.scaling)
+            smallest, largest = _bounds(dtype)
+            self.first = np.empty(n, dtype=dtype)
+            self._low = np.full(n, largest, dtype=dtype)
+            self._high = np.full(n, smallest, dtype=dtype)
+        self.first[at] = values[0]
+        same = at.start + np.flatnonzero((values == values[0]).all(axis=0))
+        self._pending = np.concatenate([self._pending, same])
+
+    def _rule_out_blank(self, values: NDArray[Any], at: slice) -> None:
+        """Strike off volumes that are not 0 in all points of a block.
+
+        The points before it were all 0 there, which was not held against them.
+        """
+        candidates = np.flatnonzero(self._blank_so_far)
+        blank = (values[candidates] == self._zero).all(axis=1)
+        if not blank.all():
+            self._blank_so_far[candidates[~blank]] = False
+            self._has_zero[: at.start] = True
 
     def _look_closer(
-        self,
-        start: int,
-        block: NDArray[Any],
-        values: NDArray[Any],
-        at: NDArray[np.intp],
+        self, block: Block, values: NDArray[Any], others: NDArray[np.intp], at: slice
     ) -> NDArray[Any]:
         """Note zeros; return the smallest of the other values of some voxels."""
-        part = values.take(at, axis=1)
+        part = values.take(others, axis=1)
         zeros = part == self._zero
         smallest, largest = _bounds(part.dtype)
         low = np.where(zeros, largest, part).min(axis=0)
         high = np.where(zeros, smallest, part).max(axis=0)
-        self._high[at] = np.maximum(self._high[at], high)
-        if at.size == values.shape[1]:  # a blank volume has nothing above 0
+        where = at.start + others
+        self._high[where] = np.maximum(self._high[where], high)
+        if self._blank_so_far.size:
+            zeros[self._blank_so_far] = False
+        elif others.size == values.shape[1]:  # a blank volume has nothing above 0
             for t in np.flatnonzero(zeros.all(axis=1)).tolist():
-                if (block[t] == self._zero).all():
-                    self._blank.append(start + t)
+                if (block.values[t] == self._zero).all():
+                    self._blank.append(block.volumes.start + t)
                     zeros[t] = False
-        self._has_zero[at] |= zeros.any(axis=0)
+        self._has_zero[where] |= zeros.any(axis=0)
         return np.asarray(low)
 
-    def _find_not_finite(self, values: NDArray[Any]) -> None:
-        self._finite &= np.isfinite(values).all(axis=0)
-        self.all_finite = bool(self._finite[self._counted].all())
-
-    def judge(self) -> Voxels:
-        """Tell what became of the voxels, once all volumes have passed.
+    def judge(self, at: slice = slice(None)) -> Voxels:
+        """Tell what became of some voxels, once all their volumes have passed.
 
         A voxel with zeros has left the field of view if its other values are all above
         0 or all below it. Not so in images of whole numbers where they come within a
         step of 0 and reach no further than 255 steps: too coarse to tell.
         """
-        finite = self._finite
-        constant = np.zeros(finite.size, dtype=bool)
+        finite = self._finite[at]
+        constant = np.zeros(self._finite.size, dtype=bool)
         constant[self._pending] = True
-        zeros = self._has_zero & finite & ~constant
+        constant = constant[at]
+        zeros = self._has_zero[at] & finite & ~constant
         dropout = zeros.copy()
         if self._zero is not None:
-            low = self._low[zeros].astype(np.float64) - float(self._zero)
-            high = self._high[zeros].astype(np.float64) - float(self._zero)
-            apart = (low > 0) | ((high < 0) & ~self._has_more[zeros])
+            low = self._low[at][zeros].astype(np.float64) - float(self._zero)
+            high = self._high[at][zeros].astype(np.float64) - float(self._zero)
+            apart = (low > 0) | ((high < 0) & ~self._has_more[at][zeros])
             if self._low.dtype.kind in "iu":
                 near = np.minimum(np.abs(low), np.abs(high))
                 far = np.maximum(np.abs(low), np.abs(high))
@@ -192,7 +214,7 @@ class VoxelScan:
             constant=constant & finite,
             dropout=dropout,
             zero_crossing=zeros & ~dropout,
-            blank=tuple(self._blank),
+            blank=(*self._blank, *np.flatnonzero(self._blank_so_far).tolist()),
         )
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.mapping import LabelMap
 from bids_roi.core.signals import scale_values
 from bids_roi.core.smooth import (
     kernel_shares,
@@ -20,6 +19,7 @@ from bids_roi.options.words import name_statistics
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
     from bids_roi.core.scan import Voxels
@@ -70,11 +70,20 @@ class Plan:
     scaling: tuple[float, float]
     smoothing: Smoothing | None
 
-    def take(self, block: NDArray[Any]) -> NDArray[Any]:
-        """Voxels of a block, (t, V), that a pass needs: all of them for smoothing."""
+    def take(self, block: Block) -> tuple[NDArray[Any], slice]:
+        """Values of a block, (t, m), that a pass needs, and which of all that it needs.
+
+        Those are the voxels of the partition, or all of the grid for smoothing.
+        """
         if self.smoothing is not None:
-            return block
-        return block.take(self.partition.voxels, axis=1)
+            return block.values, slice(0, block.values.shape[1])
+        voxels, first = self.partition.voxels, block.points.start
+        if block.values.shape[1] == self.partition.n_points:
+            return block.values.take(voxels, axis=1), slice(0, voxels.size)
+        start, stop = np.searchsorted(voxels, [first, block.points.stop]).tolist()
+        # Cut by points, each point's series is contiguous, and stays so.
+        series = block.values.T.take(voxels[start:stop] - first, axis=0)
+        return series.T, slice(start, stop)
 
 
 class _RawVolumes:
@@ -187,7 +196,7 @@ def choose_source(
     smoothing, partition = plan.smoothing, plan.partition
     if smoothing is None:
         return _RawVolumes(plan, kept)
-    labels_only = all(isinstance(region, LabelMap) for region in partition.maps)
+    labels_only = all(region.hard for region in partition.maps)
     if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):

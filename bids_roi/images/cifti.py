@@ -18,7 +18,7 @@ from bids_roi.images.brain_models import read_frame
 from bids_roi.images.label_table import Label, LabelledPoints, choose_map
 from bids_roi.images.markup import located, open_file, parse_real, parse_tree, whole
 from bids_roi.images.nifti import check_file
-from bids_roi.images.stream import VolumeSource, check_size, read_blocks
+from bids_roi.images.stream import VolumeSource, check_size
 from bids_roi.images.values import are_whole
 
 if TYPE_CHECKING:
@@ -201,7 +201,8 @@ def _read_rows(
     source: VolumeSource, block_bytes: int
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     try:
-        yield from read_blocks(source, block_bytes=block_bytes)
+        for block in source.blocks(block_bytes):
+            yield block.volumes.start, block.values
     except ImageError as error:  # whose words are those of a file of volumes
         problem = error.problem.replace("volume", "grayordinate")
         raise ImageError(problem, where=source.path, remedy=error.remedy) from error

@@ -29,7 +29,6 @@ from bids_roi.images.header import (
     make_grid,
     read_header,
 )
-from bids_roi.images.stream import VolumeSource, read_blocks
 from bids_roi.images.values import are_whole, explain_labels, inside_mask
 
 if TYPE_CHECKING:
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
+    from bids_roi.images.stream import VolumeSource
 
 
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
@@ -147,11 +147,11 @@ def read_values(image: Opened) -> NDArray[Any]:
     check_whole(image.source, image.kind)
     try:
         # The reader of series, because it reads to the end, where the CRC is checked.
-        ((_, block),) = read_blocks(image.source)
+        (block,) = image.source.blocks()
     except ImageError as error:
         kind, where = image.kind.error, image.source.path
         raise kind(error.problem, where=where, remedy=error.remedy) from error
-    values = block.reshape(image.grid.shape, order="F")
+    values = block.values.reshape(image.grid.shape, order="F")
     if (image.slope, image.intercept) != (1, 0):
         with np.errstate(over="ignore"):  # told by those who need finite values
             values = values * image.slope + image.intercept
@@ -202,8 +202,8 @@ def read_maps(path: Path) -> tuple[Grid, Iterator[NDArray[np.float64]]]:
     image = open_image(path, MAPS)
 
     def volumes() -> Iterator[NDArray[np.float64]]:
-        for start, block in read_blocks(image.source):
-            for number, stored in enumerate(block, start + 1):
+        for block in image.source.blocks():
+            for number, stored in enumerate(block.values, block.volumes.start + 1):
                 with np.errstate(over="ignore", invalid="ignore"):
                     values = stored.astype(np.float64) * image.slope + image.intercept
                 if n_bad := count_bad_weights(values):

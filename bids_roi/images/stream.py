@@ -1,4 +1,4 @@
-"""Volumes of a NIfTI file in order, a few at a time; isal's only home.
+"""Stored values of a series in blocks, in the order of the file; isal's only home.
 
 A reader thread decompresses into three buffers in turn while the caller works on the
 one before: ISA-L releases the interpreter lock, so wall time is the decompression.
@@ -12,18 +12,17 @@ import contextlib
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
+from bids_roi.core.frame import Block
 from bids_roi.errors import ImageError, MissingInput
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
-
-    from numpy.typing import NDArray
 
     from bids_roi.errors import BidsRoiError
 
@@ -34,9 +33,31 @@ _BLOCK_BYTES = 16 * 2**20
 _MAX_RATIO = 1032
 
 
+class Source(Protocol):
+    """Stored values of a series, in blocks: what a reader of a format provides."""
+
+    @property
+    def path(self) -> Path:
+        """The file, or the first of several."""
+
+    @property
+    def n_volumes(self) -> int:
+        """Volumes, T."""
+
+    @property
+    def volume_bytes(self) -> int:
+        """Size of a volume in bytes."""
+
+    def block_volumes(self, block_bytes: int) -> int:
+        """Volumes that fit in a block of at most ``block_bytes``, at least one."""
+
+    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
+        """Read everything once; all points of some volumes, or the reverse."""
+
+
 @dataclass(frozen=True, slots=True)
 class VolumeSource:
-    """Where the stored values of a 4D image are.
+    """Where the stored values of a series are in one file, without gaps.
 
     Attributes
     ----------
@@ -52,6 +73,9 @@ class VolumeSource:
         Volumes that the header declares.
     compressed
         Whether the file is a gzip stream.
+    by_points
+        Whether the file has one point's values of all volumes after the other, as CIFTI
+        has, and not one volume after the other.
     """
 
     path: Path
@@ -60,6 +84,7 @@ class VolumeSource:
     n_voxels: int
     n_volumes: int
     compressed: bool
+    by_points: bool = False
 
     @property
     def volume_bytes(self) -> int:
@@ -70,22 +95,48 @@ class VolumeSource:
         """Volumes in a block of at most ``block_bytes``, at least one."""
         return max(1, min(self.n_volumes, block_bytes // max(1, self.volume_bytes)))
 
+    @property
+    def rows(self) -> tuple[int, int]:
+        """How many rows the file has, and values in each: volumes, or series."""
+        shape = self.n_volumes, self.n_voxels
+        return shape[::-1] if self.by_points else shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row in bytes."""
+        return self.rows[1] * np.dtype(self.dtype).itemsize
+
+    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
+        """Read all rows once, in order, one row at least at a time.
+
+        A file that ends early, is damaged (CRC) or holds more than its header says is
+        an ``ImageError``; one that can no longer be read, a ``MissingInput``.
+        """
+        n_rows, length = self.rows
+        # One block of everything is reduced by volumes, whose sums differ in the last
+        # digit: the memory that is given must not decide, so series make two at least.
+        most = -(-n_rows // 2) if self.by_points else n_rows
+        n_block = max(1, min(most, block_bytes // max(1, self.row_bytes)))
+        everything = slice(0, length)
+        for start, buffer, n in _read_rows(self, n_block):
+            rows = np.frombuffer(buffer, self.dtype, n * length).reshape(n, length)
+            some = slice(start, start + n)
+            if self.by_points:
+                yield Block(everything, some, rows.T)
+            else:
+                yield Block(some, everything, rows)
+
 
 def check_size(source: VolumeSource) -> None:
-    """Refuse a header that declares more than its file can hold.
+    """Refuse a header that declares more than its file can hold, with both sizes.
 
     Before anything is allocated by it. A compressed file that passes may still turn
     out too short, which shows while reading.
-
-    Raises
-    ------
-    ImageError
-        With both sizes.
     """
     size = source.path.stat().st_size
     needed = source.offset + source.n_volumes * source.volume_bytes
     if not source.compressed and size < needed:
-        reached = max(0, size - source.offset) // max(1, source.volume_bytes)
+        reached = max(0, size - source.offset) // max(1, source.row_bytes)
         raise _truncated(source, reached)
     if size * _MAX_RATIO < needed:
         most = size * _MAX_RATIO / 2**20
@@ -97,40 +148,17 @@ def check_size(source: VolumeSource) -> None:
         raise ImageError(msg, where=source.path, remedy=remedy)
 
 
-def read_blocks(
-    source: VolumeSource, *, block_bytes: int = _BLOCK_BYTES
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Read all volumes once, in order.
-
-    Parameters
-    ----------
-    source
-        The image.
-    block_bytes
-        Upper bound of a block's size; one volume is the least.
-
-    Yields
-    ------
-    start
-        Number of the block's first volume.
-    block : (t, V)
-        Stored values, voxels in the order of the file; valid until the next block.
-
-    Raises
-    ------
-    ImageError
-        If the file ends early, is damaged (CRC) or holds more than its header says.
-    MissingInput
-        If the file, or the library that unpacks it, cannot be read.
-    """
-    n_block = source.block_volumes(block_bytes)
-    n_blocks = -(-source.n_volumes // n_block)
+def _read_rows(
+    source: VolumeSource, n_block: int
+) -> Iterator[tuple[int, bytearray, int]]:
+    """Number of the first row, a buffer that begins with it, and rows in the buffer."""
+    n_blocks = -(-source.rows[0] // n_block)
     free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None] = (
         queue.SimpleQueue()
     )
     for _ in range(min(_N_BUFFERS, n_blocks)):
-        free.put(bytearray(n_block * source.volume_bytes))
+        free.put(bytearray(n_block * source.row_bytes))
     reader = threading.Thread(
         target=_fill, args=(source, n_block, free, filled), daemon=True
     )
@@ -140,12 +168,10 @@ def read_blocks(
         while (item := filled.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            n_volumes, buffer = item
-            count = n_volumes * source.n_voxels
-            block: NDArray[Any] = np.frombuffer(buffer, source.dtype, count)
-            yield start, block.reshape(n_volumes, source.n_voxels)
+            n_rows, buffer = item
+            yield start, buffer, n_rows
             free.put(buffer)
-            start += n_volumes
+            start += n_rows
     finally:
         free.put(None)  # the caller stopped early: so does the thread
         reader.join()
@@ -158,23 +184,23 @@ def _fill(
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None],
 ) -> None:
     """Read or decompress into the free buffers; the reader thread."""
-    done = 0
+    done, total = 0, source.rows[0]
     try:
         with _open(source) as file:
             if len(file.read(source.offset)) < source.offset:
                 raise EOFError
-            while done < source.n_volumes:
+            while done < total:
                 buffer = free.get()
                 if buffer is None:
                     return
-                n_volumes = min(n_block, source.n_volumes - done)
-                size = n_volumes * source.volume_bytes
+                n_rows = min(n_block, total - done)
+                size = n_rows * source.row_bytes
                 n_read = _read_full(file, memoryview(buffer)[:size])
                 if n_read < size:
-                    done += n_read // source.volume_bytes
+                    done += n_read // source.row_bytes
                     raise EOFError
-                filled.put((n_volumes, buffer))
-                done += n_volumes
+                filled.put((n_rows, buffer))
+                done += n_rows
             # Reading on to the end is what checks the CRC.
             if source.compressed and file.read(1):
                 filled.put(_too_long(source))
@@ -208,9 +234,13 @@ def _read_full(file: BinaryIO, view: memoryview) -> int:
     return n_read
 
 
+def _row(source: VolumeSource) -> str:
+    return "series" if source.by_points else "volume"
+
+
 def _truncated(source: VolumeSource, reached: int) -> ImageError:
     return ImageError(
-        f"the file ends in volume {reached + 1} of {source.n_volumes}: it is"
+        f"the file ends in {_row(source)} {reached + 1} of {source.rows[0]}: it is"
         " truncated.",
         where=source.path,
         remedy="Copy or download it again, or run its preprocessing again.",
@@ -237,14 +267,14 @@ def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiErr
         return MissingInput(msg, where=source.path, remedy=remedy)
     if isinstance(error, OSError) and error.strerror:  # of the disk, not of gzip
         msg = (
-            f"the file cannot be read beyond volume {reached} of {source.n_volumes}"
-            f" ({error.strerror})."
+            f"the file cannot be read beyond {_row(source)} {reached} of"
+            f" {source.rows[0]} ({error.strerror})."
         )
         remedy = "Check the disk or network, and run the same command again."
         return MissingInput(msg, where=source.path, remedy=remedy)
     return ImageError(
-        f"the compressed data are damaged, noticed after volume {reached} of"
-        f" {source.n_volumes} ({error}).",
+        f"the compressed data are damaged, noticed after {_row(source)} {reached} of"
+        f" {source.rows[0]} ({error}).",
         where=source.path,
         remedy="Copy or download it again, or run its preprocessing again.",
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.grid import Grid
-    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.mapping import RegionMap
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.outputs.digest import Digests
@@ -166,7 +166,7 @@ def tabulate_regions(
     levels: Mapping[str, NDArray[np.float64]],
     *,
     atlas: Atlas,
-    mapped: LabelMap | WeightMap,
+    mapped: RegionMap,
 ) -> dict[str, Any]:
     """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bids_roi.core.censor import Censoring
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
-    from bids_roi.core.mapping import LabelMap, WeightMap
+    from bids_roi.core.mapping import RegionMap
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
@@ -146,7 +146,7 @@ class AtlasResult:
 
     atlas: Atlas
     names: RunOutputs
-    mapped: LabelMap | WeightMap
+    mapped: RegionMap
     quality: RegionQuality
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]

@@ -12,7 +12,7 @@ from bids_roi.schedule.processes import Processes
 from bids_roi.schedule.serial import Serial
 
 if TYPE_CHECKING:
-    from bids_roi.images.stream import VolumeSource
+    from bids_roi.images.stream import Source
     from bids_roi.options.record import Options
     from bids_roi.schedule.outcome import Executor
 
@@ -98,7 +98,7 @@ def choose_executor(options: Options, output_dir: Path) -> Executor:
     return Processes(worker_count(options), timeout)
 
 
-def block_bytes(source: VolumeSource, options: Options) -> int:
+def block_bytes(source: Source, options: Options) -> int:
     """Size of a block within the memory of a worker; an error where no volume fits."""
     if options.mem_mb is None:
         return BLOCK_BYTES
@@ -116,7 +116,7 @@ def block_bytes(source: VolumeSource, options: Options) -> int:
     return min(BLOCK_BYTES, fitting)
 
 
-def estimate_memory(source: VolumeSource, options: Options) -> int:
+def estimate_memory(source: Source, options: Options) -> int:
     """Bytes that a worker will need for a run, roughly."""
     n_volumes = source.block_volumes(block_bytes(source, options))
     return _PROCESS_BYTES + _COPIES * n_volumes * source.volume_bytes

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
+from bids_roi.core.frame import FrameMismatch
 from bids_roi.core.grid import Grid, resample_labels
 from bids_roi.core.high_variance import (
     SeriesCollector,
     VarianceScan,
     select_voxels,
 )
-from bids_roi.core.mapping import LabelMap, WeightMap, map_labels, map_weights
+from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
-from bids_roi.errors import DataError, ImageError
+from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import Opened, read_maps, read_mask
-from bids_roi.images.stream import read_blocks
 from bids_roi.participant.budget import block_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Block, Frame
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.options.record import Options
 
@@ -38,9 +39,9 @@ if TYPE_CHECKING:
 def partition_grid(
     keys: tuple[tuple[Path, str, str], ...],
     indices: tuple[tuple[int, ...], ...],
-    grid: Grid,
+    frame: Grid | Frame,
 ) -> Partition:
-    """Resample and factorise the atlases, once per grid and process.
+    """Bring the atlases to a run and factorise them, once per frame and process.
 
     Parameters
     ----------
@@ -48,17 +49,26 @@ def partition_grid(
         Path, digest and kind of each atlas.
     indices
         Label values of each atlas, in the order of its table.
-    grid
+    frame
         Of the BOLD run.
+
+    Raises
+    ------
+    AtlasError
+        If an atlas lies on another mesh, or on other voxels where nothing is resampled.
     """
-    maps: list[LabelMap | WeightMap] = []
+    maps = []
     for (path, digest, kind), index in zip(keys, indices, strict=True):
-        if kind == "probseg":
-            source, volumes = read_maps(path)
-            maps.append(map_weights(volumes, source, grid))
-        else:
-            labels, source = load_atlas_labels(path, digest)
-            maps.append(map_labels(labels, np.array(index), source, grid))
+        try:
+            if kind == "dseg":
+                labels, source = load_atlas_labels(path, digest)
+                maps.append(map_labels(labels, np.array(index), source, frame))
+            else:
+                source, volumes = read_maps(path)
+                maps.append(map_weights(volumes, source, frame))
+        except FrameMismatch as error:
+            remedy = "Choose the atlas that is made for this mesh and these voxels."
+            raise AtlasError(f"{error}.", where=path, remedy=remedy) from error
     return build_partition(maps)
 
 
@@ -136,15 +146,15 @@ def reduce_image(
     scan = VarianceScan(n_volumes) if options.high_variance_confounds else None
     scanned = False
 
-    def blocks() -> Iterator[tuple[int, NDArray[Any]]]:
+    def blocks() -> Iterator[Block]:
         nonlocal scanned
         watchers = () if scanned else (scan, mean)
         scanned = True
-        for start, block in read_blocks(image.source, block_bytes=size):
+        for block in image.source.blocks(size):
             for watcher in watchers:
                 if watcher is not None:
-                    watcher.update(start, block)
-            yield start, block
+                    watcher.update(block.volumes.start, block.values)
+            yield block
 
     try:
         reduction = reduce_run(
@@ -162,6 +172,6 @@ def reduce_image(
     if scan is None:
         return reduction, None
     collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)
-    for start, block in read_blocks(image.source, block_bytes=size):
-        collector.update(start, block)
+    for block in image.source.blocks(size):
+        collector.update(block.volumes.start, block.values)
     return reduction, collector.finish(n_confounds=5)

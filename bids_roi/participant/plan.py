@@ -154,8 +154,7 @@ def plan_run(
             except BidsRoiError as problem:
                 refused.append((name, problem))
             else:
-                weighted = atlas.kind == "probseg"
-                asked = options.map_statistic if weighted else options.statistic
+                asked = options.statistic if atlas.hard else options.map_statistic
                 names = name_outputs(
                     run,
                     atlas,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.mapping import WeightMap
 from bids_roi.core.quality import assess_regions
 from bids_roi.core.signals import weights_cancel
 from bids_roi.errors import BidsRoiError, SpaceMismatch
@@ -265,7 +264,7 @@ def _assess(
     in_mask = inside[partition.voxels]
     cancel = None
     mapped = partition.maps[number]
-    if isinstance(mapped, WeightMap) and options.map_statistic[0] == "weighted_mean":
+    if not mapped.hard and options.map_statistic[0] == "weighted_mean":
         cancel = weights_cancel(partition.members[number], reduction.usable)
     return assess_regions(
         n_voxels_atlas=mapped.n_voxels_atlas,

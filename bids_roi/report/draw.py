@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
-from bids_roi.core.mapping import LabelMap, strongest_map
+from bids_roi.core.mapping import strongest_map
 from bids_roi.core.mean_image import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
@@ -119,12 +119,8 @@ class RunFigures:
         return self._background
 
     def _draw_atlas(self, result: AtlasResult) -> None:
-        mapped, quality, source = result.mapped, result.quality, result.names.regions
-        rows = (
-            mapped.rows
-            if isinstance(mapped, LabelMap)
-            else strongest_map(mapped.weights)
-        )
+        quality, source = result.quality, result.names.regions
+        rows = strongest_map(result.mapped.weights)
         inside = rows >= 0 if self.brain is None else (rows >= 0) | self.brain
         slices = choose_slices(self.image.grid, inside)
         background, lost = self._show_background(), ~quality.usable

@@ -11,6 +11,7 @@ from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
 from bids_roi.images.nifti import write_image
 from support import datasets, group_trees
+from support.cuts import cut_points, cut_volumes
 from support.datasets import NAMES, SPACE, write_dataset, write_run
 
 FUNC = "sub-01/func"
@@ -82,7 +83,7 @@ GRID = Grid.of(SHAPE, AFFINE)
 MAP_STATISTICS = ("least_squares", "weighted_mean")
 
 
-def engine(values, volumes, mask, source=GRID, block=2, labels=None):
+def engine(values, volumes, mask, source=GRID, block=2, labels=None, ends=None):
     n_volumes = values.shape[3]
     flat = values.reshape(-1, n_volumes, order="F").T
     atlases = [map_weights((v for v in volumes), source, GRID)]
@@ -90,7 +91,7 @@ def engine(values, volumes, mask, source=GRID, block=2, labels=None):
         atlases.insert(0, map_labels(labels, np.array([1, 2]), GRID, GRID))
     partition = build_partition(atlases)
     found = reduce_run(
-        lambda: ((t, flat[t : t + block]) for t in range(0, n_volumes, block)),
+        lambda: cut_points(flat, ends) if ends else cut_volumes(flat, block),
         partition,
         in_mask=mask.ravel(order="F")[partition.voxels],
         statistics=MAP_STATISTICS,

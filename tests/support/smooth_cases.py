@@ -8,6 +8,7 @@ from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
+from support.cuts import cut_volumes
 
 SHAPE = (9, 8, 7)
 ZOOMS = (2.0, 2.5, 3.0)
@@ -28,7 +29,7 @@ def engine(values, atlases, mask, fwhm, statistics=("mean",), block=2):
     flat = values.reshape(-1, n_volumes, order="F").T
     partition = build_partition([map_labels(*atlas, GRID, GRID) for atlas in atlases])
     return reduce_run(
-        lambda: ((t, flat[t : t + block]) for t in range(0, n_volumes, block)),
+        lambda: cut_volumes(flat, block),
         partition,
         in_mask=mask.ravel(order="F")[partition.voxels],
         statistics=statistics,

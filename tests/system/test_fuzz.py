@@ -38,7 +38,6 @@ from bids_roi.images.nifti import (
     read_mask,
     write_image,
 )
-from bids_roi.images.stream import read_blocks
 from bids_roi.outputs.records import Record, read_all_records, write_records
 from bids_roi.participant.plan import choose_repetition_time
 
@@ -277,7 +276,7 @@ def read_everything(path):
     """All readers of images, one after the other."""
     bold = survive(open_image, path, BOLD)
     if bold is not None:
-        survive(lambda: [block.shape for _, block in read_blocks(bold.source)])
+        survive(lambda: [b.values.shape for b in bold.source.blocks()])
     survive(open_image, path, ATLAS)
     labels = survive(read_labels, path)
     assert labels is None or labels[0].nbytes < 2**20
@@ -325,7 +324,7 @@ def test_compressed_images(folder, images, data):
     path.write_bytes(data.draw(mutated([packed])))
     read_everything(path)
     bold = survive(open_image, path, BOLD)
-    blocks = bold and survive(lambda: [b.copy() for _, b in read_blocks(bold.source)])
+    blocks = bold and survive(lambda: [b.values.copy() for b in bold.source.blocks()])
     if blocks:
         expected = np.frombuffer(source[352:], "<i2").reshape(5, -1)
         assert_array_equal(np.concatenate(blocks), expected)

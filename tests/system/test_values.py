@@ -16,7 +16,6 @@ from bids_roi.atlases.open import AtlasFiles, examine_atlas
 from bids_roi.errors import AtlasError, BidsRoiError, ImageError, MissingInput
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, read_labels, read_mask, write_image
-from bids_roi.images.stream import read_blocks
 
 LABELS = np.arange(6 * 7 * 5).reshape(6, 7, 5) % 9
 
@@ -251,16 +250,13 @@ def test_without_isal_the_remedy_is_to_install_it(dataset, monkeypatch, tmp_path
     write_image(plain, datasets.bold(), oblique())
     monkeypatch.setitem(sys.modules, "isal", None)
     with pytest.raises(MissingInput, match="library isal") as caught:
-        list(read_blocks(open_image(path, BOLD).source))
+        list(open_image(path, BOLD).source.blocks())
     assert "pip install isal" in caught.value.remedy
     assert "damaged" not in str(caught.value)
     with pytest.raises(MissingInput, match="library isal"):
         read_mask(next(dataset.glob("sub-01/func/*_mask.nii.gz")))
     # what is not compressed needs no library
-    assert (
-        sum(len(block) for _, block in read_blocks(open_image(plain, BOLD).source))
-        == 12
-    )
+    assert sum(len(b.values) for b in open_image(plain, BOLD).source.blocks()) == 12
 
 
 def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
@@ -273,5 +269,5 @@ def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr("bids_roi.images.stream._read_full", fail)
     with pytest.raises(BidsRoiError, match="Input/output error") as caught:
-        list(read_blocks(source))
+        list(source.blocks())
     assert "damaged" not in str(caught.value)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support import oracles
+from support.cuts import cut_points, cut_volumes
 
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
@@ -21,8 +22,20 @@ GRID = Grid.of(SHAPE, np.eye(4))
 RTOL = 1e-12
 
 
-def run_engine(values, atlases, mask, statistics=STATISTICS, block=3, scaling=(1, 0)):
-    """Reduce (x, y, z, T) stored values as the app does, from blocks in file order."""
+def run_engine(
+    values,
+    atlases,
+    mask,
+    statistics=STATISTICS,
+    block=3,
+    scaling=(1, 0),
+    ends=None,
+    gather_bytes=2**27,
+):
+    """Reduce (x, y, z, T) stored values as the app does, from blocks in file order.
+
+    Of ``block`` volumes each; or of points, where ``ends`` tells where to cut.
+    """
     n_volumes = values.shape[3]
     flat = values.reshape(-1, n_volumes, order="F").T
     maps = [map_labels(labels, index, GRID, GRID) for labels, index in atlases]
@@ -31,8 +44,7 @@ def run_engine(values, atlases, mask, statistics=STATISTICS, block=3, scaling=(1
 
     def read():
         passes.append(1)
-        for start in range(0, n_volumes, block):
-            yield start, flat[start : start + block].copy()
+        yield from cut_volumes(flat, block) if ends is None else cut_points(flat, ends)
 
     reduction = reduce_run(
         read,
@@ -41,6 +53,7 @@ def run_engine(values, atlases, mask, statistics=STATISTICS, block=3, scaling=(1
         statistics=statistics,
         n_volumes=n_volumes,
         scaling=scaling,
+        gather_bytes=gather_bytes,
     )
     assert len(passes) == reduction.n_passes
     return reduction, partition
@@ -80,11 +93,38 @@ def cases(draw):
     return values, atlases, mask, block, scaling
 
 
+N_POINTS = int(np.prod(SHAPE))
+# Where blocks of points end; one block alone would be a block of volumes too.
+CUTS = st.lists(st.integers(1, N_POINTS - 1), min_size=1, max_size=8, unique=True).map(
+    lambda ends: (*sorted(ends), N_POINTS)
+)
+
+
 @settings(max_examples=150, deadline=None)
 @given(cases())
 def test_equals_loop_oracle(case):
     values, atlases, mask, block, scaling = case
-    reduction, partition = run_engine(values, atlases, mask, STATISTICS, block, scaling)
+    found = run_engine(values, atlases, mask, STATISTICS, block, scaling)
+    hold_against_loop(case, *found)
+
+
+@settings(max_examples=150, deadline=None)
+@given(cases(), CUTS, st.sampled_from([1, 700, 2**27]))
+def test_cut_by_points_equals_loop_oracle(case, ends, gather_bytes):
+    values, atlases, mask, _, scaling = case
+    reduction, partition = run_engine(
+        values, atlases, mask, STATISTICS, 0, scaling, ends, gather_bytes
+    )
+    hold_against_loop(case, reduction, partition)
+    whole, _ = run_engine(values, atlases, mask, STATISTICS, 3, scaling)
+    for name in ("finite", "dropout", "usable", "zero_crossing"):
+        assert_array_equal(getattr(reduction, name), getattr(whole, name))
+    if partition.voxels.size:
+        assert reduction.blank == whole.blank
+
+
+def hold_against_loop(case, reduction, partition):
+    values, atlases, mask, _, scaling = case
     scaled = values.astype(np.float64) * scaling[0] + scaling[1]
     step = abs(scaling[0]) if values.dtype.kind in "iu" else None
     usable = oracles.usable_voxels(scaled, mask, step)
@@ -124,6 +164,20 @@ def test_bits_do_not_depend_on_blocks_or_company(case, random):
     for name, arrays in first.signals.items():
         for position, i in enumerate(order):
             assert_allclose(moved.signals[name][position], arrays[i], rtol=0, atol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(cases(), CUTS, CUTS)
+def test_bits_do_not_depend_on_where_points_are_cut(case, one, other):
+    values, atlases, mask, _, scaling = case
+    first, _ = run_engine(values, atlases, mask, STATISTICS, 0, scaling, one)
+    second, _ = run_engine(values, atlases, mask, STATISTICS, 0, scaling, other, 1)
+    whole, _ = run_engine(values, atlases, mask, STATISTICS, 1, scaling)
+    for name, arrays in first.signals.items():
+        for number, array in enumerate(arrays):
+            assert_array_equal(array, second.signals[name][number])
+            if name not in ("mean", "sum"):
+                assert_array_equal(array, whole.signals[name][number])
 
 
 def ramp(n_volumes=6):
@@ -270,3 +324,73 @@ def test_blank_volumes_say_nothing_about_the_view_and_are_told():
     assert found.blank == ()
     assert found.dropout.all()
     assert np.isnan(found.signals["mean"][0]).all()
+
+
+# Blocks of points
+
+
+@pytest.mark.parametrize(
+    ("spoil", "statistics", "gather_bytes", "n_passes"),
+    [
+        (lambda v: None, ("mean",), 1, 1),
+        (lambda v: v.__setitem__((0, 0, 0), 7.0), ("mean",), 1, 1),
+        (lambda v: v.__setitem__((0, 0, 0, 3), np.nan), ("mean",), 1, 1),
+        (lambda v: v.__setitem__((0, 0, 0, slice(0, 3)), 0.0), ("mean",), 1, 1),
+        (lambda v: v.__setitem__((..., 2), 0.0), ("mean",), 1, 1),
+        # All points up to the first cut are 0 in a volume that is not blank after all.
+        (lambda v: v.__setitem__((slice(None), 0, 0, 2), 0.0), ("mean",), 1, 2),
+        (lambda v: None, ("median",), 60 * 6 * 8, 1),
+        (lambda v: None, ("median",), 60 * 5 * 8, 2),
+        (lambda v: None, ("median",), 60 * 2 * 8, 3),
+        (lambda v: None, ("median",), 1, 6),
+    ],
+)
+def test_blocks_of_points_need_one_pass_and_stretches_for_medians(
+    spoil, statistics, gather_bytes, n_passes
+):
+    values = ramp()
+    spoil(values)
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    found, _ = run_engine(
+        values,
+        [(labels, np.array([1]))],
+        mask,
+        statistics,
+        ends=(4, 30, 60),  # the first block is [:, 0, 0], no more than 5 points
+        gather_bytes=gather_bytes,
+    )
+    for name in statistics:
+        expected = oracles.regional(values, labels, [1], mask, name)
+        assert_allclose(found.signals[name][0], expected, rtol=RTOL)
+    assert found.n_passes == n_passes
+
+
+def test_points_of_no_region_tell_that_a_volume_is_not_blank():
+    """0 in the regions, which come first, and not beyond them."""
+    values = ramp()
+    labels = np.zeros(SHAPE, int)
+    labels[..., 0] = 1
+    values[..., 0, 3] = 0
+    mask = np.ones(SHAPE, bool)
+    found, _ = run_engine(
+        values, [(labels, np.array([1]))], mask, ("mean",), ends=(20, 40, 60)
+    )
+    assert found.blank == ()
+    assert found.dropout.all()
+    assert np.isnan(found.signals["mean"][0]).all()
+    values[..., 3] = 0
+    found, _ = run_engine(
+        values, [(labels, np.array([1]))], mask, ("mean",), ends=(20, 40, 60)
+    )
+    assert found.blank == (3,)
+    assert found.usable.all()
+
+
+def test_infinite_sums_by_points_are_an_error():
+    values = ramp()
+    values[..., 2] = 1e308
+    labels = np.ones(SHAPE, int)
+    with pytest.raises(ValueError, match="too large"):
+        run_engine(
+            values, [(labels, np.array([1]))], np.ones(SHAPE, bool), ends=(20, 60)
+        )

@@ -14,7 +14,6 @@ from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import read_json, read_table
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, read_labels, read_mask, write_image
-from bids_roi.images.stream import read_blocks
 
 RNG = np.random.default_rng(8)
 
@@ -31,7 +30,7 @@ def series(tmp_path_factory):
 def read(path):
     """All values by the readers of the app, (x, y, z, T)."""
     bold = open_image(path, BOLD)
-    blocks = [b.copy() for _, b in read_blocks(bold.source, block_bytes=3000)]
+    blocks = [b.values.copy() for b in bold.source.blocks(3000)]
     return np.concatenate(blocks).T.reshape(*bold.grid.shape, -1, order="F")
 
 
@@ -136,7 +135,7 @@ def test_uncompressed_file_that_shrinks_while_it_is_read(series, tmp_path):
     path = tmp_path / "shrinks_bold.nii"
     path.write_bytes(gzip.decompress(series[0]))
     bold = open_image(path, BOLD)
-    blocks = read_blocks(bold.source, block_bytes=bold.source.volume_bytes)
+    blocks = bold.source.blocks(bold.source.volume_bytes)
     next(blocks)
     with path.open("r+b") as file:
         file.truncate(352 + 2 * bold.source.volume_bytes)
