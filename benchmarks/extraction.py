@@ -154,7 +154,7 @@ def _bids_roi(case: dict):
     from bids_roi.participant.run import process_run
 
     given = {"n_procs": 1, "no_report": True, **case.get("options", {})}
-    options = Options(atlas_file=tuple(case["atlases"]), **given)
+    options = Options.of(atlas_file=tuple(case["atlases"]), **given)
     out = Path(case["out"])
     level = open_level(Path(case["root"]), out, options)
     ((_, (planned,)),) = plan_dataset(level, {})

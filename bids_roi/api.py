@@ -224,8 +224,13 @@ def _find_run(
     root = next((p.parent for p in path.parents if p.name == folder), None)
     run = None
     if root is not None and path.parent.name == "func":
-        desc = labels.get("desc", options.desc)
-        found = find_runs(root, labels["sub"], dataclasses.replace(options, desc=desc))
+        desc = labels.get("desc", options.input.desc)
+        found = find_runs(
+            root,
+            labels["sub"],
+            dataclasses.replace(options.input, desc=desc),
+            own_masks=options.extraction.mask == "auto",
+        )
         run = next((each for each in found if each.path == path), None)
     if run is None:
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
@@ -244,7 +249,7 @@ def _find_run(
 def _extract(run: BoldRun, options: Options) -> Extraction:
     strategies = load_strategies(options)
     labels = tuple(s.label if s is not None else None for s in strategies)
-    planned = plan_run(run, options, AtlasShelf(options), labels)
+    planned = plan_run(run, options, AtlasShelf(options.atlases), labels)
     if planned.error is not None:
         raise planned.error
     for _, why in planned.refused:

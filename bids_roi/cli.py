@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
         _set_up_logging(given)
         _set_up_signals()
-        with _temporary_files_in(options.work_dir):
+        with _temporary_files_in(options.running.work_dir):
             if given.analysis_level == "group":
                 return _run_group(given, options)
             return _run_participant(given, options)
@@ -219,7 +219,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
 
     level = open_level(given.bids_dir, given.output_dir, options)
     outcomes = Outcomes(level)
-    if options.dry_run:
+    if options.running.dry_run:
         for line in describe_plan(level, outcomes):
             sys.stdout.write(f"{line}\n")
         return outcomes.exit_code
@@ -229,7 +229,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
         _say_warnings(outcomes.warnings)
         if outcomes.tally.n_runs and not given.quiet:
             # Standard output may be taken by the stream of events.
-            out = sys.stderr if options.events == "-" else sys.stdout
+            out = sys.stderr if options.running.events == "-" else sys.stdout
             out.write(f"{outcomes.summary()}\n")
     return outcomes.exit_code
 
@@ -255,7 +255,7 @@ def _run_group(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.group.level import run_group_level
 
     summary = run_group_level(given.output_dir, options)
-    if not options.no_report:
+    if not options.running.no_report:
         from bids_roi.report.group import write_group
 
         if note := write_group(given.output_dir):

@@ -30,7 +30,7 @@ from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
-    from bids_roi.options.record import Options
+    from bids_roi.options.table import Atlases
 
 
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
@@ -43,7 +43,7 @@ class AtlasShelf:
 
     Parameters
     ----------
-    options
+    wanted
         The group "atlases" is used.
 
     Raises
@@ -63,29 +63,29 @@ class AtlasShelf:
         ``DatasetLinks`` of the atlas datasets: name to folder.
     """
 
-    def __init__(self, options: Options) -> None:
-        datasets = [parse_dataset(text) for text in options.atlas_dataset]
+    def __init__(self, wanted: Atlases) -> None:
+        datasets = [parse_dataset(text) for text in wanted.atlas_dataset]
         self.links = {dataset.name: dataset.root for dataset in datasets}
         if len(self.links) < len(datasets):
             msg = "two --atlas-dataset have the same name."
             raise UsageError(msg, remedy="Write NAME=PATH with different names.")
-        if options.atlas_space and not options.atlas_file:
+        if wanted.atlas_space and not wanted.atlas_file:
             msg = "--atlas-space is for the images of --atlas-file, and there is none."
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
-        self._files = [parse_file(t, options.atlas_space) for t in options.atlas_file]
+        self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
         _refuse_twins(self._files)
-        named = [n for n in options.atlas_names if not n.startswith(_SUBJECT)]
+        named = [n for n in wanted.names if not n.startswith(_SUBJECT)]
         self._segmentations = {
             _parse_segmentation(name): name.removeprefix(_SUBJECT)
-            for name in options.atlas_names
+            for name in wanted.names
             if name.startswith(_SUBJECT)
         }
         self._catalogue: Catalogue | None = None
         self._keys: dict[str, AtlasKey] = {}
         if named or datasets:
-            self._catalogue = make_catalogue(options, datasets)
+            self._catalogue = make_catalogue(wanted, datasets)
             found = [find_key(name, self._catalogue) for name in named]
-            if not options.atlas:
+            if not wanted.atlas:
                 for dataset in datasets:
                     found += self._catalogue.keys_of(dataset.name)
             self._keys = {key.name: key for key in found}
@@ -138,9 +138,9 @@ class AtlasShelf:
         raise found
 
 
-def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:
+def make_catalogue(wanted: Atlases, datasets: list[Dataset]) -> Catalogue:
     """Make the catalogue of what can be asked for by name."""
-    given = options.templateflow_home
+    given = wanted.templateflow_home
 
     def target() -> Path:
         try:
@@ -150,7 +150,7 @@ def make_catalogue(options: Options, datasets: list[Dataset]) -> Catalogue:
                 raise
             return download_home(None)
 
-    return Catalogue(datasets, search_path(given), None if options.offline else target)
+    return Catalogue(datasets, search_path(given), None if wanted.offline else target)
 
 
 def find_key(name: str, catalogue: Catalogue) -> AtlasKey:

@@ -190,13 +190,13 @@ _UNSAID = "?"
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
     from bids_roi.atlases.names import space_of
     from bids_roi.atlases.shelf import find_key, make_catalogue, parse_file
-    from bids_roi.options.record import Options
+    from bids_roi.options.table import Atlases
 
     image = Path(text.partition(",")[0])
     if image.exists() or "," in text or image.suffix in (".nii", ".gz"):
         return [parse_file(text, space or space_of(image) or _UNSAID)]
-    options = Options(templateflow_home=home, offline=True)
-    catalogue = make_catalogue(options, [])
+    wanted = Atlases(templateflow_home=home, offline=True)
+    catalogue = make_catalogue(wanted, [])
     key = find_key(text, catalogue)
     found = [f for f in catalogue.find_present(key) if space in (None, f.space)]
     if not found:

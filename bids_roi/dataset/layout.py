@@ -32,7 +32,7 @@ from bids_roi.dataset.partners import (
 from bids_roi.dataset.roots import files_in_func
 from bids_roi.errors import BidsRoiError, MissingInput, NothingFound
 from bids_roi.files.names import parse_name
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -115,7 +115,12 @@ class BoldRun:
 
 
 def find_runs(
-    root: Path, participant: str, options: Options, kinds: Sequence[str] = ("volume",)
+    root: Path,
+    participant: str,
+    wanted: Input,
+    kinds: Sequence[str] = ("volume",),
+    *,
+    own_masks: bool = True,
 ) -> list[BoldRun]:
     """Find the BOLD runs of one participant, as ``find_runs_of`` does.
 
@@ -124,7 +129,8 @@ def find_runs(
     BidsRoiError
         The filter file is wrong, or the participant's folder absent or unreadable.
     """
-    ((_, found),) = find_runs_of(root, [participant], options, kinds)
+    found_of = find_runs_of(root, [participant], wanted, kinds, own_masks=own_masks)
+    ((_, found),) = found_of
     if isinstance(found, BidsRoiError):
         raise found
     return found
@@ -133,8 +139,10 @@ def find_runs(
 def find_runs_of(
     root: Path,
     participants: Iterable[str],
-    options: Options,
+    wanted: Input,
     kinds: Sequence[str] = ("volume",),
+    *,
+    own_masks: bool = True,
 ) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
     """Find the BOLD runs of participants, with mask, confounds and metadata.
 
@@ -144,10 +152,13 @@ def find_runs_of(
         Root of the derivative.
     participants
         Labels, with or without ``sub-``. No other participant's files are read.
-    options
-        The filters, the mask that is asked for, pybids' database folder.
+    wanted
+        The filters, and pybids' database folder.
     kinds
         Keys of ``KINDS``: which series are looked for.
+    own_masks
+        Whether each run's own mask is looked for. Where another is asked for, an
+        ambiguous one is no matter.
 
     Yields
     ------
@@ -162,10 +173,10 @@ def find_runs_of(
     """
     root = root.absolute()
     labels = [label.removeprefix("sub-") for label in participants]
-    query = _Query(root, labels, options, kinds)
+    query = _Query(root, labels, wanted, kinds, own_masks=own_masks)
     extensions = [extension for kind in kinds for extension in KINDS[kind]]
     for participant, found in index_series(
-        root, labels, extensions, options.bids_database_dir
+        root, labels, extensions, wanted.bids_database_dir
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
@@ -177,17 +188,21 @@ class _Query:
     """What is asked for, worked out once for all participants."""
 
     def __init__(
-        self, root: Path, labels: list[str], options: Options, kinds: Sequence[str]
+        self,
+        root: Path,
+        labels: list[str],
+        wanted: Input,
+        kinds: Sequence[str],
+        *,
+        own_masks: bool,
     ) -> None:
         given = load_filters(
-            options.bids_filter_file, lambda: _keys_in_use(root, labels)
+            wanted.bids_filter_file, lambda: _keys_in_use(root, labels)
         )
         self._root = root
-        self._bold = {kind: bold_rules(options, given["bold"], kind) for kind in kinds}
-        # Where another mask is asked for, an ambiguous one of the run's own is no
-        # matter.
-        wanted = MASKS if options.mask == "auto" else ()
-        self._masks = [replace_rules(rules, given["mask"]) for rules in wanted]
+        self._bold = {kind: bold_rules(wanted, given["bold"], kind) for kind in kinds}
+        masks = MASKS if own_masks else ()
+        self._masks = [replace_rules(rules, given["mask"]) for rules in masks]
         self._tables = [replace_rules(rules, given["confounds"]) for rules in CONFOUNDS]
         self._one_side = any(
             rule.key == "hemi" and len(rule.values) == 1
@@ -269,7 +284,7 @@ def _keys_in_use(root: Path, participants: list[str]) -> set[str]:
 
 
 def explain_nothing(
-    root: Path, participants: Sequence[str], options: Options
+    root: Path, participants: Sequence[str], wanted: Input
 ) -> NothingFound | MissingInput:
     """Say why ``find_runs`` found nothing.
 
@@ -283,9 +298,9 @@ def explain_nothing(
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
     given = load_filters(
-        options.bids_filter_file, lambda: _keys_in_use(root, looked_at)
+        wanted.bids_filter_file, lambda: _keys_in_use(root, looked_at)
     )["bold"]
-    rules = (Rule("sub", tuple(looked_at)), *bold_rules(options, given))
+    rules = (Rule("sub", tuple(looked_at)), *bold_rules(wanted, given))
     files = {
         path.relative_to(root).as_posix(): labels_of(path)
         for participant in looked_at
@@ -303,7 +318,7 @@ def explain_nothing(
     count = f"{len(series)} BOLD run{'s' * (len(series) != 1)}"
     problem = f"none of {count} of {people} is selected.\n"
     problem += "\n".join(explain(rules, series)) + "\n"
-    if given or bold_rules(options, ()) != bold_rules(Options(), ()):
+    if given or bold_rules(wanted, ()) != bold_rules(Input(), ()):
         return NothingFound(problem, where=root, remedy=advise(series, rules))
     return MissingInput(problem, where=root, remedy=advise(series, rules))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.dataset.filters import PARTS, Rule, failing, replace_rules
 from bids_roi.errors import DataError
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -59,29 +59,29 @@ def kind_of(extension: str) -> str | None:
 
 
 def bold_rules(
-    options: Options, given: Iterable[Rule], kind: str = "volume"
+    wanted: Input, given: Iterable[Rule], kind: str = "volume"
 ) -> tuple[Rule, ...]:
     """Return the query for BOLD series: flags narrow, the filter file also replaces."""
     defaults = [Rule("part", ("mag",), absent=True)]
     flags = list(BOLD[kind])
-    if options.echo_label:
-        flags.append(Rule("echo", options.echo_label))
+    if wanted.echo_label:
+        flags.append(Rule("echo", wanted.echo_label))
     else:
         defaults.append(Rule("echo", absent=True))
-    if options.desc == Options().desc:
+    if wanted.desc == Input().desc:
         # fMRIPrep's surface series have no desc-.
-        defaults.append(Rule("desc", (options.desc,), absent=kind != "volume"))
+        defaults.append(Rule("desc", (wanted.desc,), absent=kind != "volume"))
     else:
-        flags.append(Rule("desc", (options.desc,)))
+        flags.append(Rule("desc", (wanted.desc,)))
     for key, values, absent in (
-        ("ses", options.session_label, ()),
-        ("task", options.task_label, ()),
-        ("run", options.run_label, ()),
+        ("ses", wanted.session_label, ()),
+        ("task", wanted.task_label, ()),
+        ("run", wanted.run_label, ()),
         # fMRIPrep's words for the series' own grid, whose names have no such entity
-        ("space", options.space, ("native", "func")),
-        ("res", options.res, ("native",)),
-        ("den", options.den, ()),
-        ("hemi", options.hemi, ()),
+        ("space", wanted.space, ("native", "func")),
+        ("res", wanted.res, ("native",)),
+        ("den", wanted.den, ()),
+        ("hemi", wanted.hemi, ()),
     ):
         if values:
             flags.append(Rule(key, values, absent=not set(values).isdisjoint(absent)))

@@ -59,7 +59,9 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     check_digests(found)
     remove_leftovers(output_dir)
     ledger = Ledger(output_dir)
-    level = _Level(output_dir, options.group_unit, found, ledger, [*found.problems])
+    level = _Level(
+        output_dir, options.group.group_unit, found, ledger, [*found.problems]
+    )
     _write_places(level)
     motion = _write_groups(level)
     _write_stacks(level, options)
@@ -127,14 +129,14 @@ def _key_of(output: Output) -> GroupKey:
 
 def _write_stacks(level: _Level, options: Options) -> None:
     """Stacks for machine learning; h5py is imported only where they are asked for."""
-    if "none" in options.stack:
+    if "none" in options.group.stack:
         return
     from bids_roi.group.stacking import write_stacks
 
     known = replace(level.found, problems=tuple(level.problems))
     names, problems = write_stacks(
         level.output_dir,
-        contents=options.stack,
+        contents=options.group.stack,
         found=known,
         claim=level.ledger.claim,
         # Tasks, or participants' own segmentations, may differ in their options.

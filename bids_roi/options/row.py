@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 from bids_roi.errors import UsageError
 
@@ -93,3 +93,40 @@ class Option:
             if flag.startswith("--"):
                 spellings.append("--" + flag[2:].replace("-", "_"))
         return tuple(dict.fromkeys(spellings))
+
+
+def option(text: str, *, default: Any = None, **more: Any) -> Any:  # noqa: ANN401 - of any field
+    """Field of a slice of the options, with its row.
+
+    Parameters
+    ----------
+    text
+        The row's ``help``.
+    default
+        What holds when the flag is absent.
+    **more
+        Further attributes of ``Option``; ``kind`` and ``many`` follow from the type.
+    """
+    return field(default=default, metadata={"row": {"help": text, **more}})
+
+
+def list_options(record: Any) -> tuple[Option, ...]:  # noqa: ANN401 - a class
+    """Rows of a slice of the options, in the order of its fields."""
+    hints = get_type_hints(record)
+    rows = []
+    for item in fields(record):
+        if "row" in item.metadata:
+            # tuple[str, ...], str | None and str are all of kind str.
+            hint = hints[item.name]
+            kind = next(iter(get_args(hint)), hint)
+            rows.append(
+                Option(
+                    item.name,
+                    record.heading,
+                    kind=kind,
+                    many=isinstance(item.default, tuple),
+                    default=item.default,
+                    **item.metadata["row"],
+                )
+            )
+    return tuple(rows)

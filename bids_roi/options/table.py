@@ -1,269 +1,121 @@
-"""The table of options: every flag once, with field, sidecar key, unit and default.
+"""The table of options: one field for each flag, with all that is told of it.
 
-The command line, ``boutiques.json``, docs/options.md and the keys in the sidecars
-are all made from ``OPTIONS``, so one word serves from the flag (``--min-coverage``)
-through the field (``min_coverage``) to the sidecar (``MinimumCoverage``).
+A field carries its row. The command line, ``boutiques.json``, docs/options.md and the
+keys in the sidecars are made from the rows, so one word serves from the flag
+(``--min-coverage``) through the field (``min_coverage``) to the sidecar
+(``MinimumCoverage``).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import math
+from collections.abc import Mapping  # noqa: TC003 - list_options reads the types
+from dataclasses import dataclass, field
+from pathlib import Path  # noqa: TC003 - as above
+from typing import ClassVar
 
-from bids_roi.options.row import Option
-from bids_roi.options.running import RUNNING_OPTIONS
+from bids_roi.errors import UsageError
+from bids_roi.options.row import list_options, option, refuse_url
+from bids_roi.options.running import Running
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.words import (
-    ESTIMATORS,
-    MEASURES,
-    STATISTICS,
-    name_statistics,
-)
-
-_CLEAN = "cleaning"
-
-CLEANING_OPTIONS: tuple[Option, ...] = (
-    Option(
-        "denoise",
-        _CLEAN,
-        "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
-        " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
-        " name in desc-. The options below replace settings of the strategies (none"
-        " stays raw); given alone they clean without confounds. Default: none.",
-        many=True,
-        default=(),
-        metavar="STRATEGY",
-    ),
-    *SETTING_OPTIONS,
-    Option(
-        "censored",
-        _CLEAN,
-        "What becomes of censored volumes: drop their rows, na for rows of n/a, or"
-        " interpolate them.",
-        default="drop",
-        choices=("drop", "na", "interpolate"),
-    ),
-    Option(
-        "high_variance_confounds",
-        _CLEAN,
-        "Regress out the five main components of the voxels that vary most, as nilearn"
-        " defines them. Reads the run once more.",
-        kind=bool,
-        default=False,
-    ),
-    Option(
-        "allow_missing_confounds",
-        _CLEAN,
-        "Go on, with a warning, where a strategy names columns that a run lacks or that"
-        " hold nothing but n/a.",
-        kind=bool,
-        default=False,
-    ),
-    Option(
-        "aroma_dataset",
-        _CLEAN,
-        "fMRIPost-AROMA derivative with the components for aroma strategies.",
-        kind=Path,
-        metavar="DIR",
-    ),
-    Option(
-        "min_volumes",
-        _CLEAN,
-        "A strategy that keeps fewer volumes of a run fails on it.",
-        kind=int,
-        metavar="N",
-        unit="volumes",
-    ),
-    Option(
-        "min_time",
-        _CLEAN,
-        "A strategy that keeps less time of a run fails on it.",
-        kind=float,
-        metavar="S",
-        unit="s",
-    ),
-)
-
-GROUP_UNITS = ("participant", "run")
-
-STACKS = ("none", "timeseries", "relmat")
-
-GROUP_OPTIONS: tuple[Option, ...] = (
-    Option(
-        "group_unit",
-        "group level",
-        "What group statistics are over: participants (the matrices of a participant's"
-        " runs are averaged first, as Fisher's z, and so is their mean framewise"
-        " displacement) or single runs.",
-        default="participant",
-        choices=GROUP_UNITS,
-    ),
-    Option(
-        "stack",
-        "group level",
-        "What to put into one HDF5 file per space, atlas and desc-, for machine"
-        " learning: the time series of all runs, their matrices (upper triangles), or"
-        " none.",
-        many=True,
-        default=("timeseries", "relmat"),
-        choices=STACKS,
-    ),
-)
-
-_RELMAT = "connectivity"
-
-CONNECTIVITY_OPTIONS: tuple[Option, ...] = (
-    Option(
-        "relmat",
-        _RELMAT,
-        "Relationship matrices (regions x regions) to write for each series, over its"
-        " kept volumes. Default: none.",
-        many=True,
-        default=(),
-        choices=tuple(measure.name for measure in MEASURES),
-        sidecar="RelationshipMeasure",
-        of="relmat",
-    ),
-    Option(
-        "fisher_z",
-        _RELMAT,
-        "Write correlations as Fisher's z instead of r"
-        f" (stat-{MEASURES[0].stat(fisher_z=True)} and so on); the diagonal is n/a.",
-        kind=bool,
-        default=False,
-        sidecar="FisherZ",
-        of="relmat",
-    ),
-    Option(
-        "partial_estimator",
-        _RELMAT,
-        "Where the precision matrix of partial correlation comes from: the covariance"
-        " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
-        " which needs more degrees of freedom than regions.",
-        default="ledoit_wolf",
-        choices=ESTIMATORS,
-        sidecar="PartialEstimator",
-        of="relmat",
-    ),
-    Option(
-        "min_degrees_of_freedom",
-        _RELMAT,
-        "A matrix of a series with fewer degrees of freedom is n/a throughout, and the"
-        " group level leaves the run out of its matrices and stacks.",
-        kind=float,
-        default=1.0,
-        metavar="N",
-        sidecar="MinimumDegreesOfFreedom",
-        of="relmat",
-    ),
-)
+from bids_roi.options.words import ESTIMATORS, MEASURES, STATISTICS, name_statistics
 
 LEVELS = ("participant", "group")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
 
-_INPUT, _ATLAS, _EXTRACT = "what to process", "atlases", "extraction"
+GROUP_UNITS = ("participant", "run")
 
-OPTIONS: tuple[Option, ...] = (
-    Option(
-        "participant_label",
-        _INPUT,
+STACKS = ("none", "timeseries", "relmat")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """What to process: filters over the names of files, and where they are."""
+
+    heading: ClassVar[str] = "what to process"
+
+    participant_label: tuple[str, ...] = option(
         "Participants to process, with or without sub-. Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "session_label",
-        _INPUT,
+    )
+    session_label: tuple[str, ...] = option(
         "Sessions to process, with or without ses-. Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
         aliases=("--session-id",),
-    ),
-    Option(
-        "task_label",
-        _INPUT,
+    )
+    task_label: tuple[str, ...] = option(
         "Tasks to process. Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
         aliases=("--task-id", "-t"),
-    ),
-    Option(
-        "run_label",
-        _INPUT,
+    )
+    run_label: tuple[str, ...] = option(
         "Runs to process (the number after run-). Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "echo_label",
-        _INPUT,
+    )
+    echo_label: tuple[str, ...] = option(
         "Single echoes to process. Default: only the optimally combined series.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "space",
-        _INPUT,
+    )
+    space: tuple[str, ...] = option(
         "Spaces to process, for example MNI152NLin2009cAsym; native for series whose"
         " names have no space-. Default: every space that an asked-for atlas fits.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "res",
-        _INPUT,
+    )
+    res: tuple[str, ...] = option(
         "Values of the res- entity to process; native also for names without one."
         " Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "den",
-        _INPUT,
+    )
+    den: tuple[str, ...] = option(
         "Values of the den- entity to process (91k). Default: all.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "hemi",
-        _INPUT,
+    )
+    hemi: tuple[str, ...] = option(
         "Hemispheres of surface series to process, L or R. Default: both.",
-        many=True,
+        default=(),
         metavar="LABEL",
-    ),
-    Option(
-        "desc",
-        _INPUT,
+    )
+    desc: str = option(
         "Value of the desc- entity of the BOLD files.",
         default="preproc",
         metavar="LABEL",
-    ),
-    Option(
-        "derivatives",
-        _INPUT,
+    )
+    derivatives: Path | None = option(
         "The fMRIPrep derivative, where BIDS_DIR is a raw dataset that holds none or"
         " several in derivatives/.",
-        kind=Path,
         metavar="DIR",
-    ),
-    Option(
-        "bids_filter_file",
-        _INPUT,
+    )
+    bids_filter_file: Path | None = option(
         "JSON with pybids filters under the keys bold, mask and confounds.",
-        kind=Path,
         metavar="FILE",
-    ),
-    Option(
-        "bids_database_dir",
-        _INPUT,
+    )
+    bids_database_dir: Path | None = option(
         "Folder for pybids' index, kept between runs; never inside the input."
         " Default: in memory.",
-        kind=Path,
         metavar="DIR",
-    ),
-    Option(
-        "atlas",
-        _ATLAS,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse files and folders that are not there."""
+        _check_there(self.bids_filter_file, self.derivatives)
+
+
+@dataclass(frozen=True, slots=True)
+class Atlases:
+    """Which atlases, and where they are looked for."""
+
+    heading: ClassVar[str] = "atlases"
+
+    atlas: tuple[str, ...] = option(
         "Atlases by name: canonical (Schaefer2018_seg-7n_scale-400), TemplateFlow's"
         " (Schaefer2018:400Parcels7Networks) or short (schaefer400, schaefer400x17,"
         " harvardoxford, harvardoxford-sub, difumo128); of an --atlas-dataset; or"
@@ -271,119 +123,297 @@ OPTIONS: tuple[Option, ...] = (
         " (subject:aparcaseg, subject:aseg). The resolution nearest to the run's is"
         " taken. `bids_roi_tools atlases` lists all. Default, where no atlas of any"
         f" kind is given: {DEFAULT_ATLAS}.",
-        many=True,
         default=(),
         metavar="NAME",
         sidecar="Atlas",
         of="atlas",
         aliases=("--atlases",),
-    ),
-    Option(
-        "atlas_file",
-        _ATLAS,
+    )
+    atlas_file: tuple[str, ...] = option(
         "Your own atlas: a label image (or 4D maps) and its table, separated by a"
         " comma. Tables are TSV or CSV with index and name, FSL's XML, FreeSurfer's"
         " colour table, or xcpEngine's NodeNames.txt. `bids_roi_tools check-atlas`"
         " says what is wrong with one.",
-        many=True,
         default=(),
         metavar="IMAGE[,TABLE]",
-    ),
-    Option(
-        "atlas_dataset",
-        _ATLAS,
+    )
+    atlas_dataset: tuple[str, ...] = option(
         "BIDS-atlas datasets (tpl-*/[anat/]tpl-*_atlas-*_dseg.nii.gz). Their atlases"
         " can be named with --atlas; without it, all are used.",
-        many=True,
         default=(),
         metavar="NAME=DIR",
         aliases=("--atlas-datasets",),
-    ),
-    Option(
-        "atlas_space",
-        _ATLAS,
+    )
+    atlas_space: str | None = option(
         "Space of the --atlas-file images whose names carry neither tpl- nor space-;"
         " one that contradicts a name is an error.",
         metavar="LABEL",
-    ),
-    Option(
-        "templateflow_home",
-        _ATLAS,
+    )
+    templateflow_home: Path | None = option(
         "Folder in TemplateFlow's layout that holds atlases; looked at before"
         " $TEMPLATEFLOW_HOME, the container image's copy and the user's cache. What"
         " none of them holds is downloaded, into this folder if it can be written.",
-        kind=Path,
         metavar="DIR",
-    ),
-    Option(
-        "offline",
-        _ATLAS,
+    )
+    offline: bool = option(
         "Never download: an atlas that is not there is an error with the list of"
         " files to fetch (`bids_roi_tools fetch`).",
-        kind=bool,
         default=False,
-    ),
-    Option(
-        "statistic",
-        _EXTRACT,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse URLs where files are needed."""
+        _refuse_urls(*self.atlas_file, *self.atlas_dataset)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Atlases by name; the default one where none is asked for in any way."""
+        given = self.atlas or self.atlas_file or self.atlas_dataset
+        return self.atlas if given else (DEFAULT_ATLAS,)
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """How a run becomes regional signals."""
+
+    heading: ClassVar[str] = "extraction"
+
+    statistic: tuple[str, ...] = option(
         "What to compute over the voxels of a region, per volume.",
-        many=True,
         default=("mean",),
         choices=name_statistics(of="labels"),
         sidecar="Statistic",
         of="series",
-    ),
-    Option(
-        "map_statistic",
-        _EXTRACT,
+    )
+    map_statistic: tuple[str, ...] = option(
         "What to compute for atlases of weighted maps:"
         f" {' or '.join(s.help for s in STATISTICS if s.of == 'maps')}.",
-        many=True,
         default=("least_squares",),
         choices=name_statistics(of="maps"),
         sidecar="Statistic",
         of="series",
-    ),
-    Option(
-        "mask",
-        _EXTRACT,
+    )
+    mask: str = option(
         "Brain mask: auto (the run's own), none, or an image for all runs, of 0 and"
         " whole numbers; a probability map is refused.",
         default="auto",
         metavar="{auto,none,PATH}",
         sidecar="Mask",
-    ),
-    Option(
-        "min_coverage",
-        _EXTRACT,
+    )
+    min_coverage: float = option(
         "A region of which less than this share can be used becomes an n/a column.",
-        kind=float,
         default=0.5,
         metavar="SHARE",
         unit="0 to 1",
         sidecar="MinimumCoverage",
-    ),
-    Option(
-        "smoothing_fwhm",
-        _EXTRACT,
+    )
+    smoothing_fwhm: float | None = option(
         "Smooth every volume with a Gaussian of this full width at half maximum before"
         " anything is taken from it.",
-        kind=float,
         metavar="MM",
         unit="mm",
         sidecar="SmoothingFWHM",
-    ),
-    Option(
-        "repetition_time",
-        _EXTRACT,
+    )
+    repetition_time: float | None = option(
         "Repetition time, instead of the one in the sidecar or header.",
-        kind=float,
         metavar="S",
         unit="s",
         sidecar="RepetitionTimeGiven",
-    ),
+    )
+
+    def __post_init__(self) -> None:
+        """Check single values; raise ``UsageError`` with the remedy."""
+        _refuse_urls(self.mask)
+        if not 0 <= self.min_coverage <= 1:
+            msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
+            raise UsageError(msg)
+        if self.repetition_time is not None and not 0.05 <= self.repetition_time <= 20:
+            msg = (
+                f"--repetition-time is in seconds; {self.repetition_time:g} s is not a"
+                " plausible value (0.05 to 20)."
+            )
+            raise UsageError(msg, remedy="If it is in milliseconds, divide by 1000.")
+        if self.smoothing_fwhm is not None and not 0 < self.smoothing_fwhm <= 50:
+            msg = (
+                f"--smoothing-fwhm is in mm, above 0 and up to 50, not"
+                f" {self.smoothing_fwhm:g}."
+            )
+            raise UsageError(msg, remedy="Leave it out for no smoothing.")
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaning:
+    """How signals are cleaned, and with which regressors."""
+
+    heading: ClassVar[str] = "cleaning"
+
+    denoise: tuple[str, ...] = option(
+        "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
+        " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
+        " name in desc-. The options below replace settings of the strategies (none"
+        " stays raw); given alone they clean without confounds. Default: none.",
+        default=(),
+        metavar="STRATEGY",
+    )
+    # Those that were given, by name, as words of the command line; ``read_given`` in
+    # ``options.settings`` reads them. Their rows are those of ``Settings``.
+    settings: Mapping[str, object] = field(default_factory=dict, hash=False)
+    censored: str = option(
+        "What becomes of censored volumes: drop their rows, na for rows of n/a, or"
+        " interpolate them.",
+        default="drop",
+        choices=("drop", "na", "interpolate"),
+    )
+    high_variance_confounds: bool = option(
+        "Regress out the five main components of the voxels that vary most, as nilearn"
+        " defines them. Reads the run once more.",
+        default=False,
+    )
+    allow_missing_confounds: bool = option(
+        "Go on, with a warning, where a strategy names columns that a run lacks or that"
+        " hold nothing but n/a.",
+        default=False,
+    )
+    aroma_dataset: Path | None = option(
+        "fMRIPost-AROMA derivative with the components for aroma strategies.",
+        metavar="DIR",
+    )
+    min_volumes: int | None = option(
+        "A strategy that keeps fewer volumes of a run fails on it.",
+        metavar="N",
+        unit="volumes",
+    )
+    min_time: float | None = option(
+        "A strategy that keeps less time of a run fails on it.",
+        metavar="S",
+        unit="s",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse URLs where files are needed, and a folder that is not there."""
+        _refuse_urls(*self.denoise)
+        _check_there(self.aroma_dataset)
+
+
+@dataclass(frozen=True, slots=True)
+class Connectivity:
+    """Which matrices are made of the series."""
+
+    heading: ClassVar[str] = "connectivity"
+
+    relmat: tuple[str, ...] = option(
+        "Relationship matrices (regions x regions) to write for each series, over its"
+        " kept volumes. Default: none.",
+        default=(),
+        choices=tuple(measure.name for measure in MEASURES),
+        sidecar="RelationshipMeasure",
+        of="relmat",
+    )
+    fisher_z: bool = option(
+        "Write correlations as Fisher's z instead of r"
+        f" (stat-{MEASURES[0].stat(fisher_z=True)} and so on); the diagonal is n/a.",
+        default=False,
+        sidecar="FisherZ",
+        of="relmat",
+    )
+    partial_estimator: str = option(
+        "Where the precision matrix of partial correlation comes from: the covariance"
+        " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
+        " which needs more degrees of freedom than regions.",
+        default="ledoit_wolf",
+        choices=ESTIMATORS,
+        sidecar="PartialEstimator",
+        of="relmat",
+    )
+    min_degrees_of_freedom: float = option(
+        "A matrix of a series with fewer degrees of freedom is n/a throughout, and the"
+        " group level leaves the run out of its matrices and stacks.",
+        default=1.0,
+        metavar="N",
+        sidecar="MinimumDegreesOfFreedom",
+        of="relmat",
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse options of matrices where no matrix that they act on is asked for."""
+        if not 1 <= self.min_degrees_of_freedom < math.inf:
+            msg = (
+                "--min-degrees-of-freedom is a number from 1 on, not"
+                f" {self.min_degrees_of_freedom:g}."
+            )
+            remedy = "Below 1 there is nothing that a correlation could rest on."
+            raise UsageError(msg, remedy=remedy)
+        for row in list_options(type(self)):
+            if row.name == "relmat" or getattr(self, row.name) == row.default:
+                continue
+            acted_on = _measures_of(row.name)
+            if not set(acted_on) & set(self.relmat):
+                flag, asked = row.flags[0], " ".join(self.relmat) or "none"
+                msg = f"{flag} has no effect: --relmat asks for {asked}."
+                remedy = f"Add --relmat {acted_on[0]}, or leave {flag} out."
+                raise UsageError(msg, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What the group level makes of the runs."""
+
+    heading: ClassVar[str] = "group level"
+
+    group_unit: str = option(
+        "What group statistics are over: participants (the matrices of a participant's"
+        " runs are averaged first, as Fisher's z, and so is their mean framewise"
+        " displacement) or single runs.",
+        default="participant",
+        choices=GROUP_UNITS,
+    )
+    stack: tuple[str, ...] = option(
+        "What to put into one HDF5 file per space, atlas and desc-, for machine"
+        " learning: the time series of all runs, their matrices (upper triangles), or"
+        " none.",
+        default=("timeseries", "relmat"),
+        choices=STACKS,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse words that contradict each other."""
+        if "none" in self.stack and len(self.stack) > 1:
+            shown = " ".join(self.stack)
+            remedy = "Give none alone, or the others without it."
+            raise UsageError(f"--stack {shown} contradicts itself.", remedy=remedy)
+
+
+def _refuse_urls(*texts: str) -> None:
+    for text in texts:
+        refuse_url(text)
+
+
+def _check_there(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and not path.exists():
+            msg = "there is no such file or folder."
+            raise UsageError(msg, where=path, remedy="Check the spelling.")
+
+
+def _measures_of(option: str) -> list[str]:
+    """Measures that an option acts on: those that have it, or else all."""
+    if option == "fisher_z":
+        return [m.name for m in MEASURES if m.stat(fisher_z=True) != m.stat()]
+    own = [m.name for m in MEASURES if option in dict(m.parameters).values()]
+    return own or [m.name for m in MEASURES]
+
+
+_DENOISE, *_OTHER_CLEANING = list_options(Cleaning)
+
+CLEANING_OPTIONS = (_DENOISE, *SETTING_OPTIONS, *_OTHER_CLEANING)
+
+# In the order of --help.
+OPTIONS = (
+    *list_options(Input),
+    *list_options(Atlases),
+    *list_options(Extraction),
     *CLEANING_OPTIONS,
-    *CONNECTIVITY_OPTIONS,
-    *GROUP_OPTIONS,
-    *RUNNING_OPTIONS,
+    *list_options(Connectivity),
+    *list_options(Group),
+    *list_options(Running),
 )

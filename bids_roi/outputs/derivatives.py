@@ -14,7 +14,6 @@ from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_matrix, format_table
 from bids_roi.files.writing import write_file
-from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, find_statistic
 from bids_roi.outputs.names import sidecar_of
 from bids_roi.outputs.schema import (
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.core.mapping import RegionMap
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.options.record import Options
     from bids_roi.outputs.digest import Digests
     from bids_roi.outputs.names import RelmatOutput
 
@@ -235,7 +233,7 @@ def describe_regions(atlas: Atlas) -> str:
 def describe_run(
     run: BoldRun,
     atlas: Atlas,
-    options: Options,
+    deciding: Mapping[str, Any],
     digests: Digests,
     *,
     grid: Grid,
@@ -246,6 +244,7 @@ def describe_run(
 ) -> dict[str, Any]:
     """Sidecar keys that all outputs of a run and atlas share.
 
+    ``deciding`` are the options that change numbers, by their keys;
     ``repetition_time`` is in seconds, ``None`` where it is not known; ``notes`` are
     warnings of this run and atlas.
     """
@@ -280,10 +279,7 @@ def describe_run(
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
-    for option in OPTIONS:
-        value = options.value(option)
-        if option.sidecar and option.of == "run" and value is not None:
-            content[option.sidecar] = value
+    content |= {key: value for key, value in deciding.items() if value is not None}
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name
     elif mask_path is None:

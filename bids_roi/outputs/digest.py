@@ -12,7 +12,6 @@ from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
-    from bids_roi.options.record import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,15 @@ def release_of(version: str) -> str:
     return re.sub(r"\.dev\d+$", ".dev", version)
 
 
-def digest_outputs(options: Options, atlas: Atlas, *more: object) -> Digests:
+def digest_outputs(options: str, atlas: Atlas, *more: object) -> Digests:
     """Hash all that decides the numbers but the BOLD file.
 
-    ``more`` is what is done to it after extraction, in plain JSON values.
+    ``options`` is the digest of those, ``more`` is what is done to it after
+    extraction, in plain JSON values.
     """
     settings: list[Any] = [
         release_of(__version__),
-        options.digest(),
+        options,
         atlas.table_digest,
         list(atlas.regions.name),
         *more,

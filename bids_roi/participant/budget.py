@@ -58,38 +58,38 @@ def _cgroup_cpus(folder: Path) -> int:
 
 def worker_count(options: Options) -> int:
     """Runs to process at the same time, within ``n_procs`` and ``mem_mb``."""
-    wanted = options.n_procs or usable_cpus()
-    if options.mem_mb is None:
+    wanted = options.running.n_procs or usable_cpus()
+    if options.running.mem_mb is None:
         return wanted
-    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    room = options.running.mem_mb * 10**6 - _planner_bytes(options)
     return max(1, min(wanted, room // _LEAST_BYTES))
 
 
 def _planner_bytes(options: Options) -> int:
     """Memory of the process that plans, where it has workers beside it."""
-    alone = options.executor == "serial" or (
-        options.mem_mb is not None
-        and options.mem_mb * 10**6 < _PROCESS_BYTES + _LEAST_BYTES
+    alone = options.running.executor == "serial" or (
+        options.running.mem_mb is not None
+        and options.running.mem_mb * 10**6 < _PROCESS_BYTES + _LEAST_BYTES
     )
     return 0 if alone else _PROCESS_BYTES
 
 
 def choose_executor(options: Options, output_dir: Path) -> Executor:
     """Say where runs are processed, and how many at a time."""
-    timeout = options.run_timeout
-    memory_bytes = options.mem_mb and options.mem_mb * 10**6
-    if options.executor == "dask":
+    timeout = options.running.run_timeout
+    memory_bytes = options.running.mem_mb and options.running.mem_mb * 10**6
+    if options.running.executor == "dask":
         return Dask(
-            worker_count(options), memory_bytes, options.dask_scheduler, timeout
+            worker_count(options), memory_bytes, options.running.dask_scheduler, timeout
         )
-    if options.executor == "slurm":
+    if options.running.executor == "slurm":
         return Slurm(
             output_dir / "logs" / "slurm",
-            n_jobs=options.slurm_jobs or 4,
-            partition=options.slurm_partition,
-            account=options.slurm_account,
-            walltime=options.slurm_walltime,
-            n_cpus=options.n_procs,
+            n_jobs=options.running.slurm_jobs or 4,
+            partition=options.running.slurm_partition,
+            account=options.running.slurm_account,
+            walltime=options.running.slurm_walltime,
+            n_cpus=options.running.n_procs,
             memory_bytes=memory_bytes,
             timeout=timeout,
         )
@@ -100,9 +100,9 @@ def choose_executor(options: Options, output_dir: Path) -> Executor:
 
 def block_bytes(source: Source, options: Options) -> int:
     """Size of a block within the memory of a worker; an error where no volume fits."""
-    if options.mem_mb is None:
+    if options.running.mem_mb is None:
         return BLOCK_BYTES
-    room = options.mem_mb * 10**6 - _planner_bytes(options)
+    room = options.running.mem_mb * 10**6 - _planner_bytes(options)
     mine = room // worker_count(options)
     fitting = (mine - _PROCESS_BYTES) // _COPIES
     if fitting < source.volume_bytes:

@@ -40,22 +40,25 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     ``None`` stands for raw signals; that alone where nothing is asked for. An error
     where a strategy is unknown, two have one label, or a setting has nothing to act on.
     """
-    given = read_given(options.settings)
-    if set(options.denoise) == {"none"}:
+    given = read_given(options.cleaning.settings)
+    if set(options.cleaning.denoise) == {"none"}:
         _refuse_without_effect(options)
-    if not options.denoise:
-        if not given and not options.high_variance_confounds:
+    if not options.cleaning.denoise:
+        if not given and not options.cleaning.high_variance_confounds:
             _refuse_without_effect(options)
             return (None,)
         text = "The settings of the command line, without a table of confounds."
         plain = Strategy("cleaned", "cleaned", text, (), Settings())
         cleaned = override_settings(plain, given)
-        if cleaned.settings == Settings() and not options.high_variance_confounds:
+        if (
+            cleaned.settings == Settings()
+            and not options.cleaning.high_variance_confounds
+        ):
             _refuse_without_effect(options)
         return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
-    for name in options.denoise:
+    for name in options.cleaning.denoise:
         if name == "none":
             strategies.append(None)
             continue
@@ -76,7 +79,11 @@ def _refuse_without_effect(options: Options) -> None:
         if option.name != "denoise" and options.value(option) != option.default
     ]
     if flags:
-        raw = "--denoise none gives" if options.denoise else "what is asked for gives"
+        raw = (
+            "--denoise none gives"
+            if options.cleaning.denoise
+            else "what is asked for gives"
+        )
         has = "has" if len(flags) == 1 else "have"
         msg = f"{raw} raw signals, on which {', '.join(flags)} {has} no effect."
         remedy = (
@@ -205,7 +212,7 @@ def clean_series(
     """Clean the signals, (T, R), of one atlas and statistic; NaN columns stay."""
     cleaned = cleaner.clean(signals)
     return CleanedSeries(
-        signals=arrange_volumes(cleaned, censored=options.censored),  # type: ignore[arg-type]
+        signals=arrange_volumes(cleaned, censored=options.cleaning.censored),  # type: ignore[arg-type]
         cleaned=cleaned,
         facts=describe_cleaning(
             preparation.strategy,

@@ -175,14 +175,14 @@ def describe_cleaning(
         "ConfoundRegressors": [*high, *selected.names],
         "SoftwareFilters": _describe_filter(settings, cleaned),
         **describe_settings(settings, applied),
-        "CensoredVolumes": options.censored,
+        "CensoredVolumes": options.cleaning.censored,
         **describe_gaps(censoring),
         "RegressorRank": cleaned.rank,
         **_say_freedom(
             cleaned.degrees_of_freedom, cleaned.effective_degrees_of_freedom
         ),
     }
-    if options.censored == "interpolate":
+    if options.cleaning.censored == "interpolate":
         facts["Interpolation"] = settings.interpolation
     if selected.filled:
         facts["BackFilledRegressors"] = list(selected.filled)

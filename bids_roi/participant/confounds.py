@@ -117,7 +117,7 @@ def prepare(
             n_volumes=n_volumes,
             image_desc=run.entity("desc"),
             kept=censoring.sample_mask,
-            allow_missing=options.allow_missing_confounds,
+            allow_missing=options.cleaning.allow_missing_confounds,
         )
     return Preparation(strategy, selected, censoring, fd, dvars)
 
@@ -197,18 +197,22 @@ def _check_left(
     found = f"{kept} of {mask.size} volumes are kept"
     remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
     needed = ""
-    untimed = repetition_time is None and options.min_time is not None
+    untimed = repetition_time is None and options.cleaning.min_time is not None
     if kept == 0:
         needed = "at least 1 is needed"
-    elif options.min_volumes is not None and kept < options.min_volumes:
-        needed = f"--min-volumes asks for {options.min_volumes}"
+    elif (
+        options.cleaning.min_volumes is not None and kept < options.cleaning.min_volumes
+    ):
+        needed = f"--min-volumes asks for {options.cleaning.min_volumes}"
     elif untimed:
         why, remedy = explain_untimed(run.metadata, mask.size)
-        msg = f"--min-time {options.min_time:g} s needs a repetition time: {why}"
+        msg = (
+            f"--min-time {options.cleaning.min_time:g} s needs a repetition time: {why}"
+        )
         remedy = f"{remedy} Or count volumes with --min-volumes.".lstrip()
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
-    elif options.min_time is not None and seconds < options.min_time:
-        needed = f"{seconds:g} s; --min-time asks for {options.min_time:g} s"
+    elif options.cleaning.min_time is not None and seconds < options.cleaning.min_time:
+        needed = f"{seconds:g} s; --min-time asks for {options.cleaning.min_time:g} s"
     if needed:
         msg = f"{found}, {needed} ({strategy.name})."
         raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)

@@ -57,7 +57,7 @@ def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
     """Tell what decides the numbers of a matrix beside its series; plain JSON."""
     settings: dict[str, Any] = {
         "FisherZ": output.fisher_z,
-        "MinimumDegreesOfFreedom": options.min_degrees_of_freedom,
+        "MinimumDegreesOfFreedom": options.connectivity.min_degrees_of_freedom,
     }
     rows = {option.name: option.sidecar for option in OPTIONS}
     for _, name in find_measure(output.measure).parameters:
@@ -128,7 +128,7 @@ def _find_absence(
     options: Options,
 ) -> str:
     """Why the matrix can have no value; empty where it can."""
-    measure, least = output.measure, options.min_degrees_of_freedom
+    measure, least = output.measure, options.connectivity.min_degrees_of_freedom
     end = f"desc-{output.label}" if output.label else "the signals as they are"
     end = f"the {measure} matrix of {end} is n/a throughout."
     if n_kept < MINIMUM_VOLUMES:
@@ -143,7 +143,10 @@ def _find_absence(
         )
     if n_usable == 0:
         return f"no region has a signal that varies: {end}"
-    pseudo = measure == "partial" and options.partial_estimator == "pseudo_inverse"
+    pseudo = (
+        measure == "partial"
+        and options.connectivity.partial_estimator == "pseudo_inverse"
+    )
     if pseudo and degrees_of_freedom <= n_usable:
         return (
             "partial correlation by pseudo-inverse needs more degrees of freedom"
@@ -164,7 +167,7 @@ def _doubt_partial(
     spare = degrees_of_freedom - n_usable
     name = f"desc-{output.label}" if output.label else "the signals as they are"
     have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
-    if options.partial_estimator == "ledoit_wolf":
+    if options.connectivity.partial_estimator == "ledoit_wolf":
         if spare > 0:
             return []
         return [

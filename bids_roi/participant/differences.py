@@ -68,13 +68,15 @@ def tell_differences(
     """
     wanted = dict(_wanted(options, strategy))
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
-    now = options.extraction() | dict(more)
+    now = options.deciding() | dict(more)
     for option in OPTIONS:
         if option.sidecar in now:
             wanted[option.name] = now[option.sidecar]
             found[option.name] = sidecar.get(option.sidecar)
-    if options.mask not in ("auto", "none"):
-        wanted["mask"] = PurePath(options.mask).name  # a sidecar may have no more
+    if options.extraction.mask not in ("auto", "none"):
+        wanted["mask"] = PurePath(
+            options.extraction.mask
+        ).name  # a sidecar may have no more
         found["mask"] = PurePath(str(found["mask"])).name
     said = [
         _say(_FLAGS[name], wanted[name], found[name])
@@ -94,8 +96,8 @@ def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, 
     if strategy is None:
         return
     yield from dataclasses.asdict(strategy.settings).items()
-    yield "censored", options.censored
-    yield "high_variance_confounds", options.high_variance_confounds
+    yield "censored", options.cleaning.censored
+    yield "high_variance_confounds", options.cleaning.high_variance_confounds
 
 
 def _found(

@@ -52,7 +52,11 @@ def find_complete(
             record = _find_record(records, key, own.tables, job.inputs)
             if record is not None and _keeps_enough(job, own):
                 found[label] = record
-    return found if job.options.no_report or _are_drawn(job, names.only(found)) else {}
+    return (
+        found
+        if job.options.running.no_report or _are_drawn(job, names.only(found))
+        else {}
+    )
 
 
 def _are_drawn(job: Job, names: RunOutputs) -> bool:
@@ -68,8 +72,8 @@ def _keeps_enough(job: Job, names: RunOutputs) -> bool:
     Where they do not, the run is made again, and so is found out and told.
     """
     asked = {
-        "NumberOfVolumesKept": job.options.min_volumes,
-        "SecondsKept": job.options.min_time,
+        "NumberOfVolumesKept": job.options.cleaning.min_volumes,
+        "SecondsKept": job.options.cleaning.min_time,
     }
     least = {key: needed for key, needed in asked.items() if needed is not None}
     for series in names.timeseries:

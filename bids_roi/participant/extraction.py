@@ -139,11 +139,11 @@ def reduce_image(
     """
     size = block_bytes(image.source, options)
     smoothing = None
-    if options.smoothing_fwhm is not None:
-        sigmas = smoothing_sigmas(options.smoothing_fwhm, image.grid)
+    if options.extraction.smoothing_fwhm is not None:
+        sigmas = smoothing_sigmas(options.extraction.smoothing_fwhm, image.grid)
         smoothing = Smoothing(image.grid, sigmas, inside)
     n_volumes = image.source.n_volumes
-    scan = VarianceScan(n_volumes) if options.high_variance_confounds else None
+    scan = VarianceScan(n_volumes) if options.cleaning.high_variance_confounds else None
     scanned = False
 
     def blocks() -> Iterator[Block]:
@@ -161,7 +161,10 @@ def reduce_image(
             blocks,
             partition,
             in_mask=inside[partition.voxels],
-            statistics={*options.statistic, *options.map_statistic},
+            statistics={
+                *options.extraction.statistic,
+                *options.extraction.map_statistic,
+            },
             n_volumes=n_volumes,
             scaling=(image.slope, image.intercept),
             smoothing=smoothing,

@@ -72,10 +72,10 @@ class ParticipantLevel:
 
 def open_level(bids_dir: Path, output_dir: Path, options: Options) -> ParticipantLevel:
     """Find the input and the atlases; an error where nothing can be done at all."""
-    root = find_derivative(bids_dir, options.derivatives)
-    participants = tuple(list_participants(root, options.participant_label))
+    root = find_derivative(bids_dir, options.input.derivatives)
+    participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
-    shelf = AtlasShelf(options)
+    shelf = AtlasShelf(options.atlases)
     return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
 
@@ -109,7 +109,7 @@ def plan_dataset(
     if not n_planned:
         if outcomes.errors:
             raise next(iter(outcomes.errors.values()))
-        raise explain_nothing(level.root, level.participants, level.options)
+        raise explain_nothing(level.root, level.participants, level.options.input)
     outcomes.tell_empty()
 
 
@@ -118,8 +118,8 @@ def _note_empty(level: ParticipantLevel, participant: str, outcomes: Outcomes) -
 
     Not where the filters are what leaves nothing of it.
     """
-    why = explain_nothing(level.root, [participant], level.options)
-    if level.options.participant_label and not isinstance(why, NothingFound):
+    why = explain_nothing(level.root, [participant], level.options.input)
+    if level.options.input.participant_label and not isinstance(why, NothingFound):
         if len(level.participants) > 1:  # a line for each, the rest with -v alone
             problem = why.problem.partition("\n")[0]
             why = MissingInput(problem, where=why.where, remedy=why.remedy)
@@ -162,7 +162,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     )
     executor = choose_executor(options, output_dir)
     with follow(
-        options.events,
+        options.running.events,
         level.root,
         quiet=not log.isEnabledFor(logging.WARNING),
         version=__version__,
@@ -176,7 +176,10 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
             with contextlib.closing(executor.map(work, planned)) as done:
                 for outcome in done:
                     progress.finish(outcome.item, outcomes.note(outcome))
-                    if outcomes.tally.n_failed_runs and options.stop_on_first_crash:
+                    if (
+                        outcomes.tally.n_failed_runs
+                        and options.running.stop_on_first_crash
+                    ):
                         progress.status = "stopped"
                         return
             outcomes.check_used()
@@ -190,7 +193,7 @@ def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
     All participants are looked at where one is refused, so that the message counts
     them. A segmentation that was made anew concerns its participant only.
     """
-    if level.options.overwrite:
+    if level.options.running.overwrite:
         return
     folders = (level.output_dir / f"sub-{p}" for p in level.participants)
     there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]

@@ -84,7 +84,7 @@ class Outcomes:
 
     def lose(self, participant: str, error: BidsRoiError) -> None:
         """Record a participant of which nothing can be planned; the others go on."""
-        if not self.level.options.dry_run:
+        if not self.level.options.running.dry_run:
             write_loss(self.level.output_dir, f"sub-{participant}", str(error))
         if len(self.level.participants) == 1:
             raise error
@@ -93,7 +93,7 @@ class Outcomes:
 
     def keep(self, participant: str) -> None:
         """Forget that an earlier call could not plan a participant."""
-        if not self.level.options.dry_run:
+        if not self.level.options.running.dry_run:
             forget_loss(self.level.output_dir, f"sub-{participant}")
 
     def tell_empty(self) -> None:
@@ -176,7 +176,7 @@ class Outcomes:
     @property
     def exit_code(self) -> int:
         """What the call ends with: 1 for failures, more where an atlas was no use."""
-        if self.level.options.dry_run:
+        if self.level.options.running.dry_run:
             return 1 if self.n_impossible or self.errors else 0
         failed = self.tally.n_failed_runs or self.other_settings or self.errors
         return self._code_of_failure if failed else 0
@@ -220,7 +220,7 @@ class Outcomes:
             log.error("atlas %s: %s", name, text)
 
     def _write_page(self, participant: str) -> None:
-        if self.level.options.no_report or participant not in self._with_news:
+        if self.level.options.running.no_report or participant not in self._with_news:
             return
         if note := write_page(self.level.output_dir, participant):
             self.warnings.update([note])

@@ -89,7 +89,12 @@ def plan_participant(
     ``labels`` are of the denoising strategies, ``None`` for raw signals. A run that
     cannot be used has an ``error``.
     """
-    found = find_runs(root, participant, options)
+    found = find_runs(
+        root,
+        participant,
+        options.input,
+        own_masks=options.extraction.mask == "auto",
+    )
     return mark_collisions([plan_run(run, options, shelf, labels) for run in found])
 
 
@@ -107,7 +112,10 @@ def plan_participants(
     tuple
         The participant and its runs, or why it cannot be planned.
     """
-    for participant, found in find_runs_of(root, participants, options):
+    own_masks = options.extraction.mask == "auto"
+    for participant, found in find_runs_of(
+        root, participants, options.input, own_masks=own_masks
+    ):
         if isinstance(found, BidsRoiError):
             yield participant, found
         else:
@@ -137,7 +145,7 @@ def plan_run(
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
-            options.repetition_time,
+            options.extraction.repetition_time,
             run.metadata,
             image.header.repetition_time,
             image.source.n_volumes,
@@ -154,14 +162,18 @@ def plan_run(
             except BidsRoiError as problem:
                 refused.append((name, problem))
             else:
-                asked = options.statistic if atlas.hard else options.map_statistic
+                asked = (
+                    options.extraction.statistic
+                    if atlas.hard
+                    else options.extraction.map_statistic
+                )
                 names = name_outputs(
                     run,
                     atlas,
                     asked,
                     labels,
-                    relmats=options.relmat,
-                    fisher_z=options.fisher_z,
+                    relmats=options.connectivity.relmat,
+                    fisher_z=options.connectivity.fisher_z,
                 )
                 atlases.append((atlas, names))
     return PlannedRun(
@@ -178,9 +190,9 @@ def plan_run(
 
 def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
     """The mask, and what is odd about one that is given for all runs."""
-    if options.mask == "none":
+    if options.extraction.mask == "none":
         return None, ()
-    if options.mask != "auto":
+    if options.extraction.mask != "auto":
         return check_given_mask(options)
     if run.mask_path is None:
         msg = "the run has no brain mask (desc-brain_mask of the same space and res)."
@@ -195,9 +207,9 @@ def check_given_mask(options: Options) -> tuple[Path | None, tuple[str, ...]]:
 
     A fault of it is one of the call, not of a run: found before anything is written.
     """
-    if options.mask in ("auto", "none"):
+    if options.extraction.mask in ("auto", "none"):
         return None, ()
-    path = Path(options.mask)
+    path = Path(options.extraction.mask)
     check_file(path)
     note = _describe_once(path, fingerprint(path))
     return path, (note,) if note else ()

@@ -138,18 +138,18 @@ class Job:
         """Digests of an output; those of raw signals know nothing of cleaning."""
         options, mask = self.options, self.planned.mask_path
         # A mask of the run's own is an input like the BOLD file.
-        given = options.mask not in ("auto", "none") and mask is not None
+        given = options.extraction.mask not in ("auto", "none") and mask is not None
         parts: list[object] = [file_digest(mask)] if given and mask else []
         strategy = self.strategy(label)
         if strategy is not None:
             parts += [
                 describe_strategy(strategy),
-                options.censored,
-                options.high_variance_confounds,
-                options.allow_missing_confounds,
-                _describe_dataset(options.aroma_dataset),
+                options.cleaning.censored,
+                options.cleaning.high_variance_confounds,
+                options.cleaning.allow_missing_confounds,
+                _describe_dataset(options.cleaning.aroma_dataset),
             ]
-        return digest_outputs(options, atlas, *parts, *more)
+        return digest_outputs(options.digest(), atlas, *parts, *more)
 
     def strategy(self, label: str | None) -> Strategy | None:
         """The strategy of a label; ``None`` for raw signals."""
@@ -167,7 +167,7 @@ def open_job(
 ) -> Job:
     """Begin the work on a run; nothing is read yet."""
     n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
-    tables = RunConfounds(planned.run, n_volumes, options.aroma_dataset)
+    tables = RunConfounds(planned.run, n_volumes, options.cleaning.aroma_dataset)
     return Job(planned, options, strategies, output_dir, tables)
 
 
@@ -200,7 +200,7 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
     return describe_run(
         planned.run,
         result.atlas,
-        job.options,
+        job.options.deciding(),
         job.digest(result.atlas, None),
         grid=job.image.grid,
         n_volumes=job.image.source.n_volumes,

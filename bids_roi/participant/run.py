@@ -113,7 +113,7 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
 
 def _find_work(job: Job) -> tuple[Job, list[Record]]:
     """What is left to do, and the records of what is there."""
-    if job.options.overwrite:
+    if job.options.running.overwrite:
         return replace(job, work=job.planned.atlases), []
     check_run(job)
     work, records = [], []
@@ -169,13 +169,13 @@ def _make(job: Job) -> list[Record]:
         return records
     motion = read_motion(job.confounds)
     figures = None
-    if not options.no_report:
+    if not options.running.no_report:
         figures = RunFigures(
             planned.run,
             job.image,
             job.output_dir,
             repetition_time=planned.repetition_time,
-            minimum_coverage=options.min_coverage,
+            minimum_coverage=options.extraction.min_coverage,
         )
     extracted = extract(job, mean=None if figures is None else figures.mean)
     if figures is not None and planned.mask_path is not None:
@@ -264,7 +264,7 @@ def _assess(
     in_mask = inside[partition.voxels]
     cancel = None
     mapped = partition.maps[number]
-    if not mapped.hard and options.map_statistic[0] == "weighted_mean":
+    if not mapped.hard and options.extraction.map_statistic[0] == "weighted_mean":
         cancel = weights_cancel(partition.members[number], reduction.usable)
     return assess_regions(
         n_voxels_atlas=mapped.n_voxels_atlas,
@@ -274,7 +274,7 @@ def _assess(
         n_voxels_dropout=partition.count(number, reduction.dropout),
         n_voxels_used=partition.count(number, reduction.usable),
         coverage=partition.coverage(number, reduction.usable),
-        min_coverage=options.min_coverage,
+        min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 # Not in this project's repository: real trees with empty images, see its README.
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "trees"
@@ -37,7 +37,7 @@ def plant(root, *paths):
 
 def found(root, participant="01", **options):
     """Names of the runs that are found, without what they have in common."""
-    runs = find_runs(root, participant, Options(**options))
+    runs = find_runs(root, participant, Input(**options))
     return [run.path.name.removeprefix("sub-01_").split("_desc-")[0] for run in runs]
 
 

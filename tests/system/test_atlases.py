@@ -23,7 +23,7 @@ from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_gri
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
 from bids_roi.images.nifti import write_image
-from bids_roi.options.record import Options
+from bids_roi.options.table import Atlases
 
 SIX = "MNI152NLin6Asym"
 NAME = "Schaefer2018_seg-7n_scale-100"
@@ -52,7 +52,7 @@ def find(shelf, name=NAME, space=SIX, grid=TWO_MM, root=None, bold=None):
 
 
 def shelf(**values):
-    return AtlasShelf(Options(**values))
+    return AtlasShelf(Atlases(**values))
 
 
 # Names and where they are found
@@ -290,8 +290,8 @@ def test_harvard_oxford(name, n_regions, first, last, space, tmp_path):
     path = tmp_path / "home" / file
     path.parent.mkdir(parents=True)
     write_sided(path, own_table(label))
-    options = Options(atlas=(name,), templateflow_home=tmp_path / "home", offline=True)
-    atlas = AtlasShelf(options).find(key, space, TWO_MM, root=None, bold=None)
+    there = shelf(atlas=(name,), templateflow_home=tmp_path / "home", offline=True)
+    atlas = there.find(key, space, TWO_MM, root=None, bold=None)
     names = atlas.regions.name
     assert (len(names), names[0], names[-1]) == (n_regions, first, last)
     assert "bids_roi's own" in " ".join(atlas.warnings)

@@ -66,9 +66,9 @@ def test_prefixes_are_stripped_and_repeats_removed():
             "space": ["space-T1w"],
         }
     )
-    assert options.participant_label == ("01", "02")
-    assert options.session_label == ("a",)
-    assert options.space == ("T1w",)
+    assert options.input.participant_label == ("01", "02")
+    assert options.input.session_label == ("a",)
+    assert options.input.space == ("T1w",)
 
 
 @pytest.mark.parametrize(

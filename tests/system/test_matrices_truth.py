@@ -169,7 +169,7 @@ def test_spread_of_partial_correlations_under_independence(n_regions):
 
 def related_partial(n_regions, estimator="pseudo_inverse"):
     signals, freedom = band_passed(np.random.default_rng(1), 300, n_regions)
-    options = Options(relmat=("partial",), partial_estimator=estimator)
+    options = Options.of(relmat=("partial",), partial_estimator=estimator)
     return relate_regions(
         signals, output("partial"), options, degrees_of_freedom=freedom
     )

@@ -223,23 +223,23 @@ SOURCE = VolumeSource(None, 352, "<f4", 97 * 115 * 97, 300, compressed=True)
 def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
     monkeypatch.setattr(budget, "usable_cpus", lambda: 8)
     assert worker_count(Options()) == 8
-    assert worker_count(Options(n_procs=3)) == 3
+    assert worker_count(Options.of(n_procs=3)) == 3
     # The process that plans takes the place of a worker.
-    assert worker_count(Options(mem_mb=1000)) == 4
-    assert worker_count(Options(mem_mb=1000, executor="serial")) == 5
-    assert worker_count(Options(mem_mb=200)) == 1
+    assert worker_count(Options.of(mem_mb=1000)) == 4
+    assert worker_count(Options.of(mem_mb=1000, executor="serial")) == 5
+    assert worker_count(Options.of(mem_mb=200)) == 1
     assert block_bytes(SOURCE, Options()) == 16 * 2**20
-    small = block_bytes(SOURCE, Options(n_procs=1, mem_mb=200))
+    small = block_bytes(SOURCE, Options.of(n_procs=1, mem_mb=200))
     assert SOURCE.volume_bytes <= small < 16 * 2**20
     # Where there is no room for two processes there is one.
-    assert choose_executor(Options(mem_mb=200), tmp_path) == Serial()
-    assert choose_executor(Options(mem_mb=400), tmp_path) == Processes(1)
+    assert choose_executor(Options.of(mem_mb=200), tmp_path) == Serial()
+    assert choose_executor(Options.of(mem_mb=400), tmp_path) == Processes(1)
 
 
 def test_too_little_memory_says_how_much_is_needed():
     huge = VolumeSource(None, 352, "<f8", 400**3, 300, compressed=True)
     with pytest.raises(UsageError, match=r"needs about \d+ MB .*, 353 MB are given"):
-        block_bytes(huge, Options(n_procs=1, mem_mb=500))
+        block_bytes(huge, Options.of(n_procs=1, mem_mb=500))
 
 
 def test_slurm_bounds_the_processors(monkeypatch):
@@ -271,12 +271,12 @@ def test_cgroup_bounds_the_processors(tmp_path):
 )
 def test_options_that_cannot_be_meant(given, words):
     with pytest.raises(UsageError, match=words):
-        Options(**given)
+        Options.of(**given)
 
 
 @pytest.mark.parametrize("walltime", ["30", "30:00", "04:00:00", "2-12", "2-12:30:00"])
 def test_walltimes(walltime):
-    assert Options(executor="slurm", slurm_walltime=walltime)
+    assert Options.of(executor="slurm", slurm_walltime=walltime)
 
 
 def test_an_exit_that_python_swallows_ends_the_worker_all_the_same():

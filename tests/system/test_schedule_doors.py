@@ -313,13 +313,13 @@ def test_scheduler_with_certificates_of_the_user(data, out, tmp_path):
 )
 def test_words_that_would_steer_the_job_script(option, word):
     with pytest.raises(UsageError, match="is a name of letters"):
-        Options(executor="slurm", **{option: word})
+        Options.of(executor="slurm", **{option: word})
 
 
 @pytest.mark.parametrize(
     "word", ["main", "gpu,long", "lab.x-1_2", "a@b", "größe", "+9"]
 )
 def test_words_that_a_shell_reads_as_they_are(word):
-    assert Options(executor="slurm", slurm_partition=word, slurm_account=word)
+    assert Options.of(executor="slurm", slurm_partition=word, slurm_account=word)
     if word.isascii():
         assert shlex.quote(word) == word

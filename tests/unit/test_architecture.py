@@ -102,6 +102,14 @@ def test_libraries_have_one_home(module):
             assert module in HOMES.get(top, ()), f"{module} imports {top}"
 
 
+def test_only_the_levels_know_all_that_is_asked_for():
+    """What lies below is given a slice of the options, or a value."""
+    levels = {"participant", "group", "options", "api", "cli", "descriptor", "tools"}
+    for module, path in MODULES.items():
+        if folder_of(module) not in levels:
+            assert "bids_roi.options.record" not in set(imports(path)), module
+
+
 def test_no_floor_for_a_folder_that_is_gone():
     assert set(FLOOR) == {folder_of(module) for module in MODULES}
 

@@ -11,7 +11,7 @@ from support.trees import SERIES, filters, found, pick, plant
 from bids_roi.dataset.filters import Rule, load_filters
 from bids_roi.dataset.layout import find_runs
 from bids_roi.errors import UsageError
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_pybids_agrees_on_its_own_entities(dataset, tmp_path):
         # our defaults on these are off where pybids has none
         every = {"echo": "Query.OPTIONAL", "part": "Query.OPTIONAL"}
         path = filters(tmp_path, bold=every | filters_)
-        ours = find_runs(dataset, "01", Options(bids_filter_file=path))
+        ours = find_runs(dataset, "01", Input(bids_filter_file=path))
         theirs = layout.get(return_type="filename", **base, **query)
         assert Counter(str(r.path) for r in ours) == Counter(theirs), filters_
     layout.session.close()

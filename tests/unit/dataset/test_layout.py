@@ -19,12 +19,12 @@ from bids_roi.dataset.index import index_series
 from bids_roi.dataset.layout import explain_nothing, find_runs, find_runs_of
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 
 def found(root, participant="01", **options):
     """Names of the runs that are found, without what they have in common."""
-    runs = find_runs(root, participant, Options(**options))
+    runs = find_runs(root, participant, Input(**options))
     return [run.path.name.removeprefix("sub-01_").split("_desc-")[0] for run in runs]
 
 
@@ -98,7 +98,7 @@ def test_real_trees(name, tmp_path):
     participants = list_participants(root, [])
     runs = []
     for participant in participants:
-        mine = find_runs(root, participant, Options())
+        mine = find_runs(root, participant, Input())
         assert as_triples(mine) == oracle(root, participant)
         assert [r.relative_path for r in mine] == sorted(r.relative_path for r in mine)
         runs += mine
@@ -124,7 +124,7 @@ def test_big_listings(name, n_participants, tmp_path):
     plant(tmp_path, *(p for p in inside if p[4:].split("/")[0] in chosen))
     assert list_participants(tmp_path, []) == chosen
     for participant in chosen:
-        runs = find_runs(tmp_path, participant, Options())
+        runs = find_runs(tmp_path, participant, Input())
         assert runs
         assert as_triples(runs) == oracle(tmp_path, participant)
 
@@ -132,7 +132,7 @@ def test_big_listings(name, n_participants, tmp_path):
 @needs_shared
 def test_minimal_level_is_explained(tmp_path):
     root = unpack("ds003752-fmriprep-23.2.0-minimal_tree.tar.gz", tmp_path)
-    error = explain_nothing(root, list_participants(root, []), Options())
+    error = explain_nothing(root, list_participants(root, []), Input())
     assert isinstance(error, MissingInput)
     assert "--level minimal writes no BOLD series" in str(error)
 
@@ -140,7 +140,7 @@ def test_minimal_level_is_explained(tmp_path):
 @needs_shared
 def test_standard_space_absent_is_explained(tmp_path):
     root = unpack("ds005239-fmriprep-23.2.0_tree.tar.gz", tmp_path)
-    options = Options(space=("MNI152NLin2009cAsym",))
+    options = Input(space=("MNI152NLin2009cAsym",))
     assert find_runs(root, "dd", options) == []
     error = explain_nothing(root, ["dd"], options)
     assert isinstance(error, NothingFound)
@@ -151,7 +151,7 @@ def test_standard_space_absent_is_explained(tmp_path):
 def test_run_record(tmp_path):
     name = "sub-01_ses-a_task-rest_run-01_space-T1w_cohort-1_hash-af3_desc-preproc"
     plant(tmp_path, f"{name}_bold.nii.gz")
-    (run,) = find_runs(tmp_path, "sub-01", Options())
+    (run,) = find_runs(tmp_path, "sub-01", Input())
     assert run.relative_path == f"sub-01/ses-a/func/{name}_bold.nii.gz"
     # entities unknown to pybids survive, and so does the padding of run-01
     assert run.entities == tuple(tuple(pair.split("-")) for pair in name.split("_"))
@@ -164,7 +164,7 @@ def test_run_record(tmp_path):
 
 def test_native_space_is_none(tmp_path):
     plant(tmp_path, "sub-01_task-rest_desc-preproc_bold.nii")
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert run.space is None
     assert run.session is None
 
@@ -192,7 +192,7 @@ def test_only_func_of_this_participant(tmp_path):
         "sub-01_task-rest_desc-preproc_boldref.nii.gz",
         "sub-01_task-rest_desc-preproc_bold.json",
     )
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert run.path.name == wanted
 
 
@@ -234,17 +234,15 @@ def test_links_and_missing_content(tmp_path):
     (root / "sub-02" / "func").symlink_to(real / "sub-01" / "func")
     # listed; that there is nothing behind it is said where it is opened
     assert found(root) == ["task-a", "task-b"]
-    assert all(
-        run.path.is_relative_to(root) for run in find_runs(root, "01", Options())
-    )
+    assert all(run.path.is_relative_to(root) for run in find_runs(root, "01", Input()))
 
 
 def test_participant_without_func(tmp_path):
     plant(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/ses-1/anat/x")
-    assert find_runs(tmp_path, "01", Options()) == []
-    assert find_runs(tmp_path, "02", Options()) == []
+    assert find_runs(tmp_path, "01", Input()) == []
+    assert find_runs(tmp_path, "02", Input()) == []
     with pytest.raises(MissingInput, match="no folder of this participant"):
-        find_runs(tmp_path, "03", Options())
+        find_runs(tmp_path, "03", Input())
 
 
 def test_participants_together_are_as_each_alone(tmp_path, monkeypatch):
@@ -265,11 +263,11 @@ def test_participants_together_are_as_each_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(
         bids.layout, "BIDSLayout", lambda *a, **k: layouts.append(a) or really(*a, **k)
     )
-    together = dict(find_runs_of(tmp_path, labels, Options()))
+    together = dict(find_runs_of(tmp_path, labels, Input()))
     assert list(together) == labels
     assert len(layouts) < len(labels) / 2
     for label in good:
-        assert together[label] == find_runs(tmp_path, label, Options())
+        assert together[label] == find_runs(tmp_path, label, Input())
         assert len(together[label]) == 1
     assert together["010x"] == together["011x"] == []
     assert "no folder of this participant" in str(together["015gone"])
@@ -303,7 +301,7 @@ def test_partners_and_sidecars_are_looked_at_once(tmp_path, monkeypatch):
                 f"{stem}_desc-confounds_timeseries.tsv",
             )
         calls.clear()
-        assert len(find_runs(root, "01", Options())) == runs
+        assert len(find_runs(root, "01", Input())) == runs
         return calls.total()
 
     for module, name in (
@@ -329,7 +327,7 @@ def test_a_disk_that_fails_is_not_an_empty_participant(tmp_path, monkeypatch, nu
         return really(path, *args)
 
     monkeypatch.setattr(os, "scandir", fail)
-    found = dict(find_runs_of(tmp_path, ["01", "02"], Options()))
+    found = dict(find_runs_of(tmp_path, ["01", "02"], Input()))
     assert len(found["02"]) == 1
     assert os.strerror(number) in str(found["01"])
     assert "Check the disk or network" in str(found["01"])
@@ -381,8 +379,8 @@ def test_nothing_is_written_into_the_input(tmp_path):
     before = snapshot()
     find_derivative(dataset, None)
     list_participants(dataset, [])
-    find_runs(dataset, "01", Options(bids_database_dir=tmp_path / "index"))
-    explain_nothing(dataset, ["01"], Options(task_label=("x",)))
+    find_runs(dataset, "01", Input(bids_database_dir=tmp_path / "index"))
+    explain_nothing(dataset, ["01"], Input(task_label=("x",)))
     assert snapshot() == before
 
 
@@ -399,8 +397,8 @@ def hook(event, args):
 sys.addaudithook(hook)
 from pathlib import Path
 from bids_roi.dataset.layout import find_runs
-from bids_roi.options.record import Options
-assert len(find_runs(Path({str(tmp_path)!r}), "03", Options())) == 1
+from bids_roi.options.table import Input
+assert len(find_runs(Path({str(tmp_path)!r}), "03", Input())) == 1
 print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
 """
     touched = run_python(code).split()

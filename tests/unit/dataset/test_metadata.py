@@ -9,7 +9,7 @@ import pytest
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.metadata import Sidecars
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 BOLD = (
     "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-01_space-T1w_desc-preproc_bold.nii.gz"
@@ -105,12 +105,12 @@ def test_a_disk_that_fails_is_no_missing_sidecar(tmp_path, monkeypatch, name):
         return really(self, *args, **kwargs)
 
     monkeypatch.setattr(Path, "read_text", fail)
-    bad, good = find_runs(tmp_path, "01", Options())
+    bad, good = find_runs(tmp_path, "01", Input())
     assert good.error is None
     assert os.strerror(number) in str(bad.error)
     assert "Check the disk or network, and run the same" in str(bad.error)
     number = errno.EACCES  # while one without permission is left out, with a warning
-    bad, _ = find_runs(tmp_path, "01", Options())
+    bad, _ = find_runs(tmp_path, "01", Input())
     assert bad.error is None
     assert "Permission denied" in bad.warnings[0]
 
@@ -147,7 +147,7 @@ def test_broken_link_binary_and_folder(tmp_path):
     (tmp_path / OWN).symlink_to("../../.git/annex/objects/gone")
     (tmp_path / "bold.json").write_bytes(b"\xff\xfe{")
     (tmp_path / "sub-01" / "task-rest_bold.json").mkdir()
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert run.metadata == {}
     binary, folder, link = run.warnings
     assert "not UTF-8" in binary

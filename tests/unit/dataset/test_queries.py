@@ -17,7 +17,7 @@ from bids_roi.dataset.partners import (
     Partners,
 )
 from bids_roi.errors import DataError, MissingInput, NothingFound
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 
 @pytest.fixture
@@ -101,12 +101,11 @@ STEM = "sub-01_task-rest_run-1"
 def test_mask(tmp_path, files, expected):
     names = [f"{STEM}_{name}" for name in files]
     plant(tmp_path, BOLD, *names)
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert (run.mask_path and run.mask_path.name) == (
         None if expected is None else names[expected]
     )
-    for mask in ("none", "/some/mask.nii.gz"):
-        assert find_runs(tmp_path, "01", Options(mask=mask))[0].mask_path is None
+    assert find_runs(tmp_path, "01", Input(), own_masks=False)[0].mask_path is None
 
 
 @pytest.mark.parametrize(
@@ -134,18 +133,18 @@ def test_a_doubled_partner_costs_that_run_only(tmp_path, twins, said, chosen):
     other = BOLD.replace("run-1", "run-2")
     names = [f"{STEM}_{name}" for name in twins]
     plant(tmp_path, BOLD, other, *names)
-    bad, good = find_runs(tmp_path, "01", Options())
+    bad, good = find_runs(tmp_path, "01", Input())
     assert (bad.path.name, good.path.name, good.error) == (BOLD, other, None)
     assert isinstance(bad.error, DataError)
     assert f"2 files could be {said}: {names[0]} and {names[1]}." in str(bad.error)
     assert "--bids-filter-file" in bad.error.remedy
     path = filters(tmp_path, **chosen)
-    runs = find_runs(tmp_path, "01", Options(bids_filter_file=path))
+    runs = find_runs(tmp_path, "01", Input(bids_filter_file=path))
     assert [run.error for run in runs] == [None, None]
     partner = runs[0].mask_path or runs[0].confounds_path
     assert partner.name == names[0]
     if "mask" in chosen:
-        runs = find_runs(tmp_path, "01", Options(mask="none"))
+        runs = find_runs(tmp_path, "01", Input(), own_masks=False)
         assert [run.error for run in runs] == [None, None]
 
 
@@ -157,7 +156,7 @@ def test_what_is_no_entity_makes_nobodys_partner(tmp_path):
     for name in (mask, table):
         (folder / f"old_{name}").touch()
         (folder / name.replace("_desc", "_orig_desc")).touch()
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert run.error is None
     assert (run.mask_path.name, run.confounds_path.name) == (mask, table)
 
@@ -231,9 +230,9 @@ def test_multi_echo_partners(tmp_path):
         "sub-01_task-rest_desc-confounds_timeseries.tsv",
     )
     common, own = "sub-01_task-rest_desc-brain_mask.nii.gz", "echo-2_desc-brain_mask"
-    (run,) = find_runs(tmp_path, "01", Options())
+    (run,) = find_runs(tmp_path, "01", Input())
     assert run.mask_path.name == common
-    first, second = find_runs(tmp_path, "01", Options(echo_label=("1", "2")))
+    first, second = find_runs(tmp_path, "01", Input(echo_label=("1", "2")))
     assert first.mask_path.name == common
     assert own in second.mask_path.name
     assert first.confounds_path == second.confounds_path == run.confounds_path
@@ -255,7 +254,7 @@ def test_multi_echo_partners(tmp_path):
 def test_confounds(tmp_path, files, expected):
     names = [f"{STEM}_{name}" for name in files]
     plant(tmp_path, BOLD, BOLD.replace("space-MNI_res-2_", ""), *names)
-    for run in find_runs(tmp_path, "01", Options()):
+    for run in find_runs(tmp_path, "01", Input()):
         assert (run.confounds_path and run.confounds_path.name) == (
             None if expected is None else names[expected]
         )
@@ -273,14 +272,14 @@ def test_partner_filters_apply_to_their_query_only(tmp_path):
     path = filters(
         tmp_path, mask={"desc": "tight", "res": None}, confounds={"desc": "mine"}
     )
-    (run,) = find_runs(tmp_path, "01", Options(bids_filter_file=path))
+    (run,) = find_runs(tmp_path, "01", Input(bids_filter_file=path))
     assert run.path.name == BOLD
     assert run.mask_path.name == f"{STEM}_space-MNI_desc-tight_mask.nii.gz"
     assert run.confounds_path.name == f"{STEM}_desc-mine_timeseries.tsv"
 
 
 def test_explanation_has_query_values_and_near_misses(dataset):
-    options = Options(task_label=("rset",), session_label=("2",))
+    options = Input(task_label=("rset",), session_label=("2",))
     assert find_runs(dataset, "01", options) == []
     error = explain_nothing(dataset, ["01"], options)
     assert isinstance(error, NothingFound)
@@ -303,7 +302,7 @@ def test_explanation_is_capped(tmp_path):
     names = [f"sub-01_task-t{i:02}_desc-preproc_bold.nii.gz" for i in range(40)]
     plant(tmp_path, *names, *(f"sub-{i:03}/x" for i in range(80)))
     participants = ["01", *(f"{i:03}" for i in range(80))]
-    error = explain_nothing(tmp_path, participants, Options(task_label=("x",)))
+    error = explain_nothing(tmp_path, participants, Input(task_label=("x",)))
     assert "the first 50 participants (of 81)" in str(error)
     assert "and 34 more" in str(error)
     assert len(str(error)) < 2000
@@ -336,10 +335,10 @@ def test_explanation_is_capped(tmp_path):
 )
 def test_explanation_recognises_folders(tmp_path, name, advice):
     plant(tmp_path, name)
-    assert find_runs(tmp_path, "01", Options()) == []
+    assert find_runs(tmp_path, "01", Input()) == []
     if "bold.nii" in name:
         plant(tmp_path, "sub-01_task-a_boldref.nii.gz")
-    error = explain_nothing(tmp_path, ["01"], Options())
+    error = explain_nothing(tmp_path, ["01"], Input())
     assert isinstance(error, MissingInput)
     assert error.exit_code == 66
     with pytest.raises(MissingInput, match=advice):
@@ -353,15 +352,15 @@ def test_flags_that_select_are_named_beside_those_that_were_given(tmp_path):
         *(f"sub-01_task-a_echo-{n}_desc-preproc_bold.nii.gz" for n in (1, 2, 3)),
         "sub-01_task-b_desc-denoised_bold.nii.gz",
     )
-    first = explain_nothing(tmp_path, ["01"], Options(task_label=("a",)))
+    first = explain_nothing(tmp_path, ["01"], Input(task_label=("a",)))
     assert isinstance(first, NothingFound)
     assert "--echo-label 1 2 3," in first.remedy
     assert "--desc" not in first.remedy
-    second = explain_nothing(tmp_path, ["01"], Options(task_label=("b",)))
+    second = explain_nothing(tmp_path, ["01"], Input(task_label=("b",)))
     assert "--desc denoised" in second.remedy
     assert "echo" not in second.remedy
     # what the advice says is what finds them
-    assert len(find_runs(tmp_path, "01", Options(echo_label=("1", "2", "3")))) == 3
-    assert len(find_runs(tmp_path, "01", Options(desc="denoised"))) == 1
-    wrong = explain_nothing(tmp_path, ["01"], Options(desc="denoized"))
+    assert len(find_runs(tmp_path, "01", Input(echo_label=("1", "2", "3")))) == 3
+    assert len(find_runs(tmp_path, "01", Input(desc="denoised"))) == 1
+    wrong = explain_nothing(tmp_path, ["01"], Input(desc="denoized"))
     assert "--desc denoised" in wrong.remedy

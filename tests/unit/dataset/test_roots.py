@@ -14,7 +14,7 @@ from bids_roi.dataset.roots import (
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
 
@@ -130,7 +130,7 @@ def test_relative_root(tmp_path, monkeypatch):
     plant(tmp_path, "sub-01_task-a_desc-preproc_bold.nii.gz")
     monkeypatch.chdir(tmp_path)
     assert find_derivative(Path(), None) == tmp_path
-    assert find_runs(Path(), "01", Options())[0].path.is_absolute()
+    assert find_runs(Path(), "01", Input())[0].path.is_absolute()
 
 
 def test_dataset_description(tmp_path):

@@ -9,7 +9,7 @@ from support.trees import SHARED, needs_shared, plant, unpack
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.partners import KINDS
 from bids_roi.dataset.roots import list_participants
-from bids_roi.options.record import Options
+from bids_roi.options.table import Input
 
 ALL = tuple(KINDS)
 
@@ -38,9 +38,9 @@ def test_real_trees(name, n_pairs, n_dense, tmp_path):
     root = unpack(f"{name}_tree.tar.gz", tmp_path)
     counts = dict.fromkeys(ALL, 0)
     for participant in list_participants(root, []):
-        runs = find_runs(root, participant, Options(), ALL)
+        runs = find_runs(root, participant, Input(), ALL)
         volumes = [run for run in runs if run.kind == "volume"]
-        assert volumes == find_runs(root, participant, Options())
+        assert volumes == find_runs(root, participant, Input())
         pairs, dense = listing(root, participant)
         for kind, expected in (("gifti", pairs), ("cifti", dense)):
             mine = [run for run in runs if run.kind == kind]
@@ -76,7 +76,7 @@ def test_lists_of_fmriprep_25(name, tmp_path):
     paths = (SHARED / "fmriprep-25.2_ci" / name).read_text().split()
     plant(tmp_path, *(p for p in paths if p.startswith("sub-") and "." in p))
     for participant in list_participants(tmp_path, []):
-        runs = find_runs(tmp_path, participant, Options(), ("gifti", "cifti"))
+        runs = find_runs(tmp_path, participant, Input(), ("gifti", "cifti"))
         pairs, dense = listing(tmp_path, participant)
         assert {tuple(p.name for p in run.files) for run in runs} == pairs | dense
         assert not any(run.error for run in runs)
@@ -89,26 +89,26 @@ ORDERS = ("hemi-{}_space-fsaverage5", "space-fsaverage5_hemi-{}")
 def test_two_hemispheres_are_one_run(tmp_path, order):
     sides = [f"sub-01_task-a_{order.format(side)}_bold.func.gii" for side in "LR"]
     plant(tmp_path, *sides, "sub-01_task-a_desc-confounds_timeseries.tsv")
-    assert find_runs(tmp_path, "01", Options()) == []
-    (run,) = find_runs(tmp_path, "01", Options(), ALL)
+    assert find_runs(tmp_path, "01", Input()) == []
+    (run,) = find_runs(tmp_path, "01", Input(), ALL)
     assert [path.name for path in run.files] == sides
     assert run.relative_path == f"sub-01/func/{sides[0]}"
     assert run.entities == (("sub", "01"), ("task", "a"), ("space", "fsaverage5"))
     assert run.confounds_path.name == "sub-01_task-a_desc-confounds_timeseries.tsv"
-    (left,) = find_runs(tmp_path, "01", Options(hemi=("L",)), ALL)
+    (left,) = find_runs(tmp_path, "01", Input(hemi=("L",)), ALL)
     assert (left.error, left.entity("hemi")) == (None, "L")
     assert len(left.files) == 1
     # one side gone, the other run of the participant goes on
     other = [name.replace("task-a", "task-b") for name in sides]
     plant(tmp_path, *other)
     (tmp_path / "sub-01" / "func" / sides[1]).unlink()
-    bad, good = find_runs(tmp_path, "01", Options(), ALL)
+    bad, good = find_runs(tmp_path, "01", Input(), ALL)
     assert good.error is None
     assert f"the other hemisphere, {sides[1]}, is not there" in str(bad.error)
     assert "--hemi L" in bad.error.remedy
     # the same side in both orders
     plant(tmp_path, *(f"sub-01_task-b_{o.format('R')}_bold.func.gii" for o in ORDERS))
-    _, twice = find_runs(tmp_path, "01", Options(), ALL)
+    _, twice = find_runs(tmp_path, "01", Input(), ALL)
     assert "one file each" in str(twice.error)
 
 
@@ -146,7 +146,7 @@ def test_repetition_time_of_whichever_sidecar_has_it(
         content = {"grayordinates": 91282} if seconds is None else {}
         content |= {"RepetitionTime": seconds} if seconds else {}
         (tmp_path / "sub-01" / "func" / name).write_text(json.dumps(content))
-    (run,) = find_runs(tmp_path, "01", Options(), ALL)
+    (run,) = find_runs(tmp_path, "01", Input(), ALL)
     assert run.metadata.get("RepetitionTime") == expected
     assert len(run.warnings) == n_warnings
     if f"{DENSE}_bold.dtseries.json" in sidecars and len(sidecars) > 1:
@@ -162,7 +162,7 @@ def test_den_and_desc_choose(tmp_path):
     )
 
     def chosen(**options):
-        runs = find_runs(tmp_path, "01", Options(**options), ALL)
+        runs = find_runs(tmp_path, "01", Input(**options), ALL)
         return {
             run.path.name.partition("fsLR_")[2].partition("_bold")[0] for run in runs
         }

@@ -40,6 +40,6 @@ def test_what_is_not_given_is_not_there():
     """A switch that is off is as good as left out, as from a notebook."""
     given = {"detrend": False, "high_pass": None, "scrub": 0, "denoise": ("24P",)}
     options = Options.from_values(given)
-    assert options.settings == {"scrub": 0}
-    assert read_given(options.settings) == {"scrub": 0}
+    assert options.cleaning.settings == {"scrub": 0}
+    assert read_given(options.cleaning.settings) == {"scrub": 0}
     assert hash(options) == hash(Options.from_values({"denoise": ("24P",)}))

@@ -51,8 +51,8 @@ def test_a_url_as_any_path(flag, value, tmp_path, capsys, monkeypatch):
 
 
 def test_a_scheduler_has_an_address_of_its_own():
-    options = Options(executor="dask", dask_scheduler="tcp://127.0.0.1:8786")
-    assert options.dask_scheduler == "tcp://127.0.0.1:8786"
+    options = Options.of(executor="dask", dask_scheduler="tcp://127.0.0.1:8786")
+    assert options.running.dask_scheduler == "tcp://127.0.0.1:8786"
 
 
 def test_a_url_in_notebooks_and_tools(capsys):

@@ -259,9 +259,9 @@ def test_a_region_table_that_cannot_be_read_costs_the_numbers_only(out):
 
 def test_none_goes_with_nothing_else():
     assert Options().stack == ("timeseries", "relmat")
-    assert Options(stack=("none",)).stack == ("none",)
+    assert Options.of(stack=("none",)).stack == ("none",)
     with pytest.raises(UsageError, match="--stack none relmat contradicts itself"):
-        Options(stack=("none", "relmat"))
+        Options.of(stack=("none", "relmat"))
 
 
 def test_nothing_to_stack(tmp_path):
