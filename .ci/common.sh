@@ -43,7 +43,7 @@ environment() {
 # it is there, and print its bin folder.
 release_tools() {
   local folder=build/venv-release
-  if [[ ! -x $folder/bin/twine ]]; then
+  if [[ ! -x $folder/bin/twine || ! -x $folder/bin/uv ]]; then
     python3 -m venv "$folder"
     install "$folder" release >&2
   fi

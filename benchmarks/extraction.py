@@ -151,13 +151,14 @@ def _bids_roi(case: dict):
     from bids_roi.options.record import Options
     from bids_roi.participant.extraction import partition_grid
     from bids_roi.participant.level import open_level, plan_dataset
+    from bids_roi.participant.outcomes import Outcomes
     from bids_roi.participant.run import process_run
 
     given = {"n_procs": 1, "no_report": True, **case.get("options", {})}
     options = Options.of(atlas_file=tuple(case["atlases"]), **given)
     out = Path(case["out"])
     level = open_level(Path(case["root"]), out, options)
-    ((_, (planned,)),) = plan_dataset(level, {})
+    ((_, (planned,)),) = plan_dataset(level, Outcomes(level))
     if case.get("known"):  # the atlases were brought to this grid for an earlier run
         atlases = [atlas for atlas, _ in planned.atlases]
         partition_grid(

@@ -52,7 +52,7 @@ def draw_run(run, folder):
         path.parent.mkdir(parents=True)
         write_image(path, np.zeros((*run.grid.shape, 2), np.uint8), run.grid.matrix)
         figures = RunFigures(
-            BoldRun(root, path, (("sub", "1"),), None, None, {}),
+            BoldRun(root, (path,), (("sub", "1"),), None, None, {}),
             open_image(path, BOLD),
             folder,
             repetition_time=run.repetition_time,

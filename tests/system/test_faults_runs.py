@@ -180,7 +180,7 @@ def pipe(path):
 
 
 DAMAGES = [
-    (cut_header, "_desc-preproc_bold.nii.gz", "the image cannot be read"),
+    (cut_header, "_desc-preproc_bold.nii.gz", "it is damaged or cut short"),
     (cut_data, "_desc-preproc_bold.nii.gz", "the file ends in volume"),
     (flip_bit, "_desc-brain_mask.nii.gz", "_desc-brain_mask.nii.gz: the "),
     (repeat_column, "_desc-confounds_timeseries.tsv", "occur more than once"),
@@ -305,7 +305,7 @@ def test_permission_denied(site):
     folder = site.root / "sub-02" / "func"
     folder.chmod(0)
     words = [f"{bold}: the file cannot be read (Permission denied). Check its perm"]
-    words.append(f"{folder}: the folder cannot be read. Check its permissions.")
+    words.append(f"{folder}: the folder cannot be read (Permission denied). Check its perm")
     site.check_failed(site.run(user=NOBODY), *words, n_done=3)
     bold.chmod(0o644)
     folder.chmod(0o755)
