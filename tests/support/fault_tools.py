@@ -129,7 +129,12 @@ def _call(fault, arguments, told):
 
 def warm_up():
     """Import and fill what takes long; another user may not be able to."""
-    for name in ("bids_roi.participant.outcomes", "isal.igzip", "orjson", "scipy.ndimage"):
+    for name in (
+        "bids_roi.participant.outcomes",
+        "isal.igzip",
+        "orjson",
+        "scipy.ndimage",
+    ):
         importlib.import_module(name)
     from bids.layout import BIDSLayout
 

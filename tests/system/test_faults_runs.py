@@ -305,7 +305,9 @@ def test_permission_denied(site):
     folder = site.root / "sub-02" / "func"
     folder.chmod(0)
     words = [f"{bold}: the file cannot be read (Permission denied). Check its perm"]
-    words.append(f"{folder}: the folder cannot be read (Permission denied). Check its perm")
+    words.append(
+        f"{folder}: the folder cannot be read (Permission denied). Check its perm"
+    )
     site.check_failed(site.run(user=NOBODY), *words, n_done=3)
     bold.chmod(0o644)
     folder.chmod(0o755)
