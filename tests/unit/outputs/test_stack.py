@@ -15,7 +15,7 @@ from bids_roi.files.matrices import read_matrix
 from bids_roi.files.tables import format_matrix
 from bids_roi.group.outputs import check_outputs
 from bids_roi.group.stacking import write_stacks
-from bids_roi.options.record import Options
+from bids_roi.options.table import Group
 
 STACK = "group_space-X_atlas-Toy_stack.h5"
 
@@ -258,10 +258,10 @@ def test_a_region_table_that_cannot_be_read_costs_the_numbers_only(out):
 
 
 def test_none_goes_with_nothing_else():
-    assert Options().stack == ("timeseries", "relmat")
-    assert Options.of(stack=("none",)).stack == ("none",)
+    assert Group().stack == ("timeseries", "relmat")
+    assert Group(stack=("none",)).stack == ("none",)
     with pytest.raises(UsageError, match="--stack none relmat contradicts itself"):
-        Options.of(stack=("none", "relmat"))
+        Group(stack=("none", "relmat"))
 
 
 def test_nothing_to_stack(tmp_path):
