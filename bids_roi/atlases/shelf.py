@@ -21,8 +21,8 @@ from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
 from bids_roi.atlases.subject import find_segmentation
 from bids_roi.atlases.transforms import (
     can_be_reached,
-    find_route,
     find_anatomical_route,
+    find_route,
 )
 from bids_roi.errors import (
     BidsRoiError,
