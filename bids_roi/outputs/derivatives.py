@@ -212,6 +212,11 @@ def write_quality(
     texts = describe_columns({name: REGION_COLUMNS[name] for name in columns})
     # The schema of BIDS defines index, and warns where a sidecar does so again.
     del texts["index"]
+    if "CoverageOf" in kept:
+        texts["coverage"] = (
+            "Share (0 to 1) of the region on the grid of the run that is used, as the"
+            " atlas was moved there; compared with MinimumCoverage."
+        )
     write_file(path.with_suffix(".json"), format_sidecar("regions", kept, texts))
     write_file(path, format_table(columns))
 
