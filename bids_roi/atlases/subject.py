@@ -85,8 +85,10 @@ def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
                 theirs = space_of(path)
                 if theirs == space or (theirs is None and space in _OWN_SPACES):
                     found.append(path)
+        # Of several resolutions that of the run.
+        same = [p for p in found if parse_name(p).get("res") == labels.get("res")]
         if found:
-            return found
+            return same if len(same) == 1 else found
     return []
 
 

@@ -289,6 +289,41 @@ def test_cohorts_of_infants(tmp_path, capsys):
     )
 
 
+def test_a_dry_run_names_the_transforms(tree, atlas, tmp_path, capsys):
+    told = call(capsys, tree, tmp_path / "out", atlas, *ALL, "--dry-run").out
+    assert told.count(f"    by {anatomical(tree).name}\n") == 2
+    assert told.count(f"    by {coregistration(tree).name}, inverted\n") == 1
+
+
+def test_each_session_has_parcels_of_its_own(tmp_path, capsys):
+    """In every space that they are in; of two sessions neither takes the other's."""
+    tree = datasets.write_dataset(tmp_path / "fmriprep", runs=())
+    for number, ses in enumerate("ab"):
+        stem = f"sub-01_ses-{ses}"
+        for space, more in ((SPACE, "_res-2"), ("T1w", "")):
+            datasets.write_run(tree, f"{stem}_task-rest_space-{space}{more}")
+            anat = tree / f"sub-01/ses-{ses}/anat"
+            anat.mkdir(exist_ok=True)
+            named = "" if space == "T1w" else f"_space-{space}"
+            parcels = np.roll(datasets.labels(), number, axis=0)
+            for res in ("",) if space == "T1w" else ("_res-1", "_res-2"):
+                shifted = np.roll(parcels, res == "_res-1", axis=1)
+                image = anat / f"{stem}{named}{res}_desc-mine_dseg.nii.gz"
+                write_image(image, shifted, datasets.oblique())
+    out = tmp_path / "out"
+    run(capsys, tree, out, "participant", "--atlas", "subject:mine")
+    for number, ses in enumerate("ab"):
+        found = sorted(out.glob(f"sub-01/ses-{ses}/func/*_timeseries.tsv"))
+        assert len(found) == 2
+        parcels = np.roll(datasets.labels(), number, axis=0)
+        inside = datasets.mask() > 0
+        for path in found:
+            header, values = read(path)
+            column = values[:, header.index("region_500")]
+            expected = datasets.bold()[(parcels == 500) & inside].mean(axis=0)
+            np.testing.assert_allclose(column, expected, rtol=1e-6)
+
+
 def test_regions_at_the_edge_of_the_grid_are_named(tree, atlas, tmp_path, capsys):
     """Label 12 fills a face of the toy grid: it may go on beyond it."""
     out = tmp_path / "out"
