@@ -116,7 +116,9 @@ def extract(
 
     Notes
     -----
-    An image in memory is written to a temporary folder and read from there.
+    An image in memory is written to a temporary folder and read from there. A run in
+    T1w space, or a native one (``space="native"``), gets an atlas of a template through
+    the transforms of its derivative.
 
     Examples
     --------

@@ -15,7 +15,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bids_roi.atlases.integrity import file_digest
-from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    MissingInput,
+    SpaceMismatch,
+    remedy_of,
+)
 from bids_roi.files.names import BidsName, format_name, parse_name
 from bids_roi.images.nifti import check_file
 from bids_roi.images.transforms import read_transform
@@ -88,7 +94,12 @@ def _digest_once(
     path: Path,
     state: tuple[int, int],  # noqa: ARG001 - part of the key: a changed file is read again
 ) -> str:
-    return file_digest(path)
+    try:
+        return file_digest(path)
+    except OSError as error:
+        msg = f"the transform cannot be read ({error.strerror})."
+        remedy = remedy_of(error, "Copy the file again, or fetch it (`datalad get`).")
+        raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def can_be_reached(space: str) -> bool:

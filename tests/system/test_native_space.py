@@ -1,5 +1,8 @@
 """Runs in T1w space and native ones, with atlases that transforms bring there."""
 
+import errno
+import os
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -84,6 +87,26 @@ def test_one_run_in_three_spaces_gives_one_table(tree, atlas, tmp_path, capsys):
         assert fit["ShareMirrored"] == 0
         assert 0.8 < fit["ShareInMask"] <= 1
     assert "CoverageOf" not in sidecar(expected)
+
+
+def test_a_disk_that_fails_under_a_transform_is_told(
+    tree, atlas, tmp_path, capsys, monkeypatch
+):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr("bids_roi.atlases.transforms.file_digest", fail)
+    told = call(capsys, tree, tmp_path / "out", atlas, *ALL, code=1)
+    assert "the transform cannot be read (Input/output error)" in told.err
+    assert series_of(tmp_path / "out", "template").exists()
+
+
+def test_workers_and_one_process_give_the_same(tree, atlas, tmp_path, capsys):
+    one, two = tmp_path / "one", tmp_path / "two"
+    call(capsys, tree, one, atlas, *ALL)
+    call(capsys, tree, two, atlas, *ALL, "--n-procs", "2")
+    for path in one.glob("sub-*/func/*"):
+        assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
 
 
 def test_no_transforms_where_none_are_wanted(tree, atlas, tmp_path, capsys):
@@ -343,5 +366,8 @@ def test_notebooks_have_it_too(tree, atlas, tmp_path, capsys):
         found.signals.to_numpy(), read(series_of(out, "T1w"))[1], rtol=1e-12
     )
     assert found.sidecar["CoverageOf"]
+    native = tree / f"sub-01/func/{NAMES['native']}_desc-preproc_bold.nii.gz"
+    again = extract(native, image, atlas_table=table, space="native")
+    np.testing.assert_array_equal(again.signals, found.signals)
     with pytest.raises(SpaceMismatch):
         extract(bold, image, atlas_table=table, atlas_transform="none")
