@@ -76,8 +76,8 @@ def measure(path: Path, shape: tuple[int, ...], zoom: float) -> str:
     import h5py  # noqa: F401  the imports are no part of the cost
     import scipy.ndimage  # noqa: F401
 
-    from bids_roi.core.grid import Grid
-    from bids_roi.core.warp import labels_at, voxel_centres
+    from bids_roi.core.frame import Frame
+    from bids_roi.core.grid import Grid, resample_labels
     from bids_roi.images.transforms import read_transform
 
     affine = np.diag([zoom, zoom, zoom, 1])
@@ -89,9 +89,9 @@ def measure(path: Path, shape: tuple[int, ...], zoom: float) -> str:
     labels = np.ones(atlas.shape, dtype=np.int32)
     before = peak()
     start = time.process_time()
-    points = read_transform(path).apply(voxel_centres(run))
+    points = read_transform(path).apply(Frame.of_grid(run).millimetres())
     moved = time.process_time()
-    found = labels_at(labels, atlas, points)
+    found = resample_labels(labels, atlas, points)
     done = time.process_time()
     rise = peak() - before
     share = (found > 0).mean()

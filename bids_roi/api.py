@@ -25,6 +25,7 @@ from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
 from bids_roi.participant.cleaning import clean_atlases, load_strategies
 from bids_roi.participant.confounds import read_motion
+from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
     describe_atlas,
@@ -115,7 +116,9 @@ def extract(
 
     Notes
     -----
-    An image in memory is written to a temporary folder and read from there.
+    An image in memory is written to a temporary folder and read from there. A run in
+    T1w space, or a native one (``space="native"``), gets an atlas of a template through
+    the transforms of its derivative.
 
     Examples
     --------
@@ -249,6 +252,9 @@ def _find_run(
 def _extract(run: BoldRun, options: Options) -> Extraction:
     strategies = load_strategies(options)
     labels = tuple(s.label if s is not None else None for s in strategies)
+    # Who names a run asks for its space.
+    own = dataclasses.replace(options.input, space=(run.space or "native",))
+    options = dataclasses.replace(options, input=own)
     planned = plan_run(run, options, AtlasShelf(options.atlases), labels)
     if planned.error is not None:
         raise planned.error
@@ -258,6 +264,9 @@ def _extract(run: BoldRun, options: Options) -> Extraction:
     motion = read_motion(job.confounds)
     job = prepare_cleaning(dataclasses.replace(job, work=planned.atlases))
     for error in job.failed.values():
+        raise error
+    job, misplaced = place_atlases(job)
+    for _, _, error in misplaced:
         raise error
     (result,) = clean_atlases(job, extract_signals(job))
     for error in result.failed.values():

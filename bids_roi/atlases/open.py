@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.transforms import Route
     from bids_roi.core.grid import Grid
     from bids_roi.images.header import NiftiHeader
     from bids_roi.images.nifti import Opened
@@ -89,6 +90,8 @@ class Atlas:
         For ``atlas-<label>_description.json``; has ``Name`` and ``License``.
     findings
         What was found when image and table were examined; no errors.
+    route
+        Transforms that lead from the run to its space; ``None`` where both are in one.
     """
 
     label: str
@@ -104,6 +107,12 @@ class Atlas:
     source: str
     description: Mapping[str, Any] = field(hash=False)
     findings: tuple[Finding, ...] = ()
+    route: Route | None = None
+
+    @property
+    def individual(self) -> bool:
+        """Whether it is the participant's own, and no other has it."""
+        return self.source.startswith("bids:preprocessed:sub-")
 
     @property
     def hard(self) -> bool:

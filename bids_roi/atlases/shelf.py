@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,11 @@ from bids_roi.atlases.names import (
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
 from bids_roi.atlases.subject import find_segmentation
+from bids_roi.atlases.transforms import (
+    can_be_reached,
+    find_anatomical_route,
+    find_route,
+)
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
@@ -25,6 +31,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     UsageError,
 )
+from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file
 
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
 _SUBJECT = "subject:"
 _TAKEN = ("preprocessed", "templateflow")
+# Of the templates that an atlas is in, transforms are looked for from these first.
+_FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
 
 
 class AtlasShelf:
@@ -72,6 +81,7 @@ class AtlasShelf:
         if wanted.atlas_space and not wanted.atlas_file:
             msg = "--atlas-space is for the images of --atlas-file, and there is none."
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
+        self._transforms = wanted.atlas_transform == "auto"
         self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
         _refuse_twins(self._files)
         named = [n for n in wanted.names if not n.startswith(_SUBJECT)]
@@ -94,15 +104,54 @@ class AtlasShelf:
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
     def find(
-        self, name: str, space: str, grid: Grid, *, root: Path, bold: Path
+        self,
+        name: str,
+        space: str,
+        grid: Grid,
+        *,
+        root: Path,
+        bold: Path,
+        asked: bool = False,
     ) -> Atlas:
         """Find an asked-for atlas for a run, in the resolution nearest to its grid.
 
         ``space`` has the cohort, where there is one (``X+1``); ``root`` and ``bold``
-        are the derivative and the run's file in it, for segmentations of the
-        participant. What is not in that space is a ``SpaceMismatch`` that names what
-        fits.
+        are the derivative and the run's file in it, for what is the participant's own.
+        Transforms are taken only where the run's space was ``asked`` for. What is not
+        in that space, nor can be brought there, is a ``SpaceMismatch``.
         """
+        reached = (
+            self._transforms
+            and can_be_reached(space)
+            and (parse_name(bold).get("space") or "native") == space
+        )
+        try:
+            if name in self._segmentations:
+                return self._find_segmentation(
+                    name, space, root, bold, reached=reached and asked
+                )
+            if reached and asked and space not in self._spaces(name):
+                return self._find_by_route(name, grid, root, bold)
+            return self._find_in(name, space, grid)
+        except SpaceMismatch as error:
+            if not reached or asked:
+                raise
+            remedy = (
+                f"{error.remedy} With --space {space} it is brought there by the"
+                " transforms that fMRIPrep wrote."
+            )
+            raise SpaceMismatch(
+                error.problem, where=error.where, remedy=remedy
+            ) from error
+
+    def _spaces(self, name: str) -> list[str]:
+        """Spaces that an atlas is in, fMRIPrep's own templates first."""
+        found = {file.space for file in self._files if file.key.name == name}
+        if not found and self._catalogue is not None and name in self._keys:
+            found = set(self._catalogue.spaces(self._keys[name]))
+        return sorted(found, key=lambda space: (space not in _FIRST, space))
+
+    def _find_in(self, name: str, space: str, grid: Grid) -> Atlas:
         own = [file for file in self._files if file.key.name == name]
         for file in own:
             if file.space == space:
@@ -111,12 +160,43 @@ class AtlasShelf:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
             raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
-        if name in self._segmentations:
-            desc = self._segmentations[name]
-            return self._open(find_segmentation(root, bold, space, desc), keep=False)
         if self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         return self._open(self._catalogue.find(self._keys[name], space, grid))
+
+    def _find_by_route(self, name: str, grid: Grid, root: Path, bold: Path) -> Atlas:
+        """Take the first template that anyone in the derivative was aligned to.
+
+        It does not depend on the participant: who lacks a transform that others have
+        is an error, and not given another template.
+        """
+        misfits = []
+        for template in self._spaces(name):
+            try:
+                route = find_route(root, bold, template)
+            except SpaceMismatch as error:
+                misfits.append(error)
+            else:
+                atlas = self._find_in(name, template, grid)
+                return replace(atlas, route=route.identify())
+        if misfits:
+            raise misfits[0]
+        raise UsageError(f"atlas {name} was not asked for.")
+
+    def _find_segmentation(
+        self, name: str, space: str, root: Path, bold: Path, *, reached: bool
+    ) -> Atlas:
+        """Find the participant's own; for a native run the one in T1w space will do."""
+        desc = self._segmentations[name]
+        try:
+            files = find_segmentation(root, bold, space, desc)
+        except SpaceMismatch:
+            if not reached or space == "T1w":
+                raise
+            files = find_segmentation(root, bold, "T1w", desc)
+            route = find_anatomical_route(root, bold).identify()
+            return replace(self._open(files, keep=False), route=route)
+        return self._open(files, keep=False)
 
     def is_shared(self, name: str) -> bool:
         """Tell whether an atlas is the same for all participants, not each one's."""

@@ -11,7 +11,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from bids_roi.atlases.citations import describe_known_atlas
-from bids_roi.atlases.names import AtlasKey
+from bids_roi.atlases.names import AtlasKey, space_of
 from bids_roi.atlases.open import AtlasFiles
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.names import format_name, parse_name
@@ -82,11 +82,13 @@ def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
         found = []
         for folder in folders:
             for path in sorted(folder.glob(f"sub-*_desc-{desc}_dseg.nii.gz")):
-                theirs = dict(parse_name(path).entities).get("space")
+                theirs = space_of(path)
                 if theirs == space or (theirs is None and space in _OWN_SPACES):
                     found.append(path)
+        # Of several resolutions that of the run.
+        same = [p for p in found if parse_name(p).get("res") == labels.get("res")]
         if found:
-            return found
+            return same if len(same) == 1 else found
     return []
 
 
@@ -95,7 +97,7 @@ def _missing(root: Path, bold: Path, space: str, desc: str) -> BidsRoiError:
     labels = dict(parse_name(bold).entities)
     spaces = set()
     for path in (root / f"sub-{labels.get('sub')}").rglob(f"*_desc-{desc}_dseg.nii.gz"):
-        spaces.add(dict(parse_name(path).entities).get("space", "T1w"))
+        spaces.add(space_of(path) or "T1w")
     there = (
         f"there is one in {', '.join(sorted(spaces))}" if spaces else "there is none"
     )

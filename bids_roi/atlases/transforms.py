@@ -10,11 +10,20 @@ T1w space by the inverse of ``from-boldref_to-T1w``.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
+from bids_roi.atlases.integrity import file_digest
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    MissingInput,
+    SpaceMismatch,
+    remedy_of,
+)
 from bids_roi.files.names import BidsName, format_name, parse_name
+from bids_roi.images.nifti import check_file
 from bids_roi.images.transforms import read_transform
 
 if TYPE_CHECKING:
@@ -33,7 +42,7 @@ _NATIVE = (None, "boldref", "func", "scanner")
 # The map to the T1w image is the same for these, whatever the run's name has.
 _FREE = ("from", "to", "mode", "desc", "space", "res", "den", "cohort", "echo", "part")
 
-# What explain_fit finds odd; its docstring has the measurements.
+# What is odd; the docstring of explain_fit has the measurements.
 _MOST_MIRRORED = 0.5
 _VOLUMES = (0.35, 1.3)
 _LEAST_INSIDE = 0.8
@@ -48,9 +57,23 @@ class Route:
     ----------
     steps
         Files in the order in which they move points, and whether each is inverted.
+    digest
+        SHA-256 of what they hold, in this order; empty before ``identify``.
     """
 
     steps: tuple[tuple[Path, bool], ...]
+    digest: str = ""
+
+    def identify(self) -> Route:
+        """Itself with its digest; an error where a file is not here."""
+        parts = []
+        for path, inverted in self.steps:
+            check_file(path)
+            status = path.stat()
+            state = status.st_size, status.st_mtime_ns
+            parts.append(f"{_digest_once(path, state)} {inverted:d}")
+        digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return replace(self, digest=digest)
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move (n, 3) points in mm, RAS+; the files are read.
@@ -64,6 +87,29 @@ class Route:
         for transform, inverted in transforms:
             points = (transform.invert() if inverted else transform).apply(points)
         return points
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_once(
+    path: Path,
+    state: tuple[int, int],  # noqa: ARG001 - part of the key: a changed file is read again
+) -> str:
+    try:
+        return file_digest(path)
+    except OSError as error:
+        msg = f"the transform cannot be read ({error.strerror})."
+        remedy = remedy_of(error, "Copy the file again, or fetch it (`datalad get`).")
+        raise MissingInput(msg, where=path, remedy=remedy) from error
+
+
+def can_be_reached(space: str) -> bool:
+    """Tell whether transforms lead from templates to runs in a space."""
+    return space == "native" or space in _ANATOMICAL or space in _NATIVE
+
+
+def find_anatomical_route(root: Path, bold: Path) -> Route:
+    """Find the transform for an image in T1w space and a native run."""
+    return Route(((_find_coregistration(root, bold), True),))
 
 
 def find_route(root: Path, bold: Path, template: str) -> Route:
@@ -89,10 +135,8 @@ def find_route(root: Path, bold: Path, template: str) -> Route:
     """
     space = parse_name(bold).get("space")
     if space in _NATIVE:
-        back = _find_coregistration(root, bold)
-        return Route(
-            ((back, True), (_find_anatomical(root, bold, template, "T1w"), False))
-        )
+        begun = find_anatomical_route(root, bold).steps
+        return Route((*begun, (_find_anatomical(root, bold, template, "T1w"), False)))
     if space in _ANATOMICAL:
         return Route(((_find_anatomical(root, bold, template, space), False),))
     msg = f"the run is in space {space}; transforms lead from {template} to T1w only."
@@ -100,8 +144,22 @@ def find_route(root: Path, bold: Path, template: str) -> Route:
     raise SpaceMismatch(msg, where=bold.relative_to(root), remedy=remedy)
 
 
+def refuse_mirrored(fit: WarpFit, route: Route) -> None:
+    """Refuse a transform that turns left into right, which no mask can show."""
+    if fit.mirrored > _MOST_MIRRORED:
+        msg = (
+            f"the transform turns left into right in {fit.mirrored:.0%} of the atlas:"
+            " regions of the two sides would be swapped."
+        )
+        remedy = (
+            "Take the file that fMRIPrep wrote; transforms of other programs have to"
+            " be in ITK's form, with points in LPS+."
+        )
+        raise AtlasError(msg, where=route.steps[-1][0], remedy=remedy)
+
+
 def explain_fit(fit: WarpFit) -> list[str]:
-    """What looks wrong about a transform, from how the moved atlas lies on a run.
+    """What looks odd about a transform, from how the moved atlas lies on a run.
 
     Measured on 24 simulated adults (brains of 0.5 to 0.9 of the template's volume, up
     to 40 mm off): right transforms have 0.95 and more of the regions in the mask, those
@@ -109,11 +167,6 @@ def explain_fit(fit: WarpFit) -> list[str]:
     participant's has 0.2 to 0.99: where two brains are alike, nothing shows it.
     """
     words = []
-    if fit.mirrored > _MOST_MIRRORED:
-        words.append(
-            "the transform turns left into right: regions of the two sides would be"
-            " swapped"
-        )
     if fit.volume < _VOLUMES[0] or fit.volume > _VOLUMES[1]:
         words.append(
             f"regions have {fit.volume:.2f} of their volume in the template (of people"

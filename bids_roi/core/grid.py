@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Voxels at the corners. Rounding in headers stays far below; a shift that would move
 # a label stays far above. One tolerance, so that no pair is neither same nor resampled.
 GRID_TOLERANCE = 1e-3
+_PLACES = 2**16  # sampled at a time: working arrays of 2 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,8 @@ def _sample(
 ) -> NDArray[Any]:
     from scipy import ndimage
 
-    given = {"order": order, "mode": "constant", "cval": background}
     if not isinstance(target, Grid):
-        places = find_steps(target, source).T
-        places[:, np.isnan(places).any(axis=0)] = -2  # outside, whatever the order
-        return np.asarray(ndimage.map_coordinates(values, places, **given))
+        return _sample_at(values, source, target, order=order, background=background)
     # Between two grids the places are never written down: less time and memory.
     matrix = _between(source, target)
     linear: NDArray[Any] = matrix[:3, :3]
@@ -170,9 +168,57 @@ def _sample(
         # Up to SciPy 1.13 a diagonal brings a notice about SciPy 0.18.
         warnings.filterwarnings("ignore", "The behavior of affine_transform")
         moved = ndimage.affine_transform(
-            values, linear, offset=matrix[:3, 3], output_shape=target.shape, **given
+            values,
+            linear,
+            offset=matrix[:3, 3],
+            output_shape=target.shape,
+            order=order,
+            mode="constant",
+            cval=background,
         )
     return np.asarray(moved)
+
+
+def _sample_at(
+    values: NDArray[Any],
+    source: Grid,
+    places: NDArray[np.float64],
+    *,
+    order: int,
+    background: int,
+) -> NDArray[Any]:
+    from scipy import ndimage
+
+    kind = values.dtype if order == 0 else np.float64
+    found = np.full(len(places), background, dtype=kind)
+    for start in range(0, len(places), _PLACES):
+        part = slice(start, start + _PLACES)
+        steps, inside = _locate(places[part], source)
+        steps = steps[inside].T
+        if order == 0:
+            i, j, k = np.floor(steps + 0.5).astype(np.intp)
+            found[part][inside] = values[i, j, k]
+        else:
+            found[part][inside] = ndimage.map_coordinates(
+                values, steps, output=np.float64, order=1
+            )
+    return found
+
+
+def _locate(
+    places: NDArray[np.float64], grid: Grid
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Steps of places, (n, 3), and whether each is in the span of voxel centres."""
+    steps = find_steps(places, grid)
+    last = np.array(grid.shape) - 1
+    # A centre on the border must not fall out of the grid by rounding.
+    inside = (steps >= -GRID_TOLERANCE) & (steps <= last + GRID_TOLERANCE)
+    return np.clip(steps, 0, last), np.asarray(inside.all(axis=1))
+
+
+def contains(grid: Grid, places: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell whether each of (n, 3) places is in the span of a grid's voxel centres."""
+    return _locate(places, grid)[1]
 
 
 def find_steps(places: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:

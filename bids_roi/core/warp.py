@@ -1,4 +1,4 @@
-"""Points through affines and displacement fields; the values of a grid at points."""
+"""Points through affines and displacement fields."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.grid import GRID_TOLERANCE
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
-
-    from bids_roi.core.grid import Grid
 
 
 _POINTS = 2**16  # at a time: working arrays of 2 MB
@@ -173,94 +169,3 @@ def move_points(
     for step in merged:
         step.move(moved)
     return moved.T
-
-
-def voxel_centres(grid: Grid) -> NDArray[np.float64]:
-    """Centres of all voxels of a grid: (n, 3), mm, last axis fastest."""
-    i, j, k = np.indices(grid.shape, sparse=True)
-    centres = np.empty((*grid.shape, 3))
-    for axis in range(3):
-        x, y, z, offset = grid.matrix[axis]
-        centres[..., axis] = x * i + y * j + z * k + offset
-    return centres.reshape(-1, 3)
-
-
-def _locate(
-    points: NDArray[np.float64], grid: Grid
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Voxel indices (3, n) of points, and whether each is in the span of centres."""
-    voxels = Affine(grid.matrix[:3, :3], grid.matrix[:3, 3]).invert().of(points.T)
-    inside = np.ones(len(points), dtype=bool)
-    for places, n in zip(voxels, grid.shape, strict=True):
-        # A centre on the border must not fall out of the grid by rounding.
-        inside &= (places >= -GRID_TOLERANCE) & (places <= n - 1 + GRID_TOLERANCE)
-        np.clip(places, 0, n - 1, out=places)
-    return voxels, inside
-
-
-def contains(grid: Grid, points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each of (n, 3) points is in the span of a grid's voxel centres."""
-    parts = [_locate(points[part], grid)[1] for part in _parts(len(points))]
-    return np.concatenate([np.zeros(0, dtype=bool), *parts])
-
-
-def labels_at(
-    labels: NDArray[Any],
-    grid: Grid,
-    points: NDArray[np.float64],
-    *,
-    background: int = 0,
-) -> NDArray[Any]:
-    """Labels of the nearest voxels.
-
-    Parameters
-    ----------
-    labels : (x, y, z) of ``grid``
-    grid
-        Where the labels lie.
-    points : (n, 3), mm
-        In the space of the grid.
-    background
-        Value of points outside the span of the grid's voxel centres, as in
-        ``core.grid.resample_labels``.
-
-    Returns
-    -------
-    (n,), type of ``labels``
-    """
-    found = np.full(len(points), background, dtype=labels.dtype)
-    for part in _parts(len(points)):
-        voxels, inside = _locate(points[part], grid)
-        i, j, k = np.floor(voxels[:, inside] + 0.5).astype(np.intp)
-        found[part][inside] = labels[i, j, k]
-    return found
-
-
-def weights_at(
-    weights: NDArray[Any], grid: Grid, points: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Weights by linear interpolation.
-
-    Parameters
-    ----------
-    weights : (x, y, z) of ``grid``
-    grid
-        Where the weights lie.
-    points : (n, 3), mm
-        In the space of the grid.
-
-    Returns
-    -------
-    (n,)
-        0 outside the span of the grid's voxel centres, as in
-        ``core.grid.resample_weights``.
-    """
-    from scipy import ndimage
-
-    found = np.zeros(len(points))
-    for part in _parts(len(points)):
-        voxels, inside = _locate(points[part], grid)
-        found[part][inside] = ndimage.map_coordinates(
-            weights, voxels[:, inside], output=np.float64, order=1
-        )
-    return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.warp import contains
+from bids_roi.core.grid import contains
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class WarpFit:
 
 
 def measure_fit(
-    labels: NDArray[Any],
+    regions: NDArray[np.bool_],
     points: NDArray[np.float64],
     *,
     grid: Grid,
@@ -54,15 +54,14 @@ def measure_fit(
 
     Parameters
     ----------
-    labels : (x, y, z) of ``grid``
-        Of the atlas at ``points``; 0 is the background.
-    points : (n, 3), mm
-        Where the centres of the run's voxels lie in the template, last axis fastest.
+    regions : (x, y, z) of ``grid``
+        Whether each voxel is in a region of the atlas at ``points``.
+    points : (V, 3), mm
+        Where the centres of the run's voxels lie in the template, first axis fastest.
     grid, atlas_grid
         Of the run and of the atlas.
     mask : (x, y, z) of ``grid``, or None
     """
-    regions = labels != 0
     volume, mirrored = _measure_volume(regions, points, grid)
     if mask is None or not (mask.any() and regions.any()):
         inside = 0.0 if mask is not None and mask.any() else np.nan
@@ -74,9 +73,27 @@ def measure_fit(
         volume=volume,
         mirrored=mirrored,
         inside=float(mask[regions].mean()),
-        covered=float(contains(atlas_grid, points[mask.ravel()]).mean()),
+        covered=float(contains(atlas_grid, points[mask.ravel(order="F")]).mean()),
         distance=float(np.sqrt((away**2).sum(axis=1).min())) if out else 0.0,
     )
+
+
+def find_cut(rows: NDArray[np.integer[Any]]) -> NDArray[np.intp]:
+    """Find the regions that reach the edge of a run's grid, and may go on beyond it.
+
+    Parameters
+    ----------
+    rows : (x, y, z)
+        Region of each voxel, -1 for none.
+
+    Returns
+    -------
+    (n,)
+        Ascending.
+    """
+    faces = [rows.take(end, axis=axis).ravel() for axis in range(3) for end in (0, -1)]
+    found = np.unique(np.concatenate(faces))
+    return found[found >= 0].astype(np.intp)
 
 
 def _measure_volume(
@@ -90,11 +107,11 @@ def _measure_volume(
     whole = regions.copy()
     for axis in range(3):  # the last voxel of an axis has no neighbour
         np.moveaxis(whole, axis, 0)[-1:] = False
-    here = np.flatnonzero(whole)
+    here = np.flatnonzero(whole.ravel(order="F"))
     if not here.size:
         return np.nan, np.nan
     edges = np.empty((here.size, 3, 3))
-    for axis, stride in enumerate((grid.shape[1] * grid.shape[2], grid.shape[2], 1)):
+    for axis, stride in enumerate((1, grid.shape[0], grid.shape[0] * grid.shape[1])):
         edges[:, :, axis] = points[here + stride] - points[here]
     own = np.linalg.det(grid.matrix[:3, :3])  # negative where the axes are LAS
     sizes = np.linalg.det(edges) / own

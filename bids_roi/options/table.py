@@ -149,6 +149,13 @@ class Atlases:
         " one that contradicts a name is an error.",
         metavar="LABEL",
     )
+    atlas_transform: str = option(
+        "How atlases of a template come to runs in T1w space and to native ones, where"
+        " --space asks for these: auto, by the transforms that fMRIPrep wrote; none,"
+        " not at all. Nothing is ever estimated.",
+        default="auto",
+        choices=("auto", "none"),
+    )
     templateflow_home: Path | None = option(
         "Folder in TemplateFlow's layout that holds atlases; looked at before"
         " $TEMPLATEFLOW_HOME, the container image's copy and the user's cache. What"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.grid import Grid
     from bids_roi.core.mapping import RegionMap
+    from bids_roi.core.warp_fit import WarpFit
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.outputs.digest import Digests
     from bids_roi.outputs.names import RelmatOutput
@@ -42,6 +43,13 @@ if TYPE_CHECKING:
 
 TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
 
+_MEASURES = {
+    "volume": "VolumeRatio",
+    "mirrored": "ShareMirrored",
+    "inside": "ShareInMask",
+    "covered": "ShareOfMaskCovered",
+    "distance": "CentreOutsideMask",
+}
 _COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
 
 
@@ -204,6 +212,11 @@ def write_quality(
     texts = describe_columns({name: REGION_COLUMNS[name] for name in columns})
     # The schema of BIDS defines index, and warns where a sidecar does so again.
     del texts["index"]
+    if "CoverageOf" in kept:
+        texts["coverage"] = (
+            "Share (0 to 1) of the region on the grid of the run that is used, as the"
+            " atlas was moved there; compared with MinimumCoverage."
+        )
     write_file(path.with_suffix(".json"), format_sidecar("regions", kept, texts))
     write_file(path, format_table(columns))
 
@@ -240,15 +253,17 @@ def describe_run(
     n_volumes: int,
     mask_path: Path | None,
     repetition_time: float | None,
+    fit: WarpFit | None,
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
     """Sidecar keys that all outputs of a run and atlas share.
 
     ``deciding`` are the options that change numbers, by their keys;
-    ``repetition_time`` is in seconds, ``None`` where it is not known; ``notes`` are
-    warnings of this run and atlas.
+    ``repetition_time`` is in seconds, ``None`` where it is not known; ``fit`` is how a
+    moved atlas lies on the run; ``notes`` are warnings of this run and atlas.
     """
-    inside = [path for path in (run.path, mask_path) if path is not None]
+    moved_by = [path for path, _ in atlas.route.steps] if atlas.route else []
+    inside = [path for path in (run.path, mask_path, *moved_by) if path is not None]
     sources = [
         f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
         for path in inside
@@ -279,6 +294,7 @@ def describe_run(
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
+    content |= _describe_route(run, atlas, fit)
     content |= {key: value for key, value in deciding.items() if value is not None}
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name
@@ -289,6 +305,26 @@ def describe_run(
     content |= digests.describe()
     content["SoftwareVersion"] = f"bids_roi {__version__}"
     return content
+
+
+def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:
+    """Sidecar keys of how an atlas was moved; none where it was not."""
+    if atlas.route is None:
+        return {}
+    steps = [
+        f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+        f"{' (inverse)' if inverted else ''}"
+        for path, inverted in atlas.route.steps
+    ]
+    facts: dict[str, Any] = {"AtlasTransform": steps}
+    facts["AtlasTransformDigest"] = f"sha256:{atlas.route.digest}"
+    if fit is not None:
+        shown = {_MEASURES[k]: v for k, v in dataclasses.asdict(fit).items()}
+        facts["AtlasTransformFit"] = {
+            name: round(value, 4) for name, value in shown.items() if value == value
+        }
+    facts["CoverageOf"] = "moved atlas on the grid of the run"
+    return facts
 
 
 def _table_name(atlas: Atlas) -> str:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Digests:
     """Hashes of all that decides the numbers but the BOLD file; 12 digits each.
 
-    Outputs that differ in ``options`` are never mixed. ``settings`` is without the
-    atlas image, for atlases that each participant has an own image of.
+    Outputs that differ in ``options`` are never mixed. ``settings`` is without what
+    each participant has files of their own of: the atlas image, transforms.
     """
 
     options: str
@@ -54,7 +54,12 @@ def digest_outputs(options: str, atlas: Atlas, *more: object) -> Digests:
         list(atlas.regions.name),
         *more,
     ]
-    return Digests(_hash([atlas.image_digest, *settings]), _hash(settings))
+    own = [atlas.image_digest]
+    if atlas.route is not None:
+        if not atlas.individual:
+            settings += own
+        own = [*own, atlas.route.digest]
+    return Digests(_hash([*own, *settings]), _hash(settings))
 
 
 def _hash(parts: list[Any]) -> str:

@@ -235,8 +235,9 @@ def _read_told(output: Output) -> Told:
         raise DataError(msg, where=output.path, remedy=REMEDY)
     content = output.read_sidecar()
     origin = _find_origin(output, content)
-    # No two participants share an image of their own.
-    key = "SettingsDigest" if origin[1] else "OptionsDigest"
+    # No two participants share an image, or a transform, of their own.
+    own = origin[1] or "AtlasTransformDigest" in content
+    key = "SettingsDigest" if own else "OptionsDigest"
     digest = content.get(key)
     if not isinstance(digest, str) or not digest:
         raise DataError(f"{key} is missing.", where=output.beside, remedy=REMEDY)

@@ -162,6 +162,27 @@ _DECLARED = (
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
+        *("AtlasTransform", "run", "source", ""),
+        "Transforms that lead from the run to the atlas, in the order in which they"
+        " move points; inverse where one is inverted.",
+        more="Only where the atlas was moved"
+        " ([T1w and native runs](atlases.md#t1w-and-native-runs)), as the next three.",
+    ),
+    Key(
+        *("AtlasTransformDigest", "run", "source", ""),
+        "SHA-256 of what these files hold.",
+    ),
+    Key(
+        *("AtlasTransformFit", "run", "measured", ""),
+        "How the moved atlas lies on the run: its volume over that in the template, the"
+        " shares that are mirrored, that lie in the mask, and of the mask that the"
+        " atlas's image covers, and the distance of its centre from the mask, mm.",
+    ),
+    Key(
+        *("CoverageOf", "run", "choice", ""),
+        "What coverage is a share of, where that is not the atlas's own grid.",
+    ),
+    Key(
         *("Statistic", "series", "choice", ""),
         "What was computed over the voxels of a region; of group tables, stat-.",
         where="series relmat group",
@@ -180,8 +201,8 @@ _DECLARED = (
     ),
     Key(
         *("SettingsDigest", "run", "source", ""),
-        "The same without the atlas image: what must agree where each participant has"
-        " a segmentation of their own.",
+        "The same without the participant's own segmentation and transforms: what must"
+        " agree where each participant has these.",
     ),
     Key("SoftwareVersion", "run", "choice", "", "Program and version."),
     Key(

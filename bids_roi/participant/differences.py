@@ -163,6 +163,9 @@ def _tell_atlas(sidecar: Mapping[str, Any], atlas: Atlas) -> Iterator[str]:
     for what, found, digest in files:
         if str(found or "").removeprefix("sha256:") != (digest or ""):
             yield f"were made with another atlas file: the {what} of {atlas.name}"
+    moved = str(sidecar.get("AtlasTransformDigest") or "").removeprefix("sha256:")
+    if moved != (atlas.route.digest if atlas.route else ""):
+        yield f"were made with another transform to {atlas.name}"
 
 
 def _tell_what_is_left(strategy: Strategy | None) -> str:

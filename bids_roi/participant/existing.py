@@ -26,7 +26,7 @@ class OtherSettings(OutputError):
 
 
 class OtherAtlas(OtherSettings):
-    """They were made with an earlier segmentation of the participant."""
+    """They were made with an earlier segmentation or transform of the participant."""
 
 
 def check_run(job: Job) -> None:
@@ -110,7 +110,7 @@ def _explain(
         atlas=atlas,
         more=settings_of(relmat, job.options) if relmat is not None else {},
     )
-    own = atlas.source.startswith("bids:preprocessed:sub-")
+    own = atlas.individual or atlas.route is not None
     kind = OtherAtlas if own and found.of_atlas else OtherSettings
     remedy = "Choose another output folder, or replace them with --overwrite."
     return kind(f"outputs are there that {found.text}.", where=table, remedy=remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
-from bids_roi.core.frame import FrameMismatch
+from bids_roi.core.frame import Frame, FrameMismatch
 from bids_roi.core.grid import Grid, resample_labels
 from bids_roi.core.high_variance import (
     SeriesCollector,
@@ -25,19 +25,31 @@ from bids_roi.images.nifti import Opened, read_maps, read_mask
 from bids_roi.participant.budget import block_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from bids_roi.core.frame import Block, Frame
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.atlases.transforms import Route
+    from bids_roi.core.frame import Block
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.options.record import Options
 
 
+def find_partition(atlases: Iterable[Atlas], frame: Grid | Frame) -> Partition:
+    """Bring atlases to a run and factorise them, once per frame and process."""
+    told = [
+        ((a.image_path, a.image_digest, a.kind, a.route), a.regions.index)
+        for a in atlases
+    ]
+    keys, indices = zip(*told, strict=True)
+    return partition_grid(keys, indices, frame)
+
+
 @functools.lru_cache(maxsize=4)
 def partition_grid(
-    keys: tuple[tuple[Path, str, str], ...],
+    keys: tuple[tuple[Path, str, str, Route | None], ...],
     indices: tuple[tuple[int, ...], ...],
     frame: Grid | Frame,
 ) -> Partition:
@@ -46,7 +58,7 @@ def partition_grid(
     Parameters
     ----------
     keys
-        Path, digest and kind of each atlas.
+        Path, digest and kind of each atlas, and the transforms that lead to it.
     indices
         Label values of each atlas, in the order of its table.
     frame
@@ -56,20 +68,34 @@ def partition_grid(
     ------
     AtlasError
         If an atlas lies on another mesh, or on other voxels where nothing is resampled.
+    BidsRoiError
+        If a transform cannot be used.
     """
     maps = []
-    for (path, digest, kind), index in zip(keys, indices, strict=True):
+    for (path, digest, kind, route), index in zip(keys, indices, strict=True):
+        places = None if route is None else find_places(route, frame)
         try:
             if kind == "dseg":
                 labels, source = load_atlas_labels(path, digest)
-                maps.append(map_labels(labels, np.array(index), source, frame))
+                maps.append(map_labels(labels, np.array(index), source, frame, places))
             else:
                 source, volumes = read_maps(path)
-                maps.append(map_weights(volumes, source, frame))
+                maps.append(map_weights(volumes, source, frame, places))
         except FrameMismatch as error:
             remedy = "Choose the atlas that is made for this mesh and these voxels."
             raise AtlasError(f"{error}.", where=path, remedy=remedy) from error
     return build_partition(maps)
+
+
+@functools.lru_cache(maxsize=2)
+def find_places(route: Route, frame: Grid | Frame) -> NDArray[np.float64]:
+    """Find where the points of a run lie in a template, (V, 3) mm.
+
+    Once for all atlases in it and, in one process, for all runs of the participant on
+    one grid; the key holds the content of the transforms.
+    """
+    whole = Frame.of_grid(frame) if isinstance(frame, Grid) else frame
+    return route.apply(whole.millimetres())
 
 
 def read_mask_of(path: Path | None, grid: Grid) -> NDArray[np.bool_]:

@@ -279,6 +279,8 @@ def _describe_run(
         yield f"  warning  {warning}"
     for atlas, names in item.atlases:
         yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
+        for path, inverted in atlas.route.steps if atlas.route else ():
+            yield f"    by {path.name}{', inverted' if inverted else ''}"
         for name in names.tables:
             yield f"    -> {name}"
     for name, why in item.refused:

@@ -157,7 +157,12 @@ def plan_run(
         for name in shelf.names:
             try:
                 atlas = shelf.find(
-                    name, template_of(run), image.grid, root=run.root, bold=run.path
+                    name,
+                    template_of(run),
+                    image.grid,
+                    root=run.root,
+                    bold=run.path,
+                    asked=(run.space or "native") in options.input.space,
                 )
             except BidsRoiError as problem:
                 refused.append((name, problem))

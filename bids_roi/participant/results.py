@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
+    from bids_roi.participant.placing import Placed
     from bids_roi.participant.plan import PlannedRun
 
 
@@ -111,6 +112,8 @@ class Job:
         Atlases, and the names of what is left to make of them.
     there
         ``(atlas, label)`` of what is done.
+    placed
+        By atlas: how it lies on the run, of those that transforms brought there.
     preparations, failed
         By label: how the run is cleaned, and why it cannot be in other ways.
     """
@@ -123,6 +126,7 @@ class Job:
     inputs: tuple[str, ...] = ()
     work: tuple[tuple[Atlas, RunOutputs], ...] = ()
     there: frozenset[tuple[str, str | None]] = frozenset()
+    placed: Mapping[str, Placed] = field(default_factory=dict)
     preparations: Mapping[str, Preparation] = field(default_factory=dict)
     failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
 
@@ -196,7 +200,7 @@ def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
 
 def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Sidecar keys that all outputs of a run and atlas share."""
-    planned = job.planned
+    planned, placed = job.planned, job.placed.get(result.atlas.name)
     return describe_run(
         planned.run,
         result.atlas,
@@ -206,9 +210,11 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
         n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
         repetition_time=planned.repetition_time,
+        fit=None if placed is None else placed.fit,
         notes=(
             *planned.warnings,
             *result.atlas.warnings,
+            *(() if placed is None else placed.notes),
             *motion.notes,
             *result.notes,
         ),
@@ -254,8 +260,10 @@ def write_result(
     return records + made
 
 
-def failed_record(job: Job, atlas: Atlas, label: str, error: BidsRoiError) -> Record:
-    """Record that a strategy cannot be carried out on a run."""
+def failed_record(
+    job: Job, atlas: Atlas, label: str | None, error: BidsRoiError
+) -> Record:
+    """Record that a strategy, or an atlas, cannot be had of a run."""
     run = job.planned.run.relative_path
     return Record(
         run,
@@ -264,7 +272,7 @@ def failed_record(job: Job, atlas: Atlas, label: str, error: BidsRoiError) -> Re
         str(error),
         job.planned.warnings,
         inputs=job.inputs,
-        strategy=label,
+        strategy=label or RAW,
     )
 
 

@@ -26,7 +26,12 @@ from bids_roi.outputs.result import Extracted
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare, read_motion
 from bids_roi.participant.existing import check_run, find_complete
-from bids_roi.participant.extraction import partition_grid, read_mask_of, reduce_image
+from bids_roi.participant.extraction import (
+    find_partition,
+    read_mask_of,
+    reduce_image,
+)
+from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import fingerprint
 from bids_roi.participant.results import (
     Job,
@@ -102,7 +107,14 @@ def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
 def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     """Everything that is read for a run: files, and what their sidecars say."""
     planned = job.planned
-    paths = (planned.run.path, planned.mask_path, *job.confounds.paths)
+    moved_by = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.route is not None
+        for path, _ in atlas.route.steps
+    }
+    own = (planned.run.path, planned.mask_path, *job.confounds.paths)
+    paths = (*own, *moved_by)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and p.exists()),
@@ -164,6 +176,12 @@ def _make(job: Job) -> list[Record]:
         for atlas, names in asked
         for label, error in job.failed.items()
         if label in names.labels
+    ]
+    job, misplaced = place_atlases(job)
+    records += [
+        failed_record(job, atlas, label, error)
+        for atlas, names, error in misplaced
+        for label in names.labels
     ]
     if not job.work:
         return records
@@ -237,9 +255,7 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
     ``mean`` is fed with its volumes in passing.
     """
     image = job.image
-    keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in job.work)
-    indices = tuple(atlas.regions.index for atlas, _ in job.work)
-    partition = partition_grid(keys, indices, image.grid)
+    partition = find_partition([atlas for atlas, _ in job.work], image.grid)
     inside = read_mask_of(job.planned.mask_path, image.grid)
     reduction, high_variance = reduce_image(
         image, partition, inside, job.options, mean=mean

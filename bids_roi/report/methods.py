@@ -72,10 +72,11 @@ def write_methods(
     cite = _Cited()
     found = list(series)
     first = found[0][1] if found else {}
+    moved = {said.get("Atlas") for _, said in found if said.get("AtlasTransform")}
     paragraphs = [
         _extraction(dataset, first, cite),
         *(
-            _atlas(name, description, n_regions.get(name), cite)
+            _atlas(name, description, n_regions.get(name), cite, moved=name in moved)
             for name, description in atlases.items()
         ),
     ]
@@ -141,7 +142,12 @@ def _extraction(
 
 
 def _atlas(
-    name: str, description: Mapping[str, Any], n_regions: int | None, cite: _Cited
+    name: str,
+    description: Mapping[str, Any],
+    n_regions: int | None,
+    cite: _Cited,
+    *,
+    moved: bool,
 ) -> str:
     title = description.get("Name") or name
     bibtex = str(description.get("BibTeX", ""))
@@ -154,7 +160,8 @@ def _atlas(
     weighted = "maps brought to the grid of each run by linear interpolation"
     labels = "labels brought to the grid of each run by nearest neighbour"
     how = weighted if "probseg" in str(description.get("Suffix", "")) else labels
-    return f"{text}, its {how}."
+    by = ", through the transforms of the preprocessing" if moved else ""
+    return f"{text}, its {how}{by}."
 
 
 def _cleaning(

@@ -20,6 +20,7 @@ NOT_HERE = {
     *("SmoothingFWHM", "RepetitionTimeGiven", "StdDVARSThreshold"),
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
+    *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
 }
 KINDS = {"timeseries": "series", "dseg": "regions"}
 

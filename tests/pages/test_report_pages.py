@@ -186,6 +186,17 @@ def test_methods_tell_filters_that_differ_between_runs():
     assert "of 1 series" not in methods_text({"SoftwareFilters": fit})
 
 
+def test_methods_tell_of_transforms_where_an_atlas_was_moved():
+    moved = {"Atlas": "A", "AtlasTransform": ["bids:preprocessed:x.h5"]}
+    told = [("none", moved), ("none", {"Atlas": "B"})]
+    methods = write_methods({}, {"A": {}, "B": {}}, told, [], {})
+    by = "nearest neighbour, through the transforms of the preprocessing."
+    assert [by in text for text in methods.paragraphs if "Regions were" in text] == [
+        True,
+        False,
+    ]
+
+
 def test_methods_tell_the_pseudo_inverse():
     text = methods_text(
         relmats=[

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from support.transform_cases import smooth_field
 
-from bids_roi.core.grid import Grid
-from bids_roi.core.warp import labels_at, voxel_centres, weights_at
+from bids_roi.core.frame import Frame
+from bids_roi.core.grid import Grid, resample_labels, resample_weights
 from bids_roi.images.nifti import read_labels
 from bids_roi.images.transforms import read_transform
 
@@ -63,8 +63,9 @@ def test_real_atlases_moved_equal_itk(name, seed, shared, tmp_path):
     labels, grid = read_labels(shared / f"atlases/volume/{name}.nii.gz")
     path = tmp_path / "from-MNI_to-T1w_mode-image_xfm.h5"
     write_composite(str(path), seed)
-    points = read_transform(path).apply(voxel_centres(RUN))
-    found = labels_at(labels, grid, points).reshape(RUN.shape)
+    points = read_transform(path).apply(Frame.of_grid(RUN).millimetres())
+    found = resample_labels(labels, grid, points)
+    found = found.reshape(RUN.shape, order="F")
 
     target = image_of(np.zeros(RUN.shape, np.int32), AFFINE)
     transform = sitk.ReadTransform(str(path))
@@ -76,7 +77,8 @@ def test_real_atlases_moved_equal_itk(name, seed, shared, tmp_path):
 
     weights = (labels == np.unique(labels)[1]) * 0.7
     weights += labels > np.median(labels[labels > 0])
-    found = weights_at(weights, grid, points).reshape(RUN.shape)
+    found = resample_weights(weights, grid, points)
+    found = found.reshape(RUN.shape, order="F")
     atlas = image_of(weights.astype(np.float64), grid.matrix)
     moved = sitk.Resample(atlas, target, transform, sitk.sitkLinear, 0.0)
     differ = np.abs(found - sitk.GetArrayFromImage(moved).T) > 1e-6

@@ -18,8 +18,10 @@ from bids_roi.atlases.skeleton import read_skeleton
 from bids_roi.core.grid import Grid
 from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import label_points
+from bids_roi.files.names import parse_name
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, write_image
+from support.transform_cases import write_h5
 
 SPACE = "MNI152NLin2009cAsym"
 RUN = "_ses-1_task-rest_run-1"
@@ -74,7 +76,7 @@ def _copy_aroma(source, target, post):
 
 
 def _add_native(root):
-    """Runs in T1w space with FreeSurfer's segmentation beside them."""
+    """Runs in T1w space, FreeSurfer's segmentation beside them, and transforms."""
     for bold in list(root.rglob(f"*_space-{SPACE}_*_desc-preproc_bold.nii.gz")):
         native = bold.name.replace(f"space-{SPACE}_res-2", "space-T1w")
         shutil.copy(bold, bold.with_name(native))
@@ -94,6 +96,13 @@ def _add_native(root):
         labels[nx // 2 - 6 : nx // 2, 10:20, 10:20] = 1035
         image = native.replace("preproc_bold", "aparcaseg_dseg")
         write_image(bold.with_name(image), labels, grid.matrix)
+        name = parse_name(bold)
+        sub, ses = name.get("sub"), name.get("ses")
+        anat = bold.parent.parent / "anat"
+        anat.mkdir(exist_ok=True)
+        stem = f"sub-{sub}_ses-{ses}_from-{SPACE}_to-T1w_mode-image_xfm.h5"
+        values = [*np.eye(3).ravel(), 0, 0, 0]  # the two spaces are one here
+        write_h5(anat / stem, [("AffineTransform_double_3_3", values, [0, 0, 0])])
     rows = "0\tUnknown\n1035\tctx-lh-insula\n2035\tctx-rh-insula\n"
     (root / "desc-aparcaseg_dseg.tsv").write_text("index\tname\n" + rows)
 

@@ -113,7 +113,7 @@ def test_another_template_is_refused_with_what_fits(home):
         find(own, "HCP", SPACE)
     assert f"In {SPACE} there are: DiFuMo" in e.value.remedy
     with pytest.raises(AtlasError, match="No atlas is known in T1w"):
-        find(own, "HCP", "T1w")
+        find(own, "HCP", "T1w", bold=Path("sub-01_space-T1w_bold.nii.gz"))
 
 
 def test_a_cohort_is_a_space_of_its_own():

@@ -137,7 +137,7 @@ def site(place, model, server, expected):
 STAGES = {
     "what is there already": "bids_roi.participant.run.find_complete",
     "confounds": "bids_roi.participant.run.prepare",
-    "atlas mapping": "bids_roi.participant.run.partition_grid",
+    "atlas mapping": "bids_roi.participant.run.find_partition",
     "mask": "bids_roi.participant.run.read_mask_of",
     "reduction": "bids_roi.participant.run.reduce_image",
     "cleaning": "bids_roi.participant.cleaning.clean_series",

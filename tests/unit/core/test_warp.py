@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.transform_cases import displace, smooth_field
 
 from bids_roi.core import warp
+from bids_roi.core.frame import Frame
 from bids_roi.core.grid import Grid, resample_labels, resample_weights
 
 DIRECTION = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, -1.0]])
@@ -97,18 +98,6 @@ def test_an_affine_undoes_itself_and_steps_come_in_order():
     np.testing.assert_allclose(back, points, atol=1e-10)
 
 
-def test_centres_of_voxels():
-    affine = np.array([[0, -2, 0, 5], [3, 0, 0, 6], [0.5, 0, 4, 7], [0, 0, 0, 1.0]])
-    grid = Grid.of((2, 3, 4), affine)
-    expected = [
-        (affine @ [i, j, k, 1])[:3]
-        for i in range(2)
-        for j in range(3)
-        for k in range(4)
-    ]
-    np.testing.assert_array_equal(warp.voxel_centres(grid), expected)
-
-
 @given(seed=st.integers(0, 2**32 - 1), background=st.sampled_from([0, -1]))
 def test_values_at_points_are_those_of_resampling(seed, background):
     """Affine pairs of grids: core.grid's resampling is another algorithm (scipy's)."""
@@ -123,9 +112,10 @@ def test_values_at_points_are_those_of_resampling(seed, background):
     target = Grid.of((7, 6, 8), other)
     labels = rng.integers(0, 9, source.shape).astype(np.int32)
     weights = rng.normal(size=source.shape)
-    points = warp.voxel_centres(target)
-    expected = resample_labels(labels, source, target, background=background).ravel()
-    found = warp.labels_at(labels, source, points, background=background)
+    points = Frame.of_grid(target).millimetres()
+    expected = resample_labels(labels, source, target, background=background)
+    expected = expected.ravel(order="F")
+    found = resample_labels(labels, source, points, background=background)
     near = np.linalg.inv(affine) @ np.vstack([points.T, np.ones(len(points))])
     # Left out: places within 2e-3 voxel of where one label, or the grid, ends.
     tie = np.abs(np.abs(near[:3] % 1) - 0.5) < 2e-3
@@ -134,8 +124,8 @@ def test_values_at_points_are_those_of_resampling(seed, background):
     clear = ~(tie | edge).any(axis=0)
     assert found.dtype == labels.dtype
     np.testing.assert_array_equal(found[clear], expected[clear])
-    expected = resample_weights(weights, source, target).ravel()
-    moved = warp.weights_at(weights, source, points)
+    expected = resample_weights(weights, source, target).ravel(order="F")
+    moved = resample_weights(weights, source, points)
     np.testing.assert_allclose(moved[clear], expected[clear], atol=1e-12)
 
 
@@ -146,7 +136,8 @@ def test_the_grid_s_own_centres_keep_their_labels_to_the_border():
     affine[:3, 3] = [-91.3, 77.7, 12.9]
     grid = Grid.of((7, 9, 8), affine)
     labels = np.arange(1, 1 + grid.n_voxels).reshape(grid.shape)
-    points = warp.voxel_centres(grid)
-    np.testing.assert_array_equal(warp.labels_at(labels, grid, points), labels.ravel())
-    found = warp.weights_at(labels, grid, points)
-    np.testing.assert_allclose(found, labels.ravel(), atol=1e-9)
+    points = Frame.of_grid(grid).millimetres()
+    own = labels.ravel(order="F")
+    np.testing.assert_array_equal(resample_labels(labels, grid, points), own)
+    found = resample_weights(labels.astype(float), grid, points)
+    np.testing.assert_allclose(found, own, atol=1e-9)

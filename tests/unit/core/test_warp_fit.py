@@ -1,19 +1,31 @@
 """Measures of a moved atlas, and which wrong transforms they can show."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bids_roi.atlases.transforms import explain_fit
-from bids_roi.core.grid import Grid
-from bids_roi.core.warp import Affine, labels_at, move_points, voxel_centres
+from bids_roi.atlases.transforms import Route, explain_fit, refuse_mirrored
+from bids_roi.core.frame import Frame
+from bids_roi.core.grid import Grid, resample_labels
+from bids_roi.core.warp import Affine, move_points
 from bids_roi.core.warp_fit import measure_fit
+from bids_roi.errors import AtlasError
 
 
 def place(shape, zoom, origin):
     affine = np.diag([*np.atleast_1d(zoom) * np.ones(3), 1.0])
     affine[:3, 3] = origin
     return Grid.of(shape, affine)
+
+
+def voxel_centres(grid):
+    return Frame.of_grid(grid).millimetres()
+
+
+def as_volume(values, grid):
+    return values.reshape(*grid.shape, *values.shape[1:], order="F")
 
 
 # A template of 6 mm voxels: a brain of 140 x 172 x 144 mm, its grey matter outside.
@@ -27,7 +39,7 @@ def depth(points):
     return np.sqrt((((points - MIDDLE) / [70, 86, 72]) ** 2).sum(axis=1))
 
 
-where = depth(voxel_centres(ATLAS)).reshape(ATLAS.shape)
+where = as_volume(depth(voxel_centres(ATLAS)), ATLAS)
 LABELS = ((where < 0.95) & (where > 0.7)).astype(np.int16)
 
 
@@ -52,12 +64,12 @@ def person(seed, reach=15.0):
 
 def fit_of(move, mask, grid=RUN, labels=LABELS):
     points = move(voxel_centres(grid))
-    found = labels_at(labels, ATLAS, points).reshape(grid.shape)
+    found = as_volume(resample_labels(labels, ATLAS, points), grid) != 0
     return measure_fit(found, points, grid=grid, atlas_grid=ATLAS, mask=mask)
 
 
 def brain_of(move, grid=RUN):
-    return (depth(move(voxel_centres(grid))) < 1).reshape(grid.shape)
+    return as_volume(depth(move(voxel_centres(grid))) < 1, grid)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -67,8 +79,11 @@ def test_right_transforms_raise_no_doubt_and_swapped_ones_do(seed):
     assert explain_fit(fit_of(there, mask)) == []
     swapped = " ".join(explain_fit(fit_of(back, mask)))
     assert "of the regions' voxels lie in the run's mask" in swapped
-    mirrored = explain_fit(fit_of(lambda p: there(p) * [-1, 1, 1], mask))
-    assert "turns left into right" in mirrored[0]
+    mirrored = fit_of(lambda p: there(p) * [-1, 1, 1], mask)
+    route = Route(((Path("from-MNI_to-T1w_mode-image_xfm.h5"), False),))
+    refuse_mirrored(fit_of(there, mask), route)
+    with pytest.raises(AtlasError, match="turns left into right in 100% of the atlas"):
+        refuse_mirrored(mirrored, route)
 
 
 def test_another_participant_s_shows_by_place_and_not_where_brains_are_alike():
@@ -104,7 +119,7 @@ def test_measures_of_an_affine_by_hand(zoom):
     fit = fit_of(lambda p: move_points(p, [step]), mask, grid=grid)
     assert fit.volume == pytest.approx(1 / 2)
     assert fit.mirrored == 0
-    middle = voxel_centres(grid).reshape(*grid.shape, 3)[mask]
+    middle = as_volume(voxel_centres(grid), grid)[mask]
     away = np.sqrt(((middle - MIDDLE) ** 2).sum(axis=1).min())
     assert fit.distance == pytest.approx(away, abs=1.5)
     inside = np.abs(linear @ (middle - MIDDLE).T + MIDDLE[:, None])

@@ -22,7 +22,7 @@ def test_other_voxels_than_those_of_a_cifti_run_are_an_error_with_both(tmp_path,
     path = tmp_path / f"tpl-X_atlas-Y_{kind}.nii.gz"
     image = np.ones((4, 4, 4), "u1") if kind == "dseg" else np.ones((4, 4, 4, 1), "f4")
     write_image(path, image, AFFINE)
-    keys = ((path, kind, kind),)
+    keys = ((path, kind, kind, None),)
     found = partition_grid(keys, ((1,),), voxels(2.0))
     assert found.n_points == 3
     assert found.coverage(0, np.ones(3, bool)) == 3 / 64
