@@ -11,7 +11,7 @@ from support.real_grid import write_templateflow_home
 from support.transform_cases import smooth_field
 
 sitk = pytest.importorskip(
-    "SimpleITK", reason="the oracle for transforms: pip install 'bids_roi[transforms]'"
+    "SimpleITK", reason="the oracle for transforms: pip install SimpleITK"
 )
 FLIP = np.diag([-1.0, -1, 1])
 SHAPE = (64, 84, 56)

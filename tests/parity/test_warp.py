@@ -10,7 +10,7 @@ from bids_roi.images.nifti import read_labels
 from bids_roi.images.transforms import read_transform
 
 sitk = pytest.importorskip(
-    "SimpleITK", reason="the oracle for transforms: pip install 'bids_roi[transforms]'"
+    "SimpleITK", reason="the oracle for transforms: pip install SimpleITK"
 )
 FLIP = np.diag([-1.0, -1, 1])
 

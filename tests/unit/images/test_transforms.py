@@ -406,7 +406,7 @@ def test_h5py_is_imported_for_hdf5_files_only(tmp_path):
 def sitk():
     return pytest.importorskip(
         "SimpleITK",
-        reason="the oracle for transforms: pip install 'bids_roi[transforms]'",
+        reason="the oracle for transforms: pip install SimpleITK",
     )
 
 
