@@ -1,8 +1,8 @@
 """Memory of one long call, and what it costs to go on with a finished one.
 
 A derivative of many participants with two tiny runs each goes through one call with
---no-report: with images of 8 x 8 x 8 x 20, all but the mechanism costs nothing. While it
-works, the memory of the command and of its workers is sampled; then the same command
+--no-report: with images of 8 x 8 x 8 x 20, all but the mechanism costs nothing. While
+it works, the memory of the command and of its workers is sampled; then the same command
 is given again, and finds all outputs there. Processor seconds are those of the command
 and all its workers. Not part of the tests but for ``--quick``.
 """
