@@ -35,7 +35,6 @@ from bids_roi.participant.results import (
     write_outlier_table,
     write_result,
 )
-from bids_roi.report.draw import RunFigures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,6 +210,8 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
+        from bids_roi.report.draw import RunFigures
+
         figures = RunFigures(
             planned.run,
             job.image,
