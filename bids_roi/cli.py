@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     for option in OPTIONS:
         if option.group not in groups:
             groups[option.group] = parser.add_argument_group(option.group)
-        _add_option(groups[option.group], option)
+        add_option(groups[option.group], option)
     running = groups[OPTIONS[-1].group]
     running.add_argument(
         "-v", "--verbose", action="count", default=0, help="Say more; -vv for all."
@@ -100,7 +100,8 @@ class _PrintDescriptor(argparse.Action):
         parser.exit()
 
 
-def _add_option(group: argparse._ArgumentGroup, option: Option) -> None:
+def add_option(group: argparse._ActionsContainer, option: Option) -> None:
+    """Add a row of the table of options to a parser."""
     text, default = option.help, option.default
     if default not in (None, (), False):
         shown = " ".join(default) if isinstance(default, tuple) else default

@@ -1,20 +1,30 @@
-"""The command ``bids_roi_tools``: demo, and what concerns atlases without any data."""
+"""The command ``bids_roi_tools``: demo, atlases without any data, lists of inputs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
 from bids_roi import cli
-from bids_roi.errors import AtlasError, BidsRoiError, OutputError
-from bids_roi.options.row import local_path
+from bids_roi.errors import AtlasError, BidsRoiError, OutputError, UsageError
+from bids_roi.options.record import Options
+from bids_roi.options.row import list_options, local_path
+from bids_roi.options.table import OPTIONS, Atlases, Input
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+
+# What decides which files are read.
+_INPUT_OPTIONS = (
+    *list_options(Input),
+    *list_options(Atlases),
+    *(option for option in OPTIONS if option.name == "mask"),
+)
 
 _MATRICES = ("--relmat", "pearson")
 
@@ -41,7 +51,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("output_dir", type=local_path, help="a new or empty folder")
     _add_atlas_tools(tools)
+    _add_inputs(tools)
     return parser
+
+
+def _add_inputs(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    inputs = tools.add_parser(
+        "inputs",
+        help="list the files that a run needs, for git-annex, rclone or aws to fetch",
+        description="List the files that `bids_roi BIDS_DIR OUT participant` reads with"
+        " the same options, one path a line, relative to BIDS_DIR (or to --derivatives,"
+        " where that lies elsewhere). Names are enough: content may be elsewhere.",
+        allow_abbrev=False,
+    )
+    inputs.add_argument("bids_dir", type=local_path, metavar="BIDS_DIR")
+    for option in _INPUT_OPTIONS:
+        cli.add_option(inputs, option)
+    inputs.add_argument(
+        "--atlas-files",
+        action="store_true",
+        help="list the files of the atlases instead, as absolute paths",
+    )
+    inputs.add_argument(
+        "-z", "--null", action="store_true", help="end each path with NUL, not newline"
+    )
 
 
 def _add_atlas_tools(
@@ -98,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "atlases": _list_atlases,
         "fetch": _fetch,
         "check-atlas": _check_atlas,
+        "inputs": _list_inputs,
     }
     try:
         given = build_parser().parse_args(argv)
@@ -139,6 +173,27 @@ def _check_atlas(given: argparse.Namespace) -> int:
         )
         sys.stdout.write("\n".join(lines) + "\n")
         code = code if good else AtlasError.exit_code
+    return code
+
+
+def _list_inputs(given: argparse.Namespace) -> int:
+    """Print the files that are needed; what cannot be told goes to standard error."""
+    from bids_roi.participant.inputs import list_inputs
+
+    values = {option.name: getattr(given, option.name) for option in _INPUT_OPTIONS}
+    options, code = Options.from_values(values), 0
+    end = b"\0" if given.null else b"\n"
+    for found in list_inputs(given.bids_dir, options, atlases=given.atlas_files):
+        if isinstance(found, BidsRoiError):
+            sys.stderr.write(f"bids_roi_tools: {found}\n")
+            code = BidsRoiError.exit_code
+        elif "\n" in found and not given.null:
+            msg = "the name of a file holds a line break."
+            raise UsageError(msg, where=found, remedy="Give --null (-z).")
+        else:
+            # Bytes, as names need not be text.
+            sys.stdout.buffer.write(os.fsencode(found) + end)
+    sys.stdout.flush()
     return code
 
 

@@ -36,6 +36,8 @@ from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from bids_roi.core.grid import Grid
     from bids_roi.options.table import Atlases
 
@@ -197,6 +199,32 @@ class AtlasShelf:
             route = find_anatomical_route(root, bold).identify()
             return replace(self._open(files, keep=False), route=route)
         return self._open(files, keep=False)
+
+    def list_segmentations(self, space: str, root: Path, bold: Path) -> list[Path]:
+        """List the files of the asked-for segmentations of a run's participant."""
+        found = [
+            find_segmentation(root, bold, space, desc)
+            for desc in self._segmentations.values()
+        ]
+        return [path for files in found for path in (files.image, files.table) if path]
+
+    def list_files(self, spaces: Collection[str]) -> list[Path]:
+        """List the files of the asked-for atlases in some spaces that are here.
+
+        Of atlases by name, all resolutions: which is taken depends on the run's grid.
+        """
+        found = list(self._files)
+        if self._catalogue is not None:
+            for key in self._keys.values():
+                found += self._catalogue.find_present(key)
+        paths = [
+            path.absolute()
+            for files in found
+            if files.space in spaces
+            for path in (files.image, files.table)
+            if path is not None and path.is_file()
+        ]
+        return list(dict.fromkeys(paths))
 
     def is_shared(self, name: str) -> bool:
         """Tell whether an atlas is the same for all participants, not each one's."""

@@ -56,7 +56,11 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
         raise AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
     image = found[0]
     beside = image.with_name(image.name.replace(".nii.gz", ".tsv"))
-    tables = [p for p in (beside, root / f"desc-{desc}_dseg.tsv") if p.is_file()]
+    tables = [
+        path
+        for path in (beside, root / f"desc-{desc}_dseg.tsv")
+        if path.is_file() or path.is_symlink()
+    ]
     description = describe_known_atlas(desc) or {
         "Name": f"Segmentation desc-{desc} of each participant",
         "License": "n/a",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 # Participants of one layout, and files in their func folders, so that memory is flat.
-_MOST, _MOST_FILES = 64, 4000
+_MOST, _MOST_FILES = 256, 4000
 
 
 class Files(NamedTuple):

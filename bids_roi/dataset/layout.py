@@ -16,7 +16,7 @@ from bids_roi.dataset.filters import (
     replace_rules,
 )
 from bids_roi.dataset.index import index_series
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.metadata import TIMING, Sidecars
 from bids_roi.dataset.partners import (
     BOLD,
     CONFOUNDS,
@@ -261,7 +261,7 @@ class _Query:
 
     def _read_metadata(self, path: Path, *, surface: bool) -> dict[str, Any]:
         metadata, warnings = self._sidecars.read(path)
-        if surface and not metadata.keys() & {"RepetitionTime", "VolumeTiming"}:
+        if surface and not metadata.keys() & set(TIMING):
             timing, notes = self._sidecars.read_timing_of_run(path)
             metadata, warnings = metadata | timing, (*warnings, *notes)
         return {"metadata": metadata, "warnings": warnings}

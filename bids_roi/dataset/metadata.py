@@ -14,12 +14,13 @@ from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
 _Pairs = frozenset[tuple[str, str]]
 # What says how often volumes come; one of the two is enough.
-_TIMING = ("RepetitionTime", "VolumeTiming")
+TIMING = ("RepetitionTime", "VolumeTiming")
 # In which other series of the same run may differ.
 _OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
 
@@ -62,22 +63,41 @@ class Sidecars:
         """
         merged: dict[str, Any] = {}
         warnings: list[str] = []
-        folders = [path.parent, *path.parent.parents]
-        depth = folders.index(self._root) if self._root in folders else 0
-        data = parse_name(path)
-        # CIFTI series have two: what any series has, and what grayordinates have.
-        own = (".json", ".dtseries.json")[: 1 + (data.extension == ".dtseries.nii")]
-        for folder in reversed(folders[: depth + 1]):
-            for extension in own:
-                content, notes = self._read_in(folder, path, data, extension)
-                merged.update(content)
-                warnings += notes
+        for folder, extension in self._places(path):
+            content, notes = self._read_in(folder, path, extension)
+            merged.update(content)
+            warnings += notes
         return merged, tuple(warnings)
 
-    def _read_in(
-        self, folder: Path, path: Path, data: BidsName, extension: str
-    ) -> tuple[dict[str, Any], list[str]]:
+    def list_needed(self, path: Path, *, surface: bool) -> list[Path]:
+        """List the JSON files that tell the metadata of a data file.
+
+        Those of its run's other series are among them where its own do not tell the
+        timing, or are not here to be read.
+        """
+        chosen = (
+            self._choose(folder, path, extension)[:1]
+            for folder, extension in self._places(path)
+        )
+        found = [file for files in chosen for file in files]
+        if surface and not self.read(path)[0].keys() & set(TIMING):
+            found += self._of_other_series(path)
+        return found
+
+    def _places(self, path: Path) -> Iterator[tuple[Path, str]]:
+        """Folders from the root on, with the extension of sidecars there."""
+        folders = [path.parent, *path.parent.parents]
+        depth = folders.index(self._root) if self._root in folders else 0
+        # CIFTI series have two: what any series has, and what grayordinates have.
+        dense = parse_name(path).extension == ".dtseries.nii"
+        for folder in reversed(folders[: depth + 1]):
+            for extension in (".json", ".dtseries.json")[: 1 + dense]:
+                yield folder, extension
+
+    def _choose(self, folder: Path, path: Path, extension: str) -> list[Path]:
+        """Sidecars of a folder that apply to a data file; the one to take is first."""
         stem = path.name.partition(".")[0]
+        data = parse_name(path)
         pairs = frozenset(data.entities)
         found = [
             (sidecar.path.name != stem + extension, -len(sidecar.pairs), sidecar.path)
@@ -87,13 +107,20 @@ class Sidecars:
             and sidecar.name.extension == extension
             and (not sidecar.name.foreign or sidecar.path.name == stem + extension)
         ]
+        return [file for _, _, file in sorted(found)]
+
+    def _read_in(
+        self, folder: Path, path: Path, extension: str
+    ) -> tuple[dict[str, Any], list[str]]:
+        found = self._choose(folder, path, extension)
         if not found:
             return {}, []
-        (_, _, chosen), *others = sorted(found)
+        chosen, *others = found
+        pairs = frozenset(parse_name(path).entities)
         warnings = []
         # The order of entities in a name carries no meaning.
         if others and frozenset(parse_name(chosen).entities) != pairs:
-            names = ", ".join(other.name for _, _, other in others)
+            names = ", ".join(other.name for other in others)
             warnings.append(
                 f"{self._relative(chosen)}: taken as the sidecar of {path.name}, to"
                 f" which {names} in the same folder apply too; BIDS allows one."
@@ -116,25 +143,15 @@ class Sidecars:
         tuple of str
             A warning where the others do not agree.
         """
-        data = parse_name(path)
-        run = _of_the_run(data.entities)
         found: dict[str, tuple[Path, dict[str, Any]]] = {}
-        for sidecar in self._candidates(path.parent, frozenset(data.entities)):
-            name = sidecar.name
-            if (name.suffix, name.extension, name.foreign) == (
-                data.suffix,
-                ".json",
-                "",
-            ):
-                if _of_the_run(name.entities) != run:
-                    continue
-                try:
-                    content = _read(sidecar.path)
-                except DataError:
-                    continue
-                timing = {key: content[key] for key in _TIMING if key in content}
-                if timing:
-                    found.setdefault(repr(timing), (sidecar.path, timing))
+        for sidecar in self._of_other_series(path):
+            try:
+                content = _read(sidecar)
+            except DataError:
+                continue
+            timing = {key: content[key] for key in TIMING if key in content}
+            if timing:
+                found.setdefault(repr(timing), (sidecar, timing))
         if len(found) > 1:
             names = " and ".join(sorted(path.name for path, _ in found.values()))
             note = (
@@ -143,6 +160,18 @@ class Sidecars:
             )
             return {}, (note,)
         return next((timing for _, timing in found.values()), {}), ()
+
+    def _of_other_series(self, path: Path) -> list[Path]:
+        """Sidecars in its folder of all series of a data file's run."""
+        data = parse_name(path)
+        run = _of_the_run(data.entities)
+        return [
+            one.path
+            for one in self._candidates(path.parent, frozenset(data.entities))
+            if (one.name.suffix, one.name.extension) == (data.suffix, ".json")
+            and not one.name.foreign
+            and _of_the_run(one.name.entities) == run
+        ]
 
     def forget_participant(self) -> None:
         """Keep the listing of the root only, which all participants share."""

@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError
-from bids_roi.schedule.cluster import Dask, Slurm
-from bids_roi.schedule.processes import Processes
-from bids_roi.schedule.serial import Serial
 
 if TYPE_CHECKING:
     from bids_roi.images.stream import Source
@@ -75,14 +72,21 @@ def _planner_bytes(options: Options) -> int:
 
 
 def choose_executor(options: Options, output_dir: Path) -> Executor:
-    """Say where runs are processed, and how many at a time."""
+    """Say where runs are processed, and how many at a time.
+
+    An executor is imported where it is chosen: workers need none.
+    """
     timeout = options.running.run_timeout
     memory_bytes = options.running.mem_mb and options.running.mem_mb * 10**6
     if options.running.executor == "dask":
+        from bids_roi.schedule.cluster import Dask
+
         return Dask(
             worker_count(options), memory_bytes, options.running.dask_scheduler, timeout
         )
     if options.running.executor == "slurm":
+        from bids_roi.schedule.cluster import Slurm
+
         return Slurm(
             output_dir / "logs" / "slurm",
             n_jobs=options.running.slurm_jobs or 4,
@@ -94,7 +98,11 @@ def choose_executor(options: Options, output_dir: Path) -> Executor:
             timeout=timeout,
         )
     if not _planner_bytes(options):
+        from bids_roi.schedule.serial import Serial
+
         return Serial(timeout)  # asked for, or no room for a second process
+    from bids_roi.schedule.processes import Processes
+
     return Processes(worker_count(options), timeout)
 
 

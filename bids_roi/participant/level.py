@@ -6,7 +6,7 @@ import contextlib
 import functools
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.dataset.layout import explain_nothing
@@ -28,21 +28,22 @@ from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
-    plan_participant,
     plan_participants,
     template_of,
 )
 from bids_roi.participant.progress import Progress, follow
 from bids_roi.participant.results import open_job
-from bids_roi.participant.run import process_run
+from bids_roi.participant.run import find_finished, process_run
+from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
+    from bids_roi.outputs.records import Record
     from bids_roi.participant.outcomes import Outcomes
 
 
@@ -154,12 +155,13 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     check_output_dir(output_dir, level.root)
     source, notes = dataset_description(level.root)
     outcomes.warnings.update(notes)
-    work = functools.partial(
-        process_run,
-        options=options,
-        output_dir=output_dir,
-        strategies=level.strategies,
-    )
+    how: dict[str, Any] = {
+        "options": options,
+        "output_dir": output_dir,
+        "strategies": level.strategies,
+    }
+    work = functools.partial(process_run, **how)
+    find = functools.partial(find_finished, **how)
     executor = choose_executor(options, output_dir)
     with follow(
         options.running.events,
@@ -171,7 +173,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
-        planned = _announce(level, source, outcomes, progress)
+        planned = _announce(level, source, outcomes, progress, find)
         try:
             with contextlib.closing(executor.map(work, planned)) as done:
                 for outcome in done:
@@ -197,14 +199,13 @@ def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
         return
     folders = (level.output_dir / f"sub-{p}" for p in level.participants)
     there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
-    for number, participant in enumerate(there):
+    found = plan_participants(
+        level.root, there, level.options, level.shelf, level.labels
+    )
+    for number, (_, planned) in enumerate(found):
         if number >= _LOOKED_AT and not outcomes.other_settings:
             return
-        try:
-            planned = plan_participant(
-                level.root, participant, level.options, level.shelf, level.labels
-            )
-        except BidsRoiError:
+        if isinstance(planned, BidsRoiError):
             continue  # told when its turn comes
         for item in planned:
             job = open_job(item, level.options, level.strategies, level.output_dir)
@@ -221,8 +222,12 @@ def _announce(
     source: dict[str, object],
     outcomes: Outcomes,
     progress: Progress,
+    find: Callable[[PlannedRun], list[Record] | None],
 ) -> Iterator[PlannedRun]:
-    """Hand out the runs; files that they share are written ahead of the first."""
+    """Hand out the runs that have work left, and take note of those that ``find`` ends.
+
+    Files that they share are written ahead of the first.
+    """
     begun = False
     plans = plan_dataset(level, outcomes)
     for number, (participant, planned) in enumerate(plans, 1):
@@ -240,7 +245,12 @@ def _announce(
                 outcomes.used[atlas.name] = atlas
             progress.plan(item, share=number / len(level.participants))
             outcomes.begin(item)
-            yield item
+            # Here, as to hand it to a worker, and to start one, would take longer.
+            records = find(item)
+            if records is None:
+                yield item
+            else:
+                progress.finish(item, outcomes.note(Outcome(item, records, None)))
 
 
 def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:

@@ -17,7 +17,6 @@ from bids_roi.outputs.records import (
 from bids_roi.participant.existing import OtherSettings
 from bids_roi.participant.run import fail_run
 from bids_roi.participant.tally import Tally
-from bids_roi.report.participant import write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -222,6 +221,8 @@ class Outcomes:
     def _write_page(self, participant: str) -> None:
         if self.level.options.running.no_report or participant not in self._with_news:
             return
+        from bids_roi.report.participant import write_page
+
         if note := write_page(self.level.output_dir, participant):
             self.warnings.update([note])
 

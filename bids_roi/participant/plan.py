@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.layout import find_runs, find_runs_of
+from bids_roi.dataset.layout import find_runs_of
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
     BidsRoiError,
@@ -77,27 +77,6 @@ def template_of(run: BoldRun) -> str:
     return f"{space}+{cohort}" if cohort else space
 
 
-def plan_participant(
-    root: Path,
-    participant: str,
-    options: Options,
-    shelf: AtlasShelf,
-    labels: tuple[str | None, ...] = (None,),
-) -> list[PlannedRun]:
-    """Plan the runs of one participant, in the order of the file names.
-
-    ``labels`` are of the denoising strategies, ``None`` for raw signals. A run that
-    cannot be used has an ``error``.
-    """
-    found = find_runs(
-        root,
-        participant,
-        options.input,
-        own_masks=options.extraction.mask == "auto",
-    )
-    return mark_collisions([plan_run(run, options, shelf, labels) for run in found])
-
-
 def plan_participants(
     root: Path,
     participants: Sequence[str],
@@ -105,22 +84,30 @@ def plan_participants(
     shelf: AtlasShelf,
     labels: tuple[str | None, ...] = (None,),
 ) -> Iterator[tuple[str, list[PlannedRun] | BidsRoiError]]:
-    """Plan participants as ``plan_participant`` does, several from one index.
+    """Plan the runs of participants, in the order of the file names.
+
+    ``labels`` are of the denoising strategies, ``None`` for raw signals. A run that
+    cannot be used has an ``error``.
 
     Yields
     ------
     tuple
         The participant and its runs, or why it cannot be planned.
     """
-    own_masks = options.extraction.mask == "auto"
-    for participant, found in find_runs_of(
-        root, participants, options.input, own_masks=own_masks
-    ):
+    for participant, found in find_wanted(root, participants, options):
         if isinstance(found, BidsRoiError):
             yield participant, found
         else:
             planned = [plan_run(run, options, shelf, labels) for run in found]
             yield participant, mark_collisions(planned)
+
+
+def find_wanted(
+    root: Path, participants: Sequence[str], options: Options
+) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
+    """Find the runs of participants that the options ask for; see ``find_runs_of``."""
+    own_masks = options.extraction.mask == "auto"
+    return find_runs_of(root, participants, options.input, own_masks=own_masks)
 
 
 def plan_run(

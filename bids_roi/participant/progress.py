@@ -29,14 +29,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from bids_roi.errors import OutputError
 from bids_roi.outputs.records import tell_failures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import TextIO
+
+    from tqdm import tqdm
 
     from bids_roi.outputs.records import Record
     from bids_roi.participant.plan import PlannedRun
@@ -79,12 +79,11 @@ class Progress:
         self.status = "finished"
         self.n_planned = self.n_bytes = 0
         self.runs: Counter[str] = Counter()
-        self._bar = tqdm(
-            unit="run",
-            disable=quiet or not sys.stderr.isatty(),
-            leave=False,
-            dynamic_ncols=True,
-        )
+        self._bar: tqdm | None = None
+        if sys.stderr.isatty() and not quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(unit="run", leave=False, dynamic_ncols=True)
 
     def tell(self, event: str, **facts: object) -> None:
         """Append an event to the stream."""
@@ -102,7 +101,8 @@ class Progress:
         self.n_planned += 1
         # What is not planned yet is taken to be like what is.
         self._expected = round(self.n_planned / share) if share else None
-        self._bar.total = self._expected
+        if self._bar is not None:
+            self._bar.total = self._expected
         self.tell(
             "plan",
             run=run,
@@ -132,10 +132,12 @@ class Progress:
                 for name in dict.fromkeys(record.atlas for record in records)
             },
         )
-        self._bar.set_postfix_str(self._speed(), refresh=False)
-        self._bar.update()
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._speed(), refresh=False)
+            self._bar.update()
+            return
         now = time.monotonic()
-        if now - self._said >= _INTERVAL and self._bar.disable and not self._quiet:
+        if now - self._said >= _INTERVAL and not self._quiet:
             self._said = now
             sys.stderr.write(f"bids_roi: {self.line()}\n")
 
@@ -147,6 +149,8 @@ class Progress:
         if self.runs["failed"]:
             words.insert(1, f"{self.runs['failed']} failed")
         if n_done:
+            from tqdm import tqdm
+
             left = seconds / n_done * max(0, expected - n_done)
             words.append(f"about {tqdm.format_interval(left)} left")
         return ", ".join(words)
@@ -157,7 +161,8 @@ class Progress:
 
     def end(self) -> None:
         """Say the last word."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         seconds = round(time.monotonic() - self._began, 3)
         self.tell("end", status=self.status, runs=dict(self.runs), seconds=seconds)
 

@@ -40,7 +40,6 @@ from bids_roi.participant.results import (
     write_outlier_table,
     write_result,
 )
-from bids_roi.report.draw import RunFigures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +78,42 @@ def process_run(
     """
     if planned.error is not None:
         raise planned.error
+    job, records = _open_run(planned, options, output_dir, strategies)
+    made = _make(job) if job.work else []
+    return _note(job, [*records, *made])
+
+
+def find_finished(
+    planned: PlannedRun,
+    *,
+    options: Options,
+    output_dir: Path,
+    strategies: tuple[Strategy | None, ...],
+) -> list[Record] | None:
+    """Find the records of a run of which nothing is left to do, as ``process_run``.
+
+    ``None`` where something is, or is wrong: that is for ``process_run`` to tell.
+    """
+    tables = [table for _, names in planned.atlases for table in names.tables]
+    lost = [why for _, why in planned.refused if not isinstance(why, SpaceMismatch)]
+    if not tables or lost or planned.error or options.running.overwrite:
+        return None
+    try:
+        if not all((output_dir / table).exists() for table in tables):
+            return None
+        job, records = _open_run(planned, options, output_dir, strategies)
+        return None if job.work else _note(job, records)
+    except Exception:  # noqa: BLE001 - process_run meets it again, and it is told
+        return None
+
+
+def _open_run(
+    planned: PlannedRun,
+    options: Options,
+    output_dir: Path,
+    strategies: tuple[Strategy | None, ...],
+) -> tuple[Job, list[Record]]:
+    """What is left to do of a run, and the records of what is not to be done."""
     run = planned.run.relative_path
     check_inside((output_dir / run).parent, output_dir)
     # Another space is no fault; an atlas that is damaged or missing is one.
@@ -95,9 +130,14 @@ def process_run(
     ]
     job = open_job(planned, options, strategies, output_dir)
     job, complete = _find_work(replace(job, inputs=_fingerprint_inputs(job)))
-    made = _make(job) if job.work else []
-    write_records(output_dir, run, [*refused, *made])
-    return [*refused, *complete, *made]
+    return job, [*refused, *complete]
+
+
+def _note(job: Job, records: list[Record]) -> list[Record]:
+    """Write all records but those that are there already."""
+    new = [record for record in records if record.status != "complete"]
+    write_records(job.output_dir, job.planned.run.relative_path, new)
+    return records
 
 
 def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
@@ -188,6 +228,8 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
+        from bids_roi.report.draw import RunFigures
+
         figures = RunFigures(
             planned.run,
             job.image,

@@ -17,6 +17,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
         ("discovery.py", ["--quick"], ["20  one", "20  all", "20  planning"]),
         ("transforms.py", ["--quick"], ["17x20x17      f8"]),
         ("surfaces.py", ["--quick"], ["grayordinates x 5", "fsaverage5"]),
+        ("soak.py", ["--quick"], ["| again, all there |", "| command |"]),
         ("group.py", ["--quick"], ["| 20 |", "| 40 |"]),
     ],
 )

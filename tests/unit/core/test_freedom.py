@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from degrees_of_freedom import METHODS, measure
 from numpy.testing import assert_allclose
-from scipy import integrate
+from scipy import fft, integrate
 from scipy.signal import lfilter
 from support.cleaning_oracles import BAND, PLAIN, clean_signals, some_signals
 
+from bids_roi.core import freedom
 from bids_roi.core.freedom import (
     count_freedom,
     effective_freedom,
@@ -155,3 +156,8 @@ def test_more_regressors_than_the_band_holds_leave_what_is_outside(n_volumes):
     mask = rng.random(n_volumes) > 0.3
     gaps = clean_signals(noise, **(options | {"sample_mask": mask})).cleaner
     assert plain.outside_share < gaps.outside_share < 0.5
+
+
+def test_lengths_of_transforms_are_those_of_scipy():
+    for least in (*range(1, 3000), 9_999, 65_537):
+        assert freedom._fast_length(least) == fft.next_fast_len(least, real=True)

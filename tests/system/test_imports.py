@@ -1,0 +1,119 @@
+"""What each command loads: no library, and no part of one, that it does not use."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from support import datasets
+
+# Whatever is called, none of these is used on volumes without a report.
+NEVER = {
+    "nilearn",
+    "pandas",
+    "matplotlib",
+    "jinja2",
+    "templateflow",
+    "dask",
+    "distributed",
+}
+NEVER |= {"scipy.stats", "scipy.special", "scipy.signal", "scipy.ndimage", "scipy.fft"}
+NEVER |= {"scipy.interpolate", "scipy.optimize", "bids_roi.report", "tqdm"}
+# Of the formats that are not NIfTI, only nibabel's own (which it always loads).
+NEVER |= {
+    "bids_roi.images.cifti",
+    "bids_roi.images.gifti",
+    "bids_roi.images.parcellated",
+}
+NEVER |= {"bids_roi.schedule.cluster", "bids_roi.demo", "bids_roi.descriptor"}
+EXECUTORS = {"bids_roi.schedule.processes"}
+
+# The worker is handed a plan, as the executor of processes does it.
+WORKER = """
+import pickle, sys
+packed = sys.stdin.buffer.read()
+before = set(sys.modules)
+function, item = pickle.loads(packed)
+function(item)
+"""
+COMMAND = """
+import sys
+from bids_roi.cli import main
+assert main(sys.argv[1:]) == 0
+"""
+TELL = """
+import json
+sys.stdout.write(chr(10) + json.dumps(sorted(sys.modules)))
+"""
+
+
+def loaded(code, *arguments, given=None):
+    """Names of all modules in a process that has run some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", code + TELL, *map(str, arguments)],
+        input=given,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Words of a call on one small run, without a report."""
+    root = datasets.write_dataset(tmp_path / "in", ["sub-01_task-rest"])
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    return [root, tmp_path / "out", "participant", "--atlas-file", atlas, "--no-report"]
+
+
+def test_participant(call):
+    names = loaded(COMMAND, *call, "--executor", "serial")
+    assert not names & (NEVER | EXECUTORS | {"h5py", "scipy.linalg"})
+    assert {"bids", "nibabel", "scipy.sparse"} <= names
+
+
+def test_participant_where_all_is_there(call):
+    loaded(COMMAND, *call)
+    names = loaded(COMMAND, *call)
+    assert not names & (NEVER | {"h5py", "scipy.sparse"})
+
+
+def test_a_matrix_of_correlations_needs_no_more(call):
+    names = loaded(COMMAND, *call, "--executor", "serial", "--relmat", "pearson")
+    assert not names & (NEVER | EXECUTORS | {"h5py"})
+
+
+def test_group(call):
+    loaded(COMMAND, *call)
+    root, out, *_ = call
+    names = loaded(COMMAND, root, out, "group", "--no-report", "--stack", "none")
+    assert not names & (NEVER | EXECUTORS)
+    assert not names & {"bids", "sqlalchemy", "nibabel", "scipy", "isal", "h5py"}
+
+
+def test_worker(call, tmp_path):
+    """A worker plans nothing: neither pybids nor the code of the level."""
+    plan = tmp_path / "plan"
+    code = f"""
+import pickle, sys
+from bids_roi.schedule.serial import Serial
+def keep(self, function, items):
+    with open({str(plan)!r}, "wb") as file:
+        pickle.dump((function, next(iter(items))), file)
+    return
+    yield
+Serial.map = keep
+from bids_roi.cli import main
+main(sys.argv[1:])
+"""
+    loaded(code, *call, "--executor", "serial")
+    names = loaded(WORKER, given=plan.read_bytes())
+    assert not names & (NEVER | EXECUTORS | {"h5py", "scipy.linalg"})
+    assert not names & {
+        "bids",
+        "sqlalchemy",
+        "bids_roi.cli",
+        "bids_roi.participant.level",
+    }
+    assert "scipy.sparse" in names
+    assert list((tmp_path / "out").rglob("*_timeseries.tsv"))
