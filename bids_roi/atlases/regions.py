@@ -23,6 +23,10 @@ _BACKGROUND = re.compile(
     r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
     re.IGNORECASE,
 )
+# FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
+_NO_CORTEX = re.compile(
+    rf"{_BACKGROUND.pattern}|corpus.?callosum|.*medial.?wall", re.IGNORECASE
+)
 _SIDE_COLUMNS = ("hemisphere", "hemi", "side")
 _NETWORK_COLUMNS = (
     "network",
@@ -75,6 +79,15 @@ class RegionTable:
     def values(self) -> NDArray[np.int64]:
         """The index as an array, (R,)."""
         return np.array(self.index, dtype=np.int64)
+
+
+def is_background(name: str) -> bool:
+    """Whether a label of a surface is no region by its name.
+
+    >>> [is_background(name) for name in ("???", "unknown", "Vis_1")]
+    [True, True, False]
+    """
+    return bool(name) and _NO_CORTEX.fullmatch(name) is not None
 
 
 def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:

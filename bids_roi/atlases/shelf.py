@@ -16,8 +16,16 @@ from bids_roi.atlases.names import (
     parse_atlas_name,
     space_of,
 )
-from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
+from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
 from bids_roi.atlases.subject import find_segmentation
+from bids_roi.atlases.surfaces import (
+    check_fit,
+    is_surface,
+    space_of_meshes,
+    split_sides,
+    without_side,
+)
+from bids_roi.core.grid import Grid
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
@@ -26,10 +34,11 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.files.tables import read_json
+from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
-    from bids_roi.core.grid import Grid
+    from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
 
 
@@ -93,20 +102,35 @@ class AtlasShelf:
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
-    def find(
-        self, name: str, space: str, grid: Grid, *, root: Path, bold: Path
-    ) -> Atlas:
-        """Find an asked-for atlas for a run, in the resolution nearest to its grid.
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Kinds of series that some asked-for atlas could be for."""
+        surface = [is_surface(file.image) for file in self._files]
+        others = len(self.names) > len({file.key.name for file in self._files})
+        volume = others or not all(surface)
+        return ("volume",) * volume + ("cifti", "gifti") * any(surface)
 
-        ``space`` has the cohort, where there is one (``X+1``); ``root`` and ``bold``
-        are the derivative and the run's file in it, for segmentations of the
-        participant. What is not in that space is a ``SpaceMismatch`` that names what
-        fits.
+    def find(
+        self, name: str, space: str, where: Grid | Frame, *, root: Path, bold: Path
+    ) -> Atlas:
+        """Find an asked-for atlas for a run: what lies as it does.
+
+        A grid asks for a volume, in the resolution nearest to it, a frame for what is
+        on its meshes. ``space`` has the cohort, where there is one (``X+1``); ``root``
+        and ``bold`` are the derivative and the run's file in it, for segmentations of
+        the participant. What does not fit is a ``SpaceMismatch`` that names what does.
         """
         own = [file for file in self._files if file.key.name == name]
+        if not isinstance(where, Grid):
+            if where.grid is None:
+                return self._find_surface(name, own, where)
+            where = where.grid
         for file in own:
-            if file.space == space:
+            if file.space == space and not is_surface(file.image):
                 return self._open(file)
+        if own and all(is_surface(file.image) for file in own):
+            msg = f"atlas {name} is of surfaces, the run is a volume."
+            raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
         if own:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
@@ -116,7 +140,23 @@ class AtlasShelf:
             return self._open(find_segmentation(root, bold, space, desc), keep=False)
         if self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
-        return self._open(self._catalogue.find(self._keys[name], space, grid))
+        return self._open(self._catalogue.find(self._keys[name], space, where))
+
+    def _find_surface(self, name: str, own: list[AtlasFiles], where: Frame) -> Atlas:
+        found: SpaceMismatch | None = None
+        for file in own:
+            if is_surface(file.image):
+                atlas = self._open(file)
+                try:
+                    check_fit(name, load_atlas_labels(atlas.image)[1], where)
+                except SpaceMismatch as error:
+                    found = error
+                else:
+                    return atlas
+        if found is not None:
+            raise found
+        msg = f"atlas {name} is a volume, the run lies on surfaces ({where})."
+        raise SpaceMismatch(msg, remedy=_FITTING)
 
     def is_shared(self, name: str) -> bool:
         """Tell whether an atlas is the same for all participants, not each one's."""
@@ -219,11 +259,17 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
 
     ``declared`` is the space of an image whose name does not tell it.
     """
+    files, rest = split_sides(text)
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None
-    for path in filter(None, (image, table)):
+    if files:
+        image, table = files[0], Path(rest) if rest else None
+    for path in filter(None, (image, *files, table)):
         check_file(path)
     space = space_of(image)
+    if files and surface_template(space) is None:
+        # A dlabel's space may be that of its voxels; its meshes tell their own.
+        space = surface_template(declared) or space_of_meshes(files)
     if declared and space and declared != space:
         if declared.partition("+")[0] != space:
             msg = f"its name says that it is in {space}, --atlas-space {declared}."
@@ -238,8 +284,10 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
         msg = "its name does not tell the space it is in (tpl- or space-)."
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
         raise UsageError(msg, where=image, remedy=remedy)
-    key = key_of_file(image)
-    return AtlasFiles(key, space, image, table, description=_describe(key.label, image))
+    key = key_of_file(without_side(image) if len(files) > 1 else image)
+    right = files[1] if len(files) > 1 else None
+    described = _describe(key.label, image)
+    return AtlasFiles(key, space, image, table, description=described, right=right)
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # In the order in which they are asked: the first that applies is the status.
 STATUS = {
     "absent_from_atlas": "The atlas image does not hold the region its table names.",
+    "outside_data": "The run has no data where the region lies (grayordinates).",
     "lost_in_resampling": "No voxel of the BOLD grid has its centre in the region.",
     "outside_mask": "All its voxels are outside the brain mask.",
     "all_nonfinite": "Every voxel holds a NaN or infinity in some volume.",
@@ -85,6 +86,7 @@ def assess_regions(
     coverage: NDArray[np.float64],
     min_coverage: float,
     weights_cancel: NDArray[np.bool_] | None = None,
+    resampled: bool = True,
 ) -> RegionQuality:
     """Give each region its status.
 
@@ -100,6 +102,8 @@ def assess_regions(
         0 to 1; regions strictly below it are lost.
     weights_cancel : (R,) or None
         Maps that have no weighted mean, where that is what is asked for.
+    resampled
+        Whether a region can be lost between the voxels of two grids.
 
     Returns
     -------
@@ -107,6 +111,7 @@ def assess_regions(
     """
     conditions = [
         n_voxels_atlas == 0,
+        (n_voxels_grid == 0) & (not resampled),
         n_voxels_grid == 0,
         n_voxels_mask == 0,
         n_voxels_finite == 0,

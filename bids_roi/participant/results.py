@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import Opened
+    from bids_roi.images.series import Series
     from bids_roi.options.record import Options
     from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
@@ -127,7 +127,7 @@ class Job:
     failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
 
     @property
-    def image(self) -> Opened:
+    def image(self) -> Series:
         """The header; a plan without one has an error and was refused before."""
         if self.planned.image is None:
             msg = "the header was not read."
@@ -202,7 +202,7 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
         result.atlas,
         job.options.deciding(),
         job.digest(result.atlas, None),
-        grid=job.image.grid,
+        frame=job.image.frame,
         n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
         repetition_time=planned.repetition_time,

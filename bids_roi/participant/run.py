@@ -102,7 +102,7 @@ def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
 def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     """Everything that is read for a run: files, and what their sidecars say."""
     planned = job.planned
-    paths = (planned.run.path, planned.mask_path, *job.confounds.paths)
+    paths = (*planned.run.files, planned.mask_path, *job.confounds.paths)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and p.exists()),
@@ -237,16 +237,19 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
     ``mean`` is fed with its volumes in passing.
     """
     image = job.image
-    keys = tuple((a.image_path, a.image_digest, a.kind) for a, _ in job.work)
+    images = tuple(atlas.image for atlas, _ in job.work)
     indices = tuple(atlas.regions.index for atlas, _ in job.work)
-    partition = partition_grid(keys, indices, image.grid)
-    inside = read_mask_of(job.planned.mask_path, image.grid)
+    partition = partition_grid(images, indices, image.frame)
+    inside = read_mask_of(job.planned.mask_path, image.frame)
     reduction, high_variance = reduce_image(
         image, partition, inside, job.options, mean=mean
     )
     qualities = []
     for number in range(len(job.work)):
-        quality = _assess(partition, number, inside, reduction, job.options)
+        resampled = image.grid is not None
+        quality = _assess(
+            partition, number, inside, reduction, job.options, resampled=resampled
+        )
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
                 values[:, ~quality.has_voxels] = np.nan
@@ -260,6 +263,8 @@ def _assess(
     inside: NDArray[np.bool_],
     reduction: Reduction,
     options: Options,
+    *,
+    resampled: bool,
 ) -> RegionQuality:
     in_mask = inside[partition.voxels]
     cancel = None
@@ -276,6 +281,7 @@ def _assess(
         coverage=partition.coverage(number, reduction.usable),
         min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
+        resampled=resampled,
     )
 
 
