@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.homes import download_home, search_path
@@ -148,7 +148,8 @@ class AtlasShelf:
             if is_surface(file.image):
                 atlas = self._open(file)
                 try:
-                    check_fit(name, load_atlas_labels(atlas.image)[1], where)
+                    own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
+                    check_fit(name, own_frame, where)
                 except SpaceMismatch as error:
                     found = error
                 else:

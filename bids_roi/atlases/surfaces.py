@@ -248,11 +248,15 @@ def check_surface(
             )
             fix = "Give the table that belongs to this image, or none."
             findings.append(Finding("error", "order of names", text, fix))
-    return findings + _check_hemispheres(surface.frame, regions, labels)
+    # The files' own table has the side that they were given for.
+    extra = () if raw is None else regions.extra
+    sides = sides_of(regions.original_name, extra)
+    named = dict(zip(regions.index, sides, strict=True))
+    return findings + _check_hemispheres(surface.frame, named, labels)
 
 
 def _check_hemispheres(
-    frame: Frame, regions: RegionTable, labels: NDArray[np.int64]
+    frame: Frame, sides: dict[int, str], labels: NDArray[np.int64]
 ) -> list[Finding]:
     """An error where most names with a side are on the other hemisphere's surface."""
     on: dict[str, set[int]] = {
@@ -260,8 +264,7 @@ def _check_hemispheres(
         for start, part in zip(frame.starts, frame.parts, strict=True)
     }
     left, right = (on.get(name, set()) for name in _STRUCTURES.values())
-    named = list(zip(regions.index, sides_of(regions.name, regions.extra), strict=True))
-    told = [(k, s) for k, s in named if s and (k in left) != (k in right)]
+    told = [(k, s) for k, s in sides.items() if s and (k in left) != (k in right)]
     wrong = [k for k, side in told if (k in left) != (side == "L")]
     if not wrong or 2 * len(wrong) <= len(told):
         return []
