@@ -55,8 +55,8 @@ def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str
         )
     if kinds & {("bold", ".func.gii"), ("bold", ".dtseries.nii"), ("bold", ".mgz")}:
         return (
-            "There are series of surfaces or grayordinates only: give an atlas that lies"
-            " on their meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."
+            "There are series of surfaces or grayordinates only: give an atlas on their"
+            " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."
         )
     if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
         return "fMRIPrep --level minimal writes no BOLD series; run it with full."

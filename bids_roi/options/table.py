@@ -133,8 +133,8 @@ class Atlases:
         "Your own atlas: a label image (or 4D maps) and its table, separated by a"
         " comma. For grayordinates and surfaces a .dlabel.nii file, or"
         " L=LEFT,R=RIGHT[,TABLE] with .annot or .label.gii files; their own label"
-        " tables will do. Tables are TSV or CSV with index and name, FSL's XML, FreeSurfer's"
-        " colour table, or xcpEngine's NodeNames.txt. `bids_roi_tools check-atlas`"
+        " tables will do. Tables are TSV or CSV with index and name, FSL's XML,"
+        " FreeSurfer's colour table, or xcpEngine's NodeNames.txt. `bids_roi_tools check-atlas`"
         " says what is wrong with one.",
         default=(),
         metavar="IMAGE[,TABLE]",
@@ -221,6 +221,12 @@ class Extraction:
         metavar="S",
         unit="s",
         sidecar="RepetitionTimeGiven",
+    )
+
+    cifti_output: bool = option(
+        "Write series and matrices of runs on surfaces and grayordinates as CIFTI"
+        " files, too (.ptseries.nii, .pconn.nii), which Workbench opens.",
+        default=False,
     )
 
     def __post_init__(self) -> None:

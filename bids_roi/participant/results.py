@@ -24,6 +24,7 @@ from bids_roi.outputs.derivatives import (
     write_timeseries,
 )
 from bids_roi.outputs.digest import Digests, digest_outputs
+from bids_roi.outputs.parcellated import write_parcellated
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
@@ -295,6 +296,9 @@ def _write_strategy(
     for note in _write_relmats(job, result, names, sidecars):
         if note not in said:
             said.append(note)
+    if writes_parcellated(job):
+        frame, seconds = job.image.frame, job.planned.repetition_time
+        said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(
         run=job.planned.run.relative_path,
         atlas=result.atlas.name,
@@ -308,6 +312,11 @@ def _write_strategy(
         coverage=round(float(quality.coverage.mean()), 4),
         strategy=label or RAW,
     )
+
+
+def writes_parcellated(job: Job) -> bool:
+    """Whether CIFTI files are asked for, and the run is not a volume."""
+    return job.options.extraction.cifti_output and job.image.grid is None
 
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:

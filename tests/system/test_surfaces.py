@@ -481,3 +481,50 @@ def test_both_hemispheres_of_two_lengths(tmp_path, capsys):
         code=1,
     )
     assert "has 4 volumes" in told.out + told.err
+
+
+@pytest.mark.skipif(
+    WB is None, reason="no wb_command: apt-get install connectome-workbench"
+)
+def test_cifti_outputs_are_the_tables_and_open_in_workbench(tmp_path, capsys):
+    """Regions without data, and volumes that were left out, are NaN."""
+    root, out = tmp_path / "in", tmp_path / "out"
+    data = dense.ramp(N_LONG, V)
+    data[:, KEYS == 7] = 5
+    runs.write_cifti(root, AXIS, data, tr=1.5)
+    write_confounds(root)
+    atlas = runs.write_dlabel(tmp_path / "my.dlabel.nii", AXIS, KEYS, NAMES)
+    asked = [root, out, "participant", "--atlas-file", atlas, "--relmat", "pearson"]
+    asked += ["--denoise", "none", "24P", "--fd-threshold", "0.5"]
+    run(capsys, *asked)
+    assert not list(out.rglob("*.nii"))
+    run(capsys, *asked, "--cifti-output")
+    for label in ("", "_desc-24P"):
+        path = table(out, f"stat-mean{label}_timeseries")
+        names, wanted = read(path)
+        series = nb.load(path.with_suffix(".ptseries.nii"))
+        time, parcels = (series.header.get_axis(i) for i in (0, 1))
+        assert list(parcels.name) == names
+        assert (time.step, time.unit, len(time)) == (1.5, "SECOND", N_LONG)
+        found = series.get_fdata()
+        kept = ~np.isnan(found).all(axis=1)
+        assert kept.all() == (not label)
+        assert_allclose(found[kept], wanted, rtol=1e-6, atol=1e-6)
+        for name, vertices in zip(names, parcels.vertices, strict=True):
+            key = int(name[1:])
+            for side in ("LEFT", "RIGHT"):
+                on = AXIS.name == f"CIFTI_STRUCTURE_CORTEX_{side}"
+                own = vertices.get(f"CIFTI_STRUCTURE_CORTEX_{side}", [])
+                assert set(own) == set(AXIS.vertex[on & (key == KEYS)])
+        relmat = table(out, f"stat-pearsoncorrelation{label}_relmat")
+        rows = [row.split("\t")[1:] for row in relmat.read_text().splitlines()[1:]]
+        wanted = [[np.nan if c == "n/a" else float(c) for c in row] for row in rows]
+        pconn = f"stat-pearsoncorrelation{label}_boldmap.pconn.nii"
+        matrix = relmat.with_name(table(out, pconn).name.removesuffix(".tsv"))
+        assert_allclose(nb.load(matrix).get_fdata(), wanted, rtol=1e-6, atol=1e-6)
+        for file in (path.with_suffix(".ptseries.nii"), matrix):
+            call = [WB, "-file-information", file]
+            subprocess.run([*map(str, call)], check=True, capture_output=True)
+    told = run(capsys, *asked, "--cifti-output")
+    assert "already there" in told.out + told.err
+    assert issues_of(out, "error", "warning") == []
