@@ -103,12 +103,15 @@ class AtlasShelf:
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """Kinds of series that some asked-for atlas could be for."""
-        surface = [is_surface(file.image) for file in self._files]
+    def has_volumes(self) -> bool:
+        """Whether some asked-for atlas could be a volume."""
         others = len(self.names) > len({file.key.name for file in self._files})
-        volume = others or not all(surface)
-        return ("volume",) * volume + ("cifti", "gifti") * any(surface)
+        return others or not all(is_surface(file.image) for file in self._files)
+
+    @property
+    def has_surfaces(self) -> bool:
+        """Whether some asked-for atlas lies on surfaces or grayordinates."""
+        return any(is_surface(file.image) for file in self._files)
 
     def find(
         self, name: str, space: str, where: Grid | Frame, *, root: Path, bold: Path

@@ -13,7 +13,7 @@ from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from bids_roi.core.grid import Grid
@@ -54,7 +54,7 @@ def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> S
     Parameters
     ----------
     kind
-        ``volume``, ``cifti`` or ``gifti``.
+        A key of ``READERS``.
     files
         The file, or those of ``L`` and ``R``.
     template
@@ -65,20 +65,14 @@ def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> S
     MissingInput, ImageError, SpaceMismatch
         As its reader does.
     """
-    if kind == "gifti":
-        surfaces = open_surface_series(files, template, hemispheres=tuple(files))
-        return Series(surfaces.frame, surfaces, 1.0, 0.0, surfaces.repetition_time)
+    return READERS[kind](files, template)
+
+
+def _open_volume(
+    files: Mapping[str, Path],
+    template: str | None,  # noqa: ARG001 - a grid says where it lies
+) -> Series:
     (path,) = files.values()
-    if kind == "cifti":
-        # The space of some grayordinates is called after that of their voxels.
-        dense = open_dense_series(path, surface_template(template))
-        return Series(
-            dense.frame,
-            dense.source,
-            dense.slope,
-            dense.intercept,
-            dense.repetition_time,
-        )
     image = open_image(path, BOLD)
     return Series(
         Frame.of_grid(image.grid),
@@ -87,3 +81,25 @@ def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> S
         image.intercept,
         image.header.repetition_time,
     )
+
+
+def _open_cifti(files: Mapping[str, Path], template: str | None) -> Series:
+    (path,) = files.values()
+    # The space of some grayordinates is called after that of their voxels.
+    dense = open_dense_series(path, surface_template(template))
+    return Series(
+        dense.frame, dense.source, dense.slope, dense.intercept, dense.repetition_time
+    )
+
+
+def _open_gifti(files: Mapping[str, Path], template: str | None) -> Series:
+    both = open_surface_series(files, template, hemispheres=tuple(files))
+    return Series(both.frame, both, 1.0, 0.0, both.repetition_time)
+
+
+# For the kinds of ``dataset/partners.py``.
+READERS: dict[str, Callable[[Mapping[str, Path], str | None], Series]] = {
+    "volume": _open_volume,
+    "cifti": _open_cifti,
+    "gifti": _open_gifti,
+}

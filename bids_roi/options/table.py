@@ -134,8 +134,8 @@ class Atlases:
         " comma. For grayordinates and surfaces a .dlabel.nii file, or"
         " L=LEFT,R=RIGHT[,TABLE] with .annot or .label.gii files; their own label"
         " tables will do. Tables are TSV or CSV with index and name, FSL's XML,"
-        " FreeSurfer's colour table, or xcpEngine's NodeNames.txt. `bids_roi_tools check-atlas`"
-        " says what is wrong with one.",
+        " FreeSurfer's colour table, or xcpEngine's NodeNames.txt."
+        " `bids_roi_tools check-atlas` says what is wrong with one.",
         default=(),
         metavar="IMAGE[,TABLE]",
     )

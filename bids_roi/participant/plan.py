@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.dataset.layout import find_runs, find_runs_of
+from bids_roi.dataset.partners import KINDS
 from bids_roi.dataset.roots import dataset_description
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
@@ -85,6 +86,15 @@ def template_of(run: BoldRun) -> str:
     return f"{space}+{cohort}" if cohort else space
 
 
+def _kinds_for(shelf: AtlasShelf) -> tuple[str, ...]:
+    """Kinds of series that some asked-for atlas could be for; others are no matter."""
+    return tuple(
+        kind
+        for kind in KINDS
+        if (shelf.has_volumes if kind == "volume" else shelf.has_surfaces)
+    )
+
+
 def plan_participant(
     root: Path,
     participant: str,
@@ -101,7 +111,7 @@ def plan_participant(
         root,
         participant,
         options.input,
-        shelf.kinds,
+        _kinds_for(shelf),
         own_masks=options.extraction.mask == "auto",
     )
     return mark_collisions([plan_run(run, options, shelf, labels) for run in found])
@@ -123,7 +133,7 @@ def plan_participants(
     """
     own_masks = options.extraction.mask == "auto"
     for participant, found in find_runs_of(
-        root, participants, options.input, shelf.kinds, own_masks=own_masks
+        root, participants, options.input, _kinds_for(shelf), own_masks=own_masks
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
