@@ -102,16 +102,10 @@ class AtlasShelf:
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
-    @property
-    def has_volumes(self) -> bool:
-        """Whether some asked-for atlas could be a volume."""
-        others = len(self.names) > len({file.key.name for file in self._files})
-        return others or not all(is_surface(file.image) for file in self._files)
-
-    @property
-    def has_surfaces(self) -> bool:
-        """Whether some asked-for atlas lies on surfaces or grayordinates."""
-        return any(is_surface(file.image) for file in self._files)
+    def is_for(self, name: str, *, surface: bool) -> bool:
+        """Whether an asked-for atlas is for surfaces and grayordinates, or volumes."""
+        own = [is_surface(f.image) for f in self._files if f.key.name == name]
+        return surface in (own or [False])
 
     def find(
         self, name: str, space: str, where: Grid | Frame, *, root: Path, bold: Path

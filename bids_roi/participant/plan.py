@@ -91,7 +91,7 @@ def _kinds_for(shelf: AtlasShelf) -> tuple[str, ...]:
     return tuple(
         kind
         for kind in KINDS
-        if (shelf.has_volumes if kind == "volume" else shelf.has_surfaces)
+        if any(shelf.is_for(name, surface=kind != "volume") for name in shelf.names)
     )
 
 
@@ -175,7 +175,10 @@ def plan_run(
     except BidsRoiError as problem:
         error = problem
     if image is not None and error is None:
+        surface = run.kind != "volume"
         for name in shelf.names:
+            if not shelf.is_for(name, surface=surface):
+                continue  # for runs of another kind, which is no loss of this one
             try:
                 atlas = shelf.find(
                     name, template_of(run), image.frame, root=run.root, bold=run.path

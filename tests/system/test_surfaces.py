@@ -344,6 +344,19 @@ def test_a_plain_call_with_a_dlabel_takes_no_volumes(tmp_path, capsys):
     assert not list((tmp_path / "out/sub-01").rglob(f"*{SPACE}*"))
 
 
+def test_atlases_of_both_kinds_in_one_call(tmp_path, capsys, atlas):
+    """Each goes to the runs of its kind, and none is told to be left out."""
+    root = both_kinds(tmp_path)
+    runs.write_cifti(root, AXIS, dense.ramp(T, V))
+    dlabel = runs.write_dlabel(tmp_path / "my.dlabel.nii", AXIS, KEYS, NAMES)
+    asked = ["--atlas-file", atlas, dlabel]
+    told = run(capsys, root, tmp_path / "out", "participant", *asked)
+    assert "skipped" not in told.out + told.err
+    found = {p.name for p in (tmp_path / "out/sub-01/func").glob("*_timeseries.tsv")}
+    stems = f"{runs.ENTITIES}_space-{SPACE}_atlas-Toy", table(tmp_path).name
+    assert found == {f"{stems[0]}_stat-mean_timeseries.tsv", stems[1]}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
