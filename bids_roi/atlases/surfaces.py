@@ -144,6 +144,10 @@ def read_surface(
         template = surface_template(space)
         frame, points = read_dense_labels(files[0], template, map_name)
         return Surface(frame, (_without_background(points),))
+    if len(files) != 2:
+        msg = "this is one hemisphere; the file of the other one is needed, too."
+        remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
+        raise AtlasError(msg, where=files[0], remedy=remedy)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
         _check_side(path, side)
