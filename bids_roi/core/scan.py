@@ -154,7 +154,7 @@ class VoxelScan:
         self.first[at] = values[0]
         # Nearly all differ in the last volume already, and are looked at no further.
         same = np.flatnonzero(values[-1] == values[0])
-        same = same[(values.take(same, axis=1) == values[0, same]).all(axis=0)]
+        same = same[(values[:, same] == values[0, same]).all(axis=0)]
         self._pending = np.concatenate([self._pending, at.start + same])
 
     def _rule_out_blank(self, values: NDArray[Any], at: slice) -> None:
