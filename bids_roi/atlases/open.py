@@ -42,6 +42,7 @@ from bids_roi.atlases.surfaces import (
     join_table,
     read_surface,
 )
+from bids_roi.atlases.union import extend_table
 from bids_roi.errors import AtlasError, BidsRoiError
 from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
@@ -198,6 +199,8 @@ class AtlasFiles:
         What is known already.
     map_name
         Which map of an image that holds several; ``None`` for the first.
+    union
+        All regions that the atlas has in any layout; ``None`` where its own are all.
     """
 
     key: AtlasKey
@@ -212,6 +215,7 @@ class AtlasFiles:
     findings: tuple[Finding, ...] = ()
     right: Path | None = None
     map_name: str | None = None
+    union: RegionTable | None = None
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -313,7 +317,7 @@ def _make_atlas(
         table_path=files.table if files.table_text is None else None,
         image_digest=digests[0],
         table_digest=digests[1],
-        regions=regions,
+        regions=extend_table(regions, files.union) if files.union else regions,
         source=files.source,
         description={"Name": files.key.label, "License": "n/a", **files.description},
         findings=tuple(findings),

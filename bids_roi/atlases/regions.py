@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -88,6 +89,17 @@ def is_background(name: str) -> bool:
     [True, True, False]
     """
     return bool(name) and _NO_CORTEX.fullmatch(name) is not None
+
+
+def without_wall(raw: RawTable) -> RawTable:
+    """Leave out the rows of a table that are no cortex by their names."""
+    rows = [n for n, name in enumerate(raw.name) if not is_background(name)]
+    return dataclasses.replace(
+        raw,
+        index=tuple(raw.index[n] for n in rows),
+        name=tuple(raw.name[n] for n in rows),
+        extra=tuple((c, tuple(cells[n] for n in rows)) for c, cells in raw.extra),
+    )
 
 
 def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:

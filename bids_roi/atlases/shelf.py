@@ -17,7 +17,7 @@ from bids_roi.atlases.names import (
     space_of,
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
-from bids_roi.atlases.subject import find_segmentation
+from bids_roi.atlases.subject import find_annots, find_segmentation, is_of_annots
 from bids_roi.atlases.surfaces import (
     check_fit,
     is_surface,
@@ -98,14 +98,24 @@ class AtlasShelf:
                 for dataset in datasets:
                     found += self._catalogue.keys_of(dataset.name)
             self._keys = {key.name: key for key in found}
+        self._named = bool(wanted.atlas or datasets)
+        self._fs_subjects_dir = wanted.fs_subjects_dir
         own = [file.key.name for file in self._files]
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
 
     def is_for(self, name: str, *, surface: bool) -> bool:
-        """Whether an asked-for atlas is for surfaces and grayordinates, or volumes."""
-        own = [is_surface(f.image) for f in self._files if f.key.name == name]
-        return surface in (own or [False])
+        """Whether an asked-for atlas is for surfaces and grayordinates, or volumes.
+
+        The default one, which nobody asked for, is for volumes.
+        """
+        kinds = [is_surface(f.image) for f in self._files if f.key.name == name]
+        if name in self._segmentations:
+            kinds.append(is_of_annots(self._segmentations[name]))
+        elif not kinds and self._catalogue is not None and name in self._keys:
+            held = self._catalogue.layouts(self._keys[name])
+            kinds += [not h.is_volume for h in held if h.is_volume or self._named]
+        return surface in kinds
 
     def find(
         self, name: str, space: str, where: Grid | Frame, *, root: Path, bold: Path
@@ -120,7 +130,7 @@ class AtlasShelf:
         own = [file for file in self._files if file.key.name == name]
         if not isinstance(where, Grid):
             if where.grid is None:
-                return self._find_surface(name, own, where)
+                return self._find_surface(name, own, where, root=root, bold=bold)
             where = where.grid
         for file in own:
             if file.space == space and not is_surface(file.image):
@@ -139,7 +149,11 @@ class AtlasShelf:
             raise UsageError(f"atlas {name} was not asked for.")
         return self._open(self._catalogue.find(self._keys[name], space, where))
 
-    def _find_surface(self, name: str, own: list[AtlasFiles], where: Frame) -> Atlas:
+    def _find_surface(
+        self, name: str, own: list[AtlasFiles], where: Frame, *, root: Path, bold: Path
+    ) -> Atlas:
+        if not own:
+            return self._find_named_surface(name, where, root=root, bold=bold)
         found: SpaceMismatch | None = None
         for file in own:
             if is_surface(file.image):
@@ -155,6 +169,21 @@ class AtlasShelf:
             raise found
         msg = f"atlas {name} is a volume, the run lies on surfaces ({where})."
         raise SpaceMismatch(msg, remedy=_FITTING)
+
+    def _find_named_surface(
+        self, name: str, where: Frame, *, root: Path, bold: Path
+    ) -> Atlas:
+        if name in self._segmentations:
+            desc = self._segmentations[name]
+            files = find_annots(root, bold, where, desc, self._fs_subjects_dir)
+            atlas = self._open(files, keep=False)
+        elif self._catalogue is None or name not in self._keys:
+            raise UsageError(f"atlas {name} was not asked for.")
+        else:
+            atlas = self._open(self._catalogue.find(self._keys[name], "", where))
+        own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
+        check_fit(name, own_frame, where)
+        return atlas
 
     def is_shared(self, name: str) -> bool:
         """Tell whether an atlas is the same for all participants, not each one's."""
@@ -223,11 +252,15 @@ def _refuse_twins(files: list[AtlasFiles]) -> None:
 
 def _parse_segmentation(name: str) -> str:
     desc = name.removeprefix(_SUBJECT)
-    if not re.fullmatch(r"[A-Za-z0-9+]+", desc):
+    label = desc.replace(".", "")  # of aparc.a2009s, which is no label of BIDS
+    if not re.fullmatch(r"[A-Za-z0-9+]+", label):
         msg = f"'{name}' names no segmentation."
-        remedy = "Write subject: and the desc- of the dseg files: subject:aparcaseg."
+        remedy = (
+            "Write subject: and the desc- of the dseg files (subject:aparcaseg), or the"
+            " name of an annot (subject:aparc, subject:aparc.a2009s)."
+        )
         raise UsageError(msg, remedy=remedy)
-    return desc
+    return label
 
 
 def parse_dataset(text: str) -> Dataset:

@@ -17,7 +17,7 @@ import numpy as np
 
 from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.formats import RawTable
-from bids_roi.atlases.regions import is_background, sides_of, some
+from bids_roi.atlases.regions import is_background, sides_of, some, without_wall
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.errors import AtlasError, SpaceMismatch
 from bids_roi.images.cifti import read_dense_labels
@@ -195,7 +195,7 @@ def join_table(
     """
     table = surface.own_table() if raw is None else raw
     if table is None or not surface.shared:
-        return table, ()
+        return None if table is None else without_wall(table), ()
     if raw is None:
         sides: Sequence[str] = [side for side, *_ in surface.own_rows]
     else:
@@ -213,7 +213,9 @@ def join_table(
         )
         remedy = "Add a column hemi with L and R."
         raise AtlasError(msg, where=path, remedy=remedy)
-    numbering = [(sides[row], table.index[row]) for row in kept]
+    numbering = _find_by_name(
+        surface, [(sides[n], table.index[n], table.name[n]) for n in kept]
+    )
     names = [table.name[row] for row in kept]
     extra = [(c, tuple(cells[row] for row in kept)) for c, cells in table.extra]
     for side, one in zip("LR", surface.sides, strict=True):
@@ -225,6 +227,26 @@ def join_table(
     index = tuple(range(1, len(names) + 1))
     renumbered = RawTable(index, tuple(names), tuple(extra), table.findings)
     return renumbered, tuple(numbering)
+
+
+def _find_by_name(
+    surface: Surface, rows: Sequence[tuple[str, int, str]]
+) -> list[tuple[str, int]]:
+    """Side and key of each row, by name where the file has another key for it.
+
+    FreeSurfer has given the temporal pole another colour in the course of time.
+    """
+    listed = {(side, key) for side, key, _ in rows}
+    other = {
+        (side, name): key
+        for side, key, name in surface.own_rows
+        if (side, key) not in listed
+    }
+    held = {(side, key) for side, key, _ in surface.own_rows}
+    return [
+        (side, key if (side, key) in held else other.get((side, name), key))
+        for side, key, name in rows
+    ]
 
 
 def check_surface(

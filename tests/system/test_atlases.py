@@ -99,7 +99,7 @@ def test_citation_and_licence():
     [
         ("shaefer400", "Schaefer2018|schaefer"),
         ("havardoxford", "harvardoxford"),
-        ("Schaefer2018_seg-7n_scale-700", "Schaefer2018_seg-17n_scale-100"),
+        ("Schaefer2018_seg-7n_scale-1234", "Schaefer2018_seg-17n_scale-100"),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, near):
