@@ -26,7 +26,8 @@ _BACKGROUND = re.compile(
 )
 # FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
 _NO_CORTEX = re.compile(
-    rf"{_BACKGROUND.pattern}|corpus.?callosum|.*medial.?wall", re.IGNORECASE
+    rf"(?:ctx[-_][lr]h[-_])?(?:{_BACKGROUND.pattern}corpus.?callosum|.*medial.?wall)",
+    re.IGNORECASE,
 )
 _SIDE_COLUMNS = ("hemisphere", "hemi", "side")
 _NETWORK_COLUMNS = (
