@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.atlases.citations import describe_known_atlas, own_table
 from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.fitting import describe_layout, has_meshes, meshes_of, sort_by_fit
-from bids_roi.atlases.formats import parse_table, read_raw_table
+from bids_roi.atlases.formats import parse_table, read_raw_table, without_wall
 from bids_roi.atlases.homes import HeldImage, choose_table, list_folder, scan_names
 from bids_roi.atlases.integrity import check_complete
 from bids_roi.atlases.names import space_of
 from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import build_regions, name_by_value, without_wall
+from bids_roi.atlases.regions import build_regions, name_by_value
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.atlases.surfaces import read_surface
 from bids_roi.atlases.templateflow import download

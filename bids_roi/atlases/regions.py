@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.formats import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,15 +20,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.formats import RawTable
 
 
-_BACKGROUND = re.compile(
-    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
-    re.IGNORECASE,
-)
-# FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
-_NO_CORTEX = re.compile(
-    rf"(?:ctx[-_][lr]h[-_])?(?:{_BACKGROUND.pattern}corpus.?callosum|.*medial.?wall)",
-    re.IGNORECASE,
-)
 _SIDE_COLUMNS = ("hemisphere", "hemi", "side")
 _NETWORK_COLUMNS = (
     "network",
@@ -83,26 +74,6 @@ class RegionTable:
         return np.array(self.index, dtype=np.int64)
 
 
-def is_background(name: str) -> bool:
-    """Whether a label of a surface is no region by its name.
-
-    >>> [is_background(name) for name in ("???", "unknown", "Vis_1")]
-    [True, True, False]
-    """
-    return bool(name) and _NO_CORTEX.fullmatch(name) is not None
-
-
-def without_wall(raw: RawTable) -> RawTable:
-    """Leave out the rows of a table that are no cortex by their names."""
-    rows = [n for n, name in enumerate(raw.name) if not is_background(name)]
-    return dataclasses.replace(
-        raw,
-        index=tuple(raw.index[n] for n in rows),
-        name=tuple(raw.name[n] for n in rows),
-        extra=tuple((c, tuple(cells[n] for n in rows)) for c, cells in raw.extra),
-    )
-
-
 def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
     """Turn a table as read into regions with unique names, and what was found.
 
@@ -113,7 +84,7 @@ def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
     rows = [
         row
         for row, value in enumerate(raw.index)
-        if not (value == 0 and _BACKGROUND.fullmatch(raw.name[row]))
+        if not (value == 0 and BACKGROUND.fullmatch(raw.name[row]))
     ]
     if len(rows) < len(raw.index):
         text = "the row of index 0 is the background and is left out."

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.findings import Finding
-from bids_roi.atlases.formats import RawTable
-from bids_roi.atlases.regions import is_background, sides_of, some, without_wall
+from bids_roi.atlases.formats import RawTable, is_background, without_wall
+from bids_roi.atlases.regions import sides_of, some
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.errors import AtlasError, SpaceMismatch
 from bids_roi.images.cifti import read_dense_labels

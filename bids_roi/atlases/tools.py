@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.citations import cite_briefly, own_table
 from bids_roi.atlases.findings import SEVERITIES, Finding, worst_first
-from bids_roi.atlases.formats import parse_table
+from bids_roi.atlases.formats import parse_table, without_wall
 from bids_roi.atlases.homes import (
     HeldImage,
     choose_table,
@@ -18,7 +18,6 @@ from bids_roi.atlases.homes import (
     search_path,
 )
 from bids_roi.atlases.names import NAME_PATTERNS, SHORT_NAMES, parse_atlas_name
-from bids_roi.atlases.regions import without_wall
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.errors import BidsRoiError, UsageError
 
