@@ -115,6 +115,8 @@ class Atlas:
         Which map of an image that holds several; ``None`` for the first.
     numbering
         Of hemispheres that share label values: side and value of each region.
+    elsewhere
+        Index of the regions that only other layouts of the atlas hold.
     """
 
     label: str
@@ -132,6 +134,7 @@ class Atlas:
     findings: tuple[Finding, ...] = ()
     map_name: str | None = None
     numbering: Numbering = ()
+    elsewhere: frozenset[int] = frozenset()
 
     @property
     def image_path(self) -> Path:
@@ -307,6 +310,9 @@ def _make_atlas(
     findings: Sequence[Finding],
     numbering: Numbering = (),
 ) -> Atlas:
+    own = regions
+    if files.union is not None:
+        regions = extend_table(own, files.union)
     return Atlas(
         label=files.key.label,
         seg=files.key.seg,
@@ -317,12 +323,13 @@ def _make_atlas(
         table_path=files.table if files.table_text is None else None,
         image_digest=digests[0],
         table_digest=digests[1],
-        regions=extend_table(regions, files.union) if files.union else regions,
+        regions=regions,
         source=files.source,
         description={"Name": files.key.label, "License": "n/a", **files.description},
         findings=tuple(findings),
         map_name=files.map_name,
         numbering=numbering,
+        elsewhere=frozenset(regions.index) - frozenset(own.index),
     )
 
 

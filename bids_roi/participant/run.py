@@ -247,8 +247,11 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
     qualities = []
     for number in range(len(job.work)):
         resampled = image.grid is not None
+        atlas = job.work[number][0]
         quality = _assess(
-            partition, number, inside, reduction, job.options, resampled=resampled
+            *(partition, number, inside, reduction, job.options),
+            resampled=resampled,
+            elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
         )
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
@@ -265,6 +268,7 @@ def _assess(
     options: Options,
     *,
     resampled: bool,
+    elsewhere: NDArray[np.bool_],
 ) -> RegionQuality:
     in_mask = inside[partition.voxels]
     cancel = None
@@ -282,6 +286,7 @@ def _assess(
         min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
         resampled=resampled,
+        elsewhere=elsewhere,
     )
 
 

@@ -195,6 +195,8 @@ def test_layouts_share_the_columns_of_all(mixed):
     labels, frame = load_atlas_labels(gii.image)
     mapped = map_labels(labels, gii.regions.values, frame, surface())
     assert mapped.n_voxels_atlas.tolist() == [0, 100, 100]
+    assert gii.elsewhere == {gii.regions.index[0]}
+    assert volume.elsewhere == frozenset()
     assert np.diff(mapped.weights.indptr).tolist() == [0, 100, 100]
 
 
