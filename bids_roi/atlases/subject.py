@@ -37,8 +37,6 @@ _STANDARD = {
         (*_BRAIN, *(1000 + n for n in _CORTEX), *(2000 + n for n in _CORTEX))
     ),
 }
-# Annots that recon-all writes; of other names, files decide.
-_ANNOTS = ("aparc", "aparc.a2009s", "aparc.DKTatlas", "aparc.pial", "BA_exvivo")
 _OWN_SPACES = ("T1w", "anat")
 
 
@@ -48,7 +46,7 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
     A ``SpaceMismatch`` if there is none in this space, of no participant;
     ``MissingInput`` if this run's is absent; an ``AtlasError`` if there are several.
     """
-    if desc in _ANNOTS:
+    if is_of_annots(desc):
         msg = f"subject:{desc} is on the participant's own surface, the run a volume."
         remedy = "Choose runs with --space fsnative, or take subject:aparcaseg."
         raise SpaceMismatch(msg, where=bold.relative_to(root), remedy=remedy)
@@ -133,8 +131,11 @@ def _other_has_one(root: Path, space: str, desc: str) -> bool:
 
 
 def is_of_annots(desc: str) -> bool:
-    """Whether a segmentation is one of surfaces, by FreeSurfer's names."""
-    return desc in _ANNOTS or "." in desc
+    """Whether a segmentation is one of surfaces: aparc, or aparc.a2009s and the like.
+
+    No label of BIDS has a dot.
+    """
+    return desc == "aparc" or "." in desc
 
 
 def find_annots(

@@ -443,8 +443,8 @@ def test_annots_that_are_absent_or_one_alone(native):
     (label / "rh.aparc.annot").unlink()
     with pytest.raises(MissingInput, match=r"rh\.aparc\.annot not found.*subjects-dir"):
         find_own(native)
-    with pytest.raises(MissingInput, match=r"lh\.x\.annot and rh\.x\.annot not found"):
-        find_own(native, "subject:x")
+    with pytest.raises(MissingInput, match=r"lh\.x\.y\.annot and rh\.x\.y\.annot not"):
+        find_own(native, "subject:x.y")
 
 
 def test_annots_of_another_mesh_are_refused(native):
