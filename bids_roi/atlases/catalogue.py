@@ -210,19 +210,22 @@ class Catalogue:
         volumes = {(name, h.path) for name, _, h in images if h.is_volume}
         union: RegionTable | None = None
         apart: dict[tuple[str, str], str] = {}
-        if len(found) > 1 and len(volumes) < len(images):
-            tables = [
-                _read_regions(*table, cortex=not set(users) & volumes)
-                for table, users in found.items()
-            ]
+        tables, sources, users = [], [], []
+        if len(volumes) == len(images):  # which keep the table of each
+            found = {}
+        for (name, text), own in found.items():
+            try:
+                tables.append(_read_regions(name, text, cortex=not set(own) & volumes))
+            except BidsRoiError:  # whoever opens that layout hears what is wrong
+                apart |= dict.fromkeys(own, "its table cannot be read")
+                continue
             # A file's own table may be of another author than the one beside another.
-            sources = [
-                name if text == _OWN else users[0][0]
-                for (name, text), users in found.items()
-            ]
+            sources.append(name if text == _OWN else own[0][0])
+            users.append(own)
+        if len(tables) > 1:
             union, wrong = unite_tables(tables, sources)
-            for n, users in enumerate(found.values()):
-                apart |= dict.fromkeys(users if n in wrong else [], wrong.get(n, ""))
+            for n, reason in wrong.items():
+                apart |= dict.fromkeys(users[n], reason)
         self._columns[key] = union, apart
         return self._columns[key]
 

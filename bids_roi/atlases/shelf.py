@@ -279,8 +279,11 @@ def parse_dataset(text: str) -> Dataset:
         raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
     dataset = Dataset.of(name, root)
     if not Catalogue([dataset], (), None).keys_of(name):
-        msg = "the dataset holds no atlas volume."
-        remedy = "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg.nii.gz."
+        msg = "the dataset holds no atlas."
+        remedy = (
+            "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg with .nii.gz,"
+            " .dlabel.nii, or hemi-L and hemi-R .label.gii."
+        )
         raise UsageError(msg, where=root, remedy=remedy)
     return dataset
 

@@ -412,7 +412,7 @@ def test_datasets_that_cannot_be_used(tmp_path):
     (tmp_path / "empty").mkdir()
     cases = {
         f"a={tmp_path / 'nowhere'}": (MissingInput, "no such folder"),
-        f"a={tmp_path / 'empty'}": (UsageError, "holds no atlas volume"),
+        f"a={tmp_path / 'empty'}": (UsageError, "holds no atlas"),
         f"templateflow={tmp_path}": (UsageError, "cannot be the name"),
         f"a b={tmp_path}": (UsageError, "letters, digits and hyphens"),
     }

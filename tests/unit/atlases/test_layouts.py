@@ -200,6 +200,16 @@ def test_layouts_share_the_columns_of_all(mixed):
     assert np.diff(mapped.weights.indptr).tolist() == [0, 100, 100]
 
 
+def test_a_bad_table_of_one_layout_is_no_matter_of_the_other(mixed):
+    table = mixed / "tpl-fsaverage/tpl-fsaverage_atlas-Toy_dseg.tsv"
+    table.write_text("nothing of use\nat all\n")
+    own = shelf(atlas_dataset=(f"M={mixed}",), offline=True)
+    assert find(own, TWO_MM, SIX).regions.name == ("Thalamus", "V1_L", "V1_R")
+    with pytest.raises(AtlasError, match="index and name are needed") as told:
+        find(own, surface())
+    assert str(told.value.where).endswith(table.name)
+
+
 def test_a_surface_that_lacks_a_hemisphere_is_no_layout(mixed):
     right = "tpl-fsaverage_hemi-R_den-10k_atlas-Toy_dseg.label.gii"
     (mixed / "tpl-fsaverage" / right).unlink()
