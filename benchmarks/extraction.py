@@ -162,9 +162,9 @@ def _bids_roi(case: dict):
     if case.get("known"):  # the atlases were brought to this grid for an earlier run
         atlases = [atlas for atlas, _ in planned.atlases]
         partition_grid(
-            tuple((a.image_path, a.image_digest, a.kind) for a in atlases),
+            tuple(atlas.image for atlas in atlases),
             tuple(a.regions.index for a in atlases),
-            planned.image.grid,
+            planned.image.frame,
         )
 
     def run() -> None:

@@ -276,6 +276,7 @@ def _short_names() -> str:
     rows += [
         ("`schaefer400`, `schaefer400x17` ...", "`Schaefer2018_seg-7n_scale-400` ..."),
         ("`difumo64` ... `difumo1024`", "`DiFuMo_scale-64` ..."),
+        ("`4s156` ... (of an `--atlas-dataset`)", "`4S_scale-156` ..."),
     ]
     return _table(("short", "canonical"), rows)
 
@@ -288,8 +289,11 @@ def _atlases() -> str:
         by_atlas, key=lambda h: (h.kind == "surface", h.space, h.key.label)
     ):
         found = list(images)
-        kinds = {"dseg": "labels", "probseg": "maps", "surface": "surface: listed only"}
-        kind = ", ".join(dict.fromkeys(kinds[h.kind] for h in found))
+        kinds = {"dseg": "labels", "probseg": "maps", "surface": "surfaces"}
+        flat = "flat map: listed only"
+        kind = ", ".join(
+            dict.fromkeys(kinds[h.kind] if h.is_usable else flat for h in found)
+        )
         variants = [h.key.name.removeprefix(label).lstrip("_") for h in found]
         rows.append((space, _code(label), kind, _variants(variants), surface))
     return _table(("template", "atlas", "kind", "variants"), [row[:-1] for row in rows])

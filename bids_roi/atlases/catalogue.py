@@ -6,17 +6,24 @@ Nothing is opened here but headers, and nothing downloaded before it is asked fo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.citations import describe_known_atlas, own_table
 from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.fitting import describe_layout, has_meshes, meshes_of, sort_by_fit
+from bids_roi.atlases.formats import parse_table, read_raw_table, without_wall
 from bids_roi.atlases.homes import HeldImage, choose_table, list_folder, scan_names
 from bids_roi.atlases.integrity import check_complete
+from bids_roi.atlases.names import space_of
 from bids_roi.atlases.open import AtlasFiles
+from bids_roi.atlases.regions import build_regions, name_by_value
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
+from bids_roi.atlases.surfaces import read_surface
 from bids_roi.atlases.templateflow import download
+from bids_roi.atlases.union import unite_tables
+from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
 from bids_roi.images.header import ATLAS
@@ -26,7 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from bids_roi.atlases.names import AtlasKey
-    from bids_roi.core.grid import Grid
+    from bids_roi.atlases.regions import RegionTable
+    from bids_roi.core.frame import Frame
+
+
+_OWN = "own"  # in the place of a table's text: what the image itself holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,9 @@ class Catalogue:
         self.homes = [Dataset.of("templateflow", home) for home in homes]
         self._target = target
         self._failed: dict[str, BidsRoiError] = {}
+        self._columns: dict[
+            AtlasKey, tuple[RegionTable | None, dict[tuple[str, str], str]]
+        ] = {}
         self._own = {d.name: scan_names(d.files) for d in self.datasets}
         names = set(list_skeleton()).union(*(home.files for home in self.homes))
         self._archive = scan_names(sorted(names))
@@ -86,42 +100,153 @@ class Catalogue:
 
     def keys(self) -> list[AtlasKey]:
         """Atlases that can be extracted, in any space."""
-        return sorted({h.key for h in self._volumes()}, key=lambda key: key.name)
+        return sorted({h.key for h in self._usable()}, key=lambda key: key.name)
 
     def keys_of(self, dataset: str) -> list[AtlasKey]:
         """Atlases of one of the datasets."""
-        held = [h.key for h in self._own[dataset] if h.kind != "surface"]
+        held = [h.key for h in self._own[dataset] if h.is_usable]
         return list(dict.fromkeys(held))
 
     def spaces(self, key: AtlasKey) -> list[str]:
         """Spaces that an atlas is in."""
-        return sorted({h.space for h in self._volumes() if h.key == key})
+        return sorted({h.space for h in self._usable() if h.key == key})
 
     def keys_in(self, space: str) -> list[AtlasKey]:
         """Atlases in a space."""
-        found = {h.key for h in self._volumes() if h.space == space}
+        found = {h.key for h in self._usable() if h.space == space}
         return sorted(found, key=lambda key: key.name)
 
-    def _volumes(self) -> list[HeldImage]:
+    def _usable(self) -> list[HeldImage]:
         held = [image for own in self._own.values() for image in own] + self._archive
-        return [image for image in held if image.kind != "surface"]
+        return [image for image in held if image.is_usable]
+
+    def layouts(self, key: AtlasKey) -> list[HeldImage]:
+        """All images of an atlas that can be extracted, in any space."""
+        return [image for image in self._usable() if image.key == key]
 
     def is_present(self, path: str) -> bool:
         """Tell whether some home holds a file, and not only its placeholder."""
         return any(home.files.get(path) for home in self.homes)
 
-    def find(self, key: AtlasKey, space: str, grid: Grid) -> AtlasFiles:
-        """Find the image of an atlas nearest to a grid, and its table."""
+    def find(self, key: AtlasKey, space: str, where: Grid | Frame) -> AtlasFiles:
+        """Find the image of an atlas that lies as a series does, and its table.
+
+        Of volumes in the space, the one nearest to the grid; of others, what has the
+        meshes of the frame: template and density.
+        """
+        if isinstance(where, Grid):
+            return self._find_volume(key, space, where)
+        if where.grid is not None:
+            return self._find_volume(key, space, where.grid)
         for dataset in self.datasets:
-            images = _best_kind(self._own[dataset.name], key, space)
-            if images:
+            own = [h for h in self._own[dataset.name] if h.key == key]
+            if images := sort_by_fit(own, where):
+                return self._of_dataset(
+                    dataset, _first_that_fits(dataset, images, where)
+                )
+        own = [h for h in self._archive if h.key == key]
+        if images := sort_by_fit(own, where):
+            return self._acquire(images)
+        raise self._misfit_of_mesh(key, where)
+
+    def _find_volume(self, key: AtlasKey, space: str, grid: Grid) -> AtlasFiles:
+        for dataset in self.datasets:
+            own = [h for h in self._own[dataset.name] if h.key == key]
+            if images := _best_kind(own, space):
                 held = min(images, key=lambda h: _distance([dataset], h, grid))
-                return _from_dataset(dataset, held)
-        images = _best_kind(self._archive, key, space)
+                return self._of_dataset(dataset, held)
+        images = _best_kind([h for h in self._archive if h.key == key], space)
         if not images:
             raise self._misfit(key, space)
         images.sort(key=lambda h: (_distance(self.homes, h, grid), h.path))
         return self._acquire(images)
+
+    def _of_dataset(self, dataset: Dataset, held: HeldImage) -> AtlasFiles:
+        return self._with_columns(_from_dataset(dataset, held), held, dataset.name)
+
+    def _with_columns(
+        self, files: AtlasFiles, held: HeldImage, source: str
+    ) -> AtlasFiles:
+        """Give a layout the regions of all, or tell why it has columns of its own."""
+        union, apart = self._unite(held.key)
+        reason = apart.get((source, held.path))
+        if union is None or (reason is not None and held.is_volume):
+            return files
+        if reason is None:
+            return replace(files, union=union)
+        text = (
+            f"the regions in {held.space} are named by another edition than those of"
+            f" the other layouts of {held.key.name} ({reason}): it has its own columns."
+        )
+        fix = "Compare regions of the two layouts by place, not by name."
+        finding = Finding("warning", "edition", text, fix)
+        return replace(files, findings=(*files.findings, finding))
+
+    def _unite(
+        self, key: AtlasKey
+    ) -> tuple[RegionTable | None, dict[tuple[str, str], str]]:
+        """Regions of an atlas in all layouts; images whose own could not be joined.
+
+        ``None`` where there is no layout but volumes, or only one table.
+        """
+        if key in self._columns:
+            return self._columns[key]
+        sets: list[tuple[Dataset | None, list[HeldImage]]] = [
+            (dataset, self._own[dataset.name]) for dataset in self.datasets
+        ]
+        images = [
+            ("" if dataset is None else dataset.name, dataset, held)
+            for dataset, own in (*sets, (None, self._archive))
+            for held in own
+            if held.key == key and held.is_usable
+        ]
+        # Volumes first: where tables are equally long, their order counts.
+        images.sort(key=lambda item: not item[2].is_volume)
+        found: dict[tuple[str, str | None], list[tuple[str, str]]] = {}
+        for name, dataset, held in images:
+            table = self._table_of(dataset, held)
+            if table is not None:
+                found.setdefault(table, []).append((name, held.path))
+        volumes = {(name, h.path) for name, _, h in images if h.is_volume}
+        union: RegionTable | None = None
+        apart: dict[tuple[str, str], str] = {}
+        tables, sources, users = [], [], []
+        if len(volumes) == len(images):  # which keep the table of each
+            found = {}
+        for (name, text), own in found.items():
+            try:
+                tables.append(_read_regions(name, text, cortex=not set(own) & volumes))
+            except BidsRoiError:  # whoever opens that layout hears what is wrong
+                apart |= dict.fromkeys(own, "its table cannot be read")
+                continue
+            # A file's own table may be of another author than the one beside another.
+            sources.append(name if text == _OWN else own[0][0])
+            users.append(own)
+        if len(tables) > 1:
+            union, wrong = unite_tables(tables, sources)
+            for n, reason in wrong.items():
+                apart |= dict.fromkeys(users[n], reason)
+        self._columns[key] = union, apart
+        return self._columns[key]
+
+    def _table_of(
+        self, dataset: Dataset | None, held: HeldImage
+    ) -> tuple[str, str | None] | None:
+        """Path of the table of an image, or name and text of one in the package.
+
+        A dlabel is its own table where there is no other.
+        """
+        for place in self.homes if dataset is None else [dataset]:
+            name = choose_table(held.path, [n for n, s in place.files.items() if s])
+            if name is not None:
+                return str(place.root / name), None
+        if dataset is not None:
+            path = str(dataset.root / held.path)
+            return (path, _OWN) if held.kind == "dlabel" else None
+        name = choose_table(held.path, list_skeleton())
+        if name is None:
+            return None
+        return name, read_skeleton(name).decode("utf-8-sig")
 
     def find_present(self, key: AtlasKey) -> list[AtlasFiles]:
         """Every image of an atlas that some home or dataset holds."""
@@ -131,7 +256,7 @@ class Catalogue:
             found += [_from_dataset(dataset, held) for held in own]
         for held in self._archive:
             homes = [home for home in self.homes if home.files.get(held.path)]
-            if held.key == key and held.kind != "surface" and homes:
+            if held.key == key and held.is_usable and homes:
                 found.append(self._from_home(homes[0], held, []))
         return found
 
@@ -149,6 +274,29 @@ class Catalogue:
         )
         return SpaceMismatch(msg, remedy=remedy + " Or choose the runs with --space.")
 
+    def _misfit_of_mesh(self, key: AtlasKey, where: Frame) -> SpaceMismatch:
+        """Tell in which layouts and densities an atlas is there, and what would fit."""
+        held = self.layouts(key)
+        there = "; ".join(dict.fromkeys(map(describe_layout, held)))
+        meshes = ", ".join(map(str, meshes_of(where)))
+        msg = f"atlas {key.name} is there as {there}; the run is on {meshes}."
+        templates = {mesh.template for mesh in meshes_of(where)}
+        fitting = {h.key.name for h in sort_by_fit(self._usable(), where)}
+        same = sorted(name for name in fitting if name.startswith(key.label))
+        shown = same or sorted(fitting)
+        remedy = "Give a file that is on these meshes with --atlas-file."
+        if shown:
+            more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+            remedy = f"On these meshes there are: {', '.join(shown[:8])}{more}."
+        if any(h.space in templates and h.den == "164k" for h in held):
+            remedy += (
+                " Labels of den-164k are not cut down to a coarser mesh: nothing in the"
+                " files says that the vertices of both are numbered alike. Use runs in"
+                " space fsaverage, or bring the labels over with `mri_surf2surf"
+                " --sval-annot`."
+            )
+        return SpaceMismatch(msg, remedy=remedy)
+
     def _acquire(self, images: Sequence[HeldImage]) -> AtlasFiles:
         """Take the nearest image, downloaded where needed; else the next present."""
         best = images[0]
@@ -156,9 +304,10 @@ class Catalogue:
         for held in images:
             broken: list[Finding] = []
             for home in self.homes:
-                if home.files.get(held.path):
+                if all(home.files.get(path) for path in held.paths):
                     try:
-                        check_complete(home.root / held.path)
+                        for path in held.paths:
+                            check_complete(home.root / path)
                     except AtlasError as error:
                         broken.append(Finding("note", "cache", str(error)))
                         failure = failure or error
@@ -187,7 +336,7 @@ class Catalogue:
                 " --templateflow-home, or bring an atlas with --atlas-file."
             )
             raise MissingInput(msg, remedy=remedy)
-        if held.path not in list_skeleton():
+        if not set(held.paths) <= set(list_skeleton()):
             msg = "the file is empty, and TemplateFlow has none of this name."
             raise MissingInput(msg, where=held.path, remedy="Copy it again.")
         try:
@@ -204,8 +353,8 @@ class Catalogue:
     def needed(self, held: HeldImage) -> list[str]:
         """Image and table of an atlas, of which no home holds more than a stub."""
         table = choose_table(held.path, list_skeleton())
-        names = [held.path, *([table] if table else [])]
-        return [n for n in names if n == held.path or not self.is_present(n)]
+        names = [*held.paths, *([table] if table else [])]
+        return [n for n in names if n in held.paths or not self.is_present(n)]
 
     def _from_home(
         self, home: Dataset, held: HeldImage, findings: list[Finding]
@@ -228,25 +377,49 @@ class Catalogue:
                 table = home.root / name
             elif listed is not None:
                 table, text = Path(listed), read_skeleton(listed).decode("utf-8-sig")
-        return AtlasFiles(
+        files = AtlasFiles(
             key=held.key,
             space=held.space,
             image=home.root / held.path,
+            right=home.root / held.right if held.right else None,
             table=table,
             table_text=text,
             source=f"bids:templateflow:{held.path}",
             description=description,
             findings=tuple(findings),
         )
+        return self._with_columns(files, held, "")
 
 
-def _best_kind(
-    images: Sequence[HeldImage], key: AtlasKey, space: str
-) -> list[HeldImage]:
-    """Images of an atlas in a space: of labels, else of maps."""
-    fitting = [h for h in images if h.key == key and h.space == space]
+def _best_kind(images: Sequence[HeldImage], space: str) -> list[HeldImage]:
+    """Volumes in a space: of labels, else of maps."""
+    fitting = [h for h in images if h.space == space]
     labels = [h for h in fitting if h.kind == "dseg"]
     return labels or [h for h in fitting if h.kind == "probseg"]
+
+
+def _first_that_fits(
+    dataset: Dataset, images: Sequence[HeldImage], where: Frame
+) -> HeldImage:
+    """The first image whose meshes are those of the frame, as name or header has them.
+
+    The last one, where none is: opening it says what is wrong.
+    """
+    for held in images[:-1]:
+        if held.den or has_meshes(dataset.root / held.path, held.space, where):
+            return held
+    return images[-1]
+
+
+def _read_regions(name: str, text: str | None, *, cortex: bool) -> RegionTable:
+    path = Path(name)
+    if text == _OWN:
+        raw = read_surface((path,), space_of(path)).own_table()
+    else:
+        raw = read_raw_table(path) if text is None else parse_table(text, path)
+    if raw is None:
+        return name_by_value([])
+    return build_regions(without_wall(raw) if cortex else raw)[0]
 
 
 def _other(held: HeldImage, best: HeldImage) -> list[Finding]:
@@ -284,6 +457,7 @@ def _from_dataset(dataset: Dataset, held: HeldImage) -> AtlasFiles:
         key=held.key,
         space=held.space,
         image=dataset.root / held.path,
+        right=dataset.root / held.right if held.right else None,
         table=None if table is None else dataset.root / table,
         source=f"bids:{dataset.name}:{held.path}",
         description=_describe(dataset, held),

@@ -34,6 +34,15 @@ _NAME_COLUMNS = (
     "labelname",
     "description",
 )
+BACKGROUND = re.compile(
+    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
+    re.IGNORECASE,
+)
+# FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
+_NO_CORTEX = re.compile(
+    rf"(?:ctx[-_][lr]h[-_])?(?:{BACKGROUND.pattern}corpus.?callosum|.*medial.?wall)",
+    re.IGNORECASE,
+)
 # Of stripped lines. Every pattern here takes time in proportion to its text.
 _COLOUR_ROW = re.compile(r"(-?\d{1,15})\s+(\S+)((?:\s+\d{1,15}){3,4})")
 _NUMBERED_ROW = re.compile(r"(\d{1,15})[\s,;:.]+(\S.*)")
@@ -65,6 +74,26 @@ class RawTable:
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
     findings: tuple[Finding, ...] = ()
     index_column: str = "index"
+
+
+def is_background(name: str) -> bool:
+    """Whether a label of a surface is no region by its name.
+
+    >>> [is_background(name) for name in ("???", "unknown", "Vis_1")]
+    [True, True, False]
+    """
+    return bool(name) and _NO_CORTEX.fullmatch(name) is not None
+
+
+def without_wall(raw: RawTable) -> RawTable:
+    """Leave out the rows of a table that are no cortex by their names."""
+    rows = [n for n, name in enumerate(raw.name) if not is_background(name)]
+    return dataclasses.replace(
+        raw,
+        index=tuple(raw.index[n] for n in rows),
+        name=tuple(raw.name[n] for n in rows),
+        extra=tuple((c, tuple(cells[n] for n in rows)) for c, cells in raw.extra),
+    )
 
 
 def read_raw_table(path: Path) -> RawTable:

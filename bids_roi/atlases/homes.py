@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Set in container images that bring atlases along.
 _IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"
 _KINDS = ("dseg", "probseg")
+_KIND_OF = {".label.gii": "surface", ".dlabel.nii": "dlabel"}
 # Tables of TemplateFlow whose names do not match their images'.
 _MISSPELT = {"CerebA": "CerebrA"}
 
@@ -34,11 +35,16 @@ class HeldImage:
     space
         Template, with its cohort (``UNCInfant+1``).
     kind
-        ``dseg``, ``probseg`` or ``surface``, as the name says.
+        ``dseg`` or ``probseg`` of volumes, as the name says; ``dlabel``; ``surface`` of
+        a hemisphere or two.
     res
         Label of ``res-``, blank where there is none; an index, not millimetres.
     path
-        Relative to the home.
+        Relative to the home; of the left hemisphere where there are two.
+    right
+        Of the right hemisphere; blank where there is none.
+    den
+        Label of ``den-`` (``10k``), blank where there is none.
     """
 
     key: AtlasKey
@@ -46,6 +52,23 @@ class HeldImage:
     kind: str
     res: str
     path: str
+    right: str = ""
+    den: str = ""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is an image of voxels alone."""
+        return self.kind in _KINDS
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is more than one hemisphere or a flat map."""
+        return self.is_volume or self.kind == "dlabel" or bool(self.right)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its image, or those of left and right."""
+        return (self.path, self.right) if self.right else (self.path,)
 
 
 def search_path(
@@ -123,9 +146,9 @@ def list_folder(home: Path) -> dict[str, int]:
 
 
 def scan_names(names: Iterable[str]) -> list[HeldImage]:
-    """Find the atlas images among file names, sorted."""
-    held = []
-    for path in names:
+    """Find the atlas images among file names, sorted; left and right are one."""
+    held, everything = [], set(names)
+    for path in everything:
         name = parse_name(path)
         entities = dict(name.entities)
         space = space_of(path)
@@ -133,13 +156,32 @@ def scan_names(names: Iterable[str]) -> list[HeldImage]:
             continue
         if {"label", "stat"} & set(entities):  # one region's surface; confidence
             continue
-        surface = name.extension in (".label.gii", ".dlabel.nii")
-        if not surface and name.extension not in (".nii", ".nii.gz"):
+        kind = _KIND_OF.get(name.extension, name.suffix)
+        right = ""
+        if kind == "surface":
+            other = path.replace("_hemi-L_", "_hemi-R_")
+            if (
+                "_hemi-R_" in path
+                and path.replace("_hemi-R_", "_hemi-L_") in everything
+            ):
+                continue
+            right = other if other != path and other in everything else ""
+        elif kind == name.suffix and name.extension not in (".nii", ".nii.gz"):
             continue
-        kind = "surface" if surface else name.suffix
-        key = key_of_file(path)
-        held.append(HeldImage(key, space, kind, entities.get("res", ""), path))
-    return sorted(held, key=lambda h: (h.space, h.key.name, h.kind, h.res, h.path))
+        held.append(
+            HeldImage(
+                key=key_of_file(path),
+                space=space,
+                kind=kind,
+                res=entities.get("res", ""),
+                path=path,
+                right=right,
+                den=entities.get("den", ""),
+            )
+        )
+    return sorted(
+        held, key=lambda h: (h.space, h.key.name, h.kind, h.res, len(h.den), h.path)
+    )
 
 
 def choose_table(image: str, names: Iterable[str]) -> str | None:

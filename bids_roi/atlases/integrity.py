@@ -26,20 +26,23 @@ _CHUNK = 2**20
 def check_complete(path: Path, *, md5: str | None = None) -> None:
     """Read a file to its end and compare it with what it says of itself.
 
-    An image (``.nii``, ``.nii.gz``), a table or JSON; an ``AtlasError`` if it is empty,
-    an error page, cut short, damaged, or not the file expected (``md5``).
+    An image (``.nii``, ``.nii.gz``, ``.gii``), a table or JSON; an ``AtlasError`` if it
+    is empty, an error page, cut short, damaged, or not the file expected (``md5``).
     """
     with path.open("rb") as file:
         head = file.read(256)
     if not head:
         raise AtlasError("the file is empty (0 bytes).", where=path, remedy=FETCH_AGAIN)
-    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")):
+    surface = path.suffix == ".gii" and b"GIFTI" in head
+    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")) and not surface:
         msg = "the file holds a server's error page."
         raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
     if md5 is not None and file_digest(path, "md5") != md5:
         msg = f"its MD5 checksum is {file_digest(path, 'md5')}, {md5} is expected."
         raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
-    if path.name.endswith((".nii", ".nii.gz")):
+    if path.suffix == ".gii":
+        _check_surface(path)
+    elif path.name.endswith((".nii", ".nii.gz")):
         _check_image(path)
     elif path.name.endswith(".gz"):
         _unpacked_size(path)
@@ -59,6 +62,15 @@ def _check_image(path: Path) -> None:
             f"the image ends early: it has {size} bytes, its header ({shape}) needs"
             f" {header.n_bytes}."
         )
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _check_surface(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read().rstrip()
+    if not tail.endswith(b"</GIFTI>"):
+        msg = "the file ends before </GIFTI>: it is cut short, or no GIFTI."
         raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
 
 

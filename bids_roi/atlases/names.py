@@ -37,9 +37,14 @@ SHORT_NAMES = {
     "mial67": "MIAL67ThalamicNuclei",
     "thalamus": "MIAL67ThalamicNuclei",
     "suit": "Diedrichsen2009",
+    "desikan": "Desikan2006_seg-aparc",
+    "destrieux": "Destrieux2009",
+    "yeo7": "Yeo2011_seg-7n",
+    "yeo17": "Yeo2011_seg-17n",
     "buckner7": "Buckner2011_seg-7n",
     "buckner17": "Buckner2011_seg-17n",
 }
+NAME_PATTERNS = ("schaefer400", "schaefer400x17", "difumo128", "4s156")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,7 +76,7 @@ def parse_atlas_name(name: str) -> AtlasKey:
     """Understand the name of an atlas; whether there is one is not looked up.
 
     Canonical, TemplateFlow's (``Schaefer2018:400Parcels7Networks``) or short
-    (``schaefer400x17``, ``harvardoxford-sub``, ``difumo128``).
+    (``schaefer400x17``, ``harvardoxford-sub``, ``difumo128``, ``4s156``).
 
     >>> parse_atlas_name("schaefer400x17").name
     'Schaefer2018_seg-17n_scale-400'
@@ -85,6 +90,9 @@ def parse_atlas_name(name: str) -> AtlasKey:
     match = re.fullmatch(r"difumo[-_]?(\d+)", short)
     if match:
         return AtlasKey("DiFuMo", None, match[1])
+    match = re.fullmatch(r"4s[-_]?(\d+)(?:parcels)?", short)
+    if match:
+        return AtlasKey("4S", None, match[1])
     text = SHORT_NAMES.get(short, name).removeprefix("atlas-")
     label, _, desc = text.partition(":")
     label, *rest = label.split("_")

@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,16 @@ from bids_roi.atlases.regions import (
     name_by_value,
 )
 from bids_roi.atlases.skeleton import template_grids
+from bids_roi.atlases.surfaces import (
+    Numbering,
+    check_surface,
+    is_surface,
+    join_table,
+    read_surface,
+)
+from bids_roi.atlases.union import extend_table
 from bids_roi.errors import AtlasError, BidsRoiError
-from bids_roi.images.header import ATLAS, VOLUMES
+from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
     check_file,
     find_labels,
@@ -53,15 +61,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.transforms import Route
+    from bids_roi.core.frame import Frame
     from bids_roi.core.grid import Grid
     from bids_roi.images.header import NiftiHeader
     from bids_roi.images.nifti import Opened
 
 
-_SURFACE = (".gii", ".gii.gz", ".annot", ".border", ".mgh")
+_OTHER = (".border", ".mgh")
 # Labels that were read to be examined are kept for the run they were opened for.
-_LOADED: dict[tuple[Path, str], tuple[NDArray[np.int64], Grid]] = {}
+_LOADED: dict[AtlasImage, tuple[NDArray[np.int64], Grid | Frame]] = {}
 _MOST_BYTES = 2**24
+
+
+class AtlasImage(NamedTuple):
+    """What an atlas is read by; a key, as one that changed has another digest."""
+
+    files: tuple[Path, ...]
+    digest: str
+    kind: str
+    space: str
+    map_name: str | None = None
+    numbering: Numbering = ()
+    route: Route | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +98,11 @@ class Atlas:
     kind
         ``dseg``: a label image, ``regions.index`` are its values. ``probseg``: one map
         per region along the fourth axis, ``regions.index`` are their numbers from 1.
-    image_path, table_path
-        Its files; ``table_path`` is ``None`` where there is no table, or where it is
-        inside the templateflow package.
+    files
+        Its image, or those of the left and the right hemisphere.
+    table_path
+        ``None`` where there is no table, or where it is inside the templateflow package
+        or the image.
     image_digest, table_digest
         SHA-256 of the files' bytes; ``table_digest`` is blank where there is no table.
     regions
@@ -92,6 +115,12 @@ class Atlas:
         What was found when image and table were examined; no errors.
     route
         Transforms that lead from the run to its space; ``None`` where both are in one.
+    map_name
+        Which map of an image that holds several; ``None`` for the first.
+    numbering
+        Of hemispheres that share label values: side and value of each region.
+    elsewhere
+        Index of the regions that only other layouts of the atlas hold.
     """
 
     label: str
@@ -99,7 +128,7 @@ class Atlas:
     scale: str | None
     space: str
     kind: str
-    image_path: Path
+    files: tuple[Path, ...]
     table_path: Path | None
     image_digest: str
     table_digest: str
@@ -108,6 +137,27 @@ class Atlas:
     description: Mapping[str, Any] = field(hash=False)
     findings: tuple[Finding, ...] = ()
     route: Route | None = None
+    map_name: str | None = None
+    numbering: Numbering = ()
+    elsewhere: frozenset[int] = frozenset()
+
+    @property
+    def image_path(self) -> Path:
+        """Its image, or the one of the left hemisphere."""
+        return self.files[0]
+
+    @property
+    def image(self) -> AtlasImage:
+        """All that its labels or maps are read by."""
+        return AtlasImage(
+            self.files,
+            self.image_digest,
+            self.kind,
+            self.space,
+            self.map_name,
+            self.numbering,
+            self.route,
+        )
 
     @property
     def individual(self) -> bool:
@@ -144,8 +194,8 @@ class AtlasFiles:
     ----------
     key, space
         What it is.
-    image
-        Its image.
+    image, right
+        Its image, or those of the left and the right hemisphere.
     table
         Its table, ``None`` where there is none.
     table_text
@@ -161,6 +211,10 @@ class AtlasFiles:
         Whether x = 0 lies between the hemispheres.
     findings
         What is known already.
+    map_name
+        Which map of an image that holds several; ``None`` for the first.
+    union
+        All regions that the atlas has in any layout; ``None`` where its own are all.
     """
 
     key: AtlasKey
@@ -173,6 +227,14 @@ class AtlasFiles:
     wanted: frozenset[int] | None = None
     centred: bool = True
     findings: tuple[Finding, ...] = ()
+    right: Path | None = None
+    map_name: str | None = None
+    union: RegionTable | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Its image, or two."""
+        return (self.image,) if self.right is None else (self.image, self.right)
 
 
 def open_atlas(files: AtlasFiles) -> Atlas:
@@ -191,6 +253,8 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
 
     There is no atlas where a finding is an error; what cannot even be read raises.
     """
+    if is_surface(files.image):
+        return _examine_surface(files)
     _refuse_other_kinds(files.image)
     image = open_image(files.image, ATLAS)
     header, grid = image.header, image.grid
@@ -202,7 +266,8 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
         stored = read_values(image)
         if not _is_one_map(image, stored, raw):
             n_maps, labels = 0, find_labels(image, stored)
-            _keep_labels((files.image, image_digest), labels, grid)
+            key = AtlasImage(files.files, image_digest, "dseg", files.space)
+            _keep_labels(key, labels, grid)
     values = list(range(1, n_maps + 1)) if labels is None else values_of(labels)
     findings = [*files.findings, *_describe_storage(header, n_maps)]
     regions, found = _match(raw, values, files, n_maps=n_maps)
@@ -215,38 +280,91 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
             findings += check_places(regions, labels, grid)
     if any(f.severity == "error" for f in findings):
         return None, tuple(findings)
-    atlas = Atlas(
+    digests = image_digest, digest
+    kind = "probseg" if n_maps else "dseg"
+    atlas = _make_atlas(files, kind, regions, digests, findings)
+    return atlas, atlas.findings
+
+
+def _examine_surface(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]:
+    """As ``examine_atlas``, of labels on surfaces or grayordinates."""
+    surface = read_surface(files.files, files.space, files.map_name)
+    given, digest = _read_table(files)
+    raw, numbering = join_table(surface, given, files.table)
+    labels = surface.number(numbering)
+    regions, found = _match(raw, values_of(labels), files, n_maps=0)
+    findings = [*files.findings, *found]
+    findings += check_file_name(regions, files.image.name, n_maps=0)
+    findings += check_surface(surface, given, regions, labels)
+    if any(f.severity == "error" for f in findings):
+        return None, tuple(findings)
+    digests = _digest_files(files), digest
+    atlas = _make_atlas(files, "dseg", regions, digests, findings, numbering)
+    _keep_labels(atlas.image, labels, surface.frame)
+    return atlas, atlas.findings
+
+
+def _digest_files(files: AtlasFiles) -> str:
+    """Digest of the only file as it is; else of the digests, and of the map's name."""
+    parts = [file_digest(path) for path in files.files]
+    parts += [] if files.map_name is None else [files.map_name]
+    if len(parts) == 1:
+        return parts[0]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _make_atlas(
+    files: AtlasFiles,
+    kind: str,
+    regions: RegionTable,
+    digests: tuple[str, str],
+    findings: Sequence[Finding],
+    numbering: Numbering = (),
+) -> Atlas:
+    own = regions
+    if files.union is not None:
+        regions = extend_table(own, files.union)
+    return Atlas(
         label=files.key.label,
         seg=files.key.seg,
         scale=files.key.scale,
         space=files.space,
-        kind="probseg" if n_maps else "dseg",
-        image_path=files.image,
+        kind=kind,
+        files=files.files,
         table_path=files.table if files.table_text is None else None,
-        image_digest=image_digest,
-        table_digest=digest,
+        image_digest=digests[0],
+        table_digest=digests[1],
         regions=regions,
         source=files.source,
         description={"Name": files.key.label, "License": "n/a", **files.description},
         findings=tuple(findings),
+        map_name=files.map_name,
+        numbering=numbering,
+        elsewhere=frozenset(regions.index) - frozenset(own.index),
     )
-    return atlas, atlas.findings
 
 
 def _keep_labels(
-    key: tuple[Path, str], labels: NDArray[np.int64], grid: Grid
-) -> tuple[NDArray[np.int64], Grid]:
+    key: AtlasImage, labels: NDArray[np.int64], where: Grid | Frame
+) -> tuple[NDArray[np.int64], Grid | Frame]:
     """Keep the latest labels, of several images as far as they are small."""
-    _LOADED[key] = labels, grid
+    _LOADED[key] = labels, where
     while len(_LOADED) > 1 and sum(v.nbytes for v, _ in _LOADED.values()) > _MOST_BYTES:
         del _LOADED[next(iter(_LOADED))]
     return _LOADED[key]
 
 
-def load_atlas_labels(path: Path, digest: str) -> tuple[NDArray[np.int64], Grid]:
-    """Labels of an ``Atlas`` of kind ``dseg`` and their grid, read once per process."""
-    key = path, digest  # a file that changed is read again
-    return _LOADED.get(key) or _keep_labels(key, *read_labels(path, AtlasError))
+def load_atlas_labels(
+    image: AtlasImage,
+) -> tuple[NDArray[np.int64], Grid | Frame]:
+    """Labels of an ``Atlas`` of kind ``dseg`` and where they lie, once per process."""
+    if image in _LOADED:
+        return _LOADED[image]
+    if is_surface(image.files[0]):
+        surface = read_surface(image.files, image.space, image.map_name)
+        labels = surface.number(image.numbering)
+        return _keep_labels(image, labels, surface.frame)
+    return _keep_labels(image, *read_labels(image.files[0], AtlasError))
 
 
 def _read_table(files: AtlasFiles) -> tuple[RawTable | None, str]:
@@ -298,9 +416,10 @@ def _match(
 
 def _refuse_other_kinds(path: Path) -> None:
     name = path.name.lower()
-    if name.endswith(_SURFACE):
-        msg = "this is a surface atlas; only volumes are extracted for now."
-        raise AtlasError(msg, where=path, remedy=VOLUMES)
+    if name.endswith(_OTHER):
+        msg = "this is a surface file that holds no labels."
+        remedy = "Give .annot, .label.gii or .dlabel.nii files."
+        raise AtlasError(msg, where=path, remedy=remedy)
     if name.endswith(".mgz"):
         msg = "this is an image of FreeSurfer's; a NIfTI volume is needed."
         remedy = "Convert it: mri_convert FILE.mgz FILE.nii.gz."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.formats import BACKGROUND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.formats import RawTable
 
 
-_BACKGROUND = re.compile(
-    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
-    re.IGNORECASE,
-)
 _SIDE_COLUMNS = ("hemisphere", "hemi", "side")
 _NETWORK_COLUMNS = (
     "network",
@@ -87,7 +84,7 @@ def build_regions(raw: RawTable) -> tuple[RegionTable, tuple[Finding, ...]]:
     rows = [
         row
         for row, value in enumerate(raw.index)
-        if not (value == 0 and _BACKGROUND.fullmatch(raw.name[row]))
+        if not (value == 0 and BACKGROUND.fullmatch(raw.name[row]))
     ]
     if len(rows) < len(raw.index):
         text = "the row of index 0 is the background and is left out."

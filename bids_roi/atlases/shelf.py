@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.homes import download_home, search_path
@@ -17,13 +17,21 @@ from bids_roi.atlases.names import (
     parse_atlas_name,
     space_of,
 )
-from bids_roi.atlases.open import Atlas, AtlasFiles, open_atlas
-from bids_roi.atlases.subject import find_segmentation
+from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
+from bids_roi.atlases.subject import find_annots, find_segmentation, is_of_annots
+from bids_roi.atlases.surfaces import (
+    check_fit,
+    is_surface,
+    space_of_meshes,
+    split_sides,
+    without_side,
+)
 from bids_roi.atlases.transforms import (
     can_be_reached,
     find_anatomical_route,
     find_route,
 )
+from bids_roi.core.grid import Grid
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
@@ -33,12 +41,13 @@ from bids_roi.errors import (
 )
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
+from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from bids_roi.core.grid import Grid
+    from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
 
 
@@ -101,27 +110,49 @@ class AtlasShelf:
                 for dataset in datasets:
                     found += self._catalogue.keys_of(dataset.name)
             self._keys = {key.name: key for key in found}
+        self._named = bool(wanted.atlas or datasets)
+        self._fs_subjects_dir = wanted.fs_subjects_dir
         own = [file.key.name for file in self._files]
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
+
+    def is_for(self, name: str, *, surface: bool) -> bool:
+        """Whether an asked-for atlas is for surfaces and grayordinates, or volumes.
+
+        The default one, which nobody asked for, is for volumes.
+        """
+        kinds = [is_surface(f.image) for f in self._files if f.key.name == name]
+        if name in self._segmentations:
+            kinds.append(is_of_annots(self._segmentations[name]))
+        elif not kinds and self._catalogue is not None and name in self._keys:
+            held = self._catalogue.layouts(self._keys[name])
+            kinds += [not h.is_volume for h in held if h.is_volume or self._named]
+        return surface in kinds
 
     def find(
         self,
         name: str,
         space: str,
-        grid: Grid,
+        where: Grid | Frame,
         *,
         root: Path,
         bold: Path,
         asked: bool = False,
     ) -> Atlas:
-        """Find an asked-for atlas for a run, in the resolution nearest to its grid.
+        """Find an asked-for atlas for a run: what lies as it does.
 
-        ``space`` has the cohort, where there is one (``X+1``); ``root`` and ``bold``
-        are the derivative and the run's file in it, for what is the participant's own.
+        A grid asks for a volume, in the resolution nearest to it, a frame for what is
+        on its meshes. ``space`` has the cohort, where there is one (``X+1``); ``root``
+        and ``bold`` are the derivative and the run's file in it, for what is the
+        participant's own.
         Transforms are taken only where the run's space was ``asked`` for. What is not
         in that space, nor can be brought there, is a ``SpaceMismatch``.
         """
+        if not isinstance(where, Grid):
+            if where.grid is None:
+                own = [file for file in self._files if file.key.name == name]
+                return self._find_surface(name, own, where, root=root, bold=bold)
+            where = where.grid
         reached = (
             self._transforms
             and can_be_reached(space)
@@ -133,8 +164,8 @@ class AtlasShelf:
                     name, space, root, bold, reached=reached and asked
                 )
             if reached and asked and space not in self._spaces(name):
-                return self._find_by_route(name, grid, root, bold)
-            return self._find_in(name, space, grid)
+                return self._find_by_route(name, where, root, bold)
+            return self._find_in(name, space, where)
         except SpaceMismatch as error:
             if not reached or asked:
                 raise
@@ -156,8 +187,11 @@ class AtlasShelf:
     def _find_in(self, name: str, space: str, grid: Grid) -> Atlas:
         own = [file for file in self._files if file.key.name == name]
         for file in own:
-            if file.space == space:
+            if file.space == space and not is_surface(file.image):
                 return self._open(file)
+        if own and all(is_surface(file.image) for file in own):
+            msg = f"atlas {name} is of surfaces, the run is a volume."
+            raise SpaceMismatch(msg, where=own[0].image, remedy=_FITTING)
         if own:
             spaces = ", ".join(sorted({file.space for file in own}))
             msg = f"atlas {name} is in space {spaces}, the run in {space}."
@@ -165,6 +199,42 @@ class AtlasShelf:
         if self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         return self._open(self._catalogue.find(self._keys[name], space, grid))
+
+    def _find_surface(
+        self, name: str, own: list[AtlasFiles], where: Frame, *, root: Path, bold: Path
+    ) -> Atlas:
+        if not own:
+            return self._find_named_surface(name, where, root=root, bold=bold)
+        found: SpaceMismatch | None = None
+        for file in own:
+            if is_surface(file.image):
+                atlas = self._open(file)
+                try:
+                    own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
+                    check_fit(name, own_frame, where)
+                except SpaceMismatch as error:
+                    found = error
+                else:
+                    return atlas
+        if found is not None:
+            raise found
+        msg = f"atlas {name} is a volume, the run lies on surfaces ({where})."
+        raise SpaceMismatch(msg, remedy=_FITTING)
+
+    def _find_named_surface(
+        self, name: str, where: Frame, *, root: Path, bold: Path
+    ) -> Atlas:
+        if name in self._segmentations:
+            desc = self._segmentations[name]
+            files = find_annots(root, bold, where, desc, self._fs_subjects_dir)
+            atlas = self._open(files, keep=False)
+        elif self._catalogue is None or name not in self._keys:
+            raise UsageError(f"atlas {name} was not asked for.")
+        else:
+            atlas = self._open(self._catalogue.find(self._keys[name], "", where))
+        own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
+        check_fit(name, own_frame, where)
+        return atlas
 
     def _find_by_route(self, name: str, grid: Grid, root: Path, bold: Path) -> Atlas:
         """Take the first template that anyone in the derivative was aligned to.
@@ -293,11 +363,15 @@ def _refuse_twins(files: list[AtlasFiles]) -> None:
 
 def _parse_segmentation(name: str) -> str:
     desc = name.removeprefix(_SUBJECT)
-    if not re.fullmatch(r"[A-Za-z0-9+]+", desc):
+    label = desc.replace(".", "")  # of aparc.a2009s, which is no label of BIDS
+    if not re.fullmatch(r"[A-Za-z0-9+]+", label):
         msg = f"'{name}' names no segmentation."
-        remedy = "Write subject: and the desc- of the dseg files: subject:aparcaseg."
+        remedy = (
+            "Write subject: and the desc- of the dseg files (subject:aparcaseg), or the"
+            " name of an annot (subject:aparc, subject:aparc.a2009s)."
+        )
         raise UsageError(msg, remedy=remedy)
-    return desc
+    return label
 
 
 def parse_dataset(text: str) -> Dataset:
@@ -316,8 +390,11 @@ def parse_dataset(text: str) -> Dataset:
         raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
     dataset = Dataset.of(name, root)
     if not Catalogue([dataset], (), None).keys_of(name):
-        msg = "the dataset holds no atlas volume."
-        remedy = "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg.nii.gz."
+        msg = "the dataset holds no atlas."
+        remedy = (
+            "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg with .nii.gz,"
+            " .dlabel.nii, or hemi-L and hemi-R .label.gii."
+        )
         raise UsageError(msg, where=root, remedy=remedy)
     return dataset
 
@@ -327,11 +404,17 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
 
     ``declared`` is the space of an image whose name does not tell it.
     """
+    files, rest = split_sides(text)
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None
-    for path in filter(None, (image, table)):
+    if files:
+        image, table = files[0], Path(rest) if rest else None
+    for path in filter(None, (image, *files, table)):
         check_file(path)
     space = space_of(image)
+    if files and surface_template(space) is None:
+        # A dlabel's space may be that of its voxels; its meshes tell their own.
+        space = surface_template(declared) or space_of_meshes(files)
     if declared and space and declared != space:
         if declared.partition("+")[0] != space:
             msg = f"its name says that it is in {space}, --atlas-space {declared}."
@@ -346,8 +429,10 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
         msg = "its name does not tell the space it is in (tpl- or space-)."
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
         raise UsageError(msg, where=image, remedy=remedy)
-    key = key_of_file(image)
-    return AtlasFiles(key, space, image, table, description=_describe(key.label, image))
+    key = key_of_file(without_side(image) if len(files) > 1 else image)
+    right = files[1] if len(files) > 1 else None
+    described = _describe(key.label, image)
+    return AtlasFiles(key, space, image, table, description=described, right=right)
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:

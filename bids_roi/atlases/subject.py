@@ -2,7 +2,8 @@
 
 FreeSurfer's segmentation, resampled by fMRIPrep to the grid of a run, stands beside it
 in ``func``; on the grid of the T1w image it is in ``anat``, which fits runs in T1w
-space. Its region table is at the root of the derivative.
+space. Its region table is at the root of the derivative. FreeSurfer's annots are on the
+participant's own surface, which fits runs in fsnative.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import TYPE_CHECKING
 from bids_roi.atlases.citations import describe_known_atlas
 from bids_roi.atlases.names import AtlasKey, space_of
 from bids_roi.atlases.open import AtlasFiles
+from bids_roi.core.frame import Mesh
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.names import format_name, parse_name
+from bids_roi.images.surface_labels import read_surface_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from bids_roi.core.frame import Frame
 
 
 # What aseg.mgz and aparc+aseg.mgz can hold. The table that fMRIPrep writes is all of
@@ -41,6 +46,10 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
     A ``SpaceMismatch`` if there is none in this space, of no participant;
     ``MissingInput`` if this run's is absent; an ``AtlasError`` if there are several.
     """
+    if is_of_annots(desc):
+        msg = f"subject:{desc} is on the participant's own surface, the run a volume."
+        remedy = "Choose runs with --space fsnative, or take subject:aparcaseg."
+        raise SpaceMismatch(msg, where=bold.relative_to(root), remedy=remedy)
     name = parse_name(bold)
     entities = [(k, v) for k, v in name.entities if k not in ("desc", "echo", "part")]
     own = bold.with_name(format_name([*entities, ("desc", desc)], "dseg", ".nii.gz"))
@@ -125,3 +134,90 @@ def _other_has_one(root: Path, space: str, desc: str) -> bool:
     name = f"sub-*_space-{label}_*desc-{desc}_dseg.nii.gz"
     patterns = (f"sub-*/func/{name}", f"sub-*/ses-*/func/{name}")
     return any(path for pattern in patterns for path in root.glob(pattern))
+
+
+def is_of_annots(desc: str) -> bool:
+    """Whether a segmentation is one of surfaces: aparc, or aparc.a2009s and the like.
+
+    No label of BIDS has a dot.
+    """
+    return desc == "aparc" or "." in desc
+
+
+def find_annots(
+    root: Path, bold: Path, where: Frame, desc: str, folder: Path | None
+) -> AtlasFiles:
+    """Find a participant's own ``{lh,rh}.{desc}.annot`` for a run on its own surface.
+
+    Looked for in ``folder``, else in ``sourcedata/freesurfer`` of the derivative; the
+    session's before the participant's. A ``SpaceMismatch`` for runs on other surfaces;
+    ``MissingInput`` if one is absent; an ``AtlasError`` if it is of another mesh.
+    """
+    where_bold = bold.relative_to(root)
+    meshes = {
+        p.structure: p.support for p in where.parts if isinstance(p.support, Mesh)
+    }
+    spaces = {mesh.template for mesh in meshes.values()}
+    if len(spaces) != 1 or not next(iter(spaces)).startswith("fsnative"):
+        there = ", ".join(sorted(spaces)) or "no surface"
+        msg = (
+            f"subject:{desc} is on the participant's own surface (fsnative), the run on"
+            f" {there}."
+        )
+        remedy = (
+            "Choose runs with --space fsnative, or an atlas of that template"
+            " (`bids_roi_tools atlases`)."
+        )
+        raise SpaceMismatch(msg, where=where_bold, remedy=remedy)
+    folders = _label_folders(root, bold, folder)
+    names = [f"{side}.{desc}.annot" for side in ("lh", "rh")]
+    found = next((f for f in folders if any((f / n).exists() for n in names)), None)
+    missing = [n for n in names if found is None or not (found / n).exists()]
+    if found is None or missing:
+        looked = [found] if found else folders
+        msg = f"{' and '.join(missing)} not found in {', '.join(map(str, looked))}."
+        remedy = (
+            "Fetch or copy FreeSurfer's results into sourcedata/freesurfer of the"
+            " derivative, or name their folder with --fs-subjects-dir."
+        )
+        raise MissingInput(msg, where=where_bold, remedy=remedy)
+    left, right = (found / name for name in names)
+    for path, structure in ((left, "CORTEX_LEFT"), (right, "CORTEX_RIGHT")):
+        if structure in meshes:
+            _check_vertices(path, meshes[structure], structure)
+    source = left.relative_to(root).as_posix() if left.is_relative_to(root) else ""
+    return AtlasFiles(
+        key=AtlasKey(desc.replace(".", "")),
+        space=next(iter(spaces)),
+        image=left,
+        right=right,
+        table=None,
+        source=f"bids:preprocessed:{source}" if source else "",
+        description={
+            "Name": f"FreeSurfer's annotation {desc} of each participant",
+            "License": "n/a",
+            "LevelType": "individual",
+        },
+        centred=False,
+    )
+
+
+def _label_folders(root: Path, bold: Path, folder: Path | None) -> list[Path]:
+    """Folders of a participant's annots, that of the session first."""
+    labels = dict(parse_name(bold).entities)
+    names = [f"sub-{labels.get('sub')}"]
+    if "ses" in labels:
+        names.insert(0, f"{names[0]}_ses-{labels['ses']}")
+    homes = [folder] if folder else [root / "sourcedata" / "freesurfer"]
+    return [home / name / "label" for home in homes for name in names]
+
+
+def _check_vertices(path: Path, mesh: Mesh, structure: str) -> None:
+    n_vertices = read_surface_labels(path).keys.size
+    if n_vertices != mesh.n_vertices:
+        msg = (
+            f"the annot has {n_vertices:,} vertices, {structure} of the run"
+            f" {mesh.n_vertices:,}: it is of another reconstruction, or another person."
+        )
+        remedy = "Give FreeSurfer's results that fMRIPrep used, with --fs-subjects-dir."
+        raise AtlasError(msg, where=path, remedy=remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.citations import cite_briefly, own_table
 from bids_roi.atlases.findings import SEVERITIES, Finding, worst_first
-from bids_roi.atlases.formats import parse_table
+from bids_roi.atlases.formats import parse_table, without_wall
 from bids_roi.atlases.homes import (
     HeldImage,
     choose_table,
@@ -17,7 +17,7 @@ from bids_roi.atlases.homes import (
     scan_names,
     search_path,
 )
-from bids_roi.atlases.names import parse_atlas_name
+from bids_roi.atlases.names import NAME_PATTERNS, SHORT_NAMES, parse_atlas_name
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.errors import BidsRoiError, UsageError
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import AtlasFiles
 
 
-_KINDS = {"dseg": "labels", "probseg": "maps", "surface": "surface"}
+_KINDS = {"dseg": "labels", "probseg": "maps", "surface": "surface", "dlabel": "dlabel"}
 
 
 def list_atlases(space: str | None, home: Path | None) -> Iterator[str]:
@@ -46,11 +46,17 @@ def list_atlases(space: str | None, home: Path | None) -> Iterator[str]:
     width = max(len(h.key.name) for h in held)
     for template, group in groupby(held, key=lambda h: h.space):
         yield template
-        variants = groupby(group, key=lambda h: (h.key, h.kind))
-        for (key, kind), images in variants:
-            yield _describe(key.name.ljust(width), kind, list(images), present)
+        variants = groupby(group, key=lambda h: (h.key, h.kind, h.is_usable))
+        for (key, kind, usable), images in variants:
+            named = kind if usable else "flat"
+            yield _describe(key.name.ljust(width), named, list(images), present)
         yield ""
-    yield "Choose one with --atlas NAME; surfaces cannot be extracted for now."
+    yield (
+        "Choose one with --atlas NAME; what lies as a run does is taken. Flat: a map to"
+        " draw on, from which nothing is extracted."
+    )
+    short = (f"{name} = {whole}" for name, whole in SHORT_NAMES.items())
+    yield f"Short names: {', '.join(short)}; and {', '.join(NAME_PATTERNS)}."
 
 
 def _describe(
@@ -62,12 +68,15 @@ def _describe(
         grid = grids.get(image.res)
         zoom = f"{grid.zooms[0]:g} mm" if grid else ""
         label = f"res-{image.res}" if image.res else ""
+        label = f"den-{image.den}" if image.den else label
         size = f"{label} ({zoom})" if label and zoom else label or zoom
-        sizes.append(size + (" [cached]" if image.path in present else ""))
+        here = set(image.paths) <= present
+        sizes.append(size + (" [cached]" if here else ""))
     regions = _count_regions(images[0])
     where = ", ".join(dict.fromkeys(filter(None, map(str.strip, sizes))))
     cite = cite_briefly(images[0].key.label)
-    return f"  {name}  {_KINDS[kind]:7}  {regions:>5}  {where:48}  {cite}".rstrip()
+    kind = _KINDS.get(kind, kind)
+    return f"  {name}  {kind:7}  {regions:>5}  {where:48}  {cite}".rstrip()
 
 
 def _count_regions(image: HeldImage) -> str:
@@ -82,6 +91,7 @@ def _count_regions(image: HeldImage) -> str:
         raw = parse_table(read_skeleton(table).decode("utf-8-sig"), Path(table))
     except BidsRoiError:
         return "?"
+    raw = raw if image.is_volume else without_wall(raw)
     return str(sum(index != 0 for index in raw.index))
 
 
@@ -113,7 +123,7 @@ def fetch_atlases(
 
 def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]:
     key = parse_atlas_name(text)
-    held = [h for h in scan_names(list_skeleton()) if h.kind != "surface"]
+    held = [h for h in scan_names(list_skeleton()) if h.is_usable]
     same = [h for h in held if h.key.name.casefold() == key.name.casefold()]
     if not same:
         from bids_roi.atlases.names import nearest_names
@@ -127,17 +137,21 @@ def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]
         h
         for h in same
         if (not spaces or h.space in spaces or h.space.partition("+")[0] in spaces)
-        and (not padded or h.res.lstrip("0") in padded)
+        and (not padded or h.res.lstrip("0") in padded or h.den in padded)
     ]
     if not chosen:
-        there = ", ".join(f"{h.space} res-{h.res or 'none'}" for h in same)
+        there = ", ".join(f"{h.space} {_size_of(h)}" for h in same)
         msg = f"atlas {key.name} is not there in this space and resolution."
         raise UsageError(msg, remedy=f"It is in {there}.")
     files = []
     for image in chosen:
         table = choose_table(image.path, list_skeleton())
-        files += [image.path, *([table] if table else [])]
+        files += [*image.paths, *([table] if table else [])]
     return files
+
+
+def _size_of(image: HeldImage) -> str:
+    return f"den-{image.den}" if image.den else f"res-{image.res or 'none'}"
 
 
 def _is_good(path: Path) -> bool:
@@ -155,8 +169,8 @@ def check_atlas(
 ) -> tuple[list[str], bool]:
     """Check an atlas without any data: the table of findings, and whether it is good.
 
-    ``text`` is ``IMAGE[,TABLE]``, or a name as for ``--atlas``, taken in ``space``;
-    ``full`` tells of empty and negative maps, too.
+    ``text`` is as for ``--atlas-file``, or a name as for ``--atlas``, taken in
+    ``space``; ``full`` tells of empty and negative maps, too.
     """
     from bids_roi.atlases.open import describe_failure, examine_atlas
 
@@ -174,7 +188,7 @@ def check_atlas(
         except BidsRoiError as error:
             atlas, findings = None, [describe_failure(error)]
         good &= not any(f.severity == "error" for f in findings)
-        title = "  ".join(str(p) for p in (files.image, files.table) if p)
+        title = "  ".join(map(str, filter(None, (*files.files, files.table))))
         summary = None
         if atlas is not None:
             what = "labels" if atlas.hard else "maps"
@@ -190,8 +204,12 @@ _UNSAID = "?"
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
     from bids_roi.atlases.names import space_of
     from bids_roi.atlases.shelf import find_key, make_catalogue, parse_file
+    from bids_roi.atlases.surfaces import split_sides
     from bids_roi.options.table import Atlases
 
+    surfaces, _ = split_sides(text)
+    if surfaces:  # whose meshes may tell the space
+        return [parse_file(text, space)]
     image = Path(text.partition(",")[0])
     if image.exists() or "," in text or image.suffix in (".nii", ".gz"):
         return [parse_file(text, space or space_of(image) or _UNSAID)]

@@ -80,6 +80,9 @@ class RegionMap:
         How far each of them lies outside of its region, mm; see ``find_offsets``.
     centres
         Where the atlas's own places lie in the run.
+    structures : (R,)
+        What each region is of, as CIFTI spells it (``CORTEX_LEFT``), several with
+        commas between; empty for the atlas of a volume.
     """
 
     weights: csr_array
@@ -89,6 +92,7 @@ class RegionMap:
     centroids: NDArray[np.float64]
     offsets: NDArray[np.float64]
     centres: Centres
+    structures: tuple[str, ...] = ()
 
     @property
     def n_regions(self) -> int:
@@ -401,7 +405,18 @@ class _Own:
             centroids=centroids,
             offsets=offsets,
             centres=self._find_centres(way, weights),
+            structures=self._name_structures(way.source),
         )
+
+    def _name_structures(self, source: Frame) -> tuple[str, ...]:
+        if source.grid is not None:
+            return ()
+        of_part = np.searchsorted(source.starts, self.points, side="right") - 1
+        pairs = np.unique(self.rows.astype(np.int64) * len(source.parts) + of_part)
+        found: list[list[str]] = [[] for _ in range(self.n_regions)]
+        for row, part in zip(*np.divmod(pairs, len(source.parts)), strict=True):
+            found[row].append(source.parts[part].structure)
+        return tuple(",".join(dict.fromkeys(names)) for names in found)
 
     def _find_centres(self, way: _Way, weights: csr_array) -> Centres:
         rows, size, n = self.rows, self.weights, self.n_regions

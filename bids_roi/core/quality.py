@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 # In the order in which they are asked: the first that applies is the status.
 STATUS = {
     "absent_from_atlas": "The atlas image does not hold the region its table names.",
+    "outside_data": (
+        "The run has no data where the region lies (grayordinates), or the region is in"
+        " another layout of the atlas."
+    ),
     "lost_in_resampling": "No voxel of the BOLD grid has its centre in the region.",
     "outside_mask": "All its voxels are outside the brain mask.",
     "all_nonfinite": "Every voxel holds a NaN or infinity in some volume.",
@@ -85,6 +89,8 @@ def assess_regions(
     coverage: NDArray[np.float64],
     min_coverage: float,
     weights_cancel: NDArray[np.bool_] | None = None,
+    resampled: bool = True,
+    elsewhere: NDArray[np.bool_] | None = None,
 ) -> RegionQuality:
     """Give each region its status.
 
@@ -100,6 +106,10 @@ def assess_regions(
         0 to 1; regions strictly below it are lost.
     weights_cancel : (R,) or None
         Maps that have no weighted mean, where that is what is asked for.
+    resampled
+        Whether a region can be lost between the voxels of two grids.
+    elsewhere : (R,) or None
+        Regions that another layout of the atlas holds, and this one does not.
 
     Returns
     -------
@@ -107,6 +117,7 @@ def assess_regions(
     """
     conditions = [
         n_voxels_atlas == 0,
+        (n_voxels_grid == 0) & (not resampled),
         n_voxels_grid == 0,
         n_voxels_mask == 0,
         n_voxels_finite == 0,
@@ -116,6 +127,8 @@ def assess_regions(
         np.zeros_like(coverage, bool) if weights_cancel is None else weights_cancel,
     ]
     words = np.select(conditions, list(STATUS)[:-1], default="ok")
+    if elsewhere is not None:
+        words[elsewhere & (n_voxels_atlas == 0)] = "outside_data"
     return RegionQuality(
         n_voxels_atlas=n_voxels_atlas,
         n_voxels_grid=n_voxels_grid,

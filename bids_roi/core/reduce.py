@@ -382,34 +382,45 @@ class _PointPass(_Pass):
         # Rows that add up, by column, and where to: (rows, T) each.
         self.rows = weights.tocsc()
         self.more = {number: rows.tocsc() for number, (rows, _) in self.extras.items()}
+        self.room = np.empty((0, plan.n_volumes))
 
     def add(self, at: slice, taken: NDArray[Any], usable: BoolArray) -> None:
         """Add points, (T, m), those of them that are usable."""
-        series = scale_values(taken.T, self.plan.scaling)
+        # In one room that stays: to be given new memory for each block takes longer
+        # than to add it up.
+        n_rows, n_points = self.rows.shape[0], taken.shape[1]
+        if len(self.room) < n_rows + n_points:
+            self.room = np.empty((n_rows + n_points, taken.shape[0]))
+        together = self.room[: n_rows + n_points]
+        series = scale_values(taken.T, self.plan.scaling, out=together[n_rows:])
         series[~usable] = 0.0
-        self.sums = _add_products(self.sums, self.rows[:, at], series)
+        self.sums = _add_products(self.sums, self.rows[:, at], together)
         if not np.isfinite(self.sums).all():
             raise ValueError(_OVERFLOW)
         for number, rows in self.more.items():
             extra, products = self.extras[number]
-            products = _add_products(products, rows[:, at], series)
+            first = np.empty((rows.shape[0], series.shape[1]))
+            products = _add_products(
+                products, rows[:, at], np.concatenate([first, series])
+            )
             self.extras[number] = extra, products
 
 
 def _add_products(
-    sums: FloatArray, columns: csc_array, series: FloatArray
+    sums: FloatArray, columns: csc_array, together: FloatArray
 ) -> FloatArray:
     """``sums + (columns @ series).T``, added point after point.
 
     As one product with the sums so far in front of the points: a column is added to
     what was before it, so that no bit depends on where the run was cut into blocks.
+    ``together`` holds the series behind as many rows as there are sums.
     """
     from scipy.sparse import csc_array, hstack
 
     n = sums.shape[1]
     same = csc_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
-    together = hstack([same, columns], format="csc")
-    return np.asarray(together @ np.concatenate([sums.T, series])).T
+    together[:n] = sums.T
+    return np.asarray(hstack([same, columns], format="csc") @ together).T
 
 
 class _Stretches:

@@ -152,8 +152,10 @@ class VoxelScan:
             self._low = np.full(n, largest, dtype=dtype)
             self._high = np.full(n, smallest, dtype=dtype)
         self.first[at] = values[0]
-        same = at.start + np.flatnonzero((values == values[0]).all(axis=0))
-        self._pending = np.concatenate([self._pending, same])
+        # Nearly all differ in the last volume already, and are looked at no further.
+        same = np.flatnonzero(values[-1] == values[0])
+        same = same[(values[:, same] == values[0, same]).all(axis=0)]
+        self._pending = np.concatenate([self._pending, at.start + same])
 
     def _rule_out_blank(self, values: NDArray[Any], at: slice) -> None:
         """Strike off volumes that are not 0 in all points of a block.

@@ -21,7 +21,9 @@ CANCELLED = 0.01
 
 
 def scale_values(
-    stored: NDArray[Any], scaling: tuple[float, float]
+    stored: NDArray[Any],
+    scaling: tuple[float, float],
+    out: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Stored values to float64 values.
 
@@ -30,8 +32,11 @@ def scale_values(
     stored : any shape
     scaling
         Slope and intercept.
+    out
+        Where the values go, of the same shape; ``None`` for a new array.
     """
-    values = stored.astype(np.float64)
+    values = np.empty(stored.shape) if out is None else out
+    np.copyto(values, stored)
     slope, intercept = scaling
     with np.errstate(over="ignore", invalid="ignore"):
         if slope != 1:

@@ -81,8 +81,12 @@ class Plan:
         if block.values.shape[1] == self.partition.n_points:
             return block.values.take(voxels, axis=1), slice(0, voxels.size)
         start, stop = np.searchsorted(voxels, [first, block.points.stop]).tolist()
+        wanted = voxels[start:stop] - first
+        if wanted.size and wanted[-1] - wanted[0] == wanted.size - 1:  # a stretch
+            stretch = slice(int(wanted[0]), int(wanted[-1]) + 1)
+            return block.values[:, stretch], slice(start, stop)
         # Cut by points, each point's series is contiguous, and stays so.
-        series = block.values.T.take(voxels[start:stop] - first, axis=0)
+        series = block.values.T.take(wanted, axis=0)
         return series.T, slice(start, stop)
 
 

@@ -54,7 +54,10 @@ def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str
             " *_confounds.tsv to *_desc-confounds_timeseries.tsv."
         )
     if kinds & {("bold", ".func.gii"), ("bold", ".dtseries.nii"), ("bold", ".mgz")}:
-        return "Surface and CIFTI series are not processed; add a volumetric space."
+        return (
+            "There are series of surfaces or grayordinates only: give an atlas on their"
+            " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."
+        )
     if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
         return "fMRIPrep --level minimal writes no BOLD series; run it with full."
     if not files:

@@ -109,6 +109,11 @@ class BoldRun:
         """Label of the space; ``None`` for the series' own (native) space."""
         return self.entity("space")
 
+    @property
+    def sides(self) -> dict[str, Path]:
+        """Files by hemisphere, ``L`` and ``R``; blank for what has none."""
+        return {dict(parse_name(f).entities).get("hemi", ""): f for f in self.files}
+
     def entity(self, key: str) -> str | None:
         """Label of an entity, ``None`` where the name has none."""
         return dict(self.entities).get(key)

@@ -22,7 +22,6 @@ from bids_roi.images.stream import VolumeSource, check_size
 from bids_roi.images.values import are_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
     from xml.etree.ElementTree import Element
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from bids_roi.core.frame import Frame
 
 
-_BLOCK_BYTES = 4 * 2**20
 _MAX_OFFSET = 2**26  # bytes of header, which are read into memory
 _MOST_COLUMNS = 2**20  # volumes or maps
 _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
@@ -81,8 +79,7 @@ class DenseSeries:
     frame
         Where the V grayordinates lie.
     source
-        Where the values are. Time is the fastest axis of a dense series: what is a
-        volume of the source is the whole series, T values, of one grayordinate.
+        Where the values are: time is the fastest axis of a dense series.
     slope, intercept
         Value = slope * stored + intercept.
     repetition_time
@@ -94,34 +91,6 @@ class DenseSeries:
     slope: float
     intercept: float
     repetition_time: float | None
-
-    @property
-    def n_volumes(self) -> int:
-        """Volumes, T."""
-        return self.source.n_voxels
-
-    def blocks(
-        self, block_bytes: int = _BLOCK_BYTES
-    ) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
-        """Read all values once: all volumes of some grayordinates at a time.
-
-        Yields
-        ------
-        volumes, points
-            Which ones a block holds.
-        values : (t, v)
-            As stored; valid until the next block.
-
-        Raises
-        ------
-        ImageError
-            If the file ends early, is damaged, or holds more than its header says.
-        MissingInput
-            If it cannot be read.
-        """
-        volumes = slice(0, self.n_volumes)
-        for start, rows in _read_rows(self.source, block_bytes):
-            yield volumes, slice(start, start + len(rows)), rows.T
 
 
 def open_dense_series(path: Path, template: str | None = None) -> DenseSeries:
@@ -182,30 +151,19 @@ def read_dense_labels(
     with located(path, AtlasError):
         head = _read_head(path)
         axes = _parse_axes(head, 3007, _LABELS)
-        n_maps = _count_columns(head, axes[0], _LABELS)
+        _count_columns(head, axes[0], _LABELS)
         maps = axes[0].findall("NamedMap")
         names = [(one.findtext("MapName") or "").strip() for one in maps]
         number, told = choose_map(names, wanted)
         frame = _frame_of(axes[1], head, template)
         source = _locate_rows(path, head)
         stored = np.empty(frame.n_points, np.dtype(source.dtype).newbyteorder("="))
-        for start, rows in _read_rows(source, max(_BLOCK_BYTES, 8 * n_maps)):
-            stored[start : start + len(rows)] = rows[:, number]
+        for block in source.blocks():
+            stored[block.points] = block.values[number]
         keys = _as_keys(stored, head)
         return frame, LabelledPoints(
             keys, _parse_labels(maps[number]), names[number], told
         )
-
-
-def _read_rows(
-    source: VolumeSource, block_bytes: int
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    try:
-        for block in source.blocks(block_bytes):
-            yield block.volumes.start, block.values
-    except ImageError as error:  # whose words are those of a file of volumes
-        problem = error.problem.replace("volume", "grayordinate")
-        raise ImageError(problem, where=source.path, remedy=error.remedy) from error
 
 
 class _Head(NamedTuple):
@@ -363,7 +321,9 @@ def _locate_rows(path: Path, head: _Head) -> VolumeSource:
             f" {size:,}: it is cut short."
         )
         raise ImageError(msg, remedy=_AGAIN)
-    source = VolumeSource(path, head.offset, dtype.str, n_columns, n_rows, compressed)
+    source = VolumeSource(
+        path, head.offset, dtype.str, n_rows, n_columns, compressed, by_points=True
+    )
     check_size(source)
     return source
 

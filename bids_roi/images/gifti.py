@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.frame import Frame, Mesh, Part
+from bids_roi.core.frame import Block, Frame, Mesh, Part
 from bids_roi.errors import ImageError, MissingInput, SpaceMismatch
 from bids_roi.images.gifti_arrays import AGAIN, ArrayHead, Reading, read_arrays
 from bids_roi.images.markup import located, parse_real
@@ -62,64 +62,67 @@ class SurfaceSeries:
         Volumes, T, of each.
     repetition_time
         Seconds; ``None`` where no file has it.
-    slope, intercept
-        GIFTI has no scaling: value = stored.
     """
 
     frame: Frame
     hemispheres: tuple[_Hemisphere, ...]
     n_volumes: int
     repetition_time: float | None
-    slope: float = 1.0
-    intercept: float = 0.0
 
-    def blocks(
-        self, block_bytes: int = _BLOCK_BYTES
-    ) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
+    @property
+    def path(self) -> Path:
+        """The file of the first hemisphere."""
+        return self.hemispheres[0].path
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values of both hemispheres together."""
+        dtypes = (np.dtype(one.head.dtype) for one in self.hemispheres)
+        return np.result_type(*dtypes).newbyteorder("=")
+
+    @property
+    def volume_bytes(self) -> int:
+        """Size of a volume of both hemispheres in bytes."""
+        return self.frame.n_points * self.dtype.itemsize
+
+    def block_volumes(self, block_bytes: int) -> int:
+        """Volumes in a block of at most ``block_bytes``, at least one."""
+        return max(1, min(self.n_volumes, block_bytes // self.volume_bytes))
+
+    def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
         """Read all values once, some volumes of all vertices at a time.
 
         Where files hold all volumes of a vertex together, all volumes of some vertices.
-
-        Yields
-        ------
-        volumes, points
-            Which ones a block holds.
-        values : (t, v)
-            As stored; valid until the next block.
-
-        Raises
-        ------
-        ImageError
-            If a file is damaged, or holds other than what it declares.
-        MissingInput
-            If it cannot be read.
+        A file that is damaged, or holds other than what it declares, is an
+        ``ImageError``; one that cannot be read, a ``MissingInput``.
         """
+        block_bytes = min(block_bytes, _BLOCK_BYTES)
         if not self.hemispheres[0].by_vertex:
             yield from self._joined(block_bytes)
             return
         volumes = slice(0, self.n_volumes)
         for one, start in zip(self.hemispheres, self.frame.starts, strict=True):
-            for rows in _gather(_read_rows(one), block_bytes):
-                yield volumes, slice(start, start + len(rows)), rows.T
-                start += len(rows)
+            for some in _gather(_read_rows(one), block_bytes):
+                # As in stream.py: two blocks at least, so that memory decides no digit.
+                for rows in np.array_split(some, 2):
+                    yield Block(volumes, slice(start, start + len(rows)), rows.T)
+                    start += len(rows)
 
-    def _joined(self, block_bytes: int) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
-        dtypes = (np.dtype(one.head.dtype) for one in self.hemispheres)
-        dtype = np.result_type(*dtypes).newbyteorder("=")
+    def _joined(self, block_bytes: int) -> Iterator[Block]:
         n_points = self.frame.n_points
-        size = max(1, min(self.n_volumes, block_bytes // (n_points * dtype.itemsize)))
-        buffer = np.empty((size, n_points), dtype)
+        size = self.block_volumes(block_bytes)
+        buffer = np.empty((size, n_points), self.dtype)
         start = filled = 0
         both = (_read_volumes(one) for one in self.hemispheres)
         for volume in zip(*both, strict=True):
             np.concatenate(volume, out=buffer[filled])
             filled += 1
             if filled == size:
-                yield slice(start, start + filled), slice(0, n_points), buffer
+                yield Block(slice(start, start + filled), slice(0, n_points), buffer)
                 start, filled = start + filled, 0
         if filled:
-            values = buffer[:filled]
-            yield slice(start, start + filled), slice(0, n_points), values
+            some = slice(start, start + filled)
+            yield Block(some, slice(0, n_points), buffer[:filled])
 
 
 def open_surface_series(

@@ -76,3 +76,10 @@ def _templates_with(n_vertices: int) -> list[str]:
 def is_template(name: str) -> bool:
     """Whether both hemispheres of a mesh must be alike."""
     return name in _COUNTS
+
+
+def surface_template(space: str | None) -> str | None:
+    """A space if it is a template of surfaces or a participant's own, else ``None``."""
+    known = space in _FREESURFER or space in _COUNTS
+    own = space is not None and space.startswith("fsnative")
+    return space if known or own else None

@@ -120,8 +120,10 @@ class Atlases:
         " (Schaefer2018:400Parcels7Networks) or short (schaefer400, schaefer400x17,"
         " harvardoxford, harvardoxford-sub, difumo128); of an --atlas-dataset; or"
         " subject:DESC for each participant's own segmentation in the derivative"
-        " (subject:aparcaseg, subject:aseg). The resolution nearest to the run's is"
-        " taken. `bids_roi_tools atlases` lists all. Default, where no atlas of any"
+        " (subject:aparcaseg, subject:aseg) or, on its own surface, FreeSurfer's annots"
+        " (subject:aparc, subject:aparc.a2009s). A name covers volumes, grayordinates"
+        " and surfaces: what lies as the run does is taken, in the resolution nearest"
+        " to it. `bids_roi_tools atlases` lists all. Default, where no atlas of any"
         f" kind is given: {DEFAULT_ATLAS}.",
         default=(),
         metavar="NAME",
@@ -131,14 +133,17 @@ class Atlases:
     )
     atlas_file: tuple[str, ...] = option(
         "Your own atlas: a label image (or 4D maps) and its table, separated by a"
-        " comma. Tables are TSV or CSV with index and name, FSL's XML, FreeSurfer's"
-        " colour table, or xcpEngine's NodeNames.txt. `bids_roi_tools check-atlas`"
-        " says what is wrong with one.",
+        " comma. For grayordinates and surfaces a .dlabel.nii file, or"
+        " L=LEFT,R=RIGHT[,TABLE] with .annot or .label.gii files; their own label"
+        " tables will do. Tables are TSV or CSV with index and name, FSL's XML,"
+        " FreeSurfer's colour table, or xcpEngine's NodeNames.txt."
+        " `bids_roi_tools check-atlas` says what is wrong with one.",
         default=(),
         metavar="IMAGE[,TABLE]",
     )
     atlas_dataset: tuple[str, ...] = option(
-        "BIDS-atlas datasets (tpl-*/[anat/]tpl-*_atlas-*_dseg.nii.gz). Their atlases"
+        "BIDS-atlas datasets (tpl-*/[anat/]tpl-*_atlas-*_dseg with .nii.gz,"
+        " .dlabel.nii, or hemi-L and hemi-R .label.gii). Their atlases"
         " can be named with --atlas; without it, all are used.",
         default=(),
         metavar="NAME=DIR",
@@ -160,6 +165,11 @@ class Atlases:
         "Folder in TemplateFlow's layout that holds atlases; looked at before"
         " $TEMPLATEFLOW_HOME, the container image's copy and the user's cache. What"
         " none of them holds is downloaded, into this folder if it can be written.",
+        metavar="DIR",
+    )
+    fs_subjects_dir: Path | None = option(
+        "FreeSurfer's folder of participants, for subject:aparc on surfaces. Default:"
+        " sourcedata/freesurfer of the derivative.",
         metavar="DIR",
     )
     offline: bool = option(
@@ -226,6 +236,12 @@ class Extraction:
         metavar="S",
         unit="s",
         sidecar="RepetitionTimeGiven",
+    )
+
+    cifti_output: bool = option(
+        "Write series and matrices of runs on surfaces and grayordinates as CIFTI"
+        " files, too (.ptseries.nii, .pconn.nii), which Workbench opens.",
+        default=False,
     )
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.core.grid import Grid
+    from bids_roi.core.frame import Frame
     from bids_roi.core.mapping import RegionMap
     from bids_roi.core.warp_fit import WarpFit
     from bids_roi.dataset.layout import BoldRun
@@ -187,6 +187,8 @@ def tabulate_regions(
         **{name: getattr(quality, name) for name in _COUNTED},
         **levels,
     }
+    if mapped.structures:
+        columns["structure"] = [name or "n/a" for name in mapped.structures]
     networks = networks_of(atlas.regions)
     if networks is not None:
         columns["network"] = networks
@@ -249,7 +251,7 @@ def describe_run(
     deciding: Mapping[str, Any],
     digests: Digests,
     *,
-    grid: Grid,
+    frame: Frame,
     n_volumes: int,
     mask_path: Path | None,
     repetition_time: float | None,
@@ -263,7 +265,7 @@ def describe_run(
     moved atlas lies on the run; ``notes`` are warnings of this run and atlas.
     """
     moved_by = [path for path, _ in atlas.route.steps] if atlas.route else []
-    inside = [path for path in (run.path, mask_path, *moved_by) if path is not None]
+    inside = [path for path in (*run.files, mask_path, *moved_by) if path is not None]
     sources = [
         f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
         for path in inside
@@ -286,7 +288,7 @@ def describe_run(
     content["SpatialReference"] = _spatial_reference(run)
     names = {"res": "Resolution", "den": "Density"}
     present = {names[key] for key, _ in run.entities if key in names}
-    content |= {key: str(run.metadata.get(key, grid)) for key in sorted(present)}
+    content |= {key: str(run.metadata.get(key, frame)) for key in sorted(present)}
     content["NumberOfVolumes"] = n_volumes
     content["Units"] = "arbitrary"
     content["SoftwareFilters"] = "n/a"
@@ -327,16 +329,48 @@ def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str
     return facts
 
 
+# Meshes of dense spaces, and of FreeSurfer's names of fsaverage.
+_DENSITIES = {"91k": "32k", "170k": "59k", "fsaverage5": "10k", "fsaverage6": "41k"}
+_DENSITIES |= {"fsaverage": "164k"}
+
+
 def _table_name(atlas: Atlas) -> str:
     return format_name(atlas.entities, "dseg", ".tsv")
 
 
-def _spatial_reference(run: BoldRun) -> str:
+def _surface_reference(run: BoldRun) -> dict[str, str]:
+    """Surfaces that a run's vertices lie on, and the image of its voxels, if any."""
+    given = run.metadata.get("SpatialReference")
+    if isinstance(given, dict) and given:
+        return given
+    space = run.space or "fsLR"
+    density = _DENSITIES.get(run.entity("den") or space, run.entity("den") or "32k")
+    template = "fsaverage" if space.startswith("fsaverage") else space
+    stem = f"{TEMPLATEFLOW_URL}/tpl-{template}/tpl-{template}"
+    own = f"bids:preprocessed:sub-{run.participant}/anat/sub-{run.participant}"
+    sides = [run.entity("hemi")] if run.entity("hemi") else ["L", "R"]
+    words = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+    reference = {
+        words[side]: f"{own}_hemi-{side}_midthickness.surf.gii"
+        if space == "fsnative"
+        else f"{stem}_den-{density}_hemi-{side}_midthickness.surf.gii"
+        for side in sides
+        if side in words
+    }
+    if run.kind == "cifti":
+        six = f"{TEMPLATEFLOW_URL}/tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym"
+        reference["VolumeReference"] = f"{six}_res-02_T1w.nii.gz"
+    return reference
+
+
+def _spatial_reference(run: BoldRun) -> str | dict[str, str]:
     """URI of the image that defines the run's space."""
     given = run.metadata.get("SpatialReference")
     if isinstance(given, str) and given:
         return given
     space = run.space
+    if run.kind != "volume":
+        return _surface_reference(run)
     own = f"bids:preprocessed:{run.relative_path}"
     if space is None or space in ("T1w", "boldref", "func", "individual"):
         return own

@@ -133,6 +133,17 @@ class RunOutputs:
         return tuple(f for t in tables for f in (t, sidecar_of(t)))
 
 
+def parcellated_of(table: str) -> str:
+    """Name of a series or matrix as a CIFTI file; XCP-D's spelling.
+
+    >>> parcellated_of("sub-1_stat-pearsoncorrelation_relmat.tsv")
+    'sub-1_stat-pearsoncorrelation_boldmap.pconn.nii'
+    """
+    if table.endswith("_relmat.tsv"):
+        return table.removesuffix("_relmat.tsv") + "_boldmap.pconn.nii"
+    return table.removesuffix(".tsv") + ".ptseries.nii"
+
+
 def sidecar_of(name: str) -> str:
     """Name of a table's sidecar."""
     return name.removesuffix(".tsv") + ".json"

@@ -26,7 +26,8 @@ BIDS_VERSION = "1.11.1"
 # Time series, matrices, reports and group tables have no name in BIDS yet (BEP012,
 # BEP017). "figures" without a slash: with one the validator reports the folder. The
 # region table of an atlas serves runs in every space, and so cannot hold the one
-# SpatialReference that the validator asks of it.
+# SpatialReference that the validator asks of it. den- is known in anat
+# only, and a description is one too many where all that it describes is left out.
 BIDSIGNORE = """\
 *.html
 figures
@@ -38,6 +39,10 @@ figures
 group_*
 atlas-*_dseg.tsv
 atlas-*_dseg.json
+atlas-*_description.json
+*_den-*
+*.ptseries.nii
+*.pconn.nii
 """
 
 README = """\

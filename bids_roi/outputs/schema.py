@@ -149,7 +149,7 @@ _DECLARED = (
     ),
     Key("SpatialReference", "run", "choice", "", "Image that defines the run's space."),
     Key("Resolution", "run", "choice", "", "Of the run's grid."),
-    Key("Density", "run", "choice", "", "Of the run's mesh."),
+    Key("Density", "run", "choice", "", "Of the run's meshes."),
     Key(
         *("Units", "series", "choice", "", "arbitrary, as in the image;"),
         where="series",
@@ -440,7 +440,16 @@ REGION_COLUMNS = _by_name(
     Column("index", "Label value of the region in the atlas image.", "1"),
     Column("name", "Name of the region: its column in the time series."),
     Column("network", "Network of the region, from the atlas table."),
-    Column("volume", "Volume of the region on the atlas's own grid, {unit}.", "mm^3"),
+    Column(
+        "structure",
+        "Structures that the region is of, as CIFTI names them; of atlases of surfaces"
+        " and grayordinates.",
+    ),
+    Column(
+        "volume",
+        "Volume of the region on the atlas's own grid, {unit}; n/a on surfaces.",
+        "mm^3",
+    ),
     Column(
         "x",
         "Centre of gravity of the region in the atlas image, {unit} to the right"
@@ -456,10 +465,14 @@ REGION_COLUMNS = _by_name(
         " sides.",
         "mm",
     ),
-    Column("n_voxels_atlas", "Voxels of the region on the atlas's own grid.", "voxels"),
+    Column(
+        "n_voxels_atlas",
+        "Voxels or vertices of the region in the atlas itself.",
+        "voxels",
+    ),
     Column(
         "n_voxels_grid",
-        "Voxels of the region on the grid of the BOLD run.",
+        "Voxels or vertices of the region among those of the BOLD run.",
         "voxels",
     ),
     Column("n_voxels_mask", "Those of them inside the brain mask.", "voxels"),

@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.tables import read_json
-from bids_roi.outputs.names import has_figures, motion_table, sidecar_of
+from bids_roi.outputs.names import (
+    has_figures,
+    motion_table,
+    parcellated_of,
+    sidecar_of,
+)
 from bids_roi.outputs.records import RAW, Record, read_records
 from bids_roi.participant.connectivity import settings_of
 from bids_roi.participant.differences import tell_differences
-from bids_roi.participant.results import digests_of
+from bids_roi.participant.results import digests_of, writes_parcellated
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -50,13 +55,23 @@ def find_complete(
         if _check_strategy(job, atlas, own):
             key = (atlas.name, label or RAW)
             record = _find_record(records, key, own.tables, job.inputs)
-            if record is not None and _keeps_enough(job, own):
+            if record is not None and _keeps_enough(job, own) and _is_cifti(job, own):
                 found[label] = record
     return (
         found
         if job.options.running.no_report or _are_drawn(job, names.only(found))
         else {}
     )
+
+
+def _is_cifti(job: Job, names: RunOutputs) -> bool:
+    """Whether the CIFTI files are there, where they are asked for."""
+    if not writes_parcellated(job):
+        return True
+    tables = [relmat.path for relmat in names.relmats]
+    if job.planned.repetition_time is not None:
+        tables += [series.path for series in names.timeseries]
+    return all((job.output_dir / parcellated_of(table)).is_file() for table in tables)
 
 
 def _are_drawn(job: Job, names: RunOutputs) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.core.frame import Frame, FrameMismatch
-from bids_roi.core.grid import Grid, resample_labels
+from bids_roi.core.grid import resample_labels
 from bids_roi.core.high_variance import (
     SeriesCollector,
     VarianceScan,
@@ -21,7 +21,7 @@ from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import AtlasError, DataError, ImageError
-from bids_roi.images.nifti import Opened, read_maps, read_mask
+from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.participant.budget import block_bytes
 
 if TYPE_CHECKING:
@@ -30,35 +30,39 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.open import Atlas
+    from bids_roi.atlases.open import Atlas, AtlasImage
     from bids_roi.atlases.transforms import Route
     from bids_roi.core.frame import Block
+    from bids_roi.core.grid import Grid
     from bids_roi.core.mean_image import MeanImage
+    from bids_roi.images.series import Series
     from bids_roi.options.record import Options
 
 
-def find_partition(atlases: Iterable[Atlas], frame: Grid | Frame) -> Partition:
+# Blocks' worth of whole series that may be held for medians and the like, within what
+# budget.py counts.
+_GATHERED = 4
+
+
+def find_partition(atlases: Iterable[Atlas], frame: Frame) -> Partition:
     """Bring atlases to a run and factorise them, once per frame and process."""
-    told = [
-        ((a.image_path, a.image_digest, a.kind, a.route), a.regions.index)
-        for a in atlases
-    ]
-    keys, indices = zip(*told, strict=True)
-    return partition_grid(keys, indices, frame)
+    told = [(atlas.image, atlas.regions.index) for atlas in atlases]
+    images, indices = zip(*told, strict=True)
+    return partition_grid(images, indices, frame)
 
 
 @functools.lru_cache(maxsize=4)
 def partition_grid(
-    keys: tuple[tuple[Path, str, str, Route | None], ...],
+    images: tuple[AtlasImage, ...],
     indices: tuple[tuple[int, ...], ...],
-    frame: Grid | Frame,
+    frame: Frame,
 ) -> Partition:
     """Bring the atlases to a run and factorise them, once per frame and process.
 
     Parameters
     ----------
-    keys
-        Path, digest and kind of each atlas, and the transforms that lead to it.
+    images
+        What each atlas is read by.
     indices
         Label values of each atlas, in the order of its table.
     frame
@@ -72,15 +76,16 @@ def partition_grid(
         If a transform cannot be used.
     """
     maps = []
-    for (path, digest, kind, route), index in zip(keys, indices, strict=True):
-        places = None if route is None else find_places(route, frame)
+    for image, index in zip(images, indices, strict=True):
+        places = None if image.route is None else find_places(image.route, frame)
+        path = image.files[0]
         try:
-            if kind == "dseg":
-                labels, source = load_atlas_labels(path, digest)
+            if image.kind == "dseg":
+                labels, source = load_atlas_labels(image)
                 maps.append(map_labels(labels, np.array(index), source, frame, places))
             else:
-                source, volumes = read_maps(path)
-                maps.append(map_weights(volumes, source, frame, places))
+                grid, volumes = read_maps(path)
+                maps.append(map_weights(volumes, grid, frame, places))
         except FrameMismatch as error:
             remedy = "Choose the atlas that is made for this mesh and these voxels."
             raise AtlasError(f"{error}.", where=path, remedy=remedy) from error
@@ -88,24 +93,23 @@ def partition_grid(
 
 
 @functools.lru_cache(maxsize=2)
-def find_places(route: Route, frame: Grid | Frame) -> NDArray[np.float64]:
+def find_places(route: Route, frame: Frame) -> NDArray[np.float64]:
     """Find where the points of a run lie in a template, (V, 3) mm.
 
     Once for all atlases in it and, in one process, for all runs of the participant on
     one grid; the key holds the content of the transforms.
     """
-    whole = Frame.of_grid(frame) if isinstance(frame, Grid) else frame
-    return route.apply(whole.millimetres())
+    return route.apply(frame.millimetres())
 
 
-def read_mask_of(path: Path | None, grid: Grid) -> NDArray[np.bool_]:
-    """Whether each voxel of a run's grid is inside the mask, (V,).
+def read_mask_of(path: Path | None, frame: Frame) -> NDArray[np.bool_]:
+    """Whether each point of a run is inside the mask, (V,).
 
     Parameters
     ----------
     path
-        Of the mask; ``None`` for all voxels.
-    grid
+        Of the mask; ``None`` for all points.
+    frame
         Of the BOLD run.
 
     Raises
@@ -113,8 +117,9 @@ def read_mask_of(path: Path | None, grid: Grid) -> NDArray[np.bool_]:
     DataError
         If the mask holds no voxel of the grid.
     """
-    if path is None:
-        return np.ones(grid.n_voxels, dtype=bool)
+    grid = frame.grid
+    if path is None or grid is None:
+        return np.ones(frame.n_points, dtype=bool)
     on_grid = mask_on_grid(path, grid)
     if not on_grid.any():
         msg = f"the mask holds no voxel on the grid of the BOLD run ({grid})."
@@ -129,7 +134,7 @@ def mask_on_grid(path: Path, grid: Grid) -> NDArray[np.bool_]:
 
 
 def reduce_image(
-    image: Opened,
+    image: Series,
     partition: Partition,
     inside: NDArray[np.bool_],
     options: Options,
@@ -165,7 +170,7 @@ def reduce_image(
     """
     size = block_bytes(image.source, options)
     smoothing = None
-    if options.extraction.smoothing_fwhm is not None:
+    if options.extraction.smoothing_fwhm is not None and image.grid is not None:
         sigmas = smoothing_sigmas(options.extraction.smoothing_fwhm, image.grid)
         smoothing = Smoothing(image.grid, sigmas, inside)
     n_volumes = image.source.n_volumes
@@ -194,6 +199,7 @@ def reduce_image(
             n_volumes=n_volumes,
             scaling=(image.slope, image.intercept),
             smoothing=smoothing,
+            gather_bytes=_GATHERED * size,
         )
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."

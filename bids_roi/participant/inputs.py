@@ -12,7 +12,7 @@ from bids_roi.dataset.layout import explain_nothing
 from bids_roi.dataset.metadata import Sidecars
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import BidsRoiError, SpaceMismatch
-from bids_roi.participant.plan import find_wanted, template_of
+from bids_roi.participant.plan import find_wanted, kinds_for, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,12 +39,15 @@ def list_inputs(
     root = find_derivative(bids_dir, options.input.derivatives)
     base = bids_dir.absolute()
     base = base if root.is_relative_to(base) else root
-    shelf = AtlasShelf(options.atlases) if atlases or options.atlases.atlas else None
+    wanted = options.atlases
+    asked = wanted.atlas or wanted.atlas_file or wanted.atlas_dataset
+    shelf = AtlasShelf(wanted) if atlases or asked else None
+    kinds = ("volume",) if shelf is None else kinds_for(shelf)
     participants = list_participants(root, options.input.participant_label)
     told: set[str] = set()
     spaces: dict[str, None] = {}
     n_runs = 0
-    for _, runs in find_wanted(root, participants, options):
+    for _, runs in find_wanted(root, participants, options, kinds):
         if isinstance(runs, BidsRoiError):
             yield runs
             continue

@@ -271,7 +271,7 @@ def _describe_run(
     image = item.image
     if image is not None:
         source = image.source
-        yield f"  {source.n_volumes} volumes, {image.grid}, {template_of(item.run)}"
+        yield f"  {source.n_volumes} volumes, {image.frame}, {template_of(item.run)}"
         memory = estimate_memory(source, level.options) / 10**6
         yield f"  memory  about {memory:.0f} MB"
     yield f"  mask    {item.mask_path or 'none'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.atlases.transforms import explain_fit, refuse_mirrored
@@ -19,6 +19,7 @@ from bids_roi.participant.extraction import (
 
 if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
+    from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
     from bids_roi.core.warp_fit import WarpFit
     from bids_roi.outputs.names import RunOutputs
@@ -43,19 +44,19 @@ def place_atlases(
 
     A transform that is damaged or wrong costs the atlases that need it only.
     """
-    grid = job.image.grid
+    frame = job.image.frame
     work, misplaced = [], []
     for atlas, names in job.work:
         try:
             if atlas.route is not None:
-                find_places(atlas.route, grid)
+                find_places(atlas.route, frame)
             work.append((atlas, names))
         except BidsRoiError as error:
             misplaced.append((atlas, names, error))
     moved = [(n, atlas) for n, (atlas, _) in enumerate(work) if atlas.route is not None]
     if not moved:
         return replace(job, work=tuple(work)), misplaced
-    partition = find_partition([atlas for atlas, _ in work], grid)
+    partition = find_partition([atlas for atlas, _ in work], frame)
     placed, wrong = {}, set()
     for number, atlas in moved:
         try:
@@ -69,6 +70,7 @@ def place_atlases(
 
 def _look_at(job: Job, atlas: Atlas, partition: Partition, number: int) -> Placed:
     grid, path, route = job.image.grid, job.planned.mask_path, atlas.route
+    assert grid is not None  # noqa: S101 - only volumes are reached by a transform
     assert route is not None  # noqa: S101 - of those that were moved
     rows = strongest_map(partition.maps[number].weights)
     rows = rows.reshape(grid.shape, order="F")
@@ -77,13 +79,13 @@ def _look_at(job: Job, atlas: Atlas, partition: Partition, number: int) -> Place
         mask = mask_on_grid(path, grid).reshape(grid.shape, order="F")
     # Of maps only the header is read here.
     atlas_grid = (
-        load_atlas_labels(atlas.image_path, atlas.image_digest)[1]
+        cast("Grid", load_atlas_labels(atlas.image)[1])
         if atlas.hard
         else read_maps(atlas.image_path)[0]
     )
     fit = measure_fit(
         rows >= 0,
-        find_places(route, grid),
+        find_places(route, job.image.frame),
         grid=grid,
         atlas_grid=atlas_grid,
         mask=mask,

@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.dataset.layout import find_runs_of
+from bids_roi.dataset.partners import KINDS
+from bids_roi.dataset.roots import dataset_description
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
+    DataError,
     MissingInput,
     UsageError,
     remedy_of,
 )
-from bids_roi.images.header import BOLD
-from bids_roi.images.nifti import Opened, check_file, open_image, read_volume
+from bids_roi.images.nifti import check_file, read_volume
+from bids_roi.images.series import Series, open_series
 from bids_roi.images.values import describe_mask
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
@@ -62,7 +66,7 @@ class PlannedRun:
     """
 
     run: BoldRun
-    image: Opened | None
+    image: Series | None
     mask_path: Path | None
     repetition_time: float | None
     atlases: tuple[tuple[Atlas, RunOutputs], ...]
@@ -72,9 +76,23 @@ class PlannedRun:
 
 
 def template_of(run: BoldRun) -> str:
-    """A run's space, with its cohort where it has one (``MNIInfant+2``)."""
+    """A run's space, with its cohort where it has one (``MNIInfant+2``).
+
+    Surfaces of the participant's own have their name: two of them never match.
+    """
     space, cohort = run.space or "native", run.entity("cohort")
+    if run.kind != "volume" and space == "fsnative":
+        return f"{space}:sub-{run.participant}"
     return f"{space}+{cohort}" if cohort else space
+
+
+def kinds_for(shelf: AtlasShelf) -> tuple[str, ...]:
+    """Kinds of series that some asked-for atlas could be for; others are no matter."""
+    return tuple(
+        kind
+        for kind in KINDS
+        if any(shelf.is_for(name, surface=kind != "volume") for name in shelf.names)
+    )
 
 
 def plan_participants(
@@ -94,7 +112,9 @@ def plan_participants(
     tuple
         The participant and its runs, or why it cannot be planned.
     """
-    for participant, found in find_wanted(root, participants, options):
+    for participant, found in find_wanted(
+        root, participants, options, kinds_for(shelf)
+    ):
         if isinstance(found, BidsRoiError):
             yield participant, found
         else:
@@ -103,11 +123,14 @@ def plan_participants(
 
 
 def find_wanted(
-    root: Path, participants: Sequence[str], options: Options
+    root: Path,
+    participants: Sequence[str],
+    options: Options,
+    kinds: Sequence[str] = ("volume",),
 ) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
     """Find the runs of participants that the options ask for; see ``find_runs_of``."""
     own_masks = options.extraction.mask == "auto"
-    return find_runs_of(root, participants, options.input, own_masks=own_masks)
+    return find_runs_of(root, participants, options.input, kinds, own_masks=own_masks)
 
 
 def plan_run(
@@ -128,25 +151,30 @@ def plan_run(
     try:
         if run.error is not None:
             raise run.error
-        image = open_image(run.path, BOLD)
+        if run.kind != "volume":
+            warnings.extend(_check_surface_run(run, options))
+        image = open_series(run.kind, run.sides, template_of(run))
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
             options.extraction.repetition_time,
             run.metadata,
-            image.header.repetition_time,
+            image.repetition_time,
             image.source.n_volumes,
         )
         warnings.extend(notes)
     except BidsRoiError as problem:
         error = problem
     if image is not None and error is None:
+        surface = run.kind != "volume"
         for name in shelf.names:
+            if not shelf.is_for(name, surface=surface):
+                continue  # for runs of another kind, which is no loss of this one
             try:
                 atlas = shelf.find(
                     name,
                     template_of(run),
-                    image.grid,
+                    image.frame,
                     root=run.root,
                     bold=run.path,
                     asked=(run.space or "native") in options.input.space,
@@ -180,9 +208,64 @@ def plan_run(
     )
 
 
+def _check_surface_run(run: BoldRun, options: Options) -> tuple[str, ...]:
+    """Refuse what surfaces cannot have, and files known to be wrong; what to tell."""
+    refused = {
+        "--smoothing-fwhm": (
+            options.extraction.smoothing_fwhm is not None,
+            "a region's mean needs no smoothing; else smooth the series along the"
+            " surface before, with `wb_command -cifti-smoothing` or"
+            " `-metric-smoothing`",
+        ),
+        "--high-variance-confounds": (
+            options.cleaning.high_variance_confounds,
+            "its components are of the voxels of a volume, white matter included",
+        ),
+        "--mask IMAGE": (
+            options.extraction.mask not in ("auto", "none"),
+            "its voxels are none of the run's; vertices without data are left out by"
+            " themselves",
+        ),
+    }
+    for flag, (given, why) in refused.items():
+        if given:
+            msg = f"{flag} cannot be used for surfaces and grayordinates: {why}."
+            remedy = f"Leave {flag} out, or choose volumes with --space."
+            raise UsageError(msg, where=run.relative_path, remedy=remedy)
+    version = fmriprep_version(run.root)
+    if version is not None and version < (1, 6):
+        msg = (
+            f"fMRIPrep {version[0]}.{version[1]} wrote this: its surfaces carry no"
+            " repetition time and its CIFTI files are on meshes of fsaverage."
+        )
+        remedy = "Run a newer fMRIPrep, 20.2 or later, or choose volumes with --space."
+        raise DataError(msg, where=run.relative_path, remedy=remedy)
+    if version is not None and version[:2] == (20, 0) and run.kind == "cifti":
+        return (
+            "fMRIPrep 20.0 wrote wrong values to CIFTI files (nipreps/fmriprep#2031):"
+            " run a newer one.",
+        )
+    return ()
+
+
+@functools.lru_cache(maxsize=4)
+def fmriprep_version(root: Path) -> tuple[int, ...] | None:
+    """Version of the fMRIPrep that wrote a derivative; ``None`` if it was another."""
+    description, _ = dataset_description(root)
+    makers = description.get("GeneratedBy") or [description.get("PipelineDescription")]
+    for maker in makers if isinstance(makers, list) else []:
+        if isinstance(maker, dict) and str(maker.get("Name")).lower() == "fmriprep":
+            found = re.match(r"v?(\d+)\.(\d+)", str(maker.get("Version", "")))
+            return None if found is None else (int(found[1]), int(found[2]))
+    return None
+
+
 def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
-    """The mask, and what is odd about one that is given for all runs."""
-    if options.extraction.mask == "none":
+    """The mask, and what is odd about one that is given for all runs.
+
+    Vertices and grayordinates need none: what the file holds is cortex and grey matter.
+    """
+    if options.extraction.mask == "none" or run.kind != "volume":
         return None, ()
     if options.extraction.mask != "auto":
         return check_given_mask(options)

@@ -24,6 +24,7 @@ from bids_roi.outputs.derivatives import (
     write_timeseries,
 )
 from bids_roi.outputs.digest import Digests, digest_outputs
+from bids_roi.outputs.parcellated import write_parcellated
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import Opened
+    from bids_roi.images.series import Series
     from bids_roi.options.record import Options
     from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
@@ -131,7 +132,7 @@ class Job:
     failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
 
     @property
-    def image(self) -> Opened:
+    def image(self) -> Series:
         """The header; a plan without one has an error and was refused before."""
         if self.planned.image is None:
             msg = "the header was not read."
@@ -206,7 +207,7 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
         result.atlas,
         job.options.deciding(),
         job.digest(result.atlas, None),
-        grid=job.image.grid,
+        frame=job.image.frame,
         n_volumes=job.image.source.n_volumes,
         mask_path=planned.mask_path,
         repetition_time=planned.repetition_time,
@@ -303,6 +304,9 @@ def _write_strategy(
     for note in _write_relmats(job, result, names, sidecars):
         if note not in said:
             said.append(note)
+    if writes_parcellated(job):
+        frame, seconds = job.image.frame, job.planned.repetition_time
+        said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(
         run=job.planned.run.relative_path,
         atlas=result.atlas.name,
@@ -316,6 +320,11 @@ def _write_strategy(
         coverage=round(float(quality.coverage.mean()), 4),
         strategy=label or RAW,
     )
+
+
+def writes_parcellated(job: Job) -> bool:
+    """Whether CIFTI files are asked for, and the run is not a volume."""
+    return job.options.extraction.cifti_output and job.image.grid is None
 
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
         if atlas.route is not None
         for path, _ in atlas.route.steps
     }
-    own = (planned.run.path, planned.mask_path, *job.confounds.paths)
+    own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
     paths = (*own, *moved_by)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
@@ -297,14 +297,20 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
     ``mean`` is fed with its volumes in passing.
     """
     image = job.image
-    partition = find_partition([atlas for atlas, _ in job.work], image.grid)
-    inside = read_mask_of(job.planned.mask_path, image.grid)
+    partition = find_partition([atlas for atlas, _ in job.work], image.frame)
+    inside = read_mask_of(job.planned.mask_path, image.frame)
     reduction, high_variance = reduce_image(
         image, partition, inside, job.options, mean=mean
     )
     qualities = []
     for number in range(len(job.work)):
-        quality = _assess(partition, number, inside, reduction, job.options)
+        resampled = image.grid is not None
+        atlas = job.work[number][0]
+        quality = _assess(
+            *(partition, number, inside, reduction, job.options),
+            resampled=resampled,
+            elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+        )
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
                 values[:, ~quality.has_voxels] = np.nan
@@ -318,6 +324,9 @@ def _assess(
     inside: NDArray[np.bool_],
     reduction: Reduction,
     options: Options,
+    *,
+    resampled: bool,
+    elsewhere: NDArray[np.bool_],
 ) -> RegionQuality:
     in_mask = inside[partition.voxels]
     cancel = None
@@ -334,6 +343,8 @@ def _assess(
         coverage=partition.coverage(number, reduction.usable),
         min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
+        resampled=resampled,
+        elsewhere=elsewhere,
     )
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import Opened
+    from bids_roi.images.series import Series
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.report.canvas import Picture
@@ -61,7 +62,7 @@ class RunFigures:
     def __init__(
         self,
         run: BoldRun,
-        image: Opened,
+        image: Series,
         output_dir: Path,
         *,
         repetition_time: float | None,
@@ -75,10 +76,12 @@ class RunFigures:
         self.brain: BoolArray | None = None
         self.notes: list[str] = []
         self._words = "reference image of the run"
-        self._background = _read_reference(run, image)
+        self._background = None
         self.mean: MeanImage | None = None
-        if self._background is None:
-            self.mean = MeanImage(image.source.n_volumes, image.grid.n_voxels)
+        if image.grid is not None:
+            self._background = _read_reference(run, image.grid)
+            if self._background is None:
+                self.mean = MeanImage(image.source.n_volumes, image.grid.n_voxels)
 
     def draw_atlas(self, result: AtlasResult) -> None:
         """Draw one atlas, its series and its matrices."""
@@ -115,14 +118,25 @@ class RunFigures:
             self._words = f"mean of {self.mean.n_taken} volumes of the run"
             self.mean = None
         if self._background is None:
-            return np.zeros(self.image.grid.n_voxels, dtype=np.float32)
+            return np.zeros(self.image.frame.n_points, dtype=np.float32)
         return self._background
 
     def _draw_atlas(self, result: AtlasResult) -> None:
+        source = result.names.regions
+        if self.image.grid is None:
+            self._list(source, [], {"Frame": str(self.image.frame)})
+        else:
+            self._draw_brain(result, self.image.grid)
+        for series in result.names.timeseries:
+            pictures = self._draw_series(result, series)
+            self._list(series.path, [self._save(p, table) for table, p in pictures])
+
+    def _draw_brain(self, result: AtlasResult, grid: Grid) -> None:
+        """Draw the regions of a volume, and how much of each can be used."""
         quality, source = result.quality, result.names.regions
         rows = strongest_map(result.mapped.weights)
         inside = rows >= 0 if self.brain is None else (rows >= 0) | self.brain
-        slices = choose_slices(self.image.grid, inside)
+        slices = choose_slices(grid, inside)
         background, lost = self._show_background(), ~quality.usable
         contours = draw_contours(
             slices,
@@ -140,12 +154,9 @@ class RunFigures:
             lost=lost,
             minimum=self.minimum_coverage,
         )
-        facts = {"VoxelVolume": round(self.image.grid.voxel_volume, 6)}
+        facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
         made = [self._save(picture, source) for picture in (contours, coverage)]
         self._list(source, made, facts)
-        for series in result.names.timeseries:
-            pictures = self._draw_series(result, series)
-            self._list(series.path, [self._save(p, table) for table, p in pictures])
 
     def _draw_series(
         self, result: AtlasResult, series: SeriesOutput
@@ -245,7 +256,7 @@ class RunFigures:
         write_file(self.output_dir / report_path(source), format_json(content))
 
 
-def _read_reference(run: BoldRun, image: Opened) -> NDArray[np.floating] | None:
+def _read_reference(run: BoldRun, own: Grid) -> NDArray[np.floating] | None:
     """The reference image beside a run, where there is one on its grid."""
     entities = tuple((k, v) for k, v in run.entities if k != "desc")
     for path in sorted(run.path.parent.glob("*_boldref.nii.gz")):
@@ -255,7 +266,7 @@ def _read_reference(run: BoldRun, image: Opened) -> NDArray[np.floating] | None:
             values, grid = read_volume(path)
         except BidsRoiError:
             return None
-        if same_grid(grid, image.grid):
+        if same_grid(grid, own):
             return np.asarray(values.ravel(order="F"), dtype=np.float32)
     return None
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
 _MISSING = "n/a"
+_LIES_ON = "of grayordinates or surfaces, on which nothing is drawn"
 _TRIES = 3
 
 
@@ -258,6 +259,7 @@ def _show_atlas(
         "name": atlas.name,
         "reasons": reasons,
         "figures": atlas.figures,
+        "lies_on": _LIES_ON if "structure" in atlas.regions else "",
         "series": series,
         "table": _region_table(run, atlas, key, own_page=own_page),
         "parameters": [(each.title, _describe(each.sidecar)) for each in atlas.series],

@@ -99,7 +99,7 @@ def test_citation_and_licence():
     [
         ("shaefer400", "Schaefer2018|schaefer"),
         ("havardoxford", "harvardoxford"),
-        ("Schaefer2018_seg-7n_scale-700", "Schaefer2018_seg-17n_scale-100"),
+        ("Schaefer2018_seg-7n_scale-1234", "Schaefer2018_seg-17n_scale-100"),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, near):
@@ -412,7 +412,7 @@ def test_datasets_that_cannot_be_used(tmp_path):
     (tmp_path / "empty").mkdir()
     cases = {
         f"a={tmp_path / 'nowhere'}": (MissingInput, "no such folder"),
-        f"a={tmp_path / 'empty'}": (UsageError, "holds no atlas volume"),
+        f"a={tmp_path / 'empty'}": (UsageError, "holds no atlas"),
         f"templateflow={tmp_path}": (UsageError, "cannot be the name"),
         f"a b={tmp_path}": (UsageError, "letters, digits and hyphens"),
     }

