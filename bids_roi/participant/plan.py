@@ -166,36 +166,7 @@ def plan_run(
     except BidsRoiError as problem:
         error = problem
     if image is not None and error is None:
-        surface = run.kind != "volume"
-        for name in shelf.names:
-            if not shelf.is_for(name, surface=surface):
-                continue  # for runs of another kind, which is no loss of this one
-            try:
-                atlas = shelf.find(
-                    name,
-                    template_of(run),
-                    image.frame,
-                    root=run.root,
-                    bold=run.path,
-                    asked=(run.space or "native") in options.input.space,
-                )
-            except BidsRoiError as problem:
-                refused.append((name, problem))
-            else:
-                asked = (
-                    options.extraction.statistic
-                    if atlas.hard
-                    else options.extraction.map_statistic
-                )
-                names = name_outputs(
-                    run,
-                    atlas,
-                    asked,
-                    labels,
-                    relmats=options.connectivity.relmat,
-                    fisher_z=options.connectivity.fisher_z,
-                )
-                atlases.append((atlas, names))
+        atlases, refused = _find_atlases(run, image, options, shelf, labels)
     return PlannedRun(
         run=run,
         image=image,
@@ -206,6 +177,44 @@ def plan_run(
         error=error,
         warnings=tuple(warnings),
     )
+
+
+def _find_atlases(
+    run: BoldRun,
+    image: Series,
+    options: Options,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...],
+) -> tuple[list[tuple[Atlas, RunOutputs]], list[tuple[str, BidsRoiError]]]:
+    """Find the atlases of a run and name their outputs; why others are not for it."""
+    atlases: list[tuple[Atlas, RunOutputs]] = []
+    refused: list[tuple[str, BidsRoiError]] = []
+    for name in shelf.names:
+        if not shelf.is_for(name, surface=run.kind != "volume"):
+            continue  # for runs of another kind, which is no loss of this one
+        try:
+            atlas = shelf.find(
+                name,
+                template_of(run),
+                image.frame,
+                root=run.root,
+                bold=run.path,
+                asked=(run.space or "native") in options.input.space,
+            )
+        except BidsRoiError as problem:
+            refused.append((name, problem))
+            continue
+        wanted = options.extraction
+        names = name_outputs(
+            run,
+            atlas,
+            wanted.statistic if atlas.hard else wanted.map_statistic,
+            labels,
+            relmats=options.connectivity.relmat,
+            fisher_z=options.connectivity.fisher_z,
+        )
+        atlases.append((atlas, names))
+    return atlases, refused
 
 
 def _check_surface_run(run: BoldRun, options: Options) -> tuple[str, ...]:

@@ -314,11 +314,11 @@ def test_explanation_is_capped(tmp_path):
         ("sub-01_task-a_bold_space-MNI_preproc.nii.gz", r"fMRIPrep < 1\.2.*rename"),
         (
             "sub-01_task-a_space-fsLR_den-91k_bold.dtseries.nii",
-            "surfaces or grayordinates only",
+            "surfaces or grayordinates",
         ),
         (
             "sub-01_task-a_hemi-L_space-fsnative_bold.func.gii",
-            "surfaces or grayordinates only",
+            "surfaces or grayordinates",
         ),
         ("sub-01_task-a_bold.nii.gz", "Without desc- these look like raw data"),
         ("sub-01_task-a_echo-1_bold.nii.gz", "Without desc- these look like raw data"),
@@ -338,7 +338,7 @@ def test_explanation_is_capped(tmp_path):
         ("sub-01_space-MNI_desc-nonaggrDenoised_bold.nii", "--desc nonaggrDenoised"),
         (
             "sub-01_task-a_hemi-L_space-fsnative_bold.mgz",
-            "surfaces or grayordinates only",
+            "surfaces or grayordinates",
         ),
     ],
 )
