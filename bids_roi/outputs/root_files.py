@@ -11,7 +11,7 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
 from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
-from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
+from bids_roi.outputs.schema import PYBIDS_ENTITIES, REGION_COLUMNS, format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     table = format_name(atlas.entities, "dseg", ".tsv")
     regions = atlas.regions
     columns: dict[str, Any] = {"index": regions.index, "name": regions.name}
-    taken = set(REGION_COLUMNS) | {"original_name"}
+    taken = {*REGION_COLUMNS, "original_name", *PYBIDS_ENTITIES}
     for column, cells in regions.extra:
         key = column.lower()
         columns[f"atlas_{key}" if key in taken else key] = cells

@@ -132,7 +132,7 @@ def test_an_impossible_strategy_costs_its_own_outputs_only(
     assert "1  already there" in again.out
     assert files_with_times(out, "/func/") == before
     run(capsys, root, out, "group")
-    rows = {row["desc"]: row for row in read_rows(out / "group_runs.tsv")}
+    rows = {row["desc_id"]: row for row in read_rows(out / "group_runs.tsv")}
     told = {desc: row["status"] for desc, row in rows.items()}
     assert told == {"n/a": "done", "plain": "done", "bad": "failed"}
     assert reason in rows["bad"]["reason"]

@@ -1,0 +1,225 @@
+"""Results as other people's programs read them, after the group level too."""
+
+import json
+import shutil
+import subprocess
+from importlib.resources import files
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from bids import BIDSLayout
+from support import datasets
+from support.calls import read, run
+from support.datasets import SPACE
+from support.promises import promises
+from support.toy_confounds import SPIKES, T, write_confounds
+from support.validator import issues_of
+
+from bids_roi.cli import main
+from bids_roi.outputs.schema import OUTLIER_COLUMNS, PYBIDS_ENTITIES
+
+CONFIG = str(files("bids_roi") / "data" / "pybids_config.json")
+STEMS = ("sub-01_task-rest", "sub-02_task-rest", "sub-03_task-rest")
+# What an atlas's own table may hold: names of entities among its columns.
+TABLE = "index\tname\tlabel\themi\tspace\tatlas\tdesc\tsuffix\tnetwork\n"
+
+
+def write_rich_atlas(folder):
+    """An atlas whose table has columns with the names of entities."""
+    image, table = datasets.write_atlas(
+        folder, f"tpl-{SPACE}_atlas-Toy_scale-5_dseg.nii.gz"
+    ).split(",")
+    rows = Path(table).read_text().splitlines()[1:]
+    index = [row.split("\t") for row in rows]
+    more = [f"{i}\t{name}\tl\tL\ts\ta\td\tx\t{net}\n" for i, name, net in index]
+    Path(table).write_text(TABLE + "".join(more))
+    return f"{image},{table}"
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """A raw dataset; in its derivatives fMRIPrep's, and ours of both levels."""
+    place = tmp_path_factory.mktemp("readers")
+    raw = place / "raw"
+    for stem in STEMS:
+        bold = raw / stem.partition("_")[0] / "func" / f"{stem}_bold.nii.gz"
+        bold.parent.mkdir(parents=True, exist_ok=True)
+        bold.touch()
+    said = {"Name": "Raw", "BIDSVersion": "1.9.0", "DatasetType": "raw"}
+    (raw / "dataset_description.json").write_text(json.dumps(said))
+    root = datasets.write_dataset(raw / "derivatives" / "fmriprep", [])
+    for seed, stem in enumerate(STEMS):
+        datasets.write_run(root, f"{stem}_space-{SPACE}_res-2", datasets.bold(seed, T))
+    write_confounds(root)
+    table = root / "sub-01/func/sub-01_task-rest_desc-confounds_timeseries.tsv"
+    for stem in STEMS[1:]:
+        shutil.copy(
+            table,
+            root
+            / stem.partition("_")[0]
+            / "func"
+            / f"{stem}_desc-confounds_timeseries.tsv",
+        )
+    out = raw / "derivatives" / "bids_roi"
+    common = [
+        root,
+        out,
+        "participant",
+        "--atlas-file",
+        write_rich_atlas(place / "atlas"),
+    ]
+    more = ["--denoise", "none", "24P", "--fd-threshold", 0.5, "--relmat", "pearson"]
+    assert main([str(a) for a in [*common, *more, "--n-procs", 1]]) == 0
+    assert main([str(a) for a in (root, out, "group")]) == 0
+    return raw
+
+
+@pytest.fixture(scope="module")
+def out(raw):
+    return raw / "derivatives" / "bids_roi"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"is_derivative": True}, {"config": ["bids", "derivatives", CONFIG]}],
+    ids=["alone", "derivative", "ours"],
+)
+def test_pybids_indexes_the_results_of_both_levels(out, how):
+    layout = BIDSLayout(out, validate=False, **how)
+    tell(layout, out)
+
+
+def tell(layout, out):
+    """The layout has every table, and its entities are those of the names."""
+    found = layout.get(suffix="timeseries", extension=".tsv")
+    assert {f.path for f in found} == set(
+        map(str, out.glob("sub-*/**/*_timeseries.tsv"))
+    )
+    assert layout.get_subjects() == ["01", "02", "03"]
+    assert layout.get_tasks() == ["rest"]
+    assert layout.get_spaces() == [SPACE]
+    tables = {f.path for f in layout.get(extension=".tsv")}
+    assert {str(path) for path in out.glob("group_*.tsv")} <= tables
+    (file,) = layout.get(suffix="level", extension=".tsv")
+    assert file.get_entities()["space"] == SPACE
+    # What tells of files by their metadata reads all of it.
+    assert len(layout.to_df(metadata=True)) == len(layout.files)
+
+
+def test_pybids_indexes_a_raw_dataset_with_the_results_in_it(raw, out):
+    layout = BIDSLayout(raw, derivatives=True)
+    ours = layout.derivatives.get_pipeline("bids_roi")
+    tell(ours, out)
+    both = layout.get(scope="all", subject="01", suffix=["bold", "timeseries"])
+    assert {"raw", "fmriprep", "bids_roi"} == {
+        Path(f.path).relative_to(raw).parts[1] if "derivatives" in f.path else "raw"
+        for f in both
+    }
+
+
+def test_bids2table_reads_the_group_folder(out):
+    bids2table = pytest.importorskip("bids2table", exc_type=ImportError)
+    table = bids2table.index_dataset(out).to_pandas()
+    series = table[(table["suffix"] == "timeseries") & (table["ext"] == ".tsv")]
+    assert len(series) == len(STEMS) * 2
+    assert set(series["space"]) == {SPACE}
+
+
+def test_pandas_reads_every_table(out):
+    for path in out.rglob("*.tsv"):
+        frame = pd.read_csv(path, sep="\t", na_values="n/a", dtype={"run_id": str})
+        lines = path.read_text().splitlines()
+        assert len(frame) == len(lines) - 1
+        assert list(frame) == lines[0].split("\t")
+        described = json.loads(path.with_suffix(".json").read_text())
+        if path.name.startswith("group_"):
+            keys = {c for c in frame if c.endswith("_id")}
+            assert keys <= described.keys(), path.name
+
+
+def test_r_reads_every_table(out, tmp_path):
+    program = shutil.which("Rscript")
+    if program is None:
+        pytest.skip("R is not installed")
+    script = tmp_path / "read.R"
+    script.write_text(
+        "for (path in commandArgs(TRUE)) {\n"
+        '  t <- read.delim(path, na.strings = "n/a", check.names = FALSE)\n'
+        '  cat(nrow(t), ncol(t), "\\n")\n}\n'
+    )
+    paths = sorted(out.rglob("*.tsv"))
+    told = subprocess.run(
+        [program, script, *paths], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for path, line in zip(paths, told, strict=True):
+        lines = path.read_text().splitlines()
+        assert line.split() == [str(len(lines) - 1), str(lines[0].count("\t") + 1)]
+
+
+def test_the_validator_has_nothing_to_say(out):
+    assert issues_of(out, "error", "warning") == []
+
+
+def test_no_column_has_the_name_of_an_entity(out):
+    """Of pybids and of our configuration, whatever the atlas's table holds."""
+    ours = json.loads(Path(CONFIG).read_text())["entities"]
+    names = {entity["name"] for entity in ours}
+    for config in ("bids", "derivatives"):
+        path = files("bids") / "layout" / "config" / f"{config}.json"
+        names |= {e["name"] for e in json.loads(path.read_text())["entities"]}
+    assert names == PYBIDS_ENTITIES
+    for path in (*out.glob("group_*.json"), *out.glob("atlas-*_dseg.json")):
+        assert not names & json.loads(path.read_text()).keys(), path.name
+    columns = [c for table in promises()["columns"].values() for c in table]
+    # voi- is for spectroscopy only.
+    assert names & {*columns} <= {"volume"}
+    header = (out / "atlas-Toy_scale-5_dseg.tsv").read_text().partition("\n")[0]
+    assert {"atlas_label", "atlas_hemi", "atlas_space"} <= {*header.split("\t")}
+
+
+def test_code_for_the_outliers_of_xcp_d_finds_no_column_of_theirs(out):
+    """Theirs has 1 for outliers in ``framewise_displacement``; here 1 is one too."""
+    assert "framewise_displacement" not in OUTLIER_COLUMNS
+    paths = sorted(out.glob("sub-*/func/*_outliers.tsv"))
+    assert len(paths) == len(STEMS)
+    for path in paths:
+        frame = pd.read_csv(path, sep="\t", na_values="n/a")
+        flags = frame.iloc[:, 0].astype(bool)  # as theirs, the first column
+        assert flags.to_numpy().nonzero()[0].tolist() == [0, *SPIKES]
+        series = path.with_name(
+            path.name.replace(
+                "_res-2_desc-24P_outliers",
+                "_atlas-Toy_scale-5_res-2_stat-mean_desc-24P_timeseries",
+            )
+        )
+        assert len(read(series)[1]) == (~flags).sum()
+
+
+def test_group_tables_of_an_earlier_release_are_told_and_enter_no_page(
+    raw, out, tmp_path, capsys
+):
+    copy = shutil.copytree(out, tmp_path / "out")
+    (known,) = copy.glob("group_*_level.tsv")
+    run(capsys, raw, copy, "group")
+    # One that is remembered goes; one that is not is told.
+    old = copy / known.name.replace("_level", "_mean").replace(
+        "group_", "group_task-old_"
+    )
+    shutil.copy(known, old)
+    matrix = next(copy.glob("group_*_relmat.tsv"))
+    foreign = copy / matrix.name.replace("task-rest", "task-old")
+    shutil.copy(matrix, foreign)
+    told = run(capsys, raw, copy, "group")
+    assert old.exists()
+    assert "2 files group_* are not of this call" in told.err
+    assert old.name in told.err
+    assert "not of this call, and in no page: 2 files group_*" in told.out
+    assert "task-old" not in (copy / "group.html").read_text()
+    ledger = copy / "logs" / "group_files.json"
+    listed = json.loads(ledger.read_text())
+    listed["Files"] += [old.name, foreign.name]
+    ledger.write_text(json.dumps(listed))
+    told = run(capsys, raw, copy, "group")
+    assert not old.exists()
+    assert f"removed, for they are out of date: {old.name}, {foreign.name}" in told.out
