@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.names import BidsName, format_name, parse_name
+from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
@@ -336,11 +336,9 @@ def desc_of(source: str, strategy: str) -> str:
 
 
 def _stem(name: BidsName, desc: str) -> str:
-    # Outputs have res- and den- behind the atlas, sources before.
-    left_out = (*_ATLAS, "res", "den", "stat", "desc")
-    kept = [(k, v) for k, v in name.entities if k not in left_out]
-    moved = [(key, name.get(key)) for key in ("res", "den")]
-    return format_name([*kept, *moved, ("desc", desc)], "bold", "")
+    # Outputs have the order of the schema, sources any.
+    kept = [(k, v) for k, v in name.entities if k not in (*_ATLAS, "stat", "desc")]
+    return format_name(sort_entities([*kept, ("desc", desc)]), "bold", "")
 
 
 def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from bids_roi.dataset.roots import dataset_around
 from bids_roi.errors import OutputError
@@ -26,7 +27,8 @@ BIDS_VERSION = "1.11.1"
 # Time series, matrices, reports and group tables have no name in BIDS yet (BEP012,
 # BEP017). "figures" without a slash: with one the validator reports the folder. The
 # region table of an atlas serves runs in every space, and so cannot hold the one
-# SpatialReference that the validator asks of it.
+# SpatialReference that the validator asks of it; its description describes no file
+# where every run failed. Runs with cohort- lack the tpl- that BIDS asks for beside it.
 BIDSIGNORE = """\
 *.html
 figures
@@ -38,6 +40,8 @@ figures
 group_*
 atlas-*_dseg.tsv
 atlas-*_dseg.json
+atlas-*_description.json
+*_cohort-*_dseg.*
 """
 
 README = """\
@@ -91,6 +95,16 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
         msg = f"the output folder cannot be written ({error.strerror})."
         remedy = "Check its permissions, or mount it writable into the container."
         raise OutputError(msg, where=output_dir, remedy=remedy) from error
+
+
+def keep_valid(output_dir: Path, participant: str) -> None:
+    """Make the folder of a participant where a dataset has none at all.
+
+    BIDS asks for one; where every run failed, nothing else makes it.
+    """
+    there = (output_dir / "dataset_description.json").is_file()
+    if there and not any(path.is_dir() for path in output_dir.glob("sub-*")):
+        (output_dir / f"sub-{participant}").mkdir()
 
 
 def write_dataset_files(
@@ -154,7 +168,7 @@ def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
     """Where the input is, in a form that survives a move of both."""
     out, there = output_dir.resolve(), root.resolve()
     if len(os.path.commonpath([out, there])) > 1:
-        return os.path.relpath(there, out)
+        return quote(os.fsencode(os.path.relpath(there, out)))
     doi = source.get("DatasetDOI")
     return doi if isinstance(doi, str) and doi else there.as_uri()
 

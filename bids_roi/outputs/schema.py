@@ -407,9 +407,9 @@ COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
 
 
-# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes is
-# taken for the entity of its name, and where a file name has another value the folder is
-# refused; so no column of a table that other files inherit from is called so.
+# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes
+# is taken for the entity of its name, and where a file name has another value the
+# folder is refused; so no column of a table that others inherit from is called so.
 _OF_PYBIDS = """
 acquisition atlas ceagent chunk cohort datatype den desc direction echo extension flip
 fmap from hash hemi inv label modality mode model mt nucleus part proc reconstruction

@@ -19,6 +19,7 @@ from bids_roi.errors import BidsRoiError, MissingInput, NothingFound, SpaceMisma
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import (
     check_output_dir,
+    keep_valid,
     write_atlas_files,
     write_dataset_files,
 )
@@ -187,6 +188,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
             outcomes.check_used()
         finally:
             outcomes.close()
+            keep_valid(output_dir, level.participants[0])
 
 
 def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:

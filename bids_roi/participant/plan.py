@@ -19,6 +19,7 @@ from bids_roi.errors import (
     UsageError,
     remedy_of,
 )
+from bids_roi.files.names import find_invalid_labels
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import Opened, check_file, open_image, read_volume
 from bids_roi.images.values import describe_mask
@@ -123,6 +124,11 @@ def plan_run(
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
     warnings = list(run.warnings)
+    if invalid := find_invalid_labels(run.entities):
+        warnings.append(
+            f"{', '.join(invalid)}: the name is not valid BIDS, and so are those of the"
+            " outputs; readers such as pybids pass over the entity. Rename the input."
+        )
     atlases: list[tuple[Atlas, RunOutputs]] = []
     refused: list[tuple[str, BidsRoiError]] = []
     try:

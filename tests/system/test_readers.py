@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -159,6 +160,115 @@ def test_r_reads_every_table(out, tmp_path):
 
 def test_the_validator_has_nothing_to_say(out):
     assert issues_of(out, "error", "warning") == []
+
+
+def results_of(folder, stems, *options, code=0):
+    """Outputs of both levels of runs with these names, and what was said."""
+    root = datasets.write_dataset(folder / "in", [])
+    for stem in stems:
+        datasets.write_run(root, stem)
+    atlas = datasets.write_atlas(folder / "atlas")
+    common = [root, folder / "out", "participant", "--atlas-file", atlas]
+    assert main([str(a) for a in [*common, *options]]) == code
+    if code == 0:
+        assert main([str(a) for a in [root, folder / "out", "group"]]) == 0
+    return folder / "out"
+
+
+ODD = {
+    # CNeuroMod, C-PAC
+    "sub-01_ses-1_task-a_space-X_part-mag": "sub-01_ses-1_task-a_part-mag_space-X",
+    "sub-01_ses-1_task-a_run-01_acq-b_space-X_res-2": (
+        "sub-01_ses-1_task-a_acq-b_run-01_space-X@_res-2"
+    ),
+    "sub-02_task-a_space-X_dir-AP_res-2": "sub-02_task-a_dir-AP_space-X@_res-2",
+}
+
+
+def test_names_follow_the_schema_whatever_the_source_does(tmp_path):
+    stems = [s.replace("space-X", f"space-{SPACE}") for s in ODD]
+    out = results_of(tmp_path, stems, "--relmat", "pearson", code=0)
+    names = {
+        (s.replace("@", "_atlas-Toy") if "@" in s else f"{s}_atlas-Toy").replace(
+            "space-X", f"space-{SPACE}"
+        )
+        for s in ODD.values()
+    }
+    for suffix in ("dseg", "stat-mean_timeseries", "stat-pearsoncorrelation_relmat"):
+        found = {p.name for p in out.glob(f"sub-*/**/func/*_{suffix}.tsv")}
+        assert found == {f"{name}_{suffix}.tsv" for name in names}
+    assert issues_of(out, "error", "warning") == []
+    with (out / "group_runs.tsv").open() as file:
+        frame = pd.read_csv(file, sep="\t")
+    assert frame["status"].tolist() == ["done"] * len(names)
+
+
+def test_a_cohort_stands_where_bids_has_it(tmp_path):
+    root = datasets.write_dataset(tmp_path / "in", [])
+    datasets.write_run(root, f"sub-02_task-a_space-{SPACE}_cohort-1_res-2")
+    atlas = datasets.write_atlas(
+        tmp_path / "atlas", f"tpl-{SPACE}_cohort-1_atlas-Toy_dseg.nii.gz"
+    )
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas]
+    assert main([str(a) for a in common]) == 0
+    assert main([str(a) for a in (root, out, "group")]) == 0
+    name = f"sub-02_cohort-1_task-a_space-{SPACE}_atlas-Toy_res-2_dseg.tsv"
+    assert (out / "sub-02" / "func" / name).is_file()
+    assert issues_of(out, "error", "warning") == []
+    layout = BIDSLayout(out, validate=False, config=["bids", "derivatives", CONFIG])
+    (file,) = layout.get(suffix="timeseries", extension=".tsv")
+    entities = {k: v for k, v in file.get_entities().items() if k != "extension"}
+    built = layout.build_path(entities, validate=False, absolute_paths=False)
+    assert (out / built).samefile(file.path)
+
+
+@pytest.mark.parametrize("cause", ["every run", "no atlas", "an atlas that is broken"])
+def test_the_tree_is_valid_where_nothing_came_out(tmp_path, cause):
+    root = datasets.write_dataset(tmp_path / "in")
+    space = "Elsewhere" if cause == "no atlas" else SPACE
+    name = f"tpl-{space}_atlas-Toy_dseg.nii.gz"
+    atlas = datasets.write_atlas(tmp_path / "atlas", name)
+    if cause == "every run":
+        for path in root.glob("sub-*/func/*_bold.nii.gz"):
+            path.write_bytes(path.read_bytes()[:-2000])
+    if cause == "an atlas that is broken":
+        (tmp_path / "atlas" / name).write_bytes(b"no image")
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas]
+    assert main([str(a) for a in common]) != 0
+    assert issues_of(out, "error", "warning") == []
+    assert not list(out.glob("sub-*/func"))
+    BIDSLayout(out, validate=False)
+
+
+def test_labels_that_bids_does_not_allow_are_told(tmp_path, capsys):
+    root = datasets.write_dataset(tmp_path / "in", [])
+    datasets.write_run(root, f"sub-01_task-a_run-post_space-{SPACE}")
+    datasets.write_run(root, f"sub-01_task-a_run-02_space-{SPACE}")
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    told = run(capsys, *common)
+    said = "run-post (a number is needed): the name is not valid BIDS"
+    assert told.err.count(said) == 1
+    (path,) = (tmp_path / "out").glob("sub-01/func/*run-post*_timeseries.json")
+    assert said in " ".join(json.loads(path.read_text())["Warnings"])
+    (path,) = (tmp_path / "out").glob("sub-01/func/*run-02*_timeseries.json")
+    assert said not in path.read_text()
+
+
+def test_links_between_datasets_are_escaped(tmp_path):
+    place = tmp_path / "a b" / "x%20ä"
+    root = datasets.write_dataset(place / "fmriprep")
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    for out in (place / "out", tmp_path / "out"):
+        common = [root, out, "participant", "--atlas-file", atlas, "--no-report"]
+        assert main([str(a) for a in common]) == 0
+        described = json.loads((out / "dataset_description.json").read_text())
+        link = described["DatasetLinks"]["preprocessed"]
+        assert not {" ", "ä"} & {*link}
+        assert (out / unquote(link)).resolve() == root.resolve()
+        assert issues_of(out, "error", "warning") == []
 
 
 def test_no_column_has_the_name_of_an_entity(out):
