@@ -97,6 +97,9 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
         raise OutputError(msg, where=output_dir, remedy=remedy) from error
 
 
+ROOT_FILES = ("dataset_description.json", ".bidsignore", "README.md")
+
+
 def keep_valid(output_dir: Path, participant: str) -> None:
     """Make the folder of a participant where a dataset has none at all.
 
@@ -123,14 +126,10 @@ def write_dataset_files(
     description["DatasetLinks"] |= {
         name: _link(output_dir, folder, {}) for name, folder in atlas_datasets.items()
     }
-    files = {
-        "dataset_description.json": format_json(description),
-        ".bidsignore": BIDSIGNORE,
-        "README.md": README,
-    }
+    texts = (format_json(description), BIDSIGNORE, README)
     return [
         warning
-        for name, text in files.items()
+        for name, text in zip(ROOT_FILES, texts, strict=True)
         for warning in _write_once(output_dir / name, text)
     ]
 
@@ -173,12 +172,17 @@ def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
     return doi if isinstance(doi, str) and doi else there.as_uri()
 
 
+def name_atlas_files(atlas: Atlas) -> tuple[str, str, str]:
+    """Names of the description, the region table and its sidecar."""
+    stem = format_name(atlas.entities, "dseg", "")
+    return f"atlas-{atlas.label}_description.json", f"{stem}.tsv", f"{stem}.json"
+
+
 def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     """Write the region table and description of an atlas.
 
     Returns warnings, as ``write_dataset_files`` does.
     """
-    table = format_name(atlas.entities, "dseg", ".tsv")
     regions = atlas.regions
     columns: dict[str, Any] = {"index": regions.index, "name": regions.name}
     taken = {*REGION_COLUMNS, "original_name", *PYBIDS_ENTITIES}
@@ -194,14 +198,14 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
         if column not in REGION_COLUMNS
     }
     said = {"Description": describe_regions(atlas)}
-    files = {
-        f"atlas-{atlas.label}_description.json": format_json(dict(atlas.description)),
-        table: format_table(columns),
-        table.replace(".tsv", ".json"): format_sidecar("regions", said, texts),
-    }
+    contents = (
+        format_json(dict(atlas.description)),
+        format_table(columns),
+        format_sidecar("regions", said, texts),
+    )
     return [
         warning
-        for name, text in files.items()
+        for name, text in zip(name_atlas_files(atlas), contents, strict=True)
         for warning in _write_once(output_dir / name, text)
     ]
 

@@ -246,19 +246,18 @@ _DECLARED = (
         *("NumberOfRegionsLost", "series", "measured", "regions"),
         *("Regions whose column is n/a in the series.", "n_regions_lost"),
     ),
-    # These three are measured, and yet a page has always had them as parameters.
     Key(
-        *("RegionsWithoutSignal", "series", "choice", ""),
+        *("RegionsWithoutSignal", "series", "measured", ""),
         "Regions that are n/a in this series although their status is ok.",
         more="([why](numbers.md#quality-of-a-region))",
     ),
     Key(
-        *("MapRank", "series", "choice", ""),
+        *("MapRank", "series", "measured", ""),
         "Of maps and least squares: independent maps.",
         more="([definition](numbers.md#weighted-maps))",
     ),
     Key(
-        *("MapCondition", "series", "choice", ""),
+        *("MapCondition", "series", "measured", ""),
         "Of maps and least squares: how well they are told apart, a condition number.",
         more="([definition](numbers.md#weighted-maps))",
     ),
