@@ -95,7 +95,7 @@ class Outputs:
         Returns
         -------
         DataFrame
-            Entities (labels are text: run "01" stays "01"), ``n_volumes``,
+            Entities, as ``run_id`` (text: "01" stays "01"), ``n_volumes``,
             ``n_volumes_kept``, ``repetition_time`` and ``seconds_kept`` (s), ``fd_*``
             (mm), ``coverage_mean`` (0 to 1), and ``path``, relative to the folder.
             NaN where not told. ``denoise`` is ``"none"`` for raw signals.

@@ -15,6 +15,7 @@ from support.calls import read, run
 from support.datasets import SPACE
 from support.promises import promises
 from support.toy_confounds import SPIKES, T, write_confounds
+from support.trees import needs_shared, unpack
 from support.validator import issues_of
 
 from bids_roi.cli import main
@@ -201,6 +202,34 @@ def test_names_follow_the_schema_whatever_the_source_does(tmp_path):
     with (out / "group_runs.tsv").open() as file:
         frame = pd.read_csv(file, sep="\t")
     assert frame["status"].tolist() == ["done"] * len(names)
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "name", ["ds000117-fmriprep-21.0.2", "ds003495-fmriprep-20.2.1"]
+)
+def test_readers_open_the_results_of_real_trees(tmp_path, name):
+    """Small images in place of the tree's; all else is as fMRIPrep named it."""
+    root = unpack(f"{name}_tree.tar.gz", tmp_path)
+    person = min(path for path in root.glob("sub-*") if path.is_dir()).name
+    series = sorted((root / person).rglob(f"*_space-{SPACE}*_desc-preproc_bold.nii.gz"))
+    for seed, path in enumerate(series):
+        stem = path.name.replace("_desc-preproc_bold.nii.gz", "")
+        for old in path.parent.glob(f"{stem}_desc-*"):
+            old.unlink()
+        datasets.write_run(root, stem, datasets.bold(seed))
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    out = root.parent / "results"
+    common = [root, out, "participant", "--atlas-file", atlas, "--relmat", "pearson"]
+    common += ["--space", SPACE, "--participant-label", person, "--no-report"]
+    assert main([str(a) for a in common]) == 0
+    assert main([str(a) for a in (root, out, "group")]) == 0
+    assert issues_of(out, "error", "warning") == []
+    for how in ({}, {"config": ["bids", "derivatives", CONFIG]}):
+        layout = BIDSLayout(out, validate=False, **how)
+        found = layout.get(suffix="timeseries", extension=".tsv")
+        assert len(found) == len(series)
+        assert layout.get_spaces() == [SPACE]
 
 
 def test_a_cohort_stands_where_bids_has_it(tmp_path):
