@@ -90,7 +90,7 @@ IMPOSSIBLE = {
         {"dummy_scans": 30, "detrend": True},
         "30 volumes are kept, but 32 regressors",
     ),
-    "no time": (spoil_time, [], {"high_pass": 0.01}, "--repetition-time"),
+    "no time": (spoil_time, [], {"high_pass": 0.01}, "repetition time"),
     "series": (spoil_nothing, [{"ica_aroma": "full"}], {}, "smoothAROMAnonaggr"),
 }
 
