@@ -249,7 +249,7 @@ def test_strategies_are_refused_before_anything_is_read(
         capsys, root, out, "participant", "--atlas-file", atlas, *options, code=code
     )
     assert message in shown.err
-    assert not list(out.glob("sub-*"))
+    assert not [p for p in out.glob("sub-*/**/*") if p.is_file()]
 
 
 def test_two_high_passes_are_told(cleaned_input, atlas, tmp_path, capsys):
