@@ -123,12 +123,7 @@ def plan_run(
     """
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
-    warnings = list(run.warnings)
-    if invalid := find_invalid_labels(run.entities):
-        warnings.append(
-            f"{', '.join(invalid)}: the name is not valid BIDS, and so are those of the"
-            " outputs; readers such as pybids pass over the entity. Rename the input."
-        )
+    warnings = [*run.warnings, *_doubt_labels(run)]
     atlases: list[tuple[Atlas, RunOutputs]] = []
     refused: list[tuple[str, BidsRoiError]] = []
     try:
@@ -184,6 +179,17 @@ def plan_run(
         error=error,
         warnings=tuple(warnings),
     )
+
+
+def _doubt_labels(run: BoldRun) -> list[str]:
+    """Say which labels of a name BIDS does not allow."""
+    invalid = find_invalid_labels(run.entities)
+    if not invalid:
+        return []
+    return [
+        f"{', '.join(invalid)}: the name is not valid BIDS, and so are those of the"
+        " outputs; readers such as pybids pass over the entity. Rename the input."
+    ]
 
 
 def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:
