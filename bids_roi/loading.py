@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.errors import MissingInput, NothingFound, UsageError
+from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_table
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     KINDS,
+    REMEDY,
     RUN_COLUMNS,
     Output,
     describe_series,
@@ -94,7 +95,7 @@ class Outputs:
         Returns
         -------
         DataFrame
-            Entities (labels are text: run "01" stays "01"), ``n_volumes``,
+            Entities, as ``run_id`` (text: "01" stays "01"), ``n_volumes``,
             ``n_volumes_kept``, ``repetition_time`` and ``seconds_kept`` (s), ``fd_*``
             (mm), ``coverage_mean`` (0 to 1), and ``path``, relative to the folder.
             NaN where not told. ``denoise`` is ``"none"`` for raw signals.
@@ -104,14 +105,21 @@ class Outputs:
         for table in tables:
             labels = dict(table.name.entities)
             row: dict[str, object] = {**identify(table.name)}
-            row |= {"atlas": table.atlas, "denoise": labels.get("desc", _RAW)}
+            row |= {"atlas_id": table.atlas, "denoise": labels.get("desc", _RAW)}
             row |= {"statistic": labels["stat"]}
             row |= describe_series(table.read_sidecar())
             rows.append(row | {"path": table.path})
         frame = pd.DataFrame(rows)
         facts = {key.column for key in FACTS}
         frame = frame.astype(dict.fromkeys(facts, float))
-        always = {"participant_id", "session_id", "task", "run", "space", *facts}
+        always = {
+            "participant_id",
+            "session_id",
+            "task_id",
+            "run_id",
+            "space_id",
+            *facts,
+        }
         empty = [c for c in frame if c not in always and frame[c].isna().all()]
         return frame.drop(columns=empty)
 
@@ -203,7 +211,11 @@ class Outputs:
         kept = [entity for entity in table.name.entities if entity[0] not in left_out]
         path = table.file.with_name(format_name(kept, "outliers", ".tsv"))
         if table.name.get("desc") and path.exists():
-            volumes = np.flatnonzero(_read_frame(path)["kept"].to_numpy() == 1)
+            outlier = read_table(path).get("outlier")
+            if outlier is None:
+                msg = "there is no column outlier: an earlier release made the table."
+                raise DataError(msg, where=path, remedy=REMEDY)
+            volumes = np.flatnonzero(np.array(outlier) == "0")
             if len(volumes) == n_rows:
                 return volumes
         return range(n_rows)
@@ -265,14 +277,14 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
     >>> _ = series.with_suffix(".json").write_text('{"RepetitionTime": 2.0}')
 
     >>> outputs = load(folder.name, task_label="rest")
-    >>> outputs.runs()[["participant_id", "task", "atlas", "repetition_time"]]
-      participant_id  task atlas  repetition_time
-    0         sub-01  rest   Toy              2.0
+    >>> outputs.runs()[["participant_id", "task_id", "atlas_id", "repetition_time"]]
+      participant_id task_id atlas_id  repetition_time
+    0         sub-01    rest      Toy              2.0
     >>> outputs.timeseries(participant_label="01")
                                   V1  V2
-    participant_id task volume
-    sub-01         rest 0       1.50 NaN
-                        1       2.25 NaN
+    participant_id task_id volume
+    sub-01         rest    0       1.50 NaN
+                           1       2.25 NaN
     >>> load(folder.name, task_label="nback")
     Traceback (most recent call last):
     ...

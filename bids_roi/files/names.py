@@ -12,6 +12,20 @@ if TYPE_CHECKING:
 
 
 _ENTITY = re.compile(r"([A-Za-z]+)-(.+)")
+# Entities in the order of BIDS 1.11's schema; stat-, which it does not have, as drafts
+# and XCP-D place it.
+_IN_ORDER = """
+sub tpl ses cohort sample task tracksys acq nuc voi ce trc stain rec dir run mod echo
+flip inv mt part proc hemi space split recording chunk atlas seg scale res den label
+stat desc
+"""
+_PLACES = {key: place for place, key in enumerate(_IN_ORDER.split())}
+_INDICES = {"run", "echo", "flip", "inv", "split", "chunk"}
+_WORDS = {
+    "part": ("mag", "phase", "real", "imag"),
+    "hemi": ("L", "R"),
+    "mt": ("on", "off"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,39 @@ def parse_name(path: str | PurePath) -> BidsName:
         else:
             entities.append((match[1], match[2]))
     return BidsName(tuple(entities), last, dot + extension, "_".join(foreign))
+
+
+def sort_entities(
+    entities: Iterable[tuple[str, str | None]],
+) -> list[tuple[str, str | None]]:
+    """Put entities into the order of the schema; unknown ones stay behind theirs.
+
+    >>> sort_entities([("sub", "1"), ("desc", "x"), ("run", "1"), ("acq", "y")])
+    [('sub', '1'), ('acq', 'y'), ('run', '1'), ('desc', 'x')]
+    """
+    place, placed = -1, []
+    for pair in entities:
+        place = _PLACES.get(pair[0], place)
+        placed.append((place, pair))
+    return [pair for _, pair in sorted(placed, key=lambda item: item[0])]
+
+
+def find_invalid_labels(entities: Iterable[tuple[str, str]]) -> list[str]:
+    """Say which labels BIDS does not allow, and what it does.
+
+    >>> find_invalid_labels([("sub", "01"), ("run", "post"), ("acq", "a.b")])
+    ['run-post (a number is needed)', 'acq-a.b (letters, digits and + are allowed)']
+    """
+    found = []
+    for key, label in entities:
+        words = _WORDS.get(key, (label,))
+        if key in _INDICES and not re.fullmatch(r"[0-9]+", label):
+            found.append(f"{key}-{label} (a number is needed)")
+        elif not re.fullmatch(r"[0-9A-Za-z+]+", label):
+            found.append(f"{key}-{label} (letters, digits and + are allowed)")
+        elif label not in words:
+            found.append(f"{key}-{label} ({', '.join(words)} are allowed)")
+    return found
 
 
 def format_name(

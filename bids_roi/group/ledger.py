@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import format_json, read_json
+from bids_roi.files.tables import format_json
 from bids_roi.files.writing import write_file
-from bids_roi.outputs.find import PLACE, SCOPE
+from bids_roi.outputs.find import LEDGER, PLACE, SCOPE, list_group_files
 from bids_roi.outputs.names import sidecar_of
 from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
-
-
-LEDGER = "logs/group_files.json"
 
 
 class Ledger:
@@ -35,7 +31,7 @@ class Ledger:
         self.output_dir = output_dir
         self.written: list[str] = []
         self._claimed: set[str] = set()
-        self._known = set(self._read())
+        self._known = set(list_group_files(output_dir))
 
     def write(
         self,
@@ -71,20 +67,11 @@ class Ledger:
         self._save()
         return stale
 
-    def _read(self) -> list[str]:
-        try:
-            names = read_json(self.output_dir / LEDGER).get("Files")
-        except BidsRoiError:
-            return []
-        names = names if isinstance(names, list) else []
-        # A list that was edited must not make us remove anything else.
-        return [
-            name
-            for name in names
-            if isinstance(name, str)
-            and name.startswith("group_")
-            and not {"/", "\\", "\0"} & {*name}
-        ]
+    def find_others(self) -> list[str]:
+        """List what looks like group files and is of no call that is remembered."""
+        there = (path.name for path in self.output_dir.glob("group_*.*"))
+        ours = {name for name in there if name.endswith((".tsv", ".json", ".h5"))}
+        return sorted(ours - self._known)
 
     def _save(self) -> None:
         content = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from bids_roi.group.outputs import (
 from bids_roi.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
+from bids_roi.outputs.find import SCOPE
 from bids_roi.outputs.records import read_all_records
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.outputs.find import Output, RunKey
 
+
+log = logging.getLogger("bids_roi")
 
 _SHOWN = 5
 
@@ -163,7 +167,7 @@ def _summarise(
         *("skipped", "failed"),
     )
     counts = Counter(str(row["status"]) for row in rows)
-    units = {(row.get("source"), row.get("atlas")) for row in rows}
+    units = {(row.get("source"), row.get("atlas_id")) for row in rows}
     people = {row.get("participant_id") for row in rows}
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
     head = f"{len(units)} runs x atlases of {len(people)} participants"
@@ -185,6 +189,16 @@ def _summarise(
     if stale:
         tables = [name for name in stale if not name.endswith(".json")]
         lines.append(f"removed, for they are out of date: {', '.join(tables)}")
+    if others := level.ledger.find_others():
+        log.warning(
+            "%d files group_* are not of this call, and stay as they are: %s%s. Remove"
+            " what an earlier release made: its columns have other names, with which"
+            " pybids refuses the folder.",
+            len(others),
+            ", ".join(others[:_SHOWN]),
+            ", ..." if len(others) > _SHOWN else "",
+        )
+        lines.append(f"not of this call, and in no page: {len(others)} files group_*")
     lines += level.notes
     written = level.ledger.written
     summaries = [name for name in written if name.count("_") == 1]
@@ -193,14 +207,15 @@ def _summarise(
 
 
 def _locate(row: Row) -> str:
-    desc = f" desc-{row['desc']}" if row.get("desc") else ""
+    desc = f" desc-{row['desc_id']}" if row.get("desc_id") else ""
     return f"{row.get('source') or row.get('participant_id')}{desc}"
 
 
 def _say_group(row: Row) -> str:
     """One line on a group: who is in it, and how much motion."""
-    keys = ("task", "rec", "echo", "part", "space", "cohort", "res", "atlas", "stat")
-    name = " ".join(str(row[key]) for key in (*keys, "desc") if row.get(key))
+    keys = (*SCOPE, "space", "cohort", "res", "atlas", "stat", "desc")
+    labels = [row.get(f"{key}_id") for key in keys]
+    name = " ".join(str(label) for label in labels if label)
     counts = ((row["n_participants"], "participant"), (row["n_runs"], "run"))
     size = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
     if row["median_abs_r"] is None:

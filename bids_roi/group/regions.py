@@ -32,7 +32,8 @@ _MEASURES = {
         "Coverage (0 to 1) of each region of atlas {atlas} in each run: share of its"
         " atlas voxels that lie in usable BOLD voxels."
     ),
-    "mean": (
+    # Not "mean": beside the matrices, that reads as the average of the group.
+    "level": (
         "Mean over the steady volumes of the signal of each region of atlas {atlas} in"
         " each run, in the units of its BOLD image; n/a where the region is lost."
     ),
@@ -42,7 +43,9 @@ _MEASURES = {
         " any cleaning; n/a where the region is lost."
     ),
 }
-_NEEDED = ("name", "status", *_MEASURES)
+# The column of the region tables that each is.
+_OF_TABLE = {"coverage": "coverage", "level": "mean", "tsnr": "tsnr"}
+_NEEDED = ("name", "status", *_OF_TABLE.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,9 @@ def read_regions(
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
-    """Write coverage, mean and tSNR of one space and atlas: runs x regions."""
+    """Write coverage, level and tSNR of one space and atlas: runs x regions."""
     outputs = [table.output for table in regions.tables]
-    rows = [{**identify(o.name), "desc": o.desc} for o in outputs]
+    rows = [{**identify(o.name), "desc_id": o.desc} for o in outputs]
     keys = key_columns(rows)
     labels = ["\t".join(row[key] or MISSING for key in keys) for row in rows]
     header: list[str] = []
@@ -196,9 +199,7 @@ def _read_table(output_dir: Path, output: Output, known: dict[Any, Any]) -> _Tab
         output=output,
         names=known.setdefault(names, names),
         measures={
-            "coverage": coverage,
-            "mean": _parse(columns, "mean"),
-            "tsnr": _parse(columns, "tsnr"),
+            measure: _parse(columns, column) for measure, column in _OF_TABLE.items()
         },
         centres=np.array(axes).T,
         offsets=_parse({"centre_offset": blank, **columns}, "centre_offset"),

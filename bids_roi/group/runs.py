@@ -45,7 +45,7 @@ _OF_REGIONS = {
 }
 
 _COLUMNS = {
-    "atlas": "Canonical id of the atlas.",
+    "atlas_id": "Canonical id of the atlas.",
     "status": (
         "done; skipped (the atlas is not in the run's space) or failed, by the"
         " participant level; absent (other runs have such outputs, this one has none);"
@@ -152,7 +152,7 @@ def list_rows(
             rows.append(_row_of_record(record))
             seen.add((record.run, record.atlas))
     rows += _absent_atlases(runs.values(), seen)
-    order = ("participant_id", "source", "atlas", "desc", "regions_file")
+    order = ("participant_id", "source", "atlas_id", "desc_id", "regions_file")
     return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
 
 
@@ -160,7 +160,7 @@ def _row_of_record(record: Record) -> Row:
     """Row of what has no output here: why, as the participant level told."""
     whole = "/" not in record.run  # a participant that could not be planned
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
-    row |= {"atlas": record.atlas, "desc": desc_of(record.run, record.strategy)}
+    row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
     if record.status not in _NOT_MADE:
         row["status"] = "absent"
@@ -170,7 +170,7 @@ def _row_of_record(record: Record) -> Row:
 
 def write_runs(ledger: Ledger, rows: list[Row]) -> None:
     """Write ``group_runs.tsv``."""
-    keys = key_columns(rows, ("desc",))
+    keys = key_columns(rows, ("desc_id",))
     columns = [*keys, *_COLUMNS]
     digests = {str(row["options_digest"]) for row in rows if row.get("options_digest")}
     sidecar = {
@@ -213,7 +213,7 @@ def _rows_of(
     own |= {desc for desc, r in records.items() if desc and r.status in _NOT_MADE}
     for desc in sorted({*descs, *own} or {""}):
         row: Row = dict(identify(run.one.name))
-        row |= {"desc": desc, "atlas": run.one.atlas_name}
+        row |= {"desc_id": desc, "atlas_id": run.one.atlas_name}
         missing = [
             product
             for product in wanted
@@ -289,6 +289,6 @@ def _absent_atlases(runs: Iterable[Run], seen: set[tuple[str, str]]) -> Iterator
             for atlas in sorted(names):
                 if (source, atlas) not in seen:
                     row: Row = dict(identify(one.name))
-                    row |= {"atlas": atlas, "status": "absent", "source": source}
+                    row |= {"atlas_id": atlas, "status": "absent", "source": source}
                     row["reason"] = "no outputs of this atlas, which other runs have."
                     yield row

@@ -16,7 +16,7 @@ from bids_roi.core.group.motion import (
 )
 from bids_roi.files.tables import format_table
 from bids_roi.group.connectivity import say_times
-from bids_roi.outputs.find import describe_keys, place_columns
+from bids_roi.outputs.find import SCOPE, describe_keys, place_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 _KEY_TEXTS = {
-    "atlas": "Canonical id of the atlas.",
-    "stat": "What relates the regions, as in the file names.",
+    "atlas_id": "Canonical id of the atlas.",
+    "stat_id": "What relates the regions, as in the file names.",
     "group_unit": "What statistics are over: participant (mean of the runs) or run.",
     "n_participants": "Participants with a matrix.",
     "n_runs": "Runs with a matrix.",
@@ -102,11 +102,10 @@ def summarise_group(
     """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``."""
     statistics, name = group.statistics, group.first.name
     keys: dict[str, object] = {
-        key: name.get(key)
-        for key in ("task", "rec", "echo", "part", "space", "cohort", "res", "den")
+        f"{key}_id": name.get(key) for key in (*SCOPE, "space", "cohort", "res", "den")
     }
-    keys["desc"] = group.first.desc
-    keys |= {"atlas": group.first.atlas_name, "stat": group.first.stat}
+    keys["desc_id"] = group.first.desc
+    keys |= {"atlas_id": group.first.atlas_name, "stat_id": group.first.stat}
     keys |= {"group_unit": unit, "n_participants": statistics.n_participants}
     keys["n_runs"] = statistics.n_runs
     keys["n_runs_left_out"] = len(group.left_out)

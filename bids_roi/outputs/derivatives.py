@@ -231,7 +231,7 @@ def write_outliers(
     ``columns`` are those of ``OUTLIER_COLUMNS``, one value per source volume.
     """
     sidecar = {
-        "Description": f"Volumes of the run and whether {strategy} kept them.",
+        "Description": f"Volumes of the run and whether {strategy} leaves them out.",
         "DenoisingStrategy": strategy,
         **facts,
     }

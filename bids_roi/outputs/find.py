@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.names import BidsName, format_name, parse_name
+from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
@@ -25,18 +25,12 @@ KINDS = {
     "outliers": "outliers",
 }
 
-# Columns that say which run a row is about, as BIDS names them.
-RUN_COLUMNS = {
-    "sub": "participant_id",
-    "ses": "session_id",
-    "task": "task",
-    "acq": "acq",
-    "ce": "ce",
-    "rec": "rec",
-    "dir": "dir",
-    "run": "run",
-    "echo": "echo",
-    "part": "part",
+# Columns that say which run a row is about. All end in _id, as BIDS's participant_id
+# does: pybids takes a column that a sidecar describes for an entity of that name, and
+# refuses the folder where a file name has another value.
+RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
+    key: f"{key}_id"
+    for key in ("task", "acq", "ce", "rec", "dir", "run", "echo", "part")
 }
 
 # Entities of what was made of a run; all others tell the run itself.
@@ -48,6 +42,9 @@ SCOPE = ("task", "rec", "echo", "part")
 _ATLAS = ("atlas", "seg", "scale")
 
 REMEDY = "Make it again: the participant level with --overwrite."
+
+# Names of the group files that the last call wrote.
+LEDGER = "logs/group_files.json"
 
 RunKey = tuple[str, tuple[str, ...]]
 
@@ -216,6 +213,22 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
     return found
 
 
+def list_group_files(output_dir: Path) -> list[str]:
+    """Names of the group files that are ours, by the list in ``logs/``."""
+    try:
+        names = read_json(output_dir / LEDGER).get("Files")
+    except BidsRoiError:
+        return []
+    # A list that was edited must not make us read or remove anything else.
+    return sorted(
+        name
+        for name in (names if isinstance(names, list) else [])
+        if isinstance(name, str)
+        and name.startswith("group_")
+        and not {"/", "\\", "\0"} & {*name}
+    )
+
+
 def _kind_of(name: BidsName) -> str:
     """Kind of an output by its name, empty for what is none of ours."""
     kind = KINDS.get(name.suffix, "")
@@ -323,11 +336,9 @@ def desc_of(source: str, strategy: str) -> str:
 
 
 def _stem(name: BidsName, desc: str) -> str:
-    # Outputs have res- and den- behind the atlas, sources before.
-    left_out = (*_ATLAS, "res", "den", "stat", "desc")
-    kept = [(k, v) for k, v in name.entities if k not in left_out]
-    moved = [(key, name.get(key)) for key in ("res", "den")]
-    return format_name([*kept, *moved, ("desc", desc)], "bold", "")
+    # Outputs have the order of the schema, sources any.
+    kept = [(k, v) for k, v in name.entities if k not in (*_ATLAS, "stat", "desc")]
+    return format_name(sort_entities([*kept, ("desc", desc)]), "bold", "")
 
 
 def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON
@@ -350,15 +361,17 @@ def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 # Columns that say which run a row is about, and what was made of it.
-_RUN_AND_SPACE = {**RUN_COLUMNS, **{k: k for k in ("space", "cohort", "res", "den")}}
-_COLUMNS = (*_RUN_AND_SPACE.values(), "desc")
-_ALWAYS = ("participant_id", "session_id", "task", "run", "space", "res")
-_GROUP_ALWAYS = ("task", "space", "res")
+_RUN_AND_SPACE = RUN_COLUMNS | {
+    key: f"{key}_id" for key in ("space", "cohort", "res", "den")
+}
+_COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
+_ALWAYS = ("participant_id", "session_id", "task_id", "run_id", "space_id", "res_id")
+_GROUP_ALWAYS = ("task_id", "space_id", "res_id", "desc_id")
 
 _TEXTS = {
     "participant_id": "Participant, with sub-.",
     "session_id": "Session, with ses-.",
-    "desc": "BIDS desc: the denoising strategy, n/a for signals as they are.",
+    "desc_id": "BIDS desc: the denoising strategy, n/a for signals as they are.",
 }
 
 
@@ -368,7 +381,7 @@ def identify(name: BidsName) -> dict[str, str | None]:
     Labels of sub- and ses- have their prefix.
 
     >>> row = identify(parse_name("sub-01_task-rest_space-T1w_bold.nii.gz"))
-    >>> row["participant_id"], row["space"], row["run"]
+    >>> row["participant_id"], row["space_id"], row["run_id"]
     ('sub-01', 'T1w', None)
     """
     labels = dict(name.entities)
@@ -391,9 +404,12 @@ def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """Key columns of tables with one row per group."""
     present = {k for row in rows for k, value in row.items() if value}
     keys = [c for c in _COLUMNS if c not in ("participant_id", "session_id")]
-    return [c for c in keys if c in present or c in (*_GROUP_ALWAYS, "desc")]
+    return [c for c in keys if c in present or c in _GROUP_ALWAYS]
 
 
 def describe_keys(columns: Iterable[str]) -> dict[str, str]:
     """Descriptions of key columns."""
-    return {column: _TEXTS.get(column, f"BIDS {column}.") for column in columns}
+    return {
+        column: _TEXTS.get(column, f"BIDS {column.removesuffix('_id')}.")
+        for column in columns
+    }

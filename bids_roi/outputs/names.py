@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bids_roi.files.names import format_name
+from bids_roi.files.names import format_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.options.words import find_measure, find_statistic
 
@@ -160,7 +160,7 @@ def name_outputs(
 ) -> RunOutputs:
     """Name the outputs of a run and atlas.
 
-    All entities of the source stay; ``res-`` and ``den-`` move behind the atlas's, and
+    All entities of the source stay, in the order of the schema, whatever theirs was;
     ``desc-preproc``, which says nothing more, goes. ``labels`` are those of the
     strategies, ``None`` for raw signals; each makes a series per statistic and a matrix
     per measure.
@@ -168,25 +168,22 @@ def name_outputs(
     source = dict(run.entities)
     desc = source.pop("desc", None)
     desc = None if desc == "preproc" else desc
-    moved = [(key, source.pop(key, None)) for key in ("res", "den")]
-    stem = [*source.items(), *atlas.entities, *moved]
     folder = run.relative_path.rpartition("/")[0]
 
     def path(
         suffix: str, *more: tuple[str, str | None], label: str | None = None
     ) -> str:
         last = ("desc", f"{desc or ''}{label or ''}")
-        return f"{folder}/{format_name([*stem, *more, last], suffix, '.tsv')}"
+        entities = sort_entities([*source.items(), *more, last])
+        return f"{folder}/{format_name(entities, suffix, '.tsv')}"
 
-    def outliers(label: str) -> str:
-        kept = [*source.items(), *moved, ("desc", f"{desc or ''}{label}")]
-        return f"{folder}/{format_name(kept, 'outliers', '.tsv')}"
+    of = atlas.entities
 
     timeseries = tuple(
         SeriesOutput(
             name,
             label,
-            path("timeseries", ("stat", find_statistic(name).stat), label=label),
+            path("timeseries", *of, ("stat", find_statistic(name).stat), label=label),
         )
         for label in labels
         for name in statistics
@@ -201,11 +198,18 @@ def name_outputs(
                 label,
                 firsts[label].statistic,
                 firsts[label].path,
-                path("relmat", ("stat", measure.stat(fisher_z=fisher_z)), label=label),
+                path(
+                    "relmat",
+                    *of,
+                    ("stat", measure.stat(fisher_z=fisher_z)),
+                    label=label,
+                ),
             )
             for label in labels
             for measure in map(find_measure, relmats)
         ),
-        regions=path("dseg"),
-        outliers=tuple((label, outliers(label)) for label in labels if label),
+        regions=path("dseg", *of),
+        outliers=tuple(
+            (label, path("outliers", label=label)) for label in labels if label
+        ),
     )

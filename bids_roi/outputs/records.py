@@ -101,6 +101,18 @@ def leave_out_numbers(text: str) -> str:
     return re.sub(r"(?<![\w.-])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w-])", "#", text)
 
 
+def shorten_reason(text: str) -> str:
+    """Leave the first sentence of a message, and of files in it the names.
+
+    The whole of it, with what to do, is told once, when it happens.
+
+    >>> shorten_reason("/in/sub-1/a_bold.nii.gz: it is truncated. Copy it again.")
+    'a_bold.nii.gz: it is truncated.'
+    """
+    first = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", text.partition("\n")[0])[0]
+    return re.sub(r"(?<!\S)/(?:[^\s/]+/)+(?=[^\s/])", "", first)
+
+
 def tell_failures(records: Iterable[Record]) -> list[str]:
     """Why a run failed, each reason once, with the strategies that it holds for.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from bids_roi.dataset.roots import dataset_around
 from bids_roi.errors import OutputError
@@ -11,7 +12,7 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
 from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
-from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
+from bids_roi.outputs.schema import PYBIDS_ENTITIES, REGION_COLUMNS, format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ BIDS_VERSION = "1.11.1"
 # Time series, matrices, reports and group tables have no name in BIDS yet (BEP012,
 # BEP017). "figures" without a slash: with one the validator reports the folder. The
 # region table of an atlas serves runs in every space, and so cannot hold the one
-# SpatialReference that the validator asks of it. den- is known in anat
-# only, and a description is one too many where all that it describes is left out.
+# SpatialReference that the validator asks of it; its description describes no file
+# where every run failed. Runs with cohort- lack the tpl- that BIDS asks for beside it,
+# and den- is known in anat only.
 BIDSIGNORE = """\
 *.html
 figures
@@ -40,6 +42,7 @@ group_*
 atlas-*_dseg.tsv
 atlas-*_dseg.json
 atlas-*_description.json
+*_cohort-*_dseg.*
 *_den-*
 *.ptseries.nii
 *.pconn.nii
@@ -98,6 +101,19 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
         raise OutputError(msg, where=output_dir, remedy=remedy) from error
 
 
+ROOT_FILES = ("dataset_description.json", ".bidsignore", "README.md")
+
+
+def keep_valid(output_dir: Path, participant: str) -> None:
+    """Make the folder of a participant where a dataset has none at all.
+
+    BIDS asks for one; where every run failed, nothing else makes it.
+    """
+    there = (output_dir / "dataset_description.json").is_file()
+    if there and not any(path.is_dir() for path in output_dir.glob("sub-*")):
+        (output_dir / f"sub-{participant}").mkdir()
+
+
 def write_dataset_files(
     output_dir: Path,
     root: Path,
@@ -114,14 +130,10 @@ def write_dataset_files(
     description["DatasetLinks"] |= {
         name: _link(output_dir, folder, {}) for name, folder in atlas_datasets.items()
     }
-    files = {
-        "dataset_description.json": format_json(description),
-        ".bidsignore": BIDSIGNORE,
-        "README.md": README,
-    }
+    texts = (format_json(description), BIDSIGNORE, README)
     return [
         warning
-        for name, text in files.items()
+        for name, text in zip(ROOT_FILES, texts, strict=True)
         for warning in _write_once(output_dir / name, text)
     ]
 
@@ -159,9 +171,15 @@ def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
     """Where the input is, in a form that survives a move of both."""
     out, there = output_dir.resolve(), root.resolve()
     if len(os.path.commonpath([out, there])) > 1:
-        return os.path.relpath(there, out)
+        return quote(os.fsencode(os.path.relpath(there, out)))
     doi = source.get("DatasetDOI")
     return doi if isinstance(doi, str) and doi else there.as_uri()
+
+
+def name_atlas_files(atlas: Atlas) -> tuple[str, str, str]:
+    """Names of the description, the region table and its sidecar."""
+    stem = format_name(atlas.entities, "dseg", "")
+    return f"atlas-{atlas.label}_description.json", f"{stem}.tsv", f"{stem}.json"
 
 
 def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
@@ -169,10 +187,9 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
 
     Returns warnings, as ``write_dataset_files`` does.
     """
-    table = format_name(atlas.entities, "dseg", ".tsv")
     regions = atlas.regions
     columns: dict[str, Any] = {"index": regions.index, "name": regions.name}
-    taken = set(REGION_COLUMNS) | {"original_name"}
+    taken = {*REGION_COLUMNS, "original_name", *PYBIDS_ENTITIES}
     for column, cells in regions.extra:
         key = column.lower()
         columns[f"atlas_{key}" if key in taken else key] = cells
@@ -185,14 +202,14 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
         if column not in REGION_COLUMNS
     }
     said = {"Description": describe_regions(atlas)}
-    files = {
-        f"atlas-{atlas.label}_description.json": format_json(dict(atlas.description)),
-        table: format_table(columns),
-        table.replace(".tsv", ".json"): format_sidecar("regions", said, texts),
-    }
+    contents = (
+        format_json(dict(atlas.description)),
+        format_table(columns),
+        format_sidecar("regions", said, texts),
+    )
     return [
         warning
-        for name, text in files.items()
+        for name, text in zip(name_atlas_files(atlas), contents, strict=True)
         for warning in _write_once(output_dir / name, text)
     ]
 

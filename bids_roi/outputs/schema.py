@@ -246,19 +246,18 @@ _DECLARED = (
         *("NumberOfRegionsLost", "series", "measured", "regions"),
         *("Regions whose column is n/a in the series.", "n_regions_lost"),
     ),
-    # These three are measured, and yet a page has always had them as parameters.
     Key(
-        *("RegionsWithoutSignal", "series", "choice", ""),
+        *("RegionsWithoutSignal", "series", "measured", ""),
         "Regions that are n/a in this series although their status is ok.",
         more="([why](numbers.md#quality-of-a-region))",
     ),
     Key(
-        *("MapRank", "series", "choice", ""),
+        *("MapRank", "series", "measured", ""),
         "Of maps and least squares: independent maps.",
         more="([definition](numbers.md#weighted-maps))",
     ),
     Key(
-        *("MapCondition", "series", "choice", ""),
+        *("MapCondition", "series", "measured", ""),
         "Of maps and least squares: how well they are told apart, a condition number.",
         more="([definition](numbers.md#weighted-maps))",
     ),
@@ -407,6 +406,18 @@ COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
 
 
+# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes
+# is taken for the entity of its name, and where a file name has another value the
+# folder is refused; so no column of a table that others inherit from is called so.
+_OF_PYBIDS = """
+acquisition atlas ceagent chunk cohort datatype den desc direction echo extension flip
+fmap from hash hemi inv label modality mode model mt nucleus part proc reconstruction
+recording res roi run sample scale scans seg segmentation session space staining stat
+subject subset suffix task to tpl tracer tracksys volume
+"""
+PYBIDS_ENTITIES = frozenset(_OF_PYBIDS.split())
+
+
 @dataclass(frozen=True, slots=True)
 class Column:
     """A column of a table of a run.
@@ -515,10 +526,12 @@ REGION_COLUMNS = _by_name(
     Column("tsnr", "mean over standard_deviation.", "1"),
 )
 
+# XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.
+# Code for those must not read millimetres or an inverted flag here: it finds no column.
 OUTLIER_COLUMNS = _by_name(
-    Column("kept", "1 for volumes that enter the results, 0 for the others.", "1"),
+    Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
     Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
-    Column("framewise_displacement", "As in the table of confounds, {unit}.", "mm"),
+    Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
     Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
     Column(
         "why",

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     Copy = Callable[[str, str], NDArray[np.float64] | None]
 
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 _CHUNK_BYTES = 2**20
 _ITEM = 8
 

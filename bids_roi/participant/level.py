@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,10 @@ from bids_roi.dataset.roots import (
 from bids_roi.errors import BidsRoiError, MissingInput, NothingFound, SpaceMismatch
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import (
+    ROOT_FILES,
     check_output_dir,
+    keep_valid,
+    name_atlas_files,
     write_atlas_files,
     write_dataset_files,
 )
@@ -38,9 +42,10 @@ from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
@@ -187,6 +192,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
             outcomes.check_used()
         finally:
             outcomes.close()
+            keep_valid(output_dir, level.participants[0])
 
 
 def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
@@ -254,10 +260,24 @@ def _announce(
 
 
 def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
-    """Lines of ``--dry-run``: each run, what it will be read with and written to."""
-    for _, planned in plan_dataset(level, outcomes):
+    """Lines of ``--dry-run``: each run, what it will be read with and written to.
+
+    Names are as a shell expands them; figures and lines of logs are told by folder.
+    """
+    atlases: dict[str, Atlas] = {}
+    begun = False
+    for participant, planned in plan_dataset(level, outcomes):
         for item in planned:
             yield from _describe_run(item, level, outcomes)
+            atlases |= {atlas.name: atlas for atlas, _ in item.atlases}
+        begun = begun or bool(planned)
+        if planned and not level.options.running.no_report:
+            person = f"sub-{participant}"
+            yield f"  -> {person}.html, with figures in {person}/figures"
+    if begun:
+        yield f"-> {' '.join(ROOT_FILES)}, and a line per run in logs/"
+        for atlas in atlases.values():
+            yield f"-> {' '.join(name_atlas_files(atlas))}"
 
 
 def _describe_run(
@@ -291,8 +311,22 @@ def _describe_run(
         yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
         for path, inverted in atlas.route.steps if atlas.route else ():
             yield f"    by {path.name}{', inverted' if inverted else ''}"
-        for name in names.tables:
-            yield f"    -> {name}"
+        yield f"    -> {_fold(names.tables)}.{{tsv,json}}"
+    outliers = {table for _, names in item.atlases for _, table in names.outliers}
+    for table in sorted(outliers):
+        yield f"  -> {_fold([table])}.{{tsv,json}}"
     for name, why in item.refused:
         outcomes.n_impossible += not isinstance(why, SpaceMismatch)
         yield f"  atlas {name} is left out: {why}"
+
+
+def _fold(tables: Sequence[str]) -> str:
+    """Names of tables in one word of a shell, without what follows the dot.
+
+    >>> _fold(["a/x_dseg.tsv", "a/x_stat-mean_timeseries.tsv"])
+    'a/x_{dseg,stat-mean_timeseries}'
+    """
+    stems = [table.removesuffix(".tsv") for table in tables]
+    common = os.path.commonprefix(stems).rpartition("_")[0]  # noqa: RUF071 - cut to parts
+    ends = ",".join(stem.removeprefix(f"{common}_") for stem in stems)
+    return f"{common}_{{{ends}}}" if stems[1:] else stems[0]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bids_roi.errors import SpaceMismatch
 from bids_roi.outputs.records import (
     forget_loss,
+    shorten_reason,
     tell_failures,
     write_loss,
     write_records,
@@ -183,7 +184,10 @@ class Outcomes:
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.level.shelf.names)
-        lost = [f"  failed: sub-{p}: {e}" for p, e in self.errors.items()]
+        lost = [
+            f"  failed: sub-{participant}: {shorten_reason(str(error))}"
+            for participant, error in self.errors.items()
+        ]
         if n := len(lost):
             lines.append(f"  {n:5d}  participants of which nothing could be planned")
         lines += lost[:_NAMED]
@@ -191,6 +195,8 @@ class Outcomes:
             lines.append(f"  ... and {n - _NAMED} more: see logs/")
         if self.empty:
             lines.append(f"  {self._say_empty()}")
+        if self.errors or self.tally.n_failed_runs:
+            lines.append("  what to do about it is said above, and in logs/")
         folder = self.level.output_dir
         lines.append(f"  outputs in {folder}, one status line per run in logs/")
         return "\n".join(lines)

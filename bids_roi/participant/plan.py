@@ -23,6 +23,7 @@ from bids_roi.errors import (
     UsageError,
     remedy_of,
 )
+from bids_roi.files.names import find_invalid_labels
 from bids_roi.images.nifti import check_file, read_volume
 from bids_roi.images.series import Series, open_series
 from bids_roi.images.values import describe_mask
@@ -145,7 +146,7 @@ def plan_run(
     """
     image, mask_path, error = None, None, None
     repetition_time: float | None = None
-    warnings = list(run.warnings)
+    warnings = [*run.warnings, *_doubt_labels(run)]
     atlases: list[tuple[Atlas, RunOutputs]] = []
     refused: list[tuple[str, BidsRoiError]] = []
     try:
@@ -267,6 +268,17 @@ def fmriprep_version(root: Path) -> tuple[int, ...] | None:
             found = re.match(r"v?(\d+)\.(\d+)", str(maker.get("Version", "")))
             return None if found is None else (int(found[1]), int(found[2]))
     return None
+
+
+def _doubt_labels(run: BoldRun) -> list[str]:
+    """Say which labels of a name BIDS does not allow."""
+    invalid = find_invalid_labels(run.entities)
+    if not invalid:
+        return []
+    return [
+        f"{', '.join(invalid)}: the name is not valid BIDS, and so are those of the"
+        " outputs; readers such as pybids pass over the entity. Rename the input."
+    ]
 
 
 def _choose_mask(run: BoldRun, options: Options) -> tuple[Path | None, tuple[str, ...]]:

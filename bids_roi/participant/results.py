@@ -472,7 +472,7 @@ def _confounds_uri(run: BoldRun) -> list[str]:
 
 
 def write_outlier_table(path: Path, preparation: Preparation) -> None:
-    """Write why each volume was kept or not."""
+    """Write which volumes were left out, and why."""
     censoring = preparation.censoring
     mask = censoring.sample_mask
     words = ("dummy", "fd", "std_dvars", "neighbour", "short_segment")
@@ -483,9 +483,9 @@ def write_outlier_table(path: Path, preparation: Preparation) -> None:
     blank = np.full(mask.size, np.nan)
     fd, dvars = preparation.fd, preparation.dvars
     columns = {
-        "kept": mask.astype(int).tolist(),
+        "outlier": (~mask).astype(int).tolist(),
         "dummy": censoring.dummy.astype(int).tolist(),
-        "framewise_displacement": (blank if fd is None else fd).tolist(),
+        "fd": (blank if fd is None else fd).tolist(),
         "std_dvars": (blank if dvars is None else dvars).tolist(),
         "why": why,
     }

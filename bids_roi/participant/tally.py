@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bids_roi.outputs.records import tell_failures
+from bids_roi.outputs.records import shorten_reason, tell_failures
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +129,7 @@ class Tally:
         lines += [f"  skipped: {reason}" for reason in self.skips]
         for reason, count in self.reasons.items():
             times = f" ({count} times)" if count > 1 else ""
-            lines.append(f"  failed: {reason}{times}")
+            lines.append(f"  failed: {shorten_reason(reason)}{times}")
         if more := self.n_reasons - self.reasons.total():
             lines.append(f"  ... and {more} more: see logs/")
         return lines

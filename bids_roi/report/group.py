@@ -15,7 +15,7 @@ from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
-from bids_roi.outputs.find import find_outputs
+from bids_roi.outputs.find import find_outputs, list_group_files
 from bids_roi.report.canvas import drawing, measure_image
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import (
@@ -101,6 +101,12 @@ def _read(path: Path) -> dict[str, list[str]]:
     return {}
 
 
+def _tables(output_dir: Path, ending: str) -> list[Path]:
+    """Group tables of one kind; those of other releases may lie beside them."""
+    names = list_group_files(output_dir)
+    return [output_dir / name for name in names if name.endswith(ending)]
+
+
 def _rows(table: dict[str, list[str]]) -> dict[str, Any]:
     used = {k: v for k, v in table.items() if any(cell != "n/a" for cell in v)}
     shown = []
@@ -159,16 +165,16 @@ def _parts(
     runs: dict[str, list[str]],
 ) -> list[tuple[str, str, dict[str, list[str]]]]:
     """Rows of one atlas and way of cleaning: title, piece of a name, columns."""
-    keys = [k for k in ("space", "atlas", "seg", "scale", "desc") if k in runs]
+    keys = [k for k in ("space_id", "atlas_id", "desc_id") if k in runs]
     groups: dict[tuple[str, ...], list[int]] = {}
     for row, label in enumerate(zip(*(runs[k] for k in keys), strict=True)):
         groups.setdefault(label, []).append(row)
     found = []
     for label, rows in sorted(groups.items()):
         told = [(k, v) for k, v in zip(keys, label, strict=True) if v != "n/a"]
-        title = ", ".join(v for _, v in told if _ != "space") or "all runs"
+        title = ", ".join(v for k, v in told if k != "space_id") or "all runs"
         safe = "".join(
-            f"{'strategy' if k == 'desc' else k}-"
+            f"{'strategy' if k == 'desc_id' else k.removesuffix('_id')}-"
             f"{''.join(c for c in v if c.isalnum() or c == '+')}_"
             for k, v in told
         )
@@ -204,7 +210,7 @@ def _list_problems(
     return [
         {
             **_place(output_dir, runs, row),
-            "atlas": runs.get("atlas", ["n/a"] * (row + 1))[row],
+            "atlas": runs.get("atlas_id", ["n/a"] * (row + 1))[row],
             "status": status,
             "light": status if status in ("failed", "skipped") else "check",
             "reason": runs.get("reason", ["n/a"] * (row + 1))[row],
@@ -226,7 +232,7 @@ def _place(output_dir: Path, table: dict[str, list[str]], row: int) -> dict[str,
 
 def _show_coverage(output_dir: Path) -> list[dict[str, Any]]:
     found = []
-    for path in sorted(output_dir.glob("group_*_coverage.tsv")):
+    for path in _tables(output_dir, "_coverage.tsv"):
         table = _read(path)
         atlas = _atlas_table(output_dir, path)
         names = [name for name in atlas.get("name", ()) if name in table]
@@ -269,7 +275,7 @@ def _title(path: Path) -> str:
 def _show_connectivity(output_dir: Path) -> list[dict[str, Any]]:
     found = []
     tables = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
-    for path in sorted(output_dir.glob("group_*_relmat.tsv")):
+    for path in _tables(output_dir, "_relmat.tsv"):
         with contextlib.suppress(BidsRoiError):
             names, values = _read_square(path)
             sidecar = load_json(path.with_suffix(".json"))

@@ -583,7 +583,7 @@ def test_zero_based_table_stops_with_the_fix(dataset, tmp_path, capsys):
     captured = run(capsys, dataset, out, "participant", *given, code=65)
     assert "the table counts from 0" in captured.err
     assert "Add 1 to the index column" in captured.err
-    assert not list(out.glob("sub-*"))
+    assert not [p for p in out.glob("sub-*/**/*") if p.is_file()]
 
 
 def test_the_environment_is_read_when_asked(home, monkeypatch):

@@ -113,7 +113,7 @@ def test_rows_of_censored_volumes(censored, cleaned_input, atlas, tmp_path, caps
     lines = (out / FUNC / f"{STEM}_desc-24P_outliers.tsv").read_text().splitlines()
     names = lines[0].split("\t")
     table = [dict(zip(names, r.split("\t"), strict=True)) for r in lines[1:]]
-    kept = np.array([row["kept"] == "1" for row in table])
+    kept = np.array([row["outlier"] == "0" for row in table])
     why = {t: row["why"] for t, row in enumerate(table) if row["why"] != "n/a"}
     assert why == {0: "dummy", 20: "fd", 21: "fd", 40: "fd"}
     assert len(table) == T
@@ -249,7 +249,7 @@ def test_strategies_are_refused_before_anything_is_read(
         capsys, root, out, "participant", "--atlas-file", atlas, *options, code=code
     )
     assert message in shown.err
-    assert not list(out.glob("sub-*"))
+    assert not [p for p in out.glob("sub-*/**/*") if p.is_file()]
 
 
 def test_two_high_passes_are_told(cleaned_input, atlas, tmp_path, capsys):

@@ -39,7 +39,7 @@ def test_manifest_and_coverage(tmp_path, atlas, capsys):
     runs = rows(out / "group_runs.tsv")
     assert [r["participant_id"] for r in runs] == ["sub-01", "sub-01", "sub-02"]
     assert [r["session_id"] for r in runs] == ["ses-a", "ses-a", "n/a"]
-    assert [r["run"] for r in runs] == ["01", "02", "n/a"]
+    assert [r["run_id"] for r in runs] == ["01", "02", "n/a"]
     assert [r["status"] for r in runs] == ["done", "failed", "done"]
     assert "0 bytes" in runs[1]["reason"]
     assert runs[0]["n_volumes"] == "12"

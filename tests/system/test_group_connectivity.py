@@ -98,8 +98,8 @@ def test_group_equals_pandas(tmp_path, capsys, unit):
 def check_summaries(folder, units, icc, unit):
     edges, (row,) = units.drop(columns="fd"), read_rows(folder / "group_qcfc.tsv")
     found = {key: value for key, value in row.items() if value != "n/a"}
-    assert found["task"] == "rest"
-    assert found["atlas"] == "Toy"
+    assert found["task_id"] == "rest"
+    assert found["atlas_id"] == "Toy"
     assert found["group_unit"] == unit
     assert found["n_units_fd"] == str(units.fd.count())
     assert_allclose(float(found["fd_mean"]), units.fd.mean())
@@ -275,7 +275,7 @@ def test_mean_fd_of_the_series_serves_where_the_matrix_does_not_tell(tmp_path, c
     assert row["n_units_fd"] == "5"
     assert_allclose(float(row["fd_mean"]), np.mean(fds))
     rows = read_rows(tmp_path / "group_runs.tsv")
-    told = [(r["desc"], r["fd_mean"], r["fd_max"]) for r in rows]
+    told = [(r["desc_id"], r["fd_mean"], r["fd_max"]) for r in rows]
     assert told == [(d, str(fd), "1.5") for fd in fds for d in ("n/a", "36P")]
 
 
@@ -304,7 +304,7 @@ def test_qcfc_rises_with_contamination_and_falls_after_cleaning(tmp_path, capsys
                 np.fill_diagonal(matrix, 1)
                 tree.run(name, matrix, fd=0.2 * float(amount), desc=label)
     run(capsys, "x", tmp_path, "group")
-    rows = {row["desc"]: row for row in read_rows(tmp_path / "group_qcfc.tsv")}
+    rows = {row["desc_id"]: row for row in read_rows(tmp_path / "group_qcfc.tsv")}
     median = {desc: float(row["median_abs_r"]) for desc, row in rows.items()}
     chance = float(rows["still"]["median_abs_r_chance"])
     assert median["still"] < median["some"] < median["much"]
@@ -323,7 +323,7 @@ def test_tasks_and_echoes_are_not_mixed(tmp_path, capsys):
             tree.run(f"sub-0{person}_{name}", correlation(rng), fd=0.1)
     run(capsys, "x", tmp_path, "group")
     rows = read_rows(tmp_path / "group_qcfc.tsv")
-    assert [(r["task"], r["echo"], r["n_runs"]) for r in rows] == [
+    assert [(r["task_id"], r["echo_id"], r["n_runs"]) for r in rows] == [
         ("nback", "n/a", "2"),
         ("rest", "n/a", "2"),
         ("rest", "1", "2"),
@@ -347,7 +347,7 @@ def test_twice_is_the_same_and_what_is_gone_goes(tmp_path, capsys):
     assert "removed, for they are out of date" in shown.out
     left = sorted(path.name for path in tmp_path.glob("group_*"))
     stem = f"group_space-{SPACE}_atlas-Toy"
-    tables = ["group_runs", *(f"{stem}_{m}" for m in ("coverage", "mean", "tsnr"))]
+    tables = ["group_runs", *(f"{stem}_{m}" for m in ("coverage", "level", "tsnr"))]
     expected = [f"{table}.{end}" for table in tables for end in ("json", "tsv")]
     expected.append(f"{stem}_stack.h5")
     assert left == sorted([*expected, own.name])

@@ -222,7 +222,7 @@ def test_absent_and_incomplete_runs_are_listed(tree, capsys):
     table.with_suffix(".json").unlink()
     shown = run(capsys, "x", tree.root, "group")
     rows = {
-        (row["participant_id"], row["desc"]): (row["status"], row["reason"])
+        (row["participant_id"], row["desc_id"]): (row["status"], row["reason"])
         for row in read_rows(tree.root / "group_runs.tsv")
     }
     assert len(rows) == 10
@@ -250,7 +250,7 @@ def test_absent_atlas_is_listed(tree, capsys):
     run(capsys, "x", tree.root, "group")
     rows = read_rows(tree.root / "group_runs.tsv")
     absent = [r for r in rows if r["status"] == "absent"]
-    assert [(r["participant_id"], r["atlas"]) for r in absent] == [
+    assert [(r["participant_id"], r["atlas_id"]) for r in absent] == [
         ("sub-04", "Other"),
         ("sub-05", "Other"),
     ]
@@ -327,7 +327,14 @@ def test_failed_again_with_outputs_of_an_earlier_call(tree, capsys):
 
 
 def test_regions_called_like_the_columns(tmp_path, capsys):
-    names = ("participant_id", "Node", "task", "participant_id_region", "Δ", "desc")
+    names = (
+        "participant_id",
+        "Node",
+        "task_id",
+        "participant_id_region",
+        "Δ",
+        "desc_id",
+    )
     rng, tree = np.random.default_rng(0), Tree(tmp_path, names=names)
     for person in range(1, 5):
         tree.regions(f"sub-ä{person}_task-rest", coverage=[0.9, 0.8, 0.7, 0.6, 0.5, 1])
@@ -336,7 +343,7 @@ def test_regions_called_like_the_columns(tmp_path, capsys):
     (path,) = tmp_path.glob("group_*_coverage.tsv")
     row = read_rows(path)[0]
     assert row["participant_id"] == "sub-ä1"
-    keys = ("participant_id_region_region", "Node", "task_region", "Δ")
+    keys = ("participant_id_region_region", "Node", "task_id_region", "Δ")
     assert [row[key] for key in keys] == ["0.9", "0.8", "0.7", "0.5"]
     (path,) = tmp_path.glob("group_*_relmat.tsv")
     found, matrix = read_square(path)

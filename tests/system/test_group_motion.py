@@ -66,8 +66,8 @@ def test_qcfc_rises_with_contamination_and_falls_after_cleaning(
     found = {
         (task, desc): (float(level), int(n))
         for task, desc, level, n in zip(
-            table["task"],
-            table["desc"],
+            table["task_id"],
+            table["desc_id"],
             table["median_abs_r"],
             table["n_participants"],
             strict=True,

@@ -48,8 +48,8 @@ def test_runs_are_listed_with_their_facts(out):
     assert runs["participant_id"].tolist() == ["sub-01", "sub-01", "sub-02"]
     assert runs["session_id"].tolist()[:2] == ["ses-a", "ses-a"]
     assert runs["session_id"].isna().tolist() == [False, False, True]
-    assert runs["run"].tolist()[:2] == ["01", "02"]  # text, as in the names
-    assert runs["task"].tolist() == ["rest", "rest", "x"]
+    assert runs["run_id"].tolist()[:2] == ["01", "02"]  # text, as in the names
+    assert runs["task_id"].tolist() == ["rest", "rest", "x"]
     assert runs["n_volumes"].tolist() == [12, 12, 12]
     assert runs["repetition_time"].tolist() == [2, 2, 2]
     assert set(runs["denoise"]) == {"none"}
@@ -60,7 +60,7 @@ def test_runs_are_listed_with_their_facts(out):
 def test_series_are_the_files(out):
     frame = load(out).timeseries(atlas="Toy_scale-400", statistic="standard_deviation")
     assert frame.columns.tolist() == list(NAMES)
-    names = ["participant_id", "session_id", "task", "run", "volume"]
+    names = ["participant_id", "session_id", "task_id", "run_id", "volume"]
     assert frame.index.names == names
     paths = sorted(
         out.glob("sub-*/**/*_scale-400_stat-standarddeviation_timeseries.tsv")
@@ -78,8 +78,8 @@ def test_matrices_are_the_files(out):
     assert frame.index.names == [
         "participant_id",
         "session_id",
-        "task",
-        "run",
+        "task_id",
+        "run_id",
         "region",
     ]
     for number in ("01", "02"):
@@ -171,16 +171,30 @@ def test_censored_volumes_leave_a_gap(cleaned_input, atlas, tmp_path, capsys):
     volumes = frame.index.get_level_values("volume")
     assert sorted({*range(60)} - {*volumes}) == [0, *SPIKES]
     outliers = outputs.outliers()
-    assert outliers["kept"].to_numpy().nonzero()[0].tolist() == volumes.tolist()
-    assert_array_equal(
-        outliers["framewise_displacement"], columns["framewise_displacement"]
-    )
+    left_out = outliers["outlier"].to_numpy().nonzero()[0]
+    assert left_out.tolist() == [0, *SPIKES]
+    assert_array_equal(outliers["fd"], columns["framewise_displacement"])
+    # XCP-D has flags in this column of its tables of this name.
+    assert "framewise_displacement" not in outliers
     assert outliers["why"].dropna().tolist() == ["dummy", "fd", "fd", "fd"]
     facts = outputs.runs().iloc[0]
     assert facts["n_volumes_kept"] == 56
     assert facts["fd_mean"] == pytest.approx(
         np.nanmean(columns["framewise_displacement"])
     )
+
+
+def test_outliers_of_an_earlier_release_are_refused(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """They told the volumes that were kept, in a column of that name."""
+    out = tmp_path / "out"
+    common = [cleaned_input[0], out, "participant", "--atlas-file", atlas]
+    run(capsys, *common, "--denoise", "24P", "--no-report")
+    (path,) = out.glob("sub-01/func/*_outliers.tsv")
+    path.write_text(path.read_text().replace("outlier", "kept", 1))
+    with pytest.raises(DataError, match=r"earlier release.*--overwrite"):
+        load(out).timeseries()
 
 
 def test_names_of_any_script_and_damage(tmp_path):

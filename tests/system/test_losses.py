@@ -2,13 +2,25 @@
 
 import csv
 import errno
+import json
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.calls import run
-from support.datasets import SPACE, write_atlas, write_dataset, write_run
+from support.datasets import (
+    INDEX,
+    NAMES,
+    SPACE,
+    labels,
+    oblique,
+    write_atlas,
+    write_dataset,
+    write_image,
+    write_run,
+)
 from support.trees import filters, plant
 
 from bids_roi.outputs.records import read_all_records
@@ -197,3 +209,137 @@ def test_a_mount_that_fails_costs_what_is_on_it(site, capsys, monkeypatch, numbe
     monkeypatch.undo()
     call(capsys, site)
     assert failures(site[1]) == {}
+
+
+def cut(site):
+    path = bold(site, RUNS[0])
+    path.write_bytes(path.read_bytes()[:-3000])
+
+
+def double_mask(site):
+    mask = bold(site, RUNS[0])
+    mask = mask.with_name(mask.name.replace("preproc_bold", "brain_mask"))
+    shutil.copy(mask, mask.with_suffix(""))
+
+
+def write_strategy(folder):
+    path = folder / "tissues.json"
+    content = {"name": "tissues", "components": [{"wm_csf": "basic"}]}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def segment(site):
+    """A segmentation of its own beside each run."""
+    for stem in RUNS:
+        path = bold(site, stem)
+        name = path.name.replace("preproc_bold", "aparcaseg_dseg")
+        write_image(path.with_name(name), labels(), oblique())
+    rows = [f"{i}\t{name}" for i, name in zip(INDEX, NAMES, strict=True)]
+    table = site[0] / "desc-aparcaseg_dseg.tsv"
+    table.write_text("\n".join(["index\tname", *rows]) + "\n")
+
+
+def own(site, stem):
+    path = bold(site, stem)
+    return path.with_name(path.name.replace("preproc_bold", "aparcaseg_dseg"))
+
+
+def cut_segmentation(site):
+    segment(site)
+    path = own(site, RUNS[0])
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def lose_segmentation(site):
+    segment(site)
+    own(site, RUNS[0]).unlink()
+
+
+def break_atlas(site):
+    image = site[2].partition(",")[0]
+    Path(image.replace("Toy", "Broken")).write_bytes(b"this is no image")
+
+
+def lose_column(site):
+    """Of one run; each has a table of confounds."""
+    rng = np.random.default_rng(0)
+    for stem in RUNS:
+        columns = ["csf", "white_matter"][: 1 if stem == RUNS[0] else 2]
+        rows = rng.normal(size=(12, len(columns))).astype(str).tolist()
+        folder = bold(site, stem).parent
+        path = folder / f"{stem}_desc-confounds_timeseries.tsv"
+        path.write_text("".join("\t".join(row) + "\n" for row in [columns, *rows]))
+        path.with_suffix(".json").write_text("{}")
+
+
+def lose_participant(site):
+    folder = site[0] / "sub-1003" / "func"
+    folder.mkdir(parents=True)
+    (folder / os.fsdecode(b"sub-1003_\xff_desc-preproc_bold.nii.gz")).touch()
+
+
+def empty_participant(site):
+    (site[0] / "sub-1003" / "func").mkdir(parents=True)
+
+
+FIRST = "sub-1001_task-a_run-1"
+ASKED = ("--participant-label", "1001", "1002", "1003")
+OWN = ("--atlas", "subject:aparcaseg", "--offline")
+# What is done, with which options; what is said, of what; rows that have failed.
+LOSSES = {
+    "a run that is cut": (cut, (), "it is truncated.", FIRST, 1),
+    "an ambiguous partner": (double_mask, (), "2 files could be its mask", FIRST, 1),
+    "a damaged segmentation": (cut_segmentation, OWN, "cut short", FIRST, 1),
+    "a missing segmentation": (lose_segmentation, OWN, "no segmentation", FIRST, 1),
+    "a broken atlas": (break_atlas, ("BROKEN",), "is damaged or cut short", "", 3),
+    "a strategy that fails": (
+        lose_column,
+        ("--denoise", "none", "STRATEGY"),
+        "white_matter",
+        FIRST,
+        1,
+    ),
+    "a participant of odd names": (lose_participant, (), "not text", "sub-1003", 1),
+    "a participant without runs": (
+        empty_participant,
+        ASKED,
+        "no BOLD run among 0 files",
+        "sub-1003",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_every_loss_is_told_in_four_places(site, capsys, kind):
+    damage, more, said, where, n_failed = LOSSES[kind]
+    damage(site)
+    root, out, atlas = site
+    broken = atlas.partition(",")[0].replace("Toy", "Broken")
+    strategy = write_strategy(root.parent)
+    names = {"BROKEN": broken, "STRATEGY": strategy}
+    # An atlas that served no run is a fault of its own.
+    code = 65 if "BROKEN" in more else 1
+    told = call(capsys, site, *(names.get(word, word) for word in more), code=code)
+    # in full, once, where it happens
+    (full,) = [line for line in told.err.splitlines() if said in line]
+    assert "ERROR" in full
+    assert where in full
+    # in the summary, in fewer words
+    (short,) = [line for line in told.out.splitlines() if said in line]
+    assert short.startswith("  failed: ")
+    assert len(short) < len(full)
+    assert str(root) not in short
+    assert "what to do about it is said above" in told.out
+    # in the records, and so in the table of the group
+    lost = [r for r in read_all_records(out) if r.status == "failed"]
+    assert len(lost) == n_failed
+    assert all(said in r.reason and where in r.run for r in lost)
+    rows = [r for r in group_rows(capsys, out) if r["status"] != "done"]
+    assert len(rows) == n_failed
+    assert all(r["status"] == "failed" and said in r["reason"] for r in rows)
+    # and all else is there
+    runs = {p.name.partition("_space")[0] for p in out.glob("sub-*/func/*_dseg.tsv")}
+    spared = set(RUNS) - {FIRST} if n_failed == 1 and not more else set(RUNS)
+    assert spared <= runs

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import subprocess
 
 import nibabel as nb
 import numpy as np
@@ -318,7 +319,7 @@ def test_of_two_inputs_for_one_output_none_is_written(dataset, atlas, tmp_path, 
     )
     assert "are one run twice; none of the two is processed" in captured.err
     assert plain.name in captured.err
-    assert not list(out.glob("sub-*"))
+    assert not [p for p in out.glob("sub-*/**/*") if p.is_file()]
 
 
 def test_output_inside_input(dataset, atlas, capsys):
@@ -375,8 +376,39 @@ def test_dry_run_shows_the_plan_and_writes_nothing(dataset, atlas, tmp_path, cap
         capsys, dataset, out, "participant", "--atlas-file", atlas, "--dry-run"
     ).out
     assert not out.exists()
-    for text in ("6x7x5 voxels", "2 s", "brain_mask", "stat-mean_timeseries.tsv", "MB"):
+    for text in ("6x7x5 voxels", "2 s", "brain_mask", "stat-mean_timeseries", "MB"):
         assert text in shown
+
+
+def test_a_dry_run_names_what_a_run_writes(cleaned_input, atlas, tmp_path, capsys):
+    """Its names, as bash expands them, are the files of the run itself."""
+    root, _, bold = cleaned_input
+    datasets.write_run(root, f"sub-02_task-rest_space-{SPACE}", datasets.bold(5, 60))
+    for kind in (".tsv", ".json"):
+        table = bold.with_name(f"sub-01_task-rest_desc-confounds_timeseries{kind}")
+        there = root / "sub-02" / "func" / table.name.replace("sub-01", "sub-02")
+        there.write_bytes(table.read_bytes())
+    more = tmp_path / "more"
+    second = datasets.write_atlas(more, f"tpl-{SPACE}_atlas-B_scale-5_dseg.nii.gz")
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas, second]
+    common += ["--denoise", "none", "simple", "--relmat", "pearson"]
+    shown = run(capsys, *common, "--dry-run", report=True).out
+    lines = [line.partition("->")[2] for line in shown.splitlines() if "->" in line]
+    words = [word.rstrip(",") for line in lines for word in line.split()]
+    expanded = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {' '.join(words)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    named = {name for name in expanded if "." in name}
+    assert "logs/" in shown
+    assert "sub-02/figures" in shown
+    run(capsys, *common, report=True)
+    written = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert named == {n for n in written if "figures/" not in n and "logs/" not in n}
+    assert len(lines) <= 2 * (2 + 1 + 1) + 3  # a run: two atlases, outliers; a page
 
 
 def test_atlas_on_another_grid(dataset, tmp_path, capsys):

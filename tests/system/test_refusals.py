@@ -61,7 +61,7 @@ DAMAGE = {
     "without its CRC": (lambda p: p.write_bytes(p.read_bytes()[:-6]), "truncated"),
     "missing": (lambda p: p.unlink(), "no segmentation desc-own"),
     "empty": (lambda p: p.write_bytes(b""), "0 bytes"),
-    "annexed": (link, "datalad get"),
+    "annexed": (link, "a link to content that is not here"),
     "not labels": (fraction, "no whole number"),
     "text": (lambda p: p.write_text("<html>no such file</html>"), "own_dseg.nii.gz"),
 }

@@ -196,7 +196,7 @@ def test_a_region_without_signal_in_the_kept_volumes_is_missing_in_that_series(
     run(capsys, root, out, "group")
     lines = [x.split("\t") for x in (out / "group_runs.tsv").read_text().splitlines()]
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-    assert {r["desc"]: r["n_regions_lost"] for r in rows} == {"n/a": "0", "24P": "2"}
+    assert {r["desc_id"]: r["n_regions_lost"] for r in rows} == {"n/a": "0", "24P": "2"}
 
 
 def test_the_page_counts_what_a_series_has_lost(tmp_path, capsys):

@@ -90,7 +90,7 @@ IMPOSSIBLE = {
         {"dummy_scans": 30, "detrend": True},
         "30 volumes are kept, but 32 regressors",
     ),
-    "no time": (spoil_time, [], {"high_pass": 0.01}, "--repetition-time"),
+    "no time": (spoil_time, [], {"high_pass": 0.01}, "repetition time"),
     "series": (spoil_nothing, [{"ica_aroma": "full"}], {}, "smoothAROMAnonaggr"),
 }
 
@@ -132,7 +132,7 @@ def test_an_impossible_strategy_costs_its_own_outputs_only(
     assert "1  already there" in again.out
     assert files_with_times(out, "/func/") == before
     run(capsys, root, out, "group")
-    rows = {row["desc"]: row for row in read_rows(out / "group_runs.tsv")}
+    rows = {row["desc_id"]: row for row in read_rows(out / "group_runs.tsv")}
     told = {desc: row["status"] for desc, row in rows.items()}
     assert told == {"n/a": "done", "plain": "done", "bad": "failed"}
     assert reason in rows["bad"]["reason"]

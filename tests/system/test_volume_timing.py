@@ -102,7 +102,7 @@ def test_readers_get_the_repetition_time_of_the_run(make, capsys):
         path.unlink()  # it knows too
     run(capsys, out, out, "group", "--stack", "timeseries")
     rows = read_rows(out / "group_runs.tsv")
-    assert {row["desc"]: row["repetition_time"] for row in rows} == {
+    assert {row["desc_id"]: row["repetition_time"] for row in rows} == {
         "n/a": "2.0",
         "24P": "2.0",
     }

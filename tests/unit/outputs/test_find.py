@@ -110,8 +110,8 @@ def test_a_run_is_told_by_the_same_columns_everywhere():
     assert told == {
         "participant_id": "sub-01",
         "session_id": "ses-x",
-        "task": "rest",
-        "run": "02",
-        "space": "T1w",
+        "task_id": "rest",
+        "run_id": "02",
+        "space_id": "T1w",
     }
     assert list(row)[: len(find.RUN_COLUMNS)] == list(find.RUN_COLUMNS.values())

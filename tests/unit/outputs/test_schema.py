@@ -97,3 +97,9 @@ def test_where_a_key_is_follows_from_what_it_is_of():
 def test_a_column_tells_its_unit_once():
     assert Column("v", "Volume, {unit}.", "mm^3").description == "Volume, mm^3."
     assert REGION_COLUMNS["x"].description.endswith("mm to the right (RAS+).")
+
+
+def test_what_came_of_a_series_is_no_parameter():
+    """A page lists what was chosen among the parameters, and nothing measured."""
+    measured = ("RegionsWithoutSignal", "MapRank", "MapCondition", "RegressorRank")
+    assert {KEYS[name].role for name in measured} == {"measured"}

@@ -81,7 +81,7 @@ def test_holds_every_number_of_the_tables(out):
         runs = {name: column[:] for name, column in file["runs"].items()}
         assert file["runs/name"].asstr()[:].tolist() == list(RUNS)
         assert runs["participant_id"].tolist() == [b"sub-01", b"sub-01", b"sub-10"]
-        assert runs["run"].tolist() == [b"01", b"02", b"n/a"]
+        assert runs["run_id"].tolist() == [b"01", b"02", b"n/a"]
         assert runs["session_id"].tolist() == [b"n/a"] * 3
         assert runs["fd_mean"].tolist() == [0, 0.1, 0.2]
         assert runs["n_volumes"].tolist() == [9, 9, 9]
