@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.errors import MissingInput, NothingFound, UsageError
+from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import MISSING, read_table
+from bids_roi.files.tables import MISSING, read_json, read_table
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     KINDS,
+    REMEDY,
     RUN_COLUMNS,
     Output,
     describe_series,
     find_outputs,
     identify,
 )
+from bids_roi.outputs.making import check_table, told_digest
 from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 if TYPE_CHECKING:
@@ -128,6 +130,7 @@ class Outputs:
         found = self._choose("timeseries", choice)
 
         def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            _check(table.file)
             names, values = read_matrix(table.file)
             volumes = pd.Index(self._volumes_of(table, len(values)), name="volume")
             return volumes, pd.DataFrame(values, columns=names)
@@ -146,6 +149,7 @@ class Outputs:
         found = self._choose("relmat", choice)
 
         def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            _check(table.file)
             names, values = read_matrix(table.file, nodes=True)
             return pd.Index(names, name="region"), pd.DataFrame(values, columns=names)
 
@@ -203,7 +207,11 @@ class Outputs:
         kept = [entity for entity in table.name.entities if entity[0] not in left_out]
         path = table.file.with_name(format_name(kept, "outliers", ".tsv"))
         if table.name.get("desc") and path.exists():
-            volumes = np.flatnonzero(_read_frame(path)["kept"].to_numpy() == 1)
+            table_of_volumes = _read_frame(path)
+            if "kept" not in table_of_volumes:
+                msg = "the column kept is missing."
+                raise DataError(msg, where=path, remedy=REMEDY)
+            volumes = np.flatnonzero(table_of_volumes["kept"].to_numpy() == 1)
             if len(volumes) == n_rows:
                 return volumes
         return range(n_rows)
@@ -376,8 +384,16 @@ def _join(
     return joined
 
 
+def _check(path: Path) -> None:
+    """Refuse a table that is not the one that its sidecar was written with."""
+    sidecar = path.with_suffix(".json")
+    if sidecar.exists():
+        check_table(path, told_digest(read_json(sidecar)))
+
+
 def _read_frame(path: Path) -> pd.DataFrame:
     """Read a table of mixed columns; ``n/a`` becomes NaN."""
+    _check(path)
     return pd.DataFrame(
         {name: _convert(name, cells) for name, cells in read_table(path).items()}
     )
