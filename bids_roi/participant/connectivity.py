@@ -61,7 +61,7 @@ def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
     }
     rows = {option.name: option.sidecar for option in OPTIONS}
     for _, name in find_measure(output.measure).parameters:
-        settings[rows[name]] = getattr(options, name)
+        settings[rows[name]] = getattr(options.connectivity, name)
     return settings
 
 
@@ -93,7 +93,7 @@ def relate_regions(
         relmat = relate(
             output.measure,
             kept_signals,
-            **{word: getattr(options, name) for word, name in given},
+            **{word: getattr(options.connectivity, name) for word, name in given},
         )
     notes = [absent] if absent else []
     if n_flat and not absent:

@@ -20,6 +20,7 @@ from bids_roi.files.tables import format_matrix, format_table, read_table
 from bids_roi.files.writing import name_temporary
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image
+from bids_roi.outputs.names import has_figures
 from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
 RUN = f"sub-01_task-rest_space-{datasets.SPACE}"
@@ -150,14 +151,20 @@ def test_leftovers_go_wherever_they_lie(site):
     assert leftovers(site.out) == []
 
 
-@pytest.mark.parametrize(
-    "damage", ["", '{"Figures": null}', '{"Figures": [{}]}', "[]", '{"Figures": [3]}']
-)
-def test_a_damaged_list_of_figures_is_made_again(site, damage):
+DAMAGES = ["", '{"Figures": null}', '{"Figures": [{}]}', "[]", '{"Figures": [3]}', "{}"]
+
+
+def test_a_damaged_list_of_figures_is_made_again(site):
     assert site.run(report=True).returncode == 0
     calm = files_of(site.out)
     (listed,) = site.out.glob("sub-01/figures/*_desc-report_dseg.json")
-    listed.write_text(damage)
+    (table,) = site.out.glob("sub-01/func/*_dseg.tsv")
+    name = table.relative_to(site.out).as_posix()
+    assert has_figures(site.out, [name])
+    for damage in DAMAGES:
+        listed.write_text(damage)
+        assert not has_figures(site.out, [name])
+    listed.write_text(DAMAGES[2])
     done = site.run(report=True)
     assert done.returncode == 0, done.stderr
     assert files_of(site.out) == calm
