@@ -55,10 +55,10 @@ def _plain(text: str) -> str:
 
 
 def unquote(cell: str) -> str:
-    r"""Text of a cell that may be quoted.
+    """Text of a cell that may be quoted.
 
-    >>> unquote('"\""Left V1\"""'), unquote('V1 "left"')
-    ('"Left V1"', 'V1 "left"')
+    >>> unquote('"a ""b"" c"'), unquote('V1 "left"')
+    ('a "b" c', 'V1 "left"')
     """
     quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
     return cell[1:-1].replace('""', '"') if quoted else cell
