@@ -120,7 +120,7 @@ def check_pairs(out):
     [
         ("SIGKILL", range(1, 13, 2)),
         ("SIGKILL", range(2, 13, 2)),
-        ("SIGTERM", [4]),
+        ("SIGTERM", [8]),
         ("SIGINT", [8]),
     ],
 )
