@@ -17,7 +17,13 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bids_roi.errors import BidsRoiError, LevelError, OutputError, UsageError
+from bids_roi.errors import (
+    BidsRoiError,
+    LevelError,
+    MissingInput,
+    OutputError,
+    UsageError,
+)
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
 from bids_roi.options.table import LEVELS, OPTIONS
@@ -25,6 +31,7 @@ from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import TextIO
 
     from bids_roi.options.row import Option
 
@@ -132,7 +139,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App; the exit codes are those of its specification."""
     try:
+        _open_streams()
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
+        _check_current_folder(given)
         _set_up_logging(given)
         _set_up_signals()
         with _temporary_files_in(options.running.work_dir):
@@ -153,6 +162,48 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 74
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         return _explain(error)
+
+
+def _open_streams() -> None:
+    """Put the null device in place of closed streams; write what they cannot encode.
+
+    No file that is opened later may get the number of one of them.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, number)
+            if null != number:
+                os.close(null)
+            mode = "w" if number else "r"
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a notebook's, or a test's
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _check_current_folder(given: argparse.Namespace) -> None:
+    if given.bids_dir.is_absolute() and given.output_dir.is_absolute():
+        return
+    try:
+        Path.cwd()
+    except OSError as error:
+        msg = f"the current folder is not there any more ({error.strerror})."
+        remedy = "Change to a folder that is, or give absolute paths."
+        raise MissingInput(msg, remedy=remedy) from error
+
+
+def _say(text: str, out: TextIO) -> None:
+    """Write to a stream; one that is full costs what is said, and nothing else."""
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        log.error("standard output cannot be written (%s).", error.strerror)
+        # What is left in its buffer would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _explain(error: Exception) -> int:
@@ -222,7 +273,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     outcomes = Outcomes(level)
     if options.running.dry_run:
         for line in describe_plan(level, outcomes):
-            sys.stdout.write(f"{line}\n")
+            _say(f"{line}\n", sys.stdout)
         return outcomes.exit_code
     try:
         run_level(level, outcomes)
@@ -231,7 +282,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
         if outcomes.tally.n_runs and not given.quiet:
             # Standard output may be taken by the stream of events.
             out = sys.stderr if options.running.events == "-" else sys.stdout
-            out.write(f"{outcomes.summary()}\n")
+            _say(f"{outcomes.summary()}\n", out)
     return outcomes.exit_code
 
 
@@ -262,5 +313,5 @@ def _run_group(given: argparse.Namespace, options: Options) -> int:
         if note := write_group(given.output_dir):
             log.warning("%s", note)
     if not given.quiet:
-        sys.stdout.write(f"{summary}\n")
+        _say(f"{summary}\n", sys.stdout)
     return 0

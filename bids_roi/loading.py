@@ -12,7 +12,7 @@ import pandas as pd
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import MISSING, read_table
+from bids_roi.files.tables import MISSING, read_json, read_table
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     KINDS,
@@ -23,6 +23,7 @@ from bids_roi.outputs.find import (
     find_outputs,
     identify,
 )
+from bids_roi.outputs.making import check_table, told_digest
 from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Outputs:
         found = self._choose("timeseries", choice)
 
         def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            _check(table.file)
             names, values = read_matrix(table.file)
             volumes = pd.Index(self._volumes_of(table, len(values)), name="volume")
             return volumes, pd.DataFrame(values, columns=names)
@@ -154,6 +156,7 @@ class Outputs:
         found = self._choose("relmat", choice)
 
         def read(table: Output) -> tuple[pd.Index, pd.DataFrame]:
+            _check(table.file)
             names, values = read_matrix(table.file, nodes=True)
             return pd.Index(names, name="region"), pd.DataFrame(values, columns=names)
 
@@ -211,11 +214,11 @@ class Outputs:
         kept = [entity for entity in table.name.entities if entity[0] not in left_out]
         path = table.file.with_name(format_name(kept, "outliers", ".tsv"))
         if table.name.get("desc") and path.exists():
-            outlier = read_table(path).get("outlier")
-            if outlier is None:
+            table_of_volumes = _read_frame(path)
+            if "outlier" not in table_of_volumes:
                 msg = "there is no column outlier: an earlier release made the table."
                 raise DataError(msg, where=path, remedy=REMEDY)
-            volumes = np.flatnonzero(np.array(outlier) == "0")
+            volumes = np.flatnonzero(table_of_volumes["outlier"].to_numpy() == 0)
             if len(volumes) == n_rows:
                 return volumes
         return range(n_rows)
@@ -388,8 +391,16 @@ def _join(
     return joined
 
 
+def _check(path: Path) -> None:
+    """Refuse a table that is not the one that its sidecar was written with."""
+    sidecar = path.with_suffix(".json")
+    if sidecar.exists():
+        check_table(path, told_digest(read_json(sidecar)))
+
+
 def _read_frame(path: Path) -> pd.DataFrame:
     """Read a table of mixed columns; ``n/a`` becomes NaN."""
+    _check(path)
     return pd.DataFrame(
         {name: _convert(name, cells) for name, cells in read_table(path).items()}
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.regions import some
+from bids_roi.files.tables import to_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +63,7 @@ def _whole_numbers(cells: Sequence[str]) -> list[int | None]:
             numbers.append(None)
             continue
         try:
-            value = float(cell)
+            value = to_number(cell)
             whole = int(value)
         except (ValueError, OverflowError):
             return []

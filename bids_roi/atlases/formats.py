@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.findings import Finding
 from bids_roi.errors import AtlasError, MissingInput
+from bids_roi.files.tables import to_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -316,7 +317,7 @@ def _pick(
 
 def _is_whole(cell: str) -> bool:
     try:
-        value = float(cell)
+        value = to_number(cell)
         return value == int(value) and abs(value) <= _MAX_INDEX
     except (ValueError, OverflowError):
         return False

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.errors import ConfoundsError, DataError
-from bids_roi.files.tables import read_json, read_table
+from bids_roi.files.tables import read_json, read_table, to_number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -177,7 +177,7 @@ def _number(cell: str) -> float | None:
     if cell.lower() in _ABSENT:
         return math.nan
     try:
-        return float(cell)
+        return to_number(cell)
     except ValueError:
         return None
 

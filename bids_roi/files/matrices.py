@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import DataError, MissingInput, remedy_of
+from bids_roi.files.tables import unquote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,10 +99,11 @@ def parse_matrix(
     lines = text.rstrip("\n").split("\n")
     if not lines[0]:
         raise DataError("the file is empty.", where=path, remedy=remedy)
-    names, rows = tuple(lines[0].split("\t")), lines[1:]
+    names, rows = tuple(map(unquote, lines[0].split("\t"))), lines[1:]
     if nodes:
         pairs = [row.partition("\t") for row in rows]
-        rows, regions = [pair[2] for pair in pairs], tuple(pair[0] for pair in pairs)
+        regions = tuple(unquote(pair[0]) for pair in pairs)
+        rows = [pair[2] for pair in pairs]
         if names[0] != corner_of(names[1:]) or names[1:] != regions:
             msg = f"the rows are not named as the columns, below {_NODE}."
             raise DataError(msg, where=path, remedy=remedy)

@@ -44,10 +44,24 @@ def _cell(value: object) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that cannot end its cell or its line: other control characters go too."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else " " for c in text).strip() or MISSING
+    """Text that cannot end its cell or its line: other control characters go too.
+
+    A quote at its beginning would open a quoted cell to every reader of TSV, so that it
+    is written as one.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text).strip() or MISSING
+    return text if text[:1] != '"' else '"' + text.replace('"', '""') + '"'
+
+
+def unquote(cell: str) -> str:
+    """Text of a cell that may be quoted.
+
+    >>> unquote('"a ""b"" c"'), unquote('V1 "left"')
+    ('a "b" c', 'V1 "left"')
+    """
+    quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if quoted else cell
 
 
 def format_table(columns: Mapping[str, Iterable[object]]) -> str:
@@ -198,6 +212,13 @@ def _columns(rows: Sequence[Sequence[str]], path: Path) -> dict[str, list[str]]:
             if name:
                 columns[name].append(cell.strip())
     return columns
+
+
+def to_number(cell: str) -> float:
+    """Number of a cell; ``ValueError`` for ``1_0`` too, which is one to Python only."""
+    if "_" in cell:
+        raise ValueError(cell)
+    return float(cell)
 
 
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:

@@ -11,26 +11,37 @@ import secrets
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bids_roi.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 
 _LEFTOVER = re.compile(r"\.bids_roi-([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.tmp")
 _ABANDONED_S = 24 * 3600
 
 
-def write_file(path: Path, text: str | bytes | Iterable[str]) -> None:
+class Written(NamedTuple):
+    """A file as it was written: inode, size, time of change, SHA-256 of its bytes."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def write_file(folder: Path, name: str, text: str | bytes | Iterable[str]) -> None:
     """Write a file beside its final name, then rename it.
 
     Parameters
     ----------
-    path
-        Its folder is made where it is absent. A link of this name is replaced, the
-        file that it points to is not written.
+    folder
+        Folder that the file may not leave, whatever links lie below.
+    name
+        Path below ``folder``; folders are made where they are absent. A link of this
+        name is replaced, the file that it points to is not written.
     text
         The whole content, or the pieces of a text in order.
 
@@ -39,27 +50,76 @@ def write_file(path: Path, text: str | bytes | Iterable[str]) -> None:
     OutputError
         If it cannot be written; nothing is left behind.
     """
+    with writing(folder, name) as beside:
+        _fill(beside, text)
+        beside.replace(folder / name)
+
+
+def write_pair(
+    folder: Path,
+    table: str,
+    text: Iterable[str],
+    sidecar: str,
+    describe: Callable[[str], str],
+) -> tuple[Written, Written]:
+    """Write a table and its sidecar, whose text ``describe`` makes of the digest.
+
+    Both are complete before the first is renamed. Where only one was, the digest in the
+    sidecar is not that of the table. Returns the state of both.
+    """
+    with writing(folder, table) as beside:
+        written = _fill(beside, text)
+        with writing(folder, sidecar) as other:
+            told = _fill(other, describe(written.digest))
+            other.replace(folder / sidecar)
+        beside.replace(folder / table)
+    return written, told
+
+
+@contextlib.contextmanager
+def writing(folder: Path, name: str) -> Iterator[Path]:
+    """Name a file to be written beside ``folder / name``; it is gone afterwards.
+
+    Every file of an output folder is written within this.
+    """
+    path = folder / name
     beside = path.with_name(name_temporary())
+    check_inside(path.parent, folder)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # replace: a lone surrogate, which JSON may hold, cannot be written.
-        pieces = [text] if isinstance(text, str | bytes) else text
-        with beside.open("xb") as file:
-            file.writelines(
-                piece if isinstance(piece, bytes) else piece.encode(errors="replace")
-                for piece in pieces
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException as error:  # an interrupt leaves nothing behind either
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        yield beside
+    except OSError as error:
         msg = f"the file cannot be written ({error.strerror or error})."
         remedy = "Check the folder's permissions and free space."
         raise OutputError(msg, where=path, remedy=remedy) from error
+    finally:  # an interrupt leaves nothing behind either
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _fill(path: Path, text: str | bytes | Iterable[str]) -> Written:
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for piece in [text] if isinstance(text, str | bytes) else text:
+            # replace: a lone surrogate, which JSON may hold, cannot be written.
+            data = piece if isinstance(piece, bytes) else piece.encode(errors="replace")
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    status = path.stat()
+    return Written(
+        status.st_ino, status.st_size, status.st_mtime_ns, digest.hexdigest()
+    )
+
+
+def check_inside(folder: Path, output_dir: Path) -> None:
+    """Refuse to write through a link that leads out of the output folder."""
+    there, inside = folder.resolve(), output_dir.resolve()
+    if not there.is_relative_to(inside):
+        msg = f"the folder is a link that leads out of the output folder, to {there}."
+        remedy = "Remove the link; nothing is ever written through one."
+        raise OutputError(msg, where=folder, remedy=remedy)
 
 
 def name_temporary() -> str:

@@ -46,8 +46,8 @@ class Ledger:
         beside = sidecar_of(name)
         self.claim(name, beside)
         told = format_sidecar("group", sidecar, columns, warnings=warnings)
-        write_file(self.output_dir / beside, told)
-        write_file(self.output_dir / name, text)
+        write_file(self.output_dir, beside, told)
+        write_file(self.output_dir, name, text)
         self.written.append(name)
 
     def claim(self, *names: str) -> None:
@@ -78,7 +78,7 @@ class Ledger:
             "Description": "Files that the group level has written.",
             "Files": sorted(self._known),
         }
-        write_file(self.output_dir / LEDGER, format_json(content))
+        write_file(self.output_dir, LEDGER, format_json(content))
 
 
 def name_group_file(

@@ -58,10 +58,11 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     before anything is written.
     """
     records = read_all_records(output_dir)
-    found = check_outputs(output_dir)
+    found = check_outputs(output_dir, records, verify=options.running.verify)
     check_anything_left(output_dir, found, records)
     check_digests(found)
-    remove_leftovers(output_dir)
+    for folder in ("", "logs", "figures"):
+        remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
     level = _Level(
         output_dir, options.group.group_unit, found, ledger, [*found.problems]

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import DataError, MissingInput
 from bids_roi.outputs.find import REMEDY, Output, find_outputs
+from bids_roi.outputs.making import check_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from bids_roi.outputs.making import Stamp
     from bids_roi.outputs.records import Record
 
 
@@ -44,13 +47,25 @@ class Found:
         return self.regions + self.series + self.relmats
 
 
-def check_outputs(output_dir: Path) -> Found:
-    """Find the tables of the participant level and read their sidecars."""
+def check_outputs(
+    output_dir: Path, records: Sequence[Record] = (), *, verify: bool = False
+) -> Found:
+    """Find the tables of the participant level and hold them against their sidecars.
+
+    Those that the records know by size and time of change are not read for that, unless
+    to ``verify`` them.
+    """
+    stamps = {stamp.table: stamp for r in records for stamp in r.stamps}
+    begun = {table for record in records for table in record.begun}
+    done = (r for r in records if r.status == "done")
+    begun -= {table for record in done for table in record.outputs}
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
     found = [o for o in find_outputs(output_dir) if o.kind in usable]
     for output in sorted(found, key=lambda output: output.kind == "relmat"):
-        error = output.told.error
+        error = output.told.error or _find_fault(
+            output, stamps.get(output.path), begun=output.path in begun, verify=verify
+        )
         if error is not None:
             reason = f"{error.where or output.path}: {error.problem}"
             reason = reason.replace(f"{output_dir}/", "")
@@ -65,6 +80,20 @@ def check_outputs(output_dir: Path) -> Found:
         relmats=tuple(usable["relmat"]),
         problems=tuple(problems),
     )
+
+
+def _find_fault(
+    output: Output, stamp: Stamp | None, *, begun: bool, verify: bool
+) -> DataError | None:
+    """Why a table is not that of its sidecar, or not of one making with the others."""
+    if begun:
+        msg = "a call was stopped while it replaced the outputs of this run."
+        return DataError(msg, where=output.path, remedy=REMEDY)
+    try:
+        check_table(output.file, output.told.table, stamp=stamp, verify=verify)
+    except DataError as error:
+        return error
+    return None
 
 
 def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -> None:

@@ -20,6 +20,7 @@ from bids_roi.outputs.find import (
     Output,
     identify,
 )
+from bids_roi.outputs.records import read_all_records
 from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
     StackedRun,
@@ -79,7 +80,7 @@ def write_stacks(
     """
     problems: list[Problem] = []
     if found is None:
-        found = check_outputs(output_dir)
+        found = check_outputs(output_dir, read_all_records(output_dir))
         check_anything_left(output_dir, found, [])
         problems += [p for p in found.problems if p.output.kind in contents]
     lost = {

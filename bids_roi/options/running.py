@@ -106,6 +106,11 @@ class Running:
         "Replace outputs that were made with other options or from other input.",
         default=False,
     )
+    verify: bool = option(
+        "Read every table that is there, and make again what is not as it was written;"
+        " without it only those whose size or time of change differ are read.",
+        default=False,
+    )
     stop_on_first_crash: bool = option(
         "Stop at the first run that fails instead of finishing the others.",
         default=False,

@@ -13,15 +13,12 @@ from bids_roi.dataset.timing import read_timing
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_matrix, format_table
-from bids_roi.files.writing import write_file
 from bids_roi.options.words import find_measure, find_statistic
-from bids_roi.outputs.names import sidecar_of
 from bids_roi.outputs.schema import (
     KEYS,
     OUTLIER_COLUMNS,
     REGION_COLUMNS,
     describe_columns,
-    format_sidecar,
     keep_keys,
 )
 from bids_roi.version import __version__
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from bids_roi.core.warp_fit import WarpFit
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.outputs.digest import Digests
+    from bids_roi.outputs.making import Making
     from bids_roi.outputs.names import RelmatOutput
 
 
@@ -54,7 +52,7 @@ _COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
 
 
 def write_relmat(
-    output_dir: Path,
+    making: Making,
     output: RelmatOutput,
     relmat: NDArray[np.float64],
     *,
@@ -94,15 +92,14 @@ def write_relmat(
     # Warnings stand where those of the series do, its other keys behind these.
     replaced = {*own, *facts} - {"Warnings"}
     kept = {k: v for k, v in keep_keys(series, "relmat").items() if k not in replaced}
-    sidecar = format_sidecar("relmat", {**own, **kept, **facts})
-    write_file(output_dir / sidecar_of(output.path), sidecar)
     names = atlas.regions.name
-    text_of_matrix = format_matrix(names, relmat, rows=names, corner=corner_of(names))
-    write_file(output_dir / output.path, text_of_matrix)
+    table = format_matrix(names, relmat, rows=names, corner=corner_of(names))
+    making.write(output.path, table, "relmat", {**own, **kept, **facts})
 
 
 def write_timeseries(
-    path: Path,
+    making: Making,
+    table: str,
     signals: NDArray[np.float64],
     *,
     statistic: str,
@@ -125,8 +122,7 @@ def write_timeseries(
         text += f" Cleaned with the strategy {facts['DenoisingStrategy']}."
     said = {"Description": text} | record.describe()
     sidecar = said | join_facts(common, facts)
-    write_file(path.with_suffix(".json"), format_sidecar("series", sidecar))
-    write_file(path, format_matrix(atlas.regions.name, signals))
+    making.write(table, format_matrix(atlas.regions.name, signals), "series", sidecar)
     return sidecar
 
 
@@ -200,7 +196,8 @@ def tabulate_regions(
 
 
 def write_quality(
-    path: Path,
+    making: Making,
+    table: str,
     columns: Mapping[str, Any],
     *,
     atlas: Atlas,
@@ -219,12 +216,16 @@ def write_quality(
             "Share (0 to 1) of the region on the grid of the run that is used, as the"
             " atlas was moved there; compared with MinimumCoverage."
         )
-    write_file(path.with_suffix(".json"), format_sidecar("regions", kept, texts))
-    write_file(path, format_table(columns))
+    making.write(table, [format_table(columns)], "regions", kept, texts)
 
 
 def write_outliers(
-    path: Path, columns: Mapping[str, Any], *, strategy: str, facts: Mapping[str, Any]
+    making: Making,
+    table: str,
+    columns: Mapping[str, Any],
+    *,
+    strategy: str,
+    facts: Mapping[str, Any],
 ) -> None:
     """Write which volumes a strategy left out, and why.
 
@@ -235,9 +236,8 @@ def write_outliers(
         "DenoisingStrategy": strategy,
         **facts,
     }
-    text = format_sidecar("outliers", sidecar, describe_columns(OUTLIER_COLUMNS))
-    write_file(path.with_suffix(".json"), text)
-    write_file(path, format_table(columns))
+    texts = describe_columns(OUTLIER_COLUMNS)
+    making.write(table, [format_table(columns)], "outliers", sidecar, texts)
 
 
 def describe_regions(atlas: Atlas) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
+from bids_roi.outputs.making import told_digest
 from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
 
@@ -72,6 +73,8 @@ class Told:
         Whether the sidecar of a matrix says that it holds Fisher's z.
     absent
         Why no entry of a matrix has a value; empty where some have.
+    table
+        Digest of the table's bytes; empty where the sidecar does not say.
     error
         Why the sidecar cannot be used, if so.
     """
@@ -82,6 +85,7 @@ class Told:
     numbers: Mapping[str, float] = field(default_factory=dict)
     fisher_z: bool | None = None
     absent: str = ""
+    table: str = ""
     error: BidsRoiError | None = None
 
 
@@ -266,6 +270,7 @@ def _read_told(output: Output) -> Told:
         numbers=numbers,
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
         absent=str(content.get("ReasonNotAvailable") or ""),
+        table=told_digest(content),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import format_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.options.words import find_measure, find_statistic
@@ -51,14 +52,29 @@ def motion_table(run: BoldRun) -> str:
     return stem.replace("_desc-preproc_", "_") + ".tsv"
 
 
+def read_figures(listed: Path) -> dict[str, Any]:
+    """Read a list of figures; empty where it is absent or damaged."""
+    try:
+        content = read_json(listed)
+    except BidsRoiError:
+        return {}
+    figures = content.get("Figures")
+    texts = ("File", "Kind", "Title", "Caption", "Alternative")
+    sound = isinstance(figures, list) and all(
+        isinstance(figure, dict) and all(isinstance(figure.get(t), str) for t in texts)
+        for figure in figures
+    )
+    return content if sound else {}
+
+
 def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
     """Tell whether the figures of all tables were drawn and are still there."""
     for table in tables:
         listed = output_dir / report_path(table)
-        if not listed.is_file():
+        figures = read_figures(listed).get("Figures")
+        if figures is None:
             return False
-        figures = read_json(listed).get("Figures", [])
-        if not all((listed.parent / f["File"]).is_file() for f in figures):
+        if not all((listed.parent / figure["File"]).is_file() for figure in figures):
             return False
     return True
 

@@ -38,7 +38,7 @@ def write_parcellated(
     axis = parcels_axis(frame, Points(rows.astype(np.intp) + 1), regions)
     for relmat in names.relmats:
         content = matrix_content(axis, result.relmats[relmat.path])
-        write_file(output_dir / parcellated_of(relmat.path), content)
+        write_file(output_dir, parcellated_of(relmat.path), content)
     if repetition_time is None:
         return ["the repetition time is not known: there is no .ptseries.nii."]
     for series in names.timeseries:
@@ -47,7 +47,7 @@ def write_parcellated(
         if clean is not None and len(values) < len(clean.cleaned.sample_mask):
             values = _spread(values, clean.cleaned.sample_mask)
         content = series_content(axis, values, repetition_time)
-        write_file(output_dir / parcellated_of(series.path), content)
+        write_file(output_dir, parcellated_of(series.path), content)
     return []
 
 

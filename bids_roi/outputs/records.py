@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import OutputError
-from bids_roi.files.writing import remove_leftovers, write_file
+from bids_roi.files.writing import check_inside, remove_leftovers, write_file
+from bids_roi.outputs.making import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +55,11 @@ class Record:
         Digest of the options; fingerprints of BOLD and mask.
     outputs
         Time series, matrices and region table, relative to the output folder.
+    stamps
+        Of these tables and that of outliers, as they were written.
+    begun
+        Tables of which the making was begun and did not end: what lies under these
+        names may be of two makings.
     n_regions, n_lost
         Columns, and those of them that are n/a in a series.
     coverage
@@ -76,6 +81,8 @@ class Record:
     digest: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    stamps: tuple[Stamp, ...] = ()
+    begun: tuple[str, ...] = ()
     n_regions: int = 0
     n_lost: int = 0
     coverage: float = 0.0
@@ -153,7 +160,6 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     new = list(records)
     if not new:
         return
-    check_inside(base.parent, output_dir)
     found = _contents(base.parent, base.name)
     merged = _merge(record for records in found.values() for record in records)
     newest = max((record.revision for record in merged.values()), default=-1)
@@ -164,7 +170,8 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     _drop_overtaken(merged)
     rows = [dataclasses.asdict(merged[key]) for key in sorted(merged)]
     path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
-    write_file(path, (json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_file(output_dir, path.relative_to(output_dir).as_posix(), lines)
     for other in found:
         if other != path:
             other.unlink(missing_ok=True)
@@ -182,27 +189,25 @@ def write_loss(output_dir: Path, participant: str, reason: str) -> None:
 def forget_loss(output_dir: Path, participant: str) -> None:
     """Remove what ``write_loss`` wrote: the participant has been planned."""
     base = record_path(output_dir, participant)
-    for path in _contents(base.parent, base.name):
+    if there := _contents(base.parent, base.name):
+        check_inside(base.parent, output_dir)
+    for path in there:
         path.unlink(missing_ok=True)
 
 
 def _digest(rows: list[dict[str, Any]]) -> str:
     said = [{k: v for k, v in row.items() if k not in _INCIDENTAL} for row in rows]
+    for row in said:
+        row["stamps"] = [(stamp.table, stamp.digest) for stamp in row["stamps"]]
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
-
-
-def check_inside(folder: Path, output_dir: Path) -> None:
-    """Refuse to write through a link that leads out of the output folder."""
-    there, inside = folder.resolve(), output_dir.resolve()
-    if not there.is_relative_to(inside):
-        msg = f"the folder is a link that leads out of the output folder, to {there}."
-        remedy = "Remove the link; nothing is ever written through one."
-        raise OutputError(msg, where=folder, remedy=remedy)
 
 
 def _join(a: Record, b: Record) -> Record:
     """The later of two records with one key; with the outputs of both."""
     first, last = sorted((a, b), key=_rank)
+    if last.status == "failed":
+        begun = tuple(dict.fromkeys((*first.begun, *last.begun)))
+        last = dataclasses.replace(last, begun=begun)
     if first.inputs != last.inputs:
         return last
     outputs = tuple(dict.fromkeys((*first.outputs, *last.outputs)))
@@ -299,8 +304,9 @@ def _parse(line: str) -> Record | None:
     try:
         content: dict[str, Any] = json.loads(line)
         values = {k: v for k, v in content.items() if k in _fields()}
-        for key in ("warnings", "inputs", "outputs"):
+        for key in ("warnings", "inputs", "outputs", "begun"):
             values[key] = tuple(values.get(key, ()))
+        values["stamps"] = tuple(Stamp(*stamp) for stamp in values.get("stamps", ()))
         record = Record(**values)
     except (ValueError, TypeError, AttributeError, RecursionError):
         return None

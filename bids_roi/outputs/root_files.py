@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bids_roi.dataset.roots import dataset_around
+from bids_roi.dataset.roots import dataset_around, dataset_description
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
@@ -82,6 +82,13 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
         remedy = "Choose a folder beside it, for example ../bids_roi."
         raise OutputError(msg, where=output_dir, remedy=remedy)
     other = dataset_around(out)
+    if other == out and not dataset_description(out)[0]:
+        where = out / "dataset_description.json"
+        msg = (
+            "the file is empty or damaged, so that nobody knows whose dataset this is."
+        )
+        remedy = "If bids_roi made the folder, remove the file; it is written anew."
+        raise OutputError(msg, where=where, remedy=remedy)
     if other is not None and (other == out or source.is_relative_to(other)):
         msg = f"the output folder is part of another dataset, {other}."
         remedy = "Choose a folder beside it, or in its derivatives/ folder."
@@ -89,7 +96,8 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
     if output_dir.exists() and not output_dir.is_dir():
         msg = "the output folder is a file."
         raise OutputError(msg, where=output_dir, remedy="Choose a folder.")
-    remove_leftovers(output_dir)
+    for folder in ("", "logs", "figures"):
+        remove_leftovers(output_dir / folder)
     probe = output_dir / name_temporary()
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -134,7 +142,7 @@ def write_dataset_files(
     return [
         warning
         for name, text in zip(ROOT_FILES, texts, strict=True)
-        for warning in _write_once(output_dir / name, text)
+        for warning in _write_once(output_dir, name, text)
     ]
 
 
@@ -210,17 +218,17 @@ def write_atlas_files(output_dir: Path, atlas: Atlas) -> list[str]:
     return [
         warning
         for name, text in zip(name_atlas_files(atlas), contents, strict=True)
-        for warning in _write_once(output_dir / name, text)
+        for warning in _write_once(output_dir, name, text)
     ]
 
 
-def _write_once(path: Path, text: str) -> list[str]:
+def _write_once(output_dir: Path, name: str, text: str) -> list[str]:
     """Write a shared file unless it is there; say so where its content differs."""
     try:
-        present = path.read_text(encoding="utf-8")
+        present = (output_dir / name).read_bytes()  # of any encoding
     except OSError:
-        write_file(path, text)
+        write_file(output_dir, name, text)
         return []
-    if present == text:
+    if present == text.encode(errors="replace"):
         return []
-    return [f"{path.name} is there with other content and stays as it is."]
+    return [f"{name} is there with other content and stays as it is."]

@@ -200,6 +200,11 @@ _DECLARED = (
         " where they lie.",
     ),
     Key(
+        *("TableDigest", "run", "source", ""),
+        "SHA-256 of the table's bytes: another one was not written with this sidecar.",
+        where="series regions relmat outliers",
+    ),
+    Key(
         *("SettingsDigest", "run", "source", ""),
         "The same without the participant's own segmentation and transforms: what must"
         " agree where each participant has these.",

@@ -36,8 +36,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from bids_roi.errors import OutputError
-from bids_roi.files.writing import name_temporary
+from bids_roi.files.writing import writing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -125,24 +124,81 @@ def write_stack(
     units
         Of the columns of numbers in ``/runs``.
     """
-    beside = path.with_name(name_temporary())
-    try:
+    with (
+        writing(path.parent, path.name) as beside,
+        contextlib.closing(_Disk(beside)) as disk,
+    ):
         # The oldest format: readable by all, and without times, so that bytes repeat.
-        # Nobody else knows the name: locks, which some clusters lack, do nothing here.
-        with h5py.File(beside, "w", libver="earliest", locking=False) as file:
+        with h5py.File(disk, "w", libver="earliest") as file:
             n_runs = _write_content(file, runs, parts, regions, attributes, units)
+        disk.finish()
         if n_runs:
-            with beside.open("rb") as written:
-                os.fsync(written.fileno())
             beside.replace(path)
         return n_runs
-    except OSError as error:
-        msg = f"the file cannot be written ({error.strerror or error})."
-        remedy = "Check the folder's permissions and free space."
-        raise OutputError(msg, where=path, remedy=remedy) from error
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+
+
+class _Disk:
+    """A file that never fails HDF5, which brings the process down if it cannot write.
+
+    What the disk refuses is raised by ``finish``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("x+b")
+        self.error: OSError | None = None
+
+    def write(self, data: memoryview) -> int:
+        size = memoryview(data).nbytes
+        with self._noted():
+            self._file.write(data)
+        return size
+
+    def read(self, size: int) -> bytes:
+        data = bytearray(size)
+        self.readinto(data)
+        return bytes(data)
+
+    def readinto(self, view: memoryview | bytearray) -> int:
+        size, n_read = memoryview(view).nbytes, 0
+        with self._noted():
+            n_read = self._file.readinto(view)
+        memoryview(view).cast("B")[n_read:] = bytes(size - n_read)
+        return size
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with self._noted():
+            self._file.seek(offset, whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._noted():
+            self._file.truncate(size)
+        return size or 0
+
+    def flush(self) -> None:
+        with self._noted():
+            self._file.flush()
+
+    def finish(self) -> None:
+        """See that all is on disk."""
+        if self.error is not None:
+            raise self.error
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        with self._noted():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or error
 
 
 def _write_content(

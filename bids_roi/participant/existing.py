@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.tables import read_json
+from bids_roi.outputs.making import renew_stamps
 from bids_roi.outputs.names import (
     has_figures,
     motion_table,
     parcellated_of,
     sidecar_of,
 )
-from bids_roi.outputs.records import RAW, Record, read_records
+from bids_roi.outputs.records import RAW, Record, read_records, write_records
 from bids_roi.participant.connectivity import settings_of
 from bids_roi.participant.differences import tell_differences
+from bids_roi.participant.plan import GONE
 from bids_roi.participant.results import digests_of, writes_parcellated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.outputs.names import RunOutputs
@@ -48,15 +50,23 @@ def find_complete(
 
     The outputs of the others, or their figures, have to be made (again).
     """
-    records = read_records(job.output_dir, job.planned.run.relative_path)
+    run = job.planned.run.relative_path
+    records = read_records(job.output_dir, run)
     found: dict[str | None, Record] = {}
+    copied = []
     for label in names.labels:
         own = names.only((label,))
         if _check_strategy(job, atlas, own):
-            key = (atlas.name, label or RAW)
-            record = _find_record(records, key, own.tables, job.inputs)
-            if record is not None and _keeps_enough(job, own) and _is_cifti(job, own):
-                found[label] = record
+            record = _find_record(records, job, atlas, own)
+            if record is None or not (_keeps_enough(job, own) and _is_cifti(job, own)):
+                continue
+            found[label] = replace(
+                record, status="complete", seconds=0.0, peak_memory_bytes=0
+            )
+            if record not in records:
+                copied.append(record)
+    if copied:  # so that the next call need not read them again
+        write_records(job.output_dir, run, copied)
     return (
         found
         if job.options.running.no_report or _are_drawn(job, names.only(found))
@@ -132,21 +142,38 @@ def _explain(
 
 
 def _find_record(
-    records: Iterable[Record],
-    key: tuple[str, str],
-    tables: Collection[str],
-    inputs: tuple[str, ...],
+    records: Iterable[Record], job: Job, atlas: Atlas, names: RunOutputs
 ) -> Record | None:
-    """The record of tables that are there, if they were made of the same input."""
+    """The record of a strategy whose tables are those that were made of this input.
+
+    Sidecars, tables and record have to agree. Of a copy, which has other times of
+    change, the record comes with these.
+    """
+    (label,) = names.labels
+    key = (atlas.name, label or RAW)
+    tables = (*names.tables, *(path for _, path in names.outliers))
     for record in records:
-        same = record.key in (key, (key[0], "")) and record.inputs == inputs
-        # A table that the record does not name may be of an earlier input.
-        if same and record.status == "done" and set(tables) <= set(record.outputs):
-            return replace(
-                record,
-                status="complete",
-                strategy=key[1],
-                seconds=0.0,
-                peak_memory_bytes=0,
+        if (
+            record.key in (key, (key[0], ""))
+            and record.status == "done"
+            and _are_same(record.inputs, job.inputs)
+            and record.digest == job.digest(atlas, label).options
+        ):
+            stamps = renew_stamps(
+                job.output_dir,
+                record.stamps,
+                tables,
+                verify=job.options.running.verify,
             )
+            if stamps is not None:
+                others = [s for s in record.stamps if s.table not in tables]
+                stamps = tuple(sorted((*stamps, *others)))
+                return replace(record, strategy=key[1], stamps=stamps)
     return None
+
+
+def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
+    """Whether inputs are those of a record; one that is not here any more counts so."""
+    return len(made_of) == len(inputs) and all(
+        now in (GONE, then) for then, now in zip(made_of, inputs, strict=True)
+    )

@@ -16,7 +16,13 @@ from bids_roi.dataset.roots import (
     find_derivative,
     list_participants,
 )
-from bids_roi.errors import BidsRoiError, MissingInput, NothingFound, SpaceMismatch
+from bids_roi.errors import (
+    BidsRoiError,
+    MissingInput,
+    NothingFound,
+    OutputError,
+    SpaceMismatch,
+)
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import (
     ROOT_FILES,
@@ -158,6 +164,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
         outcomes.tell_other_settings()
         return
     check_output_dir(output_dir, level.root)
+    there = output_dir.stat()
     source, notes = dataset_description(level.root)
     outcomes.warnings.update(notes)
     how: dict[str, Any] = {
@@ -189,10 +196,27 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
                     ):
                         progress.status = "stopped"
                         return
+            _check_still_there(level, there, outcomes)
             outcomes.check_used()
         finally:
             outcomes.close()
             keep_valid(output_dir, level.participants[0])
+
+
+def _check_still_there(
+    level: ParticipantLevel, before: os.stat_result, outcomes: Outcomes
+) -> None:
+    """Report an output folder that was removed or replaced in the meantime."""
+    folder = level.output_dir
+    try:
+        same = os.path.samestat(folder.stat(), before)
+    except OSError:
+        same = False
+    logs = (folder / "logs" / p for p in outcomes.tally.participants)
+    if not same or not all(path.is_dir() for path in logs):
+        msg = "the folder, or what was in it, was removed while runs were processed."
+        remedy = "Run the same command again: it makes what is missing."
+        raise OutputError(msg, where=folder, remedy=remedy)
 
 
 def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:

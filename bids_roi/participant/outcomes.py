@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import SpaceMismatch
+from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
     shorten_reason,
@@ -225,6 +226,7 @@ class Outcomes:
             log.error("atlas %s: %s", name, text)
 
     def _write_page(self, participant: str) -> None:
+        remove_leftovers(self.level.output_dir / participant / "figures")
         if self.level.options.running.no_report or participant not in self._with_news:
             return
         from bids_roi.report.participant import write_page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 
 _MISMATCH_S = 1e-3
+_SMALL = 2**25  # bytes: tables and sidecars are, and take 30 ms at most
+# In place of the fingerprint of an input that was there, as after git annex drop.
+GONE = "not here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class PlannedRun:
         Why nothing can be done with the run, or ``None``.
     warnings
         What the user should know.
+    asked
+        Names of the atlases that are asked for.
     """
 
     run: BoldRun
@@ -74,6 +80,7 @@ class PlannedRun:
     refused: tuple[tuple[str, BidsRoiError], ...]
     error: BidsRoiError | None
     warnings: tuple[str, ...]
+    asked: tuple[str, ...] = ()
 
 
 def template_of(run: BoldRun) -> str:
@@ -177,6 +184,7 @@ def plan_run(
         refused=tuple(refused),
         error=error,
         warnings=tuple(warnings),
+        asked=shelf.names,
     )
 
 
@@ -410,20 +418,25 @@ def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
 
 
 def fingerprint(path: Path) -> str:
-    """Tell whether a file is still the one that was read, without reading it all.
+    """Tell whether a file is still the one that was read, in a copy too.
 
-    Size and, for gzip, the checksum of the content that its last eight bytes hold; size
-    and time of change for other files.
+    Size and, for gzip, the checksum of the content that its last eight bytes hold; the
+    digest of other files, but of large ones the time of change. ``GONE`` for a link to
+    what is not here.
     """
     try:
-        status = path.stat()
-        if path.name.endswith(".gz") and status.st_size >= 8:
-            with path.open("rb") as file:
+        if path.is_symlink() and not path.exists():
+            return GONE
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if path.name.endswith(".gz") and size >= 8:
                 file.seek(-8, os.SEEK_END)
-                return f"{status.st_size}:{file.read(8).hex()}"
+                return f"{size}:{file.read(8).hex()}"
+            if size <= _SMALL:
+                return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        return f"{size}:{path.stat().st_mtime_ns}"
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror}); it could be before."
         otherwise = "Was it moved, or another disk mounted? Run the same command again."
         remedy = remedy_of(error, otherwise)
         raise MissingInput(msg, where=path, remedy=remedy) from error
-    return f"{status.st_size}:{status.st_mtime_ns}"

@@ -19,6 +19,7 @@ file, ``seconds`` wall time::
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -202,12 +203,16 @@ def _open(path: Path, root: Path) -> TextIO:
         raise OutputError(msg, where=path, remedy="Choose another place for --events.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Appended to a line at a time: jobs may share a file.
-        return os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666),
-            "w",
-            encoding="utf-8",
-        )
+        # Appended to a line at a time: jobs may share a file. A pipe that nobody reads
+        # is an error here (ENXIO); without NONBLOCK it would be waited for.
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o666)
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "w", encoding="utf-8")
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            msg = "the pipe for the events has no reader."
+            remedy = "Start its reader first, or give a file to --events."
+            raise OutputError(msg, where=path, remedy=remedy) from error
         msg = f"the file of events cannot be written ({error.strerror})."
         raise OutputError(msg, where=path, remedy="Check --events.") from error

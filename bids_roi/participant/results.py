@@ -24,6 +24,7 @@ from bids_roi.outputs.derivatives import (
     write_timeseries,
 )
 from bids_roi.outputs.digest import Digests, digest_outputs
+from bids_roi.outputs.making import Making
 from bids_roi.outputs.parcellated import write_parcellated
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
@@ -105,6 +106,8 @@ class Job:
     ----------
     planned, options, strategies, output_dir
         What is asked for.
+    making
+        What is written.
     confounds
         The run's tables.
     inputs
@@ -123,6 +126,7 @@ class Job:
     options: Options
     strategies: tuple[Strategy | None, ...]
     output_dir: Path
+    making: Making
     confounds: RunConfounds
     inputs: tuple[str, ...] = ()
     work: tuple[tuple[Atlas, RunOutputs], ...] = ()
@@ -173,7 +177,8 @@ def open_job(
     """Begin the work on a run; nothing is read yet."""
     n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
     tables = RunConfounds(planned.run, n_volumes, options.cleaning.aroma_dataset)
-    return Job(planned, options, strategies, output_dir, tables)
+    making = Making(output_dir)
+    return Job(planned, options, strategies, output_dir, making, tables)
 
 
 def _describe_dataset(folder: Path | None) -> object:
@@ -249,7 +254,8 @@ def write_result(
     common = describe_atlas(job, result, motion)
     if with_regions:
         write_quality(
-            job.output_dir / result.names.regions,
+            job.making,
+            result.names.regions,
             region_columns(result, motion),
             atlas=result.atlas,
             common=common | describe_levels(result, motion),
@@ -293,7 +299,8 @@ def _write_strategy(
         facts = describe_series(job, result, series, motion, common=common)
         clean = result.cleaned.get(series)
         sidecars[series.path] = write_timeseries(
-            job.output_dir / series.path,
+            job.making,
+            series.path,
             result.signals[series.statistic] if clean is None else clean.signals,
             statistic=series.statistic,
             atlas=result.atlas,
@@ -453,7 +460,7 @@ def _write_relmats(
         if related.notes:
             facts["Warnings"] = [*series.get("Warnings", ()), *related.notes]
         write_relmat(
-            job.output_dir,
+            job.making,
             output,
             related.relmat,
             atlas=result.atlas,
@@ -471,7 +478,7 @@ def _confounds_uri(run: BoldRun) -> list[str]:
     return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
 
 
-def write_outlier_table(path: Path, preparation: Preparation) -> None:
+def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
     """Write which volumes were left out, and why."""
     censoring = preparation.censoring
     mask = censoring.sample_mask
@@ -491,4 +498,4 @@ def write_outlier_table(path: Path, preparation: Preparation) -> None:
     }
     name = preparation.strategy.name
     facts = {"NumberOfVolumesKept": int(mask.sum()), **describe_gaps(censoring)}
-    write_outliers(path, columns, strategy=name, facts=facts)
+    write_outliers(job.making, table, columns, strategy=name, facts=facts)

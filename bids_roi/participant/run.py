@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import sys
 import time
@@ -15,16 +16,17 @@ import numpy as np
 from bids_roi.core.quality import assess_regions
 from bids_roi.core.signals import weights_cancel
 from bids_roi.errors import BidsRoiError, SpaceMismatch
+from bids_roi.files.writing import check_inside
 from bids_roi.outputs.records import (
     NO_ATLAS,
     RAW,
     Record,
-    check_inside,
     write_records,
 )
 from bids_roi.outputs.result import Extracted
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare, read_motion
+from bids_roi.participant.dropped import recall_plan
 from bids_roi.participant.existing import check_run, find_complete
 from bids_roi.participant.extraction import (
     find_partition,
@@ -32,7 +34,7 @@ from bids_roi.participant.extraction import (
     reduce_image,
 )
 from bids_roi.participant.placing import place_atlases
-from bids_roi.participant.plan import fingerprint
+from bids_roi.participant.plan import GONE, fingerprint
 from bids_roi.participant.results import (
     Job,
     failed_record,
@@ -53,6 +55,12 @@ if TYPE_CHECKING:
     from bids_roi.core.reduce import Reduction
     from bids_roi.options.record import Options
     from bids_roi.participant.plan import PlannedRun
+
+
+_KEPT = "the input is not here any more; the outputs that were made of it are kept."
+_STOPPED = (
+    "a call was stopped while it replaced these outputs. Run the same command again."
+)
 
 
 def process_run(
@@ -77,6 +85,8 @@ def process_run(
         ``OtherSettings`` where it must not be: nothing was touched then.
     """
     if planned.error is not None:
+        if kept := _find_kept(planned, options, strategies, output_dir):
+            return kept
         raise planned.error
     job, records = _open_run(planned, options, output_dir, strategies)
     made = _make(job) if job.work else []
@@ -157,7 +167,7 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     paths = (*own, *moved_by)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
-        *(fingerprint(p) for p in paths if p is not None and p.exists()),
+        *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
         hashlib.sha256(said.encode()).hexdigest()[:12],
         f"repetition time {planned.repetition_time}",
     )
@@ -177,6 +187,24 @@ def _find_work(job: Job) -> tuple[Job, list[Record]]:
     there = frozenset((name, label) for name, label, _ in records)
     job = replace(job, work=tuple(work), there=there)
     return job, [record for _, _, record in records]
+
+
+def _find_kept(
+    planned: PlannedRun,
+    options: Options,
+    strategies: tuple[Strategy | None, ...],
+    output_dir: Path,
+) -> list[Record]:
+    """Records of a run whose input has been dropped; none where something is to do."""
+    recalled = recall_plan(planned, options, _labels(strategies), output_dir)
+    if recalled is None or options.running.overwrite:
+        return []
+    job = open_job(recalled, options, strategies, output_dir)
+    # The header, which may have told the repetition time, is not here either.
+    job, found = _find_work(replace(job, inputs=(*_fingerprint_inputs(job)[:-1], GONE)))
+    return (
+        [] if job.work else [replace(r, warnings=(*r.warnings, _KEPT)) for r in found]
+    )
 
 
 def fail_run(
@@ -242,6 +270,7 @@ def _make(job: Job) -> list[Record]:
         figures.brain = extracted.inside
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
+    _begin(job)
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -255,12 +284,45 @@ def _make(job: Job) -> list[Record]:
         ]
     outliers = [(name, job.preparations[label]) for label, name in used.items()]
     for name, preparation in outliers:
-        write_outlier_table(job.output_dir / name, preparation)
+        write_outlier_table(job, name, preparation)
+    records = [_stamp(job, record, used.get(record.strategy)) for record in records]
     if figures is None:
         return records
     if outliers or not any(label for _, label in job.there):
         figures.draw_motion(motion, outliers)
     return [replace(r, warnings=(*r.warnings, *figures.notes)) for r in records]
+
+
+def _stamp(job: Job, record: Record, outliers: str | None) -> Record:
+    """Put what its tables are on disk into a record."""
+    if record.status != "done":
+        return record
+    tables = [*record.outputs, *([outliers] if outliers else [])]
+    return replace(record, stamps=tuple(sorted(job.making.stamp(tables))))
+
+
+def _begin(job: Job) -> None:
+    """Take back what records say of tables that are about to be replaced.
+
+    Who is stopped after the first of them leaves tables of two makings.
+    """
+    begun = {
+        (atlas.name, label): names.only((label,)).tables
+        for atlas, names in job.work
+        for label in names.labels
+    }
+    if any((job.output_dir / t).exists() for tables in begun.values() for t in tables):
+        run, inputs = job.planned.run.relative_path, job.inputs
+        stopped = [
+            Record(
+                *(run, atlas, "failed", _STOPPED),
+                inputs=inputs,
+                begun=tables,
+                strategy=label or RAW,
+            )
+            for (atlas, label), tables in begun.items()
+        ]
+        write_records(job.output_dir, run, stopped)
 
 
 def prepare_cleaning(job: Job) -> Job:

@@ -232,7 +232,7 @@ class RunFigures:
     def _save(self, picture: Picture, source: str) -> dict[str, object]:
         """Write a figure; return how the page finds and describes it."""
         path = figure_path(source, picture.kind, picture.extension)
-        write_file(self.output_dir / path, picture.content)
+        write_file(self.output_dir, path, picture.content)
         size = measure_image(picture.content, picture.extension)
         return {
             "Kind": picture.kind,
@@ -253,7 +253,7 @@ class RunFigures:
         """Write the list of the figures of one table, after the figures themselves."""
         run = self.run.relative_path
         content = {"Run": run, "Source": source, **(facts or {}), "Figures": made}
-        write_file(self.output_dir / report_path(source), format_json(content))
+        write_file(self.output_dir, report_path(source), format_json(content))
 
 
 def _read_reference(run: BoldRun, own: Grid) -> NDArray[np.floating] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.tables import read_json, read_table
 from bids_roi.outputs.find import Output, find_outputs
-from bids_roi.outputs.names import report_path
+from bids_roi.outputs.names import read_figures, report_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -200,7 +200,7 @@ def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
     for participant in participants:
         folder = output_dir / participant / "figures"
         for path in sorted(folder.glob("*eport_*.json")):
-            content = load_json(path)
+            content = read_figures(path)
             found = runs.get(str(content.get("Run")))
             if found is not None and "Strategy" in content and content.get("Figures"):
                 found.motion.append(
@@ -253,7 +253,7 @@ def _read_atlas(
 
 def _listed(output: Output) -> list[dict[str, Any]]:
     """List the figures of a table that are there."""
-    content = load_json(output.folder / report_path(output.path))
+    content = read_figures(output.folder / report_path(output.path))
     return _figures(content, output.participant)
 
 

@@ -92,7 +92,7 @@ def write_group_page(output_dir: Path) -> None:
         ],
         "most": _MOST,
     }
-    write_file(output_dir / GROUP_PAGE, render_page("group.html", content))
+    write_file(output_dir, GROUP_PAGE, render_page("group.html", content))
 
 
 def _read(path: Path) -> dict[str, list[str]]:
@@ -126,7 +126,7 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
     if picture is None:
         return []
     path = f"figures/{name}{picture.extension}"
-    write_file(output_dir / path, picture.content)
+    write_file(output_dir, path, picture.content)
     return [
         {
             "Kind": picture.kind,

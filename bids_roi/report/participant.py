@@ -85,7 +85,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
                     "table": table,
                 }
                 page = render_page("regions.html", content)
-                write_file(output_dir / table["link"], page)
+                write_file(output_dir, table["link"], page)
     dataset = load_json(output_dir / "dataset_description.json")
     summary = [row for run in runs for row in _summarise(run)]
     content = {
@@ -101,7 +101,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "parameters": _parameters(runs),
     }
     page = render_page("participant.html", content)
-    write_file(output_dir / participant_page_path(participant), page)
+    write_file(output_dir, participant_page_path(participant), page)
 
 
 def atlas_names(runs: Sequence[RunFacts]) -> list[str]:

@@ -3,7 +3,8 @@
 A server forks them, with everything imported, which saves most of the time. What goes
 wrong is said by a dictionary: ``at`` counts the files that are flushed before their
 rename, ``then`` is what happens at that moment: ``kill`` (SIGKILL), ``full`` (no space
-from then on), ``remove`` or ``truncate`` the file ``path``. ``raise`` names a function
+from then on), ``remove`` or ``truncate`` the file ``path``; ``after`` counts renames
+instead, and what happens is the signal ``then``. ``raise`` names a function
 whose first call fails. ``user`` is who calls.
 """
 
@@ -96,6 +97,18 @@ def _watch_writes(fault):
     os.fsync = fsync
 
 
+def signal_after(number, name):
+    """Send this process a signal when it has renamed so many files."""
+    rename, count = os.replace, itertools.count(1)
+
+    def replace(*names, **options):
+        rename(*names, **options)
+        if next(count) == number:
+            os.kill(os.getpid(), signal.Signals[name])
+
+    os.replace = replace
+
+
 def _break(name):
     module_name, _, function_name = name.rpartition(".")
     module = importlib.import_module(module_name)
@@ -122,6 +135,8 @@ def _call(fault, arguments, told):
         _break(fault["raise"])
     if "at" in fault:
         _watch_writes(fault)
+    if "after" in fault:
+        signal_after(fault["after"], fault["then"])
     from bids_roi.cli import main
 
     return main(arguments)

@@ -259,7 +259,7 @@ def test_link_in_place_of_a_file_is_replaced_not_written_through(tmp_path):
     victim.write_text("precious")
     for name in ("one.tsv", "gone.tsv"):
         (tmp_path / name).symlink_to(victim if name == "one.tsv" else tmp_path / "no")
-        write_file(tmp_path / name, "new")
+        write_file(tmp_path, name, "new")
         assert not (tmp_path / name).is_symlink()
         assert (tmp_path / name).read_text() == "new"
     assert victim.read_text() == "precious"
@@ -306,12 +306,12 @@ def test_datasets_around_a_folder(tmp_path):
 
 def test_names_as_long_as_a_file_system_allows(tmp_path):
     path = tmp_path / ("x" * 251 + ".tsv")
-    write_file(path, "whole")
+    write_file(path.parent, path.name, "whole")
     assert path.read_text() == "whole"
 
 
 def test_half_written_files_are_removed_when_their_writer_is_gone(tmp_path):
-    write_file(tmp_path / "x.tsv", "x")
+    write_file(tmp_path, "x.tsv", "x")
     alive = name_temporary()
     parts = alive.split("-")
     dead = "-".join([*parts[:2], "999999999", parts[3]])

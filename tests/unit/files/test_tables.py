@@ -42,7 +42,9 @@ def test_long_matrix_comes_in_pieces_with_every_row():
 
 def test_table_round_trip(tmp_path):
     path = tmp_path / "t.tsv"
-    write_file(path, format_table({"index": [1, 2], "name": ["a", ""]}))
+    write_file(
+        path.parent, path.name, format_table({"index": [1, 2], "name": ["a", ""]})
+    )
     assert read_table(path) == {"index": ["1", "2"], "name": ["a", "n/a"]}
 
 
@@ -69,14 +71,14 @@ def test_table_with_windows_line_ends_mark_and_blank_columns(tmp_path):
 
 def test_file_is_whole_or_absent(tmp_path, monkeypatch):
     path = tmp_path / "sub" / "x.json"
-    write_file(path, format_json({"a": 1}))
+    write_file(path.parent, path.name, format_json({"a": 1}))
 
     def full(_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match=r"No space left.*free space"):
-        write_file(path, "other")
+        write_file(path.parent, path.name, "other")
     assert path.read_text() == '{\n  "a": 1\n}\n'
     assert [p.name for p in path.parent.iterdir()] == ["x.json"]
 

@@ -1,0 +1,99 @@
+"""Runs whose input is not here any more, planned from what their outputs say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_roi.atlases.open import Atlas
+from bids_roi.atlases.regions import RegionTable
+from bids_roi.errors import BidsRoiError
+from bids_roi.files.names import parse_name
+from bids_roi.files.tables import read_json, read_table
+from bids_roi.options.words import find_statistic
+from bids_roi.outputs.names import name_outputs, sidecar_of
+from bids_roi.outputs.records import read_records
+
+if TYPE_CHECKING:
+    from bids_roi.options.record import Options
+    from bids_roi.outputs.records import Record
+    from bids_roi.participant.plan import PlannedRun
+
+
+def recall_plan(
+    planned: PlannedRun,
+    options: Options,
+    labels: tuple[str | None, ...],
+    output_dir: Path,
+) -> PlannedRun | None:
+    """Plan of a run of which series or mask are links to what is not here.
+
+    Grid and atlases are those that its outputs were made with. ``None`` where it lacks
+    nothing, or one of the atlases has no outputs.
+    """
+    run = planned.run
+    if not any(
+        p and p.is_symlink() and not p.exists() for p in (run.path, run.mask_path)
+    ):
+        return None
+    records = read_records(output_dir, run.relative_path)
+    done = {record.atlas: record for record in records if record.status == "done"}
+    if not planned.asked or not done.keys() >= set(planned.asked):
+        return None
+    try:
+        atlases = [_recall_atlas(done[a], options, output_dir) for a in planned.asked]
+    except (BidsRoiError, LookupError, TypeError, ValueError):
+        return None  # its outputs are no use: the run fails, as the input is gone
+    extraction, connectivity = options.extraction, options.connectivity
+    masks = {"auto": run.mask_path, "none": None}
+    return replace(
+        planned,
+        error=None,
+        mask_path=masks.get(extraction.mask, Path(extraction.mask)),
+        atlases=tuple(
+            (
+                atlas,
+                name_outputs(
+                    run,
+                    atlas,
+                    extraction.statistic if atlas.hard else extraction.map_statistic,
+                    labels,
+                    relmats=connectivity.relmat,
+                    fisher_z=connectivity.fisher_z,
+                ),
+            )
+            for atlas in atlases
+        ),
+    )
+
+
+def _recall_atlas(record: Record, options: Options, output_dir: Path) -> Atlas:
+    """The atlas of outputs, as far as names and digests need it."""
+    (table,) = [path for path in record.outputs if path.endswith("_dseg.tsv")]
+    sidecar, cells = (
+        read_json(output_dir / sidecar_of(table)),
+        read_table(output_dir / table),
+    )
+    name = parse_name(table)
+    names = tuple(cells["name"])
+    stats = {parse_name(p).get("stat") for p in record.outputs if "_timeseries" in p}
+    of_labels = {find_statistic(s).stat for s in options.extraction.statistic}
+    return Atlas(
+        label=name.get("atlas") or "",
+        seg=name.get("seg"),
+        scale=name.get("scale"),
+        space=name.get("space") or "",
+        kind="dseg" if stats & of_labels else "probseg",
+        files=(output_dir / table,),
+        table_path=None,
+        image_digest=_digest(sidecar.get("AtlasImageDigest")),
+        table_digest=_digest(sidecar.get("AtlasTableDigest")),
+        regions=RegionTable(tuple(int(i) for i in cells["index"]), names, names),
+        source="",
+        description={},
+    )
+
+
+def _digest(told: object) -> str:
+    return str(told or "").removeprefix("sha256:")
