@@ -33,9 +33,7 @@ def recall_plan(
     nothing, or one of the atlases has no outputs.
     """
     run = planned.run
-    if not any(
-        p and p.is_symlink() and not p.exists() for p in (run.path, run.mask_path)
-    ):
+    if not any(path and _is_dropped(path) for path in (*run.files, run.mask_path)):
         return None
     records = read_records(output_dir, run.relative_path)
     done = {record.atlas: record for record in records if record.status == "done"}
@@ -66,6 +64,13 @@ def recall_plan(
             for atlas in atlases
         ),
     )
+
+
+def _is_dropped(path: Path) -> bool:
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # of the disk, which says nothing of the content
+        return False
 
 
 def _recall_atlas(record: Record, options: Options, output_dir: Path) -> Atlas:

@@ -472,7 +472,7 @@ def test_everything_behind_the_tables(tmp_path, capsys):
     run(capsys, root, out, "group", "--stack", "timeseries")
     loaded = bids_roi.load(out)
     table_of_runs = loaded.runs()
-    assert set(table_of_runs["space"]) == {"fsLR"}
+    assert set(table_of_runs["space_id"]) == {"fsLR"}
     assert len(table_of_runs) == 2
     regions = loaded.regions(den="91k")
     assert set(regions["structure"].str.split(",").explode()) == {
