@@ -18,7 +18,12 @@ from bids_roi.atlases.names import (
     space_of,
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
-from bids_roi.atlases.subject import find_annots, find_segmentation, is_of_annots
+from bids_roi.atlases.subject import (
+    find_annots,
+    find_segmentation,
+    is_of_annots,
+    list_annots,
+)
 from bids_roi.atlases.surfaces import (
     check_fit,
     is_surface,
@@ -272,11 +277,35 @@ class AtlasShelf:
 
     def list_segmentations(self, space: str, root: Path, bold: Path) -> list[Path]:
         """List the files of the asked-for segmentations of a run's participant."""
-        found = [
-            find_segmentation(root, bold, space, desc)
-            for desc in self._segmentations.values()
-        ]
-        return [path for files in found for path in (files.image, files.table) if path]
+        paths: list[Path | None] = []
+        for desc in self._segmentations.values():
+            if is_of_annots(desc):
+                if space == "fsnative":
+                    paths += list_annots(root, bold, desc, self._fs_subjects_dir)
+                continue
+            try:
+                files = find_segmentation(root, bold, space, desc)
+            except SpaceMismatch:
+                if not self._transforms or space != "native":
+                    raise
+                files = find_segmentation(root, bold, "T1w", desc)
+                paths += find_anatomical_route(root, bold).paths
+            paths += (files.image, files.table)
+        return [path for path in paths if path is not None]
+
+    def list_transforms(self, space: str, root: Path, bold: Path) -> list[Path]:
+        """List the transforms that bring the asked-for atlases to a run."""
+        paths: list[Path] = []
+        if self._transforms and can_be_reached(space):
+            for name in self.names:
+                spaces = self._spaces(name)
+                for template in [] if space in spaces else spaces:
+                    try:
+                        paths += find_route(root, bold, template).paths
+                    except SpaceMismatch:
+                        continue
+                    break
+        return list(dict.fromkeys(paths))
 
     def list_files(self, spaces: Collection[str]) -> list[Path]:
         """List the files of the asked-for atlases in some spaces that are here.

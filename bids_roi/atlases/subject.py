@@ -17,6 +17,7 @@ from bids_roi.atlases.open import AtlasFiles
 from bids_roi.core.frame import Mesh
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.names import format_name, parse_name
+from bids_roi.images.nifti import check_file
 from bids_roi.images.surface_labels import read_surface_labels
 
 if TYPE_CHECKING:
@@ -169,19 +170,9 @@ def find_annots(
             " (`bids_roi_tools atlases`)."
         )
         raise SpaceMismatch(msg, where=where_bold, remedy=remedy)
-    folders = _label_folders(root, bold, folder)
-    names = [f"{side}.{desc}.annot" for side in ("lh", "rh")]
-    found = next((f for f in folders if any((f / n).exists() for n in names)), None)
-    missing = [n for n in names if found is None or not (found / n).exists()]
-    if found is None or missing:
-        looked = [found] if found else folders
-        msg = f"{' and '.join(missing)} not found in {', '.join(map(str, looked))}."
-        remedy = (
-            "Fetch or copy FreeSurfer's results into sourcedata/freesurfer of the"
-            " derivative, or name their folder with --fs-subjects-dir."
-        )
-        raise MissingInput(msg, where=where_bold, remedy=remedy)
-    left, right = (found / name for name in names)
+    left, right = list_annots(root, bold, desc, folder)
+    for path in (left, right):
+        check_file(path)
     for path, structure in ((left, "CORTEX_LEFT"), (right, "CORTEX_RIGHT")):
         if structure in meshes:
             _check_vertices(path, meshes[structure], structure)
@@ -200,6 +191,30 @@ def find_annots(
         },
         centred=False,
     )
+
+
+def list_annots(
+    root: Path, bold: Path, desc: str, folder: Path | None
+) -> tuple[Path, Path]:
+    """Name both annots of a run's participant; links to what is not here count."""
+    folders = _label_folders(root, bold, folder)
+    names = [f"{side}.{desc}.annot" for side in ("lh", "rh")]
+
+    def is_there(path: Path) -> bool:
+        return path.is_symlink() or path.exists()
+
+    found = next((f for f in folders if any(is_there(f / n) for n in names)), None)
+    missing = [n for n in names if found is None or not is_there(found / n)]
+    if found is None or missing:
+        looked = [found] if found else folders
+        msg = f"{' and '.join(missing)} not found in {', '.join(map(str, looked))}."
+        remedy = (
+            "Fetch or copy FreeSurfer's results into sourcedata/freesurfer of the"
+            " derivative, or name their folder with --fs-subjects-dir."
+        )
+        raise MissingInput(msg, where=bold.relative_to(root), remedy=remedy)
+    left, right = (found / name for name in names)
+    return left, right
 
 
 def _label_folders(root: Path, bold: Path, folder: Path | None) -> list[Path]:

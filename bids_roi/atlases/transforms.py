@@ -64,6 +64,11 @@ class Route:
     steps: tuple[tuple[Path, bool], ...]
     digest: str = ""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Its files."""
+        return tuple(path for path, _ in self.steps)
+
     def identify(self) -> Route:
         """Itself with its digest; an error where a file is not here."""
         parts = []

@@ -147,6 +147,8 @@ class VoxelScan:
         if at.start == 0:
             n, dtype = self._finite.size, values.dtype
             self._zero = _stored_zero(dtype, self.scaling)
+            if self._zero is None:  # as of scaled integers: no volume can be blank
+                self._blank_so_far[:] = False
             smallest, largest = _bounds(dtype)
             self.first = np.empty(n, dtype=dtype)
             self._low = np.full(n, largest, dtype=dtype)

@@ -54,6 +54,7 @@ def tell_differences(
     strategy: Strategy | None,
     atlas: Atlas,
     more: Mapping[str, Any],
+    own_mask: bool = True,
 ) -> Difference:
     """Say with which other options, version or atlas outputs were made.
 
@@ -65,6 +66,9 @@ def tell_differences(
         What is asked for now.
     more
         Further sidecar keys of the output with the values of now.
+    own_mask
+        Whether the run has a mask of its own. One without has "none" in its sidecars
+        where auto was asked for.
     """
     wanted = dict(_wanted(options, strategy))
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
@@ -78,6 +82,8 @@ def tell_differences(
             options.extraction.mask
         ).name  # a sidecar may have no more
         found["mask"] = PurePath(str(found["mask"])).name
+    if options.extraction.mask == "auto" and not own_mask:
+        del wanted["mask"]
     said = [
         _say(_FLAGS[name], wanted[name], found[name])
         for name in _FLAGS

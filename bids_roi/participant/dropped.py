@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
+from bids_roi.atlases.transforms import Route
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json, read_table
@@ -16,6 +17,8 @@ from bids_roi.outputs.names import name_outputs, sidecar_of
 from bids_roi.outputs.records import read_records
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.participant.plan import PlannedRun
@@ -40,7 +43,9 @@ def recall_plan(
     if not planned.asked or not done.keys() >= set(planned.asked):
         return None
     try:
-        atlases = [_recall_atlas(done[a], options, output_dir) for a in planned.asked]
+        atlases = [
+            _recall_atlas(done[a], options, output_dir, run.root) for a in planned.asked
+        ]
     except (BidsRoiError, LookupError, TypeError, ValueError):
         return None  # its outputs are no use: the run fails, as the input is gone
     extraction, connectivity = options.extraction, options.connectivity
@@ -73,7 +78,21 @@ def _is_dropped(path: Path) -> bool:
         return False
 
 
-def _recall_atlas(record: Record, options: Options, output_dir: Path) -> Atlas:
+def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
+    """Transforms that the atlas came by, with the digest that they had."""
+    told = sidecar.get("AtlasTransform")
+    if not isinstance(told, list):
+        return None
+    steps = []
+    for uri in map(str, told):
+        name = uri.removesuffix(" (inverse)")
+        steps.append((root / name.removeprefix("bids:preprocessed:"), name != uri))
+    return Route(tuple(steps), _digest(sidecar.get("AtlasTransformDigest")))
+
+
+def _recall_atlas(
+    record: Record, options: Options, output_dir: Path, root: Path
+) -> Atlas:
     """The atlas of outputs, as far as names and digests need it."""
     (table,) = [path for path in record.outputs if path.endswith("_dseg.tsv")]
     sidecar, cells = (
@@ -97,6 +116,7 @@ def _recall_atlas(record: Record, options: Options, output_dir: Path) -> Atlas:
         regions=RegionTable(tuple(int(i) for i in cells["index"]), names, names),
         source="",
         description={},
+        route=_recall_route(sidecar, root),
     )
 
 

@@ -134,6 +134,7 @@ def _explain(
         strategy=job.strategy(series.label) if series is not None else None,
         atlas=atlas,
         more=settings_of(relmat, job.options) if relmat is not None else {},
+        own_mask=job.planned.mask_path is not None,
     )
     own = atlas.individual or atlas.route is not None
     kind = OtherAtlas if own and found.of_atlas else OtherSettings

@@ -41,7 +41,8 @@ def list_inputs(
     base = base if root.is_relative_to(base) else root
     wanted = options.atlases
     asked = wanted.atlas or wanted.atlas_file or wanted.atlas_dataset
-    shelf = AtlasShelf(wanted) if atlases or asked else None
+    moved = {"T1w", "native"} & set(options.input.space)
+    shelf = AtlasShelf(wanted) if atlases or asked or moved else None
     kinds = ("volume",) if shelf is None else kinds_for(shelf)
     participants = list_participants(root, options.input.participant_label)
     told: set[str] = set()
@@ -62,7 +63,11 @@ def list_inputs(
             for found in (
                 *(folder / "dataset_description.json" for folder in (base, root)),
                 *files_of_run(run, sidecars),
-                *(_segmentations(run, shelf) if shelf is not None else ()),
+                *(
+                    _of_the_participant(run, shelf, options)
+                    if shelf is not None
+                    else ()
+                ),
             ):
                 if isinstance(found, BidsRoiError):
                     yield found
@@ -87,10 +92,14 @@ def files_of_run(run: BoldRun, sidecars: Sidecars) -> Iterator[Path]:
         yield run.confounds_path.with_suffix(".json")
 
 
-def _segmentations(run: BoldRun, shelf: AtlasShelf) -> Iterator[Path | BidsRoiError]:
-    """Name the participant's own segmentations that are asked for."""
+def _of_the_participant(
+    run: BoldRun, shelf: AtlasShelf, options: Options
+) -> Iterator[Path | BidsRoiError]:
+    """Name the participant's own segmentations and transforms that are asked for."""
     try:
         yield from shelf.list_segmentations(template_of(run), run.root, run.path)
+        if (run.space or "native") in options.input.space:
+            yield from shelf.list_transforms(template_of(run), run.root, run.path)
     except SpaceMismatch:
         pass
     except BidsRoiError as error:

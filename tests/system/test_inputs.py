@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import datasets
+from support.moved_trees import write_moved
 from support.trees import SHARED, needs_shared, unpack
 
 from bids_roi.dataset.layout import find_runs
@@ -120,6 +121,21 @@ def test_what_is_listed_is_what_is_opened(given, listed, tmp_path):
     arguments += ["--executor", "serial"]
     assert set(names) == opened(tmp_path / "trace", root, *arguments)
     assert any("bold.nii.gz" in name for name in names)
+
+
+@needs_strace
+def test_transforms_are_listed_where_they_are_used(listed, tmp_path):
+    root = write_moved(tmp_path / "in")
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    given = ["--space", "T1w", "native"]
+    code, names, told = listed(root, *given, "--atlas-file", atlas)
+    assert (code, told) == (0, "")
+    arguments = [root, tmp_path / "out", "participant", *given, "--atlas-file", atlas]
+    arguments += ["--executor", "serial"]
+    assert set(names) == opened(tmp_path / "trace", root, *arguments)
+    assert sum("xfm" in name for name in names) == 2
+    _, names, _ = listed(root, "--atlas-file", atlas)  # nothing is moved unasked
+    assert not any("xfm" in name for name in names)
 
 
 @needs_strace

@@ -371,3 +371,18 @@ def test_notebooks_have_it_too(tree, atlas, tmp_path, capsys):
     np.testing.assert_array_equal(again.signals, found.signals)
     with pytest.raises(SpaceMismatch):
         extract(bold, image, atlas_table=table, atlas_transform="none")
+
+
+def test_outputs_stay_done_when_their_moved_input_has_been_dropped(
+    tree, atlas, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    call(capsys, tree, out, atlas, "--space", "T1w")
+    before = series_of(out, "T1w").read_bytes()
+    bold = next(tree.rglob("*space-T1w*_bold.nii.gz"))
+    bold.unlink()
+    bold.symlink_to("../.git/annex/objects/elsewhere")
+    told = call(capsys, tree, out, atlas, "--space", "T1w")
+    assert "another transform" not in told.err
+    assert "already there" in told.out
+    assert series_of(out, "T1w").read_bytes() == before

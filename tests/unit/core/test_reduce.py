@@ -329,6 +329,17 @@ def test_blank_volumes_say_nothing_about_the_view_and_are_told():
 # Blocks of points
 
 
+def test_scaled_integers_that_cannot_be_0_have_no_blank_volumes():
+    """As nibabel scales a series of high values; whichever way it is cut."""
+    stored = np.random.default_rng(1).integers(-9, 9, (*SHAPE, 7)).astype(np.int16)
+    labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
+    for cut in ({"ends": (4, 30, 60)}, {}):
+        found, _ = run_engine(
+            stored, [(labels, np.array([1]))], mask, ("mean",), scaling=(1, 0.5), **cut
+        )
+        assert found.blank == ()
+
+
 @pytest.mark.parametrize(
     ("spoil", "statistics", "gather_bytes", "n_passes"),
     [
