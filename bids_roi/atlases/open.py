@@ -73,6 +73,12 @@ _LOADED: dict[AtlasImage, tuple[NDArray[np.int64], Grid | Frame]] = {}
 _MOST_BYTES = 2**24
 
 
+def is_of_one_person(uri: str) -> bool:
+    """Whether a BIDS URI is that of a participant's own segmentation or annot."""
+    own = uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
+    return own or uri.endswith(".annot")
+
+
 class AtlasImage(NamedTuple):
     """What an atlas is read by; a key, as one that changed has another digest."""
 
@@ -162,7 +168,7 @@ class Atlas:
     @property
     def individual(self) -> bool:
         """Whether it is the participant's own, and no other has it."""
-        return self.source.startswith("bids:preprocessed:sub-")
+        return is_of_one_person(self.source)
 
     @property
     def hard(self) -> bool:

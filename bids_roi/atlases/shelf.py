@@ -106,6 +106,9 @@ class AtlasShelf:
             for name in wanted.names
             if name.startswith(_SUBJECT)
         }
+        self._fs_subjects_dir = wanted.fs_subjects_dir
+        if self._fs_subjects_dir is not None:
+            self.links["freesurfer"] = self._fs_subjects_dir
         self._catalogue: Catalogue | None = None
         self._keys: dict[str, AtlasKey] = {}
         if named or datasets:
@@ -116,7 +119,6 @@ class AtlasShelf:
                     found += self._catalogue.keys_of(dataset.name)
             self._keys = {key.name: key for key in found}
         self._named = bool(wanted.atlas or datasets)
-        self._fs_subjects_dir = wanted.fs_subjects_dir
         own = [file.key.name for file in self._files]
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}

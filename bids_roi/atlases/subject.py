@@ -176,14 +176,17 @@ def find_annots(
     for path, structure in ((left, "CORTEX_LEFT"), (right, "CORTEX_RIGHT")):
         if structure in meshes:
             _check_vertices(path, meshes[structure], structure)
-    source = left.relative_to(root).as_posix() if left.is_relative_to(root) else ""
+    if folder is None:
+        source = f"bids:preprocessed:{left.relative_to(root).as_posix()}"
+    else:
+        source = f"bids:freesurfer:{left.relative_to(folder).as_posix()}"
     return AtlasFiles(
         key=AtlasKey(desc.replace(".", "")),
         space=next(iter(spaces)),
         image=left,
         right=right,
         table=None,
-        source=f"bids:preprocessed:{source}" if source else "",
+        source=source,
         description={
             "Name": f"FreeSurfer's annotation {desc} of each participant",
             "License": "n/a",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.atlases.open import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
@@ -287,10 +288,7 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     series = output.series.get(path) if output.kind == "relmat" else None
     if series is not None and series.told.origin is not None:
         return series.told.origin
-    own = any(
-        uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
-        for uri in sources
-    )
+    own = any(map(is_of_one_person, sources))
     return ("" if path.endswith(".tsv") else path), own
 
 

@@ -112,3 +112,22 @@ def test_a_participants_own_annots(shared, tmp_path, capsys):
         if name[-2:] in ("_L", "_R"):
             side, region = name[-1], name[:-2]
         assert_allclose(mine, wanted[side, region], rtol=1e-12)
+    # An annot that was made anew costs this participant only: no word of a mask, which
+    # surfaces have not.
+    annot = label / "rh.aparc.annot"
+    annot.write_bytes(annot.read_bytes() + bytes(4))
+    shutil.copytree(root / "sourcedata/freesurfer/sub-01", label.parents[1] / "sub-02")
+    other = stem.replace("sub-01", "sub-02")
+    for path in runs.write_gifti(root, left, right, stem=other):
+        for part in (path, path.with_name(path.name.replace(".func.gii", ".json"))):
+            there = root / "sub-02/func" / part.name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            part.rename(there)
+    told = run(capsys, root, out, "participant", "--atlas", "subject:aparc", code=1).err
+    assert "--mask" not in told
+    assert "another atlas file: the image of aparc" in told
+    assert list(out.glob(f"sub-02/func/{other}_*_timeseries.tsv"))
+    # And the group level takes images that no two participants share as one atlas.
+    run(capsys, root, out, "participant", "--atlas", "subject:aparc", "--overwrite")
+    told = run(capsys, root, out, "group").out
+    assert "2 done" in told, told

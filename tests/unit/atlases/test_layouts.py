@@ -445,7 +445,8 @@ def test_annots_of_the_session_or_of_another_folder_come_first(native, tmp_path)
     shutil.move(homes, other)
     found = find_own(native, fs_subjects_dir=other)
     assert found.files[0] == other / "sub-01/label/lh.aparc.annot"
-    assert found.source == ""
+    assert found.source == "bids:freesurfer:sub-01/label/lh.aparc.annot"
+    assert found.individual
 
 
 def test_annots_that_are_absent_or_one_alone(native):
