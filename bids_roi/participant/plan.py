@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -427,14 +428,17 @@ def fingerprint(path: Path) -> str:
     try:
         if path.is_symlink() and not path.exists():
             return GONE
-        size = path.stat().st_size
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            return "no file"
         with path.open("rb") as file:
             if path.name.endswith(".gz") and size >= 8:
                 file.seek(-8, os.SEEK_END)
                 return f"{size}:{file.read(8).hex()}"
             if size <= _SMALL:
                 return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-        return f"{size}:{path.stat().st_mtime_ns}"
+        return f"{size}:{status.st_mtime_ns}"
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror}); it could be before."
         otherwise = "Was it moved, or another disk mounted? Run the same command again."
