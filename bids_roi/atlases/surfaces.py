@@ -20,7 +20,6 @@ from bids_roi.atlases.formats import RawTable, is_background, without_wall
 from bids_roi.atlases.regions import sides_of, some
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.errors import AtlasError, SpaceMismatch
-from bids_roi.images.cifti import read_dense_labels
 from bids_roi.images.meshes import mesh_of, surface_template
 from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
 
@@ -142,6 +141,8 @@ def read_surface(
     """
     if is_dense(files[0]):
         template = surface_template(space)
+        from bids_roi.images.cifti import read_dense_labels  # volumes need it not
+
         frame, points = read_dense_labels(files[0], template, map_name)
         return Surface(frame, (_without_background(points),))
     if len(files) != 2:

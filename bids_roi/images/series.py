@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.core.frame import Frame
-from bids_roi.images.cifti import open_dense_series
-from bids_roi.images.gifti import open_surface_series
 from bids_roi.images.header import BOLD
 from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import open_image
@@ -84,6 +82,8 @@ def _open_volume(
 
 
 def _open_cifti(files: Mapping[str, Path], template: str | None) -> Series:
+    from bids_roi.images.cifti import open_dense_series  # volumes need neither
+
     (path,) = files.values()
     # The space of some grayordinates is called after that of their voxels.
     dense = open_dense_series(path, surface_template(template))
@@ -93,6 +93,8 @@ def _open_cifti(files: Mapping[str, Path], template: str | None) -> Series:
 
 
 def _open_gifti(files: Mapping[str, Path], template: str | None) -> Series:
+    from bids_roi.images.gifti import open_surface_series
+
     both = open_surface_series(files, template, hemispheres=tuple(files))
     return Series(both.frame, both, 1.0, 0.0, both.repetition_time)
 

@@ -25,7 +25,6 @@ from bids_roi.outputs.derivatives import (
 )
 from bids_roi.outputs.digest import Digests, digest_outputs
 from bids_roi.outputs.making import Making
-from bids_roi.outputs.parcellated import write_parcellated
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
@@ -313,6 +312,8 @@ def _write_strategy(
             said.append(note)
     if writes_parcellated(job):
         frame, seconds = job.image.frame, job.planned.repetition_time
+        from bids_roi.outputs.parcellated import write_parcellated
+
         said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(
         run=job.planned.run.relative_path,

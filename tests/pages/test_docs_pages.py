@@ -140,7 +140,8 @@ def test_every_column_of_every_table_is_explained(results):
     """But for the names of regions, and of the entities that tell a run."""
     text = page("outputs")
     explained = set(re.findall(r"`(\w+)`", text))
-    entities = {"participant_id", "session_id", "task", "run", "space", "res", "desc"}
+    entities = ("participant", "session", "task", "run", "space", "res", "desc")
+    entities = {f"{name}_id" for name in entities}
     names = ("_dseg", "_outliers", "group_runs", "group_qcfc", "group_reliability")
     paths = [p for p in results.rglob("*.tsv") if any(n in p.name for n in names)]
     assert len(paths) > 5

@@ -149,6 +149,7 @@ def warm_up():
         "isal.igzip",
         "orjson",
         "scipy.ndimage",
+        "bids_roi.schedule.processes",
     ):
         importlib.import_module(name)
     from bids.layout import BIDSLayout

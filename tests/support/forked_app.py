@@ -54,6 +54,11 @@ def _answer(connection):
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    # Streams of a new process, as those of the server know where theirs stood.
+    for number, (name, mode) in enumerate(
+        (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
+    ):
+        setattr(sys, name, open(number, mode, closefd=False))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -15,7 +15,7 @@ import bids_roi
 from bids_roi.errors import BidsRoiError, MissingInput, UsageError
 
 # Keys that say what the API cannot know: where the outputs are.
-OUTSIDE = {"Sources", "Description"}
+OUTSIDE = {"TableDigest", "Sources", "Description"}
 
 
 def read_tsv(path, **options):
