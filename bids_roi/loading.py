@@ -57,6 +57,8 @@ _CONCERNS = {
     "denoise": ("timeseries", "relmat", "outliers"),
 }
 _RAW = "none"
+# How what a name lacks is shown, and asked for.
+_ABSENT = {"denoise": _RAW, "space": "native"}
 _TEXT_COLUMNS = {
     column.name
     for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
@@ -236,9 +238,9 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
         (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
         ``statistic``, ``relmat`` (``"pearson"``) and ``denoise`` (``"none"`` for raw
-        signals); also ``cohort`` and ``den``. Each is one value or several; all by
-        default. What a table does not know, a region table no statistic for example,
-        does not leave it out.
+        signals); also ``cohort`` and ``den``. ``space`` is ``"native"`` for runs
+        without one. Each is one value or several; all by default. What a table does not
+        know, a region table no statistic for example, does not leave it out.
 
     Returns
     -------
@@ -347,8 +349,7 @@ def _plain(name: str, value: str | int) -> str:
 def _shown(table: Output, name: str) -> str:
     if name == "atlas":
         return table.atlas
-    absent = _RAW if name == "denoise" else ""
-    return table.name.get(_ENTITIES[name]) or absent
+    return table.name.get(_ENTITIES[name]) or _ABSENT.get(name, "")
 
 
 def _labels(table: Output, name: str) -> set[str]:
@@ -380,6 +381,13 @@ def _join(
         for column in RUN_COLUMNS.values()
         if any(identity[column] is not None for identity in identities)
     ]
+    of_run: dict[tuple[str | None, ...], Output] = {}
+    for table, identity in zip(tables, identities, strict=True):
+        other = of_run.setdefault(tuple(identity[key] for key in keys), table)
+        if other is not table:
+            msg = f"no column would tell its rows from those of {other.path}."
+            remedy = "Choose more narrowly, or keep the two in folders of their own."
+            raise UsageError(msg, where=table.path, remedy=remedy)
     frames, levels = [], []
     for table, identity in zip(tables, identities, strict=True):
         index, frame = read(table)
