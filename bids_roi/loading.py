@@ -18,6 +18,7 @@ from bids_roi.outputs.find import (
     KINDS,
     REMEDY,
     RUN_COLUMNS,
+    SPACE_KEYS,
     Output,
     describe_series,
     find_outputs,
@@ -40,10 +41,7 @@ _ENTITIES = {
     "task_label": "task",
     "run_label": "run",
     "echo_label": "echo",
-    "space": "space",
-    "cohort": "cohort",
-    "res": "res",
-    "den": "den",
+    **{key: key for key in SPACE_KEYS},
     "atlas": "atlas",
     "statistic": "stat",
     "relmat": "stat",
@@ -58,7 +56,7 @@ _CONCERNS = {
 }
 _RAW = "none"
 # How what a name lacks is shown, and asked for.
-_ABSENT = {"denoise": _RAW, "space": "native"}
+_ABSENT = {"denoise": _RAW, "space": "native", "hemi": "both"}
 _TEXT_COLUMNS = {
     column.name
     for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
@@ -238,9 +236,10 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
         (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
         ``statistic``, ``relmat`` (``"pearson"``) and ``denoise`` (``"none"`` for raw
-        signals); also ``cohort`` and ``den``. ``space`` is ``"native"`` for runs
-        without one. Each is one value or several; all by default. What a table does not
-        know, a region table no statistic for example, does not leave it out.
+        signals); also ``cohort``, ``den`` and ``hemi``. Without one, ``space`` is
+        ``"native"`` and ``hemi`` ``"both"``. Each is one value or several; all by
+        default. What a table does not know, a region table no statistic for example,
+        does not leave it out.
 
     Returns
     -------
@@ -368,7 +367,7 @@ def _join(
 ) -> pd.DataFrame:
     """Put tables below one another; their runs go into the index."""
     kind = tables[0].kind
-    for name in ("space", "cohort", "res", "den", *_CONCERNS):
+    for name in (*SPACE_KEYS, *_CONCERNS):
         if kind not in _CONCERNS.get(name, (kind,)):
             continue
         there = sorted({_shown(table, name) for table in tables} - {""})

@@ -34,13 +34,15 @@ RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
     for key in ("task", "acq", "ce", "rec", "dir", "run", "echo", "part")
 }
 
-# Entities of what was made of a run; all others tell the run itself.
-PLACE_KEYS = ("space", "cohort", "atlas", "seg", "scale", "res", "den", "desc")
+# Entities of what was made of a run; all others tell the run itself. Of a pair of
+# hemispheres, hemi- tells that but one of them was used.
+SPACE_KEYS = ("space", "cohort", "res", "den", "hemi")
+_ATLAS = ("atlas", "seg", "scale")
+PLACE_KEYS = ("hemi", "space", "cohort", *_ATLAS, "res", "den", "desc")
 # Outputs that differ in one of these are of different things, and share no table.
 PLACE = PLACE_KEYS[:-1]
 # Nor do these share a connectivity matrix: they are not repeated runs of one thing.
 SCOPE = ("task", "rec", "echo", "part")
-_ATLAS = ("atlas", "seg", "scale")
 
 REMEDY = "Make it again: the participant level with --overwrite."
 
@@ -146,7 +148,7 @@ class Output:
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Space, cohort, atlas and resolution, empty where absent."""
+        """Hemisphere, space, cohort, atlas and resolution, empty where absent."""
         labels = dict(self.name.entities)
         return tuple(labels.get(key, "") for key in PLACE)
 
@@ -366,9 +368,7 @@ def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 # Columns that say which run a row is about, and what was made of it.
-_RUN_AND_SPACE = RUN_COLUMNS | {
-    key: f"{key}_id" for key in ("space", "cohort", "res", "den")
-}
+_RUN_AND_SPACE = RUN_COLUMNS | {key: f"{key}_id" for key in SPACE_KEYS}
 _COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
 _ALWAYS = ("participant_id", "session_id", "task_id", "run_id", "space_id", "res_id")
 _GROUP_ALWAYS = ("task_id", "space_id", "res_id", "desc_id")
