@@ -21,10 +21,13 @@ from bids_roi.outputs.find import (
     SPACE_KEYS,
     Output,
     describe_series,
+    explain_stale,
     find_outputs,
+    find_stale,
     identify,
 )
 from bids_roi.outputs.making import check_table, told_digest
+from bids_roi.outputs.records import read_all_records
 from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 if TYPE_CHECKING:
@@ -257,7 +260,8 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         If a choice is unknown; or, when reading, if several atlases, spaces, statistics
         or strategies are left, which one table cannot hold.
     DataError
-        When reading, if a file is damaged.
+        When reading, if a file is damaged, or was made of another input than the region
+        table of its run.
 
     Notes
     -----
@@ -387,6 +391,7 @@ def _join(
             msg = f"no column would tell its rows from those of {other.path}."
             remedy = "Choose more narrowly, or keep the two in folders of their own."
             raise UsageError(msg, where=table.path, remedy=remedy)
+    _check_making(tables)
     frames, levels = [], []
     for table, identity in zip(tables, identities, strict=True):
         index, frame = read(table)
@@ -396,6 +401,16 @@ def _join(
     joined = pd.concat(frames, ignore_index=True)
     joined.index = pd.MultiIndex.from_frame(pd.concat(levels, ignore_index=True))
     return joined
+
+
+def _check_making(tables: list[Output]) -> None:
+    """Refuse what was made of another input than the region table beside it."""
+    for folder, person in {(table.folder, table.participant) for table in tables}:
+        there = find_outputs(folder, person)
+        stale = find_stale(there, read_all_records(folder, person))
+        for table in tables:
+            if table.path in stale:
+                raise explain_stale(table)
 
 
 def _check(path: Path) -> None:

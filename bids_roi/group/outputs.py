@@ -9,9 +9,9 @@ from bids_roi.errors import DataError, MissingInput
 from bids_roi.outputs.find import (
     REMEDY,
     Output,
-    desc_of,
+    explain_stale,
     find_outputs,
-    stem_of_run,
+    find_stale,
 )
 from bids_roi.outputs.making import check_table
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 5
-_AGAIN = "Run the participant level again, with this strategy too."
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +68,13 @@ def check_outputs(
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
     found = [o for o in find_outputs(output_dir) if o.kind in usable]
-    stale = _find_stale(found, records)
+    stale = find_stale(found, records)
     for output in sorted(found, key=lambda output: output.kind == "relmat"):
         error = output.told.error or _find_fault(
             output, stamps.get(output.path), begun=output.path in begun, verify=verify
         )
         if error is None and output.path in stale:
-            msg = "made of another input, or other options, than the region table."
-            error = DataError(msg, where=output.path, remedy=_AGAIN)
+            error = explain_stale(output)
         if error is not None:
             reason = f"{error.where or output.path}: {error.problem}"
             reason = reason.replace(f"{output_dir}/", "")
@@ -91,34 +89,6 @@ def check_outputs(
         relmats=tuple(usable["relmat"]),
         problems=tuple(problems),
     )
-
-
-def _find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
-    """Find series and matrices that are not of the making of their region table.
-
-    A call that makes one strategy of a changed input replaces the region table, which
-    all strategies share, and leaves what it was not asked for.
-    """
-    told = {o.path: o.told.table for o in found if o.kind == "regions"}
-    stale: set[str] = set()
-    fresh: dict[tuple[str, str], tuple[str, ...]] = {}
-    for record in records:
-        own = [s for s in record.stamps if told.get(s.table)]
-        if any(told[stamp.table] != stamp.digest for stamp in own):
-            stale |= {*record.outputs} - told.keys()
-        elif own:
-            fresh[record.run, record.atlas] = record.inputs
-    # One that failed on the changed input no longer names what was made of the other.
-    failed = {
-        (stem_of_run(r.run), r.atlas, desc_of(r.run, r.strategy)): r.outputs
-        for r in records
-        if r.status == "failed" and r.inputs == fresh.get((r.run, r.atlas))
-    }
-    for output in found:
-        key = (output.run[0], output.atlas_name, output.desc)
-        if output.path not in (told.keys() | failed.get(key, {output.path})):
-            stale.add(output.path)
-    return stale
 
 
 def _find_fault(

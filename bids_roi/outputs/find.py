@@ -15,8 +15,10 @@ from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from bids_roi.outputs.records import Record
 
 
 KINDS = {
@@ -217,6 +219,41 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             if kind == "timeseries":
                 series[relative] = found[-1]
     return found
+
+
+def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
+    """Find series and matrices that are not of the making of their region table.
+
+    A call that makes one strategy of a changed input replaces the region table, which
+    all strategies share, and leaves what it was not asked for.
+    """
+    told = {o.path: o.told.table for o in found if o.kind == "regions"}
+    stale: set[str] = set()
+    fresh: dict[tuple[str, str], tuple[str, ...]] = {}
+    for record in records:
+        own = [s for s in record.stamps if told.get(s.table)]
+        if any(told[stamp.table] != stamp.digest for stamp in own):
+            stale |= {*record.outputs} - told.keys()
+        elif own:
+            fresh[record.run, record.atlas] = record.inputs
+    # One that failed on the changed input no longer names what was made of the other.
+    failed = {
+        (stem_of_run(r.run), r.atlas, desc_of(r.run, r.strategy)): r.outputs
+        for r in records
+        if r.status == "failed" and r.inputs == fresh.get((r.run, r.atlas))
+    }
+    for output in found:
+        key = (output.run[0], output.atlas_name, output.desc)
+        if output.path not in (told.keys() | failed.get(key, {output.path})):
+            stale.add(output.path)
+    return stale
+
+
+def explain_stale(output: Output) -> DataError:
+    """Error of an output that ``find_stale`` has found."""
+    msg = "made of another input, or with other options, than its region table."
+    remedy = "Run the participant level again, with this strategy too."
+    return DataError(msg, where=output.path, remedy=remedy)
 
 
 def list_group_files(output_dir: Path) -> list[str]:

@@ -12,6 +12,8 @@ from support.group_trees import NAMES, SPACE, Tree, correlation, read_rows, read
 from support.toy_confounds import T
 from support.validator import issues_of
 
+from bids_roi.errors import DataError
+from bids_roi.loading import load
 from bids_roi.outputs.records import Record, write_records
 
 RELMAT = f"task-rest_space-{SPACE}_atlas-Toy_stat-pearsoncorrelation"
@@ -363,6 +365,13 @@ def test_what_was_made_of_the_input_before_is_left_out(
         assert "1 unreadable" in told.out + told.err
     good = {"n/a"} if desc else {"24P", "36P"}
     assert {r["desc_id"] for r in read_rows(out / "group_qcfc.tsv")} == good
+    for strategy in ("none", "24P", "36P"):
+        for read_all in (load(out).timeseries, load(out).relmats):
+            if strategy.replace("none", "n/a") in good:
+                assert len(read_all(denoise=strategy))
+                continue
+            with pytest.raises(DataError, match="made of another input"):
+                read_all(denoise=strategy)
     if desc:
         confounds.write_text(whole)
     run(capsys, *asked, "--denoise", "none", "24P", "36P")
