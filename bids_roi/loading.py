@@ -18,12 +18,16 @@ from bids_roi.outputs.find import (
     KINDS,
     REMEDY,
     RUN_COLUMNS,
+    SPACE_KEYS,
     Output,
     describe_series,
+    explain_stale,
     find_outputs,
+    find_stale,
     identify,
 )
 from bids_roi.outputs.making import check_table, told_digest
+from bids_roi.outputs.records import read_all_records
 from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 if TYPE_CHECKING:
@@ -40,10 +44,7 @@ _ENTITIES = {
     "task_label": "task",
     "run_label": "run",
     "echo_label": "echo",
-    "space": "space",
-    "cohort": "cohort",
-    "res": "res",
-    "den": "den",
+    **{key: key for key in SPACE_KEYS},
     "atlas": "atlas",
     "statistic": "stat",
     "relmat": "stat",
@@ -57,6 +58,8 @@ _CONCERNS = {
     "denoise": ("timeseries", "relmat", "outliers"),
 }
 _RAW = "none"
+# How what a name lacks is shown, and asked for.
+_ABSENT = {"denoise": _RAW, "space": "native", "hemi": "both"}
 _TEXT_COLUMNS = {
     column.name
     for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
@@ -236,7 +239,8 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
         (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
         ``statistic``, ``relmat`` (``"pearson"``) and ``denoise`` (``"none"`` for raw
-        signals); also ``cohort`` and ``den``. Each is one value or several; all by
+        signals); also ``cohort``, ``den`` and ``hemi``. Without one, ``space`` is
+        ``"native"`` and ``hemi`` ``"both"``. Each is one value or several; all by
         default. What a table does not know, a region table no statistic for example,
         does not leave it out.
 
@@ -256,7 +260,8 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         If a choice is unknown; or, when reading, if several atlases, spaces, statistics
         or strategies are left, which one table cannot hold.
     DataError
-        When reading, if a file is damaged.
+        When reading, if a file is damaged, or was made of another input than the region
+        table of its run.
 
     Notes
     -----
@@ -347,8 +352,7 @@ def _plain(name: str, value: str | int) -> str:
 def _shown(table: Output, name: str) -> str:
     if name == "atlas":
         return table.atlas
-    absent = _RAW if name == "denoise" else ""
-    return table.name.get(_ENTITIES[name]) or absent
+    return table.name.get(_ENTITIES[name]) or _ABSENT.get(name, "")
 
 
 def _labels(table: Output, name: str) -> set[str]:
@@ -367,7 +371,7 @@ def _join(
 ) -> pd.DataFrame:
     """Put tables below one another; their runs go into the index."""
     kind = tables[0].kind
-    for name in ("space", "cohort", "res", "den", *_CONCERNS):
+    for name in (*SPACE_KEYS, *_CONCERNS):
         if kind not in _CONCERNS.get(name, (kind,)):
             continue
         there = sorted({_shown(table, name) for table in tables} - {""})
@@ -380,6 +384,14 @@ def _join(
         for column in RUN_COLUMNS.values()
         if any(identity[column] is not None for identity in identities)
     ]
+    of_run: dict[tuple[str | None, ...], Output] = {}
+    for table, identity in zip(tables, identities, strict=True):
+        other = of_run.setdefault(tuple(identity[key] for key in keys), table)
+        if other is not table:
+            msg = f"no column would tell its rows from those of {other.path}."
+            remedy = "Choose more narrowly, or keep the two in folders of their own."
+            raise UsageError(msg, where=table.path, remedy=remedy)
+    _check_making(tables)
     frames, levels = [], []
     for table, identity in zip(tables, identities, strict=True):
         index, frame = read(table)
@@ -389,6 +401,16 @@ def _join(
     joined = pd.concat(frames, ignore_index=True)
     joined.index = pd.MultiIndex.from_frame(pd.concat(levels, ignore_index=True))
     return joined
+
+
+def _check_making(tables: list[Output]) -> None:
+    """Refuse what was made of another input than the region table beside it."""
+    for folder, person in {(table.folder, table.participant) for table in tables}:
+        there = find_outputs(folder, person)
+        stale = find_stale(there, read_all_records(folder, person))
+        for table in tables:
+            if table.path in stale:
+                raise explain_stale(table)
 
 
 def _check(path: Path) -> None:

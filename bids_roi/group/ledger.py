@@ -91,7 +91,7 @@ def name_group_file(
 ) -> str:
     """Name a group table.
 
-    >>> name_group_file("coverage", place=("T1w", "", "A", "", "", "2", ""))
+    >>> name_group_file("coverage", place=("", "T1w", "", "A", "", "", "2", ""))
     'group_space-T1w_atlas-A_res-2_coverage.tsv'
     """
     entities = [*zip(SCOPE, scope, strict=False), *zip(PLACE, place, strict=True)]

@@ -21,7 +21,7 @@ from bids_roi.group.outputs import (
 from bids_roi.group.regions import Regions, read_regions, write_region_matrices
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
-from bids_roi.outputs.find import SCOPE
+from bids_roi.outputs.find import SCOPE, SPACE_KEYS
 from bids_roi.outputs.records import read_all_records
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _locate(row: Row) -> str:
 
 def _say_group(row: Row) -> str:
     """One line on a group: who is in it, and how much motion."""
-    keys = (*SCOPE, "space", "cohort", "res", "atlas", "stat", "desc")
+    keys = (*SCOPE, *SPACE_KEYS, "atlas", "stat", "desc")
     labels = [row.get(f"{key}_id") for key in keys]
     name = " ".join(str(label) for label in labels if label)
     counts = ((row["n_participants"], "participant"), (row["n_runs"], "run"))

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import DataError, MissingInput
-from bids_roi.outputs.find import REMEDY, Output, find_outputs
+from bids_roi.outputs.find import (
+    REMEDY,
+    Output,
+    explain_stale,
+    find_outputs,
+    find_stale,
+)
 from bids_roi.outputs.making import check_table
 
 if TYPE_CHECKING:
@@ -62,10 +68,13 @@ def check_outputs(
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
     found = [o for o in find_outputs(output_dir) if o.kind in usable]
+    stale = find_stale(found, records)
     for output in sorted(found, key=lambda output: output.kind == "relmat"):
         error = output.told.error or _find_fault(
             output, stamps.get(output.path), begun=output.path in begun, verify=verify
         )
+        if error is None and output.path in stale:
+            error = explain_stale(output)
         if error is not None:
             reason = f"{error.where or output.path}: {error.problem}"
             reason = reason.replace(f"{output_dir}/", "")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_table
 from bids_roi.outputs.find import (
+    SPACE_KEYS,
     desc_of,
     describe_keys,
     identify,
@@ -280,7 +281,7 @@ def _absent_atlases(runs: Iterable[Run], seen: set[tuple[str, str]]) -> Iterator
         if not run.source:
             continue
         one = run.one
-        labels = [one.name.get(key) for key in ("space", "cohort", "res", "den")]
+        labels = [one.name.get(key) for key in SPACE_KEYS]
         family = (*one.scope, one.source_desc, *labels)
         atlases[family].add(one.atlas_name)
         members[family][run.source] = one

@@ -16,7 +16,7 @@ from bids_roi.core.group.motion import (
 )
 from bids_roi.files.tables import format_table
 from bids_roi.group.connectivity import say_times
-from bids_roi.outputs.find import SCOPE, describe_keys, place_columns
+from bids_roi.outputs.find import SCOPE, SPACE_KEYS, describe_keys, place_columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +102,7 @@ def summarise_group(
     """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``."""
     statistics, name = group.statistics, group.first.name
     keys: dict[str, object] = {
-        f"{key}_id": name.get(key) for key in (*SCOPE, "space", "cohort", "res", "den")
+        f"{key}_id": name.get(key) for key in (*SCOPE, *SPACE_KEYS)
     }
     keys["desc_id"] = group.first.desc
     keys |= {"atlas_id": group.first.atlas_name, "stat_id": group.first.stat}

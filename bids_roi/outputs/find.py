@@ -16,8 +16,10 @@ from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from bids_roi.outputs.records import Record
 
 
 KINDS = {
@@ -35,13 +37,15 @@ RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
     for key in ("task", "acq", "ce", "rec", "dir", "run", "echo", "part")
 }
 
-# Entities of what was made of a run; all others tell the run itself.
-PLACE_KEYS = ("space", "cohort", "atlas", "seg", "scale", "res", "den", "desc")
+# Entities of what was made of a run; all others tell the run itself. Of a pair of
+# hemispheres, hemi- tells that but one of them was used.
+SPACE_KEYS = ("space", "cohort", "res", "den", "hemi")
+_ATLAS = ("atlas", "seg", "scale")
+PLACE_KEYS = ("hemi", "space", "cohort", *_ATLAS, "res", "den", "desc")
 # Outputs that differ in one of these are of different things, and share no table.
 PLACE = PLACE_KEYS[:-1]
 # Nor do these share a connectivity matrix: they are not repeated runs of one thing.
 SCOPE = ("task", "rec", "echo", "part")
-_ATLAS = ("atlas", "seg", "scale")
 
 REMEDY = "Make it again: the participant level with --overwrite."
 
@@ -147,7 +151,7 @@ class Output:
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Space, cohort, atlas and resolution, empty where absent."""
+        """Hemisphere, space, cohort, atlas and resolution, empty where absent."""
         labels = dict(self.name.entities)
         return tuple(labels.get(key, "") for key in PLACE)
 
@@ -216,6 +220,41 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             if kind == "timeseries":
                 series[relative] = found[-1]
     return found
+
+
+def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
+    """Find series and matrices that are not of the making of their region table.
+
+    A call that makes one strategy of a changed input replaces the region table, which
+    all strategies share, and leaves what it was not asked for.
+    """
+    told = {o.path: o.told.table for o in found if o.kind == "regions"}
+    stale: set[str] = set()
+    fresh: dict[tuple[str, str], tuple[str, ...]] = {}
+    for record in records:
+        own = [s for s in record.stamps if told.get(s.table)]
+        if any(told[stamp.table] != stamp.digest for stamp in own):
+            stale |= {*record.outputs} - told.keys()
+        elif own:
+            fresh[record.run, record.atlas] = record.inputs
+    # One that failed on the changed input no longer names what was made of the other.
+    failed = {
+        (stem_of_run(r.run), r.atlas, desc_of(r.run, r.strategy)): r.outputs
+        for r in records
+        if r.status == "failed" and r.inputs == fresh.get((r.run, r.atlas))
+    }
+    for output in found:
+        key = (output.run[0], output.atlas_name, output.desc)
+        if output.path not in (told.keys() | failed.get(key, {output.path})):
+            stale.add(output.path)
+    return stale
+
+
+def explain_stale(output: Output) -> DataError:
+    """Error of an output that ``find_stale`` has found."""
+    msg = "made of another input, or with other options, than its region table."
+    remedy = "Run the participant level again, with this strategy too."
+    return DataError(msg, where=output.path, remedy=remedy)
 
 
 def list_group_files(output_dir: Path) -> list[str]:
@@ -364,9 +403,7 @@ def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 # Columns that say which run a row is about, and what was made of it.
-_RUN_AND_SPACE = RUN_COLUMNS | {
-    key: f"{key}_id" for key in ("space", "cohort", "res", "den")
-}
+_RUN_AND_SPACE = RUN_COLUMNS | {key: f"{key}_id" for key in SPACE_KEYS}
 _COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
 _ALWAYS = ("participant_id", "session_id", "task_id", "run_id", "space_id", "res_id")
 _GROUP_ALWAYS = ("task_id", "space_id", "res_id", "desc_id")

@@ -5,11 +5,15 @@ import shutil
 
 import numpy as np
 import pytest
+from support import datasets
 from support.calls import run
 from support.datasets import snapshot
 from support.group_trees import NAMES, SPACE, Tree, correlation, read_rows, read_square
+from support.toy_confounds import T
 from support.validator import issues_of
 
+from bids_roi.errors import DataError
+from bids_roi.loading import load
 from bids_roi.outputs.records import Record, write_records
 
 RELMAT = f"task-rest_space-{SPACE}_atlas-Toy_stat-pearsoncorrelation"
@@ -324,6 +328,55 @@ def test_failed_again_with_outputs_of_an_earlier_call(tree, capsys):
     assert status == "failed"
     assert reason == "disk full. Outputs of an earlier call are there and are used."
     assert n_runs(tree) == 5
+
+
+@pytest.mark.parametrize("left_behind", ["not asked for", "failed"])
+def test_what_was_made_of_the_input_before_is_left_out(
+    cleaned_input, atlas, tmp_path, capsys, left_behind
+):
+    root, _, bold = cleaned_input
+    out, stem = tmp_path / "out", f"sub-01_task-rest_space-{SPACE}"
+    asked = [root, out, "participant", "--atlas-file", atlas, "--relmat", "pearson"]
+    run(capsys, *asked, "--denoise", "none", "24P", "36P")
+    desc = "" if left_behind == "not asked for" else "24P"
+    (old,) = out.glob(f"sub-01/func/*stat-mean{'_desc-24P' if desc else ''}_times*.tsv")
+    before = old.read_bytes()
+    datasets.write_run(root, stem, datasets.bold(9, T))
+    if desc:
+        confounds = next(bold.parent.glob("*timeseries.tsv"))
+        whole = confounds.read_text()
+        confounds.write_text(whole.replace("trans_x_derivative1_power2", "gone", 1))
+        run(capsys, *asked, "--denoise", "none", "24P", code=1)
+    else:
+        run(capsys, *asked, "--denoise", "24P", "36P")
+    assert old.read_bytes() == before
+    told = run(capsys, "x", out, "group", "--stack", "timeseries")
+    rows = {r["desc_id"]: r for r in read_rows(out / "group_runs.tsv")}
+    if desc:
+        assert rows["24P"]["status"] == "failed"
+        assert "are used" not in rows["24P"]["reason"]
+        assert rows["36P"]["status"] == "unreadable"  # nor was it asked for
+        assert rows["n/a"]["status"] == "done"
+    else:
+        assert rows["n/a"]["status"] == "unreadable"
+        assert "made of another input" in rows["n/a"]["reason"]
+        assert "the participant level again" in rows["n/a"]["reason"]
+        assert rows["24P"]["status"] == rows["36P"]["status"] == "done"
+        assert "1 unreadable" in told.out + told.err
+    good = {"n/a"} if desc else {"24P", "36P"}
+    assert {r["desc_id"] for r in read_rows(out / "group_qcfc.tsv")} == good
+    for strategy in ("none", "24P", "36P"):
+        for read_all in (load(out).timeseries, load(out).relmats):
+            if strategy.replace("none", "n/a") in good:
+                assert len(read_all(denoise=strategy))
+                continue
+            with pytest.raises(DataError, match="made of another input"):
+                read_all(denoise=strategy)
+    if desc:
+        confounds.write_text(whole)
+    run(capsys, *asked, "--denoise", "none", "24P", "36P")
+    run(capsys, "x", out, "group")
+    assert {r["status"] for r in read_rows(out / "group_runs.tsv")} == {"done"}
 
 
 def test_regions_called_like_the_columns(tmp_path, capsys):

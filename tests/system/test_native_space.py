@@ -20,8 +20,9 @@ from support.moved_trees import (
 from support.transform_cases import write_h5, write_text
 
 from bids_roi.api import extract
-from bids_roi.errors import SpaceMismatch
+from bids_roi.errors import SpaceMismatch, UsageError
 from bids_roi.images.nifti import write_image
+from bids_roi.loading import load
 
 ALL = ("--space", "T1w", "native", SPACE)
 
@@ -107,6 +108,26 @@ def test_workers_and_one_process_give_the_same(tree, atlas, tmp_path, capsys):
     call(capsys, tree, two, atlas, *ALL, "--n-procs", "2")
     for path in one.glob("sub-*/func/*"):
         assert (two / path.relative_to(one)).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["timeseries", "regions", "relmats"])
+def test_native_runs_are_a_choice_of_their_own(tree, atlas, tmp_path, capsys, kind):
+    out = tmp_path / "out"
+    call(capsys, tree, out, atlas, "--space", "T1w", "native", "--relmat", "pearson")
+    read_all = getattr(load(out), kind)
+    with pytest.raises(UsageError, match="choose from: T1w, native"):
+        read_all()
+    native, moved = read_all(space="native"), read_all(space="T1w")
+    assert native.index.equals(moved.index)
+    assert not native.index.has_duplicates
+    if kind == "timeseries":
+        assert np.array_equal(native, read(series_of(out, "native"))[1], equal_nan=True)
+    both = out / "sub-01/func"
+    for path in [*both.glob("*task-rest_atlas-*")]:  # runs that no column tells apart
+        own = path.with_name(path.name.replace("_task-rest_", "_task-rest_mod-x_"))
+        own.write_bytes(path.read_bytes())
+    with pytest.raises(UsageError, match="no column would tell its rows"):
+        getattr(load(out, space="native"), kind)()
 
 
 def test_no_transforms_where_none_are_wanted(tree, atlas, tmp_path, capsys):

@@ -12,11 +12,13 @@ from support import dense, oracles
 from support import surface_runs as runs
 from support.calls import read, read_regions, run
 from support.datasets import SPACE, snapshot, write_run
+from support.group_trees import read_rows
 from support.toy_confounds import T as N_LONG
 from support.toy_confounds import write_confounds
 from support.validator import issues_of
 
 import bids_roi
+from bids_roi.errors import UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.options.words import name_statistics
 
@@ -482,6 +484,37 @@ def test_everything_behind_the_tables(tmp_path, capsys):
         "BRAIN_STEM",
     }
     assert issues_of(out, "error", "warning") == []
+
+
+def test_a_hemisphere_beside_the_pair_is_no_run_more(shared, tmp_path, capsys):
+    root, out = tmp_path / "in", tmp_path / "out"
+    runs.write_gifti(root, *random_pair(10_242))
+    for name, side in zip(("lh", "rh"), annots(shared, "aparc"), strict=True):
+        shutil.copy(side, tmp_path / f"{name}.my.annot")
+    asked = [root, out, "participant", "--atlas-file", tmp_path / "lh.my.annot"]
+    asked += ["--atlas-space", "fsaverage5", "--relmat", "pearson"]
+    run(capsys, *asked)
+    run(capsys, *asked, "--hemi", "L")
+    run(capsys, root, out, "group", "--stack", "timeseries")
+    for name in ("qcfc", "reliability"):
+        rows = read_rows(out / f"group_{name}.tsv")
+        assert sorted(row["hemi_id"] for row in rows) == ["L", "n/a"]
+        assert {row["n_runs"] for row in rows} == {"1"}
+    rows = read_rows(out / "group_runs.tsv")
+    assert sorted(row["hemi_id"] for row in rows) == ["L", "n/a"]
+    assert {row["status"] for row in rows} == {"done"}
+    assert {p.name.partition("_space-")[0] for p in out.glob("group_*_stack.h5")} == {
+        "group",
+        "group_hemi-L",
+    }
+    loaded = bids_roi.load(out)
+    for kind in (loaded.timeseries, loaded.relmats, loaded.regions):
+        with pytest.raises(UsageError, match="choose from: L, both"):
+            kind()
+        left, both = kind(hemi="L"), kind(hemi="both")
+        assert not left.index.has_duplicates
+        assert not both.index.has_duplicates
+    assert set(loaded.runs()["hemi_id"].fillna("")) == {"", "L"}
 
 
 def test_both_hemispheres_of_two_lengths(tmp_path, capsys):
