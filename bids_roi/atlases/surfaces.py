@@ -42,6 +42,10 @@ _LABEL_ENDS = (".label.gii.gz", ".label.gii", *_HEMISPHERE)
 _STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 _LEFT = re.compile(r"(?:^|[._-])(?:lh|hemi-L)(?=[._-])")
 _RIGHT = re.compile(r"(?:^|[._-])(?:rh|hemi-R)(?=[._-])")
+_SIDE_WORDS = re.compile(
+    r"^(?:ctx[._-])?(?:[lr]h?|left|right)[ ._-]|[ ._-](?:[lr]h?|left|right)$",
+    re.IGNORECASE,
+)
 _FITTING = "Choose an atlas of the same mesh, or the runs with --space and --den."
 
 
@@ -216,6 +220,8 @@ def join_table(
     numbering = _find_by_name(
         surface, [(sides[n], table.index[n], table.name[n]) for n in kept]
     )
+    if raw is not None:
+        _refuse_absent_side(surface, numbering, path)
     names = [table.name[row] for row in kept]
     extra = [(c, tuple(cells[row] for row in kept)) for c, cells in table.extra]
     for side, one in zip("LR", surface.sides, strict=True):
@@ -227,6 +233,22 @@ def join_table(
     index = tuple(range(1, len(names) + 1))
     renumbered = RawTable(index, tuple(names), tuple(extra), table.findings)
     return renumbered, tuple(numbering)
+
+
+def _refuse_absent_side(
+    surface: Surface, numbering: list[tuple[str, int]], path: Path | None
+) -> None:
+    """Refuse a table that names no region of a side by the keys that it has."""
+    for side, one in zip("LR", surface.sides, strict=True):
+        found = [key for key in np.unique(one.keys).tolist() if key]
+        rows = [key for of, key in numbering if of == side]
+        if found and rows and not set(found) & set(rows):
+            msg = (
+                f"none of the {len(rows)} rows of side {side} (index {some(rows)}) is"
+                f" in the image, which has {some(found)} there."
+            )
+            remedy = "Write the label values of each hemisphere's file as the index."
+            raise AtlasError(msg, where=path, remedy=remedy)
 
 
 def _find_by_name(
@@ -261,24 +283,53 @@ def check_surface(
         for one in surface.sides
         if one.told
     ]
-    own = {key: name for _, key, name in surface.own_rows}
-    if raw is not None and not surface.shared and own:
-        given = dict(zip(raw.index, raw.name, strict=True))
-        both = [key for key in given if key in own]
-        wrong = [key for key in both if given[key] != own[key]]
-        if wrong and sorted(given[k] for k in both) == sorted(own[k] for k in both):
-            examples = some([f"{k}: {given[k]}, not {own[k]}" for k in wrong[:3]])
-            text = (
-                f"{len(wrong)} names are those of other regions in the file's own"
-                f" table ({examples})."
-            )
-            fix = "Give the table that belongs to this image, or none."
-            findings.append(Finding("error", "order of names", text, fix))
+    if raw is not None:
+        findings += _compare_names(surface, raw)
     # The files' own table has the side that they were given for.
     extra = () if raw is None else regions.extra
     sides = sides_of(regions.original_name, extra)
     named = dict(zip(regions.index, sides, strict=True))
     return findings + _check_hemispheres(surface.frame, named, labels)
+
+
+def _compare_names(surface: Surface, raw: RawTable) -> list[Finding]:
+    """An error where a given table has the files' own names at other keys.
+
+    Names are compared with their side, which the table, the name or the file tells.
+    """
+    rows = surface.own_rows
+    # A key is of one file where the two share none; a side is needed only elsewhere.
+    side_of = {} if surface.shared else {key: side for side, key, _ in rows}
+    told = sides_of([name for *_, name in rows])
+    own = {
+        (side, key): (side or by_name, _without_side_words(name))
+        for (side, key, name), by_name in zip(rows, told, strict=True)
+    }
+    sides = sides_of(raw.name, raw.extra)
+    texts, given = {}, {}
+    for key, name, side in zip(raw.index, raw.name, sides, strict=True):
+        place = (side_of.get(key, side), key)
+        if place in own:
+            texts[place] = name
+            given[place] = (side or own[place][0], _without_side_words(name))
+    wrong = [place for place in given if given[place] != own[place]]
+    held = set(own.values())
+    others = [place for place in wrong if given[place] in held]
+    if not others or 2 * len(others) < len(wrong):
+        return []
+    said = {(side, key): name for side, key, name in rows}
+    examples = [f"{p[1]}: {texts[p]}, not {said[p]}" for p in others[:3]]
+    text = (
+        f"{len(others)} names are those of other regions in the file's own table"
+        f" ({some(examples)})."
+    )
+    fix = "Give the table that belongs to this image, or none."
+    return [Finding("error", "order of names", text, fix)]
+
+
+def _without_side_words(name: str) -> str:
+    """A region's name without its hemisphere, to compare names of two tables."""
+    return _SIDE_WORDS.sub("", name).casefold()
 
 
 def _check_hemispheres(

@@ -1,0 +1,77 @@
+"""Tables of surfaces: which region each name goes to, against the files' own names."""
+
+import numpy as np
+import pytest
+from support import gifti_files as gii
+
+from bids_roi.atlases.names import AtlasKey
+from bids_roi.atlases.open import AtlasFiles, open_atlas
+from bids_roi.errors import AtlasError
+
+V = 10242
+OWN = ("bankssts", "cuneus", "insula", "precuneus")
+TURNED = ("insula", "precuneus", "bankssts", "cuneus")
+
+
+def hemisphere(path, names, first=1):
+    """A label.gii with 100 vertices of each region, keys in order from ``first``."""
+    keys = np.zeros(V, np.int32)
+    for number in range(len(names)):
+        keys[200 * number + 300 :][:100] = first + number
+    labels = [(0, "???"), *enumerate(names, first)]
+    arrays = [gii.array(keys, intent="LABEL")]
+    path.write_text(gii.document(arrays, labels=labels))
+    return path
+
+
+def pair(folder, first_right=1, names=OWN):
+    return (
+        hemisphere(folder / "hemi-L_dk.label.gii", names),
+        hemisphere(folder / "hemi-R_dk.label.gii", names, first_right),
+    )
+
+
+def opened(folder, rows, files):
+    table = folder / "my.tsv"
+    lines = ["index\tname\themi", *("\t".join(map(str, row)) for row in rows)]
+    table.write_text("\n".join(lines) + "\n")
+    left, right = files
+    key = AtlasKey("dk")
+    return open_atlas(AtlasFiles(key, "fsaverage5", left, table, right=right))
+
+
+SPELLINGS = ("{n}", "{s}H_{n}", "{n}_{s}", "{l}h.{n}", "{l}h_{n}", "{l}h-{n}")
+
+
+@pytest.mark.parametrize("first_right", [1, 5])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_names_in_another_order_are_an_error(tmp_path, spelling, first_right):
+    files = pair(tmp_path, first_right)
+
+    def rows(names):
+        return [
+            (k + start, spelling.format(n=name, s=side, l=side.lower()), side)
+            for side, start in (("L", 1), ("R", first_right))
+            for k, name in enumerate(names)
+        ]
+
+    assert len(opened(tmp_path, rows(OWN), files).regions.name) == 8
+    with pytest.raises(AtlasError, match="8 names are those of other regions"):
+        opened(tmp_path, rows(TURNED), files)
+    # one side only, and a table that lacks a region
+    with pytest.raises(AtlasError, match="4 names are those of other regions"):
+        opened(tmp_path, rows(TURNED)[:4] + rows(OWN)[4:], files)
+    with pytest.raises(AtlasError, match="3 names are those of other regions"):
+        opened(tmp_path, rows(TURNED)[:3] + rows(OWN)[4:], files)
+
+
+def test_names_of_another_language_are_no_error(tmp_path):
+    rows = [(k, f"area{k}", side) for side in "LR" for k in (1, 2, 3, 4)]
+    assert len(opened(tmp_path, rows, pair(tmp_path)).regions.name) == 8
+
+
+def test_a_table_without_the_keys_of_one_side_is_an_error(tmp_path):
+    rows = [(k, f"LH_{name}", "L") for k, name in enumerate(OWN, 1)]
+    rows += [(k, f"RH_{name}", "R") for k, name in enumerate(OWN, 5)]
+    with pytest.raises(AtlasError, match=r"side R \(index 5, 6, 7, 8\)"):
+        opened(tmp_path, rows, pair(tmp_path))
