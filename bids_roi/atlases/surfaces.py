@@ -46,6 +46,12 @@ _SIDE_WORDS = re.compile(
     r"^(?:ctx[._-])?(?:[lr]h?|left|right)[ ._-]|[ ._-](?:[lr]h?|left|right)$",
     re.IGNORECASE,
 )
+# Further words at key 0, where no name should be of a region.
+_NO_REGION = re.compile(
+    r"back.?ground|medial.?wall|m[._]?wall\b|unknown|undefined|un.?assigned"
+    r"|no.?label|un.?label|\?\?|^0?$",
+    re.IGNORECASE,
+)
 _FITTING = "Choose an atlas of the same mesh, or the runs with --space and --den."
 
 
@@ -147,7 +153,7 @@ def read_surface(
     if is_dense(files[0]):
         template = surface_template(space)
         frame, points = read_dense_labels(files[0], template, map_name)
-        return Surface(frame, (_without_background(points),))
+        return Surface(frame, (_without_background(points, files[0]),))
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
         remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
@@ -161,7 +167,7 @@ def read_surface(
         except SpaceMismatch as error:
             raise AtlasError(error.problem, where=path, remedy=error.remedy) from error
         parts.append(Part(mesh, _STRUCTURES[side]))
-        sides.append(_without_background(points))
+        sides.append(_without_background(points, path))
     left, right = (part.support for part in parts)
     own = space is not None and space.startswith("fsnative")
     if left != right and not own:
@@ -181,12 +187,29 @@ def _check_side(path: Path, side: str) -> None:
         raise AtlasError(msg, where=path, remedy=remedy)
 
 
-def _without_background(points: LabelledPoints) -> LabelledPoints:
-    """Make 0 of what the file's own table calls background, the wall or unknown."""
+def _without_background(points: LabelledPoints, path: Path) -> LabelledPoints:
+    """Make 0 of what the file's own table calls background, the wall or unknown.
+
+    An ``AtlasError`` where 0 is a region's key, and points have it.
+    """
+    if not points.keys.all():
+        _refuse_zero([x.name for x in points.table if x.key == 0], path)
     dropped = [x.key for x in points.table if x.key == 0 or is_background(x.name)]
     keys = np.where(np.isin(points.keys, dropped), 0, points.keys)
     table = tuple(label for label in points.table if label.key not in dropped)
     return dataclasses.replace(points, keys=keys, table=table)
+
+
+def _refuse_zero(names: Sequence[str], path: Path | None) -> None:
+    """Refuse a region of index 0; words of no region there are many."""
+    regions = [x for x in names if not is_background(x) and not _NO_REGION.search(x)]
+    if regions:
+        msg = f"index 0 is the background of labels, here it is {regions[0]!r}."
+        remedy = (
+            "Give the region another key (in an annot, another colour than black), or"
+            " call it ??? if it is none."
+        )
+        raise AtlasError(msg, where=path, remedy=remedy)
 
 
 def join_table(
@@ -204,6 +227,8 @@ def join_table(
         sides: Sequence[str] = [side for side, *_ in surface.own_rows]
     else:
         sides = sides_of(table.name, table.extra)
+        rows = zip(table.index, table.name, strict=True)
+        _refuse_zero([name for key, name in rows if key == 0], path)
     kept = [
         row
         for row, (key, name) in enumerate(zip(table.index, table.name, strict=True))
