@@ -52,6 +52,7 @@ _NO_REGION = re.compile(
     r"|no.?label|un.?label|\?\?|^0?$",
     re.IGNORECASE,
 )
+_GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
 _FITTING = "Choose an atlas of the same mesh, or the runs with --space and --den."
 
 
@@ -156,8 +157,10 @@ def read_surface(
         return Surface(frame, (_without_background(points, files[0]),))
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
-        remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-        raise AtlasError(msg, where=files[0], remedy=remedy)
+        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
+    if files[0].resolve() == files[1].resolve():
+        msg = "one file is given for both hemispheres."
+        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
         _check_side(path, side)
@@ -428,8 +431,7 @@ def find_partner(path: Path) -> tuple[Path, Path]:
     if not side or not partner.exists():
         msg = "this is one hemisphere, and the file of the other one is needed, too"
         msg += f" ({partner.name} is not there)." if side else "."
-        remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-        raise AtlasError(msg, where=path, remedy=remedy)
+        raise AtlasError(msg, where=path, remedy=_GIVE_BOTH)
     return (path, partner) if side == "L" else (partner, path)
 
 

@@ -134,3 +134,14 @@ def test_key_0_without_points_and_a_table_with_a_row_0(tmp_path):
     rows = [(k, name, side) for side in "LR" for k, name in enumerate(OWN)]
     with pytest.raises(AtlasError, match="index 0 is the background"):
         opened(tmp_path, rows, pair(tmp_path))
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_one_file_for_both_hemispheres_is_an_error(tmp_path, linked):
+    one = other = hemisphere(tmp_path / "a.label.gii", OWN)
+    if linked:
+        other = tmp_path / "b.label.gii"
+        other.symlink_to(one)
+    rows = [(k, name, side) for side in "LR" for k, name in enumerate(OWN, 1)]
+    with pytest.raises(AtlasError, match="one file is given for both hemispheres"):
+        opened(tmp_path, rows, (one, other))
