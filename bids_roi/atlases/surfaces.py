@@ -41,6 +41,17 @@ _LABEL_ENDS = (".label.gii.gz", ".label.gii", *_HEMISPHERE)
 _STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 _LEFT = re.compile(r"(?:^|[._-])(?:lh|hemi-L)(?=[._-])")
 _RIGHT = re.compile(r"(?:^|[._-])(?:rh|hemi-R)(?=[._-])")
+_SIDE_WORDS = re.compile(
+    r"^(?:ctx[._-])?(?:[lr]h?|left|right)[ ._-]|[ ._-](?:[lr]h?|left|right)$",
+    re.IGNORECASE,
+)
+# Further words at key 0, where no name should be of a region.
+_NO_REGION = re.compile(
+    r"back.?ground|medial.?wall|m[._]?wall\b|unknown|undefined|un.?assigned"
+    r"|no.?label|un.?label|\?\?|^0?$",
+    re.IGNORECASE,
+)
+_GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
 _FITTING = "Choose an atlas of the same mesh, or the runs with --space and --den."
 
 
@@ -144,11 +155,13 @@ def read_surface(
         from bids_roi.images.cifti import read_dense_labels  # volumes need it not
 
         frame, points = read_dense_labels(files[0], template, map_name)
-        return Surface(frame, (_without_background(points),))
+        return Surface(frame, (_without_background(points, files[0]),))
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
-        remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-        raise AtlasError(msg, where=files[0], remedy=remedy)
+        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
+    if files[0].resolve() == files[1].resolve():
+        msg = "one file is given for both hemispheres."
+        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
         _check_side(path, side)
@@ -158,7 +171,7 @@ def read_surface(
         except SpaceMismatch as error:
             raise AtlasError(error.problem, where=path, remedy=error.remedy) from error
         parts.append(Part(mesh, _STRUCTURES[side]))
-        sides.append(_without_background(points))
+        sides.append(_without_background(points, path))
     left, right = (part.support for part in parts)
     own = space is not None and space.startswith("fsnative")
     if left != right and not own:
@@ -178,12 +191,29 @@ def _check_side(path: Path, side: str) -> None:
         raise AtlasError(msg, where=path, remedy=remedy)
 
 
-def _without_background(points: LabelledPoints) -> LabelledPoints:
-    """Make 0 of what the file's own table calls background, the wall or unknown."""
+def _without_background(points: LabelledPoints, path: Path) -> LabelledPoints:
+    """Make 0 of what the file's own table calls background, the wall or unknown.
+
+    An ``AtlasError`` where 0 is a region's key, and points have it.
+    """
+    if not points.keys.all():
+        _refuse_zero([x.name for x in points.table if x.key == 0], path)
     dropped = [x.key for x in points.table if x.key == 0 or is_background(x.name)]
     keys = np.where(np.isin(points.keys, dropped), 0, points.keys)
     table = tuple(label for label in points.table if label.key not in dropped)
     return dataclasses.replace(points, keys=keys, table=table)
+
+
+def _refuse_zero(names: Sequence[str], path: Path | None) -> None:
+    """Refuse a region of index 0; words of no region there are many."""
+    regions = [x for x in names if not is_background(x) and not _NO_REGION.search(x)]
+    if regions:
+        msg = f"index 0 is the background of labels, here it is {regions[0]!r}."
+        remedy = (
+            "Give the region another key (in an annot, another colour than black), or"
+            " call it ??? if it is none."
+        )
+        raise AtlasError(msg, where=path, remedy=remedy)
 
 
 def join_table(
@@ -201,6 +231,8 @@ def join_table(
         sides: Sequence[str] = [side for side, *_ in surface.own_rows]
     else:
         sides = sides_of(table.name, table.extra)
+        rows = zip(table.index, table.name, strict=True)
+        _refuse_zero([name for key, name in rows if key == 0], path)
     kept = [
         row
         for row, (key, name) in enumerate(zip(table.index, table.name, strict=True))
@@ -217,6 +249,8 @@ def join_table(
     numbering = _find_by_name(
         surface, [(sides[n], table.index[n], table.name[n]) for n in kept]
     )
+    if raw is not None:
+        _refuse_absent_side(surface, numbering, path)
     names = [table.name[row] for row in kept]
     extra = [(c, tuple(cells[row] for row in kept)) for c, cells in table.extra]
     for side, one in zip("LR", surface.sides, strict=True):
@@ -228,6 +262,22 @@ def join_table(
     index = tuple(range(1, len(names) + 1))
     renumbered = RawTable(index, tuple(names), tuple(extra), table.findings)
     return renumbered, tuple(numbering)
+
+
+def _refuse_absent_side(
+    surface: Surface, numbering: list[tuple[str, int]], path: Path | None
+) -> None:
+    """Refuse a table that names no region of a side by the keys that it has."""
+    for side, one in zip("LR", surface.sides, strict=True):
+        found = [key for key in np.unique(one.keys).tolist() if key]
+        rows = [key for of, key in numbering if of == side]
+        if found and rows and not set(found) & set(rows):
+            msg = (
+                f"none of the {len(rows)} rows of side {side} (index {some(rows)}) is"
+                f" in the image, which has {some(found)} there."
+            )
+            remedy = "Write the label values of each hemisphere's file as the index."
+            raise AtlasError(msg, where=path, remedy=remedy)
 
 
 def _find_by_name(
@@ -262,24 +312,53 @@ def check_surface(
         for one in surface.sides
         if one.told
     ]
-    own = {key: name for _, key, name in surface.own_rows}
-    if raw is not None and not surface.shared and own:
-        given = dict(zip(raw.index, raw.name, strict=True))
-        both = [key for key in given if key in own]
-        wrong = [key for key in both if given[key] != own[key]]
-        if wrong and sorted(given[k] for k in both) == sorted(own[k] for k in both):
-            examples = some([f"{k}: {given[k]}, not {own[k]}" for k in wrong[:3]])
-            text = (
-                f"{len(wrong)} names are those of other regions in the file's own"
-                f" table ({examples})."
-            )
-            fix = "Give the table that belongs to this image, or none."
-            findings.append(Finding("error", "order of names", text, fix))
+    if raw is not None:
+        findings += _compare_names(surface, raw)
     # The files' own table has the side that they were given for.
     extra = () if raw is None else regions.extra
     sides = sides_of(regions.original_name, extra)
     named = dict(zip(regions.index, sides, strict=True))
     return findings + _check_hemispheres(surface.frame, named, labels)
+
+
+def _compare_names(surface: Surface, raw: RawTable) -> list[Finding]:
+    """An error where a given table has the files' own names at other keys.
+
+    Names are compared with their side, which the table, the name or the file tells.
+    """
+    rows = surface.own_rows
+    # A key is of one file where the two share none; a side is needed only elsewhere.
+    side_of = {} if surface.shared else {key: side for side, key, _ in rows}
+    told = sides_of([name for *_, name in rows])
+    own = {
+        (side, key): (side or by_name, _without_side_words(name))
+        for (side, key, name), by_name in zip(rows, told, strict=True)
+    }
+    sides = sides_of(raw.name, raw.extra)
+    texts, given = {}, {}
+    for key, name, side in zip(raw.index, raw.name, sides, strict=True):
+        place = (side_of.get(key, side), key)
+        if place in own:
+            texts[place] = name
+            given[place] = (side or own[place][0], _without_side_words(name))
+    wrong = [place for place in given if given[place] != own[place]]
+    held = set(own.values())
+    others = [place for place in wrong if given[place] in held]
+    if not others or 2 * len(others) < len(wrong):
+        return []
+    said = {(side, key): name for side, key, name in rows}
+    examples = [f"{p[1]}: {texts[p]}, not {said[p]}" for p in others[:3]]
+    text = (
+        f"{len(others)} names are those of other regions in the file's own table"
+        f" ({some(examples)})."
+    )
+    fix = "Give the table that belongs to this image, or none."
+    return [Finding("error", "order of names", text, fix)]
+
+
+def _without_side_words(name: str) -> str:
+    """A region's name without its hemisphere, to compare names of two tables."""
+    return _SIDE_WORDS.sub("", name).casefold()
 
 
 def _check_hemispheres(
@@ -353,8 +432,7 @@ def find_partner(path: Path) -> tuple[Path, Path]:
     if not side or not partner.exists():
         msg = "this is one hemisphere, and the file of the other one is needed, too"
         msg += f" ({partner.name} is not there)." if side else "."
-        remedy = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-        raise AtlasError(msg, where=path, remedy=remedy)
+        raise AtlasError(msg, where=path, remedy=_GIVE_BOTH)
     return (path, partner) if side == "L" else (partner, path)
 
 

@@ -16,7 +16,7 @@ from bids_roi.dataset.filters import (
     replace_rules,
 )
 from bids_roi.dataset.index import index_series
-from bids_roi.dataset.metadata import TIMING, Sidecars
+from bids_roi.dataset.metadata import TIMING, Sidecars, check_timing
 from bids_roi.dataset.partners import (
     BOLD,
     CONFOUNDS,
@@ -256,7 +256,7 @@ class _Query:
         for add in (
             lambda: {} if surface else {"mask_path": masks.find(run.path, labels)},
             lambda: {"confounds_path": tables.find(run.path, labels)},
-            lambda: self._read_metadata(run.path, surface=surface),
+            lambda: self._read_metadata(run.files, surface=surface),
         ):
             try:
                 found |= add()
@@ -264,8 +264,17 @@ class _Query:
                 found.setdefault("error", error)
         return dataclasses.replace(run, **found)
 
-    def _read_metadata(self, path: Path, *, surface: bool) -> dict[str, Any]:
+    def _read_metadata(
+        self, files: tuple[Path, ...], *, surface: bool
+    ) -> dict[str, Any]:
+        path, *others = files
         metadata, warnings = self._sidecars.read(path)
+        for other in others:
+            theirs, notes = self._sidecars.read(other)
+            check_timing(path, metadata, other, theirs)
+            # What one hemisphere's file leaves out, the other's may tell.
+            metadata = theirs | metadata
+            warnings = (*warnings, *(n for n in notes if n not in warnings))
         if surface and not metadata.keys() & set(TIMING):
             timing, notes = self._sidecars.read_timing_of_run(path)
             metadata, warnings = metadata | timing, (*warnings, *notes)

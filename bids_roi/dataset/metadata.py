@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 _Pairs = frozenset[tuple[str, str]]
 # What says how often volumes come; one of the two is enough.
 TIMING = ("RepetitionTime", "VolumeTiming")
+# What two hemispheres of one acquisition cannot differ in.
+_OF_THE_RUN = (
+    *TIMING,
+    *("StartTime", "SliceTimingCorrected", "SliceTiming", "DelayTime"),
+    *("AcquisitionDuration", "FrameAcquisitionDuration", "DelayAfterTrigger"),
+    *("NumberOfVolumesDiscardedByScanner", "NumberOfVolumesDiscardedByUser"),
+)
 # In which other series of the same run may differ.
 _OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
 
@@ -187,6 +194,32 @@ class Sidecars:
     def _relative(self, path: Path) -> str:
         inside = path.is_relative_to(self._root)
         return path.relative_to(self._root).as_posix() if inside else str(path)
+
+
+def check_timing(
+    left: Path, of_left: dict[str, Any], right: Path, of_right: dict[str, Any]
+) -> None:
+    """Refuse two hemispheres whose sidecars tell different times, naming both."""
+    either = [{k: one[k] for k in TIMING if k in one} for one in (of_left, of_right)]
+    wrong = [
+        f"{key} is {_short(of_left[key])} of {left.name} and {_short(of_right[key])} of"
+        f" {right.name}"
+        for key in _OF_THE_RUN
+        if key in of_left and key in of_right and of_left[key] != of_right[key]
+    ]
+    if all(either) and not either[0].keys() & either[1].keys():
+        wrong.append(
+            f"{left.name} has {_short(either[0])}, and {right.name} {_short(either[1])}"
+        )
+    if wrong:
+        msg = f"the sidecars of the two hemispheres contradict: {'; '.join(wrong)}."
+        remedy = "Correct the JSON that is wrong; both are of one acquisition."
+        raise DataError(msg, where=left, remedy=remedy)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}...{text[-7:]}"
 
 
 def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:

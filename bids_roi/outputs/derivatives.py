@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.atlases.regions import networks_of
+from bids_roi.atlases.skeleton import template_grids
+from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
 from bids_roi.dataset.timing import read_timing
 from bids_roi.files.matrices import corner_of
@@ -104,6 +106,7 @@ def write_timeseries(
     *,
     statistic: str,
     atlas: Atlas,
+    frame: Frame,
     common: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -113,9 +116,13 @@ def write_timeseries(
     the series and how good it is; see ``join_facts``.
     """
     record = find_statistic(statistic)
+    kinds = {type(part.support) for part in frame.parts}
+    places = "vertices" if Mesh in kinds else "voxels"
+    if len(kinds) > 1:
+        places = "voxels or vertices"
     text = (
-        f"Regional {record.words} of the BOLD signal over the voxels of"
-        f" each region of atlas {atlas.name}; one row per volume, one column per region"
+        f"Regional {record.words} of the BOLD signal over the {places} of each region"
+        f" of atlas {atlas.name}; one row per volume, one column per region"
         " (see the _dseg.tsv of the same run for coverage and status)."
     )
     if "DenoisingStrategy" in facts:
@@ -272,6 +279,12 @@ def describe_run(
         if path.is_relative_to(run.root)
     ]
     sources.append(atlas.source or f"bids::{_table_name(atlas)}")
+    if atlas.source.startswith("bids:preprocessed:"):
+        sources += [
+            f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+            for path in atlas.files[1:]
+            if path.is_relative_to(run.root)
+        ]
     content: dict[str, Any] = {"Sources": sources}
     copied = [key.name for key in KEYS.values() if key.copied]
     content |= {name: run.metadata[name] for name in copied if name in run.metadata}
@@ -285,7 +298,7 @@ def describe_run(
     else:  # times that nothing can be made of
         content.pop("VolumeTiming", None)
     content["StartTime"] = run.metadata.get("StartTime", 0)
-    content["SpatialReference"] = _spatial_reference(run)
+    content["SpatialReference"] = _spatial_reference(run, frame)
     names = {"res": "Resolution", "den": "Density"}
     present = {names[key] for key, _ in run.entities if key in names}
     content |= {key: str(run.metadata.get(key, frame)) for key in sorted(present)}
@@ -330,47 +343,52 @@ def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str
 
 
 # Meshes of dense spaces, and of FreeSurfer's names of fsaverage.
-_DENSITIES = {"91k": "32k", "170k": "59k", "fsaverage5": "10k", "fsaverage6": "41k"}
-_DENSITIES |= {"fsaverage": "164k"}
-
-
 def _table_name(atlas: Atlas) -> str:
     return format_name(atlas.entities, "dseg", ".tsv")
 
 
-def _surface_reference(run: BoldRun) -> dict[str, str]:
+def _surface_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
     """Surfaces that a run's vertices lie on, and the image of its voxels, if any."""
     given = run.metadata.get("SpatialReference")
     if isinstance(given, dict) and given:
         return given
-    space = run.space or "fsLR"
-    density = _DENSITIES.get(run.entity("den") or space, run.entity("den") or "32k")
-    template = "fsaverage" if space.startswith("fsaverage") else space
-    stem = f"{TEMPLATEFLOW_URL}/tpl-{template}/tpl-{template}"
     own = f"bids:preprocessed:sub-{run.participant}/anat/sub-{run.participant}"
-    sides = [run.entity("hemi")] if run.entity("hemi") else ["L", "R"]
-    words = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
-    reference = {
-        words[side]: f"{own}_hemi-{side}_midthickness.surf.gii"
-        if space == "fsnative"
-        else f"{stem}_den-{density}_hemi-{side}_midthickness.surf.gii"
-        for side in sides
-        if side in words
-    }
-    if run.kind == "cifti":
-        six = f"{TEMPLATEFLOW_URL}/tpl-MNI152NLin6Asym/tpl-MNI152NLin6Asym"
-        reference["VolumeReference"] = f"{six}_res-02_T1w.nii.gz"
-    return reference
+    reference = {}
+    for part in frame.parts:
+        mesh = part.support
+        if not isinstance(mesh, Mesh):
+            continue
+        file = f"hemi-{part.structure[7:8]}_midthickness.surf.gii"  # of CORTEX_LEFT
+        density = f"{round(mesh.n_vertices / 1000)}k"
+        stem = f"{TEMPLATEFLOW_URL}/tpl-{mesh.template}/tpl-{mesh.template}"
+        reference[f"CIFTI_STRUCTURE_{part.structure}"] = (
+            f"{own}_{file}"
+            if mesh.template.startswith("fsnative")
+            else f"{stem}_den-{density}_{file}"
+        )
+    if (grid := frame.voxel_grid) is not None:
+        # The voxels of grayordinates are in this space, whatever the file's name says.
+        six = "MNI152NLin6Asym"
+        zooms = np.linalg.norm(grid.matrix[:3, :3], axis=0)
+        fitting = [
+            res
+            for res, one in template_grids()[six].items()
+            if one.shape == tuple(grid.shape) and np.allclose(one.zooms, zooms)
+        ]
+        url = f"{TEMPLATEFLOW_URL}/tpl-{six}/tpl-{six}"
+        if fitting:
+            reference["VolumeReference"] = f"{url}_res-{fitting[0]}_T1w.nii.gz"
+    return reference or f"bids:preprocessed:{run.relative_path}"
 
 
-def _spatial_reference(run: BoldRun) -> str | dict[str, str]:
+def _spatial_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
     """URI of the image that defines the run's space."""
     given = run.metadata.get("SpatialReference")
     if isinstance(given, str) and given:
         return given
     space = run.space
     if run.kind != "volume":
-        return _surface_reference(run)
+        return _surface_reference(run, frame)
     own = f"bids:preprocessed:{run.relative_path}"
     if space is None or space in ("T1w", "boldref", "func", "individual"):
         return own

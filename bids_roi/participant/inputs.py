@@ -84,7 +84,8 @@ def list_inputs(
 def files_of_run(run: BoldRun, sidecars: Sidecars) -> Iterator[Path]:
     """Name the files of a run, whether they are there or not: series first."""
     yield from run.files
-    yield from sidecars.list_needed(run.path, surface=run.kind != "volume")
+    needed = (sidecars.list_needed(p, surface=run.kind != "volume") for p in run.files)
+    yield from dict.fromkeys(file for files in needed for file in files)
     if run.mask_path is not None:
         yield run.mask_path
     if run.confounds_path is not None:

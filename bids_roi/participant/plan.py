@@ -25,7 +25,7 @@ from bids_roi.errors import (
     UsageError,
     remedy_of,
 )
-from bids_roi.files.names import find_invalid_labels
+from bids_roi.files.names import find_invalid_labels, parse_name
 from bids_roi.images.nifti import check_file, read_volume
 from bids_roi.images.series import Series, open_series
 from bids_roi.images.values import describe_mask
@@ -404,10 +404,7 @@ def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
                 both = (other.run.relative_path, item.run.relative_path)
                 what = "are one run twice" if name == stem else f"both make {name}"
                 msg = f"{both[0]} and {both[1]} {what}; none of the two is processed."
-                remedy = (
-                    "Keep one of them, or choose it with a --bids-filter-file, for"
-                    ' example {"bold": {"extension": ".nii.gz"}}.'
-                )
+                remedy = _how_to_choose(other.run, item.run)
                 for path in both:
                     errors.setdefault(path, CollisionError(msg, remedy=remedy))
     return [
@@ -416,6 +413,16 @@ def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
         else item
         for item in planned
     ]
+
+
+def _how_to_choose(*runs: BoldRun) -> str:
+    """Remedy for runs of one name: a filter that tells one from the other."""
+    kinds = dict.fromkeys(parse_name(run.path).extension for run in runs)
+    if len(kinds) < 2:
+        return "Keep one of them, or choose it with a --bids-filter-file."
+    filters = [f'{{"bold": {{"extension": "{extension}"}}}}' for extension in kinds]
+    words = " or ".join(filters)
+    return f"Keep one of them, or choose it with a --bids-filter-file: {words}."
 
 
 def fingerprint(path: Path) -> str:

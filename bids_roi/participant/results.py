@@ -303,6 +303,7 @@ def _write_strategy(
             result.signals[series.statistic] if clean is None else clean.signals,
             statistic=series.statistic,
             atlas=result.atlas,
+            frame=job.image.frame,
             common=common,
             facts=facts,
         )

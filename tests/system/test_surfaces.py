@@ -574,3 +574,21 @@ def test_cifti_outputs_are_the_tables_and_open_in_workbench(tmp_path, capsys):
     told = run(capsys, *asked, "--cifti-output")
     assert "already there" in told.out + told.err
     assert issues_of(out, "error", "warning") == []
+
+
+def test_the_remedy_of_a_cifti_and_a_gifti_of_one_name_helps(tmp_path, capsys):
+    root, stem = tmp_path / "in", f"{runs.ENTITIES}_space-fsLR"
+    runs.write_cifti(root, AXIS, dense.ramp(T, V), stem=stem)
+    left, right = np.random.default_rng(3).normal(100, 5, (2, T, 32492))
+    runs.write_gifti(root, left, right, stem=stem)
+    atlas = runs.write_dlabel(tmp_path / "my.dlabel.nii", AXIS, KEYS, NAMES)
+    call = (root, tmp_path / "out", "participant", "--atlas-file", atlas)
+    told = run(capsys, *call, code=1).err
+    for extension in (".dtseries.nii", ".func.gii"):
+        advice = {"bold": {"extension": extension}}
+        assert json.dumps(advice) in told
+        chosen = tmp_path / "filters.json"
+        chosen.write_text(json.dumps(advice))
+        out = tmp_path / extension
+        run(capsys, root, out, *call[2:], "--bids-filter-file", chosen)
+        assert table(out, stem=stem).exists()

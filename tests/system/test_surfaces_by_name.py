@@ -1,6 +1,7 @@
 """Atlases by name, through the whole command: volumes, grayordinates, surfaces."""
 
 import csv
+import json
 import shutil
 
 import nibabel as nb
@@ -106,6 +107,11 @@ def test_a_participants_own_annots(shared, tmp_path, capsys):
             wanted[side, name.decode()] = values.mean(axis=1)
     run(capsys, root, out, "participant", "--atlas", "subject:aparc")
     names, found = read(out / FUNC / f"{stem}_atlas-aparc_stat-mean_timeseries.tsv")
+    beside = out / FUNC / f"{stem}_atlas-aparc_stat-mean_timeseries.json"
+    sidecar = json.loads(beside.read_text())
+    told = [uri.rpartition("/")[2] for uri in sidecar["Sources"]]
+    assert told[-2:] == ["lh.aparc.annot", "rh.aparc.annot"]
+    assert " over the vertices of each region of " in sidecar["Description"]
     assert len(names) == 68
     for name, mine in zip(names, found.T, strict=True):
         side, region = name[0], name[3:]

@@ -171,3 +171,32 @@ def test_den_and_desc_choose(tmp_path):
     assert chosen(den=("91k",)) == {"den-91k"}
     assert chosen(space=("fsLR",)) == {"den-91k", "den-170k"}
     assert chosen(desc="denoised") == {"den-91k_desc-denoised"}
+
+
+CONTRADICTIONS = [
+    ({"RepetitionTime": 2.0}, {"RepetitionTime": 1.0}, ("2.0", "1.0")),
+    ({"StartTime": 0.5}, {"StartTime": 0}, ("StartTime", "0.5")),
+    ({"SliceTimingCorrected": True}, {"SliceTimingCorrected": False}, ("True",)),
+    ({"VolumeTiming": [0, 2]}, {"VolumeTiming": [0, 3]}, ("[0, 2]", "[0, 3]")),
+    ({"RepetitionTime": 2.0}, {"VolumeTiming": [0, 3]}, ("2.0", "[0, 3]")),
+    ({"RepetitionTime": 2}, {"RepetitionTime": 2.0, "TaskName": "rest"}, ()),
+    ({}, {"RepetitionTime": 2.0}, ()),
+    ({"RepetitionTime": 2.0}, {}, ()),
+]
+
+
+@pytest.mark.parametrize(("left", "right", "words"), CONTRADICTIONS)
+def test_hemispheres_that_tell_other_times_are_an_error(tmp_path, left, right, words):
+    func = tmp_path / "sub-01/func"
+    func.mkdir(parents=True)
+    names = [f"sub-01_task-rest_hemi-{side}_space-fsaverage5_bold" for side in "LR"]
+    for name, content in zip(names, (left, right), strict=True):
+        (func / f"{name}.func.gii").touch()
+        (func / f"{name}.json").write_text(json.dumps(content))
+    (run,) = find_runs(tmp_path, "01", Input(), ALL)
+    if words:
+        told = str(run.error)
+        assert all(word in told for word in (*names, *words))
+    else:
+        assert run.error is None
+        assert run.metadata["RepetitionTime"] == 2.0
