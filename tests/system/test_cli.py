@@ -1,7 +1,7 @@
 """The installed command: exit codes, messages, help; run as a user runs it."""
 
-import dataclasses
 import contextlib
+import dataclasses
 import json
 import os
 import re
