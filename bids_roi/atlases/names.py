@@ -166,3 +166,9 @@ def nearest_names(name: str, known: Iterable[str], n: int = 4) -> list[str]:
     lower = {candidate.casefold(): candidate for candidate in known}
     found = difflib.get_close_matches(name.casefold(), lower, n=n, cutoff=0.4)
     return [lower[candidate] for candidate in found]
+
+
+def is_of_one_person(uri: str) -> bool:
+    """Whether a BIDS URI is that of a participant's own segmentation or annot."""
+    own = uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
+    return own or uri.endswith(".annot")

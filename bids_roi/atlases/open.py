@@ -26,7 +26,7 @@ from bids_roi.atlases.columns import check_columns
 from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.formats import RawTable, parse_table, read_raw_table
 from bids_roi.atlases.integrity import file_digest
-from bids_roi.atlases.names import AtlasKey
+from bids_roi.atlases.names import AtlasKey, is_of_one_person
 from bids_roi.atlases.regions import (
     RegionTable,
     append_values,
@@ -71,12 +71,6 @@ _OTHER = (".border", ".mgh")
 # Labels that were read to be examined are kept for the run they were opened for.
 _LOADED: dict[AtlasImage, tuple[NDArray[np.int64], Grid | Frame]] = {}
 _MOST_BYTES = 2**24
-
-
-def is_of_one_person(uri: str) -> bool:
-    """Whether a BIDS URI is that of a participant's own segmentation or annot."""
-    own = uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
-    return own or uri.endswith(".annot")
 
 
 class AtlasImage(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.open import is_of_one_person
+from bids_roi.atlases.names import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json

@@ -58,7 +58,7 @@ def _answer(connection):
     for number, (name, mode) in enumerate(
         (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
     ):
-        setattr(sys, name, open(number, mode, closefd=False))
+        setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
