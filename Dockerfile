@@ -66,12 +66,13 @@ FROM ${BASE} AS atlases
 COPY --from=libraries /libraries/ /
 COPY --from=application /app/ /
 ARG ATLASES="schaefer100 schaefer200 schaefer300 schaefer400 schaefer500 schaefer600 schaefer800 schaefer1000"
+ARG ATLAS_SPACES="MNI152NLin2009cAsym MNI152NLin6Asym"
 ARG TEMPLATEFLOW_URL
 RUN mkdir -p /atlases/opt/templateflow && cd /atlases/opt/templateflow && word=present \
  && for atlas in ${ATLASES}; do \
       status=0; \
       if [ "$word" = present ]; then \
-        BIDS_ROI_TEMPLATEFLOW_URL="${TEMPLATEFLOW_URL}" /opt/venv/bin/bids_roi_tools fetch "$atlas" --dest . || status=$?; \
+        BIDS_ROI_TEMPLATEFLOW_URL="${TEMPLATEFLOW_URL}" /opt/venv/bin/bids_roi_tools fetch "$atlas" --space ${ATLAS_SPACES} --dest . || status=$?; \
       fi; \
       case "$status" in 0) ;; 66|75) word=absent ;; *) exit "$status" ;; esac; \
       echo "$word $atlas" >> CONTENTS; \

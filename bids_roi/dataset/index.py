@@ -130,9 +130,18 @@ def _take(
 def _query_together(
     root: Path, labels: Sequence[str], extensions: Sequence[str]
 ) -> dict[str, list[Path]]:
+    try:
+        beside = tempfile.TemporaryDirectory(prefix="bids_roi-")
+    except OSError:  # nothing can be written, as in a container: one after the other
+        return {
+            f"sub-{label}": list(
+                map(Path, _query(root / f"sub-{label}", "", extensions))
+            )
+            for label in labels
+        }
     found: dict[str, list[Path]] = {}
     where = root / f"sub-{labels[0]}"  # which is the only one where it matters
-    with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
+    with beside as name:
         links = Path(name)
         for label in labels:
             (links / f"sub-{label}").symlink_to(root / f"sub-{label}")

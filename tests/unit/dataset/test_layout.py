@@ -423,3 +423,18 @@ def run_python(code):
         cwd=folder,
     )
     return done.stdout
+
+
+def test_nothing_need_be_writable(tmp_path, monkeypatch):
+    """As in a container with a read-only root and no /tmp."""
+    plant_two = ("sub-01_task-rest_space-X", "sub-02_task-rest_space-X")
+    for stem in plant_two:
+        plant(tmp_path, f"{stem[:6]}/func/{stem}_desc-preproc_bold.nii.gz")
+    expected = dict(find_runs_of(tmp_path, ["01", "02"], Input()))
+
+    def refuse(*_, **__):
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("bids_roi.dataset.index.tempfile.TemporaryDirectory", refuse)
+    assert dict(find_runs_of(tmp_path, ["01", "02"], Input())) == expected
+    assert [len(runs) for runs in expected.values()] == [1, 1]
