@@ -97,7 +97,8 @@ def extract(
         ``name``.
     space
         Template of the run, where its name does not tell it; needed for atlases by
-        name.
+        name. A file of a derivative without ``space-`` is native; of other files and
+        images, an atlas image given with them is taken to lie in their space.
     confounds
         Table of confounds, where it is not beside the run.
     **options
@@ -149,6 +150,8 @@ def extract(
         path = _as_file(bold, folder / "image_bold.nii")
         given = _check_options(options) | _atlas_options(atlas, atlas_table, folder)
         declared = space or space_of(path)
+        if declared is None and _root_of(path) is not None:
+            declared = "native"  # as fMRIPrep names the series on its own grid
         if "atlas_file" in given:
             image = Path(given["atlas_file"][0].partition(",")[0])
             # Who gives both images says that they belong together.
@@ -217,16 +220,22 @@ def _atlas_options(
     return {"atlas_file": (text,)}
 
 
+def _root_of(path: Path) -> Path | None:
+    """Root of the dataset in whose ``sub-*/func`` a run lies; ``None`` for others."""
+    folder = f"sub-{parse_name(path).get('sub')}"
+    if path.parent.name != "func":
+        return None
+    return next((p.parent for p in path.parents if p.name == folder), None)
+
+
 def _find_run(
     path: Path, options: Options, *, space: str, confounds: str | Path | None
 ) -> BoldRun:
     """The run with its partners, where it lies in a derivative; else the file alone."""
     entities = parse_name(path).entities
-    labels = dict(entities)
-    folder = f"sub-{labels.get('sub')}"
-    root = next((p.parent for p in path.parents if p.name == folder), None)
+    labels, root = dict(entities), _root_of(path)
     run = None
-    if root is not None and path.parent.name == "func":
+    if root is not None:
         desc = labels.get("desc", options.input.desc)
         found = find_runs(
             root,

@@ -342,7 +342,6 @@ def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str
     return facts
 
 
-# Meshes of dense spaces, and of FreeSurfer's names of fsaverage.
 def _table_name(atlas: Atlas) -> str:
     return format_name(atlas.entities, "dseg", ".tsv")
 

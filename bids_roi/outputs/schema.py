@@ -184,7 +184,8 @@ _DECLARED = (
     ),
     Key(
         *("Statistic", "series", "choice", ""),
-        "What was computed over the voxels of a region; of group tables, stat-.",
+        "What was computed over the voxels or vertices of a region; of group tables,"
+        " stat-.",
         where="series relmat group",
     ),
     Key(

@@ -19,8 +19,10 @@ BLOCK_BYTES = 16 * 2**20
 _PROCESS_BYTES = 140 * 2**20
 # Three buffers of the reader, the gathered values and their float64 copy.
 _COPIES = 6
-# The least that is worth a process: blocks of half the size.
-_LEAST_BYTES = _PROCESS_BYTES + _COPIES * BLOCK_BYTES // 2
+# The least that is worth a process beside that: blocks of half the size.
+_LEAST_BYTES = _COPIES * BLOCK_BYTES // 2
+# Measured: a field of 1 mm moves the points of a 2 mm grid (benchmarks/transforms.py).
+_MOVING_BYTES = 130 * 2**20
 
 
 def usable_cpus() -> int:
@@ -59,14 +61,25 @@ def worker_count(options: Options) -> int:
     if options.running.mem_mb is None:
         return wanted
     room = options.running.mem_mb * 10**6 - _planner_bytes(options)
-    return max(1, min(wanted, room // _LEAST_BYTES))
+    return max(1, min(wanted, room // _worth_bytes(options)))
+
+
+def _worth_bytes(options: Options) -> int:
+    """The least memory that a worker can do with.
+
+    Points are moved before the series is read, so that the larger need counts.
+    """
+    moved = {"T1w", "native"} & set(options.input.space)
+    if moved and options.atlases.atlas_transform == "auto":
+        return _PROCESS_BYTES + max(_LEAST_BYTES, _MOVING_BYTES)
+    return _PROCESS_BYTES + _LEAST_BYTES
 
 
 def _planner_bytes(options: Options) -> int:
     """Memory of the process that plans, where it has workers beside it."""
     alone = options.running.executor == "serial" or (
         options.running.mem_mb is not None
-        and options.running.mem_mb * 10**6 < _PROCESS_BYTES + _LEAST_BYTES
+        and options.running.mem_mb * 10**6 < _PROCESS_BYTES + _worth_bytes(options)
     )
     return 0 if alone else _PROCESS_BYTES
 

@@ -127,8 +127,12 @@ def _extraction(
             f" {fwhm:g} mm full width at half maximum."
         )
     what = str(sidecar.get("Statistic", "mean")).replace("_", " ")
+    places, reference = "voxels", sidecar.get("SpatialReference")
+    if isinstance(reference, dict):  # of surfaces, and of grayordinates with a volume
+        mixed = "VolumeReference" in reference
+        places = "voxels or vertices" if mixed else "vertices"
     text += (
-        f" For each region and volume the {what} was taken over the voxels that were"
+        f" For each region and volume the {what} was taken over the {places} that were"
         f" {where}finite and inside the field of view in every volume, and not"
         " constant."
     )

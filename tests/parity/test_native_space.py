@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from support import datasets
 from support.calls import read, read_regions, run, sidecar
+from support.itk import image_of, make_steps, sitk
 from support.real_grid import write_templateflow_home
-from support.transform_cases import smooth_field
 
-sitk = pytest.importorskip(
-    "SimpleITK", reason="the oracle for transforms: pip install SimpleITK"
-)
-FLIP = np.diag([-1.0, -1, 1])
 SHAPE = (64, 84, 56)
 STEM = "sub-dd_ses-2_task-agency_run-4"
 XFM = "mode-image"
@@ -34,29 +30,11 @@ GRIDS = {
 }
 
 
-def image_of(values, affine):
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
-    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    image.SetSpacing(zooms.tolist())
-    image.SetDirection((FLIP @ affine[:3, :3] / zooms).ravel().tolist())
-    image.SetOrigin((FLIP @ affine[:3, 3]).tolist())
-    return image
-
-
 def make_onward():
-    """An affine and a field, as antsRegistration's composite to a smaller brain."""
+    """An affine and a field to a smaller brain."""
     rng = np.random.default_rng(5)
-    affine = sitk.AffineTransform(3)
-    matrix = np.eye(3) * 1.12 + rng.uniform(-0.04, 0.04, (3, 3))
-    affine.SetMatrix(matrix.ravel().tolist())
-    affine.SetTranslation(rng.uniform(-6, 6, 3).tolist())
-    affine.SetCenter([0.0, 18, 8])
-    vectors = smooth_field(rng, (97, 115, 97), 6.0)
-    field = sitk.GetImageFromArray(vectors.transpose(2, 1, 0, 3), isVector=True)
-    field.SetSpacing([2.0] * 3)
-    field.SetDirection(FLIP.ravel().tolist())
-    field.SetOrigin([96.0, 132, -78])
-    return sitk.CompositeTransform([sitk.DisplacementFieldTransform(field), affine])
+    steps = make_steps(rng, 1.12, 0.04, 6, (97, 115, 97), 2.0, 6.0)
+    return sitk.CompositeTransform(steps)
 
 
 def make_coregistration():

@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-from support.transform_cases import smooth_field
+from support.itk import image_of, make_steps, sitk
 
 from bids_roi.core.frame import Frame
 from bids_roi.core.grid import Grid, resample_labels, resample_weights
 from bids_roi.images.nifti import read_labels
 from bids_roi.images.transforms import read_transform
-
-sitk = pytest.importorskip(
-    "SimpleITK", reason="the oracle for transforms: pip install SimpleITK"
-)
-FLIP = np.diag([-1.0, -1, 1])
 
 # A run in T1w space: oblique, anisotropic, off the template's centre.
 TURN = np.array([[0.98, -0.199, 0], [0.199, 0.98, 0], [0, 0, 1]])
@@ -22,29 +17,9 @@ AFFINE[:3, 3] = [-70, -118, -66]
 RUN = Grid.of((64, 84, 48), AFFINE)
 
 
-def image_of(values, affine):
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.T))
-    zooms = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    image.SetSpacing(zooms.tolist())
-    image.SetDirection((FLIP @ affine[:3, :3] / zooms).ravel().tolist())
-    image.SetOrigin((FLIP @ affine[:3, 3]).tolist())
-    return image
-
-
 def write_composite(path, seed):
-    """A random affine and a smooth field, as antsRegistration's composite."""
     rng = np.random.default_rng(seed)
-    affine = sitk.AffineTransform(3)
-    matrix = np.eye(3) * 1.1 + rng.uniform(-0.08, 0.08, (3, 3))
-    affine.SetMatrix(matrix.ravel().tolist())
-    affine.SetTranslation(rng.uniform(-8, 8, 3).tolist())
-    affine.SetCenter([0.0, 18, 8])
-    vectors = smooth_field(rng, (49, 58, 49), 8.0)
-    field = sitk.GetImageFromArray(vectors.transpose(2, 1, 0, 3), isVector=True)
-    field.SetSpacing([4.0] * 3)
-    field.SetDirection(FLIP.ravel().tolist())
-    field.SetOrigin([96.0, 132, -78])
-    steps = [sitk.DisplacementFieldTransform(field), affine]
+    steps = make_steps(rng, 1.1, 0.08, 8, (49, 58, 49), 4.0, 8.0)
     sitk.WriteTransform(sitk.CompositeTransform(steps[:: 1 if seed % 2 else -1]), path)
 
 

@@ -1,7 +1,11 @@
 """CIFTI-2 files of any type, byte order and fault, written byte by byte."""
 
 import gzip
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 from nibabel import cifti2
@@ -96,3 +100,19 @@ def ramp(n_volumes, n_points, seed=0):
         + 3.0 * np.arange(n_volumes)[:, None]
         + rng.normal(size=(n_volumes, n_points))
     )
+
+
+def run_mutants(code, place):
+    """Run code on mutated files, 10,000 with BIDS_ROI_FUZZ_EXAMPLES=10000.
+
+    In a process of its own, whose memory the system bounds; it prints how many it read
+    and how many it refused, and ends at anything else.
+    """
+    n = int(os.environ.get("BIDS_ROI_FUZZ_EXAMPLES", "2000"))
+    tests = Path(__file__).parents[1]
+    argv = [sys.executable, "-c", code, tests, place, "0", str(n)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    read, refused = map(int, done.stdout.split())
+    assert read + refused == n
+    assert refused > n / 4

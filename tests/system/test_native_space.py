@@ -390,6 +390,11 @@ def test_notebooks_have_it_too(tree, atlas, tmp_path, capsys):
     native = tree / f"sub-01/func/{NAMES['native']}_desc-preproc_bold.nii.gz"
     again = extract(native, image, atlas_table=table, space="native")
     np.testing.assert_array_equal(again.signals, found.signals)
+    # A derivative's series without space- is native, not in the atlas's template.
+    again = extract(native, image, atlas_table=table)
+    np.testing.assert_array_equal(again.signals, found.signals)
+    with pytest.raises(SpaceMismatch):
+        extract(native, image, atlas_table=table, atlas_transform="none")
     with pytest.raises(SpaceMismatch):
         extract(bold, image, atlas_table=table, atlas_transform="none")
 

@@ -228,6 +228,7 @@ def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
     assert worker_count(Options.of(mem_mb=1000)) == 4
     assert worker_count(Options.of(mem_mb=1000, executor="serial")) == 5
     assert worker_count(Options.of(mem_mb=200)) == 1
+    assert worker_count(Options.of(mem_mb=1000, space=("T1w",))) == 3
     assert block_bytes(SOURCE, Options()) == 16 * 2**20
     small = block_bytes(SOURCE, Options.of(n_procs=1, mem_mb=200))
     assert SOURCE.volume_bytes <= small < 16 * 2**20

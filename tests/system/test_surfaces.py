@@ -467,6 +467,9 @@ def test_everything_behind_the_tables(tmp_path, capsys):
     page = (out / "sub-01.html").read_text()
     assert "carpet" in page
     assert "grayordinates" in page
+    # One methods text for each kind of run.
+    assert "taken over the" in page
+    assert "over the voxels that" not in page
     before = snapshot(out / "sub-01")
     told = run(capsys, *asked, report=True)
     assert "2  already there" in told.out + told.err
