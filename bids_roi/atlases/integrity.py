@@ -8,12 +8,12 @@ be described where an image library only fails.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import zlib
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import AtlasError
+from bids_roi.files.writing import file_digest
 from bids_roi.images.header import FETCH_AGAIN, damaged_file, read_header
 
 if TYPE_CHECKING:
@@ -85,9 +85,3 @@ def _unpacked_size(path: Path) -> int:
     except (OSError, EOFError, zlib.error) as error:
         raise damaged_file(path, error) from error
     return size
-
-
-def file_digest(path: Path, kind: str = "sha256") -> str:
-    """Hash of a file's bytes, without holding them all in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()

@@ -25,7 +25,6 @@ from bids_roi.atlases.checks import (
 from bids_roi.atlases.columns import check_columns
 from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.formats import RawTable, parse_table, read_raw_table
-from bids_roi.atlases.integrity import file_digest
 from bids_roi.atlases.names import AtlasKey, is_of_one_person
 from bids_roi.atlases.regions import (
     RegionTable,
@@ -44,6 +43,7 @@ from bids_roi.atlases.surfaces import (
 )
 from bids_roi.atlases.union import extend_table
 from bids_roi.errors import AtlasError, BidsRoiError
+from bids_roi.files.writing import file_digest
 from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
     check_file,

@@ -14,7 +14,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.integrity import file_digest
 from bids_roi.errors import (
     AtlasError,
     BidsRoiError,
@@ -23,6 +22,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import BidsName, format_name, parse_name
+from bids_roi.files.writing import file_digest
 from bids_roi.images.nifti import check_file
 from bids_roi.images.transforms import read_transform
 

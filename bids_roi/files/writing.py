@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and what killed writers leave behind."""
+"""Files that appear whole or not at all, their digests, and what writers left."""
 
 from __future__ import annotations
 
@@ -111,6 +111,12 @@ def _fill(path: Path, text: str | bytes | Iterable[str]) -> Written:
     return Written(
         status.st_ino, status.st_size, status.st_mtime_ns, digest.hexdigest()
     )
+
+
+def file_digest(path: Path, kind: str = "sha256") -> str:
+    """Hash of a file's bytes, without holding them all in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
 def check_inside(folder: Path, output_dir: Path) -> None:

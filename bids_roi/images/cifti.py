@@ -15,8 +15,9 @@ import numpy as np
 
 from bids_roi.errors import AtlasError, ImageError
 from bids_roi.images.brain_models import read_frame
+from bids_roi.images.header import open_file
 from bids_roi.images.label_table import Label, LabelledPoints, choose_map
-from bids_roi.images.markup import located, open_file, parse_real, parse_tree, whole
+from bids_roi.images.markup import located, parse_real, parse_tree, whole
 from bids_roi.images.nifti import check_file
 from bids_roi.images.stream import VolumeSource, check_size
 from bids_roi.images.values import are_whole

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bids_roi.errors import ImageError
+from bids_roi.images.header import open_file
 from bids_roi.images.label_table import Label
 from bids_roi.images.markup import (
     PIECE,
     feed,
     new_parser,
-    open_file,
     parse_real,
     whole,
 )

@@ -127,7 +127,10 @@ class NiftiHeader:
 def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
     """Read the header of a NIfTI-1 or NIfTI-2 file; errors are of class ``error``."""
     try:
-        with _open(path) as file:
+        # The header of a pair is a file of its own.
+        with open_file(
+            path.with_suffix(".hdr") if path.suffix == ".img" else path
+        ) as file:
             head = file.read(540)
     except (OSError, EOFError, zlib.error) as problem:
         raise damaged_file(path, problem, error) from problem
@@ -141,9 +144,8 @@ def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
     raise error(msg, where=path, remedy=FETCH_AGAIN)
 
 
-def _open(path: Path) -> BinaryIO:
-    if path.suffix == ".img":  # of a pair, whose header is a file of its own
-        path = path.with_suffix(".hdr")
+def open_file(path: Path) -> BinaryIO:
+    """Open a file, unpacked where its name ends in .gz."""
     if path.name.endswith(".gz"):
         return cast("BinaryIO", gzip.open(path, "rb"))
     return path.open("rb")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import zlib
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
@@ -47,13 +47,6 @@ def located(path: Path, kind: type[DataError]) -> Iterator[None]:
     except OSError as error:
         msg = f"the file cannot be read ({error.strerror or error})."
         raise MissingInput(msg, where=path, remedy="Check its permissions.") from error
-
-
-def open_file(path: Path) -> BinaryIO:
-    """Open a file, unpacked where its name ends in .gz."""
-    if path.name.endswith(".gz"):
-        return cast("BinaryIO", gzip.open(path, "rb"))
-    return path.open("rb")
 
 
 def new_parser() -> expat.XMLParserType:

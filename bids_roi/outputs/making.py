@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import BidsRoiError, DataError, OutputError
 from bids_roi.files.tables import read_json
-from bids_roi.files.writing import Written, write_pair
+from bids_roi.files.writing import Written, file_digest, write_pair
 from bids_roi.outputs.names import sidecar_of
 from bids_roi.outputs.schema import format_sidecar
 
@@ -84,14 +84,14 @@ class Making:
                     state.st_mtime_ns,
                 ):
                     continue
-                if hash_file(path) != written.digest:  # another job makes the same
+                if file_digest(path) != written.digest:  # another job makes the same
                     msg = "another call has replaced the file while this one worked."
                     raise OutputError(msg, where=path, remedy=_ALONE)
             except OSError as error:
                 msg = f"the file was written and is gone ({error.strerror})."
                 raise OutputError(msg, where=path, remedy=_ALONE) from error
         state = paths[0].stat()
-        digest = own[0].digest if own[0] is not None else hash_file(paths[0])
+        digest = own[0].digest if own[0] is not None else file_digest(paths[0])
         return Stamp(table, state.st_size, state.st_mtime_ns, digest)
 
 
@@ -121,7 +121,7 @@ def renew_stamps(
             state = path.stat()
             same = state.st_size == stamp.size
             if verify or state.st_mtime_ns != stamp.mtime_ns:
-                same = same and hash_file(path) == stamp.digest
+                same = same and file_digest(path) == stamp.digest
         except (BidsRoiError, OSError):
             return None
         if not same:
@@ -164,7 +164,7 @@ def check_table(
             state = path.stat()
             if stamp[1:3] == (state.st_size, state.st_mtime_ns):
                 return
-        found = hashlib.sha256(content).hexdigest() if content else hash_file(path)
+        found = hashlib.sha256(content).hexdigest() if content else file_digest(path)
         if found != told:
             msg = "the table is not the one that its sidecar was written with."
             remedy = (
@@ -172,9 +172,3 @@ def check_table(
                 " run the participant level again, with the same options."
             )
             raise DataError(msg, where=path, remedy=remedy)
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -285,9 +285,9 @@ def test_a_copy_is_read_once_and_not_made_again(site, monkeypatch):
     before = site.changed()
     assert before
     read = []
-    hash_file = making.hash_file
+    file_digest = making.file_digest
     monkeypatch.setattr(
-        making, "hash_file", lambda path: read.append(path) or hash_file(path)
+        making, "file_digest", lambda path: read.append(path) or file_digest(path)
     )
     arguments = [str(a) for a in (*site.arguments, *FIRST, "--executor", "serial")]
     assert main(arguments) == 0
