@@ -15,7 +15,7 @@ from support import datasets
 from support.calls import run
 from support.validator import issues_of
 
-from bids_roi.cli import build_parser, main
+from bids_roi.cli import build_parser, main, parse_arguments
 from bids_roi.options.record import Options
 from bids_roi.options.row import Option
 from bids_roi.options.settings import SETTING_OPTIONS
@@ -30,7 +30,64 @@ def test_version_and_help_need_no_positionals(app):
     assert shown.returncode == 0
     for option in OPTIONS:
         assert option.flags[0] in shown.stdout
-    assert "bids_dir output_dir analysis_level" in " ".join(shown.stdout.split())
+    assert shown.stdout.startswith(
+        "usage: bids_roi BIDS_DIR OUTPUT_DIR {participant,group} [options]\n"
+    )
+    assert "--participant-label LABEL ...\n" in shown.stdout
+    assert "_label" not in shown.stdout, "one spelling of each"
+
+
+# What is typed wrong, and all that is said of it.
+SLIPS = {
+    "--task rest": "there is no option --task. Nearest: --task-label.",
+    "--atlass x": "there is no option --atlass. Nearest: --atlas.",
+    "--denois=36P": "there is no option --denois. Nearest: --denoise.",
+    "--zzzzzz": "there is no option --zzzzzz.",
+    "--relmat pearsn": "argument --relmat: invalid choice 'pearsn'; nearest: pearson.",
+    "--relmat pearson,partial": "argument --relmat: its values are separated by blanks:"
+    " --relmat pearson partial.",
+    "--atlas a,b": "argument --atlas: its values are separated by blanks: --atlas a b.",
+    "--min-coverage x": "argument --min-coverage: invalid float value: 'x'.",
+    "--task-label": "argument --task-label: expected at least one argument.",
+}
+
+
+@pytest.mark.parametrize("typed", SLIPS)
+def test_slips_are_answered_with_what_was_meant(typed, capsys):
+    said = run(capsys, "in", "out", "participant", *typed.split(), code=64).err
+    assert said == f"bids_roi: {SLIPS[typed]} See bids_roi --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "took"),
+    [
+        ("--participant-label 01 in out participant", "in out participant"),
+        ("--space in out participant", "in out participant"),
+        ("in out --atlas schaefer400 participant", "participant"),
+        ("in --task-label a out participant --atlas b", "out participant"),
+    ],
+)
+def test_options_that_take_the_folders_are_named(typed, took, capsys):
+    said = run(capsys, *typed.split(), code=64).err
+    flag = next(w for w in typed.split() if w.startswith("--"))
+    assert f"; {flag} before them took {took}: put options last." in said
+    assert "Usage: bids_roi BIDS_DIR OUTPUT_DIR {participant,group} [options]" in said
+
+
+def test_choices_are_known_in_any_case():
+    _, options = parse_arguments(["in", "out", "participant", "--relmat", "Pearson"])
+    assert options.connectivity.relmat == ("pearson",)
+
+
+def test_a_table_behind_a_blank_is_no_atlas(dataset, atlas, tmp_path, capsys):
+    table = tmp_path / "a.tsv"
+    table.write_text("index\tname\n1\ta\n")
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file"]
+    alone = atlas.partition(",")[0]
+    for image in (alone, f"{alone},"):
+        said = run(capsys, *call, image, table, code=64).err
+        assert "A table goes behind its image and a comma, without a blank:" in said
+        assert f"--atlas-file {alone},{table}\n" in said
 
 
 def test_table_of_options_is_the_record():
