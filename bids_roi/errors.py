@@ -67,6 +67,15 @@ def remedy_of(error: OSError, otherwise: str) -> str:
     return otherwise
 
 
+def count_of(n: int, word: str) -> str:
+    """Number and noun.
+
+    >>> count_of(1, "run"), count_of(8, "run")
+    ('1 run', '8 runs')
+    """
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
 def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
     """Words that a misspelt one may stand for, nearest first.
 

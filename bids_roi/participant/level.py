@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.layout import explain_nothing
+from bids_roi.dataset.layout import explain_nothing, survey_runs
 from bids_roi.dataset.roots import (
     dataset_description,
     find_derivative,
@@ -38,6 +38,7 @@ from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
+    kinds_for,
     plan_participants,
     template_of,
 )
@@ -175,13 +176,18 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     work = functools.partial(process_run, **how)
     find = functools.partial(find_finished, **how)
     executor = choose_executor(options, output_dir)
+    surveyed = survey_runs(
+        level.root, level.participants, options.input, kinds_for(level.shelf)
+    )
+    outcomes.tell_start(surveyed)
     with follow(
         options.running.events,
         level.root,
         quiet=not log.isEnabledFor(logging.WARNING),
+        surveyed=surveyed,
+        participants=len(level.participants),
         version=__version__,
         executor=type(executor).__name__.lower(),
-        participants=len(level.participants),
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
@@ -259,9 +265,9 @@ def _announce(
     Files that they share are written ahead of the first.
     """
     begun = False
-    plans = plan_dataset(level, outcomes)
-    for number, (participant, planned) in enumerate(plans, 1):
+    for participant, planned in plan_dataset(level, outcomes):
         outcomes.expect(participant, planned)
+        progress.expect(participant, planned)
         for item in planned:
             if not begun:
                 begun = True
@@ -273,7 +279,7 @@ def _announce(
                     notes = write_atlas_files(level.output_dir, atlas)
                     outcomes.warnings.update(notes)
                 outcomes.used[atlas.name] = atlas
-            progress.plan(item, share=number / len(level.participants))
+            progress.plan(item)
             outcomes.begin(item)
             # Here, as to hand it to a worker, and to start one, would take longer.
             records = find(item)

@@ -237,7 +237,7 @@ def test_bar_on_a_terminal(dataset, atlas, tmp_path):
             shown += part
     os.close(leader)
     assert done.wait(60) == 0
-    assert re.search(r"\d+/\d+ \[.*(run/s|s/run)", shown.decode()), shown
+    assert re.search(r"of 2 runs: .*\d+%.*\[.*B/s", shown.decode()), shown
 
 
 def test_filter_file_with_sections(dataset, atlas, tmp_path, capsys):
