@@ -165,7 +165,11 @@ def build_parser() -> argparse.ArgumentParser:
         add_option(groups[option.group], option)
     running = groups[OPTIONS[-1].group]
     running.add_argument(
-        "-v", "--verbose", action="count", default=0, help="Say more; -vv for all."
+        *("-v", "--verbose"),
+        action="count",
+        default=0,
+        help="Say what is found and chosen for each run, and why; -vv also what it"
+        " makes, with times.",
     )
     running.add_argument(
         "-q", "--quiet", action="store_true", help="Only errors, no summary."
@@ -335,7 +339,9 @@ def _explain(error: Exception) -> int:
 def _set_up_logging(given: argparse.Namespace) -> None:
     level = logging.ERROR if given.quiet else logging.WARNING - 10 * given.verbose
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("bids_roi: %(levelname)s %(message)s"))
+    when = "%(asctime)s " if given.verbose > 1 else ""
+    text = f"bids_roi: {when}%(levelname)s %(message)s"
+    handler.setFormatter(logging.Formatter(text))
     log.handlers[:] = [handler]
     log.setLevel(max(level, logging.DEBUG))
     log.propagate = False
@@ -377,12 +383,14 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.schedule.threads import pin_threads
 
     pin_threads()
-    from bids_roi.participant.level import describe_plan, open_level, run_level
+    from bids_roi.participant.level import open_level, run_level
     from bids_roi.participant.outcomes import Outcomes
 
     level = open_level(given.bids_dir, given.output_dir, options)
     outcomes = Outcomes(level)
     if options.running.dry_run:
+        from bids_roi.participant.description import describe_plan
+
         try:
             for line in describe_plan(level, outcomes):
                 _say(f"{line}\n", sys.stdout)

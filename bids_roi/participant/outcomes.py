@@ -18,9 +18,10 @@ from bids_roi.outputs.records import (
     write_loss,
     write_records,
 )
+from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
 from bids_roi.participant.run import fail_run
-from bids_roi.participant.tally import Tally
+from bids_roi.participant.tally import WORDS, Tally
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -129,8 +130,11 @@ class Outcomes:
         return f"no run of {share} is there or selected: {names}{more}."
 
     def begin(self, item: PlannedRun) -> None:
-        """Take note of a run that is handed out."""
+        """Take note of a run that is handed out; with -v, say what it will be."""
         self._under_way.add(item.run.relative_path)
+        if log.isEnabledFor(logging.INFO):
+            for line in describe_run(item, self.level.options):
+                log.info("%s", line)
 
     def note(self, outcome: Outcome[PlannedRun, list[Record]]) -> list[Record]:
         """Count, tell and return what became of a run."""
@@ -154,6 +158,7 @@ class Outcomes:
             self._with_news.add(participant)
             self._n_crashed += outcome.value is None
             self._tell_failures(item, records, crashed=outcome.value is None)
+        self._tell_end(item, records)
         self.tally.add(records)
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
             self.warnings.update([warning])
@@ -161,6 +166,22 @@ class Outcomes:
         if not self._runs_left[participant]:
             self._write_page(participant)
         return records
+
+    def _tell_end(self, item: PlannedRun, records: list[Record]) -> None:
+        """With -v, say what became of a run; with -vv, of all that it made."""
+        seconds = max((record.seconds for record in records), default=0.0)
+        memory = max((record.peak_memory_bytes for record in records), default=0)
+        words = ", ".join(sorted({WORDS[record.status] for record in records}))
+        log.info(
+            *("%s: %s, %.1f s, %d MB", item.run.relative_path, words, seconds),
+            memory // 10**6,
+        )
+        for record in records:
+            log.debug(
+                *("  %s, %s: %s", record.atlas, record.strategy, WORDS[record.status]),
+            )
+            for output in record.outputs:
+                log.debug("    %s", output)
 
     def refuse(self, item: PlannedRun, error: OtherSettings) -> None:
         """Take note of a run that is left as it is; told at the end."""

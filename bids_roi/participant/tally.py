@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bids_roi.outputs.records import Record
 
 
-_WORDS = {
+WORDS = {
     "done": "extracted",
     "complete": "already there",
     "skipped": "skipped",
@@ -114,9 +114,7 @@ class Tally:
         named = ", ".join(atlases)
         lines = [f"{count_of(self.n_runs, 'run')} of {people}, atlas {named}"]
         counts = self.statuses
-        lines += [
-            f"  {counts[k]:5d}  {word}" for k, word in _WORDS.items() if counts[k]
-        ]
+        lines += [f"  {counts[k]:5d}  {word}" for k, word in WORDS.items() if counts[k]]
         if n := self.n_failed_strategies:
             these = "this run" if n == 1 else "these runs"
             lines.append(

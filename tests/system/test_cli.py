@@ -317,3 +317,51 @@ def test_work_dir_that_cannot_be_made(dataset, tmp_path, capsys):
     work = str(tmp_path / "file" / "work")
     assert main([str(dataset), str(tmp_path), "participant", "-w", work]) == 73
     assert "--work-dir" in capsys.readouterr().err
+
+
+def test_verbose_says_what_is_found_chosen_and_why(dataset, atlas, tmp_path, capsys):
+    """The same as --dry-run; -vv adds what is made, and times."""
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    call += ["--executor", "serial", "--no-report"]
+    plan = run(capsys, *call, "--dry-run").out.splitlines()
+    plan = [line for line in plan if "->" not in line]
+    assert len(plan) > 12
+    told = run(capsys, *call, "-v").err.splitlines()
+    said = [line.partition(" INFO ")[2] for line in told if " INFO " in line]
+    ends = [line for line in said if ": extracted, " in line]
+    assert [line for line in said if line not in ends] == plan
+    assert len(ends) == 2
+    assert re.fullmatch(r"sub-01/.*_bold.nii.gz: extracted, [\d.]+ s, \d+ MB", ends[0])
+    most = run(capsys, *call, "--overwrite", "-vv").err
+    day = r"bids_roi: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG"
+    tables = re.findall(rf"{day}     (sub-0\S+\.tsv)\n", most)
+    assert len(tables) == 4
+    assert all((tmp_path / "out" / table).is_file() for table in tables)
+    assert " INFO " not in run(capsys, *call).err
+
+
+def test_the_source_of_the_repetition_time_is_told(dataset, atlas, tmp_path, capsys):
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    call += ["--dry-run", "--participant-label", "01"]
+
+    def told(*more):
+        shown = run(capsys, *call, *more).out
+        return re.search(r"repetition time  (.*)", shown)[1]
+
+    (own,) = dataset.glob("sub-01/**/*_desc-preproc_bold.json")
+    content = json.loads(own.read_text())
+    seconds = content.pop("RepetitionTime")
+    name = own.relative_to(dataset)
+    assert told() == f"{seconds:g} s (RepetitionTime in {name})"
+    assert told("--repetition-time", "1.5") == "1.5 s (--repetition-time)"
+    own.write_text(json.dumps(content))
+    (dataset / "task-rest_bold.json").write_text('{"RepetitionTime": 1.25}')
+    assert told() == "1.25 s (RepetitionTime in task-rest_bold.json)"
+
+
+def test_the_reader_of_a_plan_may_leave(dataset, atlas, tmp_path):
+    argv = f"{sys.executable} -m bids_roi {dataset} {tmp_path / 'out'} participant"
+    script = f"set -o pipefail; {argv} --dry-run --atlas-file {atlas} | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("_bold.nii.gz\n")
