@@ -217,7 +217,7 @@ def _run_demo(output_dir: Path) -> int:
     results = output_dir / "derivatives"
     atlas = f"{data.atlas_image},{data.atlas_table}"
     common = [str(data.derivative), str(results)]
-    cleaning = ["--denoise", "none", "36P", "--fd-threshold", "0.5"]
+    cleaning = ["--strategy", "none", "36P", "--fd-threshold", "0.5"]
     for arguments in (
         [*common, "participant", "--atlas-file", atlas, *cleaning, *_MATRICES],
         [*common, "group"],

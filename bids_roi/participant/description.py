@@ -92,8 +92,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
         yield f"    names from {atlas.table_path or 'the image or TemplateFlow'}"
         for step, inverted in atlas.route.steps if atlas.route else ():
             yield f"    by {step.name}{', inverted' if inverted else ''}"
-    for name, why in item.refused:
-        yield f"  atlas {name} is left out: {why}"
+    for name, error in item.refused:
+        yield f"  atlas {name} is left out: {error}"
 
 
 def _tell_mask(item: PlannedRun, options: Options) -> str:

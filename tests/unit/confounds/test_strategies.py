@@ -507,3 +507,12 @@ def test_no_content_is_taken_for_a_strategy_without_a_word(content):
     problems = []
     strategy = parse_strategy(content, problems)
     assert (strategy is None) == bool(problems)
+
+
+def test_descriptions_say_what_is_done_and_advise_nothing():
+    """They become a key of the sidecar and a sentence of a paper."""
+    for name in list_strategies():
+        text = load_strategy(name).description
+        assert text.endswith("."), name
+        assert "--" not in text, name
+        assert "give" not in text.split(), name
