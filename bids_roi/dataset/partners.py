@@ -148,6 +148,15 @@ def _key(
     return frozenset(pair for pair in labels.items() if pair[0] not in loose)
 
 
+def group_series(
+    kind: str, series: Mapping[Path, Mapping[str, str]], *, one_will_do: bool
+) -> list[tuple[tuple[Path, ...], DataError | None]]:
+    """Files of each run, and what is wrong with them: two hemispheres are one run."""
+    if kind == "gifti":
+        return pair_hemispheres(series, one_will_do=one_will_do)
+    return [((path,), None) for path in series]
+
+
 def pair_hemispheres(
     series: Mapping[Path, Mapping[str, str]], *, one_will_do: bool
 ) -> list[tuple[tuple[Path, ...], DataError | None]]:
