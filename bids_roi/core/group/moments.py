@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # the same but for the order in which they were averaged differ by 1e-16 of them.
 CONSTANT = 1e-12
 
-# Edges that are worked on at a time: what a step needs of them stays in the cache, which
+# Edges that are worked on at a time: what a step needs of them stays in the cache. That
 # takes a third of the time of steps over all.
 _BLOCK = 2**13
 
