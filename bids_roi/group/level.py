@@ -20,7 +20,13 @@ from bids_roi.group.outputs import (
     check_digests,
     check_outputs,
 )
-from bids_roi.group.regions import Regions, read_regions, write_region_matrices
+from bids_roi.group.regions import (
+    Regions,
+    cut_tables,
+    gather_regions,
+    read_tables,
+    write_region_matrices,
+)
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers
@@ -89,13 +95,18 @@ def _write_places(level: _Level) -> None:
     places: dict[tuple[str, ...], list[Output]] = defaultdict(list)
     for output in level.found.regions:
         places[output.place].append(output)
-    for place, outputs in sorted(places.items()):
-        regions, problems = read_regions(level.output_dir, outputs)
-        level.problems += problems
-        if regions is not None:
-            write_region_matrices(level.ledger, regions)
-            level.summaries.update(regions.summaries())
-            level.regions[place] = regions.without_tables()
+    ordered = sorted(places.items())
+    batches = {place: cut_tables(level.output_dir, own) for place, own in ordered}
+    every = itertools.chain.from_iterable(batches.values())
+    with contextlib.closing(level.workers.map(read_tables, every)) as tables:
+        for place, outputs in ordered:
+            own = itertools.islice(tables, len(batches[place]))
+            regions, problems = gather_regions(outputs, own)
+            level.problems += problems
+            if regions is not None:
+                write_region_matrices(level.ledger, regions)
+                level.summaries.update(regions.summaries())
+                level.regions[place] = regions.without_tables()
 
 
 def _write_groups(level: _Level) -> list[Row]:
