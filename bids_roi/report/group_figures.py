@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.brain import coverage_colours
 from bids_roi.report.canvas import (
     BLUE,
     GREY,
@@ -73,6 +72,12 @@ def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Pic
         f" coverage {float(np.nanmean(values)):.2f}.",
         {"WorstRegion": worst},
     )
+
+
+def coverage_colours() -> Any:  # noqa: ANN401 - a Colormap
+    """White for none to blue for all: what is missing catches the eye."""
+    blues = colour_map("Blues")
+    return colour_map([blues(x) for x in np.linspace(0, 0.75, 128)])
 
 
 def find_outliers(
