@@ -32,7 +32,7 @@ _NAMED_COLUMNS = 80
 _KINDS = (
     ("motion", re.compile(r"(trans|rot)_[xyz](_|$)|rmsd|framewise_displacement")),
     ("white matter", re.compile(r"white_matter|w_comp_cor")),
-    ("CSF", re.compile(r"csf(_|$)|c_comp_cor")),
+    ("CSF", re.compile(r"csf(?!_wm)(_|$)|c_comp_cor")),
     ("global", re.compile(r"global_signal|csf_wm")),
     ("CompCor", re.compile(r"(a|t)_comp_cor|high_variance|edge_comp")),
     ("AROMA", re.compile(r"aroma", re.IGNORECASE)),
