@@ -522,13 +522,17 @@ def strongest_map(weights: csr_array) -> NDArray[np.int32]:
     (V,)
         Row of the region table, -1 for none.
     """
+    sizes, voxels = np.abs(weights.data), weights.indices
+    own = np.repeat(
+        np.arange(weights.shape[0], dtype=np.int32), np.diff(weights.indptr)
+    )
+    largest, filled = np.zeros(weights.shape[0]), np.diff(weights.indptr) > 0
+    if filled.any():
+        starts = weights.indptr[:-1][filled]
+        largest[filled] = np.maximum.reduceat(sizes, starts)
+    # The last write to a voxel stays: that of the most weight, of equals the first row.
+    strong = np.flatnonzero(sizes > largest[own] * _STRONG)[::-1]
+    order = strong[np.argsort(sizes[strong], kind="stable")]
     rows = np.full(weights.shape[1], -1, dtype=np.int32)
-    best = np.zeros(weights.shape[1])
-    for row in range(weights.shape[0]):
-        part = slice(weights.indptr[row], weights.indptr[row + 1])
-        size = np.abs(weights.data[part])
-        voxels = weights.indices[part]
-        more = (size > best[voxels]) & (size > size.max(initial=0) * _STRONG)
-        best[voxels[more]] = size[more]
-        rows[voxels[more]] = row
+    rows[voxels[order]] = own[order]
     return rows

@@ -268,8 +268,10 @@ def _make(job: Job) -> list[Record]:
             minimum_coverage=options.extraction.min_coverage,
         )
     extracted = extract(job, mean=None if figures is None else figures.mean)
-    if figures is not None and planned.mask_path is not None:
-        figures.brain = extracted.inside
+    if figures is not None:
+        figures.motion, figures.voxels = motion, extracted.partition.voxels
+        if planned.mask_path is not None:
+            figures.brain = extracted.inside
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
