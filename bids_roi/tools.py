@@ -231,11 +231,11 @@ def _run_demo(output_dir: Path) -> int:
         msg = f"the folder cannot be written ({error.strerror})."
         raise OutputError(msg, where=output_dir, remedy="Name another.") from error
     results = output_dir / "derivatives"
-    atlas = f"{data.atlas_image},{data.atlas_table}"
     common = [str(data.derivative), str(results)]
     cleaning = ["--strategy", "none", "36P", "--fd-threshold", "0.5"]
+    atlas = ["--atlas-dataset", f"demo={data.templateflow_home}"]
     for arguments in (
-        [*common, "participant", "--atlas-file", atlas, *cleaning, *_MATRICES],
+        [*common, "participant", *atlas, *cleaning, *_MATRICES],
         [*common, "group"],
     ):
         sys.stdout.write(f"\n$ bids_roi {' '.join(arguments)}\n")

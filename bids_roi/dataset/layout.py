@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.dataset.advice import advise, explain
 from bids_roi.dataset.filters import (
     Rule,
-    failing,
     labels_of,
     load_filters,
+    passes,
     replace_rules,
 )
 from bids_roi.dataset.index import index_series
@@ -261,7 +261,7 @@ class _Query:
         for path in paths:
             labels = labels_of(path)
             kind = kind_of(labels["extension"])
-            if kind in series and not failing((own, *self._bold[kind]), labels):
+            if kind in series and passes((own, *self._bold[kind]), labels):
                 series[kind][path] = labels
         return series
 
@@ -357,9 +357,7 @@ def explain_nothing(
         for participant in looked_at
         for path in files_in_func(root, participant)
     }
-    series = {
-        p: found for p, found in files.items() if not failing(BOLD["volume"], found)
-    }
+    series = {p: found for p, found in files.items() if passes(BOLD["volume"], found)}
     people = f"{len(looked_at)} participant{'s' * (len(looked_at) != 1)}"
     if len(looked_at) < len(participants):
         people = f"the first {people} (of {len(participants)})"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import PARTS, Rule, failing, replace_rules
+from bids_roi.dataset.filters import PARTS, Rule, passes, replace_rules
 from bids_roi.errors import DataError
 from bids_roi.options.table import Input
 
@@ -110,7 +110,7 @@ class Partners:
             loose = free.union(PARTS, ruled)
             table = defaultdict(list)
             for path, labels in files.items():
-                if not failing(rules, labels):
+                if passes(rules, labels):
                     table[_key(labels, loose)].append((path, labels))
             self._choices.append((table, loose, {"echo", "part"} - ruled))
 

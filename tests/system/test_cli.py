@@ -282,7 +282,8 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "8 runs of 2 participants" in done.stdout
+    assert "14 runs of 6 participants" in done.stdout
+    assert "QC-FC median |r|" in done.stdout
     named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
     assert len(named) == 6
     assert all(Path(name).is_file() for name in named)
