@@ -233,6 +233,18 @@ _DECLARED = (
         where="series relmat",
     ),
     Key(
+        *("NumberOfVolumesMoved", "run", "measured", "volumes"),
+        "Volumes with framewise displacement above 0.2 mm, as MRIQC's fd_num.",
+        "fd_num",
+        where="series relmat",
+    ),
+    Key(
+        *("PercentVolumesMoved", "run", "measured", "%"),
+        "The same in percent of all volumes, as MRIQC's fd_perc.",
+        "fd_perc",
+        where="series relmat",
+    ),
+    Key(
         *("FDDVARSCorrelation", "series", "measured", ""),
         "Correlation of framewise displacement with DVARS.",
         "fd_dvars_correlation",

@@ -28,7 +28,7 @@ dataset confounds atlases demo
 outputs
 loading report group
 participant
-api cli descriptor tools __main__ __init__
+api cli completion descriptor tools __main__ __init__
 """
 FLOOR = {
     folder: number
