@@ -28,6 +28,8 @@ GROUP_UNITS = ("participant", "run")
 
 STACKS = ("none", "timeseries", "relmat")
 
+STACK_DTYPES = ("float64", "float32")
+
 
 @dataclass(frozen=True, slots=True)
 class Input:
@@ -397,6 +399,12 @@ class Group:
         " none.",
         default=("timeseries", "relmat"),
         choices=STACKS,
+    )
+    stack_dtype: str = option(
+        "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
+        " rounded to 7 digits, in half the space or less.",
+        default="float64",
+        choices=STACK_DTYPES,
     )
 
     def __post_init__(self) -> None:
