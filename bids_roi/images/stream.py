@@ -1,4 +1,4 @@
-"""Stored values of a series in blocks, in the order of the file; isal's only home.
+"""Stored values of a series in blocks, in the order of the file.
 
 A reader thread decompresses into three buffers in turn while the caller works on the
 one before: ISA-L releases the interpreter lock, so wall time is the decompression.

@@ -46,7 +46,8 @@ HOMES = {
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
-    "isal": {"bids_roi.images.stream"},
+    # Images that are read, pictures that are drawn.
+    "isal": {"bids_roi.images.stream", "bids_roi.report.raster"},
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
     "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
