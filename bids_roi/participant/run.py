@@ -165,8 +165,14 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
         if atlas.route is not None
         for path, _ in atlas.route.steps
     }
+    areas = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.areas is not None
+        for path in atlas.areas.files
+    }
     own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
-    paths = (*own, *moved_by)
+    paths = (*own, *moved_by, *areas)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
