@@ -21,6 +21,7 @@ NOT_HERE = {
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
+    "AtlasMap",
 }
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
