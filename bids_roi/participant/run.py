@@ -264,6 +264,7 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
+        from bids_roi.atlases.homes import search_path
         from bids_roi.report.draw import RunFigures
 
         figures = RunFigures(
@@ -272,6 +273,7 @@ def _make(job: Job) -> list[Record]:
             job.output_dir,
             repetition_time=planned.repetition_time,
             minimum_coverage=options.extraction.min_coverage,
+            homes=search_path(options.atlases.templateflow_home),
         )
     extracted = extract(job, mean=None if figures is None else figures.mean)
     if figures is not None:
