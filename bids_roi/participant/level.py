@@ -247,21 +247,22 @@ def _check_settings(
         return plans
     folders = (level.output_dir / f"sub-{p}" for p in level.participants)
     there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
-    for number, (participant, planned) in enumerate(_plan(level, there)):
-        if number >= _LOOKED_AT and not outcomes.other_settings:
+    for part in (there[:_LOOKED_AT], there[_LOOKED_AT:]):
+        for participant, planned in _plan(level, part):
+            if isinstance(planned, BidsRoiError):
+                continue  # told when its turn comes
+            if sum(map(len, plans.values())) < _KEPT:
+                plans[participant] = planned
+            for item in planned:
+                job = open_job(item, level.options, level.strategies, level.output_dir)
+                try:
+                    Existing(job).check()
+                except OtherAtlas:
+                    continue
+                except OtherSettings as error:
+                    outcomes.refuse(item, error)
+        if not outcomes.other_settings:
             break
-        if isinstance(planned, BidsRoiError):
-            continue  # told when its turn comes
-        if sum(map(len, plans.values())) < _KEPT:
-            plans[participant] = planned
-        for item in planned:
-            job = open_job(item, level.options, level.strategies, level.output_dir)
-            try:
-                Existing(job).check()
-            except OtherAtlas:
-                continue
-            except OtherSettings as error:
-                outcomes.refuse(item, error)
     return plans
 
 
