@@ -88,6 +88,18 @@ class GroupStatistics:
         self._participant.reset()
         self._own.clear()
 
+    def merge(self, other: GroupStatistics) -> None:
+        """Add the participants of another, all closed, after those that are here."""
+        self.units.merge(other.units)
+        self.motion.merge(other.motion)
+        self.runs.merge(other.runs)
+        self.networks.merge(other.networks)
+        self.displacements += other.displacements
+        self.n_units += other.n_units
+        self.n_runs += other.n_runs
+        self.n_participants += other.n_participants
+        self.n_repeated += other.n_repeated
+
     def _add_unit(self, values: FloatArray, displacement: float | None) -> None:
         self.n_units += 1
         self.units.update(values)
