@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from bids_roi.options.table import OPTIONS, Atlases, Input
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -37,11 +37,10 @@ from instead of TemplateFlow's archive.
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the tools."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="bids_roi_tools",
         description="Tools around the BIDS App bids_roi.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
@@ -55,14 +54,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_inputs(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_inputs(tools: argparse._SubParsersAction[cli.Parser]) -> None:
     inputs = tools.add_parser(
         "inputs",
         help="list the files that a run needs, for git-annex, rclone or aws to fetch",
         description="List the files that `bids_roi BIDS_DIR OUT participant` reads with"
         " the same options, one path a line, relative to BIDS_DIR (or to --derivatives,"
         " where that lies elsewhere). Names are enough: content may be elsewhere.",
-        allow_abbrev=False,
     )
     inputs.add_argument("bids_dir", type=local_path, metavar="BIDS_DIR")
     for option in _INPUT_OPTIONS:
@@ -78,7 +76,7 @@ def _add_inputs(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_atlas_tools(
-    tools: argparse._SubParsersAction[argparse.ArgumentParser],
+    tools: argparse._SubParsersAction[cli.Parser],
 ) -> None:
     listing = tools.add_parser(
         "atlases", help="list every atlas that TemplateFlow holds; needs no network"
@@ -135,12 +133,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         given = build_parser().parse_args(argv)
-        return runners[given.tool](given)
+        code = runners[given.tool](given)
+        sys.stdout.flush()
+        return code
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi_tools: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head` has seen what it wanted
+        cli.give_up_on(sys.stdout)
+        return 0
 
 
 def _list_atlases(given: argparse.Namespace) -> int:
@@ -212,11 +215,11 @@ def _run_demo(output_dir: Path) -> int:
         msg = f"the folder cannot be written ({error.strerror})."
         raise OutputError(msg, where=output_dir, remedy="Name another.") from error
     results = output_dir / "derivatives"
-    atlas = f"{data.atlas_image},{data.atlas_table}"
     common = [str(data.derivative), str(results)]
-    cleaning = ["--denoise", "none", "36P", "--fd-threshold", "0.5"]
+    cleaning = ["--strategy", "none", "36P", "--fd-threshold", "0.5"]
+    atlas = ["--atlas-dataset", f"demo={data.templateflow_home}"]
     for arguments in (
-        [*common, "participant", "--atlas-file", atlas, *cleaning, *_MATRICES],
+        [*common, "participant", *atlas, *cleaning, *_MATRICES],
         [*common, "group"],
     ):
         sys.stdout.write(f"\n$ bids_roi {' '.join(arguments)}\n")

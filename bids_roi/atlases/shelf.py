@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.homes import download_home, search_path
 from bids_roi.atlases.names import (
-    SHORT_NAMES,
     AtlasKey,
     key_of_file,
-    nearest_names,
+    nearest_atlases,
     parse_atlas_name,
     space_of,
 )
@@ -50,7 +50,7 @@ from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
 _SUBJECT = "subject:"
+# What a table ends in, and no image does.
+_TABLES = (".tsv", ".csv", ".txt", ".xml", ".json")
 _TAKEN = ("preprocessed", "templateflow")
 # Of the templates that an atlas is in, transforms are looked for from these first.
 _FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
@@ -98,6 +100,7 @@ class AtlasShelf:
             msg = "--atlas-space is for the images of --atlas-file, and there is none."
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._transforms = wanted.atlas_transform == "auto"
+        _refuse_lone_tables(wanted.atlas_file)
         self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
         _refuse_twins(self._files)
         named = [n for n in wanted.names if not n.startswith(_SUBJECT)]
@@ -371,9 +374,9 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     same = [other for other in known if other.name.casefold() == key.name.casefold()]
     if same:
         return same[0]
-    variants = [k.name for k in known if k.label.casefold() == key.label.casefold()]
-    near = variants[:12] or nearest_names(
-        name, [*SHORT_NAMES, *(k.name for k in known)]
+    # People know the templates of fMRIPrep; the archive holds other species too.
+    near = nearest_atlases(
+        name, sorted(known, key=lambda k: not set(_FIRST) & set(catalogue.spaces(k)))
     )
     msg = f"there is no atlas '{name}' in TemplateFlow or the folders given."
     hint = f"Nearest: {', '.join(near)}. " if near else ""
@@ -390,6 +393,19 @@ def _refuse_twins(files: list[AtlasFiles]) -> None:
             remedy = "Rename one of them; the name comes from atlas- or the file."
             raise CollisionError(msg, remedy=remedy)
         seen[key] = file.image
+
+
+def _refuse_lone_tables(texts: Sequence[str]) -> None:
+    """Refuse a table that stands as an atlas of its own, behind a blank."""
+    for before, text in pairwise(("", *texts)):
+        if text.casefold().endswith(_TABLES) and "," not in text:
+            image = before.rstrip(",") if "," not in before[:-1] else ""
+            msg = f"--atlas-file {text} is a table, and no image."
+            remedy = (
+                "A table goes behind its image and a comma, without a blank:"
+                f" --atlas-file {image or 'IMAGE'},{text}"
+            )
+            raise UsageError(msg, remedy=remedy)
 
 
 def _parse_segmentation(name: str) -> str:

@@ -12,6 +12,7 @@ voxel outside the mask enters as 0, which adds nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array, csr_array
 
     from bids_roi.core.mapping import RegionMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Partition:
     """All atlases of a frame over the points (voxels, vertices) that any of them needs.
 
@@ -67,6 +68,14 @@ class Partition:
     def n_rows(self) -> int:
         """Regions of all atlases together."""
         return int(self.regions.shape[0])
+
+    @cached_property
+    def columns(self) -> csc_array:
+        """Weight of each voxel in each region, by voxel; (sum of R, N)."""
+        weights = self.regions @ self.atoms
+        if self.weights is not None:
+            weights = weights + self.weights
+        return weights.tocsc()
 
     def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums over the regions, and products with the maps, of one volume.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import FOREIGN, LISTED, PARTS, Rule, failing
+from bids_roi.dataset.filters import FOREIGN, LISTED, PARTS, Rule, failing, passes
 from bids_roi.dataset.partners import BOLD
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _shorten(words: list[str], separator: str) -> str:
 
 def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
     """Say what to do where no BOLD run is found, by the names that there are."""
-    series = [found for found in files.values() if not failing(BOLD["volume"], found)]
+    series = [found for found in files.values() if passes(BOLD["volume"], found)]
     if series:
         return _advise_choice(series, rules)
     kinds = {(found["suffix"], found["extension"]) for found in files.values()}

@@ -232,7 +232,7 @@ def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:
             raise MissingInput(msg, where=folder, remedy=remedy) from error
         files = []
     sidecars = []
-    for file in sorted(files):
+    for file in sorted(files, key=lambda path: path.name):  # paths compare slowly
         name = parse_name(file)
         sidecars.append(_Sidecar(frozenset(name.entities), name, file))
     counts = Counter(pair for one in sidecars for pair in one.pairs)

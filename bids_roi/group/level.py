@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.group.connectivity import warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
-from bids_roi.group.matrices import GroupKey, accumulate_group
+from bids_roi.group.matrices import GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
     Found,
     Problem,
@@ -18,9 +20,16 @@ from bids_roi.group.outputs import (
     check_digests,
     check_outputs,
 )
-from bids_roi.group.regions import Regions, read_regions, write_region_matrices
+from bids_roi.group.regions import (
+    Regions,
+    cut_tables,
+    gather_regions,
+    read_tables,
+    write_region_matrices,
+)
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
+from bids_roi.group.workers import Workers
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS
 from bids_roi.outputs.records import read_all_records
 
@@ -45,6 +54,7 @@ class _Level:
     unit: str
     found: Found
     ledger: Ledger
+    workers: Workers
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     regions: dict[tuple[str, ...], Regions] = field(default_factory=dict)
@@ -64,8 +74,9 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
+    workers = Workers.of(options.running)
     level = _Level(
-        output_dir, options.group.group_unit, found, ledger, [*found.problems]
+        output_dir, options.group.group_unit, found, ledger, workers, [*found.problems]
     )
     _write_places(level)
     motion = _write_groups(level)
@@ -84,13 +95,18 @@ def _write_places(level: _Level) -> None:
     places: dict[tuple[str, ...], list[Output]] = defaultdict(list)
     for output in level.found.regions:
         places[output.place].append(output)
-    for place, outputs in sorted(places.items()):
-        regions, problems = read_regions(level.output_dir, outputs)
-        level.problems += problems
-        if regions is not None:
-            write_region_matrices(level.ledger, regions)
-            level.summaries.update(regions.summaries())
-            level.regions[place] = regions.without_tables()
+    ordered = sorted(places.items())
+    batches = {place: cut_tables(level.output_dir, own) for place, own in ordered}
+    every = itertools.chain.from_iterable(batches.values())
+    with contextlib.closing(level.workers.map(read_tables, every)) as tables:
+        for place, outputs in ordered:
+            own = itertools.islice(tables, len(batches[place]))
+            regions, problems = gather_regions(outputs, own)
+            level.problems += problems
+            if regions is not None:
+                write_region_matrices(level.ledger, regions)
+                level.summaries.update(regions.summaries())
+                level.regions[place] = regions.without_tables()
 
 
 def _write_groups(level: _Level) -> list[Row]:
@@ -106,24 +122,35 @@ def _write_groups(level: _Level) -> list[Row]:
     for problem in level.found.problems:
         if problem.status == "left_out":
             left_out[_key_of(problem.output)].append(problem)
+
+    def tell(output: Output, key: str) -> float | None:
+        return _tell(runs, output, key)
+
+    by_run = level.unit == "run"
+    plans = {
+        key: plan_group(
+            level.output_dir, outputs, level.regions.get(key[1]), tell, by_run=by_run
+        )
+        for key, outputs in sorted(groups.items())
+    }
     motion: list[Row] = []
     reliability: list[Row] = []
-    for key, outputs in sorted(groups.items()):
-        group, problems = accumulate_group(
-            level.output_dir,
-            outputs,
-            level.regions.get(key[1]),
-            lambda output, key: _tell(runs, output, key),
-            by_run=level.unit == "run",
-        )
-        level.problems += problems
-        if group is not None:
-            group.left_out += left_out[key]
-            level.notes += warn_of_group(group)
-            write_group(level.ledger, group, unit=level.unit)
-            of_motion, of_runs = summarise_group(group, unit=level.unit)
-            motion.append(of_motion)
-            reliability.append(of_runs)
+    batches = itertools.chain.from_iterable(plans.values())
+    # One set of processes for all groups: to start it takes as long as 20 matrices.
+    with contextlib.closing(level.workers.map(tally_batch, batches)) as tallies:
+        for key, planned in plans.items():
+            own = itertools.islice(tallies, len(planned))
+            group, problems = add_up(
+                key, groups[key], level.regions.get(key[1]), own, tell
+            )
+            level.problems += problems
+            if group is not None:
+                group.left_out += left_out[key]
+                level.notes += warn_of_group(group)
+                write_group(level.ledger, group, unit=level.unit)
+                of_motion, of_runs = summarise_group(group, unit=level.unit)
+                motion.append(of_motion)
+                reliability.append(of_runs)
     write_summaries(level.ledger, motion, reliability, level.notes)
     return motion
 

@@ -270,13 +270,14 @@ class Cleaning:
 
     heading: ClassVar[str] = "cleaning"
 
-    denoise: tuple[str, ...] = option(
+    strategy: tuple[str, ...] = option(
         "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
         " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
         " name in desc-. The options below replace settings of the strategies (none"
         " stays raw); given alone they clean without confounds. Default: none.",
         default=(),
-        metavar="STRATEGY",
+        metavar="NAME",
+        aliases=("--strategies", "--denoise"),
     )
     # Those that were given, by name, as words of the command line; ``read_given`` in
     # ``options.settings`` reads them. Their rows are those of ``Settings``.
@@ -314,7 +315,7 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         """Refuse URLs where files are needed, and a folder that is not there."""
-        _refuse_urls(*self.denoise)
+        _refuse_urls(*self.strategy)
         _check_there(self.aroma_dataset)
 
 
@@ -426,9 +427,9 @@ def _measures_of(option: str) -> list[str]:
     return own or [m.name for m in MEASURES]
 
 
-_DENOISE, *_OTHER_CLEANING = list_options(Cleaning)
+_STRATEGY, *_OTHER_CLEANING = list_options(Cleaning)
 
-CLEANING_OPTIONS = (_DENOISE, *SETTING_OPTIONS, *_OTHER_CLEANING)
+CLEANING_OPTIONS = (_STRATEGY, *SETTING_OPTIONS, *_OTHER_CLEANING)
 
 # In the order of --help.
 OPTIONS = (

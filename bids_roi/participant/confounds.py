@@ -140,7 +140,7 @@ def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
     if tables.run.confounds_path is None:
         msg = f"the run has no table of confounds, which {strategy.name} needs."
         remedy = (
-            "Expected *_desc-confounds_timeseries.tsv beside it; or --denoise none."
+            "Expected *_desc-confounds_timeseries.tsv beside it; or --strategy none."
         )
         raise MissingInput(msg, where=tables.run.relative_path, remedy=remedy)
     return tables.read_all()

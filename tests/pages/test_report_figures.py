@@ -1,7 +1,6 @@
 """Figures: what they show, how large they are, and that they never change by chance."""
 
 import base64
-import io
 import json
 import os
 import re
@@ -14,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image
 from support.pictures import draw_run, make_run, parts, rasters
 
 from bids_roi.confounds.regressors import Selected
@@ -30,10 +28,9 @@ from bids_roi.report.brain import (
     draw_contours,
     draw_coverage,
 )
-from bids_roi.report.canvas import bin_peaks, bin_rows, drawing
+from bids_roi.report.canvas import bin_peaks, bin_rows
 from bids_roi.report.carpet import standardise
 from bids_roi.report.draw import spread
-from bids_roi.report.group_figures import draw_qcfc, find_outliers
 from bids_roi.report.order import order_regions
 from bids_roi.report.raster import rgb
 from bids_roi.report.signals import encode_signals, script_json
@@ -220,21 +217,6 @@ def test_json_in_scripts_cannot_end_them():
     assert "<" not in text
     assert "\u2028" not in text
     assert json.loads(text) == {"a": "</script><!--", "b": "\u2028"}
-
-
-def test_outliers_are_far_out_on_the_bad_side():
-    values = np.array([1, 2, 3, 4, 100, -100, np.nan])
-    high, limit = find_outliers(values, high_is_bad=True)
-    assert_array_equal(np.flatnonzero(high), [4])
-    low, _ = find_outliers(values, high_is_bad=False)
-    assert_array_equal(np.flatnonzero(low), [5])
-    quartiles = np.percentile(values[:6], [25, 75])
-    assert limit == quartiles[1] + 1.5 * (quartiles[1] - quartiles[0])
-    assert not find_outliers(values[4:], high_is_bad=True)[0].any()
-    alike = np.array([120.0] * 7 + [119])
-    assert not find_outliers(alike, high_is_bad=False)[0].any()
-    alike[7] = 110
-    assert find_outliers(alike, high_is_bad=False)[0].sum() == 1
 
 
 def files(folder):
@@ -448,26 +430,3 @@ def test_runs_without_confounds_or_brain_are_drawn(tmp_path):
     assert not [name for name in names if "Motion" in name]
     report = json.loads(names["sub-1_desc-XReport_outliers.json"])
     assert report["Figures"] == []
-
-
-@pytest.mark.parametrize("n_regions", [3, 26, 150])
-def test_every_edge_is_seen_in_the_figure_by_distance(n_regions, tmp_path):
-    """A cell with one edge is as good as grey, however many lie in another."""
-    rng = np.random.default_rng(0)
-    r = np.tanh(rng.normal(0, 0.2, (n_regions, n_regions)))
-    r = (r + r.T) / 2
-    places = rng.uniform(-60, 60, (n_regions, 3))
-    distances = np.linalg.norm(places[:, None] - places[None], axis=2)
-    upper = np.triu_indices(n_regions, 1)
-    end = distances[upper].max()
-    cells, _, _ = np.histogram2d(
-        distances[upper], r[upper], bins=60, range=((0, end), (-1, 1))
-    )
-    with drawing(tmp_path):
-        picture = draw_qcfc(r, distances)
-    (found,) = re.findall(rb"data:image/png;base64,([^\"]+)", picture.content)
-    image = Image.open(io.BytesIO(base64.b64decode(found))).convert("RGB")
-    grey = np.asarray(image, dtype=float).mean(axis=2)
-    shown = grey < 250
-    assert shown.mean() == pytest.approx((cells > 0).mean(), rel=0.1)
-    assert grey[shown].max() < 200

@@ -344,7 +344,7 @@ def test_the_group_page(made, tmp_path):
     assert "Mean connectivity" in page.words
     text = (out / "group.html").read_text(encoding="utf-8")
     assert "Mean FD, all (mm): median 0.1407" in text
-    assert "Mean FD, kept (mm): median 0.1," in text
+    assert "Mean FD, kept (mm), 24P: median 0.1;" in text
     links = {a["href"] for a in page.all("a")}
     assert any(link.startswith("sub-01.html#sub-01_task-rest_run-2") for link in links)
     first = (out / "group.html").read_bytes()
