@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of
+from bids_roi.errors import SpaceMismatch, count_of, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
@@ -228,7 +228,7 @@ class Outcomes:
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.level.shelf.names)
-        lines[0] += f", in {_say_time(time.monotonic() - self._began)}"
+        lines[0] += f", in {say_time(time.monotonic() - self._began)}"
         lost = [
             f"  failed: sub-{participant}: {shorten_reason(str(error))}"
             for participant, error in self.errors.items()
@@ -283,20 +283,6 @@ class Outcomes:
 
         if note := write_page(self.level.output_dir, participant):
             self.warnings.update([note])
-
-
-def _say_time(seconds: float) -> str:
-    """Say how long it took.
-
-    >>> _say_time(7.4), _say_time(3599.9), _say_time(8000)
-    ('7 s', '60 min', '2 h 13 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-    )
 
 
 def _locate(text: str, item: PlannedRun) -> str:
