@@ -426,7 +426,7 @@ def draw_coverage(
     codes = np.append(inks.encode(shown), inks.missing)
     edge, first = inks.missing + 1, inks.missing + 2
     palette = np.concatenate(
-        [inks.palette, np.array([(255, 255, 255, 130), *_STRIPES], dtype=np.uint8)]
+        [inks.palette, np.array([(255, 255, 255, 100), *_STRIPES], dtype=np.uint8)]
     )
     layer = []
     for plane, here in zip(ground.planes, labels, strict=True):
@@ -465,5 +465,5 @@ def draw_coverage(
 def missing_inks() -> Scale:
     """Colours of coverage: clear for all, strong red for nothing, which is the news."""
     inks = ramp(("#a5001e", "#e8301c", "#ff8c2e"), 50)
-    share = np.linspace(1, 0, 50) ** 0.6  # so that a tenth that is missing is seen
+    share = np.linspace(1, 0, 50) ** 0.5  # so that a tenth that is missing is seen
     return Scale(0, 1, np.column_stack([inks, np.rint(245 * share).astype(np.uint8)]))
