@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.report.canvas import Picture, count
-from bids_roi.report.paper import SOFT, Sheet, fit_words
+from bids_roi.report.paper import SOFT, Sheet, data_url, fit_words
 from bids_roi.report.raster import CLEAR, Scale, encode_png, ramp, rgb
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _STRIPE = 5  # pixels
 _BRAIN = "#ffffff"
 _SHADES = 96  # of grey
 _BESIDE, _NAMED = 18, 60  # networks in the key, beside and below
+_OPENED = " Opened by itself, it names the region under the pointer."
 # Axes of the picture, to the right and up, of slices across x, y and z.
 _AXES = ((1, 2), (0, 2), (0, 1))
 
@@ -208,12 +209,18 @@ class Ground:
             found.append(encode_png(drawn, palette))
         return found
 
-    def lay_out(self, sheet: Sheet, layers: Sequence[Sequence[bytes]]) -> float:
-        """Draw the image, the layers above it, and the words; return the height."""
-        top = 0.0
+    def lay_out(
+        self, sheet: Sheet, layers: Sequence[Sequence[bytes]]
+    ) -> tuple[float, list[Box]]:
+        """Draw the image, the layers above it, and the words.
+
+        Returns the height, and where each plane lies.
+        """
+        top, boxes = 0.0, []
         for number, plane in enumerate(self.planes):
             top += _HEAD
             box: Box = (0, top, *plane.size)
+            boxes.append(box)
             sheet.rect((0, top, _WIDTH - _BAR, plane.size[1]), "#000000")
             sheet.image(box, self.greys[number], smooth=True)
             for layer in layers:
@@ -234,7 +241,7 @@ class Ground:
                         right, middle, "R", size=10, colour="#ffffff", anchor="end"
                     )
             top += plane.size[1] + _GAP
-        return top
+        return top, boxes
 
 
 def _brightest(image: NDArray[np.floating]) -> float:
@@ -307,11 +314,12 @@ def draw_contours(
     *,
     lost: NDArray[np.bool_],
     title: str = "Atlas",
+    hints: Sequence[str] = (),
 ) -> Picture:
     """Draw the outlines of the regions in the colours of their networks.
 
     ``labels`` are rows of the region table in each plane, -1 for none; ``lost`` are
-    regions that are n/a, (R,).
+    regions that are n/a, (R,); ``hints`` what is said of each under the pointer.
     """
     lighter = {colour: _lighten(colour) for colour in set(order.colours)}
     shades = [lighter[colour] for colour in order.row_colours]
@@ -334,7 +342,11 @@ def draw_contours(
         f" {count(lost.size, 'region')}; {n_lost} of them n/a and striped."
     )
     sheet = Sheet(_WIDTH, 0, title=title, description=alt)
-    foot = ground.lay_out(sheet, [layer, *([ground.edges] if ground.has_brain else [])])
+    layers = [layer, *([ground.edges] if ground.has_brain else [])]
+    foot, boxes = ground.lay_out(sheet, layers)
+    if hints:
+        _tell_regions(sheet, foot, boxes, labels, hints)
+        foot += 20
     key = [("#f0e442", "n/a, striped")] if n_lost else []
     key += [(_lighten(c), name or "no network") for name, c in order.networks]
     sheet.height = _write_key(sheet, foot, key)
@@ -349,9 +361,32 @@ def draw_contours(
         ".svg",
         f"{title} over the {ground.words}",
         f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
-        " head.",
+        f" head.{_OPENED if hints else ''}",
         alt,
     )
+
+
+def _tell_regions(
+    sheet: Sheet,
+    foot: float,
+    boxes: Sequence[Box],
+    labels: Sequence[NDArray[np.int32]],
+    hints: Sequence[str],
+) -> None:
+    """Let the figure tell which region lies under the pointer."""
+    bytes_ = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    n_bytes = 1 if len(hints) < 256 else 2 if len(hints) < 65536 else 3
+    panels = []
+    for box, here in zip(boxes, labels, strict=True):
+        regions = [
+            encode_png((here + 1 >> 8 * n & 255).astype(np.uint8), bytes_)
+            for n in range(n_bytes)
+        ]
+        rows, columns = here.shape
+        urls = [data_url(png) for png in regions]
+        panels.append({"box": box, "rows": rows, "columns": columns, "regions": urls})
+    about = {"kind": "slices", "names": list(hints), "panels": panels}
+    sheet.answer(2, foot + 12, about)
 
 
 def _write_key(sheet: Sheet, foot: float, key: list[tuple[str, str]]) -> float:
@@ -391,7 +426,7 @@ def draw_coverage(
     codes = np.append(inks.encode(shown), inks.missing)
     edge, first = inks.missing + 1, inks.missing + 2
     palette = np.concatenate(
-        [inks.palette, np.array([(255, 255, 255, 130), *_STRIPES], dtype=np.uint8)]
+        [inks.palette, np.array([(255, 255, 255, 100), *_STRIPES], dtype=np.uint8)]
     )
     layer = []
     for plane, here in zip(ground.planes, labels, strict=True):
@@ -409,7 +444,7 @@ def draw_coverage(
         f" {n_lost} n/a."
     )
     sheet = Sheet(_WIDTH, 0, title="Coverage", description=alt)
-    foot = ground.lay_out(sheet, [layer])
+    foot, _ = ground.lay_out(sheet, [layer])
     sheet.bar((_WIDTH - _BAR + 16, _HEAD + 14, 14, 160), inks, ground="#777777")
     if n_lost:
         key = [("patch", "#f0e442", "n/a, striped")]
@@ -430,5 +465,5 @@ def draw_coverage(
 def missing_inks() -> Scale:
     """Colours of coverage: clear for all, strong red for nothing, which is the news."""
     inks = ramp(("#a5001e", "#e8301c", "#ff8c2e"), 50)
-    share = np.linspace(1, 0, 50) ** 0.6  # so that a tenth that is missing is seen
+    share = np.linspace(1, 0, 50) ** 0.5  # so that a tenth that is missing is seen
     return Scale(0, 1, np.column_stack([inks, np.rint(245 * share).astype(np.uint8)]))

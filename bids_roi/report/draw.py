@@ -176,7 +176,10 @@ class RunFigures:
         ground, lost = self._find_ground(grid, rows), ~quality.usable
         title = f"Atlas {result.atlas.name}"
         labels = [plane.show(rows, -1) for plane in ground.planes]
-        contours = draw_contours(ground, labels, order, lost=lost, title=title)
+        hints = _describe_regions(result)
+        contours = draw_contours(
+            ground, labels, order, lost=lost, title=title, hints=hints
+        )
         coverage = draw_coverage(
             ground, labels, quality.coverage, lost=lost, minimum=self.minimum_coverage
         )
@@ -306,6 +309,23 @@ def _read_reference(run: BoldRun, own: Grid) -> NDArray[np.floating] | None:
         if same_grid(grid, own):
             return np.asarray(values.ravel(order="F"), dtype=np.float32)
     return None
+
+
+def _describe_regions(result: AtlasResult) -> list[str]:
+    """Each region in a line: name, network, coverage, and what is wrong with it."""
+    regions, quality = result.atlas.regions, result.quality
+    networks = networks_of(regions) or ("",) * len(regions.name)
+    return [
+        f"{name}{f' ({network})' if network else ''}: coverage {coverage:.2f}"
+        f"{'' if usable else ', n/a'}"
+        for name, network, coverage, usable in zip(
+            regions.name,
+            networks,
+            quality.coverage.tolist(),
+            quality.usable.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

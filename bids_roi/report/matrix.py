@@ -88,6 +88,16 @@ def draw_relmat(
         middle = _LEFT + side / 2
         sheet.text(middle, _TOP + side + 18, words, anchor="middle", colour=SOFT)
     sheet.bar((_LEFT + side + 22, _TOP + 14, 14, 220), scale)
+    if len(names) == n_regions:
+        about = {
+            "kind": "matrix",
+            "names": [names[row] for row in order.order.tolist()],
+            "size": bin_size(n_regions, _CELLS),
+            "low": -limit,
+            "high": limit,
+            "panels": [{"box": box, "rows": len(codes), "columns": len(codes)}],
+        }
+        sheet.answer(_LEFT, 36, about)
     if lost:
         sheet.stripe((_LEFT + side + 22, _TOP + 252, 14, 14))
         sheet.text(_LEFT + side + 42, _TOP + 263, "n/a", size=10, colour=SOFT)
@@ -95,6 +105,8 @@ def draw_relmat(
         f"Blue below and red above 0, white at 0, scale ±{limit:.3g}; grey diagonal: a"
         " region with itself."
     )
+    if len(names) == n_regions:
+        text += " Opened by itself, it tells each pair under the pointer."
     if lost:
         text += " Stripes: n/a."
     if n_regions > _CELLS:

@@ -8,19 +8,22 @@ page is: figures are copied into papers, and white is a colour of most scales.
 from __future__ import annotations
 
 import base64
+import functools
+import json
 import math
 import re
 import unicodedata
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_roi.report.raster import encode_png
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -133,6 +136,18 @@ def trace(x: ArrayLike, y: ArrayLike) -> str:
     return "".join(pieces)
 
 
+def data_url(png: bytes) -> str:
+    """Address of a PNG that holds it whole."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+@functools.cache
+def _script() -> str:
+    """What tells names and values under the pointer."""
+    path = Path(__file__).parent / "templates" / "figure.js"
+    return path.read_text(encoding="utf-8")
+
+
 def _n(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
@@ -155,6 +170,7 @@ class Sheet:
         self.title, self.description = title, description
         self.parts: list[str] = []
         self._striped = False
+        self._live = ""
 
     def text(
         self,
@@ -250,7 +266,7 @@ class Sheet:
         more = "" if smooth else ' style="image-rendering:pixelated"'
         self.parts.append(
             f'<image {_place(box)} preserveAspectRatio="none"{more}'
-            f' href="data:image/png;base64,{base64.b64encode(png).decode()}"/>'
+            f' href="{data_url(png)}"/>'
         )
 
     def raster(
@@ -324,6 +340,20 @@ class Sheet:
             x += width
         return y
 
+    def answer(self, x: float, y: float, about: Mapping[str, Any]) -> None:
+        """Tell names and values under the pointer, in words at a place.
+
+        ``about`` is what ``templates/figure.js`` asks for. Scripts run where the file
+        is opened by itself; in a page it is a picture like the others.
+        """
+        text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
+        self._live = (
+            f"<metadata>{quote(text)}</metadata>"
+            f'<path id="cross" stroke="{INK}" opacity=".5" pointer-events="none"/>'
+            f'<text id="said" x="{_n(x)}" y="{_n(y)}" aria-live="polite"/>'
+            f"<script><![CDATA[{_script()}]]></script>"
+        )
+
     def finish(self) -> bytes:
         """The file."""
         w, h = _n(self.width), _n(self.height)
@@ -340,7 +370,7 @@ class Sheet:
             f' fill="{INK}">{about}{stripes if self._striped else ""}'
             f'<rect width="{w}" height="{h}" fill="#fff"/>'
         )
-        return f"{head}{''.join(self.parts)}</svg>\n".encode()
+        return f"{head}{''.join(self.parts)}{self._live}</svg>\n".encode()
 
 
 def scale_ticks(low: float, high: float, most: int) -> list[float]:

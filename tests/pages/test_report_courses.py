@@ -1,5 +1,6 @@
 """Carpets, matrices and regressors: what is drawn is what was computed."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -61,6 +62,12 @@ def test_every_pair_can_be_read_from_the_matrix(n):
     assert (2 * box[2] / n) % 1 == 0
     assert box[2] == box[3]
     assert 380 < box[2] < 600
+    names = [f"<{row}>" for row in range(n)]
+    told = draw_relmat(values, order, measure="r", limit=1.0, names=names)
+    about = json.loads(parts(told.content, "metadata")[0]["words"])
+    assert about["names"] == [names[row] for row in order.order]
+    assert about["panels"] == [{"box": list(box), "rows": n, "columns": n}]
+    assert (about["low"], about["high"], about["size"]) == (-1, 1, 1)
     assert "R, 36P" in [t["words"] for t in parts(picture.content, "text")]
 
 

@@ -1,6 +1,7 @@
 """Figures: what they show, how large they are, and that they never change by chance."""
 
 import base64
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from support.pictures import draw_run, make_run, parts, rasters
 
 from bids_roi.confounds.regressors import Selected
@@ -312,6 +314,37 @@ def test_regions_are_outlined_in_the_colours_of_their_networks():
     keys = [each["fill"] for each in parts(picture.content, "rect")]
     assert set(lightened) <= set(keys)
     assert {"a", "b", "c"} <= {t["words"] for t in parts(picture.content, "text")}
+
+
+@pytest.mark.parametrize("n_regions", [5, 255, 256, 700])
+def test_the_figure_knows_the_region_of_every_voxel(n_regions):
+    shape = (10, 9, 12)
+    grid = Grid.of(shape, np.diag([3.0, 3, 3, 1]))
+    rows = (np.arange(1080) * n_regions // 1080).astype(np.int32)
+    rows[::7] = -1
+    planes = choose_slices(grid, np.ones(1080, dtype=bool))
+    ground = Ground(planes, np.ones(1080), None, "image")
+    labels = [plane.show(rows, -1) for plane in planes]
+    hints = [f'<r> & "{n}"' for n in range(n_regions)]
+    picture = draw_contours(
+        ground,
+        labels,
+        order_regions(n_regions, None),
+        lost=np.zeros(n_regions, dtype=bool),
+        hints=hints,
+    )
+    about = json.loads(parts(picture.content, "metadata")[0]["words"])
+    assert about["names"] == hints
+    boxes = [box for box, _ in rasters(picture.content)[::2]]
+    for panel, here, box in zip(about["panels"], labels, boxes, strict=True):
+        assert tuple(panel["box"]) == pytest.approx(box, abs=0.006)
+        assert (panel["rows"], panel["columns"]) == here.shape
+        found = np.zeros(here.shape, dtype=int)
+        for place, url in enumerate(panel["regions"]):
+            png = base64.b64decode(url.partition(",")[2])
+            layer = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+            found += layer[..., 0].astype(int) << 8 * place
+        assert_array_equal(found - 1, here)
 
 
 def test_the_more_is_missing_the_stronger_the_ink():
