@@ -171,6 +171,8 @@ def _write_stacks(level: _Level, options: Options) -> None:
     names, problems = write_stacks(
         level.output_dir,
         contents=options.group.stack,
+        dtype=options.group.stack_dtype,
+        workers=level.workers,
         found=known,
         claim=level.ledger.claim,
         # Tasks, or participants' own segmentations, may differ in their options.

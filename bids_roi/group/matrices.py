@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bids_roi.core.group.accumulate import GroupStatistics
-from bids_roi.core.group.edges import Edges, leave_out_identical, list_edges
+from bids_roi.core.group.edges import (
+    Edges,
+    leave_out_identical,
+    list_edges,
+    off_diagonal,
+)
 from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
@@ -290,16 +295,10 @@ def _edge_values(
     """What is averaged of a matrix, and how many identical edges are left out."""
     if scale == "as_is":
         return triangle, 0
-    values = triangle[_off_diagonal(n_regions)]
+    values = triangle[off_diagonal(n_regions)]
     if scale == "z":
         return leave_out_identical(values)
     return fisher_z(values), int(are_identical(values).sum())
-
-
-@lru_cache(maxsize=1)
-def _off_diagonal(n_regions: int) -> NDArray[np.intp]:
-    """Positions in an upper triangle that are not on the diagonal."""
-    return np.flatnonzero(list_edges(n_regions, diagonal=True).between)
 
 
 def _read_relmat(

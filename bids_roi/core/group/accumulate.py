@@ -93,6 +93,7 @@ class GroupStatistics:
         self.units.merge(other.units)
         self.motion.merge(other.motion)
         self.runs.merge(other.runs)
+        self.identity.merge(other.identity)
         self.networks.merge(other.networks)
         self.displacements += other.displacements
         self.n_units += other.n_units

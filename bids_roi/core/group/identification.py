@@ -78,6 +78,7 @@ class Identification:
     def __init__(self, size: int, *, most_values: int = _MOST_VALUES) -> None:
         self._most_runs = max(4, most_values // max(size, 1))
         self._kept: list[list[NDArray[np.float32]]] = []
+        self._places: list[int] = []  # of those that are kept, among all seen
         self._own: list[NDArray[np.float32]] = []
         self._step = 1
         self._n_seen = 0
@@ -92,11 +93,27 @@ class Identification:
         own, self._own = self._own, []
         if len(own) < 2:
             return
-        if self._n_seen % self._step == 0:
-            self._kept.append(own)
+        self._kept.append(own)
+        self._places.append(self._n_seen)
         self._n_seen += 1
-        while len(self._kept) > 2 and sum(map(len, self._kept)) > self._most_runs:
-            self._kept = self._kept[::2]
+        self._thin()
+
+    def merge(self, other: Identification) -> None:
+        """Add the participants of another, all closed, after those that are here."""
+        self._kept += other._kept
+        self._places += [self._n_seen + place for place in other._places]
+        self._n_seen += other._n_seen
+        self._step = max(self._step, other._step)
+        self._thin()
+
+    def _thin(self) -> None:
+        """Keep every second participant, until they can be held."""
+        while True:
+            kept = [n for n, at in enumerate(self._places) if at % self._step == 0]
+            self._kept = [self._kept[n] for n in kept]
+            self._places = [self._places[n] for n in kept]
+            if len(kept) <= 2 or sum(map(len, self._kept)) <= self._most_runs:
+                return
             self._step *= 2
 
     def summarise(self) -> Identity:

@@ -135,3 +135,24 @@ def test_identification_has_chance_level_without_anything_of_ones_own():
              for seed in range(200)]  # fmt: skip
     assert np.mean(rates) == pytest.approx(1 / 5, abs=0.04)
     assert identify(np.eye(2), np.array([0, 1]), np.array([0, 0])) is None
+
+
+def test_parts_keep_the_participants_that_the_whole_keeps():
+    """However the participants are dealt, the same are left where not all are held."""
+    rng = np.random.default_rng(3)
+    runs = rng.normal(size=(23, 2, 4))
+
+    def add(people, into):
+        for person in people:
+            for run in runs[person]:
+                into.add_run(run)
+            into.close_participant()
+        return into
+
+    whole = add(range(23), Identification(4, most_values=40))
+    merged = Identification(4, most_values=40)
+    for part in (range(4), range(4, 5), range(5, 9), range(9, 12), range(12, 16)):
+        merged.merge(add(part, Identification(4, most_values=40)))
+    merged.merge(add(range(16, 23), Identification(4, most_values=400)))
+    assert whole.summarise().n_participants in {3, 4, 5}
+    assert merged.summarise() == whole.summarise()
