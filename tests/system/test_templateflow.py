@@ -164,26 +164,17 @@ def test_the_users_home_is_left_alone(server, tmp_path):
     assert not cache.exists()
 
 
-@pytest.mark.parametrize(
-    ("said", "word"),
-    [
-        (
-            "HTTPSConnectionPool(host='x', port=443): Max retries exceeded with url: /y"
-            " (Caused by NameResolutionError(\"Failed to resolve 'x' ([Errno -2] Name or"
-            ' service not known)"))',
-            "no network",
-        ),
-        ("[Errno 101] Network is unreachable", "no network"),
-        (
-            "HTTPSConnectionPool(host='x', port=443): Read timed out. (read timeout=10)",
-            "no answer",
-        ),
-        ("[Errno 111] Connection refused", "connection refused"),
-        (
-            "404 Client Error: Not Found for url: http://x/y",
-            "404 Client Error: Not Found",
-        ),
-    ],
-)
-def test_what_stops_a_download_is_said_in_a_word(said, word):
-    assert templateflow._why(said) == word
+# What urllib3 and requests say, and the word for it.
+SAID = {
+    "Max retries exceeded with url: /y (Caused by NameResolutionError(Failed to resolve"
+    " 'x' ([Errno -2] Name or service not known)))": "no network",
+    "[Errno 101] Network is unreachable": "no network",
+    "HTTPSConnectionPool(host='x'): Read timed out. (read timeout=10)": "no answer",
+    "[Errno 111] Connection refused": "connection refused",
+    "404 Client Error: Not Found for url: http://x/y": "404 Client Error: Not Found",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_stops_a_download_is_said_in_a_word(said):
+    assert templateflow._why(said) == SAID[said]

@@ -232,3 +232,10 @@ def test_an_atlas_that_is_not_fetched_is_not_called_unreadable(tools):
     assert "not here" in out
     assert "cannot be read" not in out
     assert "-> Fetch it: bids_roi_tools fetch Schaefer2018_seg-7n_scale-400." in out
+
+
+def test_a_mistyped_tool_is_answered_with_the_nearest(tools):
+    for typed, meant in (("atlas", "atlases"), ("ftech", "fetch")):
+        code, _, err = tools(typed)
+        assert code == 64
+        assert f"; nearest: {meant}. See bids_roi_tools --help." in err
