@@ -41,7 +41,7 @@ def test_version_and_help_need_no_positionals(app):
 SLIPS = {
     "--task rest": "there is no option --task. Nearest: --task-label.",
     "--atlass x": "there is no option --atlass. Nearest: --atlas.",
-    "--denois=36P": "there is no option --denois. Nearest: --denoise.",
+    "--denois=36P": "there is no option --denois. Nearest: --strategy.",
     "--zzzzzz": "there is no option --zzzzzz.",
     "--relmat pearsn": "argument --relmat: invalid choice 'pearsn'; nearest: pearson.",
     "--relmat pearson,partial": "argument --relmat: its values are separated by blanks:"
