@@ -7,7 +7,7 @@ its variants apart, as they stand in the names of the outputs.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError, nearest_words
@@ -68,6 +68,19 @@ class AtlasKey:
         """
         pairs = (("seg", self.seg), ("scale", self.scale))
         return "_".join([self.label, *(f"{k}-{v}" for k, v in pairs if v)])
+
+
+def name_map(key: AtlasKey, map_name: str) -> AtlasKey:
+    """Key of one of the maps of an atlas's file, so that two of them have two names.
+
+    >>> name_map(AtlasKey("Yeo2011"), "7 Networks").name
+    'Yeo2011_seg-7Networks'
+    >>> name_map(AtlasKey("Yeo2011", "7n"), "2").name
+    'Yeo2011_seg-7n+map2'
+    """
+    label = re.sub(r"[^A-Za-z0-9]", "", map_name)
+    label = f"map{label}" if not label or label.isdecimal() else label
+    return replace(key, seg=f"{key.seg}+{label}" if key.seg else label)
 
 
 def parse_atlas_name(name: str) -> AtlasKey:

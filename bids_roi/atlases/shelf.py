@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -13,6 +14,7 @@ from bids_roi.atlases.homes import download_home, search_path
 from bids_roi.atlases.names import (
     AtlasKey,
     key_of_file,
+    name_map,
     nearest_atlases,
     parse_atlas_name,
     space_of,
@@ -28,6 +30,7 @@ from bids_roi.atlases.surfaces import (
     check_fit,
     is_surface,
     space_of_meshes,
+    split_map,
     split_sides,
     without_side,
 )
@@ -114,13 +117,21 @@ class AtlasShelf:
             self.links["freesurfer"] = self._fs_subjects_dir
         self._catalogue: Catalogue | None = None
         self._keys: dict[str, AtlasKey] = {}
+        self._maps: dict[str, str] = {}  # of the names that choose one of several
         if named or datasets:
             self._catalogue = make_catalogue(wanted, datasets)
-            found = [find_key(name, self._catalogue) for name in named]
+            for name in named:
+                text, _, chosen = name.partition("#")
+                key = find_key(text, self._catalogue)
+                named_key = name_map(key, chosen) if chosen else key
+                self._keys[named_key.name] = key
+                if chosen:
+                    self._maps[named_key.name] = chosen
+                    _refuse_volumes(key, self._catalogue)
             if not wanted.atlas:
                 for dataset in datasets:
-                    found += self._catalogue.keys_of(dataset.name)
-            self._keys = {key.name: key for key in found}
+                    held = self._catalogue.keys_of(dataset.name)
+                    self._keys |= {key.name: key for key in held}
         self._named = bool(wanted.atlas or datasets)
         own = [file.key.name for file in self._files]
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
@@ -137,6 +148,8 @@ class AtlasShelf:
         elif not kinds and self._catalogue is not None and name in self._keys:
             held = self._catalogue.layouts(self._keys[name])
             kinds += [not h.is_volume for h in held if h.is_volume or self._named]
+            if name in self._maps:  # a volume has none
+                return surface
         return surface in kinds
 
     def find(
@@ -186,6 +199,14 @@ class AtlasShelf:
             raise SpaceMismatch(
                 error.problem, where=error.where, remedy=remedy
             ) from error
+
+    def open_given(self) -> tuple[Atlas, ...]:
+        """Open the atlases that are given as files, but for those that are no use."""
+        found = []
+        for file in self._files:
+            with contextlib.suppress(BidsRoiError):
+                found.append(self._open(file))
+        return tuple(found)
 
     def _spaces(self, name: str) -> list[str]:
         """Spaces that an atlas is in, fMRIPrep's own templates first."""
@@ -241,7 +262,20 @@ class AtlasShelf:
         elif self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         else:
-            atlas = self._open(self._catalogue.find(self._keys[name], "", where))
+            files = self._catalogue.find(self._keys[name], "", where)
+            if chosen := self._maps.get(name):
+                # A table beside the file, and the columns of other layouts, are not
+                # those of one of its maps.
+                key = name_map(files.key, chosen)
+                files = replace(
+                    files,
+                    key=key,
+                    map_name=chosen,
+                    table=None,
+                    table_text=None,
+                    union=None,
+                )
+            atlas = self._open(files)
         own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
         check_fit(name, own_frame, where)
         return atlas
@@ -336,7 +370,7 @@ class AtlasShelf:
 
     def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
         """Open once; what is wrong with an atlas is found once, too."""
-        key = (files.image, files.table, files.space, files.findings)
+        key = (files.image, files.map_name, files.table, files.space, files.findings)
         if key not in self._opened:
             if not keep:  # one per run: not to be held for a thousand participants
                 return open_atlas(files)
@@ -382,6 +416,13 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     hint = f"Nearest: {', '.join(near)}. " if near else ""
     remedy = f"{hint}`bids_roi_tools atlases` lists all; your own go to --atlas-file."
     raise UsageError(msg, remedy=remedy)
+
+
+def _refuse_volumes(key: AtlasKey, catalogue: Catalogue) -> None:
+    """Refuse to choose a map of an atlas that is there as volumes only."""
+    if all(held.is_volume for held in catalogue.layouts(key)):
+        msg = f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have maps."
+        raise UsageError(msg, remedy="Leave out # and what follows.")
 
 
 def _refuse_twins(files: list[AtlasFiles]) -> None:
@@ -451,6 +492,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
 
     ``declared`` is the space of an image whose name does not tell it.
     """
+    text, map_name = split_map(text)
     files, rest = split_sides(text)
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None
@@ -477,9 +519,13 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
         raise UsageError(msg, where=image, remedy=remedy)
     key = key_of_file(without_side(image) if len(files) > 1 else image)
+    if map_name is not None:
+        key = name_map(key, map_name)
     right = files[1] if len(files) > 1 else None
     described = _describe(key.label, image)
-    return AtlasFiles(key, space, image, table, description=described, right=right)
+    return AtlasFiles(
+        key, space, image, table, description=described, right=right, map_name=map_name
+    )
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:

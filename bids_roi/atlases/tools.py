@@ -211,10 +211,10 @@ _UNSAID = "?"
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
     from bids_roi.atlases.names import space_of
     from bids_roi.atlases.shelf import find_key, make_catalogue, parse_file
-    from bids_roi.atlases.surfaces import split_sides
+    from bids_roi.atlases.surfaces import split_map, split_sides
     from bids_roi.options.table import Atlases
 
-    surfaces, _ = split_sides(text)
+    surfaces, _ = split_sides(split_map(text)[0])
     if surfaces:  # whose meshes may tell the space
         return [parse_file(text, space)]
     image = Path(text.partition(",")[0])

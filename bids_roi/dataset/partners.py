@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # What a series may be, by its extensions.
 KINDS = {
     "volume": (".nii.gz", ".nii"),
-    "cifti": (".dtseries.nii",),
-    "gifti": (".func.gii",),
+    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
+    "gifti": (".func.gii", ".func.gii.gz"),
 }
 BOLD = {
     kind: (

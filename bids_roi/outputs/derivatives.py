@@ -309,6 +309,8 @@ def describe_run(
     content["Units"] = "arbitrary"
     content["SoftwareFilters"] = "n/a"
     content["Atlas"] = atlas.name
+    if atlas.map_name is not None:
+        content["AtlasMap"] = atlas.map_name
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"

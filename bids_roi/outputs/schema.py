@@ -159,6 +159,11 @@ _DECLARED = (
         *("Atlas", "run", "choice", "", "Canonical id of the atlas."),
         where="series regions relmat group",
     ),
+    Key(
+        *("AtlasMap", "run", "choice", ""),
+        "Map of the atlas image that was chosen among several, by name or number.",
+        more="Only where one was.",
+    ),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(

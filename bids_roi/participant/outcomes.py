@@ -14,9 +14,9 @@ from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
     shorten_reason,
+    sweep_leftovers,
     tell_failures,
     write_loss,
-    write_records,
 )
 from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
@@ -213,8 +213,8 @@ class Outcomes:
 
     def close(self) -> None:
         """End a call that may have been stopped: no half-written file, all pages."""
-        for run in self._under_way:  # no news, but what stopped workers left goes
-            write_records(self.level.output_dir, run, [])
+        # What stopped workers left half-written.
+        sweep_leftovers(self.level.output_dir, self._under_way)
         for participant in sorted(self.tally.participants):
             if self._runs_left[participant]:
                 self._write_page(participant)

@@ -26,6 +26,7 @@ from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
 from bids_roi.report.motion import Course, draw_motion
 from bids_roi.report.order import order_regions
 from bids_roi.report.signals import encode_signals
+from bids_roi.report.surface import draw_parcels, find_meshes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,8 +75,10 @@ class RunFigures:
         *,
         repetition_time: float | None,
         minimum_coverage: float,
+        homes: Sequence[Path] = (),
     ) -> None:
         self.run = run
+        self.homes = homes
         self.image = image
         self.output_dir = output_dir
         self.repetition_time = repetition_time
@@ -138,7 +141,13 @@ class RunFigures:
             len(regions.name), networks_of(regions), columns.get("color")
         )
         if self.image.grid is None:
-            self._list(source, [], {"Frame": str(self.image.frame)})
+            made = []
+            meshes, words = find_meshes(self.run, self.image.frame, self.homes)
+            if meshes:
+                lost = ~result.quality.usable
+                picture = draw_parcels(result.atlas, meshes, words, lost)
+                made.append(self._save(picture, source))
+            self._list(source, made, {"Frame": str(self.image.frame)})
         else:
             self._draw_brain(result, self.image.grid, order)
         for series in result.names.timeseries:

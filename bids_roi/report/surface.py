@@ -1,4 +1,4 @@
-"""Parcels on a surface: a mesh, its labels, and four views of it as one raster."""
+"""Parcels on the cortex: meshes, four views of them, and a picture of an atlas."""
 
 from __future__ import annotations
 
@@ -7,15 +7,46 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bids_roi.atlases.open import load_atlas_labels
+from bids_roi.atlases.regions import networks_of
+from bids_roi.core.frame import Frame, Mesh
+from bids_roi.errors import BidsRoiError
+from bids_roi.files.names import parse_name
+from bids_roi.images.surface_labels import read_mesh
+from bids_roi.report.canvas import Picture, count
+from bids_roi.report.paper import SOFT, Sheet
+from bids_roi.report.raster import CLEAR, DISTINCT, rgb
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.atlases.regions import RegionTable
+    from bids_roi.dataset.layout import BoldRun
+
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.intp]
+    Meshes = dict[str, tuple[FloatArray, IntArray]]  # by structure
 
 
+# The best first: sulci are hidden in all but an inflated surface.
+_SHAPES = ("inflated", "midthickness")
+_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
+# Structure, words, and which way y and the viewer are: -1 turns the front to the left.
+_VIEWS = (
+    ("CORTEX_LEFT", "Left, lateral", -1),
+    ("CORTEX_RIGHT", "Right, lateral", 1),
+    ("CORTEX_LEFT", "Left, medial", 1),
+    ("CORTEX_RIGHT", "Right, medial", -1),
+)
+_WIDE, _GAP, _LINE = 300, 12, 16  # pixels of a page
+_FINER = 1.5  # pixels of the raster for one of the page
+_LIGHTS = np.linspace(0.55, 1, 5)  # of a colour, as a face is seen askance or in front
+_MOST_COLOURS = 256 // len(_LIGHTS) - 4
+_WALL, _EDGE_INK, _STRIPES = "#c9ccd1", "#3a3f47", ("#f0e442", "#141414")
 _MOST_PAIRS = 2**19  # of faces and pixels at a time; about 200 bytes each
 _EDGE = 1e-9  # a pixel on an edge belongs to the faces on both sides of it
 
@@ -135,3 +166,189 @@ def _cover(
         depth = (weights * z[which]).sum(axis=1)
         yield which, j[inside] * wide + i[inside], weights, depth
         start = stop
+
+
+def find_meshes(
+    run: BoldRun, frame: Frame, homes: Sequence[Path]
+) -> tuple[Meshes, str]:
+    """Surfaces of a run's meshes, and what they are; empty where there are none.
+
+    Both hemispheres are of one shape and one place: the participant's own ``anat/``, or
+    a folder of TemplateFlow.
+    """
+    wanted = {
+        part.structure: part.support
+        for part in frame.parts
+        if isinstance(part.support, Mesh) and part.structure in _SIDES
+    }
+    subject = run.root / f"sub-{dict(run.entities)['sub']}"
+    own = [run.path.parent.parent / "anat", subject / "anat"]
+    templates = {mesh.template for mesh in wanted.values()}
+    shared = [home / f"tpl-{name}" for home in homes for name in sorted(templates)]
+    for shape in _SHAPES:
+        for folder in dict.fromkeys([*own, *shared]):
+            found: Meshes = {}
+            for structure, mesh in wanted.items():
+                names = sorted(
+                    folder.glob(f"*_hemi-{_SIDES[structure]}_*{shape}.surf.gii")
+                )
+                for path in names:
+                    if _is_of(path, mesh, shape, own=folder in own):
+                        read = _try_mesh(path, mesh.n_vertices)
+                        if read is not None:
+                            found[structure] = read
+                            break
+            if wanted and len(found) == len(wanted):
+                of = "the participant" if folder in own else folder.name[4:]
+                return found, f"{shape} surface of {of}"
+    return {}, ""
+
+
+def _is_of(path: Path, mesh: Mesh, shape: str, *, own: bool) -> bool:
+    """Whether a file is of a mesh, by its name."""
+    name = parse_name(path)
+    if name.suffix != shape:
+        return False
+    space = name.get("space")
+    native = mesh.template.startswith("fsnative")
+    return (space is None) == (native or not own) and space in (None, mesh.template)
+
+
+def _try_mesh(path: Path, n_vertices: int) -> tuple[FloatArray, IntArray] | None:
+    try:
+        return read_mesh(path, n_vertices)
+    except BidsRoiError:  # another density, a stub, damaged: the next one will do
+        return None
+
+
+def draw_parcels(
+    atlas: Atlas, meshes: Meshes, words: str, lost: NDArray[np.bool_]
+) -> Picture:
+    """Draw an atlas on ``meshes``, which ``words`` describe; ``lost`` regions, (R,)."""
+    labels, frame = load_atlas_labels(atlas.image)
+    if not isinstance(frame, Frame):
+        raise TypeError("a volume has no meshes")
+    row_of = {value: row for row, value in enumerate(atlas.regions.index)}
+    values, inverse = np.unique(labels, return_inverse=True)
+    rows = np.array([row_of.get(int(v), -1) for v in values], dtype=np.intp)[inverse]
+    on_mesh: dict[str, IntArray] = {}
+    for start, part in zip(frame.starts, frame.parts, strict=True):
+        if part.structure in meshes:
+            whole = np.full(part.n_places, -1, dtype=np.intp)
+            whole[part.numbers] = rows[start : start + part.n_points]
+            on_mesh[part.structure] = whole
+    shown = np.unique(np.concatenate([r[r >= 0] for r in on_mesh.values()]))
+    colours, key = _choose_colours(atlas.regions)
+    drawn = {colours[row] for row in shown}
+    key = [(name, colour) for name, colour in key if colour in drawn]
+    striped = int(lost[shown].sum())
+    alt = (
+        f"Both hemispheres from their outer and inner side, with"
+        f" {count(shown.size, 'region')}; {striped} of them n/a and striped."
+    )
+    parts = [f"{words.capitalize()}, seen from four sides"]
+    parts.append("colours are networks" if key else "colours tell neighbours apart")
+    if striped:
+        parts.append("yellow and black stripes: regions that are n/a")
+    parts.append("grey: no region")
+    if below := len(atlas.regions.name) - shown.size:
+        parts.append(f"{count(below, 'region')} not on the surface")
+    sheet = _compose(meshes, on_mesh, colours, lost, f"Atlas {atlas.name}", alt, key)
+    return Picture(
+        "parcels",
+        sheet.finish(),
+        ".svg",
+        "Atlas on the cortex",
+        f"{'; '.join(parts)}.",
+        alt,
+    )
+
+
+def _choose_colours(regions: RegionTable) -> tuple[list[str], list[tuple[str, str]]]:
+    """Colour of each region, and the key of the networks where the table tells them."""
+    columns = {name.lower(): cells for name, cells in regions.extra}
+    told = [cell[:7] for cell in columns.get("color", ())]
+    sound = bool(told) and all(len(c) == 7 and c[0] == "#" for c in told)
+    groups = networks_of(regions)
+    names: Iterable[str] = regions.name if groups is None else groups
+    first = {name: row for row, name in reversed(list(enumerate(names)))}
+    order = sorted(first, key=first.__getitem__)
+    own = [told[first[name]].lower() for name in order] if sound else []
+    if not own or len(set(own)) < len(own) or len(own) > _MOST_COLOURS:
+        own = [DISTINCT[n % len(DISTINCT)] for n in range(len(order))]
+    colour = dict(zip(order, own, strict=True))
+    return [colour[name] for name in names], [] if groups is None else [*colour.items()]
+
+
+def _compose(
+    meshes: Meshes,
+    rows: dict[str, IntArray],
+    colours: list[str],
+    lost: NDArray[np.bool_],
+    title: str,
+    alt: str,
+    key: list[tuple[str, str]],
+) -> Sheet:
+    """Four views at one scale, and the key below."""
+    views = [view for view in _VIEWS if view[0] in meshes]
+    points = np.concatenate([meshes[structure][0] for structure, *_ in views])
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, reach = (low + high) / 2, (high - low) * 0.52
+    tall = round(_WIDE * reach[2] / reach[1])
+    pixels = round(tall * _FINER), round(_WIDE * _FINER)
+    bases = [_WALL, _EDGE_INK, *_STRIPES, *dict.fromkeys(colours)]
+    base_of = np.array([bases.index(colour, 4) for colour in colours] + [0])
+    tints = np.array([rgb(colour) for colour in bases])[:, None] * _LIGHTS[:, None]
+    solid = np.rint(tints).reshape(-1, 3).astype(np.uint8)
+    opaque = np.full((len(solid), 1), 255, dtype=np.uint8)
+    palette = np.vstack([[CLEAR], np.hstack([solid, opaque])]).astype(np.uint8)
+    n_rows = -(-len(views) // 2)
+    sheet = Sheet(
+        2 * _WIDE + _GAP,
+        n_rows * (tall + _LINE + _GAP) + 16 * (1 + len(key) // 4),
+        title=title,
+        description=alt,
+    )
+    for number, (structure, words, way) in enumerate(views):
+        vertices, faces = meshes[structure]
+        outward = -1 if structure == "CORTEX_LEFT" else 1
+        side = outward if "lateral" in words else -outward
+        seen = np.column_stack(
+            [
+                way * (vertices[:, 1] - middle[1]),
+                vertices[:, 2] - middle[2],
+                side * vertices[:, 0],
+            ]
+        )
+        extent = (-reach[1], reach[1], -reach[2], reach[2])
+        raster = draw_mesh(seen, faces, pixels, extent)
+        codes = _ink(raster, rows[structure], base_of, lost)
+        left = (number % 2) * (_WIDE + _GAP)
+        top = (number // 2) * (tall + _LINE + _GAP)
+        sheet.text(left + 4, top + 11, words, size=10, colour=SOFT)
+        sheet.raster((left, top + _LINE, _WIDE, tall), codes, palette)
+    foot = n_rows * (tall + _LINE + _GAP)
+    entries = [("patch", colour, name) for name, colour in key]
+    sheet.legend(
+        sheet.width - 4, foot + 10, [*entries, ("patch", _WALL, "no region")], left=4
+    )
+    return sheet
+
+
+def _ink(
+    raster: Raster, rows: IntArray, base_of: IntArray, lost: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """Codes of the palette: parcels, their edges, stripes of those that are n/a."""
+    region = np.append(rows, -2)[raster.vertices]  # -2: beside the brain
+    base = base_of[np.maximum(region, -1)]
+    striped = np.append(lost, [False, False])[region]
+    down, across = np.nonzero(striped)
+    base[down, across] = 2 + (down + across) // 5 % 2
+    edge = np.zeros(region.shape, dtype=bool)
+    edge[:, :-1] |= region[:, :-1] != region[:, 1:]
+    edge[:-1] |= region[:-1] != region[1:]
+    base[edge & (region > -2)] = 1
+    light = np.minimum(raster.facing * len(_LIGHTS), len(_LIGHTS) - 1).astype(np.intp)
+    codes = 1 + base * len(_LIGHTS) + light
+    codes[region == -2] = 0
+    return np.asarray(codes, dtype=np.uint8)

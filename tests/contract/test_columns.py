@@ -21,7 +21,7 @@ NOT_HERE = {
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
-    *("VertexWeights", "VertexAreas", "VertexAreasDigest"),
+    *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
 }
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
