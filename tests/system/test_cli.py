@@ -288,7 +288,7 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
     assert f"  report {out / 'sub-01.html'}, and 5 more\n" in done.stdout
     assert f"  report {out / 'group.html'}\n  took " in done.stdout
     assert re.search(
-        r"^14 runs of 6 participants, atlas Demo, in \d+ (s|min)$", done.stdout, re.MULTILINE
+        r"\n14 runs of 6 participants, atlas Demo, in \d+ (s|min)\n", done.stdout
     )
     place = "task rest, space MNI152NLin2009cAsym, res 2, atlas Demo"
     for what in ("raw signals", "strategy 36P"):
