@@ -90,7 +90,7 @@ class Outcomes:
         if not n_runs:  # why is told in a moment
             return
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
-        if len(surveyed) < n_people:
+        if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"
         sys.stderr.write(
             f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"
