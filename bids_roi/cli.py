@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _WARNINGS = 50  # shown of a call
-# argparse names an option by all its spellings.
+# What argparse says; it names an option by all its spellings.
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 _ALIASES = re.compile(r"(?<=argument )(--[\w-]+)(?:/-[\w/-]+)?")
 
 _EPILOG = """\
@@ -119,6 +120,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line."""
         message = _ALIASES.sub(r"\1", message)
+        if found := _CHOICE.search(message):
+            near = ", ".join(nearest_words(found[1], re.findall(r"[\w-]+", found[2])))
+            message += f"; nearest: {near}" if near else ""
         missing = message.partition(" are required: ")[2]
         if missing:
             message += self._find_taker(missing.count(", ") + 1)
@@ -221,8 +225,8 @@ def _reader_of(option: Option) -> Callable[[str], object]:
     lower = {choice.casefold(): choice for choice in option.choices}
 
     def read(text: str) -> object:
-        alone = "," in option.metavar or not option.many or Path(text).exists()
-        if "," in text and not alone:
+        listed = option.many and "," in text and "," not in option.metavar
+        if listed and not os.path.exists(text):  # noqa: PTH110 - of any length
             words = text.replace(",", " ")
             msg = f"its values are separated by blanks: {option.flags[0]} {words}"
             raise argparse.ArgumentTypeError(msg)

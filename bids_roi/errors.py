@@ -104,8 +104,9 @@ def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
     found = []
     for place, candidate in enumerate(known):
         other = candidate.casefold()
-        begins = len(written) > 2 and other.startswith((f"{written}-", f"{written}_"))
-        slips = 0.5 if begins else _count_slips(written, other)
+        slips: float = _count_slips(written, other)
+        if len(written) > 2 and other.startswith(written):
+            slips = min(slips, 0.5 if other[len(written) :][:1] in ("-", "_") else 1)
         if slips <= most:
             found.append((slips, place, candidate))
     least = min((slips for slips, *_ in found), default=0)

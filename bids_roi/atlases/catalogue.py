@@ -344,8 +344,8 @@ class Catalogue:
             download(names, home)
         except MissingInput as error:
             remedy = f"{error.remedy} Or bring an atlas with --atlas-file IMAGE,TABLE."
-            problem = error.problem.rstrip(".")
-            msg = f"atlas {held.key.name} in {held.space} {problem}: {error.where}"
+            problem = error.problem.replace(" (", f" from {error.where} (", 1)
+            msg = f"atlas {held.key.name} in {held.space} {problem}"
             raise MissingInput(msg, remedy=remedy) from error
         return Dataset.of("templateflow", home)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -180,7 +181,10 @@ def check_atlas(
     try:
         sets = _open_what(text, space, home)
     except BidsRoiError as error:
-        return _format(text, None, [describe_failure(error)]), False
+        # A name that is wrong, or not fetched yet, is no file that is damaged.
+        why = "not here" if isinstance(error, UsageError) else "cannot be read"
+        row = replace(describe_failure(error), check=why)
+        return _format(text, None, [row]), False
     lines, good = [], True
     for files in sets:
         try:

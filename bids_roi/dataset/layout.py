@@ -217,12 +217,16 @@ def survey_runs(
             for kind, files in query.select(label, paths).items()
             for group in group_series(kind, files, one_will_do=True)
         ]
-        n_bytes = 0
-        for path in (path for files, _ in groups for path in files):
-            with contextlib.suppress(OSError):  # a link to content that is not here
-                n_bytes += path.stat().st_size
-        found[label] = len(groups), n_bytes
+        sizes = [size_of(path) for files, _ in groups for path in files]
+        found[label] = len(groups), sum(sizes)
     return found
+
+
+def size_of(path: Path) -> int:
+    """Size of a file in bytes; 0 where it is not here, which is told elsewhere."""
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 class _Query:

@@ -40,16 +40,11 @@ class Key:
         What a page makes of it. ``choice``: chosen, or given by run and atlas: among
         the parameters. ``source``: files, digests and definitions: in the list of all
         keys only; so are ``measured``: what came of it. ``text``: said elsewhere.
-    unit
-        Of its value, or empty.
-    text
-        What it means, and the description of its column.
-    column
-        Name in tables of many runs; empty where they do not have it.
+    text, column, more
+        What it means, which describes its column too; the column's name in tables of
+        many runs, empty where they have none; what docs/outputs.md says besides.
     where
         Outputs whose sidecars have it, where that does not follow from ``of``.
-    more
-        What docs/outputs.md says besides, in Markdown.
     copied
         Whether it is taken over from the sidecar of the BOLD file.
     stacked
@@ -112,10 +107,7 @@ _DECLARED = (
         *("StartTime", "run", "choice", "s", "Of the first volume, in the run."),
         where="series",
     ),
-    Key(
-        *("TaskName", "run", "choice", "", "As in the run's sidecar."),
-        copied=True,
-    ),
+    Key(*("TaskName", "run", "choice", "", "As in the run's sidecar."), copied=True),
     Key(
         *("VolumeTiming", "run", "text", "s"),
         "When each row began, where rows are not evenly spaced: as in the run's"
@@ -234,14 +226,12 @@ _DECLARED = (
     ),
     Key(
         *("MeanFramewiseDisplacement", "run", "measured", "mm"),
-        "Mean framewise displacement over all volumes of the run, mm.",
-        "fd_mean",
+        *("Mean framewise displacement over all volumes of the run, mm.", "fd_mean"),
         where="series relmat",
     ),
     Key(
         *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
-        "The same over the volumes that enter the series, mm.",
-        "fd_mean_kept",
+        *("The same over the volumes that enter the series, mm.", "fd_mean_kept"),
     ),
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
@@ -250,20 +240,17 @@ _DECLARED = (
     ),
     Key(
         *("NumberOfVolumesMoved", "run", "measured", "volumes"),
-        "Volumes with framewise displacement above 0.2 mm, as MRIQC's fd_num.",
-        "fd_num",
+        *("Volumes of FD above 0.2 mm, as MRIQC's fd_num.", "fd_num"),
         where="series relmat",
     ),
     Key(
         *("PercentVolumesMoved", "run", "measured", "%"),
-        "The same in percent of all volumes, as MRIQC's fd_perc.",
-        "fd_perc",
+        *("The same in percent of all volumes, as MRIQC's fd_perc.", "fd_perc"),
         where="series relmat",
     ),
     Key(
         *("FDDVARSCorrelation", "series", "measured", ""),
-        "Correlation of framewise displacement with DVARS.",
-        "fd_dvars_correlation",
+        *("Correlation of framewise displacement with DVARS.", "fd_dvars_correlation"),
         more="Of the run before cleaning ([definition](numbers.md#motion)).",
         stacked=False,
     ),
@@ -327,14 +314,12 @@ _DECLARED = (
     ),
     Key(
         *("LongestGap", "series", "measured", "volumes"),
-        "Most volumes in a row left out between two that were kept.",
-        "longest_gap",
+        *("Most volumes in a row left out between two that were kept.", "longest_gap"),
         where="series relmat outliers",
     ),
     Key(
         *("NumberOfGaps", "series", "measured", "gaps"),
-        "Stretches of volumes left out between two that were kept.",
-        "n_gaps",
+        *("Stretches of volumes left out between two that were kept.", "n_gaps"),
         where="series relmat outliers",
     ),
     Key("RegressorRank", "series", "measured", "", "Independent regressors."),

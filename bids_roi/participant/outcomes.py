@@ -85,8 +85,10 @@ class Outcomes:
         if not log.isEnabledFor(logging.WARNING):
             return
         n_people = len(level.participants)
-        n_runs = sum(n for n, _ in surveyed.values())
-        n_bytes = sum(n for _, n in surveyed.values())
+        n_runs = sum(runs for runs, _ in surveyed.values())
+        n_bytes = sum(size for _, size in surveyed.values())
+        if not n_runs:  # why is told in a moment
+            return
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
         if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"

@@ -31,6 +31,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_roi.dataset.layout import size_of
 from bids_roi.errors import OutputError
 from bids_roi.outputs.records import tell_failures
 
@@ -133,11 +134,7 @@ class Progress:
     def expect(self, participant: str, planned: Sequence[PlannedRun]) -> None:
         """Take note of the runs of a participant, which are known now."""
         for item in planned:
-            sizes = []
-            for path in item.run.files:
-                with contextlib.suppress(OSError):
-                    sizes.append(path.stat().st_size)
-            self._sizes[item.run.relative_path] = sum(sizes)
+            self._sizes[item.run.relative_path] = sum(map(size_of, item.run.files))
         own = [self._sizes[item.run.relative_path] for item in planned]
         self._expected[participant] = len(own), sum(own)
 

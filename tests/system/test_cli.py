@@ -41,7 +41,7 @@ def test_version_and_help_need_no_positionals(app):
 SLIPS = {
     "--task rest": "there is no option --task. Nearest: --task-label.",
     "--atlass x": "there is no option --atlass. Nearest: --atlas.",
-    "--denois=36P": "there is no option --denois. Nearest: --denoise.",
+    "--denois=36P": "there is no option --denois. Nearest: --strategy.",
     "--zzzzzz": "there is no option --zzzzzz.",
     "--relmat pearsn": "argument --relmat: invalid choice 'pearsn'; nearest: pearson.",
     "--relmat pearson,partial": "argument --relmat: its values are separated by blanks:"
@@ -283,7 +283,17 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "14 runs of 6 participants" in done.stdout
-    assert "QC-FC median |r|" in done.stdout
+    # Both levels end with what they made, and how long it took; words, no codes.
+    out = tmp_path / "demo" / "derivatives"
+    assert f"  report {out / 'sub-01.html'}, and 5 more\n" in done.stdout
+    assert f"  report {out / 'group.html'}\n  took " in done.stdout
+    assert re.search(
+        r"\n14 runs of 6 participants, atlas Demo, in \d+ (s|min)\n", done.stdout
+    )
+    place = "task rest, space MNI152NLin2009cAsym, res 2, atlas Demo"
+    for what in ("raw signals", "strategy 36P"):
+        group = f"  {place}, pearson, {what}: 6 participants, 12 runs; QC-FC median |r|"
+        assert group in done.stdout
     named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
     assert len(named) == 6
     assert all(Path(name).is_file() for name in named)

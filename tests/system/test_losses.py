@@ -110,7 +110,7 @@ def test_a_participant_that_cannot_be_planned_is_recorded(site, odd, capsys):
     said = "is not text in UTF-8"
     assert f"sub-1003: {odd.parents[1]}" in told.err
     assert said in told.err
-    assert "1 participants of which nothing" in " ".join(told.out.split())
+    assert "1 participant of whom nothing" in " ".join(told.out.split())
     assert list(failures(site[1])) == ["sub-1003"]
     assert said in failures(site[1])["sub-1003"]
     rows = group_rows(capsys, site[1])
@@ -142,7 +142,7 @@ def test_participants_asked_for_and_found_empty_are_losses(site, capsys):
     told = call(capsys, site, *labels, code=1)
     for label in ("1003", "1004"):
         assert f"sub-{label}: {site[0]}: no BOLD run among 0 files" in told.err
-    assert "2 participants of which nothing" in " ".join(told.out.split())
+    assert "2 participants of whom nothing" in " ".join(told.out.split())
     assert list(failures(site[1])) == ["sub-1003", "sub-1004"]
     assert call(capsys, site, *labels, "--dry-run", code=1)
     rows = group_rows(capsys, site[1])

@@ -196,5 +196,15 @@ def test_a_survey_counts_what_planning_finds(tmp_path):
             label: (len(runs), sum(run.path.stat().st_size for run in runs))
             for label, runs in planned.items()
         }
+    # Content that is not here, as after git annex drop, has no size; the run is one.
+    (gone,) = root.glob("sub-01/func/*nback*_desc-preproc_bold.nii.gz")
+    gone.unlink()
+    gone.symlink_to("nowhere")
+    after = survey_runs(root, people, Input())
+    everything = sum(
+        p.stat().st_size for p in root.glob("sub-01/func/*_bold.nii.gz") if p.exists()
+    )
+    assert after["01"] == (2, everything)
+    assert everything > 0
     # Where there is no time, the first tells of the others.
     assert list(survey_runs(root, people, Input(), seconds=-1)) == ["01"]

@@ -7,6 +7,7 @@ import sys
 import pytest
 from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
+from bids_roi.atlases import templateflow
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton
 from bids_roi.atlases.templateflow import download
 from bids_roi.errors import MissingInput, OutputError
@@ -161,3 +162,19 @@ def test_the_users_home_is_left_alone(server, tmp_path):
     assert list(empty.iterdir()) == []
     assert not (tmp_path / "user").exists()
     assert not cache.exists()
+
+
+# What urllib3 and requests say, and the word for it.
+SAID = {
+    "Max retries exceeded with url: /y (Caused by NameResolutionError(Failed to resolve"
+    " 'x' ([Errno -2] Name or service not known)))": "no network",
+    "[Errno 101] Network is unreachable": "no network",
+    "HTTPSConnectionPool(host='x'): Read timed out. (read timeout=10)": "no answer",
+    "[Errno 111] Connection refused": "connection refused",
+    "404 Client Error: Not Found for url: http://x/y": "404 Client Error: Not Found",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_stops_a_download_is_said_in_a_word(said):
+    assert templateflow._why(said) == SAID[said]

@@ -224,3 +224,18 @@ def test_the_list_has_the_short_names(tools):
     assert short["schaefer400"] == "Schaefer2018_seg-7n_scale-400"
     assert short["schaefer400x17"] == "Schaefer2018_seg-17n_scale-400"
     assert short["difumo64"] == "DiFuMo_scale-64"
+
+
+def test_an_atlas_that_is_not_fetched_is_not_called_unreadable(tools):
+    code, out, _ = tools("check-atlas", "schaefer400", "--space", "MNI152NLin2009cAsym")
+    assert code == 65
+    assert "not here" in out
+    assert "cannot be read" not in out
+    assert "-> Fetch it: bids_roi_tools fetch Schaefer2018_seg-7n_scale-400." in out
+
+
+def test_a_mistyped_tool_is_answered_with_the_nearest(tools):
+    for typed, meant in (("atlas", "atlases"), ("ftech", "fetch")):
+        code, _, err = tools(typed)
+        assert code == 64
+        assert f"; nearest: {meant}. See bids_roi_tools --help." in err
