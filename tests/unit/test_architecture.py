@@ -47,6 +47,7 @@ HOMES = {
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "isal": {"bids_roi.images.stream"},
+    "rapidgzip": {"bids_roi.images.stream"},
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
     "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
