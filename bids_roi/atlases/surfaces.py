@@ -7,7 +7,9 @@ numbered anew then, left before right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import filecmp
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.formats import RawTable, is_background, without_wall
 from bids_roi.atlases.regions import sides_of, some
 from bids_roi.core.frame import Frame, Mesh, Part
-from bids_roi.errors import AtlasError, SpaceMismatch
+from bids_roi.errors import AtlasError, SpaceMismatch, UsageError
 from bids_roi.images.meshes import mesh_of, surface_template
 from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
 
@@ -159,8 +161,8 @@ def read_surface(
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
         raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
-    if files[0].resolve() == files[1].resolve():
-        msg = "one file is given for both hemispheres."
+    if _are_one(files):
+        msg = f"one file is given for both hemispheres, or a copy ({files[1]})."
         raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
@@ -178,6 +180,20 @@ def read_surface(
         msg = f"the right hemisphere is on {right}, the left ({files[0]}) on {left}."
         raise AtlasError(msg, where=files[1], remedy="Give both at one density.")
     return Surface(Frame(tuple(parts)), tuple(sides))
+
+
+def _are_one(files: tuple[Path, ...]) -> bool:
+    """Whether two files are the same, or annots of the same bytes.
+
+    A GIFTI file can say of which hemisphere it is, an annot cannot, and no two
+    hemispheres have the same labels at every vertex.
+    """
+    left, right = files
+    if left.resolve() == right.resolve():
+        return True
+    with contextlib.suppress(OSError):  # whoever reads them says so
+        return left.suffix == ".annot" and filecmp.cmp(left, right, shallow=False)
+    return False
 
 
 def _check_side(path: Path, side: str) -> None:
@@ -418,6 +434,29 @@ def split_sides(text: str) -> tuple[tuple[Path, ...], str]:
     if not is_surface(path):
         return (), text
     return ((path,) if is_dense(path) else find_partner(path)), rest
+
+
+def split_map(text: str) -> tuple[str, str | None]:
+    """Take the map out of ``IMAGE#MAP[,TABLE]``: a name, or a number from 1.
+
+    Of two hemispheres, one or both may name it.
+    """
+    found: set[str] = set()
+
+    def take(match: re.Match[str]) -> str:
+        if match[1] == ".annot" or not is_surface(Path("x" + match[1])):
+            msg = f"'{match[0]}' names a map, and only .dlabel.nii and .gii have maps."
+            raise UsageError(msg, remedy="Leave out # and what follows.")
+        found.add(match[2])
+        return match[1]
+
+    if Path(text.partition(",")[0]).exists():  # the name of a file may have a #
+        return text, None
+    rest = re.sub(r"((?:\.dlabel)?\.(?:nii|gii|annot)(?:\.gz)?)#([^,]+)", take, text)
+    if len(found) > 1:
+        msg = f"the two hemispheres name different maps: {some(sorted(found))}."
+        raise UsageError(msg, remedy="Write one of them.")
+    return rest, found.pop() if found else None
 
 
 def find_partner(path: Path) -> tuple[Path, Path]:

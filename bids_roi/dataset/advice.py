@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from bids_roi.dataset.filters import FOREIGN, LISTED, PARTS, Rule, failing, passes
-from bids_roi.dataset.partners import BOLD
+from bids_roi.dataset.partners import BOLD, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +53,8 @@ def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str
             " to *_desc-brain_mask.nii.gz (each without bold_ before space-) and"
             " *_confounds.tsv to *_desc-confounds_timeseries.tsv."
         )
-    if kinds & {("bold", ".func.gii"), ("bold", ".dtseries.nii"), ("bold", ".mgz")}:
+    surfaces = {("bold", end) for kind in ("cifti", "gifti") for end in KINDS[kind]}
+    if kinds & {*surfaces, ("bold", ".mgz")}:
         return (
             "There are series of surfaces or grayordinates only: give an atlas on their"
             " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."

@@ -1,10 +1,10 @@
 """Stored values of a series in blocks, in the order of the file.
 
-The only home of isal, and of rapidgzip, which several threads of a large file need. A
-reader thread decompresses into three buffers in turn while the caller works on the one
-before: ISA-L releases the interpreter lock, so wall time is the decompression.
-Uncompressed files are read in the same way. Mapping them would save 20 ms on 400 MB,
-but a file that another program cuts short while mapped kills the process (SIGBUS).
+The home of rapidgzip, too, which decompresses one file by several threads. A reader
+thread decompresses into three buffers in turn while the caller works on the
+one before: ISA-L releases the interpreter lock, so wall time is the decompression.
+Uncompressed files are read into one buffer and not mapped: a file that another program
+cuts short while mapped kills the process (SIGBUS).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bids_roi.core.frame import Block
 from bids_roi.errors import ImageError, MissingInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -38,8 +38,8 @@ _PIECE = 2**20
 # ISA-L's hands, a tenth faster than to ask for a block at once.
 _UNPACKED = 2**19
 _BLOCK_BYTES = 16 * 2**20
-# A block of whole series is copied to float64 at once; four times smaller is as fast.
-_POINTS_BYTES = 4 * 2**20
+# A block of whole series is copied to float64 at once, which stays in the cache.
+_POINTS_BYTES = 2 * 2**20
 # Smaller files are done before rapidgzip's threads have begun.
 _WORTH_THREADS = 64 * 2**20
 # Deflate cannot pack tighter: 258 bytes in two bits (zlib.net/zlib_tech.html).
@@ -176,16 +176,25 @@ def _read_rows(
 ) -> Iterator[tuple[int, bytearray, int]]:
     """Number of the first row, a buffer that begins with it, and rows in the buffer."""
     n_blocks = -(-source.rows[0] // n_block)
-    free: _Free = queue.SimpleQueue()
-    filled: _Filled = queue.SimpleQueue()
+    start, size = 0, n_block * source.row_bytes
+    if not source.compressed:
+        # The kernel reads ahead; to hand blocks between threads costs as much again.
+        only = bytearray(size)
+        for n_rows in _fill(source, n_block, lambda: only):
+            yield start, only, n_rows
+            start += n_rows
+        return
+    free: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+    filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None] = (
+        queue.SimpleQueue()
+    )
     for _ in range(min(_N_BUFFERS, n_blocks)):
-        free.put(bytearray(n_block * source.row_bytes))
+        free.put(bytearray(size))
     reader = threading.Thread(
-        target=_fill, args=(source, n_block, free, filled), daemon=True
+        target=_fill_queue, args=(source, n_block, free, filled), daemon=True
     )
     reader.start()
     try:
-        start = 0
         while (item := filled.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
@@ -198,29 +207,48 @@ def _read_rows(
         reader.join()
 
 
-_Free = queue.SimpleQueue[bytearray | None]
-_Filled = queue.SimpleQueue[tuple[int, bytearray] | BaseException | None]
+def _fill_queue(
+    source: VolumeSource,
+    n_block: int,
+    free: queue.SimpleQueue[bytearray | None],
+    filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None],
+) -> None:
+    """Decompress into the free buffers; the reader thread."""
+    held: bytearray | None = None  # taken, and not handed on
+
+    def take() -> bytearray | None:
+        nonlocal held
+        held = held or free.get()
+        return held
+
+    try:
+        for n_rows in _fill(source, n_block, take):
+            filled.put((n_rows, cast("bytearray", held)))
+            held = None
+        filled.put(None)
+    except Exception as error:  # noqa: BLE001 - handed to the caller, not swallowed
+        filled.put(error)
 
 
-def _fill(source: VolumeSource, n_block: int, free: _Free, filled: _Filled) -> None:
-    """Read or decompress into the free buffers; the reader thread."""
-    done, total, known, checksum, seen = 0, source.rows[0], 0, 0, 0
+def _fill(
+    source: VolumeSource, n_block: int, take: Callable[[], bytearray | None]
+) -> Iterator[int]:
+    """Fill the buffers that ``take`` gives, until it gives none; rows in each."""
+    known, checksum, done, total = 0, 0, 0, source.rows[0]
     if _is_worth_threads(source):
-        threaded = _fill_by_threads(source, n_block, free, filled)
-        if threaded is None:
+        known, checksum = yield from _fill_by_threads(source, n_block, take)
+        if known > total:
             return
-        # Something is odd, and what it is only ISA-L tells: it reads from the start,
-        # and what was handed on before has to be what it reads itself.
-        known, checksum = threaded
+    # Where something was odd, what it is only ISA-L tells: it reads from the start, and
+    # what was handed on before has to be what it reads itself.
     try:
         with _open(source) as file:
             head = file.read(source.offset)
             if len(head) < source.offset:
                 raise EOFError
-            if known:
-                seen = _checksum(head, 0)
+            seen = _checksum(head, 0) if known else 0
             while done < total:
-                buffer = free.get()
+                buffer = take()
                 if buffer is None:
                     return
                 n_rows = min(n_block, total - done)
@@ -229,28 +257,23 @@ def _fill(source: VolumeSource, n_block: int, free: _Free, filled: _Filled) -> N
                 if n_read < len(view):
                     done += n_read // source.row_bytes
                     raise EOFError
+                if done >= known:
+                    yield n_rows
+                else:
+                    seen = _checksum(view, seen)
                 done += n_rows
-                if done > known:
-                    filled.put((n_rows, buffer))
-                    continue
-                free.put(buffer)
-                seen = _checksum(view, seen)
                 if done == known and seen != checksum:
-                    filled.put(_two_minds(source))
-                    return
+                    raise _two_minds(source)
             # Reading on to the end is what checks the CRC.
             if source.compressed and file.read(1):
-                filled.put(_too_long(source))
-                return
-        filled.put(None)
-    except EOFError:
-        filled.put(
-            _followed(source) if _is_followed(source) else _truncated(source, done)
-        )
-    except MemoryError as error:
-        filled.put(error)
-    except Exception as error:  # noqa: BLE001 - handed to the caller, not swallowed
-        filled.put(_damaged(source, done, error))
+                raise _too_long(source)
+    except EOFError as error:
+        followed = _is_followed(source)
+        raise _followed(source) if followed else _truncated(source, done) from error
+    except (MemoryError, ImageError):
+        raise
+    except Exception as error:
+        raise _damaged(source, done, error) from error
 
 
 def _is_worth_threads(source: VolumeSource) -> bool:
@@ -283,40 +306,34 @@ def _checksum(content: bytes | memoryview, so_far: int) -> int:
 
 
 def _fill_by_threads(
-    source: VolumeSource, n_block: int, free: _Free, filled: _Filled
-) -> tuple[int, int] | None:
-    """Decompress by rapidgzip's threads; ``None`` where all is well, or no one waits.
+    source: VolumeSource, n_block: int, take: Callable[[], bytearray | None]
+) -> Generator[int, None, tuple[int, int]]:
+    """Fill buffers by rapidgzip; rows handed on, and the checksum of the file to there.
 
-    Else the rows that were handed on and the checksum of the file up to there. All is
-    well where that of the whole file is the one at its end, whatever rapidgzip says.
+    One row more than there are where all is well, or no one waits: all is well where
+    the checksum is that at the end of the file, whatever rapidgzip says.
     """
     import rapidgzip
 
     done, total, checksum = 0, source.rows[0], 0
+    finished = total + 1, 0
     with contextlib.suppress(Exception):
         _check_flags(source.path)
         with rapidgzip.open(str(source.path), source.n_threads) as file:
             checksum = _checksum(file.read(source.offset), 0)
             while done < total:
-                buffer = free.get()
+                buffer = take()
                 if buffer is None:
-                    return None
+                    return finished
                 n_rows = min(n_block, total - done)
                 view = memoryview(buffer)[: n_rows * source.row_bytes]
-                try:
-                    whole = _read_full(file, view) == len(view)
-                except Exception:
-                    free.put(buffer)
-                    raise
-                if not whole:
-                    free.put(buffer)
+                if _read_full(file, view) < len(view):
                     return done, checksum
                 checksum = _checksum(view, checksum)
-                filled.put((n_rows, buffer))
                 done += n_rows
+                yield n_rows
             if not file.read(1) and _trailer(source.path)[0] == checksum:
-                filled.put(None)
-                return None
+                return finished
     return done, checksum
 
 

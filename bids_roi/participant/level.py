@@ -7,10 +7,11 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.layout import explain_nothing
+from bids_roi.dataset.layout import explain_nothing, survey_runs
 from bids_roi.dataset.roots import (
     dataset_description,
     find_derivative,
@@ -21,25 +22,22 @@ from bids_roi.errors import (
     MissingInput,
     NothingFound,
     OutputError,
-    SpaceMismatch,
 )
-from bids_roi.images.nifti import check_file
+from bids_roi.outputs.records import sweep_leftovers
 from bids_roi.outputs.root_files import (
-    ROOT_FILES,
     check_output_dir,
     keep_valid,
-    name_atlas_files,
     write_atlas_files,
     write_dataset_files,
 )
-from bids_roi.participant.budget import choose_executor, estimate_memory
+from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
-from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
+from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
+    kinds_for,
     plan_participants,
-    template_of,
 )
 from bids_roi.participant.progress import Progress, follow
 from bids_roi.participant.results import open_job
@@ -48,10 +46,9 @@ from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
@@ -63,6 +60,8 @@ log = logging.getLogger("bids_roi")
 # Participants whose outputs are held against the options before anything is written; a
 # folder that was made with one call is told by the first of them.
 _LOOKED_AT = 20
+# Runs of theirs whose plans are kept until their turn comes, so that memory is flat.
+_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +91,21 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
 
 
 def plan_dataset(
-    level: ParticipantLevel, outcomes: Outcomes
+    level: ParticipantLevel,
+    outcomes: Outcomes,
+    known: Mapping[str, list[PlannedRun]] = MappingProxyType({}),
 ) -> Iterator[tuple[str, list[PlannedRun]]]:
     """Plan one participant after the other, so that work can begin at once.
 
-    Those that cannot be planned are losses among the ``outcomes``, and the others go
-    on. It is an error where there is nothing to do for anyone, or none of the atlases
-    can be had.
+    Those in ``known`` have been. Those that cannot be planned are losses among the
+    ``outcomes``, and the others go on. It is an error where there is nothing to do for
+    anyone, or none of the atlases can be had.
     """
     n_planned, served = 0, False
-    found = plan_participants(
-        level.root, level.participants, level.options, level.shelf, level.labels
-    )
-    for participant, planned in found:
+    others = [label for label in level.participants if label not in known]
+    found = _plan(level, others)
+    for participant in level.participants:
+        planned = known[participant] if participant in known else next(found)[1]
         if isinstance(planned, BidsRoiError):
             outcomes.lose(participant, planned)
             planned = []
@@ -123,6 +124,14 @@ def plan_dataset(
             raise next(iter(outcomes.errors.values()))
         raise explain_nothing(level.root, level.participants, level.options.input)
     outcomes.tell_empty()
+
+
+def _plan(
+    level: ParticipantLevel, participants: Sequence[str]
+) -> Iterator[tuple[str, list[PlannedRun] | BidsRoiError]]:
+    return plan_participants(
+        level.root, participants, level.options, level.shelf, level.labels
+    )
 
 
 def _note_empty(level: ParticipantLevel, participant: str, outcomes: Outcomes) -> None:
@@ -159,7 +168,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     """Process every run; an error where nothing can be done, or an atlas fits none."""
     options, output_dir = level.options, level.output_dir
     check_given_mask(options)
-    _check_settings(level, outcomes)
+    known = _check_settings(level, outcomes)
     if outcomes.other_settings:
         outcomes.tell_other_settings()
         return
@@ -175,17 +184,22 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     work = functools.partial(process_run, **how)
     find = functools.partial(find_finished, **how)
     executor = choose_executor(options, output_dir)
+    surveyed = survey_runs(
+        level.root, level.participants, options.input, kinds_for(level.shelf)
+    )
+    outcomes.tell_start(surveyed)
     with follow(
         options.running.events,
         level.root,
         quiet=not log.isEnabledFor(logging.WARNING),
+        surveyed=surveyed,
+        participants=len(level.participants),
         version=__version__,
         executor=type(executor).__name__.lower(),
-        participants=len(level.participants),
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
-        planned = _announce(level, source, outcomes, progress, find)
+        planned = _announce(level, known, source, outcomes, progress, find)
         try:
             with contextlib.closing(executor.map(work, planned)) as done:
                 for outcome in done:
@@ -219,36 +233,42 @@ def _check_still_there(
         raise OutputError(msg, where=folder, remedy=remedy)
 
 
-def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
+def _check_settings(
+    level: ParticipantLevel, outcomes: Outcomes
+) -> dict[str, list[PlannedRun]]:
     """Refuse outputs of other settings before anything is touched.
 
     All participants are looked at where one is refused, so that the message counts
-    them. A segmentation that was made anew concerns its participant only.
+    them. A segmentation that was made anew concerns its participant only. Returns the
+    plans of the first of those that were looked at.
     """
+    plans: dict[str, list[PlannedRun]] = {}
     if level.options.running.overwrite:
-        return
+        return plans
     folders = (level.output_dir / f"sub-{p}" for p in level.participants)
     there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
-    found = plan_participants(
-        level.root, there, level.options, level.shelf, level.labels
-    )
-    for number, (_, planned) in enumerate(found):
-        if number >= _LOOKED_AT and not outcomes.other_settings:
-            return
-        if isinstance(planned, BidsRoiError):
-            continue  # told when its turn comes
-        for item in planned:
-            job = open_job(item, level.options, level.strategies, level.output_dir)
-            try:
-                check_run(job)
-            except OtherAtlas:
-                continue
-            except OtherSettings as error:
-                outcomes.refuse(item, error)
+    for part in (there[:_LOOKED_AT], there[_LOOKED_AT:]):
+        for participant, planned in _plan(level, part):
+            if isinstance(planned, BidsRoiError):
+                continue  # told when its turn comes
+            if sum(map(len, plans.values())) < _KEPT:
+                plans[participant] = planned
+            for item in planned:
+                job = open_job(item, level.options, level.strategies, level.output_dir)
+                try:
+                    Existing(job).check()
+                except OtherAtlas:
+                    continue
+                except OtherSettings as error:
+                    outcomes.refuse(item, error)
+        if not outcomes.other_settings:
+            break
+    return plans
 
 
 def _announce(
     level: ParticipantLevel,
+    known: dict[str, list[PlannedRun]],
     source: dict[str, object],
     outcomes: Outcomes,
     progress: Progress,
@@ -259,9 +279,12 @@ def _announce(
     Files that they share are written ahead of the first.
     """
     begun = False
-    plans = plan_dataset(level, outcomes)
-    for number, (participant, planned) in enumerate(plans, 1):
+    plans = plan_dataset(level, outcomes, known)
+    for participant, planned in plans:
+        known.pop(participant, None)
         outcomes.expect(participant, planned)
+        progress.expect(participant, planned)
+        sweep_leftovers(level.output_dir, [item.run.relative_path for item in planned])
         for item in planned:
             if not begun:
                 begun = True
@@ -273,7 +296,7 @@ def _announce(
                     notes = write_atlas_files(level.output_dir, atlas)
                     outcomes.warnings.update(notes)
                 outcomes.used[atlas.name] = atlas
-            progress.plan(item, share=number / len(level.participants))
+            progress.plan(item)
             outcomes.begin(item)
             # Here, as to hand it to a worker, and to start one, would take longer.
             records = find(item)
@@ -281,76 +304,3 @@ def _announce(
                 yield item
             else:
                 progress.finish(item, outcomes.note(Outcome(item, records, None)))
-
-
-def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
-    """Lines of ``--dry-run``: each run, what it will be read with and written to.
-
-    Names are as a shell expands them; figures and lines of logs are told by folder.
-    """
-    atlases: dict[str, Atlas] = {}
-    begun = False
-    for participant, planned in plan_dataset(level, outcomes):
-        for item in planned:
-            yield from _describe_run(item, level, outcomes)
-            atlases |= {atlas.name: atlas for atlas, _ in item.atlases}
-        begun = begun or bool(planned)
-        if planned and not level.options.running.no_report:
-            person = f"sub-{participant}"
-            yield f"  -> {person}.html, with figures in {person}/figures"
-    if begun:
-        yield f"-> {' '.join(ROOT_FILES)}, and a line per run in logs/"
-        for atlas in atlases.values():
-            yield f"-> {' '.join(name_atlas_files(atlas))}"
-
-
-def _describe_run(
-    item: PlannedRun, level: ParticipantLevel, outcomes: Outcomes
-) -> Iterator[str]:
-    yield item.run.relative_path
-    if item.error is not None:
-        outcomes.n_impossible += 1
-        yield f"  cannot be processed: {item.error}"
-        return
-    image = item.image
-    if image is not None:
-        source = image.source
-        yield f"  {source.n_volumes} volumes, {image.frame}, {template_of(item.run)}"
-        memory = estimate_memory(source, level.options) / 10**6
-        yield f"  memory  about {memory:.0f} MB"
-    yield f"  mask    {item.mask_path or 'none'}"
-    path = item.run.confounds_path
-    yield f"  confounds  {path.name if path else 'none found'}"
-    try:
-        if path is not None:
-            check_file(path)
-    except BidsRoiError as error:
-        outcomes.n_impossible += any(label is not None for label in level.labels)
-        yield f"  confounds cannot be read: {error}"
-    seconds = item.repetition_time
-    yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
-    for warning in item.warnings:
-        yield f"  warning  {warning}"
-    for atlas, names in item.atlases:
-        yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
-        for path, inverted in atlas.route.steps if atlas.route else ():
-            yield f"    by {path.name}{', inverted' if inverted else ''}"
-        yield f"    -> {_fold(names.tables)}.{{tsv,json}}"
-    outliers = {table for _, names in item.atlases for _, table in names.outliers}
-    for table in sorted(outliers):
-        yield f"  -> {_fold([table])}.{{tsv,json}}"
-    for name, why in item.refused:
-        outcomes.n_impossible += not isinstance(why, SpaceMismatch)
-        yield f"  atlas {name} is left out: {why}"
-
-
-def _fold(tables: Sequence[str]) -> str:
-    """Names of tables in one word of a shell, without what follows the dot.
-
-    >>> _fold(["a/x_dseg.tsv", "a/x_stat-mean_timeseries.tsv"])
-    'a/x_{dseg,stat-mean_timeseries}'
-    """
-    stems = [table.removesuffix(".tsv") for table in tables]
-    common = os.path.commonprefix(stems).rpartition("_")[0]  # noqa: RUF071 - cut to parts
-    ends = ",".join(stem.removeprefix(f"{common}_") for stem in stems)
-    return f"{common}_{{{ends}}}" if stems[1:] else stems[0]
