@@ -147,7 +147,8 @@ def _query_together(
     ]
     if not series:
         return {}
-    where = series[0].parent  # which is the only one where it matters
+    # Of the first, which is the only one where it matters.
+    where = root / f"sub-{next(iter(waiting))}"
     found: dict[str, list[Path]] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:

@@ -1,6 +1,7 @@
 """Stored values of a series in blocks, in the order of the file.
 
-A reader thread decompresses into three buffers in turn while the caller works on the
+The home of rapidgzip, too, which decompresses one file by several threads. A reader
+thread decompresses into three buffers in turn while the caller works on the
 one before: ISA-L releases the interpreter lock, so wall time is the decompression.
 Uncompressed files are read into one buffer and not mapped: a file that another program
 cuts short while mapped kills the process (SIGBUS).
@@ -9,7 +10,10 @@ cuts short while mapped kills the process (SIGBUS).
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import os
 import queue
+import struct
 import threading
 import zlib
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ from bids_roi.core.frame import Block
 from bids_roi.errors import ImageError, MissingInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -36,6 +40,8 @@ _UNPACKED = 2**19
 _BLOCK_BYTES = 16 * 2**20
 # A block of whole series is copied to float64 at once, which stays in the cache.
 _POINTS_BYTES = 2 * 2**20
+# Smaller files are done before rapidgzip's threads have begun.
+_WORTH_THREADS = 64 * 2**20
 # Deflate cannot pack tighter: 258 bytes in two bits (zlib.net/zlib_tech.html).
 _MAX_RATIO = 1032
 
@@ -83,6 +89,8 @@ class VolumeSource:
     by_points
         Whether the file has one point's values of all volumes after the other, as CIFTI
         has, and not one volume after the other.
+    n_threads
+        That decompress a large file, where rapidgzip is there.
     """
 
     path: Path
@@ -92,6 +100,7 @@ class VolumeSource:
     n_volumes: int
     compressed: bool
     by_points: bool = False
+    n_threads: int = 1
 
     @property
     def volume_bytes(self) -> int:
@@ -107,6 +116,11 @@ class VolumeSource:
         """How many rows the file has, and values in each: volumes, or series."""
         shape = self.n_volumes, self.n_voxels
         return shape[::-1] if self.by_points else shape
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file, unpacked, up to the end of the last value."""
+        return self.offset + self.n_volumes * self.volume_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -143,7 +157,7 @@ def check_size(source: VolumeSource) -> None:
     out too short, which shows while reading.
     """
     size = source.path.stat().st_size
-    needed = source.offset + source.n_volumes * source.volume_bytes
+    needed = source.end
     if not source.compressed and size < needed:
         reached = max(0, size - source.offset) // max(1, source.row_bytes)
         raise _truncated(source, reached)
@@ -200,16 +214,17 @@ def _fill_queue(
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None],
 ) -> None:
     """Decompress into the free buffers; the reader thread."""
-    buffer = bytearray()
+    held: bytearray | None = None  # taken, and not handed on
 
     def take() -> bytearray | None:
-        nonlocal buffer
-        buffer = free.get() or bytearray()
-        return buffer or None
+        nonlocal held
+        held = held or free.get()
+        return held
 
     try:
         for n_rows in _fill(source, n_block, take):
-            filled.put((n_rows, buffer))
+            filled.put((n_rows, cast("bytearray", held)))
+            held = None
         filled.put(None)
     except Exception as error:  # noqa: BLE001 - handed to the caller, not swallowed
         filled.put(error)
@@ -219,23 +234,36 @@ def _fill(
     source: VolumeSource, n_block: int, take: Callable[[], bytearray | None]
 ) -> Iterator[int]:
     """Fill the buffers that ``take`` gives, until it gives none; rows in each."""
-    done, total = 0, source.rows[0]
+    known, checksum, done, total = 0, 0, 0, source.rows[0]
+    if _is_worth_threads(source):
+        known, checksum = yield from _fill_by_threads(source, n_block, take)
+        if known > total:
+            return
+    # Where something was odd, what it is only ISA-L tells: it reads from the start, and
+    # what was handed on before has to be what it reads itself.
     try:
         with _open(source) as file:
-            if len(file.read(source.offset)) < source.offset:
+            head = file.read(source.offset)
+            if len(head) < source.offset:
                 raise EOFError
+            seen = _checksum(head, 0) if known else 0
             while done < total:
                 buffer = take()
                 if buffer is None:
                     return
                 n_rows = min(n_block, total - done)
-                size = n_rows * source.row_bytes
-                n_read = _read_full(file, memoryview(buffer)[:size])
-                if n_read < size:
+                view = memoryview(buffer)[: n_rows * source.row_bytes]
+                n_read = _read_full(file, view)
+                if n_read < len(view):
                     done += n_read // source.row_bytes
                     raise EOFError
-                yield n_rows
+                if done >= known:
+                    yield n_rows
+                else:
+                    seen = _checksum(view, seen)
                 done += n_rows
+                if done == known and seen != checksum:
+                    raise _two_minds(source)
             # Reading on to the end is what checks the CRC.
             if source.compressed and file.read(1):
                 raise _too_long(source)
@@ -248,17 +276,82 @@ def _fill(
         raise _damaged(source, done, error) from error
 
 
+def _is_worth_threads(source: VolumeSource) -> bool:
+    """Whether rapidgzip is there, and the file large and one gzip stream."""
+    if source.n_threads < 2 or not source.compressed:
+        return False
+    if importlib.util.find_spec("rapidgzip") is None:
+        return False
+    try:
+        return (
+            source.path.stat().st_size > _WORTH_THREADS
+            and _trailer(source.path)[1] == source.end % 2**32
+        )
+    except OSError:
+        return False
+
+
+def _trailer(path: Path) -> tuple[int, int]:
+    """Checksum and size modulo 2^32 of what the last member of a gzip file holds."""
+    with path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        checksum, size = struct.unpack("<II", file.read(8))
+    return checksum, size
+
+
+def _checksum(content: bytes | memoryview, so_far: int) -> int:
+    from isal import isal_zlib
+
+    return int(isal_zlib.crc32(content, so_far))
+
+
+def _fill_by_threads(
+    source: VolumeSource, n_block: int, take: Callable[[], bytearray | None]
+) -> Generator[int, None, tuple[int, int]]:
+    """Fill buffers by rapidgzip; rows handed on, and the checksum of the file to there.
+
+    One row more than there are where all is well, or no one waits: all is well where
+    the checksum is that at the end of the file, whatever rapidgzip says.
+    """
+    import rapidgzip
+
+    done, total, checksum = 0, source.rows[0], 0
+    finished = total + 1, 0
+    with contextlib.suppress(Exception):
+        _check_flags(source.path)
+        with rapidgzip.open(str(source.path), source.n_threads) as file:
+            checksum = _checksum(file.read(source.offset), 0)
+            while done < total:
+                buffer = take()
+                if buffer is None:
+                    return finished
+                n_rows = min(n_block, total - done)
+                view = memoryview(buffer)[: n_rows * source.row_bytes]
+                if _read_full(file, view) < len(view):
+                    return done, checksum
+                checksum = _checksum(view, checksum)
+                done += n_rows
+                yield n_rows
+            if not file.read(1) and _trailer(source.path)[0] == checksum:
+                return finished
+    return done, checksum
+
+
 def _open(source: VolumeSource) -> BinaryIO:
     if source.compressed:
         from isal import igzip
 
-        with source.path.open("rb") as file:
-            # isal passes over these; RFC 1952 wants an error.
-            if file.read(4)[3:] >= b"\x20":
-                msg = "reserved flags are set in the gzip header"
-                raise ValueError(msg)
+        _check_flags(source.path)
         return cast("BinaryIO", igzip.open(source.path, "rb"))
     return cast("BinaryIO", source.path.open("rb", buffering=0))
+
+
+def _check_flags(path: Path) -> None:
+    with path.open("rb") as file:
+        # The libraries pass over these; RFC 1952 wants an error.
+        if file.read(4)[3:] >= b"\x20":
+            msg = "reserved flags are set in the gzip header"
+            raise ValueError(msg)
 
 
 def _read_full(file: BinaryIO, view: memoryview) -> int:
@@ -318,6 +411,14 @@ def _too_long(source: VolumeSource) -> ImageError:
         " declares: header and data do not belong together.",
         where=source.path,
         remedy="Write the image again with the software that made it.",
+    )
+
+
+def _two_minds(source: VolumeSource) -> ImageError:
+    return ImageError(
+        "rapidgzip, which decompresses by several threads, and ISA-L differ in values.",
+        where=source.path,
+        remedy="Use --threads-per-run 1, and test the file with `gzip -t`.",
     )
 
 

@@ -5,12 +5,13 @@ No number of an output depends on them.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from bids_roi.errors import UsageError
+from bids_roi.errors import MissingInput, UsageError
 from bids_roi.options.row import option, refuse_url
 
 EXECUTORS = ("processes", "serial", "dask", "slurm")
@@ -56,6 +57,13 @@ class Running:
         " bound, about 200 MB a process.",
         metavar="MB",
         unit="MB",
+    )
+    threads_per_run: str = option(
+        "Threads that decompress a large file; more than one needs rapidgzip (the extra"
+        " fast). auto: the processors that are left to a run, and one where these are"
+        " fewer than four, where --mem-mb is given, or without rapidgzip.",
+        default="auto",
+        metavar="auto|N",
     )
     run_timeout: float | None = option(
         "Give up a run that takes longer; it is recorded as failed and the others go"
@@ -133,6 +141,7 @@ class Running:
             if value is not None and value < least:
                 msg = f"--{name.replace('_', '-')} is at least {least}, not {value}."
                 raise UsageError(msg, remedy="Leave it out for no bound.")
+        self._check_threads()
         seconds, executor = self.run_timeout, self.executor
         if seconds is not None and not seconds > 0:
             msg = f"--run-timeout is in seconds, above 0, not {seconds:g}."
@@ -161,3 +170,15 @@ class Running:
         if scheduler and scheduler.endswith(".json") and not Path(scheduler).is_file():
             msg = "there is no such file."
             raise UsageError(msg, where=scheduler, remedy="Is the scheduler running?")
+
+    def _check_threads(self) -> None:
+        given = self.threads_per_run
+        if given == "auto":
+            return
+        if not re.fullmatch(r"[1-9][0-9]{0,2}", given):
+            msg = f"--threads-per-run is auto or a number from 1 to 999, not '{given}'."
+            raise UsageError(msg, remedy="Leave it out for auto.")
+        if given != "1" and importlib.util.find_spec("rapidgzip") is None:
+            msg = f"--threads-per-run {given} needs rapidgzip, which is not installed."
+            remedy = "Install it: pip install 'bids_roi[fast]'; or leave the flag out."
+            raise MissingInput(msg, remedy=remedy)

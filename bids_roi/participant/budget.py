@@ -22,6 +22,10 @@ _PROCESS_BYTES = 140 * 2**20
 _COPIES = 6
 # The least that is worth a process beside that: blocks of half the size.
 _LEAST_BYTES = _COPIES * BLOCK_BYTES // 2
+# Measured: what rapidgzip takes, and each of its threads.
+_RAPIDGZIP_BYTES, _THREAD_BYTES = 100 * 2**20, 110 * 2**20
+# On fewer processors ISA-L alone is faster: rapidgzip takes nearly twice its time.
+_LEAST_THREADS = 4
 # Measured: a field of 1 mm moves the points of a 2 mm grid (benchmarks/transforms.py).
 _MOVING_BYTES = 130 * 2**20
 
@@ -42,8 +46,8 @@ def _worth_bytes(options: Options) -> int:
     """
     moved = {"T1w", "native"} & set(options.input.space)
     if moved and options.atlases.atlas_transform == "auto":
-        return _PROCESS_BYTES + max(_LEAST_BYTES, _MOVING_BYTES)
-    return _PROCESS_BYTES + _LEAST_BYTES
+        return _process_bytes(options) + max(_LEAST_BYTES, _MOVING_BYTES)
+    return _process_bytes(options) + _LEAST_BYTES
 
 
 def _planner_bytes(options: Options) -> int:
@@ -53,6 +57,25 @@ def _planner_bytes(options: Options) -> int:
         and options.running.mem_mb * 10**6 < _PROCESS_BYTES + _worth_bytes(options)
     )
     return 0 if alone else _PROCESS_BYTES
+
+
+def threads_per_run(options: Options) -> int:
+    """Threads that decompress a file: what is asked for, or the processors left."""
+    running = options.running
+    if running.threads_per_run != "auto":
+        return int(running.threads_per_run)
+    if running.mem_mb is not None:
+        return 1
+    n_runs = 1 if running.executor == "serial" else worker_count(options)
+    n = usable_cpus() // n_runs
+    return n if n >= _LEAST_THREADS else 1
+
+
+def _process_bytes(options: Options) -> int:
+    """Memory of a worker, without blocks."""
+    given = options.running.threads_per_run
+    n = int(given) if given != "auto" else 1
+    return _PROCESS_BYTES + (n > 1) * (_RAPIDGZIP_BYTES + n * _THREAD_BYTES)
 
 
 def choose_executor(options: Options, output_dir: Path) -> Executor:
@@ -96,9 +119,10 @@ def block_bytes(source: Source, options: Options) -> int:
         return BLOCK_BYTES
     room = options.running.mem_mb * 10**6 - _planner_bytes(options)
     mine = room // worker_count(options)
-    fitting = (mine - _PROCESS_BYTES) // _COPIES
+    own = _process_bytes(options)
+    fitting = (mine - own) // _COPIES
     if fitting < source.volume_bytes:
-        needed = (_PROCESS_BYTES + _COPIES * source.volume_bytes) // 10**6 + 1
+        needed = (own + _COPIES * source.volume_bytes) // 10**6 + 1
         msg = (
             f"a volume at a time needs about {needed} MB in each process,"
             f" {mine // 10**6} MB are given."
@@ -111,4 +135,4 @@ def block_bytes(source: Source, options: Options) -> int:
 def estimate_memory(source: Source, options: Options) -> int:
     """Bytes that a worker will need for a run, roughly."""
     n_volumes = source.block_volumes(block_bytes(source, options))
-    return _PROCESS_BYTES + _COPIES * n_volumes * source.volume_bytes
+    return _process_bytes(options) + _COPIES * n_volumes * source.volume_bytes

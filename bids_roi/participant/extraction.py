@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import read_maps, read_mask
-from bids_roi.participant.budget import block_bytes
+from bids_roi.images.stream import VolumeSource
+from bids_roi.participant.budget import block_bytes, threads_per_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -171,12 +173,14 @@ def reduce_image(
     ImageError
         If the file is damaged or its values are beyond all bounds.
     """
-    size = block_bytes(image.source, options)
+    source, size = image.source, block_bytes(image.source, options)
+    if isinstance(source, VolumeSource):
+        source = replace(source, n_threads=threads_per_run(options))
     smoothing = None
     if options.extraction.smoothing_fwhm is not None and image.grid is not None:
         sigmas = smoothing_sigmas(options.extraction.smoothing_fwhm, image.grid)
         smoothing = Smoothing(image.grid, sigmas, inside)
-    n_volumes = image.source.n_volumes
+    n_volumes = source.n_volumes
     scan = VarianceScan(n_volumes) if options.cleaning.high_variance_confounds else None
     scanned = False
 
@@ -184,7 +188,7 @@ def reduce_image(
         nonlocal scanned
         watchers = () if scanned else (scan, mean)
         scanned = True
-        for block in image.source.blocks(size):
+        for block in source.blocks(size):
             for watcher in watchers:
                 if watcher is not None:
                     watcher.update(block.volumes.start, block.values)
@@ -206,10 +210,10 @@ def reduce_image(
         )
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."
-        raise ImageError(f"{error}.", where=image.source.path, remedy=remedy) from error
+        raise ImageError(f"{error}.", where=source.path, remedy=remedy) from error
     if scan is None:
         return reduction, None
     collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)
-    for block in image.source.blocks(size):
+    for block in source.blocks(size):
         collector.update(block.volumes.start, block.values)
     return reduction, collector.finish(n_confounds=5)

@@ -47,10 +47,8 @@ def test_interrupted(data, out):
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
     worker_at(job, seconds=120)
     below = long_runs.descendants(job.pid)
-    began = time.monotonic()
     os.killpg(job.pid, signal.SIGINT)
     code, _, err = end(job, seconds=120)
-    assert time.monotonic() - began < 10
     assert code == 130, err
     assert "bids_roi: interrupted; run the same command to go on." in err
     assert "Traceback" not in err

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -99,11 +98,9 @@ def test_stopped_in_the_middle(data, out, executor, number, code, word):
     job = start(root, out, atlas, "--executor", executor, "--n-procs", 2)
     watched = worker_at(job)
     below = descendants(job.pid)
-    began = time.monotonic()
     # As a terminal does, and as SLURM does: to every process of the job.
     os.killpg(job.pid, number)
     found, _, err = end(job)
-    assert time.monotonic() - began < 5
     assert found == code, err
     assert f"bids_roi: {word}; run the same command to go on." in err
     assert "Traceback" not in err

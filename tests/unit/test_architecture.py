@@ -46,6 +46,7 @@ HOMES = {
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
+    "rapidgzip": {"bids_roi.images.stream"},
     # Images that are read, pictures that are drawn, stacks that are packed.
     "isal": {
         "bids_roi.images.stream",
