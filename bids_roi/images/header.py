@@ -126,14 +126,23 @@ class NiftiHeader:
 
 def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
     """Read the header of a NIfTI-1 or NIfTI-2 file; errors are of class ``error``."""
+    return parse_header(path, read_head(path, error), error)
+
+
+def read_head(path: Path, error: type[DataError]) -> bytes:
+    """Read the bytes of a header, as many as NIfTI-2 has, or as there are."""
     try:
         # The header of a pair is a file of its own.
         with open_file(
             path.with_suffix(".hdr") if path.suffix == ".img" else path
         ) as file:
-            head = file.read(540)
+            return file.read(540)
     except (OSError, EOFError, zlib.error) as problem:
         raise damaged_file(path, problem, error) from problem
+
+
+def parse_header(path: Path, head: bytes, error: type[DataError]) -> NiftiHeader:
+    """Understand the bytes of a header."""
     for order in "<>":
         size = struct.unpack_from(order + "i", head)[0] if len(head) >= 348 else 0
         if size == 348:
