@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -46,16 +47,20 @@ class Workers:
 
         What sums are made of must not depend on which worker is the first.
         """
+        items = iter(items)
+        head = list(itertools.islice(items, 2))
+        # A single item is not worth a process, nor the import of them.
+        executor = self._executor() if len(head) > 1 else Workers(1)._executor()
         waiting: dict[int, Item] = {}  # handed out, and not back yet
         held: dict[int, Value | None] = {}
 
         def number() -> Iterator[tuple[int, Item]]:
-            for key, item in enumerate(items):
+            for key, item in enumerate(itertools.chain(head, items)):
                 waiting[key] = item
                 yield key, item
 
         turn = 0
-        outcomes = self._executor().map(partial(_apply, function), number())
+        outcomes = executor.map(partial(_apply, function), number())
         with contextlib.closing(outcomes):
             for outcome in outcomes:
                 key = outcome.item[0]

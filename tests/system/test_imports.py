@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from support import datasets
+from support.group_trees import Tree, correlation, read_rows
 
 # Whatever is called, none of these is used on volumes without a report.
 NEVER = {
@@ -89,6 +91,23 @@ def test_group(call):
     names = loaded(COMMAND, root, out, "group", "--no-report", "--stack", "none")
     assert not names & (NEVER | EXECUTORS)
     assert not names & {"bids", "sqlalchemy", "nibabel", "scipy", "isal", "h5py"}
+
+
+def test_group_of_matrices(tmp_path):
+    """QC-FC, ICC and networks: of scipy the distributions alone, and no reader."""
+    rng, tree = np.random.default_rng(0), Tree(tmp_path)
+    for person in range(1, 6):
+        for number in (1, 2):
+            name = f"sub-0{person}_task-rest_run-{number}"
+            tree.run(name, correlation(rng), fd=float(rng.gamma(2, 0.1)))
+    words = ("--no-report", "--stack", "none", "--executor", "serial")
+    names = loaded(COMMAND, "x", tmp_path, "group", *words)
+    (row,) = read_rows(tmp_path / "group_qcfc.tsv")
+    assert row["distance_rho"] != "n/a"
+    assert not names & ((NEVER | EXECUTORS) - {"scipy.special"})
+    assert not names & {"bids", "sqlalchemy", "nibabel", "isal", "h5py"}
+    ours = {name for name in names if name.startswith("bids_roi.atlases.")}
+    assert ours <= {"bids_roi.atlases.names"}
 
 
 def test_worker(call, tmp_path):

@@ -1,0 +1,197 @@
+"""The group level over processes: the same bytes, and the same words on damage."""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from support.calls import UPPER, group_name, run
+from support.group_trees import Tree, correlation, lose, read_rows, read_square
+
+from bids_roi.group.workers import Workers
+from bids_roi.options.running import Running
+
+N_PEOPLE = 75  # with two runs each: three batches
+
+
+def tell_digests(root):
+    """Write into every sidecar what the participant level does: its table's digest."""
+    for path in root.glob("sub-*/func/*.tsv"):
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        sidecar["TableDigest"] = f"sha256:{digest}"
+        Tree.write_json(path, sidecar)
+
+
+def plant(root, n_people=N_PEOPLE):
+    """A large group with damaged files of each kind; returns its good matrices."""
+    rng, tree, held = np.random.default_rng(0), Tree(root), {}
+    for person in range(n_people):
+        for number in (1, 2):
+            matrix = correlation(rng)
+            if person % 7 == 0:
+                matrix = lose(matrix, person % 5)
+            name = f"sub-{person:03}_task-rest_run-{number}"
+            path = tree.run(name, matrix, fd=float(rng.gamma(2, 0.1)))
+            held.setdefault(f"{person:03}", []).append(matrix)
+            if (person, number) in ((0, 1), (70, 2)):
+                path.write_text(path.read_text()[:-30])
+                held[f"{person:03}"].pop()
+            if (person, number) == (40, 1):
+                rows = np.full((6, 6), np.nan)
+                tree.run(name, rows, fd=0.1)
+                held["040"].pop()
+    return held
+
+
+def contents(root):
+    return {p.name: p.read_bytes() for p in root.glob("group_*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("planted")
+    return root, plant(root)
+
+
+def test_number_of_processes_changes_no_byte(planted, capsys):
+    root, _ = planted
+    found = {}
+    for words in (["--executor", "serial"], ["--n-procs", "2"], ["--n-procs", "3"]):
+        shown = run(capsys, "x", root, "group", *words)
+        said = [line for line in shown.out.splitlines() if "took" not in line]
+        found[words[-1]] = contents(root), said
+    assert len(found["serial"][0]) > 10
+    assert found["2"] == found["3"] == found["serial"]
+    rows = read_rows(root / "group_runs.tsv")
+    told = {r["source"].split("/")[-1][:25]: r for r in rows if r["status"] != "done"}
+    assert {row["status"] for row in told.values()} == {"unreadable", "left_out"}
+    assert len(told) == 3
+    for name in ("sub-000_task-rest_run-1_s", "sub-070_task-rest_run-2_s"):
+        assert "relmat.tsv" in told[name]["reason"]
+        assert "not 6 numbers" in told[name]["reason"]
+
+
+@pytest.mark.parametrize("unit", ["participant", "run"])
+def test_batches_add_up_to_the_whole(planted, capsys, unit):
+    root, held = planted
+    run(capsys, "x", root, "group", "--group-unit", unit, "--stack", "none")
+    edges = {p: [np.arctanh(m[UPPER]) for m in own] for p, own in held.items()}
+    if unit == "participant":
+        units = [sum(own) / len(own) for own in edges.values()]
+    else:
+        units = [row for own in edges.values() for row in own]
+    _, mean = read_square(root / group_name("relmat"))
+    _, deviation = read_square(root / group_name("relmatsd"))
+    _, n = read_square(root / group_name("relmatn"))
+    assert_allclose(mean[UPPER], np.tanh(np.nanmean(units, axis=0)), rtol=1e-10)
+    assert_allclose(deviation[UPPER], np.nanstd(units, axis=0, ddof=1), rtol=1e-10)
+    assert n[UPPER].tolist() == np.isfinite(units).sum(axis=0).tolist()
+
+
+def test_digests_in_the_sidecars_change_no_byte(tmp_path, capsys):
+    plant(tmp_path, 8)
+    run(capsys, "x", tmp_path, "group")
+    before = contents(tmp_path)
+    tell_digests(tmp_path)
+    run(capsys, "x", tmp_path, "group")
+    tables = {name for name in before if name.endswith(".tsv")} - {"group_runs.tsv"}
+    assert len(tables) > 8
+    assert {n: before[n] for n in tables} == {n: contents(tmp_path)[n] for n in tables}
+
+
+def edit(path, row, column):
+    """Change the last digit of a cell; size and time stay."""
+    state, lines = path.stat(), path.read_text().split("\n")
+    cells = lines[row].split("\t")
+    digit = (int(cells[column][-1]) + 1) % 10
+    cells[column] = f"{cells[column][:-1]}{digit}"
+    lines[row] = "\t".join(cells)
+    path.write_text("\n".join(lines))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+
+
+@pytest.mark.parametrize("cell", [(2, 1), (1, 2)])
+@pytest.mark.parametrize("known", [True, False])
+def test_one_half_that_was_edited_is_found(tmp_path, capsys, known, cell):
+    """By the digest of the sidecar, or where there is none by the other half."""
+    tree, rng = Tree(tmp_path), np.random.default_rng(1)
+    paths = [
+        tree.run(f"sub-0{k}_task-rest", correlation(rng), fd=0.1 * k) for k in (1, 2, 3)
+    ]
+    if known:
+        tell_digests(tmp_path)
+    edit(paths[1], *cell)
+    run(capsys, "x", tmp_path, "group")
+    (row,) = [
+        r for r in read_rows(tmp_path / "group_runs.tsv") if r["status"] != "done"
+    ]
+    assert row["participant_id"] == "sub-02"
+    said = "not the one that its sidecar" if known else "both sides of the diagonal"
+    assert said in row["reason"]
+    _, n = read_square(tmp_path / group_name("relmatn"))
+    assert set(n[UPPER]) == {2}
+
+
+def test_values_that_are_no_correlations_are_found_in_the_half_that_is_read(
+    tmp_path, capsys
+):
+    tree, rng = Tree(tmp_path), np.random.default_rng(2)
+    for k, (place, value) in enumerate({(1, 4): 1.5, (3, 3): 0.9}.items(), start=1):
+        matrix = correlation(rng)
+        matrix[place] = matrix[place[::-1]] = value
+        tree.run(f"sub-0{k}_task-rest", matrix, fd=0.1)
+    tree.run("sub-03_task-rest", correlation(rng), fd=0.1)
+    tell_digests(tmp_path)
+    run(capsys, "x", tmp_path, "group")
+    reasons = [r["reason"] for r in read_rows(tmp_path / "group_runs.tsv")]
+    assert "1.5 in row Vis 2, column Déf 1 cannot be a correlation" in reasons[0]
+    assert "0.9 in row Mot 2, column Mot 2 cannot be a correlation" in reasons[1]
+    assert reasons[2] == "n/a"
+
+
+def double(number):
+    return 2 * number
+
+
+def die_in_a_worker(number):
+    if number == 3 and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def fail(number):
+    if number == 3:
+        msg = "three"
+        raise ValueError(msg)
+    return number
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_values_come_in_the_order_of_the_items(n):
+    assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))
+    assert list(Workers(n).map(double, [])) == []
+
+
+def test_what_a_worker_died_of_is_done_here():
+    """Where much has come back after it, so that memory stays bounded."""
+    found = list(Workers(2).map(die_in_a_worker, range(20)))
+    assert found == list(range(0, 40, 2))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_is_raised_is_raised(n):
+    with pytest.raises(ValueError, match="three"):
+        list(Workers(n).map(fail, range(9)))
+
+
+def test_workers_are_bounded():
+    assert Workers.of(Running(executor="serial", n_procs=8)) == Workers(1)
+    assert Workers.of(Running(n_procs=8)) == Workers(8)
+    assert Workers.of(Running(n_procs=8, mem_mb=700)) == Workers(3)
+    assert Workers.of(Running(n_procs=8, mem_mb=200)) == Workers(1)
