@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import math
-import zlib
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +21,7 @@ from bids_roi.images.markup import (
     whole,
 )
 from bids_roi.images.meshes import MOST_VERTICES
+from bids_roi.images.stream import new_inflater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -126,8 +126,10 @@ class _Decoder:
     def __init__(self, head: ArrayHead) -> None:
         self.dtype = np.dtype(head.dtype)
         self.ascii = head.encoding == "ASCII"
-        # 47: with the header of zlib, as GIFTI has it, or that of gzip.
-        self.unzip = zlib.decompressobj(47) if head.encoding[0] == "G" else None
+        self.unzip: Any = None
+        self.error: type[Exception] = ValueError
+        if head.encoding[0] == "G":
+            self.unzip, self.error = new_inflater()
         self.n_fast = head.lengths[-1]
         self.left = self.dtype.itemsize * head.n_values
         self.text = b""
@@ -137,7 +139,7 @@ class _Decoder:
         """Decode more text; return the rows, (n, n_fast), that are complete by it."""
         try:
             content = self._decode(self.text + text.encode(), last=last)
-        except (ValueError, OverflowError, zlib.error) as error:  # binascii's too
+        except (ValueError, OverflowError, self.error) as error:  # binascii's too
             what = "numbers" if self.ascii else "Base64 text or its compression"
             msg = f"the {what} of an array cannot be read ({str(error)[:80]})."
             raise ImageError(msg, remedy=AGAIN) from error
@@ -171,7 +173,7 @@ class _Decoder:
         if self.unzip is None:
             return packed
         # One byte too many tells a longer stream; the rest is never unpacked.
-        content = self.unzip.decompress(packed, self.left + 1)
+        content = bytes(self.unzip.decompress(packed, self.left + 1))
         if last and self.left == len(content) and not self.unzip.eof:
             raise ValueError("it ends before its checksum")
         return content

@@ -17,7 +17,7 @@ import struct
 import threading
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -335,6 +335,18 @@ def _fill_by_threads(
             if not file.read(1) and _trailer(source.path)[0] == checksum:
                 return finished
     return done, checksum
+
+
+def new_inflater() -> tuple[Any, type[Exception]]:
+    """Make what decompresses pieces as ``zlib.decompressobj``, and find its error.
+
+    With the header of zlib, as GIFTI has it, or that of gzip.
+    """
+    try:
+        from isal import isal_zlib as fast
+    except ImportError:
+        return zlib.decompressobj(47), zlib.error
+    return fast.decompressobj(47), cast("type[Exception]", fast.error)
 
 
 def _open(source: VolumeSource) -> BinaryIO:
