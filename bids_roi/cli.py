@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,7 @@ from bids_roi.errors import (
     OutputError,
     UsageError,
     nearest_words,
+    say_time,
 )
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
@@ -428,12 +430,16 @@ def _say_warnings(warnings: Mapping[str, int]) -> None:
 def _run_group(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.group.level import run_group_level
 
+    began = time.monotonic()
     summary = run_group_level(given.output_dir, options)
     if not options.running.no_report:
         from bids_roi.report.group import write_group
 
         if note := write_group(given.output_dir):
             log.warning("%s", note)
+        page = given.output_dir / "group.html"
+        summary += f"\n  report {page}" if page.is_file() else ""
+    summary += f"\n  took {say_time(time.monotonic() - began)}"
     if not given.quiet:
         _say(f"{summary}\n", sys.stdout)
     return 0

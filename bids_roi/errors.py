@@ -76,6 +76,20 @@ def count_of(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
+def say_time(seconds: float) -> str:
+    """Say how long it took.
+
+    >>> say_time(7.4), say_time(3599.9), say_time(8000)
+    ('7 s', '60 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+    )
+
+
 def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
     """Words that a misspelt one may stand for, nearest first.
 

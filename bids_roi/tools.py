@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bids_roi import cli
+from bids_roi.completion import SHELLS, format_completion
 from bids_roi.errors import AtlasError, BidsRoiError, OutputError, UsageError
 from bids_roi.options.record import Options
 from bids_roi.options.row import list_options, local_path
@@ -51,6 +52,14 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("output_dir", type=local_path, help="a new or empty folder")
     _add_atlas_tools(tools)
     _add_inputs(tools)
+    completion = tools.add_parser(
+        "completion",
+        help="print what makes a shell complete options, atlases and strategies",
+        description='bash, in ~/.bashrc: eval "$(bids_roi_tools completion bash)";'
+        " zsh, in ~/.zshrc, the same with zsh; fish: bids_roi_tools completion fish"
+        " > ~/.config/fish/completions/bids_roi.fish",
+    )
+    completion.add_argument("shell", choices=SHELLS)
     return parser
 
 
@@ -130,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fetch": _fetch,
         "check-atlas": _check_atlas,
         "inputs": _list_inputs,
+        "completion": _print_completion,
     }
     try:
         given = build_parser().parse_args(argv)
@@ -144,6 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` has seen what it wanted
         cli.give_up_on(sys.stdout)
         return 0
+
+
+def _print_completion(given: argparse.Namespace) -> int:
+    text = format_completion(given.shell, cli.build_parser(), build_parser())
+    sys.stdout.write(text)
+    return 0
 
 
 def _list_atlases(given: argparse.Namespace) -> int:

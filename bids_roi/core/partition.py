@@ -39,13 +39,13 @@ class Partition:
     voxels : (N,)
         Positions among them, ascending; on a grid their flat indices.
     atoms : (A, N) sparse
-        Which voxels make each atom.
+        Which voxels make each atom: 1, or their size where vertices weigh by area.
     regions : (sum of R, A) sparse
         Which atoms make each region; atlas after atlas, empty rows for weighted maps.
     weights : (sum of R, N) sparse
         Weights of the maps, empty rows for labels; ``None`` where there are no maps.
     members
-        One (R, N) sparse per atlas: the weight of each voxel, 1 for labels.
+        One (R, N) sparse per atlas: the weight of each voxel.
     maps
         One per atlas: what the partition was built from.
     rows
@@ -166,6 +166,12 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     ]
     ends = np.cumsum([region.n_regions for region in maps]).tolist()
     atoms, first = _factorise(labels, members, voxels.size)
+    for region, part in zip(maps, members, strict=True):
+        if region.areas is not None:  # of the points, so the same for all atlases
+            size = np.zeros(voxels.size)
+            size[part.indices] = part.data
+            found = size[atoms.indices]
+            atoms.data = np.where(found > 0, found, atoms.data)
     grouped = [
         None if rows is None else group_rows(rows[first], part.shape[0])
         for rows, part in zip(labels, members, strict=True)

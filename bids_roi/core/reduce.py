@@ -360,14 +360,18 @@ class _VolumePass(_Pass):
         """Reduce what was taken of a block, (t, N)."""
         stop = start + taken.shape[0]
         source = self.source
-        values = np.stack([source.load(volume) for volume in taken])
-        for t, volume in enumerate(values, start):
+        held = []  # for what is no sum: none where only sums are asked for
+        for t, stored in enumerate(taken, start):
+            volume = source.load(stored)
             self.sums[t] = source.project(volume)
             for rows, products in self.extras.values():
                 products[t] = rows @ volume
+            if self.others:
+                held.append(volume)
         if not np.isfinite(self.sums[start:stop]).all():
             raise ValueError(_OVERFLOW)
-        _compute(self.sorted, self.others, slice(start, stop), values)
+        if held:
+            _compute(self.sorted, self.others, slice(start, stop), np.stack(held))
 
 
 class _PointPass(_Pass):

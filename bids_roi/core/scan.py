@@ -99,8 +99,8 @@ class VoxelScan:
         self._finite = np.ones(n, dtype=bool)
         self._has_zero = np.zeros(n, dtype=bool)
         self._has_more = np.zeros(n, dtype=bool)  # above 0 throughout some block
-        # Of the values other than 0, as stored. The high ones of real numbers only from
-        # blocks in which the voxel does not lie above 0 throughout: the rest is known.
+        # Of the values other than 0, as stored; of real numbers only from blocks in
+        # which the voxel does not lie above 0 throughout: the rest is known.
         self._low: NDArray[Any] = np.empty(0)
         self._high: NDArray[Any] = np.empty(0)
         self._blank: list[int] = []
@@ -137,20 +137,27 @@ class VoxelScan:
             return
         if self._blank_so_far.any():
             self._rule_out_blank(block.values, at)
-        low = values.min(axis=0)
-        if not (np.isfinite(low).all() and np.isfinite(values.max(initial=0))):
+        if not values.size:
+            return
+        low = values.min(axis=0) if len(values) > 1 else values[0].copy()
+        # Where one value is not a number, so are the smallest and the largest.
+        smallest, largest = low.min(), values.max()
+        if not (np.isfinite(smallest) and np.isfinite(largest)):
             self._finite[at] &= np.isfinite(values).all(axis=0)
             self.all_finite = bool(self._finite[self._counted].all())
         # Little is done for data above 0, and that is nearly all there are.
-        more = low > self._zero
+        more = low > self._zero if not smallest > self._zero else np.True_
         self._has_more[at] |= more
         others = np.flatnonzero(~more)  # and what is not a number
         if others.size:
             low[others] = self._look_closer(block, values, others, at)
-        np.minimum(self._low[at], low, out=self._low[at])
         if values.dtype.kind in "iu":
+            np.minimum(self._low[at], low, out=self._low[at])
             high = values.max(axis=0)
             np.maximum(self._high[at], high, out=self._high[at], where=more)
+        elif others.size:  # of those above 0 it is no matter by how much
+            where = at.start + others
+            self._low[where] = np.minimum(self._low[where], low[others])
 
     def _begin(self, values: NDArray[Any], at: slice) -> None:
         if at.start == 0:

@@ -169,7 +169,9 @@ def _sum(products: Products) -> NDArray[np.float64]:
 
 
 def _mean(products: Products) -> NDArray[np.float64]:
-    return products.sums / np.maximum(products.n_used, 1)
+    # How many voxels, or how large they are.
+    totals = products.weights @ products.usable.astype(np.float64)
+    return np.asarray(products.sums / np.where(totals > 0, totals, 1))
 
 
 def _weighted_mean(products: Products) -> NDArray[np.float64]:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bids_roi.core.group.accumulate import GroupStatistics
-from bids_roi.core.group.edges import Edges, leave_out_identical, list_edges
+from bids_roi.core.group.edges import (
+    Edges,
+    leave_out_identical,
+    list_edges,
+    off_diagonal,
+)
+from bids_roi.core.group.identification import choose_participants
 from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
@@ -102,7 +108,8 @@ class _File(NamedTuple):
 class Batch:
     """Matrices of some participants of a group: what a worker is handed.
 
-    ``names`` are empty where no region table tells them, and no matrix.
+    ``names`` are empty where no region table tells them, and no matrix; ``compared``
+    says of each participant whether his runs are told from those of others.
     """
 
     folder: Path
@@ -111,6 +118,7 @@ class Batch:
     networks: tuple[str | None, ...]
     by_run: bool
     participants: tuple[tuple[_File, ...], ...]
+    compared: tuple[bool, ...]
 
 
 class _Became(NamedTuple):
@@ -162,10 +170,15 @@ def plan_group(
         if n_runs >= _BATCH_RUNS:
             batches.append(participants)
             participants, n_runs = [], 0
+    cuts = [tuple(cut) for cut in (*batches, participants) if cut]
+    counts = [len(files) for cut in cuts for files in cut]
+    chosen = iter(choose_participants(counts, len(names) * (len(names) - 1) // 2))
     return [
-        Batch(output_dir, stat, names, networks, by_run, tuple(cut))
-        for cut in (*batches, participants)
-        if cut
+        Batch(
+            *(output_dir, stat, names, networks, by_run, cut),
+            compared=tuple(itertools.islice(chosen, len(cut))),
+        )
+        for cut in cuts
     ]
 
 
@@ -262,7 +275,7 @@ def tally_batch(batch: Batch) -> Tally:
     if batch.names:
         edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
         statistics = GroupStatistics(edges.size, blocks, by_run=batch.by_run)
-    for own in batch.participants:
+    for own, compared in zip(batch.participants, batch.compared, strict=True):
         for file in own:
             try:
                 names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
@@ -278,7 +291,7 @@ def tally_batch(batch: Batch) -> Tally:
                 continue
             values, n_identical = _edge_values(triangle, len(names), scale)
             files.append(_Became(n_identical))
-            statistics.add_run(values, file.displacement)
+            statistics.add_run(values, file.displacement, compared=compared)
         if statistics is not None:
             statistics.close_participant()
     return Tally(batch.names, statistics, files)
@@ -290,16 +303,10 @@ def _edge_values(
     """What is averaged of a matrix, and how many identical edges are left out."""
     if scale == "as_is":
         return triangle, 0
-    values = triangle[_off_diagonal(n_regions)]
+    values = triangle[off_diagonal(n_regions)]
     if scale == "z":
         return leave_out_identical(values)
     return fisher_z(values), int(are_identical(values).sum())
-
-
-@lru_cache(maxsize=1)
-def _off_diagonal(n_regions: int) -> NDArray[np.intp]:
-    """Positions in an upper triangle that are not on the diagonal."""
-    return np.flatnonzero(list_edges(n_regions, diagonal=True).between)
 
 
 def _read_relmat(

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _N_BUFFERS = 3
 _PIECE = 2**20
+# What is unpacked at a time: it stays in the cache of the core on its way out of
+# ISA-L's hands, a tenth faster than to ask for a block at once.
+_UNPACKED = 2**19
 _BLOCK_BYTES = 16 * 2**20
 # A block of whole series is copied to float64 at once, which stays in the cache.
 _POINTS_BYTES = 2 * 2**20
@@ -263,7 +266,8 @@ def _read_full(file: BinaryIO, view: memoryview) -> int:
     n_read = 0
     with contextlib.suppress(EOFError):  # so that the volume reached can be told
         while n_read < len(view):
-            n = file.readinto(view[n_read:])  # type: ignore[attr-defined]
+            some = view[n_read : n_read + _UNPACKED]
+            n = file.readinto(some)  # type: ignore[attr-defined]
             if not n:
                 break
             n_read += n

@@ -9,14 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of
+from bids_roi.errors import SpaceMismatch, count_of, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
     shorten_reason,
+    sweep_leftovers,
     tell_failures,
     write_loss,
-    write_records,
 )
 from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
@@ -85,9 +85,10 @@ class Outcomes:
         if not log.isEnabledFor(logging.WARNING):
             return
         n_people = len(level.participants)
-        n_runs, n_bytes = (sum(own) for own in zip(*surveyed.values(), strict=True))
+        n_runs = sum(n for n, _ in surveyed.values())
+        n_bytes = sum(n for _, n in surveyed.values())
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
-        if len(surveyed) < n_people:
+        if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"
         sys.stderr.write(
             f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"
@@ -210,8 +211,8 @@ class Outcomes:
 
     def close(self) -> None:
         """End a call that may have been stopped: no half-written file, all pages."""
-        for run in self._under_way:  # no news, but what stopped workers left goes
-            write_records(self.level.output_dir, run, [])
+        # What stopped workers left half-written.
+        sweep_leftovers(self.level.output_dir, self._under_way)
         for participant in sorted(self.tally.participants):
             if self._runs_left[participant]:
                 self._write_page(participant)
@@ -228,7 +229,7 @@ class Outcomes:
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.level.shelf.names)
-        lines[0] += f", in {_say_time(time.monotonic() - self._began)}"
+        lines[0] += f", in {say_time(time.monotonic() - self._began)}"
         lost = [
             f"  failed: sub-{participant}: {shorten_reason(str(error))}"
             for participant, error in self.errors.items()
@@ -283,20 +284,6 @@ class Outcomes:
 
         if note := write_page(self.level.output_dir, participant):
             self.warnings.update([note])
-
-
-def _say_time(seconds: float) -> str:
-    """Say how long it took.
-
-    >>> _say_time(7.4), _say_time(3599.9), _say_time(8000)
-    ('7 s', '60 min', '2 h 13 min')
-    """
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return (
-        f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
-    )
 
 
 def _locate(text: str, item: PlannedRun) -> str:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from bids_roi.participant.placing import Placed
     from bids_roi.participant.plan import PlannedRun
 
+# Framewise displacement above which MRIQC counts a volume (its default).
+_MOVED_MM = 0.2
+
 
 def describe_quality(
     kept_signals: NDArray[np.float64],
@@ -84,6 +87,9 @@ def describe_quality(
         return facts
     facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
     facts["MaxFramewiseDisplacement"] = round(float(np.nanmax(fd)), 6)
+    n_moved = int((fd > _MOVED_MM).sum())
+    facts["NumberOfVolumesMoved"] = n_moved
+    facts["PercentVolumesMoved"] = round(100 * n_moved / fd.size, 6)
     if np.isfinite(fd[sample_mask]).any():
         mean = float(np.nanmean(fd[sample_mask]))
         facts["MeanFramewiseDisplacementKept"] = round(mean, 6)
@@ -192,9 +198,10 @@ def _describe_dataset(folder: Path | None) -> object:
 
 def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
     """Tell the digest of each table of a run and atlas; series tell most, so first."""
-    digests = {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+    of = {label: job.digest(atlas, label) for label in {None, *names.labels}}
+    digests = {series.path: of[series.label] for series in names.timeseries}
     digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
-    digests |= {names.regions: job.digest(atlas, None)}
+    digests |= {names.regions: of[None]}
     return {path: digest.options for path, digest in digests.items()}
 
 

@@ -27,7 +27,7 @@ from bids_roi.outputs.result import Extracted
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare, read_motion
 from bids_roi.participant.dropped import recall_plan
-from bids_roi.participant.existing import check_run, find_complete
+from bids_roi.participant.existing import Existing
 from bids_roi.participant.extraction import (
     find_partition,
     read_mask_of,
@@ -165,8 +165,14 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
         if atlas.route is not None
         for path, _ in atlas.route.steps
     }
+    areas = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.areas is not None
+        for path in atlas.areas.files
+    }
     own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
-    paths = (*own, *moved_by)
+    paths = (*own, *moved_by, *areas)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
@@ -179,10 +185,11 @@ def _find_work(job: Job) -> tuple[Job, list[Record]]:
     """What is left to do, and the records of what is there."""
     if job.options.running.overwrite:
         return replace(job, work=job.planned.atlases), []
-    check_run(job)
+    existing = Existing(job)
+    existing.check()
     work, records = [], []
     for atlas, names in job.planned.atlases:
-        complete = find_complete(job, atlas, names)
+        complete = existing.find_complete(atlas, names)
         records += [(atlas.name, label, found) for label, found in complete.items()]
         if left := [label for label in names.labels if label not in complete]:
             work.append((atlas, names.only(left)))
@@ -270,8 +277,10 @@ def _make(job: Job) -> list[Record]:
             homes=search_path(options.atlases.templateflow_home),
         )
     extracted = extract(job, mean=None if figures is None else figures.mean)
-    if figures is not None and planned.mask_path is not None:
-        figures.brain = extracted.inside
+    if figures is not None:
+        figures.motion, figures.voxels = motion, extracted.partition.voxels
+        if planned.mask_path is not None:
+            figures.brain = extracted.inside
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)

@@ -312,7 +312,7 @@ class Sheet:
         widths = [measure_words(words, 10.5) + 34 for _, _, words in entries]
         x = max(left, right - sum(widths) + 10)
         for (kind, colour, words), width in zip(entries, widths, strict=True):
-            if x + width - 10 > right and x > left:
+            if x + width - 10 > right + 0.5 and x > left:
                 x, y = left, y + 16
             if kind in ("patch", "stripes"):
                 box = (x, y - 8, 14, 9)

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 
 # Ends and turning points of the colour maps; what lies between is computed.
-GREYS = ("#000000", "#ffffff")
-INKS = ("#ffffff", "#000000")
+GREYS = ("#0c0c0c", "#ffffff")
 BLUE_RED = (
     *("#0b2f66", "#1f6bb0", "#7fb5da", "#f7f7f7"),
     *("#efa482", "#c4403a", "#660a22"),

@@ -28,7 +28,7 @@ dataset confounds atlases demo
 outputs
 loading report group
 participant
-api cli descriptor tools __main__ __init__
+api cli completion descriptor tools __main__ __init__
 """
 FLOOR = {
     folder: number
@@ -46,15 +46,18 @@ HOMES = {
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
-    # Images that are read, pictures that are drawn.
-    "isal": {"bids_roi.images.stream", "bids_roi.report.raster"},
+    # Images that are read, pictures that are drawn, stacks that are packed.
+    "isal": {
+        "bids_roi.images.stream",
+        "bids_roi.outputs.stack",
+        "bids_roi.report.raster",
+    },
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
     "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     # Stacks of all runs, which we write; transforms, as ITK writes them.
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
-    "matplotlib": {"bids_roi.report.canvas"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
     "pandas": {"bids_roi.api", "bids_roi.loading"},  # what notebooks hold

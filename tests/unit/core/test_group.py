@@ -1,6 +1,7 @@
 """Streaming group statistics against whole arrays: pandas, scipy, hand arithmetic."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -286,6 +287,10 @@ def held(thing):
     for name, value in vars(thing).items():
         if hasattr(value, "__dict__") and not isinstance(value, np.ndarray):
             found |= {f"{name}.{key}": v for key, v in held(value).items()}
+        elif isinstance(value, list) and any(np.ndim(part) for part in value):
+            found |= held(
+                SimpleNamespace(**{f"{name}.{n}": v for n, v in enumerate(value)})
+            )
         elif isinstance(value, (int, float, list, np.ndarray)):
             found[name] = np.asarray(value)
     return found

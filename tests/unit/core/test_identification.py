@@ -5,7 +5,12 @@ import pytest
 from numpy.testing import assert_allclose
 from support.oracles import discriminability_by_loops, identification_by_loops
 
-from bids_roi.core.group.identification import Identification, compare_runs, identify
+from bids_roi.core.group.identification import (
+    Identification,
+    choose_participants,
+    compare_runs,
+    identify,
+)
 
 HYPPO = 0.7198004201680672
 
@@ -107,11 +112,28 @@ def test_runs_without_an_edge_in_common_are_not_compared():
 
 
 def test_more_than_can_be_held_are_thinned_evenly():
-    participants = make(9, (2,) * 20)
-    # 30 edges: 11 runs fit, so that of 20 participants every fourth is held.
-    found = sums_up(participants, most_values=30 * 11)
-    assert found.n_participants == 5
-    assert found == sums_up(participants[::4])
+    # 30 edges: 11 runs fit, so that of 20 participants every fourth is chosen.
+    chosen = choose_participants([2] * 20, 30, most_values=30 * 11)
+    assert np.flatnonzero(chosen).tolist() == [0, 4, 8, 12, 16]
+    mixed = choose_participants([1, 2, 1, 3, 2], 30)
+    assert mixed == [False, True, False, True, True]
+    # Two are the least that can be compared.
+    assert sum(choose_participants([90, 90, 90], 30, most_values=30 * 11)) == 2
+    assert choose_participants([], 30) == []
+
+
+def test_merging_is_adding_one_after_the_other():
+    participants = make(9, (2, 3, 2, 2, 2))
+    parts = []
+    for own in (participants[:2], participants[2:]):
+        parts.append(Identification(30))
+        for runs in own:
+            for run in runs:
+                parts[-1].add_run(run)
+            parts[-1].close_participant()
+    first, second = parts
+    first.merge(second)
+    assert first.summarise() == sums_up(participants)
 
 
 def test_a_participant_with_very_many_runs_gives_the_first_of_them():

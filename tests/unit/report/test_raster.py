@@ -95,6 +95,13 @@ def test_opposite_correlations_are_as_dark_as_each_other():
     assert (colours[121:, 0] > colours[121:, 2]).all()
 
 
+@pytest.mark.parametrize(
+    ("anchors", "n"), [(GREYS, 80), (BLUE_RED, 201), (NIGHT_SUN, 128)]
+)
+def test_every_step_of_a_scale_has_a_colour_of_its_own(anchors, n):
+    assert len(np.unique(ramp(anchors, n), axis=0)) == n
+
+
 def test_a_ramp_goes_through_its_anchors():
     for anchors in (GREYS, BLUE_RED, NIGHT_SUN):
         n = 10 * (len(anchors) - 1) + 1
