@@ -138,7 +138,8 @@ class Atlases:
         "Your own atlas: a label image (or 4D maps) and its table, separated by a"
         " comma. For grayordinates and surfaces a .dlabel.nii file, or"
         " L=LEFT,R=RIGHT[,TABLE] with .annot or .label.gii files; their own label"
-        " tables will do. Tables are TSV or CSV with index and name, FSL's XML,"
+        " tables will do, and IMAGE#2 or IMAGE#NAME takes one of several maps. Tables"
+        " are TSV or CSV with index and name, FSL's XML,"
         " FreeSurfer's colour table, or xcpEngine's NodeNames.txt."
         " `bids_roi_tools check-atlas` says what is wrong with one.",
         default=(),

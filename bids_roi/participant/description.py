@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from bids_roi.atlases.surfaces import is_surface
 from bids_roi.dataset.metadata import Sidecars
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.files.tables import read_json
@@ -87,7 +88,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     for atlas, _ in item.atlases:
         yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
         # A name has images of several resolutions, and one of the user's has one.
-        why = " (in the resolution nearest to the run's)" if atlas.source else ""
+        nearest = atlas.source and not is_surface(atlas.image_path)
+        why = " (in the resolution nearest to the run's)" if nearest else ""
         yield from (f"    from {file}{why}" for file in atlas.files)
         yield f"    names from {atlas.table_path or 'the image or TemplateFlow'}"
         for step, inverted in atlas.route.steps if atlas.route else ():

@@ -22,8 +22,8 @@ class Picture:
     Attributes
     ----------
     kind
-        ``motion``, ``design``, ``contours``, ``coverage``, ``carpet``, ``relmat`` or
-        ``signals``.
+        ``motion``, ``design``, ``contours``, ``coverage``, ``parcels``, ``carpet``,
+        ``relmat`` or ``signals``.
     content
         The file.
     extension

@@ -145,8 +145,8 @@ class RunFigures:
             meshes, words = find_meshes(self.run, self.image.frame, self.homes)
             if meshes:
                 lost = ~result.quality.usable
-                picture = draw_parcels(result.atlas, meshes, words, lost)
-                made.append(self._save(picture, source))
+                if picture := draw_parcels(result.atlas, meshes, words, lost):
+                    made.append(self._save(picture, source))
             self._list(source, made, {"Frame": str(self.image.frame)})
         else:
             self._draw_brain(result, self.image.grid, order)

@@ -223,8 +223,11 @@ def _try_mesh(path: Path, n_vertices: int) -> tuple[FloatArray, IntArray] | None
 
 def draw_parcels(
     atlas: Atlas, meshes: Meshes, words: str, lost: NDArray[np.bool_]
-) -> Picture:
-    """Draw an atlas on ``meshes``, which ``words`` describe; ``lost`` regions, (R,)."""
+) -> Picture | None:
+    """Draw an atlas on ``meshes``, which ``words`` describe; ``lost`` regions, (R,).
+
+    ``None`` where it has no region there.
+    """
     labels, frame = load_atlas_labels(atlas.image)
     if not isinstance(frame, Frame):
         raise TypeError("a volume has no meshes")
@@ -237,7 +240,11 @@ def draw_parcels(
             whole = np.full(part.n_places, -1, dtype=np.intp)
             whole[part.numbers] = rows[start : start + part.n_points]
             on_mesh[part.structure] = whole
-    shown = np.unique(np.concatenate([r[r >= 0] for r in on_mesh.values()]))
+    shown = np.unique([row for own in on_mesh.values() for row in np.unique(own)])
+    shown = shown[shown >= 0].astype(np.intp)
+    if not shown.size:
+        return None
+    meshes = {structure: meshes[structure] for structure in on_mesh}
     colours, key = _choose_colours(atlas.regions)
     drawn = {colours[row] for row in shown}
     key = [(name, colour) for name, colour in key if colour in drawn]

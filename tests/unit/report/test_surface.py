@@ -260,6 +260,17 @@ def test_what_is_no_region_is_grey(cortex):
     assert sum(g.sum() for g in grey) > 30
 
 
+def test_one_hemisphere_and_an_atlas_that_has_none(cortex):
+    lost = np.zeros(12, bool)
+    left = {"CORTEX_LEFT": cortex.meshes["CORTEX_LEFT"]}
+    picture = draw_parcels(cortex.atlas, left, "a ball", lost)
+    both = draw_parcels(cortex.atlas, cortex.meshes, "a ball", lost)
+    assert len(pixels_of(picture)) == 2
+    assert "6 regions not on the surface" in picture.caption
+    assert "not on the surface" not in both.caption
+    assert draw_parcels(cortex.atlas, {}, "nothing", lost) is None
+
+
 def run_of(root, space="fsaverage3", sub="1"):
     path = root / f"sub-{sub}/ses-a/func/sub-{sub}_ses-a_hemi-L_space-{space}_bold"
     entities = (("sub", sub), ("ses", "a"), ("space", space))
