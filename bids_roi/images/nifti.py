@@ -46,10 +46,10 @@ _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
 _MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
-# Affines by all bytes of a header: nibabel takes 0.5 ms for each, and the runs of a
+# Grids by all bytes of a header: nibabel takes 0.5 ms for each, and the runs of a
 # dataset share a few.
-_AFFINES: dict[bytes, NDArray[np.float64]] = {}
-_MOST_AFFINES = 64
+_GRIDS: dict[bytes, Grid] = {}
+_MOST_GRIDS = 64
 _LEAST = 352  # bytes: with the mark of an extension
 
 
@@ -98,14 +98,13 @@ def open_image(path: Path, kind: ImageKind) -> Opened:
     # nibabel looks at a whole file's bytes before the first value, and at no others.
     whole = path.name.endswith((".nii", ".nii.gz")) and header.offset <= len(head)
     key = head[: max(header.offset, _LEAST)] if whole else b""
-    affine = _AFFINES.get(key)
-    if affine is None:
-        affine = _read_affine(path, kind)
+    grid = _GRIDS.get(key)
+    if grid is None:
+        grid = make_grid(path, header, _read_affine(path, kind), kind)
         if whole:
-            _AFFINES[key] = affine
-            if len(_AFFINES) > _MOST_AFFINES:
-                del _AFFINES[next(iter(_AFFINES))]
-    grid = make_grid(path, header, affine, kind)
+            if len(_GRIDS) >= _MOST_GRIDS:
+                _GRIDS.clear()
+            _GRIDS[key] = grid
     return Opened(header, grid, locate_values(path, header, kind), kind)
 
 

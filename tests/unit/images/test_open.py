@@ -147,7 +147,7 @@ def test_each_kind_of_image_is_refused_for_the_same_reasons(name, kind, tmp_path
 def test_nibabel_is_asked_once_for_each_header(tmp_path, monkeypatch):
     """Of files of one header it says the same; what is refused is so each time."""
     asked, load = [], nb.load
-    monkeypatch.setattr("bids_roi.images.nifti._AFFINES", {})
+    monkeypatch.setattr("bids_roi.images.nifti._GRIDS", {})
     monkeypatch.setattr(
         "bids_roi.images.nifti.nb.load", lambda p: asked.append(p) or load(p)
     )
