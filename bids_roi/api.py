@@ -14,7 +14,7 @@ import pandas as pd
 from bids_roi.atlases.names import space_of
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.dataset.layout import BoldRun, find_runs
-from bids_roi.errors import UsageError
+from bids_roi.errors import UsageError, nearest_words
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import save_image
@@ -48,6 +48,12 @@ _ALLOWED = {
     option.name: option
     for option in OPTIONS
     if option.group in _GROUPS and option.name not in ("atlas", "atlas_file")
+}
+# Other spellings, as the command line has them.
+_ALIASES = {
+    flag.lstrip("-").replace("-", "_"): name
+    for name, option in _ALLOWED.items()
+    for flag in option.flags
 }
 
 
@@ -103,7 +109,7 @@ def extract(
         Table of confounds, where it is not beside the run.
     **options
         The flags of the command line with underscores: ``mask`` (``"none"`` for all
-        voxels), ``statistic``, ``min_coverage``, ``smoothing_fwhm``, ``denoise``,
+        voxels), ``statistic``, ``min_coverage``, ``smoothing_fwhm``, ``strategy``,
         ``high_pass``, ``fd_threshold``, ``relmat``, ``templateflow_home`` ...
 
     Returns
@@ -179,10 +185,13 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     """Values as the command line would parse them."""
     checked: dict[str, Any] = {}
     for name, value in options.items():
-        option = _ALLOWED.get(name)
+        option = _ALLOWED.get(_ALIASES.get(name, name))
         if option is None:
+            near = ", ".join(nearest_words(name, _ALLOWED))
             msg = f"extract has no option '{name}'."
-            raise UsageError(msg, remedy=f"It has {', '.join(sorted(_ALLOWED))}.")
+            hint = f"Nearest: {near}. " if near else ""
+            raise UsageError(msg, remedy=f"{hint}It has {', '.join(sorted(_ALLOWED))}.")
+        name = option.name
         if value is None:
             continue
         if option.many:
@@ -195,7 +204,7 @@ def _check_options(options: dict[str, Any]) -> dict[str, Any]:
         if wrong := [v for v in chosen if option.choices and v not in option.choices]:
             msg = f"{name} is one of {', '.join(option.choices)}, not {wrong[0]!r}."
             raise UsageError(msg)
-    for name in ("statistic", "map_statistic", "denoise"):
+    for name in ("statistic", "map_statistic", "strategy"):
         if len(checked.get(name, ())) > 1:
             raise UsageError(f"extract takes one {name} at a time.")
     return checked

@@ -10,10 +10,12 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +25,8 @@ from bids_roi.errors import (
     MissingInput,
     OutputError,
     UsageError,
+    nearest_words,
+    say_time,
 )
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
@@ -30,7 +34,7 @@ from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import TextIO
 
     from bids_roi.options.row import Option
@@ -39,8 +43,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _WARNINGS = 50  # shown of a call
+# argparse names an option by all its spellings.
+_ALIASES = re.compile(r"(?<=argument )(--[\w-]+)(?:/-[\w/-]+)?")
 
 _EPILOG = """\
+Flags may be written with underscores; docs/options.md has their other spellings.
+
 exit codes: 0 all runs done; 1 some failed; 17 unknown level; 18 no file passes the
 filters; 64 usage; 65 unusable data; 66 missing input; 73 output cannot be written;
 74 input or output error;
@@ -52,27 +60,106 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: everything stops as cleanly as for Ctrl-C."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse with the exit codes of BIDS Apps."""
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help that shows one spelling of each option."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        long = [flag for flag in action.option_strings if flag.startswith("--")]
+        short = [flag for flag in action.option_strings if flag not in long]
+        flags = ", ".join((*short, *long[:1]))
+        if action.nargs == 0:
+            return flags
+        default = self._get_default_metavar_for_optional(action)
+        return f"{flags} {self._format_args(action, default)}"
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        shown = super()._format_args(action, default_metavar)
+        if action.nargs == "+":  # LABEL ..., not LABEL [LABEL ...]
+            return f"{shown.partition(' [')[0]} ..."
+        return shown
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the exit codes of BIDS Apps, and words that help.
+
+    What is wrong with the order of options, or is no option at all, is said as such:
+    argparse would tell of its consequences.
+    """
+
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - those of argparse
+        super().__init__(**settings, formatter_class=HelpFormatter, allow_abbrev=False)
+        self._words: list[str] = []
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        """Refuse what is no option before anything else is understood."""
+        self._words = list(sys.argv[1:] if args is None else args)
+        if self._subparsers is None:
+            self._check_flags()
+        return super().parse_known_args(self._words, namespace)
+
+    def _check_flags(self) -> None:
+        known = self._option_string_actions
+        for word in self._words:
+            flag = word.partition("=")[0]
+            if flag == "--":
+                return
+            if flag.startswith("--") and flag not in known:
+                shown = {
+                    name: next(f for f in action.option_strings if f.startswith("--"))
+                    for name, action in known.items()
+                    if name.startswith("--")
+                }
+                near = dict.fromkeys(shown[f] for f in nearest_words(flag, shown))
+                remedy = f"Nearest: {', '.join(near)}. " if near else ""
+                msg = f"there is no option {flag}."
+                raise UsageError(msg, remedy=f"{remedy}See {self.prog} --help.")
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}.", remedy=f"See {self.prog} --help.")
+        """Say what is wrong with the command line."""
+        message = _ALIASES.sub(r"\1", message)
+        missing = message.partition(" are required: ")[2]
+        if missing:
+            message += self._find_taker(missing.count(", ") + 1)
+        usage = self.format_usage().strip()
+        usage = f"{usage[0].upper()}{usage[1:]}\n" if missing else ""
+        raise UsageError(f"{message}.", remedy=f"{usage}See {self.prog} --help.")
+
+    def _find_taker(self, n_missing: int) -> str:
+        """Tell which option of many values took the words that are missing."""
+        flag, values = "", [""]
+        taken = {}
+        for word in self._words:
+            if word.startswith("-"):
+                flag, values = word, []
+                taken[flag] = values
+            else:
+                values.append(word)
+        for flag, values in taken.items():
+            action = self._option_string_actions.get(flag)
+            if action is not None and action.nargs == "+" and len(values) >= n_missing:
+                own = " ".join(values[-n_missing:])
+                return f"; {flag} before them took {own}: put options last"
+        return ""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser from the table of options."""
-    parser = _Parser(
+    level = f"{{{','.join(LEVELS)}}}"
+    parser = Parser(
         prog="bids_roi",
+        usage=f"%(prog)s BIDS_DIR OUTPUT_DIR {level} [options]",
         description="One time series per atlas region from preprocessed BOLD runs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument(
-        "bids_dir", type=local_path, help="fMRIPrep derivative or raw dataset"
-    )
-    parser.add_argument("output_dir", type=local_path, help="folder for the outputs")
-    parser.add_argument("analysis_level", help="participant or group")
+    for name, metavar, text in (
+        ("bids_dir", "BIDS_DIR", "fMRIPrep derivative or raw dataset"),
+        ("output_dir", "OUTPUT_DIR", "folder for the outputs"),
+    ):
+        parser.add_argument(name, metavar=metavar, type=local_path, help=text)
+    text = "participant: series of each run; group: tables over what is in OUTPUT_DIR"
+    parser.add_argument("analysis_level", metavar=level, help=text)
     groups: dict[str, argparse._ArgumentGroup] = {}
     for option in OPTIONS:
         if option.group not in groups:
@@ -80,7 +167,11 @@ def build_parser() -> argparse.ArgumentParser:
         add_option(groups[option.group], option)
     running = groups[OPTIONS[-1].group]
     running.add_argument(
-        "-v", "--verbose", action="count", default=0, help="Say more; -vv for all."
+        *("-v", "--verbose"),
+        action="count",
+        default=0,
+        help="Say what is found and chosen for each run, and why; -vv also what it"
+        " makes, with times.",
     )
     running.add_argument(
         "-q", "--quiet", action="store_true", help="Only errors, no summary."
@@ -117,12 +208,35 @@ def add_option(group: argparse._ActionsContainer, option: Option) -> None:
     if option.kind is bool:
         settings |= {"action": "store_true", "default": None}
     else:
-        settings["type"] = local_path if option.kind is Path else option.kind
-        settings["choices"] = option.choices or None
-        settings["metavar"] = option.metavar or None
+        settings["type"] = _reader_of(option)
+        choices = f"{{{','.join(option.choices)}}}" if option.choices else None
+        settings["metavar"] = option.metavar or choices
         if option.many:
             settings |= {"nargs": "+", "action": "extend"}
     group.add_argument(*option.flags, **settings)
+
+
+def _reader_of(option: Option) -> Callable[[str], object]:
+    """What makes a value of a word; choices are known in any case of letters."""
+    lower = {choice.casefold(): choice for choice in option.choices}
+
+    def read(text: str) -> object:
+        alone = "," in option.metavar or not option.many or Path(text).exists()
+        if "," in text and not alone:
+            words = text.replace(",", " ")
+            msg = f"its values are separated by blanks: {option.flags[0]} {words}"
+            raise argparse.ArgumentTypeError(msg)
+        if lower and text.casefold() not in lower:
+            near = ", ".join(nearest_words(text, option.choices))
+            there = f"there are {', '.join(option.choices)}"
+            msg = f"invalid choice '{text}'; {f'nearest: {near}' if near else there}"
+            raise argparse.ArgumentTypeError(msg)
+        if lower:
+            return lower[text.casefold()]
+        return local_path(text) if option.kind is Path else option.kind(text)
+
+    read.__name__ = option.kind.__name__  # argparse tells it of a wrong value
+    return read
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
@@ -157,8 +271,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"bids_roi: {word}; run the same command to go on.\n")
         return 143 if terminated else 130
     except BrokenPipeError:
-        # The reader of stdout left (`| head`): nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_on(sys.stdout)
         return 74
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         return _explain(error)
@@ -202,8 +315,12 @@ def _say(text: str, out: TextIO) -> None:
         raise
     except OSError as error:
         log.error("standard output cannot be written (%s).", error.strerror)
-        # What is left in its buffer would fail again when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+        give_up_on(out)
+
+
+def give_up_on(stream: TextIO) -> None:
+    """Say no more there: what is in its buffer would fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _explain(error: Exception) -> int:
@@ -224,7 +341,9 @@ def _explain(error: Exception) -> int:
 def _set_up_logging(given: argparse.Namespace) -> None:
     level = logging.ERROR if given.quiet else logging.WARNING - 10 * given.verbose
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("bids_roi: %(levelname)s %(message)s"))
+    when = "%(asctime)s " if given.verbose > 1 else ""
+    text = f"bids_roi: {when}%(levelname)s %(message)s"
+    handler.setFormatter(logging.Formatter(text))
     log.handlers[:] = [handler]
     log.setLevel(max(level, logging.DEBUG))
     log.propagate = False
@@ -266,14 +385,19 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.schedule.threads import pin_threads
 
     pin_threads()
-    from bids_roi.participant.level import describe_plan, open_level, run_level
+    from bids_roi.participant.level import open_level, run_level
     from bids_roi.participant.outcomes import Outcomes
 
     level = open_level(given.bids_dir, given.output_dir, options)
     outcomes = Outcomes(level)
     if options.running.dry_run:
-        for line in describe_plan(level, outcomes):
-            _say(f"{line}\n", sys.stdout)
+        from bids_roi.participant.description import describe_plan
+
+        try:
+            for line in describe_plan(level, outcomes):
+                _say(f"{line}\n", sys.stdout)
+        except BrokenPipeError:  # `| head` has seen what it wanted
+            give_up_on(sys.stdout)
         return outcomes.exit_code
     try:
         run_level(level, outcomes)
@@ -306,12 +430,16 @@ def _say_warnings(warnings: Mapping[str, int]) -> None:
 def _run_group(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.group.level import run_group_level
 
+    began = time.monotonic()
     summary = run_group_level(given.output_dir, options)
     if not options.running.no_report:
         from bids_roi.report.group import write_group
 
         if note := write_group(given.output_dir):
             log.warning("%s", note)
+        page = given.output_dir / "group.html"
+        summary += f"\n  report {page}" if page.is_file() else ""
+    summary += f"\n  took {say_time(time.monotonic() - began)}"
     if not given.quiet:
         _say(f"{summary}\n", sys.stdout)
     return 0

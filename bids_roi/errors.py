@@ -22,6 +22,10 @@ what failed, where (the file), found versus needed with units, and what to do.
 from __future__ import annotations
 
 import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "AtlasError",
@@ -61,6 +65,68 @@ def remedy_of(error: OSError, otherwise: str) -> str:
     if is_of_the_disk(error):
         return "Check the disk or network, and run the same command again."
     return otherwise
+
+
+def count_of(n: int, word: str) -> str:
+    """Number and noun.
+
+    >>> count_of(1, "run"), count_of(8, "run")
+    ('1 run', '8 runs')
+    """
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def say_time(seconds: float) -> str:
+    """Say how long it took.
+
+    >>> say_time(7.4), say_time(3599.9), say_time(8000)
+    ('7 s', '60 min', '2 h 13 min')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return (
+        f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+    )
+
+
+def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Words that a misspelt one may stand for, nearest first.
+
+    >>> nearest_words("schafer400", ["CHARM", "schaefer", "schaefer400"])
+    ['schaefer400']
+    >>> nearest_words("--task", ["--mask", "--task-label"])
+    ['--task-label', '--mask']
+    """
+    written = word.casefold()
+    # One slip in three letters, at least one; a beginning counts as less than a slip.
+    most = max(1, len(written.strip("-")) // 3)
+    found = []
+    for place, candidate in enumerate(known):
+        other = candidate.casefold()
+        begins = len(written) > 2 and other.startswith((f"{written}-", f"{written}_"))
+        slips = 0.5 if begins else _count_slips(written, other)
+        if slips <= most:
+            found.append((slips, place, candidate))
+    least = min((slips for slips, *_ in found), default=0)
+    return [name for slips, _, name in sorted(found) if slips < least + 1][:n]
+
+
+def _count_slips(first: str, second: str) -> int:
+    """Letters to add, drop, change or swap with their neighbour between two words."""
+    # Optimal string alignment (Boytsov 2011, doi:10.1145/1963190.1963191): rows of the
+    # table of distances between beginnings, of which the last two are needed.
+    before: list[int] = []
+    row = list(range(len(second) + 1))
+    for i, letter in enumerate(first, 1):
+        before, above, row = row, before, [i]
+        for j, other in enumerate(second, 1):
+            best = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            swapped = i > 1 and j > 1 and first[i - 2] == other
+            if swapped and letter == second[j - 2]:
+                best = min(best, above[j - 2] + 1)
+            row.append(best)
+    return row[-1]
 
 
 class BidsRoiError(Exception):

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
+from bids_roi.errors import (
+    DataError,
+    MissingInput,
+    NothingFound,
+    UsageError,
+    nearest_words,
+)
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
@@ -48,18 +54,23 @@ _ENTITIES = {
     "atlas": "atlas",
     "statistic": "stat",
     "relmat": "stat",
-    "denoise": "desc",
+    "strategy": "desc",
 }
 # Kinds of tables that some choices are about; the other kinds stay whole.
 _CONCERNS = {
     "atlas": ("timeseries", "relmat", "regions"),
     "statistic": ("timeseries",),
     "relmat": ("relmat",),
-    "denoise": ("timeseries", "relmat", "outliers"),
+    "strategy": ("timeseries", "relmat", "outliers"),
+}
+# The columns of what is read, and the word that other pipelines have.
+_OTHER_WORDS = {
+    **{f"{name.removesuffix('_label')}_id": name for name in _ENTITIES},
+    "denoise": "strategy",
 }
 _RAW = "none"
 # How what a name lacks is shown, and asked for.
-_ABSENT = {"denoise": _RAW, "space": "native", "hemi": "both"}
+_ABSENT = {"strategy": _RAW, "space": "native", "hemi": "both"}
 _TEXT_COLUMNS = {
     column.name
     for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
@@ -102,7 +113,7 @@ class Outputs:
             Entities, as ``run_id`` (text: "01" stays "01"), ``n_volumes``,
             ``n_volumes_kept``, ``repetition_time`` and ``seconds_kept`` (s), ``fd_*``
             (mm), ``coverage_mean`` (0 to 1), and ``path``, relative to the folder.
-            NaN where not told. ``denoise`` is ``"none"`` for raw signals.
+            NaN where not told. ``strategy`` is ``"none"`` for raw signals.
         """
         tables = self._choose("timeseries", choice)
         _check_making(tables)
@@ -110,7 +121,7 @@ class Outputs:
         for table in tables:
             labels = dict(table.name.entities)
             row: dict[str, object] = {**identify(table.name)}
-            row |= {"atlas_id": table.atlas, "denoise": labels.get("desc", _RAW)}
+            row |= {"atlas_id": table.atlas, "strategy": labels.get("desc", _RAW)}
             row |= {"statistic": labels["stat"]}
             row |= describe_series(table.read_sidecar())
             rows.append(row | {"path": table.path})
@@ -207,7 +218,7 @@ class Outputs:
             msg = f"there is no table of {kind}."
             remedy = {
                 "relmat": "They are written with --relmat.",
-                "outliers": "They are written with --denoise.",
+                "outliers": "They are written with --strategy.",
             }.get(kind, "Load the folder without choices to see what it holds.")
             raise NothingFound(msg, where=self.output_dir, remedy=remedy)
         return _select(there, choice, self.output_dir)
@@ -239,11 +250,12 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         As the options of the command line: ``participant_label``, ``session_label``,
         ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
         (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
-        ``statistic``, ``relmat`` (``"pearson"``) and ``denoise`` (``"none"`` for raw
+        ``statistic``, ``relmat`` (``"pearson"``) and ``strategy`` (``"none"`` for raw
         signals); also ``cohort``, ``den`` and ``hemi``. Without one, ``space`` is
         ``"native"`` and ``hemi`` ``"both"``. Each is one value or several; all by
-        default. What a table does not know, a region table no statistic for example,
-        does not leave it out.
+        default. The names of the columns (``participant_id``) will do, too, and
+        ``denoise`` for ``strategy``. What a table does not know, a region table no
+        statistic for example, does not leave it out.
 
     Returns
     -------
@@ -322,10 +334,13 @@ def _select(
 ) -> list[Output]:
     """Narrow tables down, one choice after the other."""
     left = list(tables)
-    for name, given in choice.items():
+    for word, given in choice.items():
+        name = _OTHER_WORDS.get(word, word)
         if name not in _ENTITIES:
-            msg = f"there is no choice {name}."
-            raise UsageError(msg, remedy=f"There are {', '.join(_ENTITIES)}.")
+            near = ", ".join(nearest_words(word, _ENTITIES))
+            hint = f"Nearest: {near}. " if near else ""
+            msg = f"there is no choice {word}."
+            raise UsageError(msg, remedy=f"{hint}There are {', '.join(_ENTITIES)}.")
         if given is None:
             continue
         values = [given] if isinstance(given, str | int) else list(given)

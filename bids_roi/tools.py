@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING
 
 from bids_roi import cli
+from bids_roi.completion import SHELLS, format_completion
 from bids_roi.errors import AtlasError, BidsRoiError, OutputError, UsageError
 from bids_roi.options.record import Options
 from bids_roi.options.row import list_options, local_path
@@ -15,6 +15,7 @@ from bids_roi.options.table import OPTIONS, Atlases, Input
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -37,11 +38,10 @@ from instead of TemplateFlow's archive.
 
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the tools."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="bids_roi_tools",
         description="Tools around the BIDS App bids_roi.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     tools = parser.add_subparsers(dest="tool", required=True, metavar="TOOL")
@@ -52,17 +52,24 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("output_dir", type=local_path, help="a new or empty folder")
     _add_atlas_tools(tools)
     _add_inputs(tools)
+    completion = tools.add_parser(
+        "completion",
+        help="print what makes a shell complete options, atlases and strategies",
+        description='bash, in ~/.bashrc: eval "$(bids_roi_tools completion bash)";'
+        " zsh, in ~/.zshrc, the same with zsh; fish: bids_roi_tools completion fish"
+        " > ~/.config/fish/completions/bids_roi.fish",
+    )
+    completion.add_argument("shell", choices=SHELLS)
     return parser
 
 
-def _add_inputs(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_inputs(tools: argparse._SubParsersAction[cli.Parser]) -> None:
     inputs = tools.add_parser(
         "inputs",
         help="list the files that a run needs, for git-annex, rclone or aws to fetch",
         description="List the files that `bids_roi BIDS_DIR OUT participant` reads with"
         " the same options, one path a line, relative to BIDS_DIR (or to --derivatives,"
         " where that lies elsewhere). Names are enough: content may be elsewhere.",
-        allow_abbrev=False,
     )
     inputs.add_argument("bids_dir", type=local_path, metavar="BIDS_DIR")
     for option in _INPUT_OPTIONS:
@@ -78,7 +85,7 @@ def _add_inputs(tools: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _add_atlas_tools(
-    tools: argparse._SubParsersAction[argparse.ArgumentParser],
+    tools: argparse._SubParsersAction[cli.Parser],
 ) -> None:
     listing = tools.add_parser(
         "atlases", help="list every atlas that TemplateFlow holds; needs no network"
@@ -132,15 +139,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fetch": _fetch,
         "check-atlas": _check_atlas,
         "inputs": _list_inputs,
+        "completion": _print_completion,
     }
     try:
         given = build_parser().parse_args(argv)
-        return runners[given.tool](given)
+        code = runners[given.tool](given)
+        sys.stdout.flush()
+        return code
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi_tools: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head` has seen what it wanted
+        cli.give_up_on(sys.stdout)
+        return 0
+
+
+def _print_completion(given: argparse.Namespace) -> int:
+    text = format_completion(given.shell, cli.build_parser(), build_parser())
+    sys.stdout.write(text)
+    return 0
 
 
 def _list_atlases(given: argparse.Namespace) -> int:
@@ -212,11 +231,11 @@ def _run_demo(output_dir: Path) -> int:
         msg = f"the folder cannot be written ({error.strerror})."
         raise OutputError(msg, where=output_dir, remedy="Name another.") from error
     results = output_dir / "derivatives"
-    atlas = f"{data.atlas_image},{data.atlas_table}"
     common = [str(data.derivative), str(results)]
-    cleaning = ["--denoise", "none", "36P", "--fd-threshold", "0.5"]
+    cleaning = ["--strategy", "none", "36P", "--fd-threshold", "0.5"]
+    atlas = ["--atlas-dataset", f"demo={data.templateflow_home}"]
     for arguments in (
-        [*common, "participant", "--atlas-file", atlas, *cleaning, *_MATRICES],
+        [*common, "participant", *atlas, *cleaning, *_MATRICES],
         [*common, "group"],
     ):
         sys.stdout.write(f"\n$ bids_roi {' '.join(arguments)}\n")

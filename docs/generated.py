@@ -351,6 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
         group_summaries._KEY_TEXTS, group_summaries._MOTION_TEXTS
     ),
     "reliability-columns": lambda: _columns(group_summaries._RELIABILITY_TEXTS),
+    "strategy-columns": lambda: _columns(group_summaries._STRATEGY_TEXTS),
     "facts": _facts,
     "statistics": lambda: _statistics("labels", "--statistic"),
     "map-statistics": lambda: _statistics("maps", "--map-statistic"),

@@ -344,10 +344,9 @@ class Catalogue:
             download(names, home)
         except MissingInput as error:
             remedy = f"{error.remedy} Or bring an atlas with --atlas-file IMAGE,TABLE."
-            msg = f"atlas {held.key.name} in {held.space}: {error}"
-            raise MissingInput(
-                msg.removesuffix(error.remedy).rstrip(), remedy=remedy
-            ) from error
+            problem = error.problem.rstrip(".")
+            msg = f"atlas {held.key.name} in {held.space} {problem}: {error.where}"
+            raise MissingInput(msg, remedy=remedy) from error
         return Dataset.of("templateflow", home)
 
     def needed(self, held: HeldImage) -> list[str]:

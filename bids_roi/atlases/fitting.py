@@ -31,6 +31,11 @@ _DENSITIES = {
 _GRAYORDINATES = ("91k", "170k")
 
 
+def name_density(n_vertices: int) -> str:
+    """TemplateFlow's word for the vertices of a hemisphere; blank if it has none."""
+    return next((den for den, n in _DENSITIES.items() if n == n_vertices), "")
+
+
 def meshes_of(frame: Frame) -> list[Mesh]:
     """Meshes of a frame, each once."""
     meshes = [part.support for part in frame.parts if isinstance(part.support, Mesh)]

@@ -6,12 +6,11 @@ its variants apart, as they stand in the names of the outputs.
 
 from __future__ import annotations
 
-import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import UsageError
+from bids_roi.errors import UsageError, nearest_words
 from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ SHORT_NAMES = {
     "buckner7": "Buckner2011_seg-7n",
     "buckner17": "Buckner2011_seg-17n",
 }
-NAME_PATTERNS = ("schaefer400", "schaefer400x17", "difumo128", "4s156")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,6 +68,19 @@ class AtlasKey:
         """
         pairs = (("seg", self.seg), ("scale", self.scale))
         return "_".join([self.label, *(f"{k}-{v}" for k, v in pairs if v)])
+
+
+def name_map(key: AtlasKey, map_name: str) -> AtlasKey:
+    """Key of one of the maps of an atlas's file, so that two of them have two names.
+
+    >>> name_map(AtlasKey("Yeo2011"), "7 Networks").name
+    'Yeo2011_seg-7Networks'
+    >>> name_map(AtlasKey("Yeo2011", "7n"), "2").name
+    'Yeo2011_seg-7n+map2'
+    """
+    label = re.sub(r"[^A-Za-z0-9]", "", map_name)
+    label = f"map{label}" if not label or label.isdecimal() else label
+    return replace(key, seg=f"{key.seg}+{label}" if key.seg else label)
 
 
 def parse_atlas_name(name: str) -> AtlasKey:
@@ -109,6 +120,23 @@ def parse_atlas_name(name: str) -> AtlasKey:
         )
         raise UsageError(msg, remedy=remedy)
     return _key(label, pairs)
+
+
+def short_names(key: AtlasKey) -> tuple[str, ...]:
+    """Short names of an atlas, none for most; the first is the one that is told.
+
+    >>> short_names(AtlasKey("Schaefer2018", "17n", "400"))
+    ('schaefer400x17',)
+    >>> short_names(AtlasKey("DiFuMo", None, "128"))
+    ('difumo128', 'difumo')
+    """
+    numbered = {
+        "Schaefer2018": f"schaefer{key.scale}" + (f"x{key.seg}"[:-1]).replace("x7", ""),
+        "DiFuMo": f"difumo{key.scale}",
+        "4S": f"4s{key.scale}",
+    }
+    own = [numbered[key.label]] if key.label in numbered else []
+    return (*own, *(name for name, whole in SHORT_NAMES.items() if whole == key.name))
 
 
 def _key(label: str, entities: Mapping[str, str]) -> AtlasKey:
@@ -152,6 +180,25 @@ def key_of_file(path: str | PurePath) -> AtlasKey:
     )
 
 
+def nearest_atlases(name: str, known: Iterable[AtlasKey]) -> list[str]:
+    """What is meant by a name of no atlas: short names, then whole ones.
+
+    Those of fMRIPrep's own templates come first, as other species have atlases too.
+    """
+    keys = list(known)
+    short = {word: None for key in keys for word in short_names(key)}
+    if near := nearest_words(name, short):
+        return near
+    label = name.casefold().partition("_")[0]
+    variants = [key for key in keys if key.label.casefold() == label]
+    if variants:  # of that atlas, but with other numbers
+        return [
+            short_names(key)[0] if short_names(key) else key.name
+            for key in variants[:12]
+        ]
+    return nearest_words(name, [key.name for key in keys])
+
+
 def space_of(path: str | PurePath) -> str | None:
     """Space of an atlas file from ``tpl-`` or ``space-``, with its cohort (``X+1``)."""
     entities = dict(parse_name(path).entities)
@@ -159,13 +206,6 @@ def space_of(path: str | PurePath) -> str | None:
     if space and "cohort" in entities:
         space = f"{space}+{entities['cohort']}"
     return space
-
-
-def nearest_names(name: str, known: Iterable[str], n: int = 4) -> list[str]:
-    """Names most like a misspelt one, best first."""
-    lower = {candidate.casefold(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.casefold(), lower, n=n, cutoff=0.4)
-    return [lower[candidate] for candidate in found]
 
 
 def is_of_one_person(uri: str) -> bool:

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.areas import Areas
     from bids_roi.atlases.transforms import Route
     from bids_roi.core.frame import Frame
     from bids_roi.core.grid import Grid
@@ -83,6 +84,7 @@ class AtlasImage(NamedTuple):
     map_name: str | None = None
     numbering: Numbering = ()
     route: Route | None = None
+    areas: Areas | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Atlas:
         Of hemispheres that share label values: side and value of each region.
     elsewhere
         Index of the regions that only other layouts of the atlas hold.
+    areas
+        By which the vertices of the run weigh; ``None`` for equal weights.
     """
 
     label: str
@@ -140,6 +144,7 @@ class Atlas:
     map_name: str | None = None
     numbering: Numbering = ()
     elsewhere: frozenset[int] = frozenset()
+    areas: Areas | None = None
 
     @property
     def image_path(self) -> Path:
@@ -157,6 +162,7 @@ class Atlas:
             self.map_name,
             self.numbering,
             self.route,
+            self.areas,
         )
 
     @property
@@ -358,6 +364,7 @@ def load_atlas_labels(
     image: AtlasImage,
 ) -> tuple[NDArray[np.int64], Grid | Frame]:
     """Labels of an ``Atlas`` of kind ``dseg`` and where they lie, once per process."""
+    image = image._replace(areas=None)  # which labels do not depend on
     if image in _LOADED:
         return _LOADED[image]
     if is_surface(image.files[0]):

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.homes import download_home, search_path
 from bids_roi.atlases.names import (
-    SHORT_NAMES,
     AtlasKey,
     key_of_file,
-    nearest_names,
+    name_map,
+    nearest_atlases,
     parse_atlas_name,
     space_of,
 )
@@ -29,6 +30,7 @@ from bids_roi.atlases.surfaces import (
     check_fit,
     is_surface,
     space_of_meshes,
+    split_map,
     split_sides,
     without_side,
 )
@@ -51,7 +53,7 @@ from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
 
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
 _SUBJECT = "subject:"
+# What a table ends in, and no image does.
+_TABLES = (".tsv", ".csv", ".txt", ".xml", ".json")
 _TAKEN = ("preprocessed", "templateflow")
 # Of the templates that an atlas is in, transforms are looked for from these first.
 _FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
@@ -99,6 +103,7 @@ class AtlasShelf:
             msg = "--atlas-space is for the images of --atlas-file, and there is none."
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._transforms = wanted.atlas_transform == "auto"
+        _refuse_lone_tables(wanted.atlas_file)
         self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
         _refuse_twins(self._files)
         named = [n for n in wanted.names if not n.startswith(_SUBJECT)]
@@ -112,13 +117,21 @@ class AtlasShelf:
             self.links["freesurfer"] = self._fs_subjects_dir
         self._catalogue: Catalogue | None = None
         self._keys: dict[str, AtlasKey] = {}
+        self._maps: dict[str, str] = {}  # of the names that choose one of several
         if named or datasets:
             self._catalogue = make_catalogue(wanted, datasets)
-            found = [find_key(name, self._catalogue) for name in named]
+            for name in named:
+                text, _, chosen = name.partition("#")
+                key = find_key(text, self._catalogue)
+                named_key = name_map(key, chosen) if chosen else key
+                self._keys[named_key.name] = key
+                if chosen:
+                    self._maps[named_key.name] = chosen
+                    _refuse_volumes(key, self._catalogue)
             if not wanted.atlas:
                 for dataset in datasets:
-                    found += self._catalogue.keys_of(dataset.name)
-            self._keys = {key.name: key for key in found}
+                    held = self._catalogue.keys_of(dataset.name)
+                    self._keys |= {key.name: key for key in held}
         self._named = bool(wanted.atlas or datasets)
         own = [file.key.name for file in self._files]
         self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
@@ -135,6 +148,8 @@ class AtlasShelf:
         elif not kinds and self._catalogue is not None and name in self._keys:
             held = self._catalogue.layouts(self._keys[name])
             kinds += [not h.is_volume for h in held if h.is_volume or self._named]
+            if name in self._maps:  # a volume has none
+                return surface
         return surface in kinds
 
     def find(
@@ -247,7 +262,20 @@ class AtlasShelf:
         elif self._catalogue is None or name not in self._keys:
             raise UsageError(f"atlas {name} was not asked for.")
         else:
-            atlas = self._open(self._catalogue.find(self._keys[name], "", where))
+            files = self._catalogue.find(self._keys[name], "", where)
+            if chosen := self._maps.get(name):
+                # A table beside the file, and the columns of other layouts, are not
+                # those of one of its maps.
+                key = name_map(files.key, chosen)
+                files = replace(
+                    files,
+                    key=key,
+                    map_name=chosen,
+                    table=None,
+                    table_text=None,
+                    union=None,
+                )
+            atlas = self._open(files)
         own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
         check_fit(name, own_frame, where)
         return atlas
@@ -342,7 +370,7 @@ class AtlasShelf:
 
     def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
         """Open once; what is wrong with an atlas is found once, too."""
-        key = (files.image, files.table, files.space, files.findings)
+        key = (files.image, files.map_name, files.table, files.space, files.findings)
         if key not in self._opened:
             if not keep:  # one per run: not to be held for a thousand participants
                 return open_atlas(files)
@@ -380,14 +408,21 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     same = [other for other in known if other.name.casefold() == key.name.casefold()]
     if same:
         return same[0]
-    variants = [k.name for k in known if k.label.casefold() == key.label.casefold()]
-    near = variants[:12] or nearest_names(
-        name, [*SHORT_NAMES, *(k.name for k in known)]
+    # People know the templates of fMRIPrep; the archive holds other species too.
+    near = nearest_atlases(
+        name, sorted(known, key=lambda k: not set(_FIRST) & set(catalogue.spaces(k)))
     )
     msg = f"there is no atlas '{name}' in TemplateFlow or the folders given."
     hint = f"Nearest: {', '.join(near)}. " if near else ""
     remedy = f"{hint}`bids_roi_tools atlases` lists all; your own go to --atlas-file."
     raise UsageError(msg, remedy=remedy)
+
+
+def _refuse_volumes(key: AtlasKey, catalogue: Catalogue) -> None:
+    """Refuse to choose a map of an atlas that is there as volumes only."""
+    if all(held.is_volume for held in catalogue.layouts(key)):
+        msg = f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have maps."
+        raise UsageError(msg, remedy="Leave out # and what follows.")
 
 
 def _refuse_twins(files: list[AtlasFiles]) -> None:
@@ -399,6 +434,19 @@ def _refuse_twins(files: list[AtlasFiles]) -> None:
             remedy = "Rename one of them; the name comes from atlas- or the file."
             raise CollisionError(msg, remedy=remedy)
         seen[key] = file.image
+
+
+def _refuse_lone_tables(texts: Sequence[str]) -> None:
+    """Refuse a table that stands as an atlas of its own, behind a blank."""
+    for before, text in pairwise(("", *texts)):
+        if text.casefold().endswith(_TABLES) and "," not in text:
+            image = before.rstrip(",") if "," not in before[:-1] else ""
+            msg = f"--atlas-file {text} is a table, and no image."
+            remedy = (
+                "A table goes behind its image and a comma, without a blank:"
+                f" --atlas-file {image or 'IMAGE'},{text}"
+            )
+            raise UsageError(msg, remedy=remedy)
 
 
 def _parse_segmentation(name: str) -> str:
@@ -444,6 +492,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
 
     ``declared`` is the space of an image whose name does not tell it.
     """
+    text, map_name = split_map(text)
     files, rest = split_sides(text)
     image_text, _, table_text = text.partition(",")
     image, table = Path(image_text), Path(table_text) if table_text else None
@@ -470,9 +519,13 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
         remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
         raise UsageError(msg, where=image, remedy=remedy)
     key = key_of_file(without_side(image) if len(files) > 1 else image)
+    if map_name is not None:
+        key = name_map(key, map_name)
     right = files[1] if len(files) > 1 else None
     described = _describe(key.label, image)
-    return AtlasFiles(key, space, image, table, description=described, right=right)
+    return AtlasFiles(
+        key, space, image, table, description=described, right=right, map_name=map_name
+    )
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:

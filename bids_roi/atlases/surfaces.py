@@ -21,7 +21,7 @@ from bids_roi.atlases.findings import Finding
 from bids_roi.atlases.formats import RawTable, is_background, without_wall
 from bids_roi.atlases.regions import sides_of, some
 from bids_roi.core.frame import Frame, Mesh, Part
-from bids_roi.errors import AtlasError, SpaceMismatch
+from bids_roi.errors import AtlasError, SpaceMismatch, UsageError
 from bids_roi.images.meshes import mesh_of, surface_template
 from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
 
@@ -434,6 +434,29 @@ def split_sides(text: str) -> tuple[tuple[Path, ...], str]:
     if not is_surface(path):
         return (), text
     return ((path,) if is_dense(path) else find_partner(path)), rest
+
+
+def split_map(text: str) -> tuple[str, str | None]:
+    """Take the map out of ``IMAGE#MAP[,TABLE]``: a name, or a number from 1.
+
+    Of two hemispheres, one or both may name it.
+    """
+    found: set[str] = set()
+
+    def take(match: re.Match[str]) -> str:
+        if match[1] == ".annot" or not is_surface(Path("x" + match[1])):
+            msg = f"'{match[0]}' names a map, and only .dlabel.nii and .gii have maps."
+            raise UsageError(msg, remedy="Leave out # and what follows.")
+        found.add(match[2])
+        return match[1]
+
+    if Path(text.partition(",")[0]).exists():  # the name of a file may have a #
+        return text, None
+    rest = re.sub(r"((?:\.dlabel)?\.(?:nii|gii|annot)(?:\.gz)?)#([^,]+)", take, text)
+    if len(found) > 1:
+        msg = f"the two hemispheres name different maps: {some(sorted(found))}."
+        raise UsageError(msg, remedy="Write one of them.")
+    return rest, found.pop() if found else None
 
 
 def find_partner(path: Path) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import shutil
 import tempfile
@@ -30,6 +31,15 @@ S3_ROOT = "https://templateflow.s3.amazonaws.com"
 _MIRROR = "BIDS_ROI_TEMPLATEFLOW_URL"
 _TIMEOUT_S = 10
 _ATTEMPTS = 3
+_LONGEST = 200  # of a reason; -vv gives all
+# What urllib3 and the systems below it say.
+_SIGNS = {
+    **dict.fromkeys(("resolve", "unreachable", "Name or service"), "no network"),
+    "timed out": "no answer",
+    "refused": "connection refused",
+}
+
+log = logging.getLogger("bids_roi")
 
 # From the keys of the archive's git-annex.
 KNOWN_MD5 = {
@@ -116,12 +126,23 @@ def _fetch_one(private: Path, name: str, root: str, timeout: int) -> None:
             return
         if path.stat().st_size == 0:  # refused or no answer: no use in asking again
             break
-    msg = f"the download failed after {attempt} attempt(s): {problem}"
+    log.debug("%s/%s: %s", root, name, problem)
+    times = f", tried {attempt} times" if attempt > 1 else ""
+    msg = f"cannot be downloaded ({_why(problem)}{times})."
     remedy = (
         "Where there is no network, fill a folder elsewhere (`bids_roi_tools fetch"
         " ATLAS --dest DIR`) and give it with --templateflow-home."
     )
     raise MissingInput(msg, where=f"{root}/{name}", remedy=remedy)
+
+
+def _why(problem: str) -> str:
+    """What stopped a download, without the chain of libraries that met it."""
+    for sign, word in _SIGNS.items():
+        if sign in problem:
+            return word
+    problem = problem.partition(" for url")[0]
+    return problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]} ..."
 
 
 def _ask_client(home: Path, name: str, root: str, timeout: int) -> None:

@@ -17,7 +17,11 @@ from bids_roi.atlases.homes import (
     scan_names,
     search_path,
 )
-from bids_roi.atlases.names import NAME_PATTERNS, SHORT_NAMES, parse_atlas_name
+from bids_roi.atlases.names import (
+    nearest_atlases,
+    parse_atlas_name,
+    short_names,
+)
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.errors import BidsRoiError, UsageError
 
@@ -52,11 +56,10 @@ def list_atlases(space: str | None, home: Path | None) -> Iterator[str]:
             yield _describe(key.name.ljust(width), named, list(images), present)
         yield ""
     yield (
-        "Choose one with --atlas NAME; what lies as a run does is taken. Flat: a map to"
+        "Choose one with --atlas NAME, or the short name behind the number of regions;"
+        " what lies as a run does is taken. Flat: a map to"
         " draw on, from which nothing is extracted."
     )
-    short = (f"{name} = {whole}" for name, whole in SHORT_NAMES.items())
-    yield f"Short names: {', '.join(short)}; and {', '.join(NAME_PATTERNS)}."
 
 
 def _describe(
@@ -76,7 +79,8 @@ def _describe(
     where = ", ".join(dict.fromkeys(filter(None, map(str.strip, sizes))))
     cite = cite_briefly(images[0].key.label)
     kind = _KINDS.get(kind, kind)
-    return f"  {name}  {kind:7}  {regions:>5}  {where:48}  {cite}".rstrip()
+    short = ", ".join(short_names(images[0].key))
+    return f"  {name}  {kind:7}  {regions:>5}  {short:20}  {where:40}  {cite}".rstrip()
 
 
 def _count_regions(image: HeldImage) -> str:
@@ -126,11 +130,10 @@ def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]
     held = [h for h in scan_names(list_skeleton()) if h.is_usable]
     same = [h for h in held if h.key.name.casefold() == key.name.casefold()]
     if not same:
-        from bids_roi.atlases.names import nearest_names
-
-        near = nearest_names(key.name, {h.key.name for h in held})
+        near = nearest_atlases(text, dict.fromkeys(h.key for h in held))
         msg = f"TemplateFlow holds no atlas '{text}'."
-        remedy = f"Nearest: {', '.join(near)}. `bids_roi_tools atlases` lists all."
+        hint = f"Nearest: {', '.join(near)}. " if near else ""
+        remedy = f"{hint}`bids_roi_tools atlases` lists all."
         raise UsageError(msg, remedy=remedy)
     padded = {label.lstrip("0") for label in res}
     chosen = [
@@ -204,10 +207,10 @@ _UNSAID = "?"
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
     from bids_roi.atlases.names import space_of
     from bids_roi.atlases.shelf import find_key, make_catalogue, parse_file
-    from bids_roi.atlases.surfaces import split_sides
+    from bids_roi.atlases.surfaces import split_map, split_sides
     from bids_roi.options.table import Atlases
 
-    surfaces, _ = split_sides(text)
+    surfaces, _ = split_sides(split_map(text)[0])
     if surfaces:  # whose meshes may tell the space
         return [parse_file(text, space)]
     image = Path(text.partition(",")[0])

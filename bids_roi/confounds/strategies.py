@@ -9,14 +9,13 @@ the command line.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.confounds.strategy_checks import parse_settings, parse_strategy
-from bids_roi.errors import ConfoundsError, MissingInput, UsageError
+from bids_roi.errors import ConfoundsError, MissingInput, UsageError, nearest_words
 from bids_roi.files.tables import read_json
 from bids_roi.options.settings import ROWS
 
@@ -74,8 +73,9 @@ def load_strategy(name_or_path: str | Path) -> Strategy:
     """
     text = os.fspath(name_or_path)
     presets = _presets()
-    if text in presets:
-        with resources.as_file(presets[text]) as path:
+    preset = {name.casefold(): name for name in presets}.get(text.casefold())
+    if preset is not None:
+        with resources.as_file(presets[preset]) as path:
             return _read(path)
     if isinstance(name_or_path, Path) or text.endswith(".json") or "/" in text:
         path = Path(text)
@@ -83,11 +83,11 @@ def load_strategy(name_or_path: str | Path) -> Strategy:
             msg = "there is no such file."
             raise MissingInput(msg, where=path, remedy="Check the path.")
         return _read(path)
-    lower = {name.casefold(): name for name in presets}
-    close = difflib.get_close_matches(text.casefold(), list(lower), n=3)
-    nearest = f" The nearest: {', '.join(lower[c] for c in close)}." if close else ""
-    msg = f"there is no denoising strategy {text!r}.{nearest}"
-    remedy = f"Give the path of a JSON file, or one of {', '.join(presets)}."
+    near = nearest_words(text, presets)
+    msg = f"there is no strategy {text!r}."
+    remedy = "A file of your own ends in .json. " + (
+        f"Nearest: {', '.join(near)}." if near else f"There are {', '.join(presets)}."
+    )
     raise UsageError(msg, remedy=remedy)
 
 

@@ -15,6 +15,7 @@ Choosing columns is the matter of ``regressors``.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass, replace
@@ -183,6 +184,12 @@ def _number(cell: str) -> float | None:
 
 
 def _numbers(name: str, cells: Sequence[str], wrong: list[str]) -> list[float]:
+    # A column at once, as nearly all are numbers but for the first rows; cell by cell
+    # where that is not so, which takes ten times as long.
+    start = next((n for n, cell in enumerate(cells) if cell != "n/a"), len(cells))
+    if "_" not in "".join(cells):
+        with contextlib.suppress(ValueError):
+            return [math.nan] * start + [*map(float, cells[start:])]
     values = []
     first = ""
     for row, cell in enumerate(cells, start=2):

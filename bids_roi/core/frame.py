@@ -12,6 +12,8 @@ import numpy as np
 from bids_roi.core.grid import Grid, same_grid
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -56,6 +58,30 @@ class Mesh:
     def __str__(self) -> str:
         """Template and number of vertices, for messages."""
         return f"{self.template} with {self.n_vertices:,} vertices"
+
+
+def find_vertex_areas(
+    points: NDArray[np.float64], triangles: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Find the area of each vertex: a third of each triangle that it is a corner of.
+
+    Parameters
+    ----------
+    points : (n, 3)
+        Where the vertices lie, mm.
+    triangles : (m, 3)
+        Their corners.
+
+    Returns
+    -------
+    (n,)
+        mm2; what ``wb_command -surface-vertex-areas`` computes.
+    """
+    corners = points[triangles]
+    sides = corners[:, 1:] - corners[:, :1]
+    thirds = np.linalg.norm(np.cross(sides[:, 0], sides[:, 1]), axis=1) / 6
+    areas = np.bincount(triangles.ravel(), np.repeat(thirds, 3), len(points))
+    return np.asarray(areas, dtype=np.float64)
 
 
 class Points:
@@ -219,6 +245,33 @@ class Frame:
             mine.same(theirs)
             for mine, theirs in zip(self.parts, other.parts, strict=True)
         )
+
+    def sizes(
+        self, areas: Mapping[str, NDArray[np.float64]], *, voxels: bool = True
+    ) -> NDArray[np.float64]:
+        """Find the size of each point.
+
+        Parameters
+        ----------
+        areas
+            Of all vertices of a structure, mm2.
+        voxels
+            Whether voxels have one, their volume.
+
+        Returns
+        -------
+        (V,)
+            mm2 of vertices and mm3 of voxels; NaN where it is not known.
+        """
+        found = np.full(self.n_points, np.nan)
+        for start, part in zip(self.starts, self.parts, strict=True):
+            stop = start + part.n_points
+            if not isinstance(part.support, Mesh):
+                if voxels:
+                    found[start:stop] = part.support.voxel_volume
+            elif part.structure in areas:
+                found[start:stop] = areas[part.structure][part.numbers]
+        return found
 
     def millimetres(self) -> NDArray[np.float64]:
         """Find where each point lies.

@@ -7,7 +7,7 @@ place in millimetres, is matched, and what has no partner is without a region.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from bids_roi.core.grid import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -66,9 +66,10 @@ class RegionMap:
     Attributes
     ----------
     weights : (R, V) sparse
-        Weight of each point of the run in each region; 1 for labels.
+        Weight of each point of the run in each region; for labels 1, or its size where
+        vertices weigh by their area.
     hard
-        Whether it is made of labels: each point in at most one region, weights 1.
+        Whether it is made of labels: each point in at most one region.
     n_voxels_atlas : (R,)
         Places (voxels, vertices) of each region in the atlas itself, with any weight.
     volume : (R,)
@@ -83,6 +84,9 @@ class RegionMap:
     structures : (R,)
         What each region is of, as CIFTI spells it (``CORTEX_LEFT``), several with
         commas between; empty for the atlas of a volume.
+    areas : (R,) or None
+        mm^2 of each region's vertices in the atlas, NaN for a region with voxels or on
+        a surface that is not known; ``None`` where areas were not asked for.
     """
 
     weights: csr_array
@@ -93,6 +97,7 @@ class RegionMap:
     offsets: NDArray[np.float64]
     centres: Centres
     structures: tuple[str, ...] = ()
+    areas: NDArray[np.float64] | None = None
 
     @property
     def n_regions(self) -> int:
@@ -111,6 +116,7 @@ def map_labels(
     source: Frame | Grid,
     target: Frame | Grid,
     places: NDArray[np.float64] | None = None,
+    areas: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> RegionMap:
     """Bring an atlas of labels to a run.
 
@@ -125,6 +131,9 @@ def map_labels(
     places : (V, 3) or None
         Where each point of the run lies in the space of the atlas, mm (RAS+), NaN for
         nowhere; for a warp. ``None`` where both share a space.
+    areas
+        Of all vertices of each structure, mm2: then a point weighs as much as it is
+        large, see ``Frame.sizes``. ``None`` for equal weights.
 
     Returns
     -------
@@ -144,7 +153,15 @@ def map_labels(
     moved = way.move(rows, resample_labels, background=-1)
     weights = group_rows(moved, index.size, np.uint8)
     strong = np.ones(points.size, dtype=bool)
-    return own.describe(way, weights, strong=strong, hard=True)
+    if areas is None:
+        return own.describe(way, weights, strong=strong, hard=True)
+    weights = weights.astype(np.float64)
+    weights.data = way.target.sizes(areas)[weights.indices]
+    sizes = way.source.sizes(areas, voxels=False)[points]
+    found = np.bincount(own.rows, sizes, index.size).astype(np.float64)
+    found[np.bincount(own.rows, minlength=index.size) == 0] = np.nan
+    described = own.describe(way, weights, strong=strong, hard=True)
+    return replace(described, areas=found)
 
 
 def map_weights(
@@ -522,13 +539,17 @@ def strongest_map(weights: csr_array) -> NDArray[np.int32]:
     (V,)
         Row of the region table, -1 for none.
     """
+    sizes, voxels = np.abs(weights.data), weights.indices
+    own = np.repeat(
+        np.arange(weights.shape[0], dtype=np.int32), np.diff(weights.indptr)
+    )
+    largest, filled = np.zeros(weights.shape[0]), np.diff(weights.indptr) > 0
+    if filled.any():
+        starts = weights.indptr[:-1][filled]
+        largest[filled] = np.maximum.reduceat(sizes, starts)
+    # The last write to a voxel stays: that of the most weight, of equals the first row.
+    strong = np.flatnonzero(sizes > largest[own] * _STRONG)[::-1]
+    order = strong[np.argsort(sizes[strong], kind="stable")]
     rows = np.full(weights.shape[1], -1, dtype=np.int32)
-    best = np.zeros(weights.shape[1])
-    for row in range(weights.shape[0]):
-        part = slice(weights.indptr[row], weights.indptr[row + 1])
-        size = np.abs(weights.data[part])
-        voxels = weights.indices[part]
-        more = (size > best[voxels]) & (size > size.max(initial=0) * _STRONG)
-        best[voxels[more]] = size[more]
-        rows[voxels[more]] = row
+    rows[voxels[order]] = own[order]
     return rows

@@ -12,6 +12,7 @@ voxel outside the mask enters as 0, which adds nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array, csr_array
 
     from bids_roi.core.mapping import RegionMap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Partition:
     """All atlases of a frame over the points (voxels, vertices) that any of them needs.
 
@@ -38,13 +39,13 @@ class Partition:
     voxels : (N,)
         Positions among them, ascending; on a grid their flat indices.
     atoms : (A, N) sparse
-        Which voxels make each atom.
+        Which voxels make each atom: 1, or their size where vertices weigh by area.
     regions : (sum of R, A) sparse
         Which atoms make each region; atlas after atlas, empty rows for weighted maps.
     weights : (sum of R, N) sparse
         Weights of the maps, empty rows for labels; ``None`` where there are no maps.
     members
-        One (R, N) sparse per atlas: the weight of each voxel, 1 for labels.
+        One (R, N) sparse per atlas: the weight of each voxel.
     maps
         One per atlas: what the partition was built from.
     rows
@@ -67,6 +68,14 @@ class Partition:
     def n_rows(self) -> int:
         """Regions of all atlases together."""
         return int(self.regions.shape[0])
+
+    @cached_property
+    def columns(self) -> csc_array:
+        """Weight of each voxel in each region, by voxel; (sum of R, N)."""
+        weights = self.regions @ self.atoms
+        if self.weights is not None:
+            weights = weights + self.weights
+        return weights.tocsc()
 
     def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sums over the regions, and products with the maps, of one volume.
@@ -157,6 +166,12 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     ]
     ends = np.cumsum([region.n_regions for region in maps]).tolist()
     atoms, first = _factorise(labels, members, voxels.size)
+    for region, part in zip(maps, members, strict=True):
+        if region.areas is not None:  # of the points, so the same for all atlases
+            size = np.zeros(voxels.size)
+            size[part.indices] = part.data
+            found = size[atoms.indices]
+            atoms.data = np.where(found > 0, found, atoms.data)
     grouped = [
         None if rows is None else group_rows(rows[first], part.shape[0])
         for rows, part in zip(labels, members, strict=True)

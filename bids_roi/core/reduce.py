@@ -22,7 +22,7 @@ import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import finish_sums, scale_values
+from bids_roi.core.signals import add_points, finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
 from bids_roi.core.volumes import Plan, Smoothing, choose_source
 from bids_roi.options.words import name_statistics
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from numpy.typing import NDArray
-    from scipy.sparse import csc_array
 
     from bids_roi.core.frame import Block
     from bids_roi.core.partition import Partition
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 _SORTED = set(name_statistics(family="sorted"))
 _OF_MAPS = set(name_statistics(of="maps"))
 _GATHER_BYTES = 128 * 2**20
+_ROOM_BYTES = 2**20
 _FLOAT_BYTES = 16 * 2**20  # of what is gathered, as float64 at a time
 _OVERFLOW = "the values are too large: their sums are infinite"
 
@@ -218,13 +218,13 @@ def _reduce_points(
         run.add(at, taken, added[at])
         stretches.add(at, taken)
     found = _inside_mask(scan.judge(), plan, in_mask)
-    stretches.close(found.usable)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
     # Volumes that were taken for blank until a later point had a value there.
     again = sums if (added != found.usable).any() else set()
     if _needs_a_better_basis(solvers):
         again = again | {"least_squares"}
     signals = run.finish(found.usable, sums - again, solvers)
+    stretches.close(found.usable)
     n_passes = 1
     while again or not stretches.done:
         second = _PointPass(plan, solvers) if again else None
@@ -360,14 +360,18 @@ class _VolumePass(_Pass):
         """Reduce what was taken of a block, (t, N)."""
         stop = start + taken.shape[0]
         source = self.source
-        values = np.stack([source.load(volume) for volume in taken])
-        for t, volume in enumerate(values, start):
+        held = []  # for what is no sum: none where only sums are asked for
+        for t, stored in enumerate(taken, start):
+            volume = source.load(stored)
             self.sums[t] = source.project(volume)
             for rows, products in self.extras.values():
                 products[t] = rows @ volume
+            if self.others:
+                held.append(volume)
         if not np.isfinite(self.sums[start:stop]).all():
             raise ValueError(_OVERFLOW)
-        _compute(self.sorted, self.others, slice(start, stop), values)
+        if held:
+            _compute(self.sorted, self.others, slice(start, stop), np.stack(held))
 
 
 class _PointPass(_Pass):
@@ -375,52 +379,39 @@ class _PointPass(_Pass):
 
     def __init__(self, plan: Plan, solvers: Solvers = ()) -> None:
         super().__init__(plan, solvers)
-        partition = plan.partition
-        weights = partition.regions @ partition.atoms
-        if partition.weights is not None:
-            weights = weights + partition.weights
-        # Rows that add up, by column, and where to: (rows, T) each.
-        self.rows = weights.tocsc()
+        self.rows = plan.partition.columns
         self.more = {number: rows.tocsc() for number, (rows, _) in self.extras.items()}
-        self.room = np.empty((0, plan.n_volumes))
+        # (rows, T), as the file has them.
+        self.sums = np.zeros(self.sums.shape[::-1])
+        self.extras = {n: (rows, x.T.copy()) for n, (rows, x) in self.extras.items()}
+        # As float64 a few points at a time, in room that stays in the cache: memory is
+        # what this is slow by.
+        n_points = max(1, _ROOM_BYTES // (8 * plan.n_volumes))
+        self.room = np.empty((n_points, plan.n_volumes))
 
     def add(self, at: slice, taken: NDArray[Any], usable: BoolArray) -> None:
         """Add points, (T, m), those of them that are usable."""
-        # In one room that stays: to be given new memory for each block takes longer
-        # than to add it up.
-        n_rows, n_points = self.rows.shape[0], taken.shape[1]
-        if len(self.room) < n_rows + n_points:
-            self.room = np.empty((n_rows + n_points, taken.shape[0]))
-        together = self.room[: n_rows + n_points]
-        series = scale_values(taken.T, self.plan.scaling, out=together[n_rows:])
-        series[~usable] = 0.0
-        self.sums = _add_products(self.sums, self.rows[:, at], together)
+        step = len(self.room)
+        for low in range(0, usable.size, step):
+            some = slice(low, min(usable.size, low + step))
+            kept, room = usable[some], self.room[: some.stop - low]
+            series = scale_values(taken[:, some].T, self.plan.scaling, out=room)
+            if not kept.all():
+                series[~kept] = 0.0
+            which = slice(at.start + low, at.start + some.stop)
+            add_points(self.sums, self.rows, which, series)
+            for number, rows in self.more.items():
+                add_points(self.extras[number][1], rows, which, series)
+
+    def finish(
+        self, usable: BoolArray, statistics: set[str], solvers: Solvers
+    ) -> Signals:
+        """Return statistics, as by volumes."""
+        self.sums = self.sums.T
+        self.extras = {n: (rows, x.T) for n, (rows, x) in self.extras.items()}
         if not np.isfinite(self.sums).all():
             raise ValueError(_OVERFLOW)
-        for number, rows in self.more.items():
-            extra, products = self.extras[number]
-            first = np.empty((rows.shape[0], series.shape[1]))
-            products = _add_products(
-                products, rows[:, at], np.concatenate([first, series])
-            )
-            self.extras[number] = extra, products
-
-
-def _add_products(
-    sums: FloatArray, columns: csc_array, together: FloatArray
-) -> FloatArray:
-    """``sums + (columns @ series).T``, added point after point.
-
-    As one product with the sums so far in front of the points: a column is added to
-    what was before it, so that no bit depends on where the run was cut into blocks.
-    ``together`` holds the series behind as many rows as there are sums.
-    """
-    from scipy.sparse import csc_array, hstack
-
-    n = sums.shape[1]
-    same = csc_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
-    together[:n] = sums.T
-    return np.asarray(hstack([same, columns], format="csc") @ together).T
+        return super().finish(usable, statistics, solvers)
 
 
 class _Stretches:

@@ -95,11 +95,12 @@ class VoxelScan:
         self.first: NDArray[Any] = np.empty(0)
         self._pending = np.empty(0, dtype=np.intp)  # equal to the first volume so far
         self._zero: Any = None  # as it is stored; None where nothing can be 0
+        self._by_points = n_volumes > 0
         self._finite = np.ones(n, dtype=bool)
         self._has_zero = np.zeros(n, dtype=bool)
         self._has_more = np.zeros(n, dtype=bool)  # above 0 throughout some block
-        # Of the values other than 0, as stored. The high ones of real numbers only from
-        # blocks in which the voxel does not lie above 0 throughout: the rest is known.
+        # Of the values other than 0, as stored; of real numbers only from blocks in
+        # which the voxel does not lie above 0 throughout: the rest is known.
         self._low: NDArray[Any] = np.empty(0)
         self._high: NDArray[Any] = np.empty(0)
         self._blank: list[int] = []
@@ -126,22 +127,37 @@ class VoxelScan:
             self._pending = self._pending[same.all(axis=0)]
         if self._zero is None:
             return
+        # Nearly all series lie above 0 throughout: two numbers tell it of a block that
+        # has all volumes.
+        above = self._by_points and values.size > 0 and values.min() > self._zero
+        if above and np.isfinite(values.max()):
+            if self._blank_so_far.any():
+                self._blank_so_far[:] = False
+                self._has_zero[: at.start] = True
+            return
         if self._blank_so_far.any():
             self._rule_out_blank(block.values, at)
-        low = values.min(axis=0)
-        if not (np.isfinite(low).all() and np.isfinite(values.max(initial=0))):
+        if not values.size:
+            return
+        low = values.min(axis=0) if len(values) > 1 else values[0].copy()
+        # Where one value is not a number, so are the smallest and the largest.
+        smallest, largest = low.min(), values.max()
+        if not (np.isfinite(smallest) and np.isfinite(largest)):
             self._finite[at] &= np.isfinite(values).all(axis=0)
             self.all_finite = bool(self._finite[self._counted].all())
         # Little is done for data above 0, and that is nearly all there are.
-        more = low > self._zero
+        more = low > self._zero if not smallest > self._zero else np.True_
         self._has_more[at] |= more
         others = np.flatnonzero(~more)  # and what is not a number
         if others.size:
             low[others] = self._look_closer(block, values, others, at)
-        np.minimum(self._low[at], low, out=self._low[at])
         if values.dtype.kind in "iu":
+            np.minimum(self._low[at], low, out=self._low[at])
             high = values.max(axis=0)
             np.maximum(self._high[at], high, out=self._high[at], where=more)
+        elif others.size:  # of those above 0 it is no matter by how much
+            where = at.start + others
+            self._low[where] = np.minimum(self._low[where], low[others])
 
     def _begin(self, values: NDArray[Any], at: slice) -> None:
         if at.start == 0:
@@ -154,8 +170,8 @@ class VoxelScan:
             self._low = np.full(n, largest, dtype=dtype)
             self._high = np.full(n, smallest, dtype=dtype)
         self.first[at] = values[0]
-        # Nearly all differ in the last volume already, and are looked at no further.
-        same = np.flatnonzero(values[-1] == values[0])
+        # Nearly all differ in the next volume already, and are looked at no further.
+        same = np.flatnonzero(values[min(1, len(values) - 1)] == values[0])
         same = same[(values[:, same] == values[0, same]).all(axis=0)]
         self._pending = np.concatenate([self._pending, at.start + same])
 
@@ -199,12 +215,12 @@ class VoxelScan:
         step of 0 and reach no further than 255 steps: too coarse to tell.
         """
         finite = self._finite[at]
-        constant = np.zeros(self._finite.size, dtype=bool)
-        constant[self._pending] = True
-        constant = constant[at]
+        constant = np.zeros(finite.size, dtype=bool)
+        numbers = self._pending - (at.start or 0)
+        constant[numbers[(numbers >= 0) & (numbers < finite.size)]] = True
         zeros = self._has_zero[at] & finite & ~constant
         dropout = zeros.copy()
-        if self._zero is not None:
+        if self._zero is not None and zeros.any():
             low = self._low[at][zeros].astype(np.float64) - float(self._zero)
             high = self._high[at][zeros].astype(np.float64) - float(self._zero)
             apart = (low > 0) | ((high < 0) & ~self._has_more[at][zeros])

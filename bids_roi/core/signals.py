@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
+    from scipy.sparse import csc_array, csr_array
 
 
 # Sum of a map's weights over that of their absolute values, up to which they cancel.
@@ -38,12 +39,63 @@ def scale_values(
     values = np.empty(stored.shape) if out is None else out
     np.copyto(values, stored)
     slope, intercept = scaling
+    if (slope, intercept) == (1, 0):
+        return values
     with np.errstate(over="ignore", invalid="ignore"):
         if slope != 1:
             values *= slope
         if intercept != 0:
             values += intercept
     return values
+
+
+@functools.cache
+def find_product() -> Callable[..., None] | None:
+    """Product of scipy that adds to what is there; private, so it may be gone."""
+    try:
+        from scipy.sparse._sparsetools import csc_matvecs
+    except ImportError:
+        return None
+    return csc_matvecs  # type: ignore[no-any-return]
+
+
+def add_points(
+    sums: NDArray[np.float64],
+    columns: csc_array,
+    at: slice,
+    series: NDArray[np.float64],
+) -> None:
+    """Add ``columns[:, at] @ series`` to the sums, in place and point after point.
+
+    A point is added to what was before it, so that no bit depends on where a run was
+    cut into blocks.
+
+    Parameters
+    ----------
+    sums : (R, T)
+        Contiguous, as the series are.
+    columns : (R, N) sparse
+        Weight of each point in each sum.
+    at
+        Which n of the points these are.
+    series : (n, T)
+        Their values.
+    """
+    csc_matvecs = find_product()
+    if csc_matvecs is not None:
+        pointers = columns.indptr[at.start : at.stop + 1]
+        # scipy's own product begins at zeros and has no other door; by it, the sums
+        # pass through memory three times more for each block.
+        (n_sums, n_volumes), data = sums.shape, columns.data
+        flat, values = sums.reshape(-1), series.reshape(-1)
+        indices, n = columns.indices, len(series)
+        csc_matvecs(n_sums, n, n_volumes, pointers, indices, data, values, flat)
+        return
+    from scipy.sparse import csc_array, hstack
+
+    n = len(sums)
+    same = csc_array((np.ones(n), np.arange(n), np.arange(n + 1)), shape=(n, n))
+    sums[:] = hstack([same, columns[:, at]]).tocsc() @ np.concatenate([sums, series])
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +169,9 @@ def _sum(products: Products) -> NDArray[np.float64]:
 
 
 def _mean(products: Products) -> NDArray[np.float64]:
-    return products.sums / np.maximum(products.n_used, 1)
+    # How many voxels, or how large they are.
+    totals = products.weights @ products.usable.astype(np.float64)
+    return np.asarray(products.sums / np.where(totals > 0, totals, 1))
 
 
 def _weighted_mean(products: Products) -> NDArray[np.float64]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import FOREIGN, LISTED, PARTS, Rule, failing
-from bids_roi.dataset.partners import BOLD
+from bids_roi.dataset.filters import FOREIGN, LISTED, PARTS, Rule, failing, passes
+from bids_roi.dataset.partners import BOLD, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def _shorten(words: list[str], separator: str) -> str:
 
 def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
     """Say what to do where no BOLD run is found, by the names that there are."""
-    series = [found for found in files.values() if not failing(BOLD["volume"], found)]
+    series = [found for found in files.values() if passes(BOLD["volume"], found)]
     if series:
         return _advise_choice(series, rules)
     kinds = {(found["suffix"], found["extension"]) for found in files.values()}
@@ -53,7 +53,8 @@ def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str
             " to *_desc-brain_mask.nii.gz (each without bold_ before space-) and"
             " *_confounds.tsv to *_desc-confounds_timeseries.tsv."
         )
-    if kinds & {("bold", ".func.gii"), ("bold", ".dtseries.nii"), ("bold", ".mgz")}:
+    surfaces = {("bold", end) for kind in ("cifti", "gifti") for end in KINDS[kind]}
+    if kinds & {*surfaces, ("bold", ".mgz")}:
         return (
             "There are series of surfaces or grayordinates only: give an atlas on their"
             " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."

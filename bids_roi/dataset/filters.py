@@ -142,6 +142,11 @@ def labels_of(path: Path) -> dict[str, str]:
     return labels
 
 
+def passes(rules: Iterable[Rule], labels: Mapping[str, str]) -> bool:
+    """Whether a file is selected."""
+    return all(rule.accepts(labels.get(rule.key)) for rule in rules)
+
+
 def failing(rules: Iterable[Rule], labels: Mapping[str, str]) -> list[Rule]:
     """Return the rules that a file breaks; an empty list means that it is selected."""
     return [rule for rule in rules if not rule.accepts(labels.get(rule.key))]

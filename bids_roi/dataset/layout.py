@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.dataset.advice import advise, explain
 from bids_roi.dataset.filters import (
     Rule,
-    failing,
     labels_of,
     load_filters,
+    passes,
     replace_rules,
 )
 from bids_roi.dataset.index import index_series
@@ -26,8 +28,8 @@ from bids_roi.dataset.partners import (
     MASKS,
     Partners,
     bold_rules,
+    group_series,
     kind_of,
-    pair_hemispheres,
 )
 from bids_roi.dataset.roots import files_in_func
 from bids_roi.errors import BidsRoiError, MissingInput, NothingFound
@@ -189,6 +191,38 @@ def find_runs_of(
             yield participant, query.runs(participant, found)
 
 
+def survey_runs(
+    root: Path,
+    participants: Iterable[str],
+    wanted: Input,
+    kinds: Sequence[str] = ("volume",),
+    *,
+    seconds: float = 1.0,
+) -> dict[str, tuple[int, int]]:
+    """Count runs and their bytes by names alone, for so long as there is time.
+
+    What is wrong with a run is not found: it is for the number that progress is
+    measured by. Participants that there was no time for are not among the keys.
+    """
+    until = time.monotonic() + seconds
+    labels = [label.removeprefix("sub-") for label in participants]
+    query = _Query(root, labels, wanted, kinds, own_masks=False)
+    found: dict[str, tuple[int, int]] = {}
+    for label in labels:
+        if found and time.monotonic() > until:
+            break
+        paths = list(files_in_func(root, label))
+        groups = [
+            group
+            for kind, files in query.select(label, paths).items()
+            for group in group_series(kind, files, one_will_do=True)
+        ]
+        with contextlib.suppress(OSError):
+            sizes = [path.stat().st_size for files, _ in groups for path in files]
+            found[label] = len(groups), sum(sizes)
+    return found
+
+
 class _Query:
     """What is asked for, worked out once for all participants."""
 
@@ -216,16 +250,23 @@ class _Query:
         )
         self._sidecars = Sidecars(root)
 
-    def runs(self, participant: str, indexed: Files) -> list[BoldRun]:
+    def select(
+        self, participant: str, paths: Iterable[Path]
+    ) -> dict[str, dict[Path, dict[str, str]]]:
+        """Series that are asked for, by kind, with the labels of their names."""
         own = Rule("sub", (participant,))
         series: dict[str, dict[Path, dict[str, str]]] = {
             kind: {} for kind in self._bold
         }
-        for path in indexed.series:
+        for path in paths:
             labels = labels_of(path)
             kind = kind_of(labels["extension"])
-            if kind in series and not failing((own, *self._bold[kind]), labels):
+            if kind in series and passes((own, *self._bold[kind]), labels):
                 series[kind][path] = labels
+        return series
+
+    def runs(self, participant: str, indexed: Files) -> list[BoldRun]:
+        series = self.select(participant, indexed.series)
         if not any(series.values()):
             return []
         beside = {
@@ -235,11 +276,7 @@ class _Query:
         tables = Partners(beside, self._tables, FREE_IN_CONFOUNDS, "confounds")
         found = []
         for kind, files in series.items():
-            if kind == "gifti":
-                groups = pair_hemispheres(files, one_will_do=self._one_side)
-            else:
-                groups = [((path,), None) for path in files]
-            for paths, error in groups:
+            for paths, error in group_series(kind, files, one_will_do=self._one_side):
                 run = BoldRun(self._root, paths, _entities(paths), None, None, {})
                 labels = files[paths[0]]
                 run = self._complete(run, labels, masks, tables)
@@ -320,9 +357,7 @@ def explain_nothing(
         for participant in looked_at
         for path in files_in_func(root, participant)
     }
-    series = {
-        p: found for p, found in files.items() if not failing(BOLD["volume"], found)
-    }
+    series = {p: found for p, found in files.items() if passes(BOLD["volume"], found)}
     people = f"{len(looked_at)} participant{'s' * (len(looked_at) != 1)}"
     if len(looked_at) < len(participants):
         people = f"the first {people} (of {len(participants)})"

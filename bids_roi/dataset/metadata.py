@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bids_roi.dataset.partners import kind_of
 from bids_roi.errors import DataError, MissingInput, is_of_the_disk, remedy_of
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import read_json
@@ -96,7 +97,7 @@ class Sidecars:
         folders = [path.parent, *path.parent.parents]
         depth = folders.index(self._root) if self._root in folders else 0
         # CIFTI series have two: what any series has, and what grayordinates have.
-        dense = parse_name(path).extension == ".dtseries.nii"
+        dense = kind_of(parse_name(path).extension) == "cifti"
         for folder in reversed(folders[: depth + 1]):
             for extension in (".json", ".dtseries.json")[: 1 + dense]:
                 yield folder, extension
@@ -232,7 +233,7 @@ def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:
             raise MissingInput(msg, where=folder, remedy=remedy) from error
         files = []
     sidecars = []
-    for file in sorted(files):
+    for file in sorted(files, key=lambda path: path.name):  # paths compare slowly
         name = parse_name(file)
         sidecars.append(_Sidecar(frozenset(name.entities), name, file))
     counts = Counter(pair for one in sidecars for pair in one.pairs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import PARTS, Rule, failing, replace_rules
+from bids_roi.dataset.filters import PARTS, Rule, passes, replace_rules
 from bids_roi.errors import DataError
 from bids_roi.options.table import Input
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # What a series may be, by its extensions.
 KINDS = {
     "volume": (".nii.gz", ".nii"),
-    "cifti": (".dtseries.nii",),
-    "gifti": (".func.gii",),
+    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
+    "gifti": (".func.gii", ".func.gii.gz"),
 }
 BOLD = {
     kind: (
@@ -110,7 +110,7 @@ class Partners:
             loose = free.union(PARTS, ruled)
             table = defaultdict(list)
             for path, labels in files.items():
-                if not failing(rules, labels):
+                if passes(rules, labels):
                     table[_key(labels, loose)].append((path, labels))
             self._choices.append((table, loose, {"echo", "part"} - ruled))
 
@@ -146,6 +146,15 @@ def _key(
     labels: Mapping[str, str], loose: frozenset[str]
 ) -> frozenset[tuple[str, str]]:
     return frozenset(pair for pair in labels.items() if pair[0] not in loose)
+
+
+def group_series(
+    kind: str, series: Mapping[Path, Mapping[str, str]], *, one_will_do: bool
+) -> list[tuple[tuple[Path, ...], DataError | None]]:
+    """Files of each run, and what is wrong with them: two hemispheres are one run."""
+    if kind == "gifti":
+        return pair_hemispheres(series, one_will_do=one_will_do)
+    return [((path,), None) for path in series]
 
 
 def pair_hemispheres(

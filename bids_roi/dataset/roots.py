@@ -11,6 +11,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.dataset.partners import kind_of
 from bids_roi.errors import (
     DataError,
     MissingInput,
@@ -188,10 +189,9 @@ def _bold_in(root: Path) -> set[str]:
     for participant in participants[:_PROBES]:
         for path in files_in_func(root, participant.name):
             name = parse_name(path)
-            surface = name.extension in (".dtseries.nii", ".func.gii")
-            desc = name.get("desc") or ("" if surface else None)
-            volume = name.extension in (".nii.gz", ".nii")
-            if name.suffix == "bold" and desc is not None and (surface or volume):
+            kind = kind_of(name.extension)
+            desc = name.get("desc") or (None if kind == "volume" else "")
+            if name.suffix == "bold" and kind is not None and desc is not None:
                 found.add(desc)
     return found
 

@@ -1,10 +1,11 @@
 """A small dataset that looks and behaves like fMRIPrep's output, with an atlas.
 
-Two participants with two sessions of two resting-state runs, made from nothing but a
-seed: for trying the program, for its documentation and for its tests. What it has to
-show: networks that correlate, jerks that leave their mark in images and confounds,
-noise that confound regression removes, a field of view that ends below the vertex in
-one participant, and a network that holds together less in the same one.
+Two participants have two sessions of two resting-state runs, four have one run; all is
+made from a seed, for trying the program, for its documentation and for its tests. What
+it has to show: networks that correlate, jerks that leave their mark in images and
+confounds, noise that confound regression removes, a field of view that ends below the
+vertex in one participant, a network that holds together less in half of them, and a run
+each on surfaces (GIFTI) and grayordinates (CIFTI).
 
 The grid is far coarser than the ``res-2`` of the names, so that all of it stays small.
 """
@@ -12,6 +13,7 @@ The grid is far coarser than the ``res-2`` of the names, so that all of it stays
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ from bids_roi.demo.phantom import (
     BOLD_GRID,
     REGIONS,
     Head,
+    Region,
     label_points,
     make_head,
 )
@@ -33,6 +36,16 @@ from bids_roi.demo.simulate import (
     Run,
     make_run,
     measure_confounds,
+)
+from bids_roi.demo.surfaces import (
+    make_grayordinates,
+    make_hemispheres,
+    nearest_voxels,
+    write_dense_labels,
+    write_dense_series,
+    write_mesh,
+    write_surface_labels,
+    write_surface_series,
 )
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
@@ -54,9 +67,23 @@ _UNSTEADY = ("01", "2", "2")  # the run that begins before the signal settles
 _PROFILES = {
     "01": Profile(coupling=0.6, restlessness=1.0, top=np.inf, step=8.0),
     "02": Profile(coupling=0.2, restlessness=1.8, top=48.0, step=10.0),
+    "03": Profile(coupling=0.55, restlessness=1.1, top=np.inf, step=10.0),
+    "04": Profile(coupling=0.25, restlessness=1.3, top=np.inf, step=10.0),
+    "05": Profile(coupling=0.6, restlessness=1.5, top=np.inf, step=10.0),
+    "06": Profile(coupling=0.2, restlessness=1.0, top=np.inf, step=10.0),
 }
+_LONG = ("01", "02")  # have two sessions of two runs; the others have one run
 _FLOATING = ("01",)  # stored as float32; the others as int16 with a slope
+# Runs that are there on surfaces, too, of as many vertices as fsaverage5 and fsLR 32k.
+_GIFTI_RUN, _GIFTI_CUTS = ("01", "1", "1"), 32
+_CIFTI_RUN, _CIFTI_CUTS = ("02", "1", "1"), 57
 
+_TIMING = {
+    "RepetitionTime": REPETITION_TIME,
+    "SliceTimingCorrected": True,
+    "StartTime": 1.0,
+    "TaskName": "rest",
+}
 _NETWORK_COLORS = {
     "Visual": "#781286",
     "Somatomotor": "#4682b4",
@@ -74,7 +101,8 @@ figures/
 *_xfm.*
 *.surf.gii
 *_boldref.nii.gz
-*_bold.func.gii
+*_space-fsaverage5_bold.*
+*_den-91k_bold.*
 *_mixing.tsv
 *_timeseries.*
 """
@@ -85,13 +113,19 @@ _README = """\
 Synthetic data in the layout of fMRIPrep's output, made by `bids_roi_tools demo`.
 No person was scanned and no software but bids_roi was used; fMRIPrep was not run.
 
-The head is made of formulae and stands in no relation to anybody's anatomy. Two
-participants have two sessions of two resting-state runs (120 volumes, 2 s). sub-01
-moves a little; sub-02 moves more, its field of view ends at a height of 47 mm,
-and its network Default is less coupled. The confounds are computed from the images: csf
-and white_matter are the means over labels 3 and 2 of dseg inside the brain mask.
+The head is made of formulae and stands in no relation to anybody's anatomy. sub-01 and
+sub-02 have two sessions of two resting-state runs (120 volumes, 2 s), the others one
+run. sub-01 moves a little; sub-02 moves more, and its field of view ends at a height of
+47 mm. In the group "decoupled" the network Default is less coupled. The confounds are
+computed from the images: csf and white_matter are the means over labels 3 and 2 of dseg
+inside the brain mask.
 
 The grid is one of 5 mm, although the names say res-2, so that the files are small.
+
+The first run of sub-01 is there on a surface (GIFTI), that of sub-02 as grayordinates
+(CIFTI). The meshes have as many vertices as fsaverage5 and fsLR 32k, but lie on the
+simulated head and are not those; each vertex has the series of the nearest voxel of its
+region.
 """
 
 
@@ -152,7 +186,7 @@ def write_demo_dataset(folder: Path, *, seed: int = 0) -> DemoDataset:
         signals = _write_participants(derivative, seed)
     except OSError as error:
         msg = f"the demo dataset cannot be written ({error.strerror})."
-        remedy = "Choose a folder that can be written to and has 30 MB free."
+        remedy = "Choose a folder that can be written to and has 60 MB free."
         raise OutputError(msg, where=folder, remedy=remedy) from error
     names = tuple(region.name for region in REGIONS)
     return DemoDataset(derivative, home, image, table, names, signals)
@@ -164,29 +198,29 @@ def _write_participants(derivative: Path, seed: int) -> dict[str, NDArray[np.flo
     signals = {}
     for subject, profile in _PROFILES.items():
         _write_anatomy(derivative / f"sub-{subject}" / "anat", subject, head)
-        for session in ("1", "2"):
+        long = subject in _LONG
+        for session, number in itertools.product("12" if long else "1", repeat=2):
             folder = derivative / f"sub-{subject}" / f"ses-{session}" / "func"
-            folder.mkdir(parents=True)
-            for number in ("1", "2"):
-                # Seeded by its name, so that no run depends on those before it.
-                rng = np.random.default_rng(
-                    [seed, int(subject), int(session), int(number)]
-                )
-                unsteady = int((subject, session, number) == _UNSTEADY)
-                run = make_run(head, profile, rng, n_unsteady=unsteady)
-                confounds = measure_confounds(
-                    head, run, profile.step, n_unsteady=unsteady
-                )
-                entities = (
-                    ("sub", subject),
-                    ("ses", session),
-                    ("task", "rest"),
-                    ("run", number),
-                )
-                _write_run(folder, entities, run, profile)
-                _write_confounds(folder, entities, confounds)
-                stem = "_".join(f"{key}-{label}" for key, label in entities)
-                signals[stem] = run.signals
+            folder.mkdir(parents=True, exist_ok=True)
+            # Seeded by its name, so that no run depends on those before it.
+            rng = np.random.default_rng([seed, int(subject), int(session), int(number)])
+            which = (subject, session, number)
+            unsteady = int(which == _UNSTEADY)
+            run = make_run(head, profile, rng, n_unsteady=unsteady)
+            confounds = measure_confounds(head, run, profile.step, n_unsteady=unsteady)
+            entities = (
+                ("sub", subject),
+                ("ses", session),
+                ("task", "rest"),
+                ("run", number),
+            )
+            _write_run(folder, entities, run, profile)
+            if which == _GIFTI_RUN:
+                _write_gifti_run(folder, entities, head, run, profile)
+            elif which == _CIFTI_RUN:
+                _write_cifti_run(folder, entities, head, run, profile)
+            _write_confounds(folder, entities, confounds)
+            signals["_".join(f"{key}-{label}" for key, label in entities)] = run.signals
     return signals
 
 
@@ -208,14 +242,7 @@ def _write_run(
         repetition_time=REPETITION_TIME,
         slope=slope,
     )
-    sidecar = {
-        "RepetitionTime": REPETITION_TIME,
-        "Resolution": _RESOLUTION,
-        "SkullStripped": False,
-        "SliceTimingCorrected": True,
-        "StartTime": 1.0,
-        "TaskName": "rest",
-    }
+    sidecar = {**_TIMING, "Resolution": _RESOLUTION, "SkullStripped": False}
     _write_json(stem.with_suffix(".json"), sidecar)
     stem = folder / format_name((*spaced, ("desc", "brain")), "mask", "")
     write_image(stem.with_suffix(".nii.gz"), run.mask.T.astype(np.uint8), affine)
@@ -226,6 +253,49 @@ def _write_run(
     reference = np.rint(run.stored.mean(axis=0) * profile.step).astype(np.float32)
     name = format_name(spaced, "boldref", ".nii.gz")
     write_image(folder / name, reference.T, affine)
+
+
+def _write_gifti_run(
+    folder: Path,
+    entities: tuple[tuple[str, str], ...],
+    head: Head,
+    run: Run,
+    profile: Profile,
+) -> None:
+    """The run on both hemispheres of fsaverage5."""
+    flat = run.stored.reshape(len(run.stored), -1)
+    for one in make_hemispheres(_GIFTI_CUTS):
+        spaced = (*entities, ("hemi", one.side), ("space", "fsaverage5"))
+        voxels = nearest_voxels(head, one.regions, one.vertices)
+        series = flat[:, voxels] * np.float32(profile.step)
+        path = folder / format_name(spaced, "bold", ".func.gii")
+        write_surface_series(path, one.side, series)
+        _write_json(folder / format_name(spaced, "bold", ".json"), _TIMING)
+
+
+def _write_cifti_run(
+    folder: Path,
+    entities: tuple[tuple[str, str], ...],
+    head: Head,
+    run: Run,
+    profile: Profile,
+) -> None:
+    """The run on grayordinates, and the surfaces that fMRIPrep writes with it."""
+    points = make_grayordinates(_CIFTI_CUTS)
+    spaced = (*entities, ("space", "fsLR"), ("den", "91k"))
+    voxels = nearest_voxels(head, points.regions, points.places)
+    series = run.stored.reshape(len(run.stored), -1)[:, voxels].T
+    path = folder / format_name(spaced, "bold", ".dtseries.nii")
+    write_dense_series(path, points, series, profile.step)
+    sidecar = {
+        **_TIMING,
+        "Density": f"{len(voxels):,} grayordinates on meshes of 32,492 vertices.",
+    }
+    _write_json(folder / format_name(spaced, "bold", ".json"), sidecar)
+    for one in make_hemispheres(_CIFTI_CUTS):
+        named = (entities[0], ("hemi", one.side), ("space", "fsLR"), ("den", "32k"))
+        name = format_name(named, "midthickness", ".surf.gii")
+        write_mesh(folder.parent.parent / "anat" / name, one)
 
 
 def _write_confounds(
@@ -271,7 +341,10 @@ def _write_root(derivative: Path) -> None:
     (derivative / "README.md").write_text(_README, encoding="utf-8")
     (derivative / ".bidsignore").write_text(_IGNORE, encoding="utf-8")
     header = ["participant_id", "group"]
-    rows = [["sub-01", "control"], ["sub-02", "decoupled"]]
+    rows = [
+        [f"sub-{subject}", "control" if profile.coupling > 0.4 else "decoupled"]
+        for subject, profile in _PROFILES.items()
+    ]
     _write_table(derivative / "participants.tsv", header, rows)
     levels = {
         "control": "Regions of the network Default share most of their variance.",
@@ -282,19 +355,23 @@ def _write_root(derivative: Path) -> None:
 
 
 def _write_atlas(home: Path) -> tuple[Path, Path]:
-    """The atlas in TemplateFlow's layout; returns its image and table."""
-    folder = home / f"tpl-{_TEMPLATE}"
-    folder.mkdir(parents=True)
-    stem = f"tpl-{_TEMPLATE}_"
-    image = folder / f"{stem}res-02_atlas-Demo_dseg.nii.gz"
-    table = folder / f"{stem}atlas-Demo_dseg.tsv"
-    write_image(image, label_points(ATLAS_GRID).T, ATLAS_GRID.matrix)
+    """The atlas in TemplateFlow's layout; returns its volume and the table of that."""
     header = ["index", "name", "hemisphere", "network", "color"]
-    rows = [
-        [r.value, r.name, r.hemisphere, r.network, _NETWORK_COLORS[r.network]]
-        for r in REGIONS
-    ]
-    _write_table(table, header, rows)
+    table = _write_atlas_table(home, _TEMPLATE, header, REGIONS)
+    stem = f"tpl-{_TEMPLATE}_res-02_atlas-Demo_dseg.nii.gz"
+    image = table.with_name(stem)
+    write_image(image, label_points(ATLAS_GRID).T, ATLAS_GRID.matrix)
+    colours = [(r.value, r.name, _NETWORK_COLORS[r.network]) for r in REGIONS]
+    points = make_grayordinates(_CIFTI_CUTS)
+    folder = _write_atlas_table(home, "fsLR", header, REGIONS).parent
+    path = folder / "tpl-fsLR_atlas-Demo_den-91k_dseg.dlabel.nii"
+    write_dense_labels(path, points, colours)
+    cortex = [region for region in REGIONS if not region.axes]
+    folder = _write_atlas_table(home, "fsaverage", header, cortex).parent
+    for one in make_hemispheres(_GIFTI_CUTS):
+        name = f"tpl-fsaverage_hemi-{one.side}_den-10k_atlas-Demo_dseg.label.gii"
+        own = [row for row in colours if row[0] in one.labels]
+        write_surface_labels(folder / name, one, own)
     columns = {
         "hemisphere": {"Levels": {"L": "Left.", "R": "Right."}},
         "network": {"Description": "Regions of one network fluctuate together."},
@@ -310,6 +387,20 @@ def _write_atlas(home: Path) -> tuple[Path, Path]:
     }
     _write_json(home / "atlas-Demo_description.json", description)
     return image, table
+
+
+def _write_atlas_table(
+    home: Path, template: str, header: Sequence[str], regions: Sequence[Region]
+) -> Path:
+    folder = home / f"tpl-{template}"
+    folder.mkdir(parents=True)
+    rows = [
+        [r.value, r.name, r.hemisphere, r.network, _NETWORK_COLORS[r.network]]
+        for r in regions
+    ]
+    path = folder / f"tpl-{template}_atlas-Demo_dseg.tsv"
+    _write_table(path, header, rows)
+    return path
 
 
 def _write_table(

@@ -184,43 +184,73 @@ def voxel_centres(grid: Grid, shift: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Poi
 
 
 def label_points(grid: Grid) -> NDArray[np.uint8]:
-    """Draw the demo atlas on a grid.
+    """Draw the demo atlas on a grid whose axes run along x, y and z, (z, y, x).
 
-    Parameters
-    ----------
-    grid
-        Any whose axes run along x, y and z.
-
-    Returns
-    -------
-    (z, y, x)
-        Values of ``REGIONS``, 0 elsewhere. The ribbon of cortex is divided among the
-        nearest centres of its side, except that Vertex is what lies above 57 mm.
+    Values of ``REGIONS``, 0 elsewhere.
     """
     points = voxel_centres(grid)
     tissue, cerebrum, _ = _tissue(points)
     where = np.flatnonzero((tissue == GREY) & (cerebrum > 0))
     x, y, z = (np.broadcast_to(p, tissue.shape).ravel()[where] for p in points)
-    best = np.full(where.size, np.inf, dtype=np.float32)
-    value = np.zeros(where.size, dtype=np.uint8)
+    nuclei = label_nuclei((x, y, z))
+    labels = np.zeros(tissue.size, dtype=np.uint8)
+    labels[where] = np.where(nuclei > 0, nuclei, label_cortex((x, y, z)))
+    return labels.reshape(tissue.shape)
+
+
+def label_cortex(points: Points) -> NDArray[np.uint8]:
+    """Region of points of cortex, (n,): the nearest centre of its side.
+
+    Vertex alone is what lies above 57 mm.
+    """
+    x, y, z = points
+    best = np.full(x.shape, np.inf, dtype=np.float32)
+    value = np.zeros(x.shape, dtype=np.uint8)
     for region in REGIONS:
-        same_side = (x < 0) == (region.hemisphere == "L")
         if region.axes:
-            inside = _ellipsoid((x, y, z), region.centre, region.axes) > 0
-            value[inside] = region.value
-            best[inside] = -1
             continue
         a, b, c = region.centre
         distance = (x - a) ** 2 + (y - b) ** 2 + (z - c) ** 2
         if region.name.endswith("Vertex"):
             within = (z > _VERTEX_FLOOR) & (np.abs(y - b) < _VERTEX_REACH)
             distance = np.where(within, 0, np.inf)
+        same_side = (x < 0) == (region.hemisphere == "L")
         nearer = same_side & (distance < best)
         best[nearer] = distance[nearer]
         value[nearer] = region.value
-    labels = np.zeros(tissue.size, dtype=np.uint8)
-    labels[where] = value
-    return labels.reshape(tissue.shape)
+    return value
+
+
+def label_nuclei(points: Points) -> NDArray[np.uint8]:
+    """Region of points in nuclei below the cortex, 0 outside of them."""
+    value = np.zeros(np.broadcast_shapes(*(p.shape for p in points)), dtype=np.uint8)
+    for region in REGIONS:
+        if region.axes:
+            value[_ellipsoid(points, region.centre, region.axes) > 0] = region.value
+    return value
+
+
+def find_midthickness(directions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where rays from the middle of the right hemisphere leave its cortex, (n, 3) mm.
+
+    Halfway through the ribbon; sulci are left out, so that the surface is smooth.
+    """
+    centre = np.array([26.0, -16.0, 8.0])
+    near, far = np.zeros(len(directions)), np.full(len(directions), 120.0)
+    for _ in range(12):  # halves 120 mm to 0.03
+        middle = (near + far) / 2
+        points = (centre + middle[:, None] * directions).astype(np.float32)
+        x, y, z = points.T
+        _, hull = _hemispheres((x, y, z))
+        inside = np.minimum(hull, x - 1.2) > _RIBBON / 2
+        near, far = np.where(inside, middle, near), np.where(inside, far, middle)
+    return np.asarray(centre + near[:, None] * directions)
+
+
+def is_wall(points: Points) -> NDArray[np.bool_]:
+    """Whether points of the midthickness lie where the hemispheres are joined."""
+    core = _ellipsoid(points, (0, -14, 8), (20, 40, 24)) > 0
+    return np.asarray(core & (np.abs(points[0]) < _RIBBON))
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,15 +203,16 @@ def _columns(rows: Sequence[Sequence[str]], path: Path) -> dict[str, list[str]]:
         repeated = sorted({name for name in named if named.count(name) > 1})
         msg = f"the columns {', '.join(repeated)} occur more than once."
         raise DataError(msg, where=path, remedy="Give each column a name of its own.")
-    columns: dict[str, list[str]] = {name: [] for name in named}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             msg = f"row {number} has {len(row)} cells, the header has {len(header)}."
             raise DataError(msg, where=path, remedy="Check the separators.")
-        for name, cell in zip(header, row, strict=True):
-            if name:
-                columns[name].append(cell.strip())
-    return columns
+    columns = zip(*rows[1:], strict=True) if rows[1:] else [()] * len(header)
+    return {
+        name: list(map(str.strip, cells))
+        for name, cells in zip(header, columns, strict=True)
+        if name
+    }
 
 
 def to_number(cell: str) -> float:

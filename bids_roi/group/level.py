@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.group.connectivity import warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
-from bids_roi.group.matrices import GroupKey, accumulate_group
+from bids_roi.group.matrices import GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
     Found,
     Problem,
@@ -18,9 +21,17 @@ from bids_roi.group.outputs import (
     check_digests,
     check_outputs,
 )
-from bids_roi.group.regions import Regions, read_regions, write_region_matrices
+from bids_roi.group.regions import (
+    Regions,
+    cut_tables,
+    gather_regions,
+    read_tables,
+    write_region_matrices,
+)
 from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
 from bids_roi.group.summaries import summarise_group, write_summaries
+from bids_roi.group.workers import Workers
+from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS
 from bids_roi.outputs.records import read_all_records
 
@@ -45,6 +56,7 @@ class _Level:
     unit: str
     found: Found
     ledger: Ledger
+    workers: Workers
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     regions: dict[tuple[str, ...], Regions] = field(default_factory=dict)
@@ -64,8 +76,9 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
+    workers = Workers.of(options.running)
     level = _Level(
-        output_dir, options.group.group_unit, found, ledger, [*found.problems]
+        output_dir, options.group.group_unit, found, ledger, workers, [*found.problems]
     )
     _write_places(level)
     motion = _write_groups(level)
@@ -84,13 +97,18 @@ def _write_places(level: _Level) -> None:
     places: dict[tuple[str, ...], list[Output]] = defaultdict(list)
     for output in level.found.regions:
         places[output.place].append(output)
-    for place, outputs in sorted(places.items()):
-        regions, problems = read_regions(level.output_dir, outputs)
-        level.problems += problems
-        if regions is not None:
-            write_region_matrices(level.ledger, regions)
-            level.summaries.update(regions.summaries())
-            level.regions[place] = regions.without_tables()
+    ordered = sorted(places.items())
+    batches = {place: cut_tables(level.output_dir, own) for place, own in ordered}
+    every = itertools.chain.from_iterable(batches.values())
+    with contextlib.closing(level.workers.map(read_tables, every)) as tables:
+        for place, outputs in ordered:
+            own = itertools.islice(tables, len(batches[place]))
+            regions, problems = gather_regions(outputs, own)
+            level.problems += problems
+            if regions is not None:
+                write_region_matrices(level.ledger, regions)
+                level.summaries.update(regions.summaries())
+                level.regions[place] = regions.without_tables()
 
 
 def _write_groups(level: _Level) -> list[Row]:
@@ -106,24 +124,35 @@ def _write_groups(level: _Level) -> list[Row]:
     for problem in level.found.problems:
         if problem.status == "left_out":
             left_out[_key_of(problem.output)].append(problem)
+
+    def tell(output: Output, key: str) -> float | None:
+        return _tell(runs, output, key)
+
+    by_run = level.unit == "run"
+    plans = {
+        key: plan_group(
+            level.output_dir, outputs, level.regions.get(key[1]), tell, by_run=by_run
+        )
+        for key, outputs in sorted(groups.items())
+    }
     motion: list[Row] = []
     reliability: list[Row] = []
-    for key, outputs in sorted(groups.items()):
-        group, problems = accumulate_group(
-            level.output_dir,
-            outputs,
-            level.regions.get(key[1]),
-            lambda output, key: _tell(runs, output, key),
-            by_run=level.unit == "run",
-        )
-        level.problems += problems
-        if group is not None:
-            group.left_out += left_out[key]
-            level.notes += warn_of_group(group)
-            write_group(level.ledger, group, unit=level.unit)
-            of_motion, of_runs = summarise_group(group, unit=level.unit)
-            motion.append(of_motion)
-            reliability.append(of_runs)
+    batches = itertools.chain.from_iterable(plans.values())
+    # One set of processes for all groups: to start it takes as long as 20 matrices.
+    with contextlib.closing(level.workers.map(tally_batch, batches)) as tallies:
+        for key, planned in plans.items():
+            own = itertools.islice(tallies, len(planned))
+            group, problems = add_up(
+                key, groups[key], level.regions.get(key[1]), own, tell
+            )
+            level.problems += problems
+            if group is not None:
+                group.left_out += left_out[key]
+                level.notes += warn_of_group(group)
+                write_group(level.ledger, group, unit=level.unit)
+                of_motion, of_runs = summarise_group(group, unit=level.unit)
+                motion.append(of_motion)
+                reliability.append(of_runs)
     write_summaries(level.ledger, motion, reliability, level.notes)
     return motion
 
@@ -142,6 +171,8 @@ def _write_stacks(level: _Level, options: Options) -> None:
     names, problems = write_stacks(
         level.output_dir,
         contents=options.group.stack,
+        dtype=options.group.stack_dtype,
+        workers=level.workers,
         found=known,
         claim=level.ledger.claim,
         # Tasks, or participants' own segmentations, may differ in their options.
@@ -168,22 +199,25 @@ def _summarise(
         *("skipped", "failed"),
     )
     counts = Counter(str(row["status"]) for row in rows)
-    units = {(row.get("source"), row.get("atlas_id")) for row in rows}
-    people = {row.get("participant_id") for row in rows}
+    runs = len({row.get("source") for row in rows})
+    people = len({row.get("participant_id") for row in rows})
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
-    head = f"{len(units)} runs x atlases of {len(people)} participants"
-    lines = [f"{head}; with each strategy of its own: {told}"]
+    told = told.replace("left_out", "left out")
+    head = f"{count_of(runs, 'run')} of {count_of(people, 'participant')}"
+    lines = [f"{head}; each atlas and strategy of a run counts: {told}"]
     for status in keys[1:]:
         found = [row for row in rows if row["status"] == status]
+        word = status.replace("_", " ")
         lines += [
-            f"  {status}: {_locate(row)}: {row['reason']}" for row in found[:_SHOWN]
+            f"  {word}: {_locate(row)}: {row['reason']}" for row in found[:_SHOWN]
         ]
         if len(found) > _SHOWN:
             lines.append(f"  ... and {len(found) - _SHOWN} more: see group_runs.tsv")
     if not level.found.usable:
         lines.append("no run has outputs: there is nothing to put into tables")
     if motion:
-        lines.append(f"{len(motion)} groups of matrices, over {level.unit}s")
+        groups = count_of(len(motion), "group")
+        lines.append(f"{groups} of matrices, over {level.unit}s")
         lines += [f"  {_say_group(row)}" for row in motion[: 2 * _SHOWN]]
     if len(motion) > 2 * _SHOWN:
         lines.append(f"  ... and {len(motion) - 2 * _SHOWN} more: see group_qcfc.tsv")
@@ -192,14 +226,15 @@ def _summarise(
         lines.append(f"removed, for they are out of date: {', '.join(tables)}")
     if others := level.ledger.find_others():
         log.warning(
-            "%d files group_* are not of this call, and stay as they are: %s%s. Remove"
-            " what an earlier release made: its columns have other names, with which"
-            " pybids refuses the folder.",
-            len(others),
+            "%s group_* not of this call, left as found: %s%s. Remove what an earlier"
+            " release made: its columns have other names, with which pybids refuses the"
+            " folder.",
+            count_of(len(others), "file"),
             ", ".join(others[:_SHOWN]),
             ", ..." if len(others) > _SHOWN else "",
         )
-        lines.append(f"not of this call, and in no page: {len(others)} files group_*")
+        files = count_of(len(others), "file")
+        lines.append(f"not of this call, and in no page: {files} group_*")
     lines += level.notes
     written = level.ledger.written
     summaries = [name for name in written if name.count("_") == 1]
@@ -214,11 +249,18 @@ def _locate(row: Row) -> str:
 
 def _say_group(row: Row) -> str:
     """One line on a group: who is in it, and how much motion."""
-    keys = (*SCOPE, *SPACE_KEYS, "atlas", "stat", "desc")
-    labels = [row.get(f"{key}_id") for key in keys]
-    name = " ".join(str(label) for label in labels if label)
-    counts = ((row["n_participants"], "participant"), (row["n_runs"], "run"))
-    size = ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in counts)
+    places = [
+        f"{key} {row[f'{key}_id']}"
+        for key in (*SCOPE, *SPACE_KEYS, "atlas")
+        if row.get(f"{key}_id")
+    ]
+    stat = str(row["stat_id"])
+    z = "Fisher's z of " if scale_of_word(stat) == "z" else ""
+    measure = find_measure(measure_of_word(stat)).name
+    desc = f"strategy {row['desc_id']}" if row.get("desc_id") else "raw signals"
+    name = ", ".join([*places, f"{z}{measure}", desc])
+    people = count_of(int(str(row["n_participants"])), "participant")
+    size = f"{people}, {count_of(int(str(row['n_runs'])), 'run')}"
     if row["median_abs_r"] is None:
         return f"{name}: {size}; no QC-FC: {row['reason']}"
     return (

@@ -1,26 +1,34 @@
-"""The connectivity matrices of one group, read one after the other."""
+"""The connectivity matrices of one group: read in batches, added up in order."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bids_roi.core.group.accumulate import GroupStatistics
-from bids_roi.core.group.edges import Edges, leave_out_identical, list_edges
+from bids_roi.core.group.edges import (
+    Edges,
+    leave_out_identical,
+    list_edges,
+    off_diagonal,
+)
 from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.matrices import read_matrix
+from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.group.outputs import Problem
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
+from bids_roi.outputs.making import check_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -39,6 +47,9 @@ GroupKey = tuple[tuple[str, ...], tuple[str, ...], str, str]
 _BEYOND = 1 + 1e-9
 # Of repetition times that are told apart: a millisecond.
 _DIGITS = 3
+# Runs of a batch, with all of its last participant. What a batch adds up to is rounded
+# in a way of its own: so that no number depends on the processes, this never does.
+_BATCH_RUNS = 64
 
 
 @dataclass(slots=True)
@@ -83,15 +94,55 @@ class Group:
         return self.outputs[0]
 
 
-def accumulate_group(
+class _File(NamedTuple):
+    """A matrix, and what its sidecar tells: digest of the table, mean FD of the run."""
+
+    path: str
+    digest: str
+    fisher_z: bool | None
+    displacement: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Matrices of some participants of a group: what a worker is handed.
+
+    ``names`` are empty where no region table tells them, and no matrix.
+    """
+
+    folder: Path
+    stat: str
+    names: tuple[str, ...]
+    networks: tuple[str | None, ...]
+    by_run: bool
+    participants: tuple[tuple[_File, ...], ...]
+
+
+class _Became(NamedTuple):
+    """What became of a file; without a status it is in the statistics."""
+
+    n_identical: int = 0
+    reason: str = ""
+    status: str = ""
+
+
+class Tally(NamedTuple):
+    """What a batch adds up to, and what became of each of its files."""
+
+    names: tuple[str, ...]
+    statistics: GroupStatistics | None
+    files: list[_Became]
+
+
+def plan_group(
     output_dir: Path,
     outputs: list[Output],
     regions: Regions | None,
     tell: Callable[[Output, str], float | None],
     *,
     by_run: bool,
-) -> tuple[Group | None, list[Problem]]:
-    """Read the matrices of one group, each once, one at a time in memory.
+) -> list[Batch]:
+    """Cut the matrices of one group into batches, in their order.
 
     Parameters
     ----------
@@ -99,11 +150,61 @@ def accumulate_group(
         Matrices of one task, space, atlas, statistic and desc, sorted by participant.
     regions
         Those of the space and atlas; ``None`` where there is no region table: then
-        those of the first matrix hold.
+        those of the first matrix that can be read hold.
     tell
         A number of a matrix's run by its key in the sidecars.
     by_run
         Whether every run is a unit of its own.
+    """
+    stat, names = outputs[0].stat, regions.names if regions is not None else ()
+    networks = regions.networks if regions is not None else ()
+    batches, participants, n_runs = [], [], 0
+    for _, own in itertools.groupby(outputs, key=lambda output: output.participant):
+        files = tuple(_describe(output, tell) for output in own)
+        names = names or _find_names(output_dir, stat, files)
+        participants.append(files)
+        n_runs += len(files)
+        if n_runs >= _BATCH_RUNS:
+            batches.append(participants)
+            participants, n_runs = [], 0
+    return [
+        Batch(output_dir, stat, names, networks, by_run, tuple(cut))
+        for cut in (*batches, participants)
+        if cut
+    ]
+
+
+def _describe(output: Output, tell: Callable[[Output, str], float | None]) -> _File:
+    displacement = tell(output, "MeanFramewiseDisplacement")
+    told = output.told
+    return _File(output.path, told.table, told.fisher_z, displacement)
+
+
+def _find_names(
+    output_dir: Path, stat: str, files: tuple[_File, ...]
+) -> tuple[str, ...]:
+    """Regions of the first matrix that can be read; empty where there is none."""
+    for file in files:
+        with contextlib.suppress(BidsRoiError):
+            return _read_relmat(output_dir, file, (), scale_of_word(stat))[0]
+    return ()
+
+
+def add_up(
+    key: GroupKey,
+    outputs: list[Output],
+    regions: Regions | None,
+    tallies: Iterable[Tally],
+    tell: Callable[[Output, str], float | None],
+) -> tuple[Group | None, list[Problem]]:
+    """Merge what the batches of a group add up to.
+
+    Parameters
+    ----------
+    key, outputs, regions, tell
+        Of ``plan_group``.
+    tallies
+        Of its batches, in their order.
 
     Returns
     -------
@@ -112,107 +213,148 @@ def accumulate_group(
     problems
         Matrices that are left out: damaged, or without a value.
     """
-    first = outputs[0]
-    scale = scale_of_word(first.stat)
     problems: list[Problem] = []
-    names = regions.names if regions is not None else None
     group: Group | None = None
-    for _, own in itertools.groupby(outputs, key=lambda output: output.participant):
-        for output in own:
-            try:
-                found, matrix = _read_relmat(output_dir, output, names, scale)
-            except BidsRoiError as error:
-                reason = f"{output.path}: {error.problem} {REMEDY}"
-                problems.append(Problem(output, reason))
-                continue
-            if group is None:
-                names = found
-                key = (first.scope, first.place, first.stat, first.desc)
-                group = _begin(key, scale, names, regions, by_run=by_run)
-            values, n_identical = _edge_values(group, matrix)
-            if not np.isfinite(matrix).any():
-                reason = f"no entry of the matrix stat-{output.stat} has a value."
-                problems.append(Problem(output, reason, "left_out"))
+    left = iter(outputs)
+    for tally in tallies:
+        if tally.statistics is not None:
+            group = group or _begin(key, tally.names, regions)
+            group.statistics.merge(tally.statistics)
+        for became, output in zip(tally.files, left, strict=False):
+            if became.status or group is None:
+                problems.append(Problem(output, became.reason, became.status))
                 continue
             group.outputs.append(output)
             # Of Fisher's z, the participant level has left them out already.
             told = output.number("NumberOfIdenticalEdges") or 0
-            group.n_identical += n_identical + int(told) * (scale == "z")
+            group.n_identical += became.n_identical + int(told) * (group.scale == "z")
             seconds = tell(output, "RepetitionTime")
             if seconds is not None:
                 group.repetition_times[round(seconds, _DIGITS)] += 1
-            group.statistics.add_run(values, tell(output, "MeanFramewiseDisplacement"))
-        if group is not None:
-            group.statistics.close_participant()
     if group is None or not group.outputs:
         return None, problems
     group.left_out = [p for p in problems if p.status == "left_out"]
     return group, problems
 
 
-def _begin(
-    key: GroupKey,
-    scale: Scale,
-    names: tuple[str, ...],
-    regions: Regions | None,
-    *,
-    by_run: bool,
-) -> Group:
-    edges = list_edges(len(names), diagonal=scale == "as_is")
-    blocks = None
+def _begin(key: GroupKey, names: tuple[str, ...], regions: Regions | None) -> Group:
+    networks: tuple[str | None, ...] = ()
     centres = np.full((len(names), 3), np.nan)
     offsets = np.full(len(names), np.nan)
     if regions is not None:
-        centres, offsets = regions.centres, regions.offsets
-        if any(label is not None for label in regions.networks):
-            blocks = list_blocks(regions.networks, edges)
-    statistics = GroupStatistics(edges.size, blocks, by_run=by_run)
+        networks, centres, offsets = regions.networks, regions.centres, regions.offsets
+    scale = scale_of_word(key[2])
+    edges, blocks = _list_edges(len(names), networks, scale)
+    # Nothing but merges happens to it, whatever the unit.
+    statistics = GroupStatistics(edges.size, blocks, by_run=False)
     return Group(key, scale, [], names, centres, offsets, edges, blocks, statistics)
 
 
-def _edge_values(group: Group, matrix: FloatArray) -> tuple[FloatArray, int]:
-    values = group.edges.take(matrix)
-    if group.scale == "r":
-        return fisher_z(values), int(are_identical(values).sum())
-    if group.scale == "z":
+@lru_cache(maxsize=1)
+def _list_edges(
+    n_regions: int, networks: tuple[str | None, ...], scale: Scale
+) -> tuple[Edges, Blocks | None]:
+    edges = list_edges(n_regions, diagonal=scale == "as_is")
+    known = any(label is not None for label in networks)
+    return edges, list_blocks(networks, edges) if known else None
+
+
+def tally_batch(batch: Batch) -> Tally:
+    """Read the matrices of a batch, each once, one at a time in memory."""
+    scale = scale_of_word(batch.stat)
+    statistics: GroupStatistics | None = None
+    files: list[_Became] = []
+    if batch.names:
+        edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
+        statistics = GroupStatistics(edges.size, blocks, by_run=batch.by_run)
+    for own in batch.participants:
+        for file in own:
+            try:
+                names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
+                if statistics is None:
+                    raise DataError("it could not be read before, and now it can.")
+            except BidsRoiError as error:
+                reason = f"{file.path}: {error.problem} {REMEDY}"
+                files.append(_Became(0, reason, "unreadable"))
+                continue
+            if not np.isfinite(triangle).any():
+                reason = f"no entry of the matrix stat-{batch.stat} has a value."
+                files.append(_Became(0, reason, "left_out"))
+                continue
+            values, n_identical = _edge_values(triangle, len(names), scale)
+            files.append(_Became(n_identical))
+            statistics.add_run(values, file.displacement)
+        if statistics is not None:
+            statistics.close_participant()
+    return Tally(batch.names, statistics, files)
+
+
+def _edge_values(
+    triangle: FloatArray, n_regions: int, scale: Scale
+) -> tuple[FloatArray, int]:
+    """What is averaged of a matrix, and how many identical edges are left out."""
+    if scale == "as_is":
+        return triangle, 0
+    values = triangle[off_diagonal(n_regions)]
+    if scale == "z":
         return leave_out_identical(values)
-    return values, 0
+    return fisher_z(values), int(are_identical(values).sum())
 
 
 def _read_relmat(
-    output_dir: Path, output: Output, names: tuple[str, ...] | None, scale: Scale
+    folder: Path, file: _File, names: tuple[str, ...], scale: Scale
 ) -> tuple[tuple[str, ...], FloatArray]:
-    """Read a matrix and check that it is what its name says."""
-    told = output.told.fisher_z
+    """Names and upper triangle of a matrix that is what its name says."""
+    told = file.fisher_z
     if told is not None and told != (scale == "z"):
         says = "says" if told else "denies"
         msg = f"its sidecar {says} that it holds Fisher's z, its name does not agree."
         raise DataError(msg)
-    found, matrix = read_matrix(output_dir / output.path, nodes=True)
-    n_rows, n_columns = matrix.shape
-    if n_rows != n_columns:
-        raise DataError(f"it has {n_rows} rows and {n_columns} columns.")
-    if names is not None and found != names:
+    path = folder / file.path
+    content = read_bytes(path)
+    check_table(path, file.digest, content=content)
+    if file.digest:
+        # The bytes are those that were written, both halves from one array.
+        found, triangle = parse_triangle(content, path)
+        _check_names(found, names)
+    else:
+        found, matrix = parse_matrix(content, path, nodes=True)
+        n_rows, n_columns = matrix.shape
+        if n_rows != n_columns:
+            raise DataError(f"it has {n_rows} rows and {n_columns} columns.")
+        _check_names(found, names)
+        same = (matrix == matrix.T) | (np.isnan(matrix) & np.isnan(matrix.T))
+        what = "is not the same on both sides of the diagonal"
+        upper = np.triu_indices(n_rows)
+        triangle = matrix[upper]
+        _refuse(~same[upper], triangle, found, what)
+    if scale == "r":
+        wrong = np.abs(triangle) > _BEYOND
+        ends = np.cumsum(np.arange(len(found), 0, -1))[:-1]
+        diagonal = np.concatenate([[0], ends])
+        own = triangle[diagonal]
+        wrong[diagonal] = np.isfinite(own) & (own != 1)
+        what = "cannot be a correlation (-1 to 1, 1 on the diagonal)"
+        _refuse(wrong, triangle, found, what)
+    return found, triangle
+
+
+def _check_names(found: tuple[str, ...], names: tuple[str, ...]) -> None:
+    if names and found != names:
         n = sum(a != b for a, b in itertools.zip_longest(found, names))
         msg = (
             f"its regions are not those of the atlas: {len(found)} where there are"
             f" {len(names)}, {n} of them with another name."
         )
         raise DataError(msg)
-    _check_values(matrix, found, scale)
-    return found, matrix
 
 
-def _check_values(matrix: FloatArray, names: tuple[str, ...], scale: Scale) -> None:
-    wrong = ~((matrix == matrix.T) | (np.isnan(matrix) & np.isnan(matrix.T)))
-    what = "is not the same on both sides of the diagonal"
-    if scale == "r" and not wrong.any():
-        wrong = np.abs(matrix) > _BEYOND
-        diagonal = matrix.diagonal()
-        wrong[np.diag_indices_from(wrong)] = np.isfinite(diagonal) & (diagonal != 1)
-        what = "cannot be a correlation (-1 to 1, 1 on the diagonal)"
+def _refuse(
+    wrong: NDArray[np.bool_], triangle: FloatArray, names: tuple[str, ...], what: str
+) -> None:
+    """Name the first entry of an upper triangle that is wrong, if one is."""
     if wrong.any():
-        row, column = np.argwhere(wrong)[0]
-        value = matrix[row, column]
-        msg = f"{value:g} in row {names[row]}, column {names[column]} {what}."
+        first = int(np.argmax(wrong))
+        row, column = (axis[first] for axis in np.triu_indices(len(names)))
+        msg = f"{triangle[first]:g} in row {names[row]}, column {names[column]} {what}."
         raise DataError(msg)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from bids_roi.group.outputs import Problem
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,17 +47,50 @@ _OF_TABLE = {"coverage": "coverage", "level": "mean", "tsnr": "tsnr"}
 _NEEDED = ("name", "status", *_OF_TABLE.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """Region table of one run."""
+# Tables that a worker reads at a time.
+_BATCH = 64
+
+
+class _Table(NamedTuple):
+    """Region table of one run; ``places`` are (R, 4): centre and offset, mm."""
+
+    names: tuple[str, ...]
+    networks: tuple[str | None, ...]
+    measures: dict[str, FloatArray]
+    n_lost: int
+    places: FloatArray
+
+
+class Batch(NamedTuple):
+    """Region tables that a worker is handed; paths are relative to the folder."""
+
+    folder: Path
+    paths: tuple[str, ...]
+
+
+class _Measured(NamedTuple):
+    """What is kept of a table: of the places, only their mean is asked for."""
 
     output: Output
-    names: tuple[str, ...]
     measures: dict[str, FloatArray]
-    centres: FloatArray
-    offsets: FloatArray
-    networks: tuple[str | None, ...]
     n_lost: int
+
+
+@dataclass(slots=True)
+class _Alike:
+    """Tables that have the same regions."""
+
+    networks: tuple[str | None, ...]
+    total: FloatArray
+    n: NDArray[np.int64]
+    tables: list[_Measured] = field(default_factory=list)
+
+    def add(self, output: Output, table: _Table) -> None:
+        """Add the table of a run."""
+        there = np.isfinite(table.places)
+        self.total += np.where(there, table.places, 0)
+        self.n += there
+        self.tables.append(_Measured(output, table.measures, table.n_lost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +115,7 @@ class Regions:
     networks: tuple[str | None, ...]
     centres: FloatArray
     offsets: FloatArray
-    tables: tuple[_Table, ...]
+    tables: tuple[_Measured, ...]
 
     def without_tables(self) -> Regions:
         """The same without what was measured, which takes memory."""
@@ -97,7 +129,7 @@ class Regions:
             yield (
                 table.output.path,
                 {
-                    "n_regions": len(table.names),
+                    "n_regions": len(self.names),
                     "n_regions_lost": table.n_lost,
                     "coverage_mean": round(float(np.mean(coverage)), 4),
                     "tsnr_median": round(float(np.median(tsnr)), 4)
@@ -107,36 +139,60 @@ class Regions:
             )
 
 
-def read_regions(
-    output_dir: Path, outputs: list[Output]
+def cut_tables(output_dir: Path, outputs: list[Output]) -> list[Batch]:
+    """Batches of the region tables of one space and atlas, in their order."""
+    paths = [output.path for output in outputs]
+    return [
+        Batch(output_dir, tuple(paths[start : start + _BATCH]))
+        for start in range(0, len(paths), _BATCH)
+    ]
+
+
+def read_tables(batch: Batch) -> list[_Table | str]:
+    """Read the tables of a batch; of one that cannot be used, why."""
+    known: dict[Any, Any] = {}  # one copy of the names
+    found: list[_Table | str] = []
+    for path in batch.paths:
+        try:
+            found.append(_read_table(batch.folder / path, known))
+        except BidsRoiError as error:
+            found.append(f"{path}: {error.problem} {REMEDY}")
+    return found
+
+
+def gather_regions(
+    outputs: list[Output], batches: Iterable[list[_Table | str]]
 ) -> tuple[Regions | None, list[Problem]]:
-    """Read the region tables of one space and atlas.
+    """Put together what was read of the region tables of one space and atlas.
 
     Returns ``None`` where no table can be used, and those that are left out: damaged,
     or of other regions than the most.
     """
-    tables: list[_Table] = []
+    kinds: dict[tuple[str, ...], _Alike] = {}
     problems: list[Problem] = []
-    known: dict[Any, Any] = {}  # one copy of the names
-    for output in outputs:
-        try:
-            tables.append(_read_table(output_dir, output, known))
-        except BidsRoiError as error:
-            problems.append(Problem(output, f"{output.path}: {error.problem} {REMEDY}"))
-    if not tables:
+    tables = (table for batch in batches for table in batch)
+    for output, table in zip(outputs, tables, strict=True):
+        if isinstance(table, str):
+            problems.append(Problem(output, table))
+            continue
+        if table.names not in kinds:
+            nothing = np.zeros_like(table.places)
+            n = nothing.astype(np.int64)
+            kinds[table.names] = _Alike(table.networks, nothing, n)
+        kinds[table.names].add(output, table)
+    if not kinds:
         return None, problems
-    counts = Counter(table.names for table in tables)
     # Of equals the longer: a table that was cut short has lost regions.
-    names = max(counts, key=lambda names: (counts[names], len(names)))
-    for table in tables:
-        if table.names != names:
-            text = _compare(table.names, names, counts[names])
-            reason = f"{table.output.path}: {text} {REMEDY}"
-            problems.append(Problem(table.output, reason))
-    good = tuple(table for table in tables if table.names == names)
-    centres = _average([table.centres for table in good])
-    offsets = _average([table.offsets for table in good])
-    return Regions(names, good[0].networks, centres, offsets, good), problems
+    names = max(kinds, key=lambda names: (len(kinds[names].tables), len(names)))
+    best = kinds.pop(names)
+    others = {t.output.path: other for other in kinds for t in kinds[other].tables}
+    for output in outputs:
+        if output.path in others:
+            text = _compare(others[output.path], names, len(best.tables))
+            problems.append(Problem(output, f"{output.path}: {text} {REMEDY}"))
+    places = np.where(best.n > 0, best.total / np.maximum(best.n, 1), np.nan)
+    centres, offsets = places[:, :3], places[:, 3]
+    return Regions(names, best.networks, centres, offsets, (*best.tables,)), problems
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
@@ -178,8 +234,8 @@ def _lines_of(
         yield "".join(f"{next(rest)}\t{line}\n" for line in piece.splitlines())
 
 
-def _read_table(output_dir: Path, output: Output, known: dict[Any, Any]) -> _Table:
-    columns = read_table(output_dir / output.path)
+def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
+    columns = read_table(path)
     missing = [name for name in _NEEDED if name not in columns]
     if missing:
         raise DataError(f"the columns {', '.join(missing)} are missing.")
@@ -190,21 +246,18 @@ def _read_table(output_dir: Path, output: Output, known: dict[Any, Any]) -> _Tab
     if not ((coverage >= 0) & (coverage <= 1 + 1e-9)).all():
         raise DataError("coverage is not a number from 0 to 1 throughout.")
     blank = [MISSING] * len(names)
-    axes = [_parse({axis: columns.get(axis, blank)}, axis) for axis in "xyz"]
+    told = dict.fromkeys((*"xyz", "centre_offset"), blank) | columns
+    places = [_parse(told, name) for name in (*"xyz", "centre_offset")]
     networks = tuple(
         None if label in (MISSING, "") else label
         for label in columns.get("network", blank)
     )
     return _Table(
-        output=output,
-        names=known.setdefault(names, names),
-        measures={
-            measure: _parse(columns, column) for measure, column in _OF_TABLE.items()
-        },
-        centres=np.array(axes).T,
-        offsets=_parse({"centre_offset": blank, **columns}, "centre_offset"),
-        networks=known.setdefault(networks, networks),
-        n_lost=sum(word != "ok" for word in columns["status"]),
+        known.setdefault(names, names),
+        known.setdefault(networks, networks),
+        {measure: _parse(columns, column) for measure, column in _OF_TABLE.items()},
+        sum(word != "ok" for word in columns["status"]),
+        np.array(places).T,
     )
 
 
@@ -224,14 +277,3 @@ def _compare(names: tuple[str, ...], most: tuple[str, ...], n_most: int) -> str:
     pairs = zip(names, most, strict=True)
     row, (name, other) = next((n, p) for n, p in enumerate(pairs, 1) if p[0] != p[1])
     return f"{text}: row {row} is {name!r}, there {other!r}."
-
-
-def _average(values: list[FloatArray]) -> FloatArray:
-    """Mean over the runs, NaN where no run knows; memory for two of them."""
-    total = np.zeros_like(values[0])
-    n = np.zeros(total.shape, dtype=np.int64)
-    for each in values:
-        there = np.isfinite(each)
-        total += np.where(there, each, 0)
-        n += there
-    return np.where(n > 0, total / np.maximum(n, 1), np.nan)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from bids_roi.core.group.edges import off_diagonal
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.matrices import parse_matrix, read_bytes
+from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import read_table
+from bids_roi.files.writing import file_digest
 from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
+from bids_roi.group.workers import Workers
 from bids_roi.outputs.find import (
     PLACE_KEYS,
     REMEDY,
@@ -20,6 +24,7 @@ from bids_roi.outputs.find import (
     Output,
     identify,
 )
+from bids_roi.outputs.making import check_table
 from bids_roi.outputs.records import read_all_records
 from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
@@ -30,7 +35,14 @@ from bids_roi.outputs.stack import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        Callable,
+        Collection,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,9 +52,16 @@ if TYPE_CHECKING:
 
     Place = tuple[tuple[str, str], ...]
     Runs = Mapping[str, Mapping[str, Output]]  # by name of the run and of the part
+    # Digest and numbers, None where the stack of before has them; or what is wrong.
+    Values = tuple[str, NDArray[Any] | None] | str
 
 
 STACKED = ("timeseries", "relmat")
+
+# Runs that a worker reads at a time: their numbers come back through a pipe.
+_BATCH = 4
+# Digits of the digests in a stack.
+_DIGITS = 16
 
 # Said of a part as a whole; its runs agree, for they have the same options.
 _PART_KEYS = ("Units", "Statistic", "RelationshipMeasure", "DenoisingStrategy")
@@ -53,10 +72,37 @@ _DESCRIPTION = (
 )
 
 
+class _Wanted(NamedTuple):
+    """A table, and what is known of it.
+
+    ``width`` is how many columns it has in the stack; ``digest`` what its sidecar
+    tells; ``held`` the beginning of it where the stack of before has the numbers;
+    ``diagonal`` whether that of a matrix is kept, ``None`` for a series.
+    """
+
+    path: str
+    part: str
+    width: int
+    digest: str
+    held: str
+    diagonal: bool | None
+
+
+class _Batch(NamedTuple):
+    """Tables of some runs: what a worker is handed."""
+
+    folder: Path
+    names: tuple[str, ...]
+    dtype: str
+    runs: tuple[tuple[_Wanted, ...], ...]
+
+
 def write_stacks(
     output_dir: Path,
     *,
     contents: Sequence[str] = STACKED,
+    dtype: str = "float64",
+    workers: Workers = Workers(),  # noqa: B008 - frozen
     found: Found | None = None,
     claim: Callable[[str], None] = lambda _: None,
     refuse: Callable[[DataError], None] | None = None,
@@ -70,6 +116,10 @@ def write_stacks(
     ----------
     contents
         ``timeseries``, ``relmat`` or both.
+    dtype
+        Of the numbers: ``float64``, those of the TSVs, or ``float32``.
+    workers
+        Processes that read.
     found
         What the folder holds, and the problems that are known; found here by default.
     claim
@@ -115,7 +165,8 @@ def write_stacks(
             if key in regions
         ]
         ordered = dict(sorted(runs.items()))
-        if _write_place(output_dir / name, place, ordered, tables, problems):
+        path = output_dir / name
+        if _write_place(path, place, ordered, tables, dtype, workers, problems):
             names.append(name)
     return names, problems
 
@@ -148,6 +199,8 @@ def _write_place(
     place: Place,
     runs: Runs,
     tables: Sequence[Path],
+    dtype: str,
+    workers: Workers,
     problems: list[Problem],
 ) -> int:
     """Write one stack; return how many runs it has."""
@@ -161,17 +214,26 @@ def _write_place(
             for output in outputs.values()
         ]
         return 0
-    names = list(columns["name"])
-    parts = _describe_parts(runs, len(names))
-    with reuse_stack(path, names) as copy:
-        return write_stack(
-            path,
-            _read_runs(folder, runs, parts, names, copy, problems),
-            parts=parts,
-            regions=columns,
-            attributes={"description": _DESCRIPTION, **dict(place)},
-            units={key.column: key.unit for key in FACTS},
-        )
+    names = tuple(columns["name"])
+    parts = _describe_parts(runs, len(names), dtype)
+    with reuse_stack(path, names, dtype) as (there, copy):
+        wanted = [
+            tuple(_want(o[p.name], p, len(names), there) for p in parts if p.name in o)
+            for o in runs.values()
+        ]
+        batches = [
+            _Batch(folder, names, dtype, tuple(wanted[start : start + _BATCH]))
+            for start in range(0, len(wanted), _BATCH)
+        ]
+        with contextlib.closing(workers.map(_read_batch, batches)) as found:
+            return write_stack(
+                path,
+                _put_together(runs, _complete(batches, found, copy), problems),
+                parts=parts,
+                regions=columns,
+                attributes={"description": _DESCRIPTION, **dict(place)},
+                units={key.column: key.unit for key in FACTS},
+            )
 
 
 def _read_regions(
@@ -200,7 +262,7 @@ def _read_regions(
     return None
 
 
-def _describe_parts(runs: Runs, n_regions: int) -> list[StackPart]:
+def _describe_parts(runs: Runs, n_regions: int, dtype: str) -> list[StackPart]:
     """Say what groups the file has, in sorted order."""
     firsts: dict[str, Output] = {}
     for outputs in runs.values():
@@ -215,32 +277,113 @@ def _describe_parts(runs: Runs, n_regions: int) -> list[StackPart]:
             pairs = np.triu_indices(n_regions, 0 if sidecar.get("ValidDiagonal") else 1)
             edges = np.stack(pairs, axis=1).astype(np.int32)
         attributes["OptionsDigest"] = output.digest
-        described.append(StackPart(part, edges, attributes))
+        described.append(StackPart(part, edges, attributes, dtype))
     return described
 
 
-def _read_runs(
-    folder: Path,
+def _want(
+    output: Output,
+    part: StackPart,
+    n_regions: int,
+    there: Collection[tuple[str, str]],
+) -> _Wanted:
+    """Say what is wanted of a table; ``there`` is what the stack of before has."""
+    told = digest = output.told.table
+    if there and not told:  # of an earlier release
+        with contextlib.suppress(OSError):
+            digest = file_digest(output.file)
+    held = digest[:_DIGITS] if (part.name, digest[:_DIGITS]) in there else ""
+    if part.edges is None:
+        return _Wanted(output.path, part.name, n_regions, told, held, None)
+    width = len(part.edges)
+    diagonal = width > n_regions * (n_regions - 1) // 2
+    return _Wanted(output.path, part.name, width, told, held, diagonal)
+
+
+def _read_batch(batch: _Batch) -> list[list[Values]]:
+    """Read the tables of each run, up to the first that cannot be read."""
+    found = []
+    for tables in batch.runs:
+        own: list[Values] = []
+        for table in tables:
+            try:
+                own.append(_read_table(batch, table))
+            except BidsRoiError as error:
+                own.append(f"{table.path}: {error.problem} {error.remedy or REMEDY}")
+                break
+        found.append(own)
+    return found
+
+
+def _read_table(batch: _Batch, table: _Wanted) -> Values:
+    """Digest of a table, and its numbers, unless the stack of before has them."""
+    path = batch.folder / table.path
+    content = read_bytes(path)
+    digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
+    check_table(path, table.digest, content=content)
+    if digest == table.held:
+        return digest, None
+    columns, values = _parse(content, path, table)
+    if columns != batch.names:
+        msg = f"its {len(columns)} columns are not the {len(batch.names)} of the atlas."
+        raise DataError(msg, where=path, remedy=REMEDY)
+    with np.errstate(over="ignore"):
+        numbers = values.astype(batch.dtype)
+    if np.isinf(numbers).any():
+        msg = f"it holds a number that {batch.dtype} cannot hold."
+        remedy = "Use --stack-dtype float64."
+        raise DataError(msg, where=path, remedy=remedy)
+    return digest, numbers
+
+
+def _parse(
+    content: bytes, path: Path, table: _Wanted
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Names and numbers: of a series all, of a matrix the upper triangle."""
+    if table.diagonal is None:
+        return parse_matrix(content, path)
+    if table.digest:
+        names, triangle = parse_triangle(content, path)
+    else:
+        names, matrix = parse_matrix(content, path, nodes=True)
+        triangle = matrix[np.triu_indices(len(names))]
+    return names, triangle if table.diagonal else triangle[off_diagonal(len(names))]
+
+
+def _complete(
+    batches: Sequence[_Batch], found: Iterable[list[list[Values]]], copy: Copy
+) -> Iterator[list[tuple[str, Values]]]:
+    """Yield the parts of each run, with the numbers that the stack of before has."""
+    for batch, read in zip(batches, found, strict=True):
+        for tables, own in zip(batch.runs, read, strict=True):
+            parts: list[tuple[str, Values]] = []
+            for table, values in zip(tables, own, strict=False):
+                if not isinstance(values, str) and values[1] is None:
+                    numbers = copy(table.part, values[0])
+                    values = values[0], numbers
+                    if numbers is None or numbers.shape[1] != table.width:
+                        # Damaged: the table itself is read after all.
+                        again = ((table._replace(held=""),),)
+                        values = _read_batch(batch._replace(runs=again))[0][0]
+                parts.append((table.part, values))
+            yield parts
+
+
+def _put_together(
     runs: Runs,
-    parts: Sequence[StackPart],
-    names: Sequence[str],
-    copy: Copy,
+    found: Iterable[list[tuple[str, Values]]],
     problems: list[Problem],
 ) -> Iterator[StackedRun]:
     """Yield run after run; what cannot be read is noted and left out."""
-    for run, outputs in runs.items():
+    for (run, outputs), parts in zip(runs.items(), found, strict=True):
         facts: dict[str, float | None] = dict.fromkeys(key.column for key in FACTS)
         data = {}
-        for part in parts:  # series come last, and say most of their run
-            output = outputs.get(part.name)
-            if output is None:
-                continue
-            try:
-                data[part.name] = _read_part(folder, output, part, names, copy)
-            except BidsRoiError as error:
-                reason = f"{output.path}: {error.problem} {error.remedy or REMEDY}"
-                problems.append(Problem(output, reason))
+        for part, values in parts:  # series come last, and say most of their run
+            output = outputs[part]
+            if isinstance(values, str):
+                problems.append(Problem(output, values))
                 break
+            data[part] = values
             for key in FACTS:
                 value = output.number(key.name)
                 if value is not None:
@@ -249,23 +392,3 @@ def _read_runs(
             told = identify(next(iter(outputs.values())).name)
             keys = {column: told[column] for column in RUN_COLUMNS.values()}
             yield StackedRun({"name": run, **keys, **facts}, data)
-
-
-def _read_part(
-    folder: Path, output: Output, part: StackPart, names: Sequence[str], copy: Copy
-) -> tuple[str, NDArray[np.float64]]:
-    """Values of a table and the digest of its file."""
-    path = folder / output.path
-    content = read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    n_values = len(names) if part.edges is None else len(part.edges)
-    values = copy(part.name, digest)
-    if values is not None and values.shape[1] == n_values:
-        return digest, values
-    columns, values = parse_matrix(content, path, nodes=part.edges is not None)
-    if list(columns) != list(names):
-        msg = f"its {len(columns)} columns are not the {len(names)} of the atlas."
-        raise DataError(msg, where=path, remedy=REMEDY)
-    if part.edges is not None:
-        values = values[part.edges[:, 0], part.edges[:, 1]]
-    return digest, values

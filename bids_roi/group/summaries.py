@@ -1,4 +1,4 @@
-"""One row per group of matrices, to compare them by: motion and reliability."""
+"""One row per group of matrices: motion, reliability, and both beside their price."""
 
 from __future__ import annotations
 
@@ -75,6 +75,55 @@ _RELIABILITY_TEXTS = {
     "icc_q75": "Third quartile.",
     "share_fair": "Share of edges (0 to 1) with 0.40 or more (Cicchetti 1994: fair).",
     "share_good": "Share of edges (0 to 1) with 0.60 or more (good).",
+    "n_participants_compared": (
+        "Participants with two runs or more that the next two rest on: all of them, or"
+        " evenly spaced ones where there are more than memory holds."
+    ),
+    "discriminability": (
+        "How often (0 to 1) two runs of a participant are nearer to each other than one"
+        " of them is to a run of another (doi:10.1371/journal.pcbi.1009279); 0.5 by"
+        " chance."
+    ),
+    "identification_rate": (
+        "How often (0 to 1) a run is most like that of the same participant among one"
+        " run of each (fingerprinting, doi:10.1038/nn.4135); one over"
+        " n_participants_compared by chance."
+    ),
+    "reason": "Why figures are n/a.",
+}
+
+_LENGTH_TEXTS = {
+    "n_volumes_mean": "Mean over the runs of their number of volumes.",
+    "n_volumes_kept_mean": "The same of the volumes that enter the series.",
+    "share_volumes_kept": "Mean over the runs of the share (0 to 1) of volumes kept.",
+    "degrees_of_freedom_mean": (
+        "Mean over the runs of the degrees of freedom that cleaning has left."
+    ),
+    "degrees_of_freedom_lost_mean": (
+        "Mean over the runs of those that censoring, filter, regressors and the mean"
+        " took: volumes of the run less what is left."
+    ),
+    "effective_degrees_of_freedom_mean": (
+        "Mean over the runs of those left after autocorrelation."
+    ),
+}
+
+_STRATEGY_TEXTS = {
+    **{
+        name: _MOTION_TEXTS[name]
+        for name in (
+            *("median_abs_r", "median_abs_r_chance", "share_p05", "share_fdr"),
+            "distance_rho",
+        )
+    },
+    **_LENGTH_TEXTS,
+    **{
+        name: _RELIABILITY_TEXTS[name]
+        for name in (
+            *("icc_q25", "icc_median", "icc_q75", "n_participants_compared"),
+            *("discriminability", "identification_rate"),
+        )
+    },
     "reason": "Why figures are n/a.",
 }
 
@@ -93,13 +142,22 @@ _TABLES = {
         " one row per group.",
         _RELIABILITY_TEXTS,
     ),
+    "group_strategies.tsv": (
+        "What denoising strategies are compared by, side by side: motion left in"
+        " connectivity, what cleaning cost, and how well runs of a participant agree;"
+        " one row per group of matrices.",
+        _STRATEGY_TEXTS,
+    ),
 }
 
 
 def summarise_group(
     group: Group, *, unit: str
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``."""
+    """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``.
+
+    Each holds what ``group_strategies.tsv`` has besides.
+    """
     statistics, name = group.statistics, group.first.name
     keys: dict[str, object] = {
         f"{key}_id": name.get(key) for key in (*SCOPE, *SPACE_KEYS)
@@ -110,6 +168,7 @@ def summarise_group(
     keys["n_runs"] = statistics.n_runs
     keys["n_runs_left_out"] = len(group.left_out)
     keys["repetition_times"] = say_times(group)
+    keys |= _average_lengths(group)
     return keys | _summarise_motion(group, unit), keys | _summarise_reliability(group)
 
 
@@ -119,8 +178,13 @@ def write_summaries(
     reliability: list[dict[str, object]],
     warnings: list[str],
 ) -> None:
-    """Write the two tables over all groups, where there are any."""
-    for name, rows in zip(_TABLES, (motion, reliability), strict=True):
+    """Write the tables over all groups, where there are any."""
+    strategies = [
+        {**one, **two, "reason": " ".join(str(r["reason"]) for r in (one, two)).strip()}
+        for one, two in zip(motion, reliability, strict=True)
+    ]
+    tables = (motion, reliability, strategies)
+    for name, rows in zip(_TABLES, tables, strict=True):
         if not rows:
             continue
         description, texts = _TABLES[name]
@@ -130,6 +194,26 @@ def write_summaries(
         told = describe_keys(keys) | _KEY_TEXTS | texts
         said = {"Description": description}
         ledger.write(name, text, said, told, warnings=warnings)
+
+
+def _average_lengths(group: Group) -> dict[str, object]:
+    """Means over the runs whose sidecars tell what each needs."""
+
+    def numbers(key: str) -> FloatArray:
+        told = (output.number(key) for output in group.outputs)
+        return np.array([np.nan if value is None else value for value in told])
+
+    volumes, kept = numbers("NumberOfVolumes"), numbers("NumberOfVolumesKept")
+    freedom = numbers("DegreesOfFreedom")
+    effective = numbers("EffectiveDegreesOfFreedom")
+    share = kept / np.where(volumes > 0, volumes, np.nan)
+    columns = (volumes, kept, share, freedom, volumes - freedom, effective)
+    return {
+        name: float(values[np.isfinite(values)].mean())
+        if np.isfinite(values).any()
+        else None
+        for name, values in zip(_LENGTH_TEXTS, columns, strict=True)
+    }
 
 
 def _summarise_motion(group: Group, unit: str) -> dict[str, object]:
@@ -197,6 +281,7 @@ def _summarise_reliability(group: Group) -> dict[str, object]:
     statistics = group.statistics
     icc = statistics.runs.correlate()[group.edges.between]
     icc = icc[np.isfinite(icc)]
+    identity = statistics.identity.summarise()
     reason = ""
     if statistics.n_repeated == 0:
         reason = "No participant has two runs or more."
@@ -204,6 +289,8 @@ def _summarise_reliability(group: Group) -> dict[str, object]:
         reason = "There is one participant; two are needed."
     elif not icc.size:
         reason = "No edge is there, and differs, in two participants and two runs."
+    elif identity.n_participants < 2:
+        reason = "Identification: one participant has two runs; two are needed."
     quarter, median, three = (
         np.percentile(icc, (25, 50, 75)).tolist() if icc.size else (None, None, None)
     )
@@ -215,5 +302,8 @@ def _summarise_reliability(group: Group) -> dict[str, object]:
         "icc_q75": three,
         "share_fair": float(np.mean(icc >= 0.4)) if icc.size else None,
         "share_good": float(np.mean(icc >= 0.6)) if icc.size else None,
+        "n_participants_compared": identity.n_participants,
+        "discriminability": identity.discriminability,
+        "identification_rate": identity.identification_rate,
         "reason": reason,
     }

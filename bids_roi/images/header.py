@@ -130,7 +130,7 @@ def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
 
 
 def read_head(path: Path, error: type[DataError]) -> bytes:
-    """Read the first bytes of a file, unpacked: a header is at most so long."""
+    """Read the bytes of a header, as many as NIfTI-2 has, or as there are."""
     try:
         # The header of a pair is a file of its own.
         with open_file(
@@ -142,7 +142,7 @@ def read_head(path: Path, error: type[DataError]) -> bytes:
 
 
 def parse_header(path: Path, head: bytes, error: type[DataError]) -> NiftiHeader:
-    """Understand the first bytes of a file."""
+    """Understand the bytes of a header."""
     for order in "<>":
         size = struct.unpack_from(order + "i", head)[0] if len(head) >= 348 else 0
         if size == 348:

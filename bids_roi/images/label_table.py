@@ -104,7 +104,10 @@ def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
     listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(names[:20], 1))
     listed += ", ..." if len(names) > 20 else ""
     if wanted is None:
-        told = f"The file holds {len(names)} maps ({listed}); the first is used."
+        told = (
+            f"The file holds {len(names)} maps ({listed}); the first is used. Choose"
+            " one by its name or number behind a #, IMAGE#2."
+        )
         return 0, told if len(names) > 1 else ""
     found = [i for i, name in enumerate(names) if name == wanted]
     if not found and wanted.isdecimal() and 1 <= int(wanted[:9]) <= len(names):
@@ -112,5 +115,5 @@ def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
     if len(found) != 1:
         n_maps = len(found) or "no"
         msg = f"{n_maps} maps are called {wanted!r}; the file holds {listed}."
-        raise AtlasError(msg, remedy="Choose a map by its number.")
+        raise AtlasError(msg, remedy="Choose a map by its number, IMAGE#2.")
     return found[0], ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import zlib
 from typing import TYPE_CHECKING
@@ -94,8 +95,10 @@ def feed(parser: expat.XMLParserType, pieces: Iterator[bytes]) -> Iterator[None]
     yield
 
 
+# Runs of a dataset mostly have one XML, to the number of volumes.
+@functools.lru_cache(maxsize=2)
 def parse_tree(xml: bytes) -> Element:
-    """Parse a document that is in memory.
+    """Parse a document that is in memory; the tree is not to be changed.
 
     Raises
     ------

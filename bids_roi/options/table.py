@@ -9,6 +9,7 @@ keys in the sidecars are made from the rows, so one word serves from the flag
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping  # noqa: TC003 - list_options reads the types
 from dataclasses import dataclass, field
 from pathlib import Path  # noqa: TC003 - as above
@@ -27,6 +28,8 @@ DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
 GROUP_UNITS = ("participant", "run")
 
 STACKS = ("none", "timeseries", "relmat")
+
+STACK_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,21 @@ class Extraction:
         sidecar="RepetitionTimeGiven",
     )
 
+    vertex_weights: str = option(
+        "How vertices weigh in the mean of a region: none, all alike; area, by their"
+        " area, and voxels of grayordinates by their volume, as `wb_command"
+        " -cifti-parcellate -spatial-weights` does. Volumes: no difference.",
+        default="none",
+        choices=("none", "area"),
+    )
+    surface: str = option(
+        "Where --vertex-weights area takes areas from: template, the mean areas of"
+        " TemplateFlow (fsLR; fsaverage with 163,842 vertices); participant, the"
+        " midthickness in anat/ on the run's mesh, and always so on fsnative; or"
+        " L=FILE,R=FILE, surfaces (.surf.gii) or maps of areas (.shape.gii).",
+        default="template",
+        metavar="{template,participant,L=FILE,R=FILE}",
+    )
     cifti_output: bool = option(
         "Write series and matrices of runs on surfaces and grayordinates as CIFTI"
         " files, too (.ptseries.nii, .pconn.nii), which Workbench opens.",
@@ -250,6 +268,7 @@ class Extraction:
         if not 0 <= self.min_coverage <= 1:
             msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
             raise UsageError(msg)
+        self._check_areas()
         if self.repetition_time is not None and not 0.05 <= self.repetition_time <= 20:
             msg = (
                 f"--repetition-time is in seconds; {self.repetition_time:g} s is not a"
@@ -263,6 +282,25 @@ class Extraction:
             )
             raise UsageError(msg, remedy="Leave it out for no smoothing.")
 
+    def _check_areas(self) -> None:
+        """Refuse areas that nothing weighs by, and statistics that have no weights."""
+        files = dict(re.findall(r"([LR])=([^,]+)", self.surface))
+        words = self.surface in ("template", "participant")
+        if not words and ",".join(f"{k}={v}" for k, v in files.items()) != self.surface:
+            msg = (
+                f"--surface is template, participant, or L=FILE,R=FILE: {self.surface}"
+            )
+            raise UsageError(msg, remedy="Name the file of each hemisphere.")
+        _refuse_urls(*files.values())
+        others = [name for name in self.statistic if name != "mean"]
+        if self.vertex_weights == "none" and self.surface != "template":
+            msg = "--surface has no effect with --vertex-weights none."
+            raise UsageError(msg, remedy="Add --vertex-weights area.")
+        if self.vertex_weights == "area" and others:
+            msg = f"--vertex-weights area weighs the mean, not {', '.join(others)}."
+            remedy = "Ask for the mean alone, and for the others in another folder."
+            raise UsageError(msg, remedy=remedy)
+
 
 @dataclass(frozen=True, slots=True)
 class Cleaning:
@@ -270,13 +308,14 @@ class Cleaning:
 
     heading: ClassVar[str] = "cleaning"
 
-    denoise: tuple[str, ...] = option(
+    strategy: tuple[str, ...] = option(
         "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
         " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
         " name in desc-. The options below replace settings of the strategies (none"
         " stays raw); given alone they clean without confounds. Default: none.",
         default=(),
-        metavar="STRATEGY",
+        metavar="NAME",
+        aliases=("--strategies", "--denoise"),
     )
     # Those that were given, by name, as words of the command line; ``read_given`` in
     # ``options.settings`` reads them. Their rows are those of ``Settings``.
@@ -314,7 +353,7 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         """Refuse URLs where files are needed, and a folder that is not there."""
-        _refuse_urls(*self.denoise)
+        _refuse_urls(*self.strategy)
         _check_there(self.aroma_dataset)
 
 
@@ -397,6 +436,12 @@ class Group:
         default=("timeseries", "relmat"),
         choices=STACKS,
     )
+    stack_dtype: str = option(
+        "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
+        " rounded to 7 digits, in half the space or less.",
+        default="float64",
+        choices=STACK_DTYPES,
+    )
 
     def __post_init__(self) -> None:
         """Refuse words that contradict each other."""
@@ -426,9 +471,9 @@ def _measures_of(option: str) -> list[str]:
     return own or [m.name for m in MEASURES]
 
 
-_DENOISE, *_OTHER_CLEANING = list_options(Cleaning)
+_STRATEGY, *_OTHER_CLEANING = list_options(Cleaning)
 
-CLEANING_OPTIONS = (_DENOISE, *SETTING_OPTIONS, *_OTHER_CLEANING)
+CLEANING_OPTIONS = (_STRATEGY, *SETTING_OPTIONS, *_OTHER_CLEANING)
 
 # In the order of --help.
 OPTIONS = (

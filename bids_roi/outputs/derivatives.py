@@ -190,6 +190,8 @@ def tabulate_regions(
         **{name: getattr(quality, name) for name in _COUNTED},
         **levels,
     }
+    if mapped.areas is not None:
+        columns["area"] = [float(f"{value:.9g}") for value in mapped.areas]
     if mapped.structures:
         columns["structure"] = [name or "n/a" for name in mapped.structures]
     networks = networks_of(atlas.regions)
@@ -271,8 +273,9 @@ def describe_run(
     ``repetition_time`` is in seconds, ``None`` where it is not known; ``fit`` is how a
     moved atlas lies on the run; ``notes`` are warnings of this run and atlas.
     """
-    moved_by = [path for path, _ in atlas.route.steps] if atlas.route else []
-    inside = [path for path in (*run.files, mask_path, *moved_by) if path is not None]
+    more = [path for path, _ in atlas.route.steps] if atlas.route else []
+    more += atlas.areas.files if atlas.areas else ()
+    inside = [path for path in (*run.files, mask_path, *more) if path is not None]
     sources = [
         f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
         for path in inside
@@ -306,10 +309,22 @@ def describe_run(
     content["Units"] = "arbitrary"
     content["SoftwareFilters"] = "n/a"
     content["Atlas"] = atlas.name
+    if atlas.map_name is not None:
+        content["AtlasMap"] = atlas.map_name
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
     content |= _describe_route(run, atlas, fit)
+    if atlas.areas is not None:
+        whose = "of the participant" if atlas.areas.individual else "of all alike"
+        content["VertexWeights"] = f"area, {whose}"
+        content["VertexAreas"] = [
+            f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+            if path.is_relative_to(run.root)
+            else path.name
+            for path in atlas.areas.files
+        ]
+        content["VertexAreasDigest"] = f"sha256:{atlas.areas.digest}"
     content |= {key: value for key, value in deciding.items() if value is not None}
     if mask_path is not None and not mask_path.is_relative_to(run.root):
         content["Mask"] = mask_path.name

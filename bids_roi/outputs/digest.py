@@ -19,7 +19,7 @@ class Digests:
     """Hashes of all that decides the numbers but the BOLD file; 12 digits each.
 
     Outputs that differ in ``options`` are never mixed. ``settings`` is without what
-    each participant has files of their own of: the atlas image, transforms.
+    each participant has files of their own of: the atlas image, transforms, surfaces.
     """
 
     options: str
@@ -59,6 +59,12 @@ def digest_outputs(options: str, atlas: Atlas, *more: object) -> Digests:
         if not atlas.individual:
             settings += own
         own = [*own, atlas.route.digest]
+    if atlas.areas is not None:
+        if atlas.areas.individual:
+            own = [*own, atlas.areas.digest]
+            settings.append("areas of the participant")
+        else:
+            settings.append(f"areas {atlas.areas.digest}")
     return Digests(_hash([*own, *settings]), _hash(settings))
 
 

@@ -304,8 +304,9 @@ def _read_told(output: Output) -> Told:
         raise DataError(msg, where=output.path, remedy=REMEDY)
     content = output.read_sidecar()
     origin = _find_origin(output, content)
-    # No two participants share an image, or a transform, of their own.
-    own = origin[1] or "AtlasTransformDigest" in content
+    # No two participants share an image, a transform or a surface of their own.
+    weighed = str(content.get("VertexWeights")).endswith("of the participant")
+    own = origin[1] or "AtlasTransformDigest" in content or weighed
     key = "SettingsDigest" if own else "OptionsDigest"
     digest = content.get(key)
     if not isinstance(digest, str) or not digest:

@@ -25,8 +25,8 @@ _DESC = re.compile(r"_desc-([A-Za-z0-9]+)_([A-Za-z0-9]+)$")
 def figure_path(table: str, kind: str, extension: str) -> str:
     """Name a figure after the table that it shows; both relative to the output folder.
 
-    >>> figure_path("sub-1/ses-2/func/sub-1_ses-2_atlas-A_dseg.tsv", "contours", ".png")
-    'sub-1/figures/sub-1_ses-2_atlas-A_desc-contours_dseg.png'
+    >>> figure_path("sub-1/ses-2/func/sub-1_ses-2_atlas-A_dseg.tsv", "contours", ".svg")
+    'sub-1/figures/sub-1_ses-2_atlas-A_desc-contours_dseg.svg'
     >>> figure_path("sub-1/func/sub-1_desc-36P_timeseries.tsv", "carpet", ".svg")
     'sub-1/figures/sub-1_desc-36PCarpet_timeseries.svg'
     """

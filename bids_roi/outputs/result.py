@@ -62,12 +62,15 @@ class Motion:
         Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
     notes
         Why the table could not be used.
+    parameters : (T, 6) or None
+        Translations along x, y and z in mm, rotations about them in radians.
     """
 
     fd: NDArray[np.float64] | None = None
     std_dvars: NDArray[np.float64] | None = None
     steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
+    parameters: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

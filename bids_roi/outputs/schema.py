@@ -159,6 +159,11 @@ _DECLARED = (
         *("Atlas", "run", "choice", "", "Canonical id of the atlas."),
         where="series regions relmat group",
     ),
+    Key(
+        *("AtlasMap", "run", "choice", ""),
+        "Map of the atlas image that was chosen among several, by name or number.",
+        more="Only where one was.",
+    ),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -178,6 +183,17 @@ _DECLARED = (
         " shares that are mirrored, that lie in the mask, and of the mask that the"
         " atlas's image covers, and the distance of its centre from the mask, mm.",
     ),
+    Key(
+        *("VertexWeights", "run", "choice", ""),
+        "area where vertices weigh by their area and voxels by their volume, and whose"
+        " surfaces tell it.",
+        more="Only with `--vertex-weights area`, as the next two.",
+    ),
+    Key(
+        *("VertexAreas", "run", "source", ""),
+        "Files that the areas of vertices are from, left and right.",
+    ),
+    Key("VertexAreasDigest", "run", "source", "", "SHA-256 of these files."),
     Key(
         *("CoverageOf", "run", "choice", ""),
         "What coverage is a share of, where that is not the atlas's own grid.",
@@ -230,6 +246,18 @@ _DECLARED = (
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
         *("Maximum over all volumes, mm.", "fd_max"),
+        where="series relmat",
+    ),
+    Key(
+        *("NumberOfVolumesMoved", "run", "measured", "volumes"),
+        "Volumes with framewise displacement above 0.2 mm, as MRIQC's fd_num.",
+        "fd_num",
+        where="series relmat",
+    ),
+    Key(
+        *("PercentVolumesMoved", "run", "measured", "%"),
+        "The same in percent of all volumes, as MRIQC's fd_perc.",
+        "fd_perc",
         where="series relmat",
     ),
     Key(
@@ -466,6 +494,12 @@ REGION_COLUMNS = _by_name(
         "volume",
         "Volume of the region on the atlas's own grid, {unit}; n/a on surfaces.",
         "mm^3",
+    ),
+    Column(
+        "area",
+        "Area of the region's vertices in the atlas, {unit}, on the surfaces that"
+        " vertices weigh by; n/a where it has voxels.",
+        "mm^2",
     ),
     Column(
         "x",

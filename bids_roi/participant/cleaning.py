@@ -41,9 +41,9 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
     where a strategy is unknown, two have one label, or a setting has nothing to act on.
     """
     given = read_given(options.cleaning.settings)
-    if set(options.cleaning.denoise) == {"none"}:
+    if set(options.cleaning.strategy) == {"none"}:
         _refuse_without_effect(options)
-    if not options.cleaning.denoise:
+    if not options.cleaning.strategy:
         if not given and not options.cleaning.high_variance_confounds:
             _refuse_without_effect(options)
             return (None,)
@@ -58,7 +58,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
         return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
-    for name in options.cleaning.denoise:
+    for name in options.cleaning.strategy:
         if name == "none":
             strategies.append(None)
             continue
@@ -76,18 +76,18 @@ def _refuse_without_effect(options: Options) -> None:
     flags = [
         option.flags[0]
         for option in CLEANING_OPTIONS
-        if option.name != "denoise" and options.value(option) != option.default
+        if option.name != "strategy" and options.value(option) != option.default
     ]
     if flags:
         raw = (
-            "--denoise none gives"
-            if options.cleaning.denoise
+            "--strategy none gives"
+            if options.cleaning.strategy
             else "what is asked for gives"
         )
         has = "has" if len(flags) == 1 else "have"
         msg = f"{raw} raw signals, on which {', '.join(flags)} {has} no effect."
         remedy = (
-            "Add a strategy, which takes these options; or leave --denoise none out:"
+            "Add a strategy, which takes these options; or leave --strategy none out:"
             " settings alone clean without confounds."
         )
         raise UsageError(msg, remedy=remedy)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from bids_roi.options.settings import Settings
 
 
+_PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
+
+
 class RunConfounds:
     """The tables of a run: each is read when it is first asked for, and once.
 
@@ -93,8 +96,12 @@ def read_motion(tables: RunConfounds) -> Motion:
     traces = [_optional(c, confounds) for c in (framewise_displacement, std_dvars)]
     fd, dvars = (v if v is not None and np.isfinite(v).any() else None for v in traces)
     steady = ~non_steady_state(confounds)
+    moved = None
+    if set(_PARAMETERS) <= set(confounds.names):
+        moved = np.stack([confounds.column(name) for name in _PARAMETERS], axis=1)
     # A deviation over time needs two.
-    return Motion(fd, dvars, steady if steady.sum() > 1 else None)
+    steady_or_none = steady if steady.sum() > 1 else None
+    return Motion(fd, dvars, steady_or_none, parameters=moved)
 
 
 def prepare(
@@ -133,7 +140,7 @@ def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
     if tables.run.confounds_path is None:
         msg = f"the run has no table of confounds, which {strategy.name} needs."
         remedy = (
-            "Expected *_desc-confounds_timeseries.tsv beside it; or --denoise none."
+            "Expected *_desc-confounds_timeseries.tsv beside it; or --strategy none."
         )
         raise MissingInput(msg, where=tables.run.relative_path, remedy=remedy)
     return tables.read_all()

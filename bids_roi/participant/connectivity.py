@@ -104,7 +104,7 @@ def relate_regions(
     if output.label is None:
         notes.append(
             "connectivity of signals that were not cleaned: motion and physiology are"
-            " in every entry (see --denoise)."
+            " in every entry (see --strategy)."
         )
     if output.measure == "partial" and not absent:
         notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)

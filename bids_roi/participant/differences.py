@@ -172,6 +172,9 @@ def _tell_atlas(sidecar: Mapping[str, Any], atlas: Atlas) -> Iterator[str]:
     moved = str(sidecar.get("AtlasTransformDigest") or "").removeprefix("sha256:")
     if moved != (atlas.route.digest if atlas.route else ""):
         yield f"were made with another transform to {atlas.name}"
+    areas = str(sidecar.get("VertexAreasDigest") or "").removeprefix("sha256:")
+    if areas != (atlas.areas.digest if atlas.areas else ""):
+        yield "were made with other weights of vertices (--vertex-weights, --surface)"
 
 
 def _tell_what_is_left(strategy: Strategy | None) -> str:

@@ -19,6 +19,7 @@ from bids_roi.outputs.records import read_records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bids_roi.atlases.areas import Areas
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.participant.plan import PlannedRun
@@ -94,6 +95,17 @@ def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
     return Route(tuple(steps), _digest(sidecar.get("AtlasTransformDigest")))
 
 
+def _recall_areas(sidecar: Mapping[str, Any]) -> Areas | None:
+    """Whose areas vertices weighed by, with the digest that they had."""
+    from bids_roi.atlases.areas import Areas  # loads the readers of surfaces
+
+    weights = sidecar.get("VertexWeights")
+    if not isinstance(weights, str):
+        return None
+    digest = _digest(sidecar.get("VertexAreasDigest"))
+    return Areas((), (), digest, weights.endswith("of the participant"))
+
+
 def _recall_atlas(
     record: Record, options: Options, output_dir: Path, root: Path
 ) -> Atlas:
@@ -121,6 +133,7 @@ def _recall_atlas(
         source="",
         description={},
         route=_recall_route(sidecar, root),
+        areas=_recall_areas(sidecar),
     )
 
 

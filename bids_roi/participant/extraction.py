@@ -82,7 +82,10 @@ def partition_grid(
         try:
             if image.kind == "dseg":
                 labels, source = load_atlas_labels(image)
-                maps.append(map_labels(labels, np.array(index), source, frame, places))
+                areas = None if image.areas is None else image.areas.read()
+                maps.append(
+                    map_labels(labels, np.array(index), source, frame, places, areas)
+                )
             else:
                 grid, volumes = read_maps(path)
                 maps.append(map_weights(volumes, grid, frame, places))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.layout import explain_nothing
+from bids_roi.dataset.layout import explain_nothing, survey_runs
 from bids_roi.dataset.roots import (
     dataset_description,
     find_derivative,
@@ -22,26 +22,22 @@ from bids_roi.errors import (
     MissingInput,
     NothingFound,
     OutputError,
-    SpaceMismatch,
 )
-from bids_roi.images.nifti import check_file
 from bids_roi.outputs.records import sweep_leftovers
 from bids_roi.outputs.root_files import (
-    ROOT_FILES,
     check_output_dir,
     keep_valid,
-    name_atlas_files,
     write_atlas_files,
     write_dataset_files,
 )
-from bids_roi.participant.budget import choose_executor, estimate_memory
+from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
 from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
+    kinds_for,
     plan_participants,
-    template_of,
 )
 from bids_roi.participant.progress import Progress, follow
 from bids_roi.participant.results import open_job
@@ -53,7 +49,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
@@ -189,13 +184,18 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     work = functools.partial(process_run, **how)
     find = functools.partial(find_finished, **how)
     executor = choose_executor(options, output_dir)
+    surveyed = survey_runs(
+        level.root, level.participants, options.input, kinds_for(level.shelf)
+    )
+    outcomes.tell_start(surveyed)
     with follow(
         options.running.events,
         level.root,
         quiet=not log.isEnabledFor(logging.WARNING),
+        surveyed=surveyed,
+        participants=len(level.participants),
         version=__version__,
         executor=type(executor).__name__.lower(),
-        participants=len(level.participants),
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
@@ -279,10 +279,10 @@ def _announce(
     Files that they share are written ahead of the first.
     """
     begun = False
-    plans = plan_dataset(level, outcomes, known)
-    for number, (participant, planned) in enumerate(plans, 1):
+    for participant, planned in plan_dataset(level, outcomes, known):
         known.pop(participant, None)
         outcomes.expect(participant, planned)
+        progress.expect(participant, planned)
         sweep_leftovers(level.output_dir, [item.run.relative_path for item in planned])
         for item in planned:
             if not begun:
@@ -295,7 +295,7 @@ def _announce(
                     notes = write_atlas_files(level.output_dir, atlas)
                     outcomes.warnings.update(notes)
                 outcomes.used[atlas.name] = atlas
-            progress.plan(item, share=number / len(level.participants))
+            progress.plan(item)
             outcomes.begin(item)
             # Here, as to hand it to a worker, and to start one, would take longer.
             records = find(item)
@@ -303,76 +303,3 @@ def _announce(
                 yield item
             else:
                 progress.finish(item, outcomes.note(Outcome(item, records, None)))
-
-
-def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
-    """Lines of ``--dry-run``: each run, what it will be read with and written to.
-
-    Names are as a shell expands them; figures and lines of logs are told by folder.
-    """
-    atlases: dict[str, Atlas] = {}
-    begun = False
-    for participant, planned in plan_dataset(level, outcomes):
-        for item in planned:
-            yield from _describe_run(item, level, outcomes)
-            atlases |= {atlas.name: atlas for atlas, _ in item.atlases}
-        begun = begun or bool(planned)
-        if planned and not level.options.running.no_report:
-            person = f"sub-{participant}"
-            yield f"  -> {person}.html, with figures in {person}/figures"
-    if begun:
-        yield f"-> {' '.join(ROOT_FILES)}, and a line per run in logs/"
-        for atlas in atlases.values():
-            yield f"-> {' '.join(name_atlas_files(atlas))}"
-
-
-def _describe_run(
-    item: PlannedRun, level: ParticipantLevel, outcomes: Outcomes
-) -> Iterator[str]:
-    yield item.run.relative_path
-    if item.error is not None:
-        outcomes.n_impossible += 1
-        yield f"  cannot be processed: {item.error}"
-        return
-    image = item.image
-    if image is not None:
-        source = image.source
-        yield f"  {source.n_volumes} volumes, {image.frame}, {template_of(item.run)}"
-        memory = estimate_memory(source, level.options) / 10**6
-        yield f"  memory  about {memory:.0f} MB"
-    yield f"  mask    {item.mask_path or 'none'}"
-    path = item.run.confounds_path
-    yield f"  confounds  {path.name if path else 'none found'}"
-    try:
-        if path is not None:
-            check_file(path)
-    except BidsRoiError as error:
-        outcomes.n_impossible += any(label is not None for label in level.labels)
-        yield f"  confounds cannot be read: {error}"
-    seconds = item.repetition_time
-    yield f"  repetition time  {f'{seconds:g} s' if seconds else 'not known'}"
-    for warning in item.warnings:
-        yield f"  warning  {warning}"
-    for atlas, names in item.atlases:
-        yield f"  atlas {atlas.name}, {len(atlas.regions.index)} regions"
-        for path, inverted in atlas.route.steps if atlas.route else ():
-            yield f"    by {path.name}{', inverted' if inverted else ''}"
-        yield f"    -> {_fold(names.tables)}.{{tsv,json}}"
-    outliers = {table for _, names in item.atlases for _, table in names.outliers}
-    for table in sorted(outliers):
-        yield f"  -> {_fold([table])}.{{tsv,json}}"
-    for name, why in item.refused:
-        outcomes.n_impossible += not isinstance(why, SpaceMismatch)
-        yield f"  atlas {name} is left out: {why}"
-
-
-def _fold(tables: Sequence[str]) -> str:
-    """Names of tables in one word of a shell, without what follows the dot.
-
-    >>> _fold(["a/x_dseg.tsv", "a/x_stat-mean_timeseries.tsv"])
-    'a/x_{dseg,stat-mean_timeseries}'
-    """
-    stems = [table.removesuffix(".tsv") for table in tables]
-    common = os.path.commonprefix(stems).rpartition("_")[0]  # noqa: RUF071 - cut to parts
-    ends = ",".join(stem.removeprefix(f"{common}_") for stem in stems)
-    return f"{common}_{{{ends}}}" if stems[1:] else stems[0]

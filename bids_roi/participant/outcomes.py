@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch
+from bids_roi.errors import SpaceMismatch, count_of, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
@@ -16,12 +18,14 @@ from bids_roi.outputs.records import (
     tell_failures,
     write_loss,
 )
+from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
 from bids_roi.participant.run import fail_run
-from bids_roi.participant.tally import Tally
+from bids_roi.participant.tally import WORDS, Tally
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.errors import BidsRoiError
@@ -72,7 +76,23 @@ class Outcomes:
         self._runs_left: Counter[str] = Counter()
         self._with_news: set[str] = set()
         self._n_crashed = 0
+        self._began = time.monotonic()
         self._code_of_failure = 1
+
+    def tell_start(self, surveyed: Mapping[str, tuple[int, int]]) -> None:
+        """Say in one line what is about to be done."""
+        level = self.level
+        if not log.isEnabledFor(logging.WARNING):
+            return
+        n_people = len(level.participants)
+        n_runs, n_bytes = (sum(own) for own in zip(*surveyed.values(), strict=True))
+        what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
+        if len(surveyed) < n_people:
+            what = f"about {n_runs * n_people // len(surveyed)} runs"
+        sys.stderr.write(
+            f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"
+            f" atlas {', '.join(level.shelf.names)}, to {level.output_dir}\n"
+        )
 
     def expect(self, participant: str, planned: Iterable[PlannedRun]) -> None:
         """Take note of the runs of a participant, and of the atlases they refuse."""
@@ -105,12 +125,16 @@ class Outcomes:
     def _say_empty(self) -> str:
         names = ", ".join(f"sub-{label}" for label in self.empty[:_NAMED])
         more = ", ..." if len(self.empty) > _NAMED else ""
-        share = f"{len(self.empty)} of {len(self.level.participants)} participants"
+        everyone = count_of(len(self.level.participants), "participant")
+        share = f"{len(self.empty)} of {everyone}"
         return f"no run of {share} is there or selected: {names}{more}."
 
     def begin(self, item: PlannedRun) -> None:
-        """Take note of a run that is handed out."""
+        """Take note of a run that is handed out; with -v, say what it will be."""
         self._under_way.add(item.run.relative_path)
+        if log.isEnabledFor(logging.INFO):
+            for line in describe_run(item, self.level.options):
+                log.info("%s", line)
 
     def note(self, outcome: Outcome[PlannedRun, list[Record]]) -> list[Record]:
         """Count, tell and return what became of a run."""
@@ -134,6 +158,7 @@ class Outcomes:
             self._with_news.add(participant)
             self._n_crashed += outcome.value is None
             self._tell_failures(item, records, crashed=outcome.value is None)
+        self._tell_end(item, records)
         self.tally.add(records)
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
             self.warnings.update([warning])
@@ -141,6 +166,22 @@ class Outcomes:
         if not self._runs_left[participant]:
             self._write_page(participant)
         return records
+
+    def _tell_end(self, item: PlannedRun, records: list[Record]) -> None:
+        """With -v, say what became of a run; with -vv, of all that it made."""
+        seconds = max((record.seconds for record in records), default=0.0)
+        memory = max((record.peak_memory_bytes for record in records), default=0)
+        words = ", ".join(sorted({WORDS[record.status] for record in records}))
+        log.info(
+            *("%s: %s, %.1f s, %d MB", item.run.relative_path, words, seconds),
+            memory // 10**6,
+        )
+        for record in records:
+            log.debug(
+                *("  %s, %s: %s", record.atlas, record.strategy, WORDS[record.status]),
+            )
+            for output in record.outputs:
+                log.debug("    %s", output)
 
     def refuse(self, item: PlannedRun, error: OtherSettings) -> None:
         """Take note of a run that is left as it is; told at the end."""
@@ -151,7 +192,9 @@ class Outcomes:
         """Say once for the dataset what outputs are there of other settings."""
         for text, runs in self.other_settings.items():
             where = f"{len(runs)} runs, the first {runs[0]}" if runs[1:] else runs[0]
-            log.error("%s: %s These runs were left as they are.", where, text)
+            left = "These runs were left as they are."
+            left = left if runs[1:] else "The run was left as it is."
+            log.error("%s: %s %s", where, text, left)
 
     def check_used(self) -> None:
         """Report an atlas that was asked for and served no run."""
@@ -185,12 +228,14 @@ class Outcomes:
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.level.shelf.names)
+        lines[0] += f", in {say_time(time.monotonic() - self._began)}"
         lost = [
             f"  failed: sub-{participant}: {shorten_reason(str(error))}"
             for participant, error in self.errors.items()
         ]
         if n := len(lost):
-            lines.append(f"  {n:5d}  participants of which nothing could be planned")
+            people = count_of(n, "participant").partition(" ")[2]
+            lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
         lines += lost[:_NAMED]
         if n > _NAMED:
             lines.append(f"  ... and {n - _NAMED} more: see logs/")
@@ -199,6 +244,11 @@ class Outcomes:
         if self.errors or self.tally.n_failed_runs:
             lines.append("  what to do about it is said above, and in logs/")
         folder = self.level.output_dir
+        pages = [f"{p}.html" for p in sorted(self.tally.participants)]
+        pages = [str(folder / page) for page in pages if (folder / page).is_file()]
+        if pages and not self.level.options.running.no_report:
+            more = f", and {len(pages) - 1} more" if pages[1:] else ""
+            lines.append(f"  report {pages[0]}{more}")
         lines.append(f"  outputs in {folder}, one status line per run in logs/")
         return "\n".join(lines)
 

@@ -155,7 +155,7 @@ def plan_run(
 
     What is wrong with the run or with an atlas goes into the plan.
     """
-    image, mask_path, error = None, None, None
+    image, mask_path, error, areas = None, None, None, None
     repetition_time: float | None = None
     warnings = [*run.warnings, *_doubt_labels(run)]
     atlases: list[tuple[Atlas, RunOutputs]] = []
@@ -166,6 +166,13 @@ def plan_run(
         if run.kind != "volume":
             warnings.extend(_check_surface_run(run, options))
         image = open_series(run.kind, run.sides, template_of(run))
+        if run.kind != "volume" and options.extraction.vertex_weights == "area":
+            from bids_roi.atlases.areas import find_areas  # volumes need no surfaces
+
+            surface, wanted = options.extraction.surface, options.atlases
+            areas = find_areas(
+                image.frame, surface, wanted, root=run.root, bold=run.path
+            )
         mask_path, notes = _choose_mask(run, options)
         warnings.extend(notes)
         repetition_time, notes = choose_repetition_time(
@@ -178,7 +185,8 @@ def plan_run(
     except BidsRoiError as problem:
         error = problem
     if image is not None and error is None:
-        atlases, refused = _find_atlases(run, image, options, shelf, labels)
+        found, refused = _find_atlases(run, image, options, shelf, labels)
+        atlases = [(dataclasses.replace(a, areas=areas), names) for a, names in found]
     return PlannedRun(
         run=run,
         image=image,

@@ -24,6 +24,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from bids_roi.errors import OutputError
 from bids_roi.outputs.records import tell_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import TextIO
 
     from tqdm import tqdm
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bids_roi")
 
-# Between two lines in a log, s.
-_INTERVAL = 30.0
+# Between two lines in a log, and two looks at the bar, s.
+_INTERVAL, _TICK = 30.0, 1.0
 _STATUSES = ("failed", "done", "complete", "skipped")
 
 
@@ -64,6 +65,10 @@ class Progress:
         Where events go, ``None`` for nowhere.
     quiet
         Neither bar nor lines.
+    surveyed
+        Runs and bytes of participants, as their names tell.
+    n_participants
+        How many there are in all.
 
     Attributes
     ----------
@@ -71,11 +76,21 @@ class Progress:
         How it ends: ``finished`` unless someone says otherwise.
     """
 
-    def __init__(self, events: TextIO | None, *, quiet: bool) -> None:
+    def __init__(
+        self,
+        events: TextIO | None,
+        *,
+        quiet: bool,
+        surveyed: Mapping[str, tuple[int, int]],
+        n_participants: int,
+    ) -> None:
         self._events = events
         self._began = self._said = time.monotonic()
+        self._expected = dict(surveyed)
+        self._n_participants = n_participants
         self._sizes: dict[str, int] = {}
-        self._expected: int | None = None
+        self._open: dict[str, int] = {}  # by real path: those that are being read
+        self._n_done_bytes = self._n_kept_bytes = 0
         self._quiet = quiet
         self.status = "finished"
         self.n_planned = self.n_bytes = 0
@@ -84,7 +99,28 @@ class Progress:
         if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm
 
-            self._bar = tqdm(unit="run", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                *(None, self._describe()),
+                total=self.totals()[1],
+                unit="B",
+                unit_scale=True,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._ended = threading.Event()
+        if not quiet:
+            threading.Thread(target=self._tick, daemon=True).start()
+
+    def totals(self) -> tuple[int, int]:
+        """Runs and bytes to come in all; those not looked at are like the others."""
+        counts = list(self._expected.values())
+        share = self._n_participants / max(1, len(counts))
+        n_runs, n_bytes = (
+            (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
+        )
+        return round(n_runs * share), max(
+            0, round(n_bytes * share) - self._n_kept_bytes
+        )
 
     def tell(self, event: str, **facts: object) -> None:
         """Append an event to the stream."""
@@ -94,20 +130,27 @@ class Progress:
             self._events.write(f"{line}\n")
             self._events.flush()
 
-    def plan(self, item: PlannedRun, *, share: float) -> None:
-        """Take note of a run to come; a ``share`` of the participants is planned."""
+    def expect(self, participant: str, planned: Sequence[PlannedRun]) -> None:
+        """Take note of the runs of a participant, which are known now."""
+        for item in planned:
+            sizes = []
+            for path in item.run.files:
+                with contextlib.suppress(OSError):
+                    sizes.append(path.stat().st_size)
+            self._sizes[item.run.relative_path] = sum(sizes)
+        own = [self._sizes[item.run.relative_path] for item in planned]
+        self._expected[participant] = len(own), sum(own)
+
+    def plan(self, item: PlannedRun) -> None:
+        """Take note of a run that is handed out."""
         run = item.run.relative_path
-        with contextlib.suppress(OSError):
-            self._sizes[run] = item.run.path.stat().st_size
+        size = self._sizes.get(run, 0)
         self.n_planned += 1
-        # What is not planned yet is taken to be like what is.
-        self._expected = round(self.n_planned / share) if share else None
-        if self._bar is not None:
-            self._bar.total = self._expected
+        self._open[os.path.realpath(item.run.path)] = size
         self.tell(
             "plan",
             run=run,
-            bytes=self._sizes.get(run, 0),
+            bytes=size,
             volumes=item.image.source.n_volumes if item.image is not None else None,
             atlases=[atlas.name for atlas, _ in item.atlases],
         )
@@ -117,8 +160,13 @@ class Progress:
         run = item.run.relative_path
         size = self._sizes.pop(run, 0)
         status = _gravest(records)
+        self._open.pop(os.path.realpath(item.run.path), None)
         self.runs[status] += 1
         self.n_bytes += size if status == "done" else 0
+        # What is there already is not read: it is no part of the work.
+        kept = status in ("complete", "skipped")
+        self._n_kept_bytes += size if kept else 0
+        self._n_done_bytes += 0 if kept else size
         self.tell(
             "run",
             run=run,
@@ -133,49 +181,88 @@ class Progress:
                 for name in dict.fromkeys(record.atlas for record in records)
             },
         )
+        self._show()
+
+    def _tick(self) -> None:
+        while not self._ended.wait(_TICK):
+            self._show()
+
+    def _show(self) -> None:
         if self._bar is not None:
-            self._bar.set_postfix_str(self._speed(), refresh=False)
-            self._bar.update()
+            with self._bar.get_lock():
+                self._bar.set_description_str(self._describe(), refresh=False)
+                self._bar.total = self.totals()[1]
+                self._bar.n = self._n_done_bytes + count_read(dict(self._open))
+                self._bar.refresh()
             return
         now = time.monotonic()
         if now - self._said >= _INTERVAL and not self._quiet:
             self._said = now
             sys.stderr.write(f"bids_roi: {self.line()}\n")
 
+    def _describe(self) -> str:
+        failed = f", {self.runs['failed']} failed" if self.runs["failed"] else ""
+        return f"{self.runs.total()} of {self.totals()[0]} runs{failed}"
+
     def line(self) -> str:
         """Say how far the work is, in one line."""
-        n_done, expected = sum(self.runs.values()), self._expected or self.n_planned
-        seconds = time.monotonic() - self._began
-        words = [f"{n_done} of {expected} runs", self._speed()]
-        if self.runs["failed"]:
-            words.insert(1, f"{self.runs['failed']} failed")
-        if n_done:
+        total = self.totals()[1]
+        n_read = self._n_done_bytes + count_read(dict(self._open))
+        seconds = max(time.monotonic() - self._began, 1e-3)
+        words = [self._describe(), f"{n_read / 10**6 / seconds:.1f} MB/s"]
+        if n_read:
             from tqdm import tqdm
 
-            left = seconds / n_done * max(0, expected - n_done)
+            left = seconds / n_read * max(0, total - n_read)
             words.append(f"about {tqdm.format_interval(left)} left")
         return ", ".join(words)
 
-    def _speed(self) -> str:
-        seconds = max(time.monotonic() - self._began, 1e-3)
-        return f"{self.n_bytes / 10**6 / seconds:.1f} MB/s"
-
     def end(self) -> None:
         """Say the last word."""
+        self._ended.set()
         if self._bar is not None:
             self._bar.close()
         seconds = round(time.monotonic() - self._began, 3)
         self.tell("end", status=self.status, runs=dict(self.runs), seconds=seconds)
 
 
+def count_read(sizes: Mapping[str, int]) -> int:
+    """Bytes of files that this process and its children have read so far.
+
+    The system knows how far in a file each process is (Linux); elsewhere it is 0, and
+    progress goes by whole runs.
+    """
+    n_read, pids, seen = 0, [str(os.getpid())], set()
+    while pids and sizes:
+        process = Path("/proc", pids.pop())
+        with contextlib.suppress(OSError, ValueError):
+            for link in process.joinpath("fd").iterdir():
+                with contextlib.suppress(OSError):  # closed in the meantime
+                    name = str(link.readlink())
+                    if name in sizes and name not in seen:
+                        state = process.joinpath("fdinfo", link.name).read_text()
+                        n_read += min(int(state.split()[1]), sizes[name])
+                        seen.add(name)
+            for thread in process.joinpath("task").iterdir():
+                pids += thread.joinpath("children").read_text().split()
+    return n_read
+
+
 @contextlib.contextmanager
 def follow(
-    events: str | None, root: Path, *, quiet: bool, **facts: object
+    events: str | None,
+    root: Path,
+    *,
+    quiet: bool,
+    surveyed: Mapping[str, tuple[int, int]],
+    participants: int,
+    **facts: object,
 ) -> Iterator[Progress]:
     """Show progress while the body works.
 
     ``events`` is a file to append events to (``-`` for standard output), which may not
-    lie in ``root``, the input; ``facts`` are for the first of them.
+    lie in ``root``, the input; ``facts`` are for the first of them. ``surveyed`` tells
+    runs and bytes of participants as far as they are known before planning.
     """
     with contextlib.ExitStack() as stack:
         stream: TextIO | None = None
@@ -183,8 +270,10 @@ def follow(
             stream = sys.stdout
         elif events is not None:
             stream = stack.enter_context(_open(Path(events), root))
-        progress = Progress(stream, quiet=quiet)
-        progress.tell("start", **facts)
+        progress = Progress(
+            stream, quiet=quiet, surveyed=surveyed, n_participants=participants
+        )
+        progress.tell("start", participants=participants, **facts)
         try:
             yield progress
         except KeyboardInterrupt:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from bids_roi.participant.placing import Placed
     from bids_roi.participant.plan import PlannedRun
 
+# Framewise displacement above which MRIQC counts a volume (its default).
+_MOVED_MM = 0.2
+
 
 def describe_quality(
     kept_signals: NDArray[np.float64],
@@ -84,6 +87,9 @@ def describe_quality(
         return facts
     facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
     facts["MaxFramewiseDisplacement"] = round(float(np.nanmax(fd)), 6)
+    n_moved = int((fd > _MOVED_MM).sum())
+    facts["NumberOfVolumesMoved"] = n_moved
+    facts["PercentVolumesMoved"] = round(100 * n_moved / fd.size, 6)
     if np.isfinite(fd[sample_mask]).any():
         mean = float(np.nanmean(fd[sample_mask]))
         facts["MeanFramewiseDisplacementKept"] = round(mean, 6)

@@ -165,8 +165,14 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
         if atlas.route is not None
         for path, _ in atlas.route.steps
     }
+    areas = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.areas is not None
+        for path in atlas.areas.files
+    }
     own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
-    paths = (*own, *moved_by)
+    paths = (*own, *moved_by, *areas)
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
@@ -259,6 +265,7 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
+        from bids_roi.atlases.homes import search_path
         from bids_roi.report.draw import RunFigures
 
         figures = RunFigures(
@@ -267,10 +274,13 @@ def _make(job: Job) -> list[Record]:
             job.output_dir,
             repetition_time=planned.repetition_time,
             minimum_coverage=options.extraction.min_coverage,
+            homes=search_path(options.atlases.templateflow_home),
         )
     extracted = extract(job, mean=None if figures is None else figures.mean)
-    if figures is not None and planned.mask_path is not None:
-        figures.brain = extracted.inside
+    if figures is not None:
+        figures.motion, figures.voxels = motion, extracted.partition.voxels
+        if planned.mask_path is not None:
+            figures.brain = extracted.inside
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)

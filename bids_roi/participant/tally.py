@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from bids_roi.errors import count_of
+from bids_roi.files.names import parse_name
 from bids_roi.outputs.records import shorten_reason, tell_failures
 
 if TYPE_CHECKING:
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
     from bids_roi.outputs.records import Record
 
 
-_WORDS = {
+WORDS = {
     "done": "extracted",
     "complete": "already there",
     "skipped": "skipped",
     "failed": "failed",
 }
+# Mostly the same in all runs of a dataset.
+_OF_THE_GRID = ("space", "res", "den", "desc")
 _GOOD = ("done", "complete")
 _SHOWN = 5
 
@@ -107,16 +110,16 @@ class Tally:
 
     def lines(self, atlases: Sequence[str]) -> list[str]:
         """Put it into words: how many runs, what became of them."""
-        head = f"{self.n_runs} runs of {len(self.participants)} participants"
-        lines = [f"{head}, atlas {', '.join(atlases)}"]
+        people = count_of(len(self.participants), "participant")
+        named = ", ".join(atlases)
+        lines = [f"{count_of(self.n_runs, 'run')} of {people}, atlas {named}"]
         counts = self.statuses
-        lines += [
-            f"  {counts[k]:5d}  {word}" for k, word in _WORDS.items() if counts[k]
-        ]
+        lines += [f"  {counts[k]:5d}  {word}" for k, word in WORDS.items() if counts[k]]
         if n := self.n_failed_strategies:
+            these = "this run" if n == 1 else "these runs"
             lines.append(
-                f"  {n:5d}  runs x strategies failed; the other outputs of these runs"
-                " are there"
+                f"  {n:5d}  strateg{'y' if n == 1 else 'ies'} failed in a run; the"
+                f" other outputs of {these} are there"
             )
         if n_good := sum(counts[key] for key in _GOOD):
             lines.append(f"  mean coverage {100 * self.coverage / n_good:.1f} %")
@@ -124,7 +127,7 @@ class Tally:
             lines.append(
                 f"  {self.n_with_losses} of them with regions lost (n/a columns); most:"
                 f" {self.worst.n_lost} of {self.worst.n_regions} in"
-                f" {PurePosixPath(self.worst.run).name}"
+                f" {_name_shortly(self.worst.run)}"
             )
         lines += [f"  skipped: {reason}" for reason in self.skips]
         for reason, count in self.reasons.items():
@@ -133,3 +136,13 @@ class Tally:
         if more := self.n_reasons - self.reasons.total():
             lines.append(f"  ... and {more} more: see logs/")
         return lines
+
+
+def _name_shortly(run: str) -> str:
+    """What tells a run from others, in words.
+
+    >>> _name_shortly("sub-01/func/sub-01_task-rest_run-2_space-X_bold.nii.gz")
+    'sub-01 task-rest run-2'
+    """
+    entities = parse_name(run).entities
+    return " ".join(f"{k}-{v}" for k, v in entities if k not in _OF_THE_GRID)

@@ -1,73 +1,90 @@
 """Slices through a run: where the atlas lies, and how much of each region was seen.
 
-Slices are cut along the axes of the head that are nearest to those of the grid, and put
-together as one raster in numpy; matplotlib only adds the words.
+Slices are cut along the axes of the head that are nearest to those of the grid. Those
+of a plane lie side by side in one raster of voxels; lines and stripes are drawn into a
+finer one above it, so that the image below is stored voxel by voxel.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.canvas import (
-    INK,
-    Picture,
-    colour_map,
-    count,
-    figure_png,
-    new_figure,
-    place,
-)
+from bids_roi.report.canvas import Picture, count
+from bids_roi.report.paper import SOFT, Sheet, fit_words
+from bids_roi.report.raster import CLEAR, Scale, encode_png, ramp, rgb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
+    from bids_roi.report.order import RegionOrder
+    from bids_roi.report.paper import Box
 
 
 _N_SLICES = 7
-_TILE = 190  # pixels along the longest side of a slice
-_GAP = 6
+_WIDTH = 1150  # of the sheet, in pixels of a page; lines have two for each of them
+_GAP = 6  # between slices
 _MARGIN = 3  # voxels around what has to be seen
-_LOST = np.array([[240, 228, 66], [20, 20, 20]])  # yellow and black, whatever the eye
-_CONTOUR = np.array([86, 180, 233])
-_OUTLINE = np.array([230, 159, 0])
+_HEAD = 18  # above the slices of a plane
+_BAR = 104  # beside them
+_STRIPES = (
+    (240, 228, 66, 255),
+    (20, 20, 20, 255),
+)  # yellow and black, whatever the eye
+_STRIPE = 5  # pixels
+_BRAIN = "#ffffff"
+_SHADES = 96  # of grey
+_BESIDE, _NAMED = 18, 60  # networks in the key, beside and below
 # Axes of the picture, to the right and up, of slices across x, y and z.
 _AXES = ((1, 2), (0, 2), (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Slices:
-    """Cuts through a grid.
+class Plane:
+    """Slices across one axis of the head, side by side.
 
     Attributes
     ----------
-    shape
-        Of the mosaic in pixels: rows, columns.
-    tiles
-        ``(plane, mm, top, left, voxels)`` with the flat voxel index of each pixel.
+    voxels
+        Flat index at each pixel, (rows, columns), -1 between slices.
+    cuts, starts
+        Millimetres of each slice, and the first of its columns.
+    width
+        Columns of a slice.
+    size
+        Width and height on the sheet.
+    finer
+        Rows and columns of lines for one of voxels.
+    thick
+        Rows and columns of a line.
     """
 
-    shape: tuple[int, int]
-    tiles: tuple[tuple[int, float, int, int, NDArray[np.int32]], ...]
+    voxels: NDArray[np.int32]
+    cuts: tuple[float, ...]
+    starts: tuple[int, ...]
+    width: int
+    size: tuple[float, float]
+    finer: tuple[int, int]
+    thick: tuple[int, int]
 
     def show(self, values: NDArray, fill: int) -> NDArray:  # type: ignore[type-arg]
-        """Mosaic of one value per voxel, (V,), in the order of the file."""
-        mosaic = np.full(self.shape, fill, dtype=values.dtype)
-        for _, _, top, left, voxels in self.tiles:
-            high, wide = voxels.shape
-            mosaic[top : top + high, left : left + wide] = values[voxels]
-        return mosaic
+        """Raster of one value per voxel, (V,), in the order of the file."""
+        raster = values[self.voxels]
+        raster[self.voxels < 0] = fill
+        return raster
 
 
-def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> Slices:
+def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> tuple[Plane, ...]:
     """Cut seven slices in each of three planes through what is ``inside``, (V,)."""
     axes, signs = _nearest_axes(grid.matrix)
     volume = inside.reshape(grid.shape, order="F")
-    strides = np.array([1, grid.shape[0], grid.shape[0] * grid.shape[1]])
     spans = [_span(volume, axis) for axis in axes]
     boxes = [
         (max(0, first - _MARGIN), min(grid.shape[axis], last + _MARGIN + 1))
@@ -77,28 +94,48 @@ def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> Slices:
         (end - start) * grid.zooms[axis]
         for axis, (start, end) in zip(axes, boxes, strict=True)
     ]
-    scale = _TILE / max(lengths)
-    pixels = [max(8, round(length * scale)) for length in lengths]
-    width = _N_SLICES * (max(pixels[0], pixels[1]) + _GAP)
-    tiles, top = [], 0
+    step = (_WIDTH - _BAR) / _N_SLICES
+    # Pixels of a page for a millimetre: the same in all planes.
+    scale = (step - _GAP) / max(lengths[0], lengths[1], lengths[2] / 1.5)
+    lines = [
+        _along(length * scale, box) for length, box in zip(lengths, boxes, strict=True)
+    ]
+    planes = []
     for plane, (right, up) in enumerate(_AXES):
         axis, (first, last) = axes[plane], spans[plane]
         # The ends of a brain hold little: slices at (1..7) / 8 of its length.
         cuts = first + (last - first) * np.arange(1, _N_SLICES + 1) / (_N_SLICES + 1)
         cuts = np.rint(cuts).astype(int)[:: signs[plane]]
-        columns = _along(pixels[right], *boxes[right], signs[right])
-        lines = _along(pixels[up], *boxes[up], -signs[up])[:, None]
-        flat = lines * strides[axes[up]] + columns * strides[axes[right]]
-        step = width // _N_SLICES
-        for number, cut in enumerate(cuts.tolist()):
-            left = number * step + (step - pixels[right]) // 2
+        (across, per_column), (down, per_row) = lines[right], lines[up]
+        pixel = lengths[right] * scale / across.size
+        gap = max(1, int((step - lengths[right] * scale) / pixel))
+        index = [np.zeros(1, dtype=np.intp)] * 3
+        index[axes[right]] = across[None, :: signs[right]]
+        index[axes[up]] = down[:: -signs[up], None]
+        parts, millimetres = [], []
+        between = np.full((down.size, gap), -1, dtype=np.int32)
+        for cut in cuts.tolist():
+            index[axis] = np.array([[cut]])
+            i, j, k = index
+            flat = i + grid.shape[0] * (j + grid.shape[1] * k)
+            parts += [flat.astype(np.int32), between]
             middle = [(n - 1) / 2 for n in grid.shape]
             middle[axis] = cut
-            millimetres = float((grid.matrix @ [*middle, 1.0])[plane])
-            voxels = (flat + cut * strides[axis]).astype(np.int32)
-            tiles.append((plane, millimetres, top, left, voxels))
-        top += pixels[up] + _GAP
-    return Slices((top - _GAP, width), tuple(tiles))
+            millimetres.append(float((grid.matrix @ [*middle, 1.0])[plane]))
+        voxels = np.concatenate(parts[:-1], axis=1)
+        starts = tuple(n * (across.size + gap) for n in range(_N_SLICES))
+        size = (voxels.shape[1] * pixel, lengths[up] * scale)
+        planes.append(
+            Plane(
+                *(voxels, tuple(millimetres), starts, across.size, size),
+                (per_row, per_column),
+                (
+                    _weigh(per_row, down.size / (lengths[up] * scale)),
+                    _weigh(per_column, across.size / (lengths[right] * scale)),
+                ),
+            )
+        )
+    return tuple(planes)
 
 
 def _span(volume: NDArray[np.bool_], axis: int) -> tuple[int, int]:
@@ -120,152 +157,278 @@ def _nearest_axes(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]]:
     return list(best), [1 if directions[k, best[k]] > 0 else -1 for k in range(3)]
 
 
-def _along(n_pixels: int, start: int, end: int, sign: int) -> NDArray[np.intp]:
-    """Voxel of each pixel, from ``start`` to before ``end``."""
-    steps = (np.arange(n_pixels) + 0.5) * (end - start) / n_pixels
-    return (start + steps).astype(np.intp)[::sign]
+def _along(length: float, box: tuple[int, int]) -> tuple[NDArray[np.intp], int]:
+    """Voxels that are shown over a length in pixels, and how much finer lines are."""
+    start, end = box
+    n = min(end - start, max(8, round(2 * length)))
+    steps = start + (np.arange(n) + 0.5) * (end - start) / n
+    return steps.astype(np.intp), min(12, max(1, round(2 * length / n)))
+
+
+def _weigh(finer: int, per_pixel: float) -> int:
+    """How many of the finer pixels make a line of one pixel of the page."""
+    return max(1, min(finer, round(finer * per_pixel)))
+
+
+class Ground:
+    """What all pictures of the brain of a run share: slices, image, edge of the mask.
+
+    ``image`` is of (V,) in any unit, and ``words`` say what it is; ``brain`` is the
+    mask, (V,).
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[Plane],
+        image: NDArray[np.floating],
+        brain: NDArray[np.bool_] | None,
+        words: str,
+    ) -> None:
+        self.planes, self.words = planes, words
+        shades = Scale(0, _brightest(image), ramp(("#000000", "#e4e4e4"), _SHADES))
+        values = np.where(np.isfinite(image), image, 0)
+        self.greys = [
+            encode_png(shades.encode(plane.show(values, 0)), shades.colours)
+            for plane in planes
+        ]
+        self.has_brain = brain is not None
+        self._brain = brain
+
+    @functools.cached_property
+    def edges(self) -> list[bytes]:
+        """Edge of the brain mask in each plane."""
+        if self._brain is None:
+            return []
+        palette = np.array([CLEAR, (*rgb(_BRAIN), 255)], dtype=np.uint8)
+        found = []
+        for plane in self.planes:
+            inside = plane.show(self._brain.astype(np.int8), 0).astype(np.int32)
+            drawn = np.zeros(_fine_shape(plane), dtype=np.uint8)
+            _outline(drawn, inside, inside.astype(np.uint8), plane)
+            found.append(encode_png(drawn, palette))
+        return found
+
+    def lay_out(self, sheet: Sheet, layers: Sequence[Sequence[bytes]]) -> float:
+        """Draw the image, the layers above it, and the words; return the height."""
+        top = 0.0
+        for number, plane in enumerate(self.planes):
+            top += _HEAD
+            box: Box = (0, top, *plane.size)
+            sheet.rect((0, top, _WIDTH - _BAR, plane.size[1]), "#000000")
+            sheet.image(box, self.greys[number], smooth=True)
+            for layer in layers:
+                sheet.image(box, layer[number], smooth=True)
+            pixel = plane.size[0] / plane.voxels.shape[1]
+            for place, (cut, start) in enumerate(
+                zip(plane.cuts, plane.starts, strict=True)
+            ):
+                left = start * pixel
+                words = f"{'xyz'[number]} = {round(cut)} mm"
+                words = words.replace("-", "\N{MINUS SIGN}")
+                sheet.text(left + 2, top - 5, words, size=10.5, colour=SOFT)
+                if place == 0 and number > 0:
+                    middle = top + plane.size[1] / 2
+                    right = left + plane.width * pixel - 3
+                    sheet.text(left + 3, middle, "L", size=10, colour="#ffffff")
+                    sheet.text(
+                        right, middle, "R", size=10, colour="#ffffff", anchor="end"
+                    )
+            top += plane.size[1] + _GAP
+        return top
+
+
+def _brightest(image: NDArray[np.floating]) -> float:
+    """Value that is shown lightest: 99 % of those that are not 0 lie below."""
+    some = image[np.isfinite(image) & (image != 0)]
+    some = np.abs(some[:: max(1, some.size // 100_000)])
+    return float(np.quantile(some, 0.99)) if some.size else 1.0
+
+
+def _fine_shape(plane: Plane) -> tuple[int, int]:
+    rows, columns = plane.voxels.shape
+    return rows * plane.finer[0], columns * plane.finer[1]
+
+
+def _outline(
+    drawn: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    colours: NDArray[np.uint8],
+    plane: Plane,
+) -> None:
+    """Draw the edge of each label just inside of it, in its own colour.
+
+    Neighbours of two colours have a line each, those of one colour share one, so that
+    networks stand out. ``colours`` are codes of the pixels of ``labels``; where they
+    are 0 nothing is drawn.
+    """
+    (tall, wide), (high, broad) = plane.finer, plane.thick
+    across = labels[:, 1:] != labels[:, :-1]
+    down = labels[1:] != labels[:-1]
+    sides = np.zeros((4, *labels.shape), dtype=bool)
+    sides[0, :-1], sides[1, :, :-1] = down, across
+    sides[2, 1:] = down & (colours[1:] != colours[:-1])
+    sides[3, :, 1:] = across & (colours[:, 1:] != colours[:, :-1])
+    flat, length = drawn.reshape(-1), drawn.shape[1]
+    # Only the voxels at an edge are touched: one in five or fewer.
+    lines, rows = np.arange(tall)[:, None] * length, np.arange(wide)
+    strips = (
+        lines[tall - high :] + rows,
+        lines + rows[wide - broad :],
+        lines[:high] + rows,
+        lines + rows[:broad],
+    )
+    for side, strip in zip(sides, strips, strict=True):
+        rows, columns = np.nonzero(side & (colours > 0))
+        places = rows * (tall * length) + columns * wide
+        flat[places[:, None] + strip.ravel()] = colours[rows, columns][:, None]
+
+
+def _stripe(
+    drawn: NDArray[np.uint8],
+    labels: NDArray[np.int32],
+    lost: NDArray[np.bool_],
+    finer: tuple[int, int],
+    first: int,
+) -> None:
+    """Stripe regions that are n/a, in the colours ``first`` and the one after it."""
+    if not lost.any():
+        return
+    tall, wide = finer
+    rows, columns = np.nonzero(np.append(lost, [False])[labels])
+    down = rows[:, None, None] * tall + np.arange(tall)[:, None]
+    right = columns[:, None, None] * wide + np.arange(wide)
+    drawn[down, right] = first + ((down + right) // _STRIPE) % 2
 
 
 def draw_contours(
-    slices: Slices,
-    mean: NDArray[np.floating],
-    rows: NDArray[np.int32],
+    ground: Ground,
+    labels: Sequence[NDArray[np.int32]],
+    order: RegionOrder,
     *,
-    brain: NDArray[np.bool_] | None,
     lost: NDArray[np.bool_],
-    background: str,
+    title: str = "Atlas",
 ) -> Picture:
-    """Draw the outlines of the regions over the run's mean image, (V,).
+    """Draw the outlines of the regions in the colours of their networks.
 
-    ``rows`` are those of the region table at each voxel, (V,), -1 for none; ``lost``
-    are regions that are n/a, (R,); ``background`` says what the mean image is.
+    ``labels`` are rows of the region table in each plane, -1 for none; ``lost`` are
+    regions that are n/a, (R,).
     """
-    picture = _grey(slices, mean)
-    regions = slices.show(rows, -1)
-    edges = _edges(regions)
-    picture[edges] = _CONTOUR
-    if brain is not None:
-        inside = slices.show(brain.astype(np.int8), 0)
-        picture[_edges(inside)] = _OUTLINE
-    _hatch(picture, regions, lost)
-    parts = ["blue lines: edges of the regions"]
-    if brain is not None:
-        parts.append("orange line: edge of the brain mask")
-    if lost.any():
-        parts.append("yellow and black stripes: regions that are n/a")
-    lines = "; ".join(parts)
+    lighter = {colour: _lighten(colour) for colour in set(order.colours)}
+    shades = [lighter[colour] for colour in order.row_colours]
+    distinct = list(dict.fromkeys(shades))[:250]
+    codes = np.array([1 + distinct.index(c) if c in distinct else 1 for c in shades])
+    codes = np.append(codes, 0).astype(np.uint8)  # the last is that of no region
+    first = 1 + len(distinct)
+    others = [(*rgb(colour), 255) for colour in distinct]
+    palette = np.array([CLEAR, *others, *_STRIPES], dtype=np.uint8)
+    layer = []
+    for plane, here in zip(ground.planes, labels, strict=True):
+        drawn = np.zeros(_fine_shape(plane), dtype=np.uint8)
+        _outline(drawn, here, codes[here], plane)
+        _stripe(drawn, here, lost, plane.finer, first)
+        layer.append(encode_png(drawn, palette))
     n_lost = int(lost.sum())
+    by = "its network" if order.groups else "its own"
     alt = (
-        f"Seven slices in each of three planes of {background}, with the edges of"
+        f"Seven slices in each of three planes of {ground.words}, with the edges of"
         f" {count(lost.size, 'region')}; {n_lost} of them n/a and striped."
     )
+    sheet = Sheet(_WIDTH, 0, title=title, description=alt)
+    foot = ground.lay_out(sheet, [layer, *([ground.edges] if ground.has_brain else [])])
+    key = [("#f0e442", "n/a, striped")] if n_lost else []
+    key += [(_lighten(c), name or "no network") for name, c in order.networks]
+    sheet.height = _write_key(sheet, foot, key)
+    parts = [f"lines: edge of each region in the colour of {by}"]
+    if ground.has_brain:
+        parts.append("white line: edge of the brain mask")
+    if n_lost:
+        parts.append("yellow and black stripes: regions that are n/a")
     return Picture(
         "contours",
-        _finish(slices, picture),
-        ".png",
-        "Atlas over the mean image",
-        f"Grey: {background}; {lines}. Left of the picture is left of the head.",
+        sheet.finish(),
+        ".svg",
+        f"{title} over the {ground.words}",
+        f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
+        " head.",
         alt,
     )
 
 
+def _write_key(sheet: Sheet, foot: float, key: list[tuple[str, str]]) -> float:
+    """Write the key beside the slices, or below where it is long; return the height."""
+    if len(key) > _BESIDE:
+        entries = [("patch", c, fit_words(words, 150, 10.5)) for c, words in key]
+        if more := len(entries[_NAMED:]):
+            entries[_NAMED:] = [("patch", "#ffffff", f"and {more} more")]
+        return sheet.legend(_WIDTH - _BAR, foot + 12, entries, left=2) + 10
+    for number, (colour, words) in enumerate(key):
+        left, y = _WIDTH - _BAR + 12, _HEAD + 12 + 20 * number
+        sheet.rect((left, y - 8, 14, 9), colour)
+        sheet.text(left + 19, y, fit_words(words, _BAR - 32, 10.5), size=10.5)
+    return max(foot, _HEAD + 20.0 * len(key))
+
+
+def _lighten(colour: str) -> str:
+    """Colour that can be seen on the greys of a brain."""
+    channels = rgb(colour)
+    weight = 0.3 * channels[0] + 0.59 * channels[1] + 0.11 * channels[2]
+    share = max(0.0, (120 - weight) / (255 - weight)) if weight < 120 else 0.0
+    mixed = [round(channel + share * (255 - channel)) for channel in channels]
+    return "#{:02x}{:02x}{:02x}".format(*mixed)
+
+
 def draw_coverage(
-    slices: Slices,
-    mean: NDArray[np.floating],
-    rows: NDArray[np.int32],
+    ground: Ground,
+    labels: Sequence[NDArray[np.int32]],
     coverage: NDArray[np.float64],
     *,
     lost: NDArray[np.bool_],
     minimum: float,
 ) -> Picture:
-    """Draw the coverage of each region, (R,), on the slices of ``draw_contours``."""
-    picture = _grey(slices, mean) // 2
-    regions = slices.show(rows, -1)
-    inside = regions >= 0
-    colours = coverage_colours()
-    # One colour per region, looked up for its pixels.
-    palette = colours(coverage, bytes=True)[:, :3]
-    picture[inside] = palette[regions[inside]]
-    _hatch(picture, regions, lost)
+    """Draw what is missing of each region, (R,), on the slices of ``draw_contours``."""
+    inks = missing_inks()
+    shown = np.where(np.isfinite(coverage), coverage, 1.0)
+    codes = np.append(inks.encode(shown), inks.missing)
+    edge, first = inks.missing + 1, inks.missing + 2
+    palette = np.concatenate(
+        [inks.palette, np.array([(255, 255, 255, 130), *_STRIPES], dtype=np.uint8)]
+    )
+    layer = []
+    for plane, here in zip(ground.planes, labels, strict=True):
+        drawn = codes[here].repeat(plane.finer[0], 0).repeat(plane.finer[1], 1)
+        inside = (here >= 0).astype(np.int32)
+        _outline(drawn, inside, (inside * edge).astype(np.uint8), plane)
+        _stripe(drawn, here, lost, plane.finer, first)
+        layer.append(encode_png(drawn, palette))
     found = coverage[np.isfinite(coverage)]
     worst = float(found.min()) if found.size else 0.0
     n_lost = int(lost.sum())
-    return Picture(
-        "coverage",
-        _finish(slices, picture, bar=True),
-        ".png",
-        "Coverage",
-        "Share of each region that could be used, from 0 (white) to 1 (blue)."
-        f" Yellow and black stripes: n/a (below {minimum:g}, or lost otherwise).",
+    alt = (
         f"Coverage of {count(coverage.size, 'region')} on the same slices: mean"
         f" {float(found.mean()) if found.size else 0:.2f}, lowest {worst:.2f};"
-        f" {n_lost} n/a.",
+        f" {n_lost} n/a."
+    )
+    sheet = Sheet(_WIDTH, 0, title="Coverage", description=alt)
+    foot = ground.lay_out(sheet, [layer])
+    sheet.bar((_WIDTH - _BAR + 16, _HEAD + 14, 14, 160), inks, ground="#777777")
+    if n_lost:
+        key = [("patch", "#f0e442", "n/a, striped")]
+        sheet.legend(_WIDTH, _HEAD + 204, key, left=_WIDTH - _BAR + 12)
+    sheet.height = foot
+    return Picture(
+        "coverage",
+        sheet.finish(),
+        ".svg",
+        "Coverage",
+        "Share of each region that could be used: clear where it is 1, the redder the"
+        " more is missing; pale line: edge of the atlas. Yellow and black stripes: n/a"
+        f" (below {minimum:g}, or lost otherwise).",
+        alt,
     )
 
 
-def coverage_colours() -> Any:  # noqa: ANN401 - a Colormap
-    """White for none to blue for all: what is missing catches the eye."""
-    blues = colour_map("Blues")
-    return colour_map([blues(x) for x in np.linspace(0, 0.75, 128)])
-
-
-def _grey(slices: Slices, mean: NDArray[np.floating]) -> NDArray[np.uint8]:
-    finite = np.isfinite(mean)
-    values = np.where(finite, mean, 0)
-    some = np.abs(values[values != 0])
-    some = some[:: max(1, some.size // 100_000)]
-    top = float(np.quantile(some, 0.99)) if some.size else 1.0
-    # In the precision of the image: a mosaic of doubles would show in the memory.
-    shown = slices.show(np.asarray(values, dtype=np.float32), 0)
-    shown *= np.float32(225 / (top or 1))
-    shown = np.clip(shown, 0, 225, out=shown).astype(np.uint8)
-    return np.repeat(shown[..., None], 3, axis=2)
-
-
-def _edges(labels: NDArray) -> NDArray[np.bool_]:  # type: ignore[type-arg]
-    """Pixels whose right or lower neighbour is another."""
-    edges = np.zeros(labels.shape, dtype=bool)
-    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    edges[:-1] |= labels[:-1] != labels[1:]
-    return edges
-
-
-def _hatch(
-    picture: NDArray[np.uint8], regions: NDArray[np.int32], lost: NDArray[np.bool_]
-) -> None:
-    """Stripe the regions that are n/a."""
-    striped = np.append(lost, [False, False])[regions]
-    down, across = np.nonzero(striped)
-    picture[down, across] = _LOST[((down + across) // 4) % 2]
-
-
-def _finish(slices: Slices, picture: NDArray[np.uint8], *, bar: bool = False) -> bytes:
-    """Add the words; PNG of a mosaic."""
-    high, wide = slices.shape
-    density = 2.0
-    inches = wide / 100 / density
-    line = 0.17
-    planes = [[t for t in slices.tiles if t[0] == plane] for plane in range(3)]
-    figure = new_figure(inches + 0.55, high / 100 / density + line * 3 + 0.1)
-    offset = 0.05
-    for plane, tiles in enumerate(planes):
-        top, n_rows = tiles[0][2], tiles[0][4].shape[0]
-        axes = place(figure, 0.02, offset + line, inches, n_rows / 100 / density)
-        axes.imshow(picture[top : top + n_rows], interpolation="nearest", aspect="auto")
-        axes.set_axis_off()
-        for number, (_, mm, _, left, voxels) in enumerate(tiles):
-            words = f"{'xyz'[plane]} = {round(mm)} mm".replace("-", "\N{MINUS SIGN}")
-            axes.text(left + 2, -6, words, fontsize=6.5, color=INK, va="bottom")
-            if number == 0 and plane > 0:
-                ends = ("L", "R")
-                for x, end in zip((2, voxels.shape[1] - 12), ends, strict=True):
-                    axes.text(left + x, n_rows / 2, end, fontsize=6, color="white")
-        offset += line + (n_rows + _GAP) / 100 / density
-    if bar:
-        scale = place(figure, inches + 0.12, 0.3, 0.1, 1.3)
-        ramp = np.linspace(1, 0, 64)[:, None]
-        scale.imshow(ramp, aspect="auto", cmap=coverage_colours(), extent=(0, 1, 0, 1))
-        scale.yaxis.tick_right()
-        scale.set(xticks=[], yticks=[0, 0.5, 1])
-        scale.tick_params(labelsize=6.5, length=2)
-    return figure_png(figure, density=density)
+def missing_inks() -> Scale:
+    """Colours of coverage: clear for all, strong red for nothing, which is the news."""
+    inks = ramp(("#a5001e", "#e8301c", "#ff8c2e"), 50)
+    share = np.linspace(1, 0, 50) ** 0.6  # so that a tenth that is missing is seen
+    return Scale(0, 1, np.column_stack([inks, np.rint(245 * share).astype(np.uint8)]))

@@ -79,16 +79,17 @@ def shorten(words: str, length: int) -> str:
 def measure_image(content: bytes, extension: str) -> tuple[int, int] | None:
     """Width and height at which a picture is shown, in pixels of a page.
 
-    A PNG has two pixels for one of the page, an SVG is in points; ``None`` for others.
+    A PNG has two pixels for one of the page, an SVG of matplotlib is in points;
+    ``None`` for others.
     """
     if extension == ".png":
         width, height = struct.unpack(">II", content[16:24])
         return width // 2, height // 2
-    found = re.search(rb'<svg[^>]*? width="([\d.]+)pt" height="([\d.]+)pt"', content)
+    found = re.search(rb'<svg[^>]*? width="([\d.]+)(pt)?" height="([\d.]+)', content)
     if extension != ".svg" or found is None:
         return None
-    width, height = (round(float(size) * 4 / 3) for size in found.groups())
-    return width, height
+    size = 4 / 3 if found[2] else 1.0
+    return round(float(found[1]) * size), round(float(found[3]) * size)
 
 
 def bin_size(n: int, most: int) -> int:

@@ -1,45 +1,49 @@
-"""All regions over time as one raster, before and after cleaning."""
+"""All regions over time as one raster, before and after cleaning, below the motion."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.canvas import (
-    BLUE,
-    GREY,
-    INK,
-    Picture,
-    bin_rows,
-    bin_size,
-    colour_map,
-    count,
-    figure_svg,
-    new_figure,
-    place,
-    shorten,
+from bids_roi.report.canvas import Picture, bin_peaks, bin_rows, bin_size, count
+from bids_roi.report.motion import (
+    CENSORED,
+    DUMMY,
+    LEFT,
+    SHEET,
+    WIDTH,
+    Course,
+    draw_rows,
+    motion_rows,
 )
-from bids_roi.report.motion import shade_volumes, time_axis
 from bids_roi.report.order import RegionOrder, bracket
+from bids_roi.report.paper import Panel, Sheet, fit_words
+from bids_roi.report.raster import CLEAR, GREYS, Scale, rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.outputs.result import Motion
+    from bids_roi.report.motion import Drawn
+
 
 _COLUMNS, _ROWS = 800, 400
-_LEFT, _WIDTH = 1.35, 6.95
+_GREYS = 80
+OTHERS = (CLEAR, (*rgb(CENSORED), 255), (*rgb(DUMMY), 255))
 
 
 def draw_carpet(
     before: NDArray[np.float64],
     after: NDArray[np.float64] | None,
     order: RegionOrder,
+    course: Course,
     *,
-    kept: NDArray[np.bool_] | None = None,
-    dummy: NDArray[np.bool_] | None = None,
+    motion: Motion | None = None,
+    drawn: Drawn | None = None,
+    fd_threshold: float | None = None,
     same_unit: bool = False,
-    repetition_time: float | None = None,
+    title: str = "",
 ) -> Picture:
     """Draw regional signals, (T, R), as a carpet, before and after cleaning.
 
@@ -49,56 +53,67 @@ def draw_carpet(
     """
     panels = [("Before cleaning" if after is not None else "As extracted", before)]
     if after is not None:
-        panels.append(("After cleaning", after))
-    scale = _deviation(before, kept)
-    drawn = [
-        standardise(values, kept, scale if same_unit else None)[:, order.order]
+        panels.append((f"After cleaning{title}", after))
+    scale = _deviation(before, course.kept)
+    shown = [
+        standardise(values, course.kept, scale if same_unit else None)[:, order.order]
         for _, values in panels
     ]
-    limit = _limit(drawn)
-    n_volumes, n_regions = before.shape
-    strip = 0.0 if kept is None or kept.all() else 0.13
-    height = 2.3
-    figure = new_figure(9, 0.3 + strip + (height + 0.32) * len(panels) + 0.2)
-    step = repetition_time or 1.0
-    edges = (-step / 2, (n_volumes - 0.5) * step)
-    top = 0.3
-    if strip:
-        axes = place(figure, _LEFT, 0.14, _WIDTH, 0.1)
-        axes.set(xlim=edges, ylim=(0, 1), xticks=[], yticks=[])
-        shade_volumes(axes, kept, dummy, n_volumes * step)
-        axes.set_ylabel("left out", rotation=0, ha="right", va="center", fontsize=7)
-        top += strip
-    image = None
-    for number, ((title, _), values) in enumerate(zip(panels, drawn, strict=True)):
-        axes = place(figure, _LEFT, top, _WIDTH, height)
-        image = axes.imshow(
-            np.ma.masked_invalid(bin_rows(bin_rows(values, _COLUMNS).T, _ROWS)),
-            aspect="auto",
-            cmap=colour_map("gray"),
-            vmin=-limit,
-            vmax=limit,
-            extent=(*edges, n_regions, 0),
-        )
-        axes.set_title(title)
-        mark_groups(axes, order, n_regions)
-        if number < len(panels) - 1:
-            axes.tick_params(labelbottom=False)
-        else:
-            time_axis(axes, repetition_time)
-        top += height + 0.32
-    bar = figure.colorbar(image, cax=place(figure, 8.42, 0.3 + strip, 0.1, 1.4))
-    ends = (f"\N{MINUS SIGN}{limit:g}", "0", f"{limit:g}")
-    bar.set_ticks([-limit, 0, limit], labels=ends)
-    bar.ax.set_title("SD", fontsize=8, loc="center")
+    limit = _limit(shown)
+    alt = _describe(before, after, shown)
+    first, others = ([], []) if motion is None else motion_rows(motion, fd_threshold)
+    sheet = Sheet(SHEET, 0, title="Regional carpet", description=alt)
+    key = course.key(fd_threshold if first else None)
+    lost = bool(np.isnan(before).all(axis=0).any())
+    key += [("stripes", "", "n/a")] if lost else []
+    if key:
+        sheet.legend(LEFT + WIDTH, 16, key)
+    top = draw_rows(sheet, 2, [*first, *others], course, drawn=drawn) + 24
+    # A pixel for each row, where that is neither thin nor endless.
+    height = float(
+        np.clip(-(-order.order.size // bin_size(order.order.size, _ROWS)), 160, _ROWS)
+    )
+    greys = Scale.of(GREYS, -limit, limit, _GREYS, OTHERS)
+    for number, ((words, _), values) in enumerate(zip(panels, shown, strict=True)):
+        box = (LEFT, top, WIDTH, height)
+        panel = Panel(sheet, box, course.span, (order.order.size, 0))
+        codes = encode_course(values, greys, course)
+        sheet.raster(box, codes, greys.palette, striped=lost)
+        panel.title(words)
+        mark_groups(panel, order)
+        numbers = number == len(panels) - 1
+        panel.axis_below(course.words if numbers else "", numbers=numbers)
+        if number == 0:
+            sheet.bar((LEFT + WIDTH + 18, top, 12, 150), greys)
+            middle = top + 75
+            words = "standard deviations"
+            sheet.text(SHEET - 14, middle, words, size=10, anchor="middle", turn=-90)
+        top += height + 30
+    sheet.height = top + 10
     return Picture(
         "carpet",
-        figure_svg(figure),
+        sheet.finish(),
         ".svg",
         "Regional carpet",
         _caption(before, after, order, limit, same_unit=same_unit),
-        _describe(before, after, drawn),
+        alt,
     )
+
+
+def encode_course(
+    values: NDArray[np.float64], scale: Scale, course: Course
+) -> NDArray[np.uint8]:
+    """Codes of (T, R) values as (rows, columns), with ``OTHERS`` behind the scale.
+
+    Rows of nothing but NaN stay clear; elsewhere NaN are volumes that were left out.
+    """
+    codes = scale.encode(bin_rows(bin_rows(values, _COLUMNS).T, _ROWS))
+    missing = codes == scale.missing
+    if missing.any():
+        kinds = bin_peaks(course.left_out, _COLUMNS).astype(np.uint8)
+        here = missing & ~missing.all(axis=1)[:, None]
+        codes += here * kinds
+    return codes
 
 
 def _deviation(
@@ -137,51 +152,38 @@ def standardise(
 
 def _limit(drawn: list[NDArray[np.float64]]) -> float:
     """Where the grey scale ends: 98 % of all values lie within, 1 to 4 SD."""
-    values = np.concatenate([np.abs(v[np.isfinite(v)]) for v in drawn])
+    some = [values[:: values.size // 100_000 + 1] for values in map(np.ravel, drawn)]
+    values = np.abs(np.concatenate(some))
+    values = values[np.isfinite(values)]
     if values.size == 0:
         return 2.0
-    if values.size > 200_000:
-        values = values[:: values.size // 200_000 + 1]
     return float(np.clip(np.ceil(2 * np.quantile(values, 0.98)) / 2, 1, 4))
 
 
-def mark_groups(axes: Any, order: RegionOrder, n_regions: int) -> None:  # noqa: ANN401
+def mark_groups(panel: Panel, order: RegionOrder) -> None:
     """Name the networks beside the rows, as far as there is room for the words."""
-    axes.set_ylim(n_regions, 0)
+    left, top, _, high = panel.box
     groups = bracket(order.groups)
-    if len(groups) > 40 or not groups:
-        axes.set_ylabel("Regions")
-        axes.set_yticks([])
+    if not groups:
+        words = "Regions"
+        panel.sheet.text(left - 14, top + high / 2, words, anchor="middle", turn=-90)
         return
-    height = axes.bbox.height / axes.figure.dpi  # inches
-    axes.set_yticks([])
-    free = -1.0
-    for number, (name, first, last) in enumerate(groups):
-        axes.plot(
-            [-0.012, -0.012],
-            [first + 0.1 * (last - first > 2), last - 0.1 * (last - first > 2)],
-            transform=axes.get_yaxis_transform(),
-            color=BLUE if number % 2 == 0 else GREY,
-            lw=4,
-            solid_capstyle="butt",
-            clip_on=False,
-        )
-        middle = (first + last) / 2 / n_regions * height
-        if middle - free < 0.115:
-            continue
-        free = middle
-        words = name or "no network"
-        axes.annotate(
-            shorten(words, 17),
-            (-0.022, (first + last) / 2),
-            xycoords=axes.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            fontsize=7.5,
-            color=INK,
-            annotation_clip=False,
-            parse_math=False,
-        )
+    colours = dict(order.networks)
+    pitch = high / order.order.size
+    # Names go to the largest networks first, where there is no room for all.
+    free = np.ones(round(high) + 14, dtype=bool)
+    for name, first, last in sorted(groups, key=lambda g: (g[1] - g[2], g[1])):
+        begin, length = top + first * pitch, (last - first) * pitch
+        inner = max(1.0, length - 1)
+        panel.sheet.rect((left - 11, begin, 6, inner), colours[name], hint=name)
+        middle = (first + last) / 2 * pitch
+        taken = slice(max(0, round(middle) - 5), round(middle) + 6)
+        if free[taken].all():
+            free[taken] = False
+            words = fit_words(name or "no network", left - 20, 10.5)
+            panel.sheet.text(
+                *(left - 16, top + middle + 3.5, words), size=10.5, anchor="end"
+            )
 
 
 def _caption(
@@ -202,7 +204,7 @@ def _caption(
         text += "; both panels in the standard deviation before cleaning"
     elif after is not None:
         text += "; each panel in its own standard deviation, on the same scale"
-    text += ". Pale blue: n/a or left out."
+    text += ". Stripes: n/a; pale orange and blue: volumes that were left out."
     if n_volumes > _COLUMNS:
         size = bin_size(n_volumes, _COLUMNS)
         text += f" Each column is the mean of {size} neighbouring volumes."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,13 +19,14 @@ from bids_roi.files.writing import write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.names import figure_path, motion_table, report_path
-from bids_roi.report.brain import choose_slices, draw_contours, draw_coverage
-from bids_roi.report.canvas import drawing, measure_image
+from bids_roi.report.brain import Ground, choose_slices, draw_contours, draw_coverage
+from bids_roi.report.canvas import measure_image
 from bids_roi.report.carpet import draw_carpet
-from bids_roi.report.matrix import draw_design, draw_relmat
-from bids_roi.report.motion import draw_motion
+from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
+from bids_roi.report.motion import Course, draw_motion
 from bids_roi.report.order import order_regions
 from bids_roi.report.signals import encode_signals
+from bids_roi.report.surface import draw_parcels, find_meshes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.images.series import Series
-    from bids_roi.outputs.names import SeriesOutput
+    from bids_roi.outputs.names import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.report.canvas import Picture
+    from bids_roi.report.motion import Drawn
+    from bids_roi.report.order import RegionOrder
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
@@ -55,6 +59,10 @@ class RunFigures:
         To be fed with the run's volumes; ``None`` where a reference image is there.
     brain : (V,) or None
         The brain mask that was used.
+    voxels : (N,) or None
+        Voxels that any atlas has; by default each atlas is looked at alone.
+    motion
+        Of the run, to be shown above the signals.
     notes
         What could not be drawn, and why.
     """
@@ -67,16 +75,22 @@ class RunFigures:
         *,
         repetition_time: float | None,
         minimum_coverage: float,
+        homes: Sequence[Path] = (),
     ) -> None:
         self.run = run
+        self.homes = homes
         self.image = image
         self.output_dir = output_dir
         self.repetition_time = repetition_time
         self.minimum_coverage = minimum_coverage
         self.brain: BoolArray | None = None
+        self.voxels: NDArray[np.intp] | None = None
+        self.motion: Motion | None = None
         self.notes: list[str] = []
         self._words = "reference image of the run"
         self._background = None
+        self._ground: Ground | None = None
+        self._drawn: Drawn = {}
         self.mean: MeanImage | None = None
         if image.grid is not None:
             self._background = _read_reference(run, image.grid)
@@ -102,8 +116,7 @@ class RunFigures:
 
     def _attempt(self, draw: Callable[[], None]) -> None:
         try:
-            with drawing(self.output_dir):
-                draw()
+            draw()
         except Exception as error:
             log.debug("figures", exc_info=True)
             note = f"figures could not be drawn ({type(error).__name__}: {error})."
@@ -122,71 +135,98 @@ class RunFigures:
         return self._background
 
     def _draw_atlas(self, result: AtlasResult) -> None:
-        source = result.names.regions
+        source, regions = result.names.regions, result.atlas.regions
+        columns = {name.lower(): cells for name, cells in regions.extra}
+        order = order_regions(
+            len(regions.name), networks_of(regions), columns.get("color")
+        )
         if self.image.grid is None:
-            self._list(source, [], {"Frame": str(self.image.frame)})
+            made = []
+            meshes, words = find_meshes(self.run, self.image.frame, self.homes)
+            if meshes:
+                lost = ~result.quality.usable
+                picture = draw_parcels(result.atlas, meshes, words, lost)
+                made.append(self._save(picture, source))
+            self._list(source, made, {"Frame": str(self.image.frame)})
         else:
-            self._draw_brain(result, self.image.grid)
+            self._draw_brain(result, self.image.grid, order)
         for series in result.names.timeseries:
-            pictures = self._draw_series(result, series)
+            pictures = self._draw_series(result, series, order)
             self._list(series.path, [self._save(p, table) for table, p in pictures])
 
-    def _draw_brain(self, result: AtlasResult, grid: Grid) -> None:
+    def _find_ground(self, grid: Grid, rows: NDArray[np.int32]) -> Ground:
+        """What the pictures of all atlases have in common, made with the first."""
+        if self._ground is not None:
+            return self._ground
+        inside = rows >= 0
+        if self.voxels is not None:
+            inside[self.voxels] = True
+        if self.brain is not None:
+            inside |= self.brain
+        image = self._show_background()
+        ground = Ground(choose_slices(grid, inside), image, self.brain, self._words)
+        if self.voxels is not None:
+            self._ground = ground
+        return ground
+
+    def _draw_brain(self, result: AtlasResult, grid: Grid, order: RegionOrder) -> None:
         """Draw the regions of a volume, and how much of each can be used."""
         quality, source = result.quality, result.names.regions
         rows = strongest_map(result.mapped.weights)
-        inside = rows >= 0 if self.brain is None else (rows >= 0) | self.brain
-        slices = choose_slices(grid, inside)
-        background, lost = self._show_background(), ~quality.usable
-        contours = draw_contours(
-            slices,
-            background,
-            rows,
-            brain=self.brain,
-            lost=lost,
-            background=self._words,
-        )
+        ground, lost = self._find_ground(grid, rows), ~quality.usable
+        title = f"Atlas {result.atlas.name}"
+        labels = [plane.show(rows, -1) for plane in ground.planes]
+        contours = draw_contours(ground, labels, order, lost=lost, title=title)
         coverage = draw_coverage(
-            slices,
-            background,
-            rows,
-            quality.coverage,
-            lost=lost,
-            minimum=self.minimum_coverage,
+            ground, labels, quality.coverage, lost=lost, minimum=self.minimum_coverage
         )
         facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
         made = [self._save(picture, source) for picture in (contours, coverage)]
         self._list(source, made, facts)
 
     def _draw_series(
-        self, result: AtlasResult, series: SeriesOutput
+        self, result: AtlasResult, series: SeriesOutput, order: RegionOrder
     ) -> Iterator[tuple[str, Picture]]:
         """Draw one series: carpet, matrices, and the data of the picker."""
         names = result.atlas.regions.name
-        order = order_regions(len(names), networks_of(result.atlas.regions))
         before = result.signals[series.statistic]
-        after, kept, dummy, same_unit = None, None, None, False
+        after, same_unit, threshold = None, False, None
+        course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
-            kept = clean.cleaned.sample_mask
+            kept, settings = (
+                clean.cleaned.sample_mask,
+                clean.preparation.strategy.settings,
+            )
             after = spread(clean.cleaned.signals, kept)
             after[~kept] = np.nan
-            dummy = clean.preparation.censoring.dummy
-            same_unit = clean.preparation.strategy.settings.standardize == "none"
+            course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
+            same_unit = settings.standardize == "none"
+            threshold = settings.fd_threshold
         carpet = draw_carpet(
             before,
             after,
             order,
-            kept=kept,
-            dummy=dummy,
+            course,
+            motion=self.motion,
+            drawn=self._drawn,
+            fd_threshold=threshold,
             same_unit=same_unit,
-            repetition_time=self.repetition_time,
+            title=f", {series.label}" if series.label else "",
         )
         yield series.path, carpet
         for relmat in result.names.relmats:
             values = result.relmats.get(relmat.path)
             if relmat.source == series.path and values is not None:
-                words = find_measure(relmat.measure).describe(fisher_z=relmat.fisher_z)
-                yield relmat.path, draw_relmat(values, order, measure=words)
+                measure = find_measure(relmat.measure)
+                picture = draw_relmat(
+                    values,
+                    order,
+                    measure=measure.describe(fisher_z=relmat.fisher_z),
+                    strategy=series.label or "not cleaned",
+                    limit=_shared_limit(result, relmat),
+                    names=names,
+                )
+                yield relmat.path, picture
         signals = encode_signals(
             before,
             after,
@@ -200,33 +240,30 @@ class RunFigures:
         self, motion: Motion, source: str, preparation: Preparation | None
     ) -> None:
         """Draw the motion of a run, and what one strategy makes of it."""
-        kept, dummy = None, None
+        known = (motion.fd, motion.std_dvars, motion.parameters)
+        n_volumes = max((len(t) for t in known if t is not None), default=0)
+        course = Course(n_volumes, self.repetition_time)
         limits: tuple[float | None, float | None] = None, None
+        label = "none"
         if preparation is not None:
             censoring, settings = preparation.censoring, preparation.strategy.settings
-            kept, dummy = censoring.sample_mask, censoring.dummy
+            kept, label = censoring.sample_mask, preparation.strategy.label
+            course = Course(kept.size, self.repetition_time, kept, censoring.dummy)
             limits = settings.fd_threshold, settings.std_dvars_threshold
         pictures = [
             draw_motion(
-                motion.fd,
-                motion.std_dvars,
-                kept=kept,
-                dummy=dummy,
+                motion,
+                course,
                 fd_threshold=limits[0],
                 dvars_threshold=limits[1],
-                repetition_time=self.repetition_time,
+                drawn=self._drawn,
             )
         ]
-        if preparation is not None and kept is not None:
+        if preparation is not None and course.kept is not None:
             selected = preparation.selected
-            design = draw_design(
-                spread(selected.regressors[kept], kept),
-                selected.names,
-                repetition_time=self.repetition_time,
-            )
-            pictures.append(design)
+            design = spread(selected.regressors[course.kept], course.kept)
+            pictures.append(draw_design(design, selected.names, course, strategy=label))
         made = [self._save(p, source) for p in pictures if p is not None]
-        label = "none" if preparation is None else preparation.strategy.label
         self._list(source, made, {"Strategy": label})
 
     def _save(self, picture: Picture, source: str) -> dict[str, object]:
@@ -269,6 +306,24 @@ def _read_reference(run: BoldRun, own: Grid) -> NDArray[np.floating] | None:
         if same_grid(grid, own):
             return np.asarray(values.ravel(order="F"), dtype=np.float32)
     return None
+
+
+def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:
+    """Where the colours of a measure end: at the same number for all strategies.
+
+    Correlations are drawn from -1 to 1, in every run and study. All others are drawn by
+    their values, and so are partial correlations: among many regions all are near 0.
+    """
+    whole = find_measure(relmat.measure).is_correlation and not relmat.fisher_z
+    if whole and relmat.measure != "partial":
+        return 1.0
+    alike = [
+        result.relmats[other.path]
+        for other in result.names.relmats
+        if (other.measure, other.fisher_z) == (relmat.measure, relmat.fisher_z)
+        and other.path in result.relmats
+    ]
+    return find_limit(alike)
 
 
 def spread(values: FloatArray, kept: BoolArray) -> FloatArray:

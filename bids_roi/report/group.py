@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,21 +14,25 @@ from bids_roi.core.group.edges import list_edges
 from bids_roi.core.group.motion import edge_lengths, usable_centres
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_matrix
-from bids_roi.files.names import format_name, parse_name
+from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
-from bids_roi.outputs.find import find_outputs, list_group_files
-from bids_roi.report.canvas import drawing, measure_image
+from bids_roi.outputs.find import find_outputs, list_group_files, name_run
+from bids_roi.report.canvas import count, drawing, measure_image
 from bids_roi.report.facts import load_json, number
-from bids_roi.report.group_figures import (
-    draw_coverage_table,
-    draw_distributions,
-    draw_qcfc,
-    find_outliers,
-)
+from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
+from bids_roi.report.group_quality import LEAST_RUNS, draw_strips, list_strips
 from bids_roi.report.matrix import draw_relmat
 from bids_roi.report.order import order_regions
-from bids_roi.report.pages import attempt, render_page
+from bids_roi.report.pages import attempt, mark_safe, render_page
+from bids_roi.report.strategies import (
+    KEYS,
+    draw_strategies,
+    name_strategy,
+    rows_of,
+    split_keys,
+    tabulate_strategies,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,24 +41,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.report.canvas import Picture
+    from bids_roi.report.group_quality import Strip
 
 
 GROUP_PAGE = "group.html"
 
-# Column of group_runs.tsv, words, whether high is bad.
-_MEASURES = (
-    ("fd_mean", "Mean FD, all (mm)", True),
-    ("fd_mean_kept", "Mean FD, kept (mm)", True),
-    ("n_volumes_kept", "Volumes kept", False),
-    ("coverage_mean", "Mean coverage", False),
-    ("n_regions_lost", "Regions lost", True),
-    ("tsnr_median", "Median tSNR", False),
-    ("degrees_of_freedom", "Degrees of freedom", False),
-    ("effective_degrees_of_freedom", "Effective ones", False),
-    ("longest_gap", "Longest gap (volumes)", True),
-)
 _GOOD = {"done", "complete"}
 _MOST = 500  # rows of a list in the page
+_TABLES = (
+    ("Motion in connectivity (QC-FC)", "group_qcfc.tsv"),
+    ("Reliability over runs", "group_reliability.tsv"),
+)
 
 
 def write_group(output_dir: Path) -> str | None:
@@ -64,30 +63,45 @@ def write_group(output_dir: Path) -> str | None:
 def write_group_page(output_dir: Path) -> None:
     """Write the page of the group and its figures, from the group tables."""
     runs = _read(output_dir / "group_runs.tsv")
+    strips, places = list_strips(runs), _list_places(output_dir, runs)
+    # As seen from the folder of the figure.
+    links = [place["link"] and f"../{place['link']}" for place in places]
+    quality = draw_strips(strips, [place["run"] for place in places], links)
+    strategies = rows_of(_read(output_dir / "group_strategies.tsv"))
+    regions = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
     with drawing(output_dir):
-        sections = [
-            *_show_quality(output_dir, runs),
-            *_show_coverage(output_dir),
-            *_show_connectivity(output_dir),
-        ]
+        connectivity = _show_connectivity(output_dir, regions)
     dataset = load_json(output_dir / "dataset_description.json")
     people = sorted(set(runs.get("participant_id", ())))
+    n_runs = len({*runs.get("source", ())} - {"n/a"})
     content = {
         "dataset": dataset.get("Name", "Regional time series"),
-        "n_runs": len(set(runs.get("source", ()))),
+        "lead": f"{count(n_runs, 'run')} of {count(len(people), 'participant')}",
         "people": [
             (p, f"{p}.html" if (output_dir / f"{p}.html").is_file() else "")
             for p in people
         ],
-        "problems": _list_problems(output_dir, runs),
-        "outliers": _list_outliers(output_dir, runs),
-        "sections": sections,
-        "tables": [
-            (title, _rows(_read(output_dir / name)))
-            for title, name in (
-                ("Motion in connectivity (QC-FC)", "group_qcfc.tsv"),
-                ("Reliability over runs", "group_reliability.tsv"),
+        "strategies": tabulate_strategies(strategies) if strategies else None,
+        "strategy_figures": [
+            figure
+            for place, picture in enumerate(draw_strategies(strategies), start=1)
+            for figure in _save(output_dir, picture, f"group_strategies-{place}")
+        ],
+        "problems": _list_problems(places, runs),
+        "outliers": _list_outliers(places, strips),
+        "least_runs": LEAST_RUNS,
+        "quality": _save(output_dir, quality, "group_quality"),
+        "sections": [
+            (title, key, parts)
+            for title, key, parts in (
+                ("Coverage", "coverage", _show_coverage(output_dir, regions)),
+                ("Connectivity", "connectivity", connectivity),
             )
+            if parts
+        ],
+        "tables": [
+            (title, name, _tabulate(_read(output_dir / name)))
+            for title, name in _TABLES
             if (output_dir / name).is_file()
         ],
         "most": _MOST,
@@ -101,24 +115,42 @@ def _read(path: Path) -> dict[str, list[str]]:
     return {}
 
 
-def _tables(output_dir: Path, ending: str) -> list[Path]:
+def _list_tables(output_dir: Path, ending: str) -> list[Path]:
     """Group tables of one kind; those of other releases may lie beside them."""
     names = list_group_files(output_dir)
     return [output_dir / name for name in names if name.endswith(ending)]
 
 
-def _rows(table: dict[str, list[str]]) -> dict[str, Any]:
-    used = {k: v for k, v in table.items() if any(cell != "n/a" for cell in v)}
-    shown = []
-    for cells in zip(*used.values(), strict=True):
-        values = [number(cell) for cell in cells]
-        shown.append(
-            [
-                cell if v is None or v == int(v) else f"{v:.3g}"
-                for cell, v in zip(cells, values, strict=True)
-            ]
-        )
-    return {"columns": [name.replace("_", " ") for name in used], "rows": shown}
+def _tabulate(table: dict[str, list[str]]) -> dict[str, Any]:
+    """A table for the page: strategy and results first, what is the same above it."""
+    rows = rows_of(table)
+    same, varied = split_keys(rows)
+    results = [
+        name
+        for name, cells in table.items()
+        if name not in (*KEYS, "desc_id") and set(cells) != {"n/a"}
+    ]
+    if len(rows) > 1:
+        alike = [n for n in results if len(set(table[n])) == 1 and n != "reason"]
+        same = same + [(n.replace("_", " "), _round(table[n][0])) for n in alike]
+        results = [name for name in results if name not in alike]
+    results.sort(key=lambda name: name == "reason")
+    columns = [("strategy", False), *((n.replace("_", " "), True) for n in results)]
+    columns += [(KEYS[key], False) for key in varied]
+    cells = [
+        [
+            name_strategy(row),
+            *(_round(row[name]) for name in results),
+            *(row.get(key, "n/a") for key in varied),
+        ]
+        for row in rows
+    ]
+    return {"same": same, "columns": columns, "rows": cells}
+
+
+def _round(cell: str) -> str:
+    value = number(cell)
+    return cell if value is None or value == int(value) else f"{value:.3g}"
 
 
 def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str, Any]]:
@@ -127,6 +159,8 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
         return []
     path = f"figures/{name}{picture.extension}"
     write_file(output_dir, path, picture.content)
+    # Dots lead to pages, from the file and from the page that holds the same drawing.
+    inside = picture.content.replace(b'href="../', b'href="').decode()
     return [
         {
             "Kind": picture.kind,
@@ -134,9 +168,16 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
             "Title": picture.title,
             "Caption": picture.caption,
             "Alternative": picture.alt,
-            "Size": measure_image(picture.content, picture.extension),
+            "Size": _measure(picture),
+            "Drawing": mark_safe(inside.replace(' role="img"', "", 1)),
         }
     ]
+
+
+def _measure(picture: Picture) -> tuple[int, int] | None:
+    box = re.search(rb'<svg[^>]* viewBox="0 0 (\d+)[.\d]* (\d+)', picture.content)
+    found = measure_image(picture.content, picture.extension)
+    return found or (box and (int(box[1]), int(box[2]))) or None
 
 
 def _column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:
@@ -144,73 +185,33 @@ def _column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:
     return np.array([np.nan if v is None else v for v in values])
 
 
-def _show_quality(output_dir: Path, runs: dict[str, list[str]]) -> list[dict[str, Any]]:
-    """Distributions, one figure per atlas and desc."""
-    found = []
-    for title, key, part in _parts(runs):
-        picture = draw_distributions(
-            [
-                (words, _column(part, column), bad)
-                for column, words, bad in _MEASURES
-                if column in part
-            ]
-        )
-        figures = _save(output_dir, picture, f"group_{key}desc-quality_runs")
-        if figures:
-            found.append({"title": f"Quality: {title}", "figures": figures, "text": ""})
-    return found
-
-
-def _parts(
-    runs: dict[str, list[str]],
-) -> list[tuple[str, str, dict[str, list[str]]]]:
-    """Rows of one atlas and way of cleaning: title, piece of a name, columns."""
-    keys = [k for k in ("space_id", "atlas_id", "desc_id") if k in runs]
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row, label in enumerate(zip(*(runs[k] for k in keys), strict=True)):
-        groups.setdefault(label, []).append(row)
-    found = []
-    for label, rows in sorted(groups.items()):
-        told = [(k, v) for k, v in zip(keys, label, strict=True) if v != "n/a"]
-        title = ", ".join(v for k, v in told if k != "space_id") or "all runs"
-        safe = "".join(
-            f"{'strategy' if k == 'desc_id' else k.removesuffix('_id')}-"
-            f"{''.join(c for c in v if c.isalnum() or c == '+')}_"
-            for k, v in told
-        )
-        part = {k: [column[row] for row in rows] for k, column in runs.items()}
-        found.append((title, safe, part))
-    return found
-
-
 def _list_outliers(
-    output_dir: Path, runs: dict[str, list[str]]
-) -> list[dict[str, Any]]:
-    rows = []
-    for title, _, part in _parts(runs):
-        for column, words, bad in _MEASURES:
-            values = _column(part, column)
-            outlying, limit = find_outliers(values, high_is_bad=bad)
-            rows += [
-                {
-                    **_place(output_dir, part, row),
-                    "what": words,
-                    "series": title,
-                    "value": f"{values[row]:.4g}",
-                    "limit": f"{'above' if bad else 'below'} {limit:.4g}",
-                }
-                for row in np.flatnonzero(outlying).tolist()
-            ]
-    return rows
-
-
-def _list_problems(
-    output_dir: Path, runs: dict[str, list[str]]
+    places: Sequence[dict[str, str]], strips: Sequence[Strip]
 ) -> list[dict[str, Any]]:
     return [
         {
-            **_place(output_dir, runs, row),
+            **places[strip.rows[each]],
+            "what": strip.measure.words,
+            "series": strip.label,
+            "value": f"{strip.values[each]:.4g}",
+            "limit": f"{'above' if strip.measure.high_is_bad else 'below'}"
+            f" {strip.limit:.4g}",
+        }
+        for strip in strips
+        for each in np.flatnonzero(strip.outlying)
+    ]
+
+
+def _list_problems(
+    places: Sequence[dict[str, str]], runs: dict[str, list[str]]
+) -> list[dict[str, Any]]:
+    return [
+        {
+            **places[row],
             "atlas": runs.get("atlas_id", ["n/a"] * (row + 1))[row],
+            "strategy": name_strategy({"desc_id": runs["desc_id"][row]})
+            if "desc_id" in runs
+            else "",
             "status": status,
             "light": status if status in ("failed", "skipped") else "check",
             "reason": runs.get("reason", ["n/a"] * (row + 1))[row],
@@ -220,84 +221,110 @@ def _list_problems(
     ]
 
 
-def _place(output_dir: Path, table: dict[str, list[str]], row: int) -> dict[str, str]:
-    """Name of a run, and where its participant's page speaks of it."""
-    person = table["participant_id"][row]
-    source = table.get("source", [""] * (row + 1))[row]
-    key = source.rpartition("/")[2].partition(".")[0]
-    page = f"{person}.html"
-    link = f"{page}#{key}" if (output_dir / page).is_file() else ""
-    return {"run": key or person, "link": link}
+def _list_places(output_dir: Path, runs: dict[str, list[str]]) -> list[dict[str, str]]:
+    """Name of the run of each row, and where its participant's page speaks of it."""
+    people = runs.get("participant_id", [])
+    pages = {p: (output_dir / f"{p}.html").is_file() for p in set(people)}
+    keys = [
+        "" if source == "n/a" else source.rpartition("/")[2].partition(".")[0]
+        for source in runs.get("source", [""] * len(people))
+    ]
+    short = {key: name_run(parse_name(key)) or key for key in set(keys) if key}
+    taken = Counter(short.values())
+    return [
+        {
+            # In two spaces, a run has two sources.
+            "run": (short[key] if taken[short[key]] == 1 else key) if key else person,
+            "link": f"{person}.html#{key}" if pages[person] else "",
+        }
+        for person, key in zip(people, keys, strict=True)
+    ]
 
 
-def _show_coverage(output_dir: Path) -> list[dict[str, Any]]:
+def _show_coverage(output_dir: Path, tables: Sequence[Path]) -> list[dict[str, Any]]:
     found = []
-    for path in _tables(output_dir, "_coverage.tsv"):
+    paths = _list_tables(output_dir, "_coverage.tsv")
+    for path, title in zip(paths, _tell_apart(paths), strict=True):
         table = _read(path)
-        atlas = _atlas_table(output_dir, path)
-        names = [name for name in atlas.get("name", ()) if name in table]
+        # The sidecar describes the keys; the other columns are the regions, and one
+        # that is called like a key has more to its name.
+        told = load_json(path.with_suffix(".json"))
+        keys = [name for name in table if name in told]
+        columns = [name for name in table if name not in told]
+        names = [
+            c.removesuffix("_region") if c.removesuffix("_region") in keys else c
+            for c in columns
+        ]
         if not names:
             continue
-        values = np.stack([_column(table, name) for name in names], axis=1)
+        values = np.stack([_column(table, name) for name in columns], axis=1)
         if not np.isfinite(values).any():
             continue
-        picture = draw_coverage_table(values, _row_names(table, set(names)))
+        order = order_regions(len(names), _places(tables, names).get("network"))
+        picture = draw_coverage_table(values, _name_rows(table, keys), order)
         figures = _save(output_dir, picture, path.stem)
-        worst = names[picture.facts["WorstRegion"]]
-        mean = float(np.nanmean(values[:, picture.facts["WorstRegion"]]))
-        text = f"Least covered on average: {worst}, {100 * mean:.0f} %."
-        title = f"Coverage: {_title(path)}"
+        means = np.nanmean(values, axis=0)
+        worst = int(np.nanargmin(means))
+        text = f"Least covered on average: {names[worst]}, {100 * means[worst]:.0f} %."
         found.append({"title": title, "figures": figures, "text": text})
     return found
 
 
-def _row_names(table: dict[str, list[str]], regions: set[str]) -> list[str]:
-    keys = [k for k in table if k not in regions]
+def _name_rows(table: dict[str, list[str]], keys: Sequence[str]) -> list[str]:
+    """Runs as far as they differ: ``sub-01 run-2``."""
     varied = [k for k in keys if k == "participant_id" or len(set(table[k])) > 1]
+    prefixes = [
+        "" if k in ("participant_id", "session_id") else f"{k.removesuffix('_id')}-"
+        for k in varied
+    ]
     return [
-        " ".join(cell for cell in cells if cell != "n/a")
+        " ".join(
+            prefix + cell
+            for prefix, cell in zip(prefixes, cells, strict=True)
+            if cell != "n/a"
+        )
         for cells in zip(*(table[k] for k in varied), strict=True)
     ]
 
 
-def _atlas_table(output_dir: Path, path: Path) -> dict[str, list[str]]:
-    """Region table of the atlas that a group table is of."""
-    entities = parse_name(path.name.removeprefix("group_")).entities
-    wanted = [(k, v) for k, v in entities if k in ("atlas", "seg", "scale")]
-    return _read(output_dir / format_name(wanted, "dseg", ".tsv"))
-
-
-def _title(path: Path) -> str:
-    parts = path.name.removeprefix("group_").split("_")[:-1]
-    return ", ".join(p for p in parts if not p.startswith(("space-", "res-")))
-
-
-def _show_connectivity(output_dir: Path) -> list[dict[str, Any]]:
+def _tell_apart(paths: Sequence[Path]) -> list[str]:
+    """Titles of group tables of one kind: the entities that not all of them share."""
+    names = [dict(parse_name(p.name.removeprefix("group_")).entities) for p in paths]
+    keys = dict.fromkeys(key for name in names for key in name)
+    varied = [k for k in keys if len({name.get(k) for name in names}) > 1]
+    if "desc" in varied and any("desc" not in name for name in names):
+        names = [{"desc": "none", **name} for name in names]
     found = []
-    tables = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
-    for path in _tables(output_dir, "_relmat.tsv"):
+    for name in names:
+        told = [name[k] for k in ("desc", *varied) if k in name and k in varied]
+        found.append(", ".join(dict.fromkeys(told)) or name.get("atlas", "all runs"))
+    return found
+
+
+def _show_connectivity(
+    output_dir: Path, tables: Sequence[Path]
+) -> list[dict[str, Any]]:
+    found = []
+    paths = _list_tables(output_dir, "_relmat.tsv")
+    for path, title in zip(paths, _tell_apart(paths), strict=True):
         with contextlib.suppress(BidsRoiError):
             names, values = _read_square(path)
             sidecar = load_json(path.with_suffix(".json"))
             regions = _places(tables, names)
-            picture = draw_relmat(
-                values,
-                order_regions(len(names), regions.get("network")),
-                measure="Mean connectivity",
-            )
-            figures = _save(output_dir, picture, path.stem)
+            figures = []
             other = path.with_name(path.name.replace("_relmat.tsv", "_qcfc.tsv"))
             if other.is_file():
                 _, correlations = _read_square(other)
                 drawn = draw_qcfc(correlations, _distances(regions))
                 figures += _save(output_dir, drawn, other.stem)
-            found.append(
-                {
-                    "title": f"Connectivity: {_title(path)}",
-                    "figures": figures,
-                    "text": " ".join(_say(sidecar)),
-                }
+            picture = draw_relmat(
+                values,
+                order_regions(len(names), regions.get("network")),
+                measure="Mean connectivity",
             )
+            figures += _save(output_dir, picture, path.stem)
+            text = " ".join(_say(sidecar))
+            found.append({"title": title, "figures": figures, "text": text})
     return found
 
 

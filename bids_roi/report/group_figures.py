@@ -1,63 +1,79 @@
-"""Figures of the group: coverage of all runs, distributions, motion in connectivity."""
+"""Rasters of the group: coverage of all runs, motion in connectivity."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.brain import coverage_colours
-from bids_roi.report.canvas import (
+from bids_roi.report.canvas import Picture, bin_rows, bin_size, count
+from bids_roi.report.order import bracket
+from bids_roi.report.paper import (
     BLUE,
     GREY,
-    INK,
+    LINE,
     ORANGE,
-    Picture,
-    bin_rows,
-    bin_size,
-    colour_map,
-    count,
-    figure_svg,
-    new_figure,
-    place,
+    SOFT,
+    Panel,
+    Sheet,
+    fit_words,
+    measure_words,
 )
+from bids_roi.report.raster import CLEAR, Scale, ramp
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from bids_roi.report.order import RegionOrder
+
+    FloatArray = NDArray[np.float64]
+
 
 _ROWS, _COLUMNS = 300, 600
-_DOTS = 2000
-# Place of a single edge in the map of greys, from white (0) to black (1).
-_FAINTEST = 0.45
+_NAMED = 60  # runs that are named beside their rows
+_CELLS = 60  # of the figure by distance, each way
+
+# What is wrong has the ink.
+_COVERAGE = ("#660a22", "#c4403a", "#efa482", "#fbe9e2", "#ffffff")
+# From a single edge, which must stand out from the white of none, to the most.
+_EDGES = ("#b4b4b4", "#000000")
 
 
-def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Picture:
+def draw_coverage_table(
+    values: FloatArray, runs: Sequence[str], order: RegionOrder
+) -> Picture:
     """Draw the coverage of every region in every run, (N, R), 0 to 1."""
     n_runs, n_regions = values.shape
-    shown = bin_rows(bin_rows(values, _ROWS).T, _COLUMNS).T
-    height = min(6.0, max(1.2, 0.18 * n_runs))
-    figure = new_figure(9, height + 0.85)
-    axes = place(figure, 2.2, 0.15, 5.9, height)
-    image = axes.imshow(
-        np.ma.masked_invalid(shown),
-        aspect="auto",
-        cmap=coverage_colours(),
-        vmin=0,
-        vmax=1,
-        extent=(0, n_regions, n_runs, 0),
-    )
-    axes.set_xlabel(f"{count(n_regions, 'region')}, in table order")
-    if n_runs <= 40:
-        axes.set_yticks(np.arange(n_runs) + 0.5, runs, fontsize=7, parse_math=False)
-    else:
-        axes.set_ylabel(f"{n_runs:,} runs, in the order of group_runs.tsv")
-    bar = figure.colorbar(image, cax=place(figure, 8.3, 0.15, 0.1, min(1.4, height)))
-    bar.outline.set_visible(False)
-    worst = int(np.nanargmin(np.nanmean(values, axis=0))) if n_regions else 0
-    text = "Share of each region that could be used: white for none, blue for all."
+    sorted_ = values[:, order.order]
+    shown = bin_rows(bin_rows(sorted_, _ROWS).T, _COLUMNS).T
+    named = n_runs <= _NAMED
+    high = float(min(480, 16 * n_runs)) if named else 360.0
+    widest = max(map(measure_words, runs)) if named else 0.0
+    left = min(260.0, widest + 16) if named else 60.0
+    wide = 1040.0 - left
+    groups = bracket(order.groups)
+    sheet = Sheet(1120, max(high, 110) + 74)
+    box = (left, 24.0, wide, high)
+    scale = Scale.of(_COVERAGE, 0, 1)
+    sheet.raster(box, scale.encode(shown), scale.palette, striped=True)
+    panel = Panel(sheet, box, (0, n_regions), (n_runs, 0))
+    frame = f"M{left:.1f} 24h{wide:.1f}v{high:.1f}h-{wide:.1f}z"
+    sheet.path(frame)
+    for place, run in enumerate(runs if named else ()):
+        y = float(panel.y(place + 0.5)) + 4
+        words = fit_words(run, left - 12)
+        sheet.text(left - 7, y, words, anchor="end", hint=run)
+    if not named:
+        words = f"{n_runs:,} runs, in the order of group_runs.tsv"
+        sheet.text(left - 14, 24 + high / 2, words, anchor="middle", turn=-90)
+    _name_groups(panel, groups)
+    words = f"{count(n_regions, 'region')}, {order.words}"
+    sheet.text(left + wide / 2, 24 + high + 42, words, anchor="middle")
+    bar = (1060.0, 40.0, 12.0, 84.0)
+    sheet.bar(bar, scale, (0, 0.5, 1), title="Coverage")
+    text = "Share of each region that could be used: white for all, dark red for none."
     if n_runs > _ROWS or n_regions > _COLUMNS:
         text += (
             f" Each cell is the mean of {bin_size(n_runs, _ROWS)} runs x"
@@ -65,86 +81,37 @@ def draw_coverage_table(values: NDArray[np.float64], runs: Sequence[str]) -> Pic
         )
     return Picture(
         "coverage",
-        figure_svg(figure),
+        sheet.finish(),
         ".svg",
         "Coverage",
         text,
         f"Raster of {count(n_runs, 'run')} by {count(n_regions, 'region')}: mean"
         f" coverage {float(np.nanmean(values)):.2f}.",
-        {"WorstRegion": worst},
     )
 
 
-def find_outliers(
-    values: NDArray[np.float64], *, high_is_bad: bool
-) -> tuple[NDArray[np.bool_], float]:
-    """Mark values far outside the others, on the bad side only, and the limit.
-
-    Beyond one and a half times the range between the quartiles (Tukey 1977), which is
-    taken for a twentieth of the median at least: where most runs are alike, one volume
-    less is no news. The limit is NaN for fewer than four values; NaN is no outlier.
-    """
-    known = values[np.isfinite(values)]
-    if known.size < 4:
-        return np.zeros(values.shape, dtype=bool), float("nan")
-    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
-    reach = 1.5 * max(high - low, abs(middle) / 20)
-    limit = float(high + reach if high_is_bad else low - reach)
-    with np.errstate(invalid="ignore"):
-        return (values > limit if high_is_bad else values < limit), limit
-
-
-def draw_distributions(
-    measures: Sequence[tuple[str, NDArray[np.float64], bool]],
-) -> Picture | None:
-    """Draw one strip per measure: every run a dot, outliers marked.
-
-    Measures are ``(words, (N,) values, whether high is bad)``.
-    """
-    shown = [(w, v, bad) for w, v, bad in measures if np.isfinite(v).any()]
-    if not shown:
-        return None
-    figure = new_figure(9, 0.85 * len(shown) + 0.15)
-    words = []
-    for number, (name, values, bad) in enumerate(shown):
-        axes = place(figure, 2.2, 0.1 + 0.85 * number, 6.5, 0.42)
-        outlying, _ = find_outliers(values, high_is_bad=bad)
-        known = np.isfinite(values)
-        step = bin_size(int(known.sum()), _DOTS)
-        usual = np.sort(values[known & ~outlying])[::step]
-        # Neighbours in rank stand on different heights, so that dots do not hide.
-        height = (np.arange(usual.size) * 0.618) % 1
-        low, middle, high = np.quantile(values[known], [0.25, 0.5, 0.75])
-        axes.axvspan(low, high, color="#dbe3ec", zorder=0)
-        axes.axvline(middle, color=INK, lw=1.2)
-        axes.plot(usual, height, "o", ms=3, color=BLUE, alpha=0.6, mew=0)
-        axes.plot(
-            values[outlying],
-            np.full(int(outlying.sum()), 0.5),
-            "D",
-            ms=5,
-            color=ORANGE,
-            mec=INK,
-            mew=0.6,
-        )
-        axes.set(ylim=(-0.25, 1.25), yticks=[])
-        axes.spines["left"].set_visible(False)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", parse_math=False)
-        words.append(f"{name}: median {middle:.4g}, {int(outlying.sum())} outliers")
-    return Picture(
-        "distributions",
-        figure_svg(figure),
-        ".svg",
-        "Quality of all runs",
-        "One dot per run; line: median, shade: half of all runs, diamonds: runs beyond"
-        " one and a half times that range on the bad side.",
-        f"Strips of dots. {'; '.join(words)}.",
-    )
+def _name_groups(panel: Panel, groups: Sequence[tuple[str, int, int]]) -> None:
+    """Networks below the regions: a line between two, names where they fit."""
+    left, top, _, high = panel.box
+    sheet, taken = panel.sheet, left - 8
+    for name, first, end in groups:
+        start, stop = float(panel.x(first)), float(panel.x(end))
+        sheet.path(f"M{start + 1:.1f} {top + high + 5:.1f}H{stop - 1:.1f}", width=3)
+        if first:
+            sheet.path(f"M{start:.1f} {top:.1f}v{high:.1f}", colour=LINE)
+        words = "none" if name in ("n/a", "") else name
+        fitted = fit_words(words, max(stop - start, 34), 10)
+        middle = (start + stop) / 2
+        half = measure_words(fitted, 10) / 2
+        if middle - half > taken:
+            y = top + high + 19
+            sheet.text(
+                middle, y, fitted, size=10, anchor="middle", colour=SOFT, hint=words
+            )
+            taken = middle + half + 3
 
 
-def draw_qcfc(
-    correlations: NDArray[np.float64], distances: NDArray[np.float64] | None
-) -> Picture | None:
+def draw_qcfc(correlations: FloatArray, distances: FloatArray | None) -> Picture | None:
     """Draw how motion shows in connectivity, (R, R), by distance in mm, (R, R).
 
     After Ciric et al. (2017), doi:10.1016/j.neuroimage.2017.03.020: the correlation of
@@ -155,22 +122,16 @@ def draw_qcfc(
     known = np.isfinite(r)
     if not known.any():
         return None
-    figure = new_figure(9, 2.9)
-    axes = place(figure, 0.6, 0.3, 3.6, 2.05)
-    axes.hist(r[known], bins=np.linspace(-1, 1, 61), color=BLUE)
-    axes.axvline(0, color=GREY, lw=0.8)
+    sheet = Sheet(1000, 300)
+    _draw_histogram(sheet, r[known])
     middle = float(np.median(r[known]))
-    axes.axvline(middle, color=ORANGE, lw=1.5)
-    axes.set(xlabel="r with mean FD", ylabel="Edges", xlim=(-1, 1))
-    axes.set_title("Histogram")
     text = "Correlation of each edge with mean framewise displacement; orange: median."
     alt = f"Histogram of {int(known.sum()):,} edges, median {middle:.3f}."
     if distances is not None:
         d = distances[edges]
         both = known & np.isfinite(d)
         if both.any():
-            axes = place(figure, 4.95, 0.3, 3.6, 2.05)
-            _draw_distance(axes, d[both], r[both])
+            _draw_distance(sheet, d[both], r[both])
             text += (
                 " Right: by distance; darker for more edges, orange: running median."
             )
@@ -184,38 +145,55 @@ def draw_qcfc(
                 " By distance nothing is drawn: the centres of the regions are not"
                 " known, or lie outside of them."
             )
-    return Picture("qcfc", figure_svg(figure), ".svg", "QC-FC", text, alt)
+    return Picture("qcfc", sheet.finish(), ".svg", "QC-FC", text, alt)
+
+
+def _draw_histogram(sheet: Sheet, r: FloatArray) -> None:
+    counts, bounds = np.histogram(r, bins=60, range=(-1, 1))
+    top = int(counts.max())
+    panel = Panel(sheet, (66, 34, 400, 210), (-1, 1), (0, 1.05 * top))
+    foot = float(panel.y(0))
+    bars = "".join(
+        f"M{x:.1f} {foot:.1f}V{y:.1f}H{end:.1f}V{foot:.1f}z"
+        for x, end, y, n in zip(
+            panel.x(bounds[:-1]).tolist(),
+            panel.x(bounds[1:]).tolist(),
+            panel.y(counts).tolist(),
+            counts.tolist(),
+            strict=True,
+        )
+        if n
+    )
+    sheet.path(bars, colour=BLUE, width=0.5, fill=BLUE)
+    panel.line((0, 0), panel.up, colour=GREY, width=1)
+    middle = float(np.median(r))
+    panel.line((middle, middle), panel.up, colour=ORANGE, width=2)
+    panel.title("All edges")
+    panel.axis_below("QC-FC: r with mean FD", most=5)
+    panel.axis_left("Edges", most=min(6, top + 1))
 
 
 def _draw_distance(
-    axes: Any,  # noqa: ANN401 - an Axes
-    distances: NDArray[np.float64],
-    correlations: NDArray[np.float64],
+    sheet: Sheet, distances: FloatArray, correlations: FloatArray
 ) -> None:
     end = float(distances.max()) or 1.0
     counts, _, _ = np.histogram2d(
-        distances, correlations, bins=(60, 60), range=((0, end), (-1, 1))
+        distances, correlations, bins=_CELLS, range=((0, end), (-1, 1))
     )
-    shades = np.sqrt(counts.T)
-    # A single edge must stand out from the white of none.
-    top = max(float(shades.max()), 2.0)
-    axes.imshow(
-        np.ma.masked_equal(shades, 0),
-        origin="lower",
-        aspect="auto",
-        cmap=colour_map("Greys", "#ffffff"),
-        vmin=(1 - _FAINTEST * top) / (1 - _FAINTEST),
-        vmax=top,
-        extent=(0, end, -1, 1),
-    )
+    panel = Panel(sheet, (566, 34, 400, 210), (0, end), (-1, 1))
+    most = float(max(counts.max(), 2))
+    scale = Scale(1, np.sqrt(most), ramp(_EDGES, 120), (CLEAR,))
+    shades = np.where(counts > 0, np.sqrt(counts), np.nan).T[::-1]
+    sheet.raster(panel.box, scale.encode(shades), scale.palette)
     order = np.argsort(distances, kind="stable")
     pieces = np.array_split(order, min(20, order.size))
-    axes.plot(
+    panel.line((0, end), (0, 0), colour=GREY, width=1)
+    panel.line(
         [float(np.median(distances[p])) for p in pieces],
         [float(np.median(correlations[p])) for p in pieces],
-        color=ORANGE,
-        lw=2,
+        colour=ORANGE,
+        width=2,
     )
-    axes.axhline(0, color=GREY, lw=0.8)
-    axes.set(xlabel="Distance (mm)", xlim=(0, end), ylim=(-1, 1))
-    axes.set_title("By distance")
+    panel.title("By distance")
+    panel.axis_below("Distance between centres (mm)", most=6)
+    panel.axis_left("QC-FC: r with mean FD", most=5)

@@ -2,92 +2,175 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.canvas import (
-    Picture,
-    bin_rows,
-    bin_size,
-    colour_map,
-    count,
-    figure_svg,
-    new_figure,
-    place,
-    shorten,
-)
-from bids_roi.report.carpet import mark_groups
+from bids_roi.report.canvas import Picture, bin_rows, bin_size, count
+from bids_roi.report.carpet import OTHERS, encode_course, mark_groups
+from bids_roi.report.motion import SHEET, Course
 from bids_roi.report.order import RegionOrder, bracket
+from bids_roi.report.paper import SOFT, Panel, Sheet, fit_words, measure_words
+from bids_roi.report.raster import BLUE_RED, CLEAR, NIGHT_SUN, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
+    from bids_roi.report.paper import Box
+
 
 _CELLS = 500
-_NAMED = 36
-_NO_VALUE = "#b3b3b3"
+_SIDE, _LEFT, _TOP = 480, 150, 52
+_NAMED = 40  # regions whose names are written out
+_STEPS = 201  # odd, so that 0 has a colour of its own
+_DIAGONAL = (205, 209, 216, 255)
+_NAMED_COLUMNS = 80
+# Kinds of regressors, in the order in which they are drawn.
+_KINDS = (
+    ("motion", re.compile(r"(trans|rot)_[xyz](_|$)|rmsd|framewise_displacement")),
+    ("white matter", re.compile(r"white_matter|w_comp_cor")),
+    ("CSF", re.compile(r"csf(?!_wm)(_|$)|c_comp_cor")),
+    ("global", re.compile(r"global_signal|csf_wm")),
+    ("CompCor", re.compile(r"(a|t)_comp_cor|high_variance|edge_comp")),
+    ("AROMA", re.compile(r"aroma", re.IGNORECASE)),
+    ("drift", re.compile(r"cosine")),
+    ("volumes", re.compile(r"(motion|non_steady_state)_?outlier")),
+    ("other", re.compile("")),
+)
+_KIND_COLOURS = (
+    *("#0072b2", "#9aa0a6", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#7d5ba6"),
+    *("#d55e00", "#8c6d31"),
+)
+_AXES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 def draw_relmat(
-    values: NDArray[np.float64], order: RegionOrder, *, measure: str
+    values: NDArray[np.float64],
+    order: RegionOrder,
+    *,
+    measure: str,
+    strategy: str = "",
+    limit: float | None = None,
+    names: Sequence[str] = (),
 ) -> Picture:
-    """Draw a connectivity matrix, (R, R), of a ``measure`` in words; NaN where n/a."""
-    sorted_ = values[np.ix_(order.order, order.order)]
+    """Draw a connectivity matrix, (R, R), of a ``measure`` in words; NaN where n/a.
+
+    The colours end at ``limit``; without one, where those of these values alone do.
+    ``names`` are those of the regions, in table order.
+    """
     n_regions = len(values)
-    outside = ~np.eye(n_regions, dtype=bool)
-    others = sorted_[outside & np.isfinite(sorted_)]
-    limit = _limit(others)
-    blocks = bin_rows(bin_rows(sorted_, _CELLS).T, _CELLS).T
-    figure = new_figure(7.4, 5.6)
-    axes = place(figure, 1.35, 0.15, 5.1, 5.1)
-    image = axes.imshow(
-        np.ma.masked_invalid(blocks),
-        cmap=colour_map("RdBu_r", _NO_VALUE),
-        vmin=-limit,
-        vmax=limit,
-        extent=(0, n_regions, n_regions, 0),
-    )
-    mark_groups(axes, order, n_regions)
+    limit = limit or find_limit([values])
+    scale = Scale.of(BLUE_RED, -limit, limit, _STEPS, (CLEAR, _DIAGONAL))
+    title = measure[:1].upper() + measure[1:] + (f", {strategy}" if strategy else "")
+    others = values[~np.eye(n_regions, dtype=bool) & np.isfinite(values)]
+    alt = _describe(measure, others, values)
+    sorted_ = values[np.ix_(order.order, order.order)]
+    codes, lost = _encode(sorted_, scale)
+    few = len(names) == n_regions and n_regions <= _NAMED
+    below = 130 if few else 34
+    # Cells of whole pixels on a screen of two for each of the page, so all are alike.
+    side = len(codes) * max(1, round(2 * _SIDE / len(codes))) / 2
+    sheet = Sheet(_LEFT + side + 110, _TOP + side + below, title=title, description=alt)
+    box: Box = (_LEFT, _TOP, side, side)
+    panel = Panel(sheet, box, (0, n_regions), (n_regions, 0))
+    sheet.text(_LEFT, 20, fit_words(title, side + 100, 12.5), size=12.5, bold=True)
+    sheet.raster(box, codes, scale.palette, striped=lost)
     groups = bracket(order.groups)
-    if 1 < len(groups) <= 40:
-        for _, first, _ in groups[1:]:
-            axes.axhline(first, color="white", lw=0.7)
-            axes.axvline(first, color="white", lw=0.7)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks([])
-    axes.set_xlabel(f"{count(n_regions, 'region')}, in the same order")
-    bar = figure.colorbar(image, cax=place(figure, 6.65, 0.35, 0.12, 2))
-    bar.outline.set_visible(False)
+    _part_groups(panel, groups, order)
+    if few:
+        _name_regions(panel, [names[row] for row in order.order.tolist()])
+    else:
+        mark_groups(panel, order)
+        words = f"{count(n_regions, 'region')}, {order.words} on both axes"
+        middle = _LEFT + side / 2
+        sheet.text(middle, _TOP + side + 18, words, anchor="middle", colour=SOFT)
+    sheet.bar((_LEFT + side + 22, _TOP + 14, 14, 220), scale)
+    if lost:
+        sheet.stripe((_LEFT + side + 22, _TOP + 252, 14, 14))
+        sheet.text(_LEFT + side + 42, _TOP + 263, "n/a", size=10, colour=SOFT)
     text = (
-        f"Blue below and red above 0, white at 0, scale ±{limit:.3g}"
-        " (99 % of all pairs lie within). Grey: n/a."
+        f"Blue below and red above 0, white at 0, scale ±{limit:.3g}; grey diagonal: a"
+        " region with itself."
     )
+    if lost:
+        text += " Stripes: n/a."
     if n_regions > _CELLS:
         size = bin_size(n_regions, _CELLS)
         text += f" Each cell is the mean of {size} x {size} pairs."
-    return Picture(
-        "relmat",
-        figure_svg(figure),
-        ".svg",
-        measure,
-        text,
-        _describe(measure, others, values),
-        {"Measure": measure},
-    )
+    facts = {"Measure": measure}
+    return Picture("relmat", sheet.finish(), ".svg", measure, text, alt, facts)
 
 
-def _limit(values: NDArray[np.float64]) -> float:
-    """Where the colours end; two digits, so that scales of runs can be compared."""
-    if values.size == 0:
-        return 1.0
-    top = float(np.quantile(np.abs(values), 0.99))
+def _encode(
+    values: NDArray[np.float64], scale: Scale
+) -> tuple[NDArray[np.uint8], bool]:
+    """Codes of a matrix, the diagonal apart, and whether there is an n/a."""
+    shown = values.copy()
+    np.fill_diagonal(shown, np.nan)
+    blocks = bin_rows(bin_rows(shown, _CELLS).T, _CELLS).T
+    codes = scale.encode(blocks)
+    # A region that is there has a number with itself, one that is lost has none.
+    there = np.isfinite(np.diagonal(values))
+    size = bin_size(len(values), _CELLS)
+    known = np.logical_or.reduceat(there, np.arange(0, there.size, size))
+    diagonal = np.einsum("ii->i", codes)  # a view
+    diagonal[(diagonal == scale.missing) & known] = scale.missing + 1
+    return codes, bool((codes == scale.missing).any())
+
+
+def _part_groups(
+    panel: Panel, groups: list[tuple[str, int, int]], order: RegionOrder
+) -> None:
+    """Lines between networks, and their colours above the matrix."""
+    if len(groups) < 2:
+        return
+    left, top, wide, high = panel.box
+    places = [float(panel.x(first)) for _, first, _ in groups[1:]]
+    if len(groups) <= 40:
+        across = "".join(f"M{left} {top + x - left:.1f}h{wide}" for x in places)
+        down = "".join(f"M{x:.1f} {top}v{high}" for x in places)
+        panel.sheet.path(across + down, colour="#ffffff", width=0.8)
+    colours = dict(order.networks)
+    for name, first, last in groups:
+        x, end = panel.x([first, last]).tolist()
+        inner = max(1.0, end - x - 1)
+        panel.sheet.rect((x, top - 11, inner, 6), colours[name], hint=name)
+
+
+def _name_regions(panel: Panel, names: Sequence[str]) -> None:
+    """Write the name of each region beside its row and below its column."""
+    left, top, _, high = panel.box
+    pitch = high / len(names)
+    size = min(10.5, max(8.5, pitch * 0.9))
+    for number, name in enumerate(names):
+        middle = (number + 0.5) * pitch
+        words = fit_words(name, left - 18, size)
+        y = top + middle + size / 3
+        panel.sheet.text(left - 16, y, words, size=size, anchor="end", hint=name)
+        x = left + middle + size / 3
+        words = fit_words(name, 120, size)
+        foot = top + high + 8
+        panel.sheet.text(x, foot, words, size=size, anchor="end", turn=-90, hint=name)
+
+
+def find_limit(matrices: Iterable[NDArray[np.float64]]) -> float:
+    """Where colours end so that 99 % of all pairs lie within, in two digits.
+
+    Matrices that are to be compared go in together, so that they share it.
+    """
+    sizes = []
+    for values in matrices:
+        outside = np.abs(values[np.triu_indices(len(values), 1)])
+        sizes.append(outside[np.isfinite(outside)])
+    pairs = np.concatenate(sizes) if sizes else np.empty(0)
+    top = float(np.quantile(pairs, 0.99)) if pairs.size else 0.0
     if top <= 0:
         return 1.0
     digits = 10 ** (np.floor(np.log10(top)) - 1)
-    return float(np.ceil(top / digits / 10) * digits * 10)
+    return float(f"{np.ceil(top / digits / 10) * digits * 10:.12g}")
 
 
 def _describe(
@@ -107,60 +190,96 @@ def _describe(
 def draw_design(
     design: NDArray[np.float64],
     names: Sequence[str],
+    course: Course,
     *,
-    repetition_time: float | None = None,
+    strategy: str = "",
 ) -> Picture | None:
     """Draw the regressors of a cleaning, (T, C), and the correlations between them.
 
-    NaN rows are volumes that were left out; ``None`` where there is no regressor.
+    NaN rows are volumes that were left out; ``None`` where there is no regressor. A
+    regressor is a row, so that names are read without turning the head, once for both.
     """
-    n_volumes, n_columns = design.shape
+    n_columns = design.shape[1]
     if n_columns == 0:
         return None
+    order, kinds = group_columns(names)
+    design, names = design[:, order], [names[column] for column in order]
     correlation = _correlate(design)
-    named = n_columns <= _NAMED
-    figure = new_figure(9, 3.6 + (1.5 if named else 0.5))
-    step = repetition_time or 1.0
-    axes = place(figure, 0.65, 0.3, 3.6, 3.2)
-    axes.imshow(
-        np.ma.masked_invalid(bin_rows(_rescale(design), _CELLS)),
-        aspect="auto",
-        cmap=colour_map("cividis"),
-        vmin=0,
-        vmax=1,
-        extent=(0, n_columns, (n_volumes - 0.5) * step, -step / 2),
-    )
-    axes.set_title("Regressors over time")
-    axes.set_ylabel("Time (s)" if repetition_time else "Volume")
-    square = place(figure, 4.75, 0.3, 3.2, 3.2)
-    image = square.imshow(
-        np.ma.masked_invalid(correlation),
-        cmap=colour_map("RdBu_r", _NO_VALUE),
-        vmin=-1,
-        vmax=1,
-        extent=(0, n_columns, n_columns, 0),
-    )
-    square.set_title("Correlation between them")
-    square.set_yticks([])
-    for each in (axes, square):
-        _name_columns(each, names if named else None, n_columns)
-    bar = figure.colorbar(image, cax=place(figure, 8.15, 0.3, 0.12, 1.5))
-    bar.outline.set_visible(False)
     off = np.abs(correlation[~np.eye(n_columns, dtype=bool)])
     strongest = float(np.nanmax(off)) if np.isfinite(off).any() else 0.0
+    alt = (
+        f"Raster of {count(n_columns, 'regressor')} by"
+        f" {count(course.n_volumes, 'volume')}, and the matrix of their correlations;"
+        f" the strongest between two of them is {strongest:.2f} in size."
+    )
+    named = n_columns <= _NAMED_COLUMNS
+    pitch = min(18.0, max(12.0, 432 / n_columns)) if named else 480 / n_columns
+    side, top = pitch * n_columns, 54.0
+    widest = max(map(measure_words, names)) if named else 0.0
+    left = 96 + min(230.0, widest)
+    square = SHEET - 70 - min(side, 480.0)
+    sheet = Sheet(SHEET, top + side + 46, title="Design matrix", description=alt)
+    title = f"Design matrix{f', {strategy}' if strategy else ''}"
+    sheet.text(10, 18, fit_words(title, 500, 12.5), size=12.5, bold=True)
+    box: Box = (left, top, square - left - 36, side)
+    panel = Panel(sheet, box, course.span, (n_columns, 0))
+    colours = Scale.of(NIGHT_SUN, 0, 1, 128, OTHERS)
+    codes = encode_course(_rescale(design), colours, course)
+    sheet.raster(box, codes, colours.palette, striped=True)
+    sheet.text(left, top - 8, "Regressors over time")
+    panel.axis_below(course.words)
+    scale = Scale.of(BLUE_RED, -1, 1, _STEPS, (CLEAR, _DIAGONAL))
+    codes, _ = _encode(correlation, scale)
+    box = (square, top, min(side, 480.0), side)
+    sheet.raster(box, codes, scale.palette, striped=True)
+    sheet.text(square, top - 8, "Correlation between them")
+    sheet.bar((SHEET - 54, top, 12, min(side, 160.0)), scale)
+    _mark_kinds(sheet, top, pitch, kinds)
+    if named:
+        for number, name in enumerate(names):
+            y = top + (number + 0.5) * pitch + 3.6
+            words = fit_words(name, left - 96, 10.5)
+            sheet.text(left - 6, y, words, size=10.5, anchor="end", hint=name)
     return Picture(
         "design",
-        figure_svg(figure),
+        sheet.finish(),
         ".svg",
         "Design matrix",
-        "Left: each column from its lowest (dark) to its highest value (yellow) over"
-        " the volumes kept. Right: their correlations, from \N{MINUS SIGN}1 (blue) to 1"
-        " (red). Pale blue: left out.",
-        f"Raster of {count(n_columns, 'regressor')} by {count(n_volumes, 'volume')},"
-        " and the matrix of their correlations; the strongest between two of them is"
-        f" {strongest:.2f} in size.",
+        "One row per regressor. Left: from its lowest (dark) to its highest value"
+        " (yellow) over the volumes kept. Right: their correlations, from"
+        " \N{MINUS SIGN}1 (blue) to 1 (red). Stripes: no number; pale: left out.",
+        alt,
         {"Columns": list(names)},
     )
+
+
+def group_columns(names: Sequence[str]) -> tuple[list[int], list[str]]:
+    """Order of regressors by kind, and the kind of each; within it as tables have them.
+
+    >>> group_columns(["csf", "rot_x", "trans_z", "global_signal", "trans_x_power2"])
+    ([4, 2, 1, 0, 3], ['motion', 'motion', 'motion', 'CSF', 'global'])
+    """
+    keys = []
+    for number, name in enumerate(names):
+        kind = next(k for k, (_, rule) in enumerate(_KINDS) if rule.match(name))
+        axis = next((a for a, stem in enumerate(_AXES) if name.startswith(stem)), 0)
+        keys.append((kind, axis, number))
+    keys.sort()
+    return [number for _, _, number in keys], [_KINDS[kind][0] for kind, _, _ in keys]
+
+
+def _mark_kinds(sheet: Sheet, top: float, pitch: float, kinds: Sequence[str]) -> None:
+    """Name the kinds on the left, with a bar in the colour of each."""
+    colours = {
+        word: colour for (word, _), colour in zip(_KINDS, _KIND_COLOURS, strict=True)
+    }
+    free = 0.0
+    for word, first, last in bracket(kinds):
+        y, length = top + first * pitch, (last - first) * pitch
+        sheet.rect((80, y, 6, max(1.0, length - 1)), colours[word], hint=word)
+        middle = max(free, y + length / 2 + 3.6)
+        sheet.text(74, middle, word, size=10.5, anchor="end", colour=SOFT)
+        free = middle + 12
 
 
 def _correlate(design: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,23 +300,3 @@ def _rescale(design: NDArray[np.float64]) -> NDArray[np.float64]:
         scaled = (design - low) / np.where(flat, 1, span)
     scaled[:, flat] += 0.5
     return np.asarray(scaled)
-
-
-def _name_columns(
-    axes: Any,  # noqa: ANN401 - an Axes
-    names: Sequence[str] | None,
-    n_columns: int,
-) -> None:
-    """Write the names of the columns below, or how many there are."""
-    if names is None:
-        axes.set_xticks([])
-        axes.set_xlabel(f"{n_columns} columns")
-        return
-    axes.set_xticks(
-        np.arange(n_columns) + 0.5,
-        [shorten(name, 26) for name in names],
-        rotation=90,
-        fontsize=min(7.5, 210 / n_columns),
-        parse_math=False,
-    )
-    axes.tick_params(axis="x", length=0)

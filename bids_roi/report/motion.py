@@ -2,136 +2,229 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from bids_roi.report.canvas import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    Picture,
-    add_key,
-    bin_peaks,
-    bin_size,
-    count,
-    figure_svg,
-    new_figure,
-    place,
-)
+from bids_roi.report.canvas import Picture, bin_peaks, bin_rows, bin_size, count
+from bids_roi.report.paper import BLUE, INK, ORANGE, SOFT, Panel, Sheet
+from bids_roi.report.raster import CLEAR, rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.outputs.result import Motion
 
-_POINTS = 600
+    # Parts of a sheet by title, place and end of the axis.
+    Drawn = dict[tuple[str, float, float], list[str]]
+
+
+# Pictures with an axis of time have it at the same place.
+SHEET, LEFT, WIDTH = 1100, 150, 860
 CENSORED = "#f6d79b"
-DUMMY = "#d5d9df"
+DUMMY = "#c3cfe0"
+_POINTS = 600
+_ROW, _HEAD = 56, 30
+_XYZ = (("x", "#0072b2"), ("y", "#d55e00"), ("z", "#009e73"))
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The volumes of a run in time, and which of them are used.
+
+    Attributes
+    ----------
+    n_volumes
+        T.
+    repetition_time
+        In s; ``None`` where not known.
+    kept, dummy : (T,) bool or None
+        Volumes used, and those before the steady state; ``None`` where all are used.
+    """
+
+    n_volumes: int
+    repetition_time: float | None = None
+    kept: NDArray[np.bool_] | None = None
+    dummy: NDArray[np.bool_] | None = None
+
+    @property
+    def step(self) -> float:
+        """Distance of two volumes on the axis."""
+        return self.repetition_time or 1.0
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """Begin of the first volume and end of the last."""
+        return -self.step / 2, (self.n_volumes - 0.5) * self.step
+
+    @property
+    def words(self) -> str:
+        """Name of the axis."""
+        return "Time (s)" if self.repetition_time else "Volume"
+
+    @property
+    def left_out(self) -> NDArray[np.uint8]:
+        """1 for each volume that is censored, 2 for those of no steady state."""
+        codes = np.zeros(self.n_volumes, dtype=np.uint8)
+        if self.kept is not None:
+            codes[~self.kept] = 1
+            if self.dummy is not None:
+                codes[~self.kept & self.dummy] = 2
+        return codes
+
+    def shade(self, panel: Panel) -> None:
+        """Shade volumes that are left out; one raster, however many there are."""
+        codes = self.left_out
+        if codes.any():
+            palette = np.array([CLEAR, (*rgb(CENSORED), 255), (*rgb(DUMMY), 255)])
+            binned = bin_peaks(codes, WIDTH).astype(np.uint8)
+            panel.sheet.raster(panel.box, binned[None], palette.astype(np.uint8))
+
+    def key(self, *thresholds: float | None) -> list[tuple[str, str, str]]:
+        """What shades and dashes mean, as far as there are any."""
+        entries = []
+        if any(limit is not None for limit in thresholds):
+            entries.append(("dash", ORANGE, "threshold"))
+        codes = self.left_out
+        if (codes == 1).any():
+            entries.append(("patch", CENSORED, "censored"))
+        if (codes == 2).any():
+            entries.append(("patch", DUMMY, "not steady yet"))
+        return entries
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Traces over time that share an axis: values with their name and colour."""
+
+    title: str
+    traces: tuple[tuple[NDArray[np.float64], str, str], ...]
+    threshold: float | None = None
+
+
+def motion_rows(
+    motion: Motion, fd_threshold: float | None = None
+) -> tuple[list[_Row], list[_Row]]:
+    """Rows of what a run's motion is known by, if any: displacement, and parameters."""
+    first, others = [], []
+    if _is_known(motion.fd):
+        trace = (motion.fd, "", BLUE)
+        first.append(_Row("Framewise displacement (mm)", (trace,), fd_threshold))
+    if motion.parameters is not None:
+        turned = np.degrees(motion.parameters[:, 3:])
+        for title, values in (
+            ("Translation (mm)", motion.parameters[:, :3]),
+            ("Rotation (\N{DEGREE SIGN})", turned),
+        ):
+            traces = [
+                (trace, name, colour)
+                for trace, (name, colour) in zip(values.T, _XYZ, strict=True)
+                if _is_known(trace)
+            ]
+            if traces:
+                others.append(_Row(title, tuple(traces)))
+    return first, others
+
+
+def _is_known(trace: NDArray[np.float64] | None) -> TypeGuard[NDArray[np.float64]]:
+    return trace is not None and bool(np.isfinite(trace).any())
+
+
+def draw_rows(
+    sheet: Sheet,
+    top: float,
+    rows: list[_Row],
+    course: Course,
+    *,
+    last: bool = False,
+    drawn: Drawn | None = None,
+) -> float:
+    """Draw rows of traces from ``top`` on; return where the next may begin.
+
+    The ``last`` has the numbers of the axis. What is at the same place in many pictures
+    of a run is taken from ``drawn``, and kept there.
+    """
+    drawn = {} if drawn is None else drawn
+    size = bin_size(course.n_volumes, _POINTS)
+    for number, row in enumerate(rows):
+        # A displacement is known by its peaks; a position by its mean.
+        bins = bin_rows if len(row.traces) > 1 else bin_peaks
+        shown = [bins(trace, _POINTS) for trace, _, _ in row.traces]
+        low, high = _find_span(shown, row.threshold)
+        box = (LEFT, top + _HEAD - 8, WIDTH, _ROW)
+        panel = Panel(sheet, box, course.span, (low, high))
+        course.shade(panel)
+        key, begin = (row.title, top, high), len(sheet.parts)
+        if key not in drawn:
+            times = (np.arange(len(shown[0])) * size + (size - 1) / 2) * course.step
+            for values, (_, _, colour) in zip(shown, row.traces, strict=True):
+                panel.line(times, values, colour=colour, width=1.1)
+            drawn[key] = sheet.parts[begin:]
+        sheet.parts[begin:] = drawn[key]
+        if row.threshold is not None:
+            panel.level(row.threshold)
+        sheet.text(LEFT, top + _HEAD - 14, row.title, bold=True)
+        names = [("line", colour, name) for _, name, colour in row.traces if name]
+        if names:
+            sheet.legend(LEFT + WIDTH, top + _HEAD - 14, names)
+        numbers = last and number == len(rows) - 1
+        panel.axis_left(most=4)
+        panel.axis_below(course.words if numbers else "", numbers=numbers)
+        top += _HEAD + _ROW
+    return top
+
+
+def _find_span(
+    shown: list[NDArray[np.float64]], threshold: float | None
+) -> tuple[float, float]:
+    """Ends of an axis that holds 0, all values and the threshold."""
+    low = min(0.0, *(float(np.nanmin(values)) for values in shown)) * 1.08
+    high = max(0.0, *(float(np.nanmax(values)) for values in shown)) * 1.08
+    if threshold is not None:
+        high = max(high, threshold * 1.15)
+    return low, high if high > low else low + 1.0
 
 
 def draw_motion(
-    fd: NDArray[np.float64] | None,
-    dvars: NDArray[np.float64] | None,
+    motion: Motion,
+    course: Course,
     *,
-    kept: NDArray[np.bool_] | None = None,
-    dummy: NDArray[np.bool_] | None = None,
     fd_threshold: float | None = None,
     dvars_threshold: float | None = None,
-    repetition_time: float | None = None,
+    drawn: Drawn | None = None,
 ) -> Picture | None:
-    """Draw framewise displacement in mm and standardised DVARS, (T,), if there is any.
+    """Draw framewise displacement, standardised DVARS and the six parameters.
 
     Power et al. 2012, doi:10.1016/j.neuroimage.2011.10.018; Nichols 2017,
-    arXiv:1704.01469. Volumes beyond a threshold are left out.
+    arXiv:1704.01469. ``None`` where nothing of them is known.
     """
-    rows = [
-        ("Framewise displacement (mm)", fd, fd_threshold, BLUE),
-        ("Standardised DVARS", dvars, dvars_threshold, INK),
-    ]
-    traces = [
-        (label, trace, threshold, colour)
-        for label, trace, threshold, colour in rows
-        if trace is not None and np.isfinite(trace).any()
-    ]
-    if not traces:
+    first, others = motion_rows(motion, fd_threshold)
+    if _is_known(motion.std_dvars):
+        traces = ((motion.std_dvars, "", INK),)
+        others.append(_Row("Standardised DVARS", traces, dvars_threshold))
+    rows = [*first, *others]
+    if not rows:
         return None
-    n_volumes = traces[0][1].size
-    figure = new_figure(9, 0.55 + 1.25 * len(traces))
-    step = repetition_time or 1.0
-    size = bin_size(n_volumes, _POINTS)
-    for number, (label, trace, threshold, colour) in enumerate(traces):
-        axes = place(figure, 0.65, 0.35 + 1.25 * number, 8.2, 0.95)
-        values = bin_peaks(trace, _POINTS)
-        times = (np.arange(values.size) * size + (size - 1) / 2) * step
-        axes.plot(times, values, color=colour, lw=0.9, solid_joinstyle="round")
-        top = float(np.nanmax(values)) * 1.08 or 1.0
-        if threshold is not None:
-            axes.axhline(threshold, color=ORANGE, lw=1, ls="--")
-            top = max(top, threshold * 1.15)
-        axes.set(xlim=(-step / 2, (n_volumes - 0.5) * step), ylim=(0, top))
-        shade_volumes(axes, kept, dummy, n_volumes * step)
-        axes.locator_params(axis="y", nbins=4)
-        axes.set_title(label, color=colour)
-        if number < len(traces) - 1:
-            axes.tick_params(labelbottom=False)
-        else:
-            time_axis(axes, repetition_time)
-        if number == 0:
-            add_key(axes, _key(kept, dummy, fd_threshold, dvars_threshold))
-    facts = _facts(fd, kept, n_volumes)
+    alt = _describe(motion, course.kept)
+    height = (_HEAD + _ROW) * len(rows) + 50
+    sheet = Sheet(SHEET, height, title="Head motion", description=alt)
+    key = course.key(fd_threshold, dvars_threshold)
+    if key:
+        sheet.legend(LEFT + WIDTH, 16, key)
+    elif course.kept is not None:
+        words = "all volumes kept"
+        sheet.text(LEFT + WIDTH, 16, words, size=10.5, anchor="end", colour=SOFT)
+    draw_rows(sheet, 2, rows, course, last=True, drawn=drawn)
     return Picture(
         "motion",
-        figure_svg(figure),
+        sheet.finish(),
         ".svg",
         "Head motion",
-        _caption(size, kept, dummy),
-        _describe(fd, dvars, kept),
-        facts,
+        _caption(course, has_parameters=motion.parameters is not None),
+        alt,
+        _facts(motion.fd, course.kept, course.n_volumes),
     )
-
-
-def shade_volumes(
-    axes: Any,  # noqa: ANN401 - an Axes
-    kept: NDArray[np.bool_] | None,
-    dummy: NDArray[np.bool_] | None,
-    duration: float,
-) -> None:
-    """Shade volumes that are left out; one raster, however many there are."""
-    if kept is None or kept.all():
-        return
-    from_colour = np.zeros((1, kept.size, 4))
-    early = np.zeros_like(kept) if dummy is None else dummy
-    for which, colour in ((~kept & ~early, CENSORED), (early, DUMMY)):
-        shade = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        from_colour[0, which] = (*shade, 1)
-    binned = np.stack([bin_peaks(from_colour[0, :, i], _POINTS) for i in range(4)], -1)
-    edge = duration / kept.size / 2
-    across, up = axes.get_xlim(), axes.get_ylim()
-    extent = (-edge, duration - edge, *up)
-    axes.imshow(binned[None], aspect="auto", extent=extent, zorder=0)
-    axes.set(xlim=across, ylim=up)
-
-
-def time_axis(axes: Any, repetition_time: float | None) -> None:  # noqa: ANN401
-    """Name the axis of time."""
-    axes.set_xlabel("Time (s)" if repetition_time else "Volume")
-
-
-def _key(
-    kept: NDArray[np.bool_] | None,
-    dummy: NDArray[np.bool_] | None,
-    *thresholds: float | None,
-) -> list[tuple[str, str, str]]:
-    entries = []
-    if any(t is not None for t in thresholds):
-        entries.append(("dash", ORANGE, "threshold"))
-    early = dummy is not None and bool(dummy.any())
-    if kept is not None and (~kept & ~(dummy if dummy is not None else ~kept)).any():
-        entries.append(("patch", CENSORED, "censored"))
-    if early:
-        entries.append(("patch", DUMMY, "not steady yet"))
-    return entries or [("line", GREY, "all volumes kept")]
 
 
 def _facts(
@@ -145,17 +238,17 @@ def _facts(
     return facts
 
 
-def _caption(
-    size: int, kept: NDArray[np.bool_] | None, dummy: NDArray[np.bool_] | None
-) -> str:
+def _caption(course: Course, *, has_parameters: bool) -> str:
     text = "From the table of confounds, one value per volume."
+    size = bin_size(course.n_volumes, _POINTS)
     if size > 1:
         text = (
             "From the table of confounds; each point is the highest of"
-            f" {size} neighbouring volumes."
+            f" {size} neighbouring volumes{', of positions' if has_parameters else ''}"
+            f"{' their mean' if has_parameters else ''}."
         )
-    if kept is not None:
-        n_early = 0 if dummy is None else int(dummy.sum())
+    if (kept := course.kept) is not None:
+        n_early = 0 if course.dummy is None else int(course.dummy.sum())
         n_left = int((~kept).sum()) - n_early
         text += (
             f" {int(kept.sum()):,} of {count(kept.size, 'volume')} kept,"
@@ -164,15 +257,11 @@ def _caption(
     return text
 
 
-def _describe(
-    fd: NDArray[np.float64] | None,
-    dvars: NDArray[np.float64] | None,
-    kept: NDArray[np.bool_] | None,
-) -> str:
+def _describe(motion: Motion, kept: NDArray[np.bool_] | None) -> str:
     parts = ["Line plot over time."]
     for name, trace, unit in (
-        ("Framewise displacement", fd, " mm"),
-        ("Standardised DVARS", dvars, ""),
+        ("Framewise displacement", motion.fd, " mm"),
+        ("Standardised DVARS", motion.std_dvars, ""),
     ):
         if trace is not None and np.isfinite(trace).any():
             mean, top = float(np.nanmean(trace)), float(np.nanmax(trace))
@@ -181,6 +270,14 @@ def _describe(
                 f"{name}: mean {mean:.2f}{unit}, highest {top:.2f}{unit} in volume"
                 f" {when}."
             )
+    if motion.parameters is not None and np.isfinite(motion.parameters).any():
+        reach = np.nanmax(motion.parameters, axis=0) - np.nanmin(
+            motion.parameters, axis=0
+        )
+        parts.append(
+            f"Translations over {np.nanmax(reach[:3]):.2f} mm, rotations over"
+            f" {np.degrees(np.nanmax(reach[3:])):.2f} degrees at most."
+        )
     if kept is not None:
         parts.append(f"{int((~kept).sum())} volumes are shaded as left out.")
     return " ".join(parts)

@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
 _MISSING = "n/a"
-_LIES_ON = "of grayordinates or surfaces, on which nothing is drawn"
+_NO_MESH = (
+    "the run lies on surfaces, and neither the participant's anat/ nor a TemplateFlow"
+    " folder has an inflated or midthickness surface of its meshes"
+)
 _TRIES = 3
 
 
@@ -259,7 +262,9 @@ def _show_atlas(
         "name": atlas.name,
         "reasons": reasons,
         "figures": atlas.figures,
-        "lies_on": _LIES_ON if "structure" in atlas.regions else "",
+        "no_mesh": _NO_MESH
+        if "structure" in atlas.regions and not atlas.figures
+        else "",
         "series": series,
         "table": _region_table(run, atlas, key, own_page=own_page),
         "parameters": [(each.title, _describe(each.sidecar)) for each in atlas.series],

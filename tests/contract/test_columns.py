@@ -21,6 +21,7 @@ NOT_HERE = {
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
+    *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
 }
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
@@ -66,7 +67,7 @@ def test_outputs_have_what_is_promised_and_nothing_else(out):
         if suffix in ("dseg", "outliers"):
             header = path.read_text().partition("\n")[0].split("\t")
             assert header == [c for c in columns[suffix] if c in header]
-            assert set(columns[suffix]) - {*header} <= {"network", "structure"}
+            assert set(columns[suffix]) - {*header} <= {"network", "structure", "area"}
             assert described == {*header} - {"index"}  # BIDS defines index itself
         else:
             assert not described

@@ -50,6 +50,18 @@ async function probe() {
     found.chosen = select.selectedIndex;
     found.picker = [first, read(), picker.querySelector("svg").getAttribute("aria-label")];
   }
+  const dots = document.querySelector("figure.dots:has(svg a)");
+  if (dots) {
+    const said = dots.querySelector("output");
+    found.stops = dots.querySelectorAll('svg a[tabindex="0"]').length;
+    const first = dots.querySelector('svg a[tabindex="0"]');
+    found.led = first.getAttribute("href");
+    first.focus();
+    found.dots = [said.textContent];
+    first.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight", bubbles: true}));
+    found.dots.push(document.activeElement.textContent === said.textContent ? said.textContent : "");
+  }
+  found.frames = [...document.querySelectorAll(".scroll")].map((f) => [f.scrollWidth, f.clientWidth]);
   found.width = [document.documentElement.scrollWidth, innerWidth];
   found.resources = performance.getEntriesByType("resource").map((r) => r.name);
   const pre = document.createElement("pre");

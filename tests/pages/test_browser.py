@@ -157,10 +157,25 @@ def test_the_picker_draws_the_region_that_is_chosen(browser, demo, tmp_path):
 
 def test_the_group_page(browser, demo, tmp_path):
     assert main([str(demo), str(demo), "group", "-q"]) == 0
+    columns = ["Strategy", "Degrees of freedom"]
     found, console = use(
-        browser, demo / "group.html", tmp_path, "#tables ~ div table", ["n runs"]
-    )
+        browser, demo / "group.html", tmp_path, "#strategy-table", columns,
+        size=(1400, 2000),
+    )  # fmt: skip
     check_quiet(found, console)
+    up, word_up, down, word_down = found["sorted"]["Degrees of freedom"]
+    assert (word_up, word_down) == ("ascending", "descending")
+    assert [float(c) for c in up] == sorted(map(float, up)) == [*map(float, down)][::-1]
+    assert len(set(up)) == 2
+    # Nothing is cut off: no table is wider than its frame, nor the page than all.
+    assert all(inside <= frame for inside, frame in found["frames"]), found["frames"]
+    assert found["width"][0] <= found["width"][1]
+    # One stop of the tab key for all dots; arrows go on, and each says its run.
+    first, second = found["dots"]
+    assert found["stops"] == 1
+    assert re.match(r"sub-02_ses-\d_task-rest_run-\d: Mean FD, all \(mm\) ", first)
+    assert first.partition(":")[0] != second.partition(":")[0]
+    assert found["led"].startswith("sub-02.html#sub-02_ses-")
 
 
 def test_the_page_fits_a_telephone(browser, demo, tmp_path):

@@ -97,6 +97,32 @@ def test_section_runs(blocks, workshop, commands, tmp_path):
         pytest.skip(unavailable)
 
 
+def test_recipes_can_be_followed_in_order(workshop, commands, tmp_path):
+    """In one folder: what one recipe leaves there is in no other one's way."""
+    recipes = [b for b in BLOCKS if b.page.name == "recipes.md"]
+    wanted = [b for b in recipes if b.language in ("bash", "python") and not b.kind]
+    assert len(wanted) > 20
+    bench = open_bench(workshop, tmp_path / "bench")
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "TEMPLATEFLOW_HOME": str(workshop / "templateflow"),
+    }
+    for block in wanted:
+        done = subprocess.run(
+            [*INTERPRETERS[block.language], block.text],
+            cwd=bench,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        said = f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, said
+        assert "were made with other options" not in said
+        assert "Traceback" not in said
+
+
 def missing_for(block):
     """What a block of R needs and this machine lacks."""
     if block.language != "r":

@@ -143,6 +143,7 @@ def test_every_column_of_every_table_is_explained(results):
     entities = ("participant", "session", "task", "run", "space", "res", "desc")
     entities = {f"{name}_id" for name in entities}
     names = ("_dseg", "_outliers", "group_runs", "group_qcfc", "group_reliability")
+    names += ("group_strategies",)
     paths = [p for p in results.rglob("*.tsv") if any(n in p.name for n in names)]
     assert len(paths) > 5
     for path in paths:

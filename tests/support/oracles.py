@@ -1,5 +1,7 @@
 """Slow and obvious: what the engine must agree with, written another way."""
 
+import itertools
+
 import numpy as np
 
 FUNCTIONS = {
@@ -128,3 +130,42 @@ def anova_by_hand(groups):
     within = sum(((g - g.mean()) ** 2).sum() for g in groups) / (total - n)
     k0 = (total - sum(g.size**2 for g in groups) / total) / (n - 1)
     return (between - within) / (between + (k0 - 1) * within)
+
+
+def distance(a, b):
+    both = np.isfinite(a) & np.isfinite(b)
+    return np.sqrt(np.mean((a[both] - b[both]) ** 2))
+
+
+def likeness(a, b):
+    both = np.isfinite(a) & np.isfinite(b)
+    return np.corrcoef(a[both], b[both])[0, 1]
+
+
+def discriminability_by_loops(participants):
+    """Bridgeford's definition: within, between, one comparison after the other."""
+    shares = []
+    for me, runs in enumerate(participants):
+        for a, b in itertools.permutations(range(len(runs)), 2):
+            within = distance(runs[a], runs[b])
+            wins = []
+            for you, others in enumerate(participants):
+                for other in others if you != me else []:
+                    between = distance(runs[a], other)
+                    wins.append(1.0 if between > within else 0.0)
+            shares.append(np.mean(wins))
+    return np.mean(shares)
+
+
+def identification_by_loops(participants):
+    """Finn's: each target run goes to the participant most like it in the database."""
+    most = max(len(runs) for runs in participants)
+    right = []
+    for base, target in itertools.permutations(range(most), 2):
+        there = [p for p in participants if len(p) > max(base, target)]
+        if len(there) < 2:
+            continue
+        for me, runs in enumerate(there):
+            scores = [likeness(runs[target], other[base]) for other in there]
+            right.append(int(np.argmax(scores)) == me)
+    return np.mean(right)

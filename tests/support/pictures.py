@@ -1,7 +1,9 @@
 """Pictures of runs that were never scanned, and pages taken to pieces."""
 
+import base64
 import io
 import tempfile
+import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -17,7 +19,7 @@ from bids_roi.confounds.strategy_format import Strategy
 from bids_roi.core.censor import censor
 from bids_roi.core.clean import prepare_cleaner
 from bids_roi.core.grid import Grid
-from bids_roi.core.mapping import map_labels
+from bids_roi.core.mapping import map_labels, strongest_map
 from bids_roi.core.quality import assess_regions
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.images.header import BOLD
@@ -59,7 +61,8 @@ def draw_run(run, folder):
             minimum_coverage=0.5,
         )
     figures.mean.update(0, run.mean[None])
-    figures.brain = run.brain
+    figures.brain, figures.motion = run.brain, run.motion
+    figures.voxels = np.flatnonzero(strongest_map(run.result.mapped.weights) >= 0)
     figures.draw_motion(
         run.motion, [("sub-1/func/sub-1_desc-X_outliers.tsv", run.preparation)]
     )
@@ -79,7 +82,8 @@ def make_run(n_volumes=40, n_regions=6, *, lost=(), shape=(9, 11, 8), clean=True
     before[:, gone] = np.nan
     fd = np.abs(rng.normal(0.1, 0.1, n_volumes))
     fd[0] = np.nan
-    motion = Motion(fd, 1 + fd)
+    moved = rng.normal(0, 0.1, (n_volumes, 6))
+    motion = Motion(fd, 1 + fd, parameters=moved)
     early = np.zeros(n_volumes, dtype=bool)
     early[0] = n_volumes > 10
     moved = np.zeros(n_volumes)
@@ -163,9 +167,22 @@ def _quality(gone):
     )  # fmt: skip
 
 
-def pixels(content):
-    """A PNG as (rows, columns, 3)."""
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+def parts(content, tag):
+    """Elements of a kind in a figure, as dictionaries; words are under ``words``."""
+    return [
+        {**each.attrib, "words": each.text or ""}
+        for each in ET.fromstring(content).iter(f"{{http://www.w3.org/2000/svg}}{tag}")
+    ]
+
+
+def rasters(content):
+    """Rasters in a figure: where each lies, and (rows, columns, 4) of its pixels."""
+    found = []
+    for image in parts(content, "image"):
+        box = tuple(float(image[key]) for key in ("x", "y", "width", "height"))
+        png = base64.b64decode(image["href"].partition(",")[2])
+        found.append((box, np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))))
+    return found
 
 
 class Page(HTMLParser):

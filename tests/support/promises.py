@@ -28,11 +28,9 @@ def load_generated():
 def promises():
     """Columns in their order, keys and codes sorted."""
     codes = re.findall(r"(?m)^\| (\d+) \|", load_generated().TABLES["exit-codes"]())
-    groups = [summaries._MOTION_TEXTS, summaries._RELIABILITY_TEXTS]
-    names = ["group_qcfc.tsv", "group_reliability.tsv"]
     of_groups = {
         name: [*summaries._KEY_TEXTS, *texts]
-        for name, texts in zip(names, groups, strict=True)
+        for name, (_, texts) in summaries._TABLES.items()
     }
     return {
         "exit codes": sorted(map(int, codes)),

@@ -53,7 +53,7 @@ def test_cleaning_and_matrices_are_the_apps(made):
         path,
         image,
         atlas_table=table,
-        denoise="24P",
+        strategy="24P",
         low_pass=0.2,
         fd_threshold=0.5,
         relmat=["pearson", "partial"],
@@ -103,7 +103,7 @@ def test_confounds_by_hand(cleaned_input, atlas, tmp_path):
     moved.parent.mkdir()
     moved.write_bytes(path.read_bytes())
     image = atlas.split(",")[0]
-    options = {"mask": "none", "denoise": "24P", "fd_threshold": 0.5}
+    options = {"mask": "none", "strategy": "24P", "fd_threshold": 0.5}
     found = bids_roi.extract(moved, image, confounds=table, **options)
     assert len(found.signals) == 60 - len(SPIKES) - 1
     with pytest.raises(MissingInput, match="no table of confounds"):
@@ -118,7 +118,7 @@ def test_confounds_by_hand(cleaned_input, atlas, tmp_path):
         ({"statistic": "mode"}, "statistic is one of mean"),
         ({"statistic": ["mean", "median"]}, "one statistic at a time"),
         ({"min_coverage": 2}, "share from 0 to 1"),
-        ({"denoise": "nonsense"}, "nonsense"),
+        ({"strategy": "nonsense"}, "nonsense"),
         ({"space": "MNI152NLin6Asym"}, "the run in MNI152NLin6Asym"),
     ],
 )

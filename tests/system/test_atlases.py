@@ -97,9 +97,12 @@ def test_citation_and_licence():
 @pytest.mark.parametrize(
     ("name", "near"),
     [
-        ("shaefer400", "Schaefer2018|schaefer"),
+        ("schafer400", r"schaefer400\."),
+        ("shaefer400x17", r"schaefer400x17\."),
+        ("schaefer450", "schaefer400"),
         ("havardoxford", "harvardoxford"),
-        ("Schaefer2018_seg-7n_scale-1234", "Schaefer2018_seg-17n_scale-100"),
+        ("harvardoxfrd", r"harvardoxford\."),
+        ("Schaefer2018_seg-7n_scale-1234", "schaefer100"),
     ],
 )
 def test_an_unknown_name_lists_the_nearest(name, near):

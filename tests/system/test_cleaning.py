@@ -365,7 +365,9 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("option", [o for o in CLEANING_OPTIONS if o.name != "denoise"])
+@pytest.mark.parametrize(
+    "option", [o for o in CLEANING_OPTIONS if o.name != "strategy"]
+)
 def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
     option, cleaned_input, atlas, tmp_path, capsys
 ):

@@ -15,7 +15,7 @@ from support import datasets
 from support.calls import run
 from support.validator import issues_of
 
-from bids_roi.cli import build_parser, main
+from bids_roi.cli import build_parser, main, parse_arguments
 from bids_roi.options.record import Options
 from bids_roi.options.row import Option
 from bids_roi.options.settings import SETTING_OPTIONS
@@ -30,7 +30,64 @@ def test_version_and_help_need_no_positionals(app):
     assert shown.returncode == 0
     for option in OPTIONS:
         assert option.flags[0] in shown.stdout
-    assert "bids_dir output_dir analysis_level" in " ".join(shown.stdout.split())
+    assert shown.stdout.startswith(
+        "usage: bids_roi BIDS_DIR OUTPUT_DIR {participant,group} [options]\n"
+    )
+    assert "--participant-label LABEL ...\n" in shown.stdout
+    assert "_label" not in shown.stdout, "one spelling of each"
+
+
+# What is typed wrong, and all that is said of it.
+SLIPS = {
+    "--task rest": "there is no option --task. Nearest: --task-label.",
+    "--atlass x": "there is no option --atlass. Nearest: --atlas.",
+    "--denois=36P": "there is no option --denois. Nearest: --denoise.",
+    "--zzzzzz": "there is no option --zzzzzz.",
+    "--relmat pearsn": "argument --relmat: invalid choice 'pearsn'; nearest: pearson.",
+    "--relmat pearson,partial": "argument --relmat: its values are separated by blanks:"
+    " --relmat pearson partial.",
+    "--atlas a,b": "argument --atlas: its values are separated by blanks: --atlas a b.",
+    "--min-coverage x": "argument --min-coverage: invalid float value: 'x'.",
+    "--task-label": "argument --task-label: expected at least one argument.",
+}
+
+
+@pytest.mark.parametrize("typed", SLIPS)
+def test_slips_are_answered_with_what_was_meant(typed, capsys):
+    said = run(capsys, "in", "out", "participant", *typed.split(), code=64).err
+    assert said == f"bids_roi: {SLIPS[typed]} See bids_roi --help.\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "took"),
+    [
+        ("--participant-label 01 in out participant", "in out participant"),
+        ("--space in out participant", "in out participant"),
+        ("in out --atlas schaefer400 participant", "participant"),
+        ("in --task-label a out participant --atlas b", "out participant"),
+    ],
+)
+def test_options_that_take_the_folders_are_named(typed, took, capsys):
+    said = run(capsys, *typed.split(), code=64).err
+    flag = next(w for w in typed.split() if w.startswith("--"))
+    assert f"; {flag} before them took {took}: put options last." in said
+    assert "Usage: bids_roi BIDS_DIR OUTPUT_DIR {participant,group} [options]" in said
+
+
+def test_choices_are_known_in_any_case():
+    _, options = parse_arguments(["in", "out", "participant", "--relmat", "Pearson"])
+    assert options.connectivity.relmat == ("pearson",)
+
+
+def test_a_table_behind_a_blank_is_no_atlas(dataset, atlas, tmp_path, capsys):
+    table = tmp_path / "a.tsv"
+    table.write_text("index\tname\n1\ta\n")
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file"]
+    alone = atlas.partition(",")[0]
+    for image in (alone, f"{alone},"):
+        said = run(capsys, *call, image, table, code=64).err
+        assert "A table goes behind its image and a comma, without a blank:" in said
+        assert f"--atlas-file {alone},{table}\n" in said
 
 
 def test_table_of_options_is_the_record():
@@ -180,7 +237,7 @@ def test_bar_on_a_terminal(dataset, atlas, tmp_path):
             shown += part
     os.close(leader)
     assert done.wait(60) == 0
-    assert re.search(r"\d+/\d+ \[.*(run/s|s/run)", shown.decode()), shown
+    assert re.search(r"of 2 runs: .*\d+%.*\[.*B/s", shown.decode()), shown
 
 
 def test_filter_file_with_sections(dataset, atlas, tmp_path, capsys):
@@ -225,7 +282,8 @@ def test_installed_demo_command_runs_and_validates(tmp_path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert "8 runs of 2 participants" in done.stdout
+    assert "14 runs of 6 participants" in done.stdout
+    assert "QC-FC median |r|" in done.stdout
     named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
     assert len(named) == 6
     assert all(Path(name).is_file() for name in named)
@@ -260,3 +318,51 @@ def test_work_dir_that_cannot_be_made(dataset, tmp_path, capsys):
     work = str(tmp_path / "file" / "work")
     assert main([str(dataset), str(tmp_path), "participant", "-w", work]) == 73
     assert "--work-dir" in capsys.readouterr().err
+
+
+def test_verbose_says_what_is_found_chosen_and_why(dataset, atlas, tmp_path, capsys):
+    """The same as --dry-run; -vv adds what is made, and times."""
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    call += ["--executor", "serial", "--no-report"]
+    plan = run(capsys, *call, "--dry-run").out.splitlines()
+    plan = [line for line in plan if "->" not in line]
+    assert len(plan) > 12
+    told = run(capsys, *call, "-v").err.splitlines()
+    said = [line.partition(" INFO ")[2] for line in told if " INFO " in line]
+    ends = [line for line in said if ": extracted, " in line]
+    assert [line for line in said if line not in ends] == plan
+    assert len(ends) == 2
+    assert re.fullmatch(r"sub-01/.*_bold.nii.gz: extracted, [\d.]+ s, \d+ MB", ends[0])
+    most = run(capsys, *call, "--overwrite", "-vv").err
+    day = r"bids_roi: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} DEBUG"
+    tables = re.findall(rf"{day}     (sub-0\S+\.tsv)\n", most)
+    assert len(tables) == 4
+    assert all((tmp_path / "out" / table).is_file() for table in tables)
+    assert " INFO " not in run(capsys, *call).err
+
+
+def test_the_source_of_the_repetition_time_is_told(dataset, atlas, tmp_path, capsys):
+    call = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    call += ["--dry-run", "--participant-label", "01"]
+
+    def told(*more):
+        shown = run(capsys, *call, *more).out
+        return re.search(r"repetition time  (.*)", shown)[1]
+
+    (own,) = dataset.glob("sub-01/**/*_desc-preproc_bold.json")
+    content = json.loads(own.read_text())
+    seconds = content.pop("RepetitionTime")
+    name = own.relative_to(dataset)
+    assert told() == f"{seconds:g} s (RepetitionTime in {name})"
+    assert told("--repetition-time", "1.5") == "1.5 s (--repetition-time)"
+    own.write_text(json.dumps(content))
+    (dataset / "task-rest_bold.json").write_text('{"RepetitionTime": 1.25}')
+    assert told() == "1.25 s (RepetitionTime in task-rest_bold.json)"
+
+
+def test_the_reader_of_a_plan_may_leave(dataset, atlas, tmp_path):
+    argv = f"{sys.executable} -m bids_roi {dataset} {tmp_path / 'out'} participant"
+    script = f"set -o pipefail; {argv} --dry-run --atlas-file {atlas} | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("_bold.nii.gz\n")

@@ -199,6 +199,11 @@ def test_quality_of_the_run_is_in_the_sidecars(cleaned_input, atlas, tmp_path, c
     for content in (raw, clean):
         assert content["MeanFramewiseDisplacement"] == pytest.approx(np.nanmean(fd))
         assert content["MaxFramewiseDisplacement"] == 0.9
+        # MRIQC counts so: volumes above 0.2 mm, of all volumes, the first included.
+        n_above = sum(value > 0.2 for value in fd)
+        assert n_above > 0
+        assert content["NumberOfVolumesMoved"] == n_above
+        assert content["PercentVolumesMoved"] == pytest.approx(100 * n_above / T)
         assert content["NumberOfRegionsLost"] == 1
         assert "FDDVARSCorrelation" not in content  # DVARS does not vary
     assert raw["NumberOfVolumesKept"] == T

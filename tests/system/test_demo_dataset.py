@@ -10,12 +10,14 @@ import pytest
 from support.validator import issues_of
 
 from bids_roi.demo.dataset import DemoDataset, write_demo_dataset
+from bids_roi.demo.phantom import BOLD_GRID, label_points
 from bids_roi.errors import OutputError
 
 RUNS = [
     f"sub-{sub}_ses-{ses}_task-rest_run-{run}"
     for sub, ses, run in itertools.product(("01", "02"), "12", "12")
-]
+] + [f"sub-{sub}_ses-1_task-rest_run-1" for sub in ("03", "04", "05", "06")]
+GIFTI_RUN, CIFTI_RUN = RUNS[0], RUNS[4]
 WITH_UNSTEADY = "sub-01_ses-2_task-rest_run-2"
 SPACE = "space-MNI152NLin2009cAsym_res-2"
 TEN_DIGITS = 5e-9  # tables are written with ten significant digits; squares double
@@ -131,9 +133,12 @@ def test_other_seed_other_signals(demo, tmp_path):
 def test_size_and_files(demo):
     root = demo.derivative.parent
     files = [p for p in root.rglob("*") if p.is_file()]
-    assert sum(p.stat().st_size for p in files) < 25e6
-    # 8 runs of 7 files; 2 participants of 3; 5 at the root; 4 of the atlas.
-    assert len(files) == 8 * 7 + 2 * 3 + 5 + 4
+    assert sum(p.stat().st_size for p in files) < 55e6
+    # 12 runs of 7 files; 6 participants of 3; 5 at the root; 4 of the atlas.
+    volumes = 12 * 7 + 6 * 3 + 5 + 4
+    # GIFTI and CIFTI runs with their sidecars, meshes, and the atlas on both.
+    surfaces = 2 * 2 + 2 + 2 + 3 + 2
+    assert len(files) == volumes + surfaces
     assert sorted(demo.signals) == RUNS
 
 
@@ -345,7 +350,7 @@ def correlations(signals):
 def test_confound_regression_improves_connectivity(demo, run):
     signals = read_signals(demo, run)
     there = ~np.isnan(signals[0])
-    assert there.sum() == (32 if run.startswith("sub-01") else 30)
+    assert there.sum() == (30 if run.startswith("sub-02") else 32)
     signals, truth = signals[:, there], correlations(demo.signals[run][:, there])
     raw = np.abs(correlations(signals) - truth).mean()
     cleaned = clean(signals, read_confounds(demo, run))
@@ -369,6 +374,94 @@ def test_networks_and_groups(demo):
     assert min(means["sub-01"]) > max(means["sub-02"]) + 0.1
 
 
+def read_dense(demo):
+    """Series (T, V), region (V,) and structure (V,) of the CIFTI run."""
+    run = func_file(demo, CIFTI_RUN, "space-fsLR_den-91k_bold.dtseries.nii")
+    image = nb.load(run)
+    labels = demo.templateflow_home / "tpl-fsLR/tpl-fsLR_atlas-Demo_den-91k_dseg"
+    atlas = nb.load(f"{labels}.dlabel.nii")
+    steps, models = (image.header.get_axis(k) for k in (0, 1))
+    assert (steps.step, steps.unit, steps.size) == (2.0, "SECOND", 120)
+    assert models == atlas.header.get_axis(1)
+    return image.get_fdata(), atlas.get_fdata()[0].astype(int), models
+
+
+def read_hemispheres(demo):
+    """Series (T, V) and region (V,) of both sides of the GIFTI run, put together."""
+    series, labels = [], []
+    for side in "LR":
+        name = f"hemi-{side}_space-fsaverage5_bold.func.gii"
+        image = nb.load(func_file(demo, GIFTI_RUN, name))
+        name = f"tpl-fsaverage_hemi-{side}_den-10k_atlas-Demo_dseg.label.gii"
+        atlas = nb.load(demo.templateflow_home / "tpl-fsaverage" / name)
+        says = f"Cortex{'Left' if side == 'L' else 'Right'}"
+        for one in (image, atlas):
+            assert one.meta["AnatomicalStructurePrimary"] == says
+        series.append(np.stack([array.data for array in image.darrays]))
+        labels.append(atlas.darrays[0].data)
+        assert series[-1].shape == (120, 10_242)
+    return np.concatenate(series, axis=1), np.concatenate(labels)
+
+
+@pytest.mark.parametrize("kind", ["dense", "hemispheres"])
+def test_surfaces_tell_what_the_volume_tells(demo, kind):
+    """Cleaned as the volume is, they come as near to the truth."""
+    run = CIFTI_RUN if kind == "dense" else GIFTI_RUN
+    read = read_dense if kind == "dense" else read_hemispheres
+    series, labels = read(demo)[:2]
+    values = [int(row["index"]) for row in read_table(demo.atlas_table)]
+    held = [n for n, v in enumerate(values) if (labels == v).any()]
+    assert len(held) == (32 if kind == "dense" else 26)
+    signals = np.stack([series[:, labels == values[n]].mean(axis=1) for n in held], 1)
+    there = signals.any(axis=0)
+    assert there.sum() == len(held) - (2 if kind == "dense" else 0)
+    cleaned = clean(signals[:, there], read_confounds(demo, run))
+    truth = demo.signals[run][:, held][:, there]
+    volume = read_signals(demo, run)[:, held][:, there]
+    volume = clean(volume, read_confounds(demo, run))
+    for mine, other, true in zip(cleaned.T, volume.T, truth.T, strict=True):
+        expected = np.corrcoef(other, true)[0, 1] - 0.2
+        assert np.corrcoef(mine, true)[0, 1] > max(expected, 0.4)
+    found = np.corrcoef(correlations(cleaned), correlations(truth))[0, 1]
+    assert found > 0.8
+
+
+def test_each_point_has_the_series_of_a_voxel_of_its_region(demo):
+    series, labels, _ = read_dense(demo)
+    bold, _ = read_bold(demo, CIFTI_RUN)
+    of_voxel = label_points(BOLD_GRID).T.ravel()
+    flat = bold.reshape(-1, bold.shape[3])
+    for value in (1, 33, 52):
+        rows = {row.tobytes() for row in flat[of_voxel == value].astype(np.float64)}
+        found = {row.tobytes() for row in series[:, labels == value].T.copy()}
+        assert found <= rows
+        assert len(found) > 3
+
+
+def test_meshes_are_closed_and_have_the_number_of_vertices_of_their_template(demo):
+    _, _, models = read_dense(demo)
+    for side, where in (("L", "LEFT"), ("R", "RIGHT")):
+        name = f"sub-02_hemi-{side}_space-fsLR_den-32k_midthickness.surf.gii"
+        mesh = nb.load(demo.derivative / "sub-02/anat" / name)
+        vertices, faces = (array.data for array in mesh.darrays)
+        assert vertices.shape == (32_492, 3)
+        # Euler: V - E + F = 2 of a closed surface, each edge in two faces.
+        edges = np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        unique, count = np.unique(edges, axis=0, return_counts=True)
+        assert (count == 2).all()
+        assert len(vertices) - len(unique) + len(faces) == 2
+        a, b, c = (vertices[faces[:, k]].astype(float) for k in range(3))
+        volume = (np.cross(a, b) * c).sum() / 6
+        assert volume > 3e5  # mm^3, and wound counter-clockwise from outside
+        assert ((vertices[:, 0] < 0) == (side == "L")).all()
+        structure = f"CIFTI_STRUCTURE_CORTEX_{where}"
+        assert models.nvertices[structure] == 32_492
+        used = models.vertex[models.name == structure]
+        wall = vertices[np.setdiff1d(np.arange(32_492), used)]
+        assert len(wall) > 1000
+        assert np.abs(wall[:, 0]).max() < 6
+
+
 @pytest.mark.parametrize("name", ["fmriprep", "atlas"])
 def test_replaces_nothing(tmp_path, name):
     (tmp_path / name).mkdir()
@@ -378,7 +471,7 @@ def test_replaces_nothing(tmp_path, name):
 
 def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot be written.*30 MB"):
+    with pytest.raises(OutputError, match=r"cannot be written.*60 MB"):
         write_demo_dataset(tmp_path / "file")
 
 

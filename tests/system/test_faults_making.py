@@ -235,9 +235,9 @@ def test_a_damaged_table_is_told_and_made_again(site, calm, kind, damage):
                 assert table.name in done.stderr
         read = {"dseg": "regions", "relmat": "relmats"}.get(kind, kind)
         outputs = bids_roi.load(site.out)
-        chosen = {} if kind in ("dseg", "outliers") else {"denoise": "none"}
+        chosen = {} if kind in ("dseg", "outliers") else {"strategy": "none"}
         if kind in ("timeseries", "relmat"):
-            chosen = {"denoise": "Own" if "desc-Own" in table.name else "none"}
+            chosen = {"strategy": "Own" if "desc-Own" in table.name else "none"}
         with pytest.raises(DataError, match="its sidecar was written with"):
             getattr(outputs, read)(**chosen)
         if kind == "outliers":  # which tells the volumes of a series

@@ -61,7 +61,7 @@ def square(values, diagonal=np.nan):
 def test_group_equals_pandas(tmp_path, capsys, unit):
     held = plant(tmp_path)
     shown = run(capsys, "x", tmp_path, "group", "--group-unit", unit)
-    assert f"1 groups of matrices, over {unit}s" in shown.out
+    assert f"1 group of matrices, over {unit}s" in shown.out
     table = edge_table(held)
     units = table if unit == "run" else table.groupby(level=0).mean()
     edges = units.drop(columns="fd")

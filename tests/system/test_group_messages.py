@@ -368,10 +368,10 @@ def test_what_was_made_of_the_input_before_is_left_out(
     for strategy in ("none", "24P", "36P"):
         for read_all in (load(out).timeseries, load(out).relmats):
             if strategy.replace("none", "n/a") in good:
-                assert len(read_all(denoise=strategy))
+                assert len(read_all(strategy=strategy))
                 continue
             with pytest.raises(DataError, match="made of another input"):
-                read_all(denoise=strategy)
+                read_all(strategy=strategy)
     if desc:
         confounds.write_text(whole)
     run(capsys, *asked, "--denoise", "none", "24P", "36P")

@@ -63,7 +63,7 @@ def test_a_run_without_freedom_is_in_no_group_statistic(tmp_path, capsys, said):
     assert told["sub-04"]["status"] == "left_out"
     assert why in told["sub-04"]["reason"]
     assert {row["status"] for k, row in told.items() if k != "sub-04"} == {"done"}
-    assert "1 left_out" in shown.out
+    assert "1 left out" in shown.out
     assert why in shown.out
 
 

@@ -52,7 +52,7 @@ def test_runs_are_listed_with_their_facts(out):
     assert runs["task_id"].tolist() == ["rest", "rest", "x"]
     assert runs["n_volumes"].tolist() == [12, 12, 12]
     assert runs["repetition_time"].tolist() == [2, 2, 2]
-    assert set(runs["denoise"]) == {"none"}
+    assert set(runs["strategy"]) == {"none"}
     assert [(out / path).is_file() for path in runs["path"]] == [True] * 3
     assert len(load(out).runs()) == 3 * 2 * 2
 
@@ -126,7 +126,7 @@ def test_choices_narrow(out, choice, n_series):
 
 
 def test_a_choice_leaves_tables_that_know_nothing_of_it(out):
-    outputs = load(out, statistic="mean", relmat="pearson", denoise="none")
+    outputs = load(out, statistic="mean", relmat="pearson", strategy="none")
     assert len(outputs.regions(atlas="Toy_scale-100")) == 3 * len(NAMES)
     assert len(outputs.relmats(atlas="Toy_scale-100")) == 3 * len(NAMES)
     assert repr(outputs).startswith("<bids_roi outputs of 3 runs in ")
@@ -149,7 +149,7 @@ def test_what_cannot_be_loaded_is_said_with_what_there_is(out, tmp_path):
         load(out).timeseries(statistic="mean")
     with pytest.raises(UsageError, match="Say which with statistic='mean'"):
         load(out).timeseries(atlas="Toy_scale-100")
-    with pytest.raises(NothingFound, match="--denoise"):
+    with pytest.raises(NothingFound, match="--strategy"):
         load(out).outliers()
 
 
@@ -166,7 +166,7 @@ def test_censored_volumes_leave_a_gap(cleaned_input, atlas, tmp_path, capsys):
         "--no-report",
     ]
     run(capsys, root, out, "participant", *options)
-    outputs = load(out, denoise="24P")
+    outputs = load(out, strategy="24P")
     frame = outputs.timeseries(participant_label="01")
     volumes = frame.index.get_level_values("volume")
     assert sorted({*range(60)} - {*volumes}) == [0, *SPIKES]
@@ -315,3 +315,14 @@ def test_loading_example(out, tmp_path, monkeypatch):
 def test_shipped_config_is_json_with_a_name():
     path = Path(str(files("bids_roi") / "data" / "pybids_config.json"))
     assert json.loads(path.read_text())["name"] == "bids_roi"
+
+
+def test_words_of_columns_and_of_other_pipelines_choose_too(out):
+    """Who has read ``participant_id`` in a table may ask by it."""
+    for words in (
+        {"participant_id": "sub-01", "denoise": "none"},
+        {"participant_label": "01", "strategy": "none"},
+    ):
+        assert set(load(out, **words).runs()["participant_id"]) == {"sub-01"}
+    with pytest.raises(UsageError, match=r"no choice stratgy\. Nearest: strategy\."):
+        load(out, stratgy="none")

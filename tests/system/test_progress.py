@@ -8,6 +8,7 @@ import pty
 import re
 import struct
 import subprocess
+import sys
 import termios
 from datetime import datetime
 
@@ -15,6 +16,8 @@ import pytest
 from support import datasets, long_runs
 from support.calls import run
 
+from bids_roi.dataset.layout import find_runs_of, survey_runs
+from bids_roi.options.table import Input
 from bids_roi.participant import progress
 from bids_roi.version import __version__
 
@@ -105,7 +108,7 @@ def test_lines_in_a_log(dataset, atlas, tmp_path, capsys, monkeypatch):
     assert " runs, " not in quick.err, "a short call says nothing"
     monkeypatch.setattr(progress, "_INTERVAL", 0.0)
     slow = run(capsys, *words, "--overwrite")
-    line = r"bids_roi: 1 of 2 runs, [\d.]+ MB/s, about 0\d:\d\d left"
+    line = r"bids_roi: 1 of 2 runs, [\d.]+ MB/s, about 0\d:\d\d left\n"
     assert re.search(line, slow.err), slow.err
     assert " runs, " not in run(capsys, *words, "--overwrite", "-q").err
 
@@ -127,6 +130,71 @@ def test_bar_on_a_terminal(dataset, atlas, tmp_path):
     os.close(ours)
     assert job.wait() == 0, seen
     text = seen.decode()
-    assert "/2" in text, "runs done of all"
-    assert re.search(r"[\d.]+ ?run/s|s/run", text), text
-    assert re.search(r"[\d.]+ MB/s", text), text
+    size = sum(p.stat().st_size for p in dataset.rglob("*_desc-preproc_bold.nii.gz"))
+    told = [
+        re.search(r"(\d) of 2 runs: +(\d+)%\|.*\| ([\d.]+[kM]?)/([\d.]+)k ", part)
+        for part in text.split("\r")
+    ]
+    told = [match.groups() for match in told if match]
+    assert told, text
+    # The total is known from the first line on, in bytes.
+    assert len({total for *_, total in told}) == 1
+    assert float(told[0][3]) == pytest.approx(size / 1e3, rel=0.01)
+    assert told[0][:2] == ("0", "0")
+    assert re.search(r"[\d.]+k?B/s|s/B", text), text
+    first, *_ = text.splitlines()
+    assert first == (
+        f"bids_roi {__version__}: 2 runs (0 MB) of 2 participants, atlas Toy,"
+        f" to {tmp_path / 'out'}"
+    )
+
+
+def test_bytes_that_are_read_are_counted_while_they_are(tmp_path):
+    """Of this process and of its children, to the size of each file."""
+    mine, theirs, other = (tmp_path / name for name in "abc")
+    for path in (mine, theirs, other):
+        path.write_bytes(bytes(10_000))
+    sizes = {str(mine): 10_000, str(theirs): 10_000}
+    assert progress.count_read(sizes) == 0
+    code = "import sys; f = open(sys.argv[1], 'rb', 0); f.read(3000); print(flush=True)"
+    argv = [sys.executable, "-c", f"{code}; sys.stdin.read()", str(theirs)]
+    with (
+        mine.open("rb", 0) as first,
+        other.open("rb", 0) as second,
+        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child,
+    ):
+        child.stdout.readline()
+        first.read(500)
+        second.read(700)
+        assert progress.count_read(sizes) == 3500
+        assert progress.count_read({str(theirs): 2000}) == 2000
+        child.communicate()
+    assert progress.count_read(sizes) == 0
+
+
+def test_what_is_not_looked_at_yet_is_like_the_rest():
+    """Of four participants one is surveyed; planning finds what there really is."""
+    shown = progress.Progress(
+        None, quiet=True, surveyed={"01": (2, 100)}, n_participants=4
+    )
+    assert shown.totals() == (8, 400)
+    shown.expect("02", [])
+    assert shown.totals() == (4, 200)
+    for participant in ("01", "03", "04"):
+        shown.expect(participant, [])
+    assert shown.totals() == (0, 0)
+
+
+def test_a_survey_counts_what_planning_finds(tmp_path):
+    names = [f"sub-0{n}_task-{t}" for n in (1, 2, 3) for t in ("rest", "nback")]
+    root = datasets.write_dataset(tmp_path / "in", names)
+    people = ["01", "02", "03"]
+    for wanted in (Input(), Input(task_label=("rest",)), Input(session_label=("9",))):
+        found = survey_runs(root, people, wanted)
+        planned = dict(find_runs_of(root, people, wanted))
+        assert found == {
+            label: (len(runs), sum(run.path.stat().st_size for run in runs))
+            for label, runs in planned.items()
+        }
+    # Where there is no time, the first tells of the others.
+    assert list(survey_runs(root, people, Input(), seconds=-1)) == ["01"]

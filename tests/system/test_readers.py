@@ -352,7 +352,7 @@ def test_group_tables_of_an_earlier_release_are_told_and_enter_no_page(
     shutil.copy(matrix, foreign)
     told = run(capsys, raw, copy, "group")
     assert old.exists()
-    assert "2 files group_* are not of this call" in told.err
+    assert "2 files group_* not of this call, left as found" in told.err
     assert old.name in told.err
     assert "not of this call, and in no page: 2 files group_*" in told.out
     assert "task-old" not in (copy / "group.html").read_text()

@@ -17,9 +17,10 @@ from bids_roi.participant import budget
 from bids_roi.participant.budget import (
     block_bytes,
     choose_executor,
-    usable_cpus,
     worker_count,
 )
+from bids_roi.schedule import cpus
+from bids_roi.schedule.cpus import usable_cpus
 from bids_roi.schedule.processes import Processes
 from bids_roi.schedule.serial import Serial
 
@@ -249,11 +250,11 @@ def test_slurm_bounds_the_processors(monkeypatch):
 
 
 def test_cgroup_bounds_the_processors(tmp_path):
-    assert budget._cgroup_cpus(tmp_path) == 0
+    assert cpus._cgroup_cpus(tmp_path) == 0
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert budget._cgroup_cpus(tmp_path) == 1
+    assert cpus._cgroup_cpus(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert budget._cgroup_cpus(tmp_path) == 0
+    assert cpus._cgroup_cpus(tmp_path) == 0
 
 
 @pytest.mark.parametrize(

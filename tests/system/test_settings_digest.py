@@ -65,7 +65,7 @@ CHANGES = {
 }
 # Other values make other files, or none: there is nothing to mix.
 APART = {
-    "denoise": ["24P"],
+    "strategy": ["24P"],
     "atlas": None,
     "statistic": ["median"],
     "map_statistic": ["weighted_mean"],

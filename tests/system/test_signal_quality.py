@@ -190,7 +190,7 @@ def test_a_region_without_signal_in_the_kept_volumes_is_missing_in_that_series(
     assert "RegionsWithoutSignal" not in about
     assert about["NumberOfRegionsLost"] == 0
     assert table["status"] == ["ok"] * 4  # of the run, whatever a strategy leaves
-    matrix = load(out).relmats(denoise="24P").to_numpy()
+    matrix = load(out).relmats(strategy="24P").to_numpy()
     assert np.isnan(matrix[:2]).all()
     assert np.isfinite(matrix[2:, 2:]).all()
     run(capsys, root, out, "group")

@@ -252,9 +252,9 @@ def test_a_notebook_gets_the_error_of_its_strategy(cleaned_input, atlas):
     image, table = atlas.split(",")
     _, _, path = cleaned_input
     with pytest.raises(ConfoundsError, match="comp_cor"):
-        extract(path, image, atlas_table=table, denoise="acompcor")
+        extract(path, image, atlas_table=table, strategy="acompcor")
     with pytest.raises(ConfoundsError, match="36 regressors"):
-        extract(path, image, atlas_table=table, denoise="36P", dummy_scans=30)
+        extract(path, image, atlas_table=table, strategy="36P", dummy_scans=30)
 
 
 def test_events_tell_the_gravest_status_of_an_atlas(

@@ -342,7 +342,7 @@ def test_a_plain_call_with_a_dlabel_takes_no_volumes(tmp_path, capsys):
     runs.write_cifti(root, AXIS, dense.ramp(T, V))
     dlabel = runs.write_dlabel(tmp_path / "my.dlabel.nii", AXIS, KEYS, NAMES)
     told = run(capsys, root, tmp_path / "out", "participant", "--atlas-file", dlabel)
-    assert "1 runs of 1 participants" in told.out + told.err
+    assert "1 run of 1 participant, " in told.out + told.err
     assert not list((tmp_path / "out/sub-01").rglob(f"*{SPACE}*"))
 
 

@@ -113,7 +113,7 @@ def test_fetch_one_resolution(tools, server, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["schaefer123"], 64, "Nearest: Schaefer2018"),
+        (["schaefer123"], 64, "Nearest: schaefer100"),
         (["HCP", "--space", "MNI152NLin2009cAsym"], 64, "It is in MNI152NLin6Asym"),
         (["HCP", "--res", "01"], 64, "res-02, MNI152NLin6Asym res-06"),
         (["HCP", "--res", "6"], 66, "status code 404"),
@@ -199,3 +199,28 @@ def test_what_is_imported(arguments, heavy):
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["bids_roi_tools atlases", "bids_roi_tools --help"])
+def test_a_reader_may_leave(command):
+    """As head does, which is no fault of anyone."""
+    words = [
+        f"{Path(sys.executable).parent}/{command.split()[0]}",
+        *command.split()[1:],
+    ]
+    script = f"set -o pipefail; {' '.join(words)} | head -1"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+
+
+def test_the_list_has_the_short_names(tools):
+    _, out, _ = tools("atlases", "--space", "MNI152NLin2009cAsym")
+    short = {
+        line.split()[3]: line.split()[0] for line in out.splitlines() if "doi:" in line
+    }
+    assert short["schaefer400"] == "Schaefer2018_seg-7n_scale-400"
+    assert short["schaefer400x17"] == "Schaefer2018_seg-17n_scale-400"
+    assert short["difumo64"] == "DiFuMo_scale-64"

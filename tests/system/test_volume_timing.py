@@ -106,7 +106,7 @@ def test_readers_get_the_repetition_time_of_the_run(make, capsys):
         "n/a": "2.0",
         "24P": "2.0",
     }
-    told = load(out).runs().set_index("denoise")["repetition_time"]
+    told = load(out).runs().set_index("strategy")["repetition_time"]
     assert dict(told) == {"none": 2.0, "24P": 2.0}
 
 
@@ -133,7 +133,7 @@ def test_a_notebook_gets_the_same_keys(make, atlas, tmp_path):
     image, table = atlas.split(",")
     bold = tmp_path / f"in/sub-01/func/{STEM}_desc-preproc_bold.nii.gz"
     found = extract(
-        bold, image, atlas_table=table, denoise="24P", fd_threshold="0.5"
+        bold, image, atlas_table=table, strategy="24P", fd_threshold="0.5"
     ).sidecar
     keys = ("VolumeTiming", "SourceRepetitionTime", "AcquisitionDuration")
     assert {key: found[key] for key in keys} == {key: cleaned[key] for key in keys}

@@ -28,7 +28,7 @@ dataset confounds atlases demo
 outputs
 loading report group
 participant
-api cli descriptor tools __main__ __init__
+api cli completion descriptor tools __main__ __init__
 """
 FLOOR = {
     folder: number
@@ -46,7 +46,12 @@ HOMES = {
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},
-    "isal": {"bids_roi.images.stream"},
+    # Images that are read, pictures that are drawn, stacks that are packed.
+    "isal": {
+        "bids_roi.images.stream",
+        "bids_roi.outputs.stack",
+        "bids_roi.report.raster",
+    },
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
     "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},

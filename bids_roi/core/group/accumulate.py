@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bids_roi.core.group.identification import Identification
 from bids_roi.core.group.moments import CoMoments, Moments
 from bids_roi.core.group.reliability import OneWay
 
@@ -37,6 +38,8 @@ class GroupStatistics:
         Mean FD with each edge, over the units that have an FD.
     runs
         Reliability of runs within participants, whatever the unit.
+    identity
+        The same runs, compared as wholes.
     networks
         Moments of each block over the units.
     """
@@ -45,6 +48,7 @@ class GroupStatistics:
         self.units = Moments(size)
         self.motion = CoMoments(size)
         self.runs = OneWay(size)
+        self.identity = Identification(size)
         self.networks = Moments(len(blocks.pairs) if blocks else 0)
         self.displacements: list[float] = []
         self.n_units = self.n_runs = self.n_participants = self.n_repeated = 0
@@ -64,6 +68,7 @@ class GroupStatistics:
         """
         self.n_runs += 1
         self._participant.update(values)
+        self.identity.add_run(values)
         self._own.append(displacement)
         if self._by_run:
             self._add_unit(values, displacement)
@@ -79,8 +84,22 @@ class GroupStatistics:
             displacement = sum(known) / len(known) if known else None
             self._add_unit(self._participant.mean, displacement)
         self.runs.update(self._participant)
+        self.identity.close_participant()
         self._participant.reset()
         self._own.clear()
+
+    def merge(self, other: GroupStatistics) -> None:
+        """Add the participants of another, all closed, after those that are here."""
+        self.units.merge(other.units)
+        self.motion.merge(other.motion)
+        self.runs.merge(other.runs)
+        self.identity.merge(other.identity)
+        self.networks.merge(other.networks)
+        self.displacements += other.displacements
+        self.n_units += other.n_units
+        self.n_runs += other.n_runs
+        self.n_participants += other.n_participants
+        self.n_repeated += other.n_repeated
 
     def _add_unit(self, values: FloatArray, displacement: float | None) -> None:
         self.n_units += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +81,16 @@ def list_edges(n_regions: int, *, diagonal: bool) -> Edges:
     """
     rows, columns = np.triu_indices(n_regions, k=0 if diagonal else 1)
     return Edges(n_regions, rows, columns)
+
+
+@lru_cache(maxsize=2)
+def off_diagonal(n_regions: int) -> NDArray[np.intp]:
+    """Positions in an upper triangle, row by row, that are not on the diagonal.
+
+    >>> off_diagonal(3)
+    array([1, 2, 4])
+    """
+    return np.flatnonzero(list_edges(n_regions, diagonal=True).between)
 
 
 def leave_out_identical(z: FloatArray) -> tuple[FloatArray, int]:

@@ -1,7 +1,8 @@
 """Means, deviations and correlations of many edges, one unit after the other.
 
 Every edge has a count of its own, for a region that is lost in one run leaves its edges
-out of that run only. Memory does not depend on the number of units.
+out of that run only. Memory does not depend on the number of units. Two that hold some
+units each are merged; merging with one that holds none changes no bit.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 # A standard deviation of less than this share of the mean is rounding: values that are
 # the same but for the order in which they were averaged differ by 1e-16 of them.
 CONSTANT = 1e-12
+
+# Edges that are worked on at a time: what a step needs of them stays in the cache. That
+# takes a third of the time of steps over all.
+_BLOCK = 2**13
+
+
+def blocks_of(size: int) -> list[slice]:
+    """Blocks of edges that cover all."""
+    return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
 
 class Moments:
@@ -38,7 +48,8 @@ class Moments:
 
     Notes
     -----
-    Welford (1962), doi:10.1080/00401706.1962.10490022.
+    Welford (1962), doi:10.1080/00401706.1962.10490022; merged after Chan, Golub and
+    LeVeque (1983), doi:10.1080/00031305.1983.10483115.
     """
 
     def __init__(self, size: int) -> None:
@@ -48,11 +59,24 @@ class Moments:
 
     def update(self, values: FloatArray) -> None:
         """Add a unit; its missing edges, NaN, are left out, (E,)."""
-        there = np.isfinite(values)
-        self.n += there
-        change = np.where(there, values - self._mean, 0.0)
-        self._mean += change / np.maximum(self.n, 1)
-        self.squares += change * np.where(there, values - self._mean, 0.0)
+        for part in blocks_of(values.size):
+            n, mean = self.n[part], self._mean[part]
+            there = np.isfinite(values[part])
+            n += there
+            # A missing edge becomes the mean, which it does not change.
+            own = np.where(there, values[part], mean)
+            change = own - mean
+            mean += change / np.maximum(n, 1)
+            self.squares[part] += change * (own - mean)
+
+    def merge(self, other: Moments) -> None:
+        """Add the units of another."""
+        n = self.n + other.n
+        change = other._mean - self._mean
+        share = other.n / np.maximum(n, 1)
+        self.squares += other.squares + change**2 * self.n * share
+        self._mean += change * share
+        self.n = n
 
     @property
     def mean(self) -> FloatArray:
@@ -82,7 +106,7 @@ class CoMoments:
 
     Notes
     -----
-    The two-variable form of Welford's update (Bennett et al. 2009,
+    The two-variable form of Welford's update, and of the merge (Bennett et al. 2009,
     doi:10.1109/CLUSTR.2009.5289161). The mean of the number is kept per edge, over the
     units that have the edge.
     """
@@ -94,18 +118,32 @@ class CoMoments:
 
     def update(self, number: float, values: FloatArray) -> None:
         """Add a unit with its number; missing edges, NaN, are left out, (E,)."""
-        there = np.isfinite(values)
-        self.n += there
-        share = there / np.maximum(self.n, 1)
-        values = np.where(there, values, self._mean_y)
-        change_x = number - self._mean_x
-        change_y = values - self._mean_y
+        for part in blocks_of(values.size):
+            n, mean_x, mean_y = self.n[part], self._mean_x[part], self._mean_y[part]
+            there = np.isfinite(values[part])
+            n += there
+            share = there / np.maximum(n, 1)
+            own = np.where(there, values[part], mean_y)
+            change_x, change_y = number - mean_x, own - mean_y
+            mean_x += change_x * share
+            mean_y += change_y * share
+            rest = np.where(there, number - mean_x, 0.0)
+            self._xx[part] += change_x * rest
+            self._xy[part] += change_y * rest
+            self._yy[part] += change_y * (own - mean_y)
+
+    def merge(self, other: CoMoments) -> None:
+        """Add the units of another."""
+        n = self.n + other.n
+        share = other.n / np.maximum(n, 1)
+        weight = self.n * share
+        change_x, change_y = other._mean_x - self._mean_x, other._mean_y - self._mean_y
+        self._xx += other._xx + change_x**2 * weight
+        self._xy += other._xy + change_x * change_y * weight
+        self._yy += other._yy + change_y**2 * weight
         self._mean_x += change_x * share
         self._mean_y += change_y * share
-        rest = np.where(there, number - self._mean_x, 0.0)
-        self._xx += change_x * rest
-        self._xy += change_y * rest
-        self._yy += change_y * (values - self._mean_y)
+        self.n = n
 
     def correlate(self, least: int) -> FloatArray:
         """Pearson's correlation of the number with each edge.

@@ -208,15 +208,20 @@ def distance_dependence(
     n
         Edges that have both.
     """
-    from scipy import stats
-
     both = np.isfinite(distances) & np.isfinite(r)
     n = int(both.sum())
     if n < 3:
         return None, n
-    ranks = [stats.rankdata(values[both]) for values in (distances, r)]
+    ranks = [_rank(values[both]) for values in (distances, r)]
     x, y = (rank - rank.mean() for rank in ranks)
     scale = float(np.sqrt((x @ x) * (y @ y)))
     if scale <= CONSTANT * n**3:
         return None, n
     return float(np.clip(x @ y / scale, -1, 1)), n
+
+
+def _rank(values: FloatArray) -> FloatArray:
+    """Ranks from 1; equal values share the mean of theirs, (E,) -> (E,)."""
+    # In place of scipy.stats, which takes 0.6 s and 45 MB to import.
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])

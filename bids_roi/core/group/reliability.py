@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.group.moments import CONSTANT
+from bids_roi.core.group.moments import CONSTANT, blocks_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,16 +48,30 @@ class OneWay:
 
     def update(self, participant: Moments) -> None:
         """Add a participant: moments over the runs."""
-        k = participant.n
-        there = k > 0
-        self.n_participants += there
-        self.n_runs += k
-        self._runs_squared += k**2
-        self._within += participant.squares
-        mean = np.where(there, participant.mean, self._grand)
-        change = mean - self._grand
-        self._grand += change * k / np.maximum(self.n_runs, 1)
-        self._between += k * change * (mean - self._grand)
+        means = participant.mean
+        for part in blocks_of(means.size):
+            k, grand, n_runs = participant.n[part], self._grand[part], self.n_runs[part]
+            there = k > 0
+            n_runs += k
+            self.n_participants[part] += there
+            self._runs_squared[part] += k**2
+            self._within[part] += participant.squares[part]
+            mean = np.where(there, means[part], grand)
+            change = mean - grand
+            grand += change * k / np.maximum(n_runs, 1)
+            self._between[part] += k * change * (mean - grand)
+
+    def merge(self, other: OneWay) -> None:
+        """Add the participants of another, none of which is among those here."""
+        n_runs = self.n_runs + other.n_runs
+        share = other.n_runs / np.maximum(n_runs, 1)
+        change = other._grand - self._grand
+        self._between += other._between + change**2 * self.n_runs * share
+        self._grand += change * share
+        self._within += other._within
+        self.n_participants += other.n_participants
+        self._runs_squared += other._runs_squared
+        self.n_runs = n_runs
 
     def correlate(self) -> FloatArray:
         """ICC(1,1) of each edge, up to 1.

@@ -160,6 +160,28 @@
     pickers.forEach(load);
   }
 
+  // Dots of runs: a line says which one it is; one stop of the tab key, arrows from there.
+  for (const figure of document.querySelectorAll("figure.dots")) {
+    const said = figure.querySelector("output");
+    const dots = [...figure.querySelectorAll("svg a")];
+    for (const mark of figure.querySelectorAll("circle, svg a path")) {
+      mark.addEventListener("pointerenter", () => { said.textContent = mark.textContent; });
+    }
+    dots.forEach((dot, i) => {
+      dot.setAttribute("tabindex", i ? "-1" : "0");
+      dot.addEventListener("focus", () => { said.textContent = dot.textContent; });
+      dot.addEventListener("keydown", (event) => {
+        const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key];
+        if (!step) return;
+        event.preventDefault();
+        const next = dots[(i + step + dots.length) % dots.length];
+        dot.setAttribute("tabindex", "-1");
+        next.setAttribute("tabindex", "0");
+        next.focus();
+      });
+    });
+  }
+
   // On paper everything is open.
   const closed = [];
   window.addEventListener("beforeprint", () => {

@@ -352,7 +352,7 @@ def test_a_surface_that_comes_broken_is_not_kept(shared, tmp_path, monkeypatch, 
         server.fault, server.times = fault, 99
         monkeypatch.setenv("BIDS_ROI_TEMPLATEFLOW_URL", server.url)
         own = shelf(atlas=(atlas,), templateflow_home=tmp_path / "home")
-        with pytest.raises(MissingInput, match="the download failed"):
+        with pytest.raises(MissingInput, match="cannot be downloaded"):
             find(own, surface())
     assert not list((tmp_path / "home").rglob("*.gii"))
 

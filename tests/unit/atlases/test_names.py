@@ -8,8 +8,9 @@ from bids_roi.atlases.names import (
     SHORT_NAMES,
     AtlasKey,
     key_of_file,
-    nearest_names,
+    nearest_atlases,
     parse_atlas_name,
+    short_names,
     space_of,
 )
 from bids_roi.errors import UsageError
@@ -100,6 +101,26 @@ def test_short_names_are_names_themselves():
 
 
 def test_nearest():
-    known = ["Schaefer2018_seg-7n_scale-400", "HOCPA_seg-th25", "harvardoxford"]
-    assert nearest_names("havardoxford", known)[0] == "harvardoxford"
-    assert nearest_names("zzzzzz", known) == []
+    """Short names first, each by its slips; whole names where none is near."""
+    known = [
+        AtlasKey("Schaefer2018", f"{n}n", str(s)) for n in (7, 17) for s in (400, 1000)
+    ]
+    known += [
+        AtlasKey("CHARM"),
+        AtlasKey("HOCPA", "th25"),
+        AtlasKey("DiFuMo", None, "64"),
+    ]
+    assert nearest_atlases("schafer400", known) == ["schaefer400"]
+    assert nearest_atlases("shaefer400x17", known) == ["schaefer400x17"]
+    assert nearest_atlases("havardoxford", known)[0] == "harvardoxford"
+    assert nearest_atlases("difum64", known) == ["difumo64"]
+    assert nearest_atlases("charn", known) == ["CHARM"]
+    assert nearest_atlases("zzzzzz", known) == []
+
+
+def test_every_short_name_is_understood():
+    for key in (AtlasKey("Schaefer2018", "7n", "400"), AtlasKey("4S", None, "156")):
+        for name in short_names(key):
+            assert parse_atlas_name(name) == key
+    for name, whole in SHORT_NAMES.items():
+        assert name in short_names(parse_atlas_name(whole))

@@ -103,12 +103,19 @@ def test_presets_are_package_data():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match=r"'36p'\. The nearest: 36P.*one of 24P, "):
-        load_strategy("36p")
-    with pytest.raises(UsageError, match=r"nearest: scrubbing.*simple"):
+    with pytest.raises(UsageError, match=r"'36PP'\..*Nearest: 36P\.$"):
+        load_strategy("36PP")
+    with pytest.raises(UsageError, match=r"Nearest: scrubbing\.$"):
         load_strategy("scrubing")
-    with pytest.raises(UsageError, match="no denoising strategy 'qqqq'"):
+    with pytest.raises(
+        UsageError, match=r"no strategy 'qqqq'.*There are 24P, .*simple"
+    ):
         load_strategy("qqqq")
+
+
+def test_a_preset_is_known_in_any_case():
+    assert load_strategy("36p") == load_strategy("36P")
+    assert load_strategy("AcompCor_GSR").name == "acompcor_gsr"
 
 
 # --- a user's file
@@ -500,3 +507,12 @@ def test_no_content_is_taken_for_a_strategy_without_a_word(content):
     problems = []
     strategy = parse_strategy(content, problems)
     assert (strategy is None) == bool(problems)
+
+
+def test_descriptions_say_what_is_done_and_advise_nothing():
+    """They become a key of the sidecar and a sentence of a paper."""
+    for name in list_strategies():
+        text = load_strategy(name).description
+        assert text.endswith("."), name
+        assert "--" not in text, name
+        assert "give" not in text.split(), name

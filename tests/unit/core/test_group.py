@@ -1,6 +1,7 @@
 """Streaming group statistics against whole arrays: pandas, scipy, hand arithmetic."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -267,3 +268,87 @@ def test_group_is_pandas_groupby(by_run):
         anova_by_hand([values[people == p, e] for p in range(7)]) for e in range(10)
     ]
     assert_allclose(group.runs.correlate(), expected, rtol=1e-9)
+
+
+def filled(values, fd, people, by_run, networks=None):
+    group = GroupStatistics(values.shape[1], networks, by_run=by_run)
+    for person in dict.fromkeys(people):
+        for row, number in zip(
+            values[people == person], fd[people == person], strict=True
+        ):
+            group.add_run(row, None if np.isnan(number) else number)
+        group.close_participant()
+    return group
+
+
+def held(thing):
+    """Everything that an object holds, by name, whatever it is made of."""
+    found = {}
+    for name, value in vars(thing).items():
+        if hasattr(value, "__dict__") and not isinstance(value, np.ndarray):
+            found |= {f"{name}.{key}": v for key, v in held(value).items()}
+        elif isinstance(value, list) and any(np.ndim(part) for part in value):
+            found |= held(
+                SimpleNamespace(**{f"{name}.{n}": v for n, v in enumerate(value)})
+            )
+        elif isinstance(value, (int, float, list, np.ndarray)):
+            found[name] = np.asarray(value)
+    return found
+
+
+@pytest.mark.parametrize("by_run", [True, False])
+@given(
+    values=npst.arrays(
+        np.float64,
+        st.tuples(st.integers(2, 9), st.just(10)),
+        elements=st.one_of(st.floats(-50, 50, width=32), st.just(np.nan)),
+    ),
+    data=st.data(),
+)
+def test_merged_parts_are_the_whole(by_run, values, data):
+    """Whatever is held of a group, a sum of whichever parts holds it too."""
+    n = len(values)
+    people = np.sort(data.draw(npst.arrays(np.int64, n, elements=st.integers(0, 4))))
+    fd = data.draw(npst.arrays(np.float64, n, elements=st.sampled_from([0.1, 0.2, 9])))
+    owner = data.draw(npst.arrays(np.int64, 5, elements=st.integers(0, 2)))[people]
+    networks = list_blocks(["a", "b", "a", None, "b"], list_edges(5, diagonal=False))
+    whole = filled(values, fd, people, by_run, networks)
+    merged = filled(values[:0], fd[:0], people[:0], by_run, networks)
+    order = np.argsort(owner, kind="stable")
+    for part in range(3):
+        own = owner == part
+        merged.merge(filled(values[own], fd[own], people[own], by_run, networks))
+    # The order of the units decides the last digits, and the list of displacements.
+    whole = filled(values[order], fd[order], people[order], by_run, networks)
+    expected = held(whole)
+    assert {"units.n", "motion._xy", "runs._between", "n_repeated"} <= expected.keys()
+    for name, found in held(merged).items():
+        assert_allclose(found, expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def test_the_first_part_changes_no_bit():
+    rng = np.random.default_rng(4)
+    values, fd = gappy(rng, 9, 20_000), rng.gamma(2, 0.1, 9)
+    people = np.repeat(np.arange(3), 3)
+    part = filled(values, fd, people, by_run=False)
+    merged = filled(values[:0], fd[:0], people[:0], by_run=False)
+    merged.merge(part)
+    for name, found in held(merged).items():
+        assert_array_equal(found, held(part)[name], err_msg=name)
+
+
+def test_edges_are_worked_on_in_blocks_without_a_trace():
+    """More edges than a block has: each as if it were alone."""
+    rng = np.random.default_rng(5)
+    values, fd = gappy(rng, 6, 20_001), rng.gamma(2, 0.1, 6)
+    people = np.repeat(np.arange(3), 2)
+    whole = filled(values, fd, people, by_run=False)
+    for edge in (0, 8191, 8192, 16_384, 20_000):
+        alone = filled(values[:, [edge]], fd, people, by_run=False)
+        for found, expected in (
+            (whole.units.mean, alone.units.mean),
+            (whole.units.deviation, alone.units.deviation),
+            (whole.motion.correlate(3), alone.motion.correlate(3)),
+            (whole.runs.correlate(), alone.runs.correlate()),
+        ):
+            assert_array_equal(found[[edge]], expected)

@@ -405,3 +405,48 @@ def test_infinite_sums_by_points_are_an_error():
         run_engine(
             values, [(labels, np.array([1]))], np.ones(SHAPE, bool), ends=(20, 60)
         )
+
+
+def test_sums_are_the_same_where_scipy_has_no_product_in_place(monkeypatch):
+    """The private function may be gone; no bit of a sum tells it."""
+    from scipy.sparse import random_array
+
+    from bids_roi.core import signals
+
+    rng = np.random.default_rng(6)
+    columns = random_array((7, 60), density=0.3, rng=rng, format="csc")
+    series = rng.normal(1e4, 1, (60, 9))
+    assert signals.find_product() is not None
+    found = []
+    for there in (signals.find_product(), None):
+        monkeypatch.setattr(signals, "find_product", lambda there=there: there)
+        sums = np.ones((7, 9))
+        for at in (slice(0, 25), slice(25, 60)):
+            signals.add_points(sums, columns, at, series[at])
+        found.append(sums)
+    assert_array_equal(*found)
+    slow = [sum((columns[[r], :] @ series).ravel()) for r in range(7)]
+    assert_allclose(found[0].sum(axis=1), np.array(slow) + 9, rtol=RTOL)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
+@pytest.mark.parametrize("spoil", [None, 0.0, np.nan, np.inf, -np.inf, "constant"])
+def test_a_point_unlike_the_others_of_its_block_is_found(spoil, dtype):
+    """A block above 0 is told by two numbers; one value decides that it is not."""
+    if dtype == "i2" and spoil is not None and spoil != "constant" and spoil != 0:
+        spoil = 0.0
+    values = np.random.default_rng(7).normal(800, 20, (*SHAPE, 8)).astype(dtype)
+    if spoil == "constant":
+        values[2, 1, 1] = 5
+    elif spoil is not None:
+        values[2, 1, 1, 3] = spoil
+    labels = np.ones(SHAPE, int)
+    everywhere = np.ones(SHAPE, bool)
+    reduction, _ = run_engine(
+        values, [(labels, np.array([1]))], everywhere, ["mean"], ends=(7, 30, 60)
+    )
+    kept = everywhere.copy()
+    kept[2, 1, 1] = spoil is None
+    assert_array_equal(reduction.usable, kept.ravel(order="F"))
+    wanted = values[kept].astype(float).mean(axis=0)
+    assert_allclose(reduction.signals["mean"][0][:, 0], wanted, rtol=RTOL)

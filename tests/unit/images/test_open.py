@@ -142,38 +142,3 @@ def test_each_kind_of_image_is_refused_for_the_same_reasons(name, kind, tmp_path
     assert type(caught.value) is expected
     assert str(path) in str(caught.value)
     assert caught.value.remedy
-
-
-def test_nibabel_is_asked_once_for_each_header(tmp_path, monkeypatch):
-    """Of files of one header it says the same; what is refused is so each time."""
-    asked, load = [], nb.load
-    monkeypatch.setattr("bids_roi.images.nifti._GRIDS", {})
-    monkeypatch.setattr(
-        "bids_roi.images.nifti.nb.load", lambda p: asked.append(p) or load(p)
-    )
-    paths = [write(tmp_path / f"{n}.nii.gz", (4, 3, 2, 5)) for n in range(2)]
-    grids = [open_image(path, BOLD).grid for path in (*paths, *paths)]
-    assert len(asked) == 1
-    assert len(set(grids)) == 1
-    moved = nb.load(paths[1])
-    moved.affine[:3, 3] += 1
-    moved.set_sform(moved.affine, 4)
-    nb.save(nb.Nifti1Image(np.asarray(moved.dataobj), moved.affine), paths[1])
-    assert_array_equal(open_image(paths[1], BOLD).grid.matrix, load(paths[1]).affine)
-    assert_array_equal(open_image(paths[0], BOLD).grid.matrix, AFFINE.astype("f4"))
-    # With an extension, all of it belongs to the header.
-    more = load(paths[0])
-    more.header.extensions.append(nb.nifti1.Nifti1Extension("comment", b"x" * 200))
-    for n, text in enumerate((b"x", b"y")):
-        more.header.extensions[0] = nb.nifti1.Nifti1Extension("comment", text * 100)
-        nb.save(more, tmp_path / f"more{n}.nii")
-    asked.clear()
-    for n in (0, 1, 1):
-        open_image(tmp_path / f"more{n}.nii", BOLD)
-    assert len(asked) == 2
-    content = bytearray((tmp_path / "more0.nii").read_bytes())
-    content[280:284] = np.array([np.nan], "<f4").tobytes()  # of the affine
-    (tmp_path / "more0.nii").write_bytes(content)
-    for _ in range(2):
-        with pytest.raises(DataError, match="does not place the voxels"):
-            open_image(tmp_path / "more0.nii", BOLD)

@@ -38,8 +38,8 @@ def test_no_number_of_dummy_scans(word):
 
 def test_what_is_not_given_is_not_there():
     """A switch that is off is as good as left out, as from a notebook."""
-    given = {"detrend": False, "high_pass": None, "scrub": 0, "denoise": ("24P",)}
+    given = {"detrend": False, "high_pass": None, "scrub": 0, "strategy": ("24P",)}
     options = Options.from_values(given)
     assert options.cleaning.settings == {"scrub": 0}
     assert read_given(options.cleaning.settings) == {"scrub": 0}
-    assert hash(options) == hash(Options.from_values({"denoise": ("24P",)}))
+    assert hash(options) == hash(Options.from_values({"strategy": ("24P",)}))

@@ -1,8 +1,11 @@
 """Stacks: what is in the file, how it grows, what is refused."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
+import zlib
 
 import h5py
 import numpy as np
@@ -15,7 +18,9 @@ from bids_roi.files.matrices import read_matrix
 from bids_roi.files.tables import format_matrix
 from bids_roi.group.outputs import check_outputs
 from bids_roi.group.stacking import write_stacks
+from bids_roi.group.workers import Workers
 from bids_roi.options.table import Group
+from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
 STACK = "group_space-X_atlas-Toy_stack.h5"
 
@@ -257,6 +262,142 @@ def test_a_region_table_that_cannot_be_read_costs_the_numbers_only(out):
         assert file["regions/name"].asstr()[:].tolist() == list(NAMES)
 
 
+def test_numbers_are_packed_by_filters_that_every_library_has(out):
+    """Shuffle and deflate, which HDF5 has built in; undone here by hand."""
+    write_stacks(out)
+    with h5py.File(out / STACK) as file:
+        data = file["timeseries/mean/data"]
+        assert (data.compression, data.shuffle) == ("gzip", True)
+        filters = [data.id.get_create_plist().get_filter(n)[0] for n in range(2)]
+        assert filters == [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE]
+        assert data.id.get_create_plist().get_nfilters() == 2
+        packed = data.id.read_direct_chunk((0, 0))[1]
+    planes = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(8, -1)
+    numbers = np.ascontiguousarray(planes.T).view("<f8").reshape(-1, 4)
+    assert_array_equal(numbers[:6], signals(0))
+    assert np.isnan(numbers[21:]).all(), "beyond the last run there is nothing"
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_runs_that_share_chunks_and_chunks_that_share_a_run(tmp_path, dtype):
+    """More edges than a chunk is wide; runs that begin in the middle of a chunk."""
+    rng = np.random.default_rng(0)
+    width = 2**18 + 5 if dtype == "float32" else 2**17 + 5
+    kinds = [("timeseries/mean", None, 3), ("relmat/r", np.zeros((width, 2)), width)]
+    parts = [StackPart(name, edges, {}, dtype) for name, edges, _ in kinds]
+    lengths = [100_000, 1, 0, 200_000, 70_000]
+    runs = [
+        StackedRun(
+            {"name": f"run {n}"},
+            {
+                "timeseries/mean": ("a", rng.normal(size=(length, 3)).astype(dtype)),
+                "relmat/r": ("b", rng.normal(size=width).astype(dtype)),
+            },
+        )
+        for n, length in enumerate(lengths)
+    ]
+    path, regions = tmp_path / "x.h5", {"name": ["a", "b", "c"]}
+    more = {"regions": regions, "attributes": {}, "units": {}}
+    assert write_stack(path, runs, parts=parts, **more) == 5
+    with h5py.File(path) as file:
+        for name, _, _ in kinds:
+            data = file[f"{name}/data"]
+            assert data.dtype == dtype
+            values = [run.data[name][1].reshape(-1, data.shape[1]) for run in runs]
+            assert_array_equal(data[:], np.concatenate(values))
+        assert file["timeseries/mean/offsets"][:].tolist() == [
+            *np.cumsum([0, *lengths]).tolist()
+        ]
+
+
+def test_single_precision_is_the_nearest_and_told_by_the_type(out):
+    write_stacks(out)
+    double = (out / STACK).stat().st_size
+    write_stacks(out, dtype="float32")
+    with h5py.File(out / STACK) as file:
+        data = file["timeseries/mean/data"]
+        assert data.dtype == np.float32
+        expected = np.vstack([signals(seed, 6 + seed) for seed in range(3)])
+        assert_array_equal(data[:], expected.astype(np.float32))
+        assert file["relmat/pearsoncorrelation/data"].dtype == np.float32
+        assert data.attrs["Precision"] == "float32"
+    assert (out / STACK).stat().st_size < double
+    # Digits that are lost do not come back from the stack of before.
+    write_stacks(out)
+    with h5py.File(out / STACK) as file:
+        assert_array_equal(file["timeseries/mean/data"][:], expected)
+        assert file["timeseries/mean/data"].attrs["Precision"] == "float64"
+
+
+def test_a_number_that_single_precision_cannot_hold_costs_its_run(tmp_path):
+    write_series(tmp_path, RUNS[0], signals(0))
+    write_series(tmp_path, RUNS[2], signals(1) * 1e40)
+    assert write_stacks(tmp_path) == ([STACK], [])
+    _, (problem,) = write_stacks(tmp_path, dtype="float32")
+    assert "float32 cannot hold" in problem.reason
+    assert "--stack-dtype float64" in problem.reason
+    with h5py.File(tmp_path / STACK) as file:
+        assert file["runs/name"].asstr()[:].tolist() == [RUNS[0]]
+
+
+def test_a_chunk_of_before_that_is_damaged_is_read_from_the_tables(out):
+    write_stacks(out)
+    sound = (out / STACK).read_bytes()
+    with h5py.File(out / STACK) as file:
+        where = file["timeseries/mean/data"].id.get_chunk_info(0)
+    damaged = bytearray(sound)
+    damaged[where.byte_offset + 2 : where.byte_offset + 40] = bytes(38)
+    (out / STACK).write_bytes(damaged)
+    assert write_stacks(out) == ([STACK], [])
+    assert (out / STACK).read_bytes() == sound
+
+
+def told(path):
+    """Write into the sidecar of a table what the participant level does: its digest."""
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sidecar["TableDigest"] = f"sha256:{digest}"
+    path.with_suffix(".json").write_text(json.dumps(sidecar))
+
+
+@pytest.mark.parametrize("stat", ["pearsoncorrelation", "covariance"])
+@pytest.mark.parametrize("n_workers", [1, 3])
+def test_processes_and_digests_change_no_byte(out, n_workers, stat):
+    diagonal = stat == "covariance"
+    for number in range(11):
+        run = f"sub-{20 + number}_task-rest"
+        write_series(out, run, signals(number, 50 + number))
+        write_relmat(out, run, matrix(number), stat=stat, ValidDiagonal=diagonal)
+    write_stacks(out)
+    expected = (out / STACK).read_bytes()
+    (out / STACK).unlink()
+    for path in out.glob("sub-*/func/*.tsv"):
+        told(path)
+    for _ in range(2):  # read from the tables, then copied
+        assert write_stacks(out, workers=Workers(n_workers)) == ([STACK], [])
+        assert (out / STACK).read_bytes() == expected
+
+
+def test_a_table_that_is_not_the_one_of_its_sidecar_costs_its_run(out):
+    for path in out.glob("sub-*/func/*.tsv"):
+        told(path)
+    (path,) = out.glob("sub-01/func/*run-02*_relmat.tsv")
+    state, found = path.stat(), check_outputs(out)
+    text = path.read_text()
+    row = text.splitlines()[4]  # one half alone
+    digit = row.split("\t")[1][-1]
+    edited = row.replace(
+        row.split("\t")[1], row.split("\t")[1][:-1] + "07"[digit == "0"]
+    )
+    path.write_text(text.replace(row, edited))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    _, (problem,) = write_stacks(out, found=found)
+    assert "not the one that its sidecar was written with" in problem.reason
+    with h5py.File(out / STACK) as file:
+        assert file["runs/name"].asstr()[:].tolist() == [RUNS[0], RUNS[2]]
+
+
 def test_none_goes_with_nothing_else():
     assert Group().stack == ("timeseries", "relmat")
     assert Group(stack=("none",)).stack == ("none",)
@@ -327,7 +468,8 @@ def test_memory_does_not_grow_with_the_runs(tmp_path):
         notes, peak = done.stdout.split("\n")[:2]
         assert notes == "[]", done.stderr
         peaks.append(int(peak) * (1 if sys.platform == "darwin" else 1024))
-    assert (tmp_path / STACK).stat().st_size > 57e6
+    with h5py.File(tmp_path / STACK) as file:
+        assert file["timeseries/mean/data"].shape == (60 * 30000, 4)
     assert peaks[1] - peaks[0] < 15 * 2**20
 
 

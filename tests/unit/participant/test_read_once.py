@@ -40,7 +40,6 @@ def loaded(monkeypatch):
         return load(path)
 
     monkeypatch.setattr("bids_roi.images.nifti.nb.load", count)
-    monkeypatch.setattr("bids_roi.images.nifti._GRIDS", {})
     return found
 
 

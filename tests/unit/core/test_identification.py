@@ -1,0 +1,158 @@
+"""Discriminability and identification against loops, hyppo's numbers and hand cases."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from support.oracles import discriminability_by_loops, identification_by_loops
+
+from bids_roi.core.group.identification import Identification, compare_runs, identify
+
+HYPPO = 0.7198004201680672
+
+
+def sums_up(participants, **more):
+    """Of participants, each a list of runs."""
+    found = Identification(len(participants[0][0]), **more)
+    for runs in participants:
+        for run in runs:
+            found.add_run(np.asarray(run, float))
+        found.close_participant()
+    return found.summarise()
+
+
+def make(seed, n_runs, n_edges=30, own=1.0, share=0.0):
+    rng = np.random.default_rng(seed)
+    participants = []
+    for n in n_runs:
+        mine = own * rng.normal(size=n_edges)
+        runs = [mine + rng.normal(size=n_edges) for _ in range(n)]
+        for run in runs:
+            run[rng.random(n_edges) < share] = np.nan
+        participants.append(runs)
+    return participants
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+@pytest.mark.parametrize("own", [0.0, 0.5, 1.5])
+@pytest.mark.parametrize("n_runs", [(2,) * 8, (2, 3, 4, 2, 2), (3, 2)])
+def test_both_are_those_of_loops(n_runs, own, share):
+    participants = make(3, n_runs, own=own, share=share)
+    found = sums_up(participants)
+    assert found.n_participants == len(n_runs)
+    assert found.discriminability == pytest.approx(
+        discriminability_by_loops(participants), abs=1e-12
+    )
+    assert found.identification_rate == pytest.approx(
+        identification_by_loops(participants), abs=1e-12
+    )
+
+
+def test_discriminability_is_that_of_hyppo():
+    """hyppo 0.5.2, DiscrimOneSample().statistic, of numbers that anybody can make."""
+    participants = [
+        [[np.sin(7 * p + e * e) + np.cos(31 * p + 17 * r + 5 * e) for e in range(12)]
+         for r in range(2 + p % 3)]
+        for p in range(7)
+    ]  # fmt: skip
+    assert sums_up(participants).discriminability == pytest.approx(HYPPO, abs=1e-12)
+
+
+def test_ties_count_half_and_identify_nobody():
+    same = [[0.0, 1.0, 3.0]] * 2
+    found = sums_up([same, same, same])
+    assert found.discriminability == 0.5
+    assert found.identification_rate == 0
+    # Rounding makes no order among equals: 0.1 + 0.2 is not 0.3.
+    values = np.random.default_rng(0).normal(size=400)
+    turned = values[np.random.default_rng(1).permutation(400)]
+    found = sums_up([[values, turned]] * 3)
+    # Of four others two are nearer and two are as near.
+    assert found.discriminability == 0.25
+
+
+def test_perfect_and_hopeless():
+    basis = np.eye(4, 9)
+    perfect = sums_up([[row, row * 1.01] for row in basis])
+    assert (perfect.discriminability, perfect.identification_rate) == (1, 1)
+    # The second run of each is the first of the next.
+    wrong = sums_up([[basis[p], basis[(p + 1) % 4]] for p in range(4)])
+    assert wrong.identification_rate == 0
+
+
+def test_participants_with_one_run_do_not_count():
+    participants = make(5, (2, 2, 2, 2))
+    alone = make(6, (1, 1))
+    mixed = [alone[0], *participants[:2], alone[1], *participants[2:]]
+    assert sums_up(mixed) == sums_up(participants)
+
+
+@pytest.mark.parametrize("n_runs", [(1, 1, 1), (2, 1), (4,), ()])
+def test_nothing_is_told_of_fewer_than_two_participants(n_runs):
+    participants = make(0, n_runs) if n_runs else []
+    found = Identification(30)
+    for runs in participants:
+        for run in runs:
+            found.add_run(run)
+        found.close_participant()
+    assert found.summarise().discriminability is None
+    assert found.summarise().identification_rate is None
+
+
+def test_runs_without_an_edge_in_common_are_not_compared():
+    nan = np.nan
+    found = sums_up([[[1, nan], [1, nan]], [[nan, 2], [nan, 2]]])
+    assert (found.discriminability, found.identification_rate) == (None, 0)
+    empty = sums_up([[[nan, nan]] * 2] * 2)
+    assert (empty.discriminability, empty.identification_rate) == (None, 0)
+
+
+def test_more_than_can_be_held_are_thinned_evenly():
+    participants = make(9, (2,) * 20)
+    # 30 edges: 11 runs fit, so that of 20 participants every fourth is held.
+    found = sums_up(participants, most_values=30 * 11)
+    assert found.n_participants == 5
+    assert found == sums_up(participants[::4])
+
+
+def test_a_participant_with_very_many_runs_gives_the_first_of_them():
+    many, other = make(4, (40, 2))
+    found = sums_up([many, other], most_values=30 * 12)
+    assert found == sums_up([many[:6], other])
+
+
+# The larger is more than one block of edges.
+@pytest.mark.parametrize("n_edges", [50, 200_000])
+def test_matrices_of_pairs_are_those_of_numpy(n_edges):
+    runs = np.random.default_rng(2).normal(3, 1, (6, n_edges))
+    squared, r = compare_runs([*runs])
+    assert_allclose(r, np.corrcoef(runs), atol=1e-12)
+    want = [[np.mean((a - b) ** 2) for b in runs] for a in runs]
+    assert_allclose(squared, want, atol=1e-12)
+
+
+def test_identification_has_chance_level_without_anything_of_ones_own():
+    rates = [sums_up(make(seed, (2,) * 5, own=0)).identification_rate
+             for seed in range(200)]  # fmt: skip
+    assert np.mean(rates) == pytest.approx(1 / 5, abs=0.04)
+    assert identify(np.eye(2), np.array([0, 1]), np.array([0, 0])) is None
+
+
+def test_parts_keep_the_participants_that_the_whole_keeps():
+    """However the participants are dealt, the same are left where not all are held."""
+    rng = np.random.default_rng(3)
+    runs = rng.normal(size=(23, 2, 4))
+
+    def add(people, into):
+        for person in people:
+            for run in runs[person]:
+                into.add_run(run)
+            into.close_participant()
+        return into
+
+    whole = add(range(23), Identification(4, most_values=40))
+    merged = Identification(4, most_values=40)
+    for part in (range(4), range(4, 5), range(5, 9), range(9, 12), range(12, 16)):
+        merged.merge(add(part, Identification(4, most_values=40)))
+    merged.merge(add(range(16, 23), Identification(4, most_values=400)))
+    assert whole.summarise().n_participants in {3, 4, 5}
+    assert merged.summarise() == whole.summarise()

@@ -1,0 +1,90 @@
+"""Square tables read by their upper half, held against float() cell by cell."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from bids_roi.errors import DataError
+from bids_roi.files.matrices import corner_of, parse_matrix, parse_triangle
+from bids_roi.files.tables import format_matrix
+
+# What trips parsers: ties between two doubles, 17 digits, the ends of the range.
+NASTY = [0.0, -0.0, 5e-324, -2.2250738585072014e-308, 1.7976931348623157e308, 1e22]
+NASTY += [9007199254740993.0, 0.1 + 0.2, 1e-5, 123456.789, -1.0, 1 / 3, 8.5e-17]
+NASTY += [
+    math.nan,
+    0.30000000000000004,
+    2.0**-1074 * 3,
+    1 - 2**-53,
+    7450580596923828e-7,
+]
+
+
+def text_of(names, values):
+    corner = corner_of(names)
+    return "".join(format_matrix(names, values, rows=names, corner=corner)).encode()
+
+
+def by_hand(content):
+    """Cells of the upper half, by splitting and float()."""
+    rows = content.decode().removesuffix("\n").split("\n")[1:]
+    cells = [row.split("\t")[1 + k :] for k, row in enumerate(rows)]
+    return np.array([float(c) if c != "n/a" else math.nan for r in cells for c in r])
+
+
+numbers = st.one_of(st.floats(allow_infinity=False), st.sampled_from(NASTY))
+words = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1)
+
+
+@given(st.data(), st.lists(words, min_size=1, max_size=6, unique=True))
+def test_upper_half_has_the_bits_of_float(data, names):
+    n = len(names)
+    values = np.array([[data.draw(numbers) for _ in range(n)] for _ in range(n)])
+    content = text_of(names, values)
+    found, triangle = parse_triangle(content, None)
+    whole_names, whole = parse_matrix(content, None, nodes=True)
+    assert found == whole_names
+    for expected in (by_hand(content), whole[np.triu_indices(n)]):
+        there = np.isfinite(expected)
+        assert_array_equal(np.isnan(triangle), ~there)
+        assert_array_equal(triangle[there].view("i8"), expected[there].view("i8"))
+
+
+@pytest.mark.parametrize("n", [1, 2, 181, 300])
+def test_upper_half_of_matrices_of_any_size(n):
+    """More than are parsed at a time, and rows that are lost as a whole."""
+    values = np.random.default_rng(n).normal(size=(n, n)) ** 5
+    values[n // 2] = math.nan
+    content = text_of([f"région {k}" for k in range(n)], values)
+    _, triangle = parse_triangle(content, None)
+    assert_array_equal(triangle, by_hand(content))
+    assert_array_equal(triangle, values[np.triu_indices(n)])
+
+
+def test_what_is_not_as_this_package_writes_it_is_read_whole():
+    """Lines of Windows, a last line without an end, numbers that JSON does not know."""
+    whole = b"Node\ta\tb\na\t1\t0.5\nb\t0.5\tn/a\n"
+    expected = [1, 0.5, math.nan]
+    for content in (whole, whole.replace(b"\n", b"\r\n"), whole[:-1]):
+        names, found = parse_triangle(content, None)
+        assert names == ("a", "b")
+        assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"Node\ta\tb\na\t1\t0.5\nb\t0.5", "2 numbers"),
+        (b"Node\ta\tb\na\t1\tx\nb\t0.5\t1\n", "2 numbers"),
+        (b"Node\ta\tb\na\t1\t0.5\n", "not named"),
+        (b"a\tb\tc\n1\t2\t3\n", "not named"),
+    ],
+)
+def test_damage_is_told_as_where_the_whole_is_read(content, message):
+    with pytest.raises(DataError, match=message):
+        parse_triangle(content, "x.tsv")
