@@ -18,6 +18,7 @@ from bids_roi.core.group.edges import (
     list_edges,
     off_diagonal,
 )
+from bids_roi.core.group.identification import choose_participants
 from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
@@ -107,7 +108,8 @@ class _File(NamedTuple):
 class Batch:
     """Matrices of some participants of a group: what a worker is handed.
 
-    ``names`` are empty where no region table tells them, and no matrix.
+    ``names`` are empty where no region table tells them, and no matrix; ``compared``
+    says of each participant whether his runs are told from those of others.
     """
 
     folder: Path
@@ -116,6 +118,7 @@ class Batch:
     networks: tuple[str | None, ...]
     by_run: bool
     participants: tuple[tuple[_File, ...], ...]
+    compared: tuple[bool, ...]
 
 
 class _Became(NamedTuple):
@@ -167,10 +170,15 @@ def plan_group(
         if n_runs >= _BATCH_RUNS:
             batches.append(participants)
             participants, n_runs = [], 0
+    cuts = [tuple(cut) for cut in (*batches, participants) if cut]
+    counts = [len(files) for cut in cuts for files in cut]
+    chosen = iter(choose_participants(counts, len(names) * (len(names) - 1) // 2))
     return [
-        Batch(output_dir, stat, names, networks, by_run, tuple(cut))
-        for cut in (*batches, participants)
-        if cut
+        Batch(
+            *(output_dir, stat, names, networks, by_run, cut),
+            compared=tuple(itertools.islice(chosen, len(cut))),
+        )
+        for cut in cuts
     ]
 
 
@@ -267,7 +275,7 @@ def tally_batch(batch: Batch) -> Tally:
     if batch.names:
         edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
         statistics = GroupStatistics(edges.size, blocks, by_run=batch.by_run)
-    for own in batch.participants:
+    for own, compared in zip(batch.participants, batch.compared, strict=True):
         for file in own:
             try:
                 names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
@@ -283,7 +291,7 @@ def tally_batch(batch: Batch) -> Tally:
                 continue
             values, n_identical = _edge_values(triangle, len(names), scale)
             files.append(_Became(n_identical))
-            statistics.add_run(values, file.displacement)
+            statistics.add_run(values, file.displacement, compared=compared)
         if statistics is not None:
             statistics.close_participant()
     return Tally(batch.names, statistics, files)

@@ -279,7 +279,8 @@ def _announce(
     Files that they share are written ahead of the first.
     """
     begun = False
-    for participant, planned in plan_dataset(level, outcomes, known):
+    plans = plan_dataset(level, outcomes, known)
+    for participant, planned in plans:
         known.pop(participant, None)
         outcomes.expect(participant, planned)
         progress.expect(participant, planned)

@@ -85,9 +85,10 @@ class Outcomes:
         if not log.isEnabledFor(logging.WARNING):
             return
         n_people = len(level.participants)
-        n_runs, n_bytes = (sum(own) for own in zip(*surveyed.values(), strict=True))
+        n_runs = sum(n for n, _ in surveyed.values())
+        n_bytes = sum(n for _, n in surveyed.values())
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
-        if len(surveyed) < n_people:
+        if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"
         sys.stderr.write(
             f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"

@@ -18,7 +18,7 @@ from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.find import find_outputs, list_group_files, name_run
-from bids_roi.report.canvas import count, drawing, measure_image
+from bids_roi.report.canvas import count, measure_image
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
 from bids_roi.report.group_quality import LEAST_RUNS, draw_strips, list_strips
@@ -69,8 +69,7 @@ def write_group_page(output_dir: Path) -> None:
     quality = draw_strips(strips, [place["run"] for place in places], links)
     strategies = rows_of(_read(output_dir / "group_strategies.tsv"))
     regions = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
-    with drawing(output_dir):
-        connectivity = _show_connectivity(output_dir, regions)
+    connectivity = _show_connectivity(output_dir, regions)
     dataset = load_json(output_dir / "dataset_description.json")
     people = sorted(set(runs.get("participant_id", ())))
     n_runs = len({*runs.get("source", ())} - {"n/a"})
@@ -321,6 +320,7 @@ def _show_connectivity(
                 values,
                 order_regions(len(names), regions.get("network")),
                 measure="Mean connectivity",
+                names=names,
             )
             figures += _save(output_dir, picture, path.stem)
             text = " ".join(_say(sidecar))

@@ -137,14 +137,27 @@ def _split(
             one &= values[first] == values[row]
         if one:
             break
+    # Strategies that do the same to this measure share a strip.
+    alike: dict[tuple[object, ...], tuple[list[tuple[str, ...]], list[int]]] = {}
+    for key, own in strips.items():
+        told = (*key[:-1], *((source, values[row]) for source, row in own.items()))
+        alike.setdefault(told, ([], [*own.values()]))[0].append(key)
     return [
-        (_label(key), np.array([*rows.values()], dtype=np.intp))
-        for key, rows in strips.items()
+        (_label(keys), np.array(rows, dtype=np.intp)) for keys, rows in alike.values()
     ]
 
 
-def _label(key: tuple[str, ...]) -> str:
-    return ", ".join("none" if part == "n/a" else part for part in key)
+def _label(keys: Sequence[tuple[str, ...]]) -> str:
+    """Atlas and strategy, or strategies: ``none, 24P and 3 others``.
+
+    >>> _label([("n/a",)]), _label([("A", "24P"), ("A", "36P")])
+    ('none', 'A, 24P, 36P')
+    """
+    shared, last = keys[0][:-1], [key[-1] for key in keys if key]
+    names = ["none" if name == "n/a" else name for name in last]
+    if len(names) > 3:
+        names = [names[0], f"{names[1]} and {len(names) - 2} others"]
+    return ", ".join((*shared, *names))
 
 
 def draw_strips(

@@ -227,8 +227,8 @@ def _draw_panel(
     rows: Sequence[Row],
 ) -> None:
     panel = Panel(sheet, box, _span(measure, rows), (len(rows), 0))
-    title = fit_words(measure.title, box[2] + _GAP - 6, 11.5)
-    sheet.text(box[0], box[1] - 24, title, size=11.5, bold=True)
+    title = fit_words(measure.title, 0.88 * (box[2] + _GAP - 8), 11)
+    sheet.text(box[0], box[1] - 24, title, size=11, bold=True, hint=measure.title)
     sheet.text(box[0], box[1] - 9, f"{measure.better} is better", size=10, colour=SOFT)
     panel.axis_below(most=3)
     for place, row in enumerate(rows):

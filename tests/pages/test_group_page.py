@@ -204,6 +204,27 @@ def test_atlases_and_strategies_have_strips_where_they_differ():
     ]
 
 
+def test_strategies_that_do_the_same_share_a_strip():
+    names = ["n/a", "24P", "36P", "acompcor", "scrub"]
+    runs = {
+        "participant_id": ["sub-1"] * 5 + ["sub-2"] * 5,
+        "source": ["a"] * 5 + ["b"] * 5,
+        "atlas_id": ["A"] * 10,
+        "desc_id": names * 2,
+        "n_volumes_kept": ["100"] * 4 + ["80"] + ["100"] * 4 + ["70"],
+        "degrees_of_freedom": list("87765") * 2,
+    }
+    found = [(s.label, s.values.tolist()) for s in list_strips(runs)]
+    assert found == [
+        ("none, 24P and 2 others", [100, 100]),
+        ("scrub", [80, 70]),
+        ("none", [8, 8]),
+        ("24P, 36P", [7, 7]),
+        ("acompcor", [6, 6]),
+        ("scrub", [5, 5]),
+    ]
+
+
 def strips_of(**columns):
     n = len(next(iter(columns.values())))
     runs = {"participant_id": [f"sub-{i}" for i in range(n)]}

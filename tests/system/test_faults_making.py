@@ -432,7 +432,7 @@ def test_a_series_of_another_input_beside_the_same_region_table(site):
     assert site.run(*FIRST).returncode == 0
     assert raw.read_bytes() != old
     assert regions.read_bytes() == table
-    assert set(bids_roi.load(site.out).runs()["denoise"]) == {"none", "Own"}
+    assert set(bids_roi.load(site.out).runs()["strategy"]) == {"none", "Own"}
 
 
 def test_gzip_of_other_bytes_is_another_input(site):

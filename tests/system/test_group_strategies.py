@@ -71,6 +71,30 @@ def test_one_row_per_strategy_with_what_decides(tmp_path, capsys):
             assert {k: row[k] for k in shared} == {k: source[k] for k in shared}
 
 
+def test_batches_and_processes_change_nothing(tmp_path, capsys):
+    """More runs than a batch has, of participants with one, two and three."""
+    rng, tree, z = np.random.default_rng(1), Tree(tmp_path), []
+    for person in range(1, 46):
+        mine, z_own = correlation(rng), []
+        for number in range(1, 2 + person % 3):
+            matrix = 0.5 * mine + 0.5 * correlation(rng)
+            tree.run(f"sub-{person:02d}_task-rest_run-{number}", matrix, fd=0.1)
+            z_own.append(np.arctanh(matrix[UPPER]))
+        z.append(z_own)
+    repeated = [own for own in z if len(own) > 1]
+    tables = set()
+    for n_procs in (1, 2):
+        run(capsys, "x", tmp_path, "group", "--n-procs", n_procs)
+        tables.add((tmp_path / "group_strategies.tsv").read_bytes())
+    assert len(tables) == 1
+    (row,) = read_rows(tmp_path / "group_strategies.tsv")
+    assert row["n_participants_compared"] == str(len(repeated)) == "30"
+    expected = discriminability_by_loops(repeated)
+    assert_allclose(float(row["discriminability"]), expected, atol=1e-12)
+    expected = identification_by_loops(repeated)
+    assert_allclose(float(row["identification_rate"]), expected, atol=1e-12)
+
+
 def test_every_column_is_described(tmp_path, capsys):
     plant(tmp_path)
     run(capsys, "x", tmp_path, "group")

@@ -58,7 +58,6 @@ HOMES = {
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     # Stacks of all runs, which we write; transforms, as ITK writes them.
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
-    "matplotlib": {"bids_roi.report.canvas"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
     "pandas": {"bids_roi.api", "bids_roi.loading"},  # what notebooks hold

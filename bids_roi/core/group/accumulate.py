@@ -56,7 +56,9 @@ class GroupStatistics:
         self._participant = Moments(size)
         self._own: list[float | None] = []
 
-    def add_run(self, values: FloatArray, displacement: float | None) -> None:
+    def add_run(
+        self, values: FloatArray, displacement: float | None, *, compared: bool = True
+    ) -> None:
         """Add a run of the participant at hand.
 
         Parameters
@@ -65,10 +67,13 @@ class GroupStatistics:
             NaN for missing edges.
         displacement
             Mean FD, mm, ``None`` where it is not known.
+        compared
+            Whether the participant is among those that are told from each other.
         """
         self.n_runs += 1
         self._participant.update(values)
-        self.identity.add_run(values)
+        if compared:
+            self.identity.add_run(values)
         self._own.append(displacement)
         if self._by_run:
             self._add_unit(values, displacement)

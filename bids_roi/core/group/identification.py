@@ -71,50 +71,31 @@ class Identification:
     Of a pair of runs, only the edges that both have count: the squared distance is the
     mean over these.
 
-    Where there are more participants than can be held, every second of them is, then
-    every fourth and so on: the same ones whatever the strategy.
+    See ``choose_participants`` for those that are compared.
     """
 
     def __init__(self, size: int, *, most_values: int = _MOST_VALUES) -> None:
-        self._most_runs = max(4, most_values // max(size, 1))
+        self._most_runs = _fit_runs(size, most_values) // 2
         self._kept: list[list[NDArray[np.float32]]] = []
-        self._places: list[int] = []  # of those that are kept, among all seen
         self._own: list[NDArray[np.float32]] = []
-        self._step = 1
-        self._n_seen = 0
 
     def add_run(self, values: FloatArray) -> None:
-        """Add a run of the participant at hand; NaN for missing edges, (E,)."""
-        if 2 * len(self._own) < self._most_runs:
+        """Add a run of the participant at hand; NaN for missing edges, (E,).
+
+        Of very many runs the first are taken: as many as half of what can be held.
+        """
+        if len(self._own) < self._most_runs:
             self._own.append(values.astype(np.float32))
 
     def close_participant(self) -> None:
         """Say that the runs of the participant at hand are all there."""
-        own, self._own = self._own, []
-        if len(own) < 2:
-            return
-        self._kept.append(own)
-        self._places.append(self._n_seen)
-        self._n_seen += 1
-        self._thin()
+        if len(self._own) > 1:
+            self._kept.append(self._own)
+        self._own = []
 
     def merge(self, other: Identification) -> None:
-        """Add the participants of another, all closed, after those that are here."""
+        """Add the participants of another after those that are here."""
         self._kept += other._kept
-        self._places += [self._n_seen + place for place in other._places]
-        self._n_seen += other._n_seen
-        self._step = max(self._step, other._step)
-        self._thin()
-
-    def _thin(self) -> None:
-        """Keep every second participant, until they can be held."""
-        while True:
-            kept = [n for n, at in enumerate(self._places) if at % self._step == 0]
-            self._kept = [self._kept[n] for n in kept]
-            self._places = [self._places[n] for n in kept]
-            if len(kept) <= 2 or sum(map(len, self._kept)) <= self._most_runs:
-                return
-            self._step *= 2
 
     def summarise(self) -> Identity:
         """Compare all runs that are held; needs two participants with two runs."""
@@ -128,6 +109,38 @@ class Identification:
         distance, likeness = compare_runs(runs)
         rate = identify(likeness, owner, rank)
         return Identity(n, discriminate(distance, owner), rate)
+
+
+def choose_participants(
+    n_runs: Sequence[int], size: int, *, most_values: int = _MOST_VALUES
+) -> list[bool]:
+    """Choose the participants that are compared: those with two runs or more.
+
+    Where these do not fit every second is chosen, or every fourth and so on: the same
+    ones whatever the strategy.
+
+    Parameters
+    ----------
+    n_runs
+        Of each participant.
+    size, most_values
+        As for ``Identification``.
+
+    Examples
+    --------
+    >>> choose_participants([2, 1, 2, 2, 2], 100, most_values=500)
+    [True, False, False, True, False]
+    """
+    chosen = [place for place, n in enumerate(n_runs) if n > 1]
+    most = _fit_runs(size, most_values)
+    while len(chosen) > 2 and sum(n_runs[place] for place in chosen) > most:
+        chosen = chosen[::2]
+    those = {*chosen}
+    return [place in those for place in range(len(n_runs))]
+
+
+def _fit_runs(size: int, most_values: int) -> int:
+    return max(4, most_values // max(size, 1))
 
 
 def compare_runs(runs: Runs) -> tuple[FloatArray, FloatArray]:
@@ -153,6 +166,12 @@ def compare_runs(runs: Runs) -> tuple[FloatArray, FloatArray]:
     for start in range(0, size, step):
         part = np.array([run[start : start + step] for run in runs], dtype=np.float64)
         there = np.isfinite(part)
+        if there.all():  # as a rule, and a quarter of the time
+            n += part.shape[1]
+            products += part @ part.T
+            squares += (part**2).sum(axis=1)[:, None]
+            sums += part.sum(axis=1)[:, None]
+            continue
         values, present = np.where(there, part, 0.0), there.astype(np.float64)
         n += present @ present.T
         products += values @ values.T

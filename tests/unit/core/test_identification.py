@@ -5,7 +5,12 @@ import pytest
 from numpy.testing import assert_allclose
 from support.oracles import discriminability_by_loops, identification_by_loops
 
-from bids_roi.core.group.identification import Identification, compare_runs, identify
+from bids_roi.core.group.identification import (
+    Identification,
+    choose_participants,
+    compare_runs,
+    identify,
+)
 
 HYPPO = 0.7198004201680672
 
@@ -107,11 +112,28 @@ def test_runs_without_an_edge_in_common_are_not_compared():
 
 
 def test_more_than_can_be_held_are_thinned_evenly():
-    participants = make(9, (2,) * 20)
-    # 30 edges: 11 runs fit, so that of 20 participants every fourth is held.
-    found = sums_up(participants, most_values=30 * 11)
-    assert found.n_participants == 5
-    assert found == sums_up(participants[::4])
+    # 30 edges: 11 runs fit, so that of 20 participants every fourth is chosen.
+    chosen = choose_participants([2] * 20, 30, most_values=30 * 11)
+    assert np.flatnonzero(chosen).tolist() == [0, 4, 8, 12, 16]
+    mixed = choose_participants([1, 2, 1, 3, 2], 30)
+    assert mixed == [False, True, False, True, True]
+    # Two are the least that can be compared.
+    assert sum(choose_participants([90, 90, 90], 30, most_values=30 * 11)) == 2
+    assert choose_participants([], 30) == []
+
+
+def test_merging_is_adding_one_after_the_other():
+    participants = make(9, (2, 3, 2, 2, 2))
+    parts = []
+    for own in (participants[:2], participants[2:]):
+        parts.append(Identification(30))
+        for runs in own:
+            for run in runs:
+                parts[-1].add_run(run)
+            parts[-1].close_participant()
+    first, second = parts
+    first.merge(second)
+    assert first.summarise() == sums_up(participants)
 
 
 def test_a_participant_with_very_many_runs_gives_the_first_of_them():
@@ -135,24 +157,3 @@ def test_identification_has_chance_level_without_anything_of_ones_own():
              for seed in range(200)]  # fmt: skip
     assert np.mean(rates) == pytest.approx(1 / 5, abs=0.04)
     assert identify(np.eye(2), np.array([0, 1]), np.array([0, 0])) is None
-
-
-def test_parts_keep_the_participants_that_the_whole_keeps():
-    """However the participants are dealt, the same are left where not all are held."""
-    rng = np.random.default_rng(3)
-    runs = rng.normal(size=(23, 2, 4))
-
-    def add(people, into):
-        for person in people:
-            for run in runs[person]:
-                into.add_run(run)
-            into.close_participant()
-        return into
-
-    whole = add(range(23), Identification(4, most_values=40))
-    merged = Identification(4, most_values=40)
-    for part in (range(4), range(4, 5), range(5, 9), range(9, 12), range(12, 16)):
-        merged.merge(add(part, Identification(4, most_values=40)))
-    merged.merge(add(range(16, 23), Identification(4, most_values=400)))
-    assert whole.summarise().n_participants in {3, 4, 5}
-    assert merged.summarise() == whole.summarise()

@@ -3,9 +3,10 @@
 import collections
 import sys
 
-import nibabel as nb
 import pytest
 from support.calls import run
+
+from bids_roi.images import nifti
 
 # Small files are known by what they hold: opened once to read, once for the digest.
 AND_HASHED = 2
@@ -32,14 +33,14 @@ def opened():
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Paths of images that nibabel loads while the test runs."""
-    found, load = [], nb.load
+    """Paths of images that are opened while the test runs."""
+    found, read = [], nifti._read_affine
 
-    def count(path):
+    def count(path, *args):
         found.append(str(path))
-        return load(path)
+        return read(path, *args)
 
-    monkeypatch.setattr("bids_roi.images.nifti.nb.load", count)
+    monkeypatch.setattr(nifti, "_read_affine", count)
     return found
 
 
