@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -61,7 +62,11 @@ def parse_name(path: str | PurePath) -> BidsName:
     >>> parse_name("sub-01/func/sub-01_task-rest_run-01_bold.nii.gz").entities
     (('sub', '01'), ('task', 'rest'), ('run', '01'))
     """
-    name = path.name if isinstance(path, PurePath) else PurePath(path).name
+    return _parse(path.name if isinstance(path, PurePath) else PurePath(path).name)
+
+
+@functools.lru_cache(maxsize=4096)  # as many look at each name of a participant
+def _parse(name: str) -> BidsName:
     stem, dot, extension = name.partition(".")
     *pairs, last = stem.split("_")
     entities, foreign = [], []
