@@ -93,8 +93,8 @@ class Running:
         metavar="FILE|-",
     )
     work_dir: Path | None = option(
-        "Folder for temporary files: what Dask sets aside, matplotlib's cache. Nothing"
-        " stays there, and nothing is resumed from there. Default: the system's.",
+        "Folder for temporary files: what Dask sets aside. Nothing stays there, and"
+        " nothing is resumed from there. Default: the system's.",
         metavar="DIR",
         aliases=("-w",),
     )

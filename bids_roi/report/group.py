@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -167,16 +166,10 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
             "Title": picture.title,
             "Caption": picture.caption,
             "Alternative": picture.alt,
-            "Size": _measure(picture),
+            "Size": measure_image(picture.content, picture.extension),
             "Drawing": mark_safe(inside.replace(' role="img"', "", 1)),
         }
     ]
-
-
-def _measure(picture: Picture) -> tuple[int, int] | None:
-    box = re.search(rb'<svg[^>]* viewBox="0 0 (\d+)[.\d]* (\d+)', picture.content)
-    found = measure_image(picture.content, picture.extension)
-    return found or (box and (int(box[1]), int(box[2]))) or None
 
 
 def _column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:

@@ -11,7 +11,6 @@ from support import datasets
 NEVER = {
     "nilearn",
     "pandas",
-    "matplotlib",
     "jinja2",
     "templateflow",
     "dask",
