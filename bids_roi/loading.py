@@ -116,6 +116,7 @@ class Outputs:
             NaN where not told. ``strategy`` is ``"none"`` for raw signals.
         """
         tables = self._choose("timeseries", choice)
+        _check_making(tables)
         rows = []
         for table in tables:
             labels = dict(table.name.entities)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import replace
 from itertools import pairwise
@@ -198,6 +199,14 @@ class AtlasShelf:
             raise SpaceMismatch(
                 error.problem, where=error.where, remedy=remedy
             ) from error
+
+    def open_given(self) -> tuple[Atlas, ...]:
+        """Open the atlases that are given as files, but for those that are no use."""
+        found = []
+        for file in self._files:
+            with contextlib.suppress(BidsRoiError):
+                found.append(self._open(file))
+        return tuple(found)
 
     def _spaces(self, name: str) -> list[str]:
         """Spaces that an atlas is in, fMRIPrep's own templates first."""

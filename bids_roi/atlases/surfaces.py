@@ -7,7 +7,9 @@ numbered anew then, left before right.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import filecmp
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,8 +161,8 @@ def read_surface(
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
         raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
-    if files[0].resolve() == files[1].resolve():
-        msg = "one file is given for both hemispheres."
+    if _are_one(files):
+        msg = f"one file is given for both hemispheres, or a copy ({files[1]})."
         raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
@@ -178,6 +180,20 @@ def read_surface(
         msg = f"the right hemisphere is on {right}, the left ({files[0]}) on {left}."
         raise AtlasError(msg, where=files[1], remedy="Give both at one density.")
     return Surface(Frame(tuple(parts)), tuple(sides))
+
+
+def _are_one(files: tuple[Path, ...]) -> bool:
+    """Whether two files are the same, or annots of the same bytes.
+
+    A GIFTI file can say of which hemisphere it is, an annot cannot, and no two
+    hemispheres have the same labels at every vertex.
+    """
+    left, right = files
+    if left.resolve() == right.resolve():
+        return True
+    with contextlib.suppress(OSError):  # whoever reads them says so
+        return left.suffix == ".annot" and filecmp.cmp(left, right, shallow=False)
+    return False
 
 
 def _check_side(path: Path, side: str) -> None:

@@ -217,9 +217,11 @@ def survey_runs(
             for kind, files in query.select(label, paths).items()
             for group in group_series(kind, files, one_will_do=True)
         ]
-        with contextlib.suppress(OSError):
-            sizes = [path.stat().st_size for files, _ in groups for path in files]
-            found[label] = len(groups), sum(sizes)
+        n_bytes = 0
+        for path in (path for files, _ in groups for path in files):
+            with contextlib.suppress(OSError):  # a link to content that is not here
+                n_bytes += path.stat().st_size
+        found[label] = len(groups), n_bytes
     return found
 
 

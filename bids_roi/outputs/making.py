@@ -11,8 +11,7 @@ import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.errors import BidsRoiError, DataError, OutputError
-from bids_roi.files.tables import read_json
+from bids_roi.errors import DataError, OutputError
 from bids_roi.files.writing import Written, file_digest, write_pair
 from bids_roi.outputs.names import sidecar_of
 from bids_roi.outputs.schema import format_sidecar
@@ -101,28 +100,27 @@ _ALONE = "Run the same command again, with no other in this output folder."
 def renew_stamps(
     output_dir: Path,
     stamps: Iterable[Stamp],
-    tables: Iterable[str],
+    tables: Mapping[str, Mapping[str, Any] | None],
     *,
     verify: bool = False,
 ) -> tuple[Stamp, ...] | None:
     """Stamps of tables as they are now; ``None`` where one is not what was made.
 
-    A table is read where its time of change differs, as in a copy, or to ``verify`` it.
+    ``tables`` come with what their sidecars say, ``None`` where those are no use. A
+    table is read where its time of change differs, as in a copy, or to ``verify`` it.
     """
     known = {stamp.table: stamp for stamp in stamps}
     found = []
-    for table in tables:
+    for table, sidecar in tables.items():
         stamp, path = known.get(table), output_dir / table
+        if stamp is None or told_digest(sidecar or {}) != stamp.digest:
+            return None
         try:
-            if stamp is None or told_digest(read_json(path.with_suffix(".json"))) != (
-                stamp.digest
-            ):
-                return None
             state = path.stat()
             same = state.st_size == stamp.size
             if verify or state.st_mtime_ns != stamp.mtime_ns:
                 same = same and file_digest(path) == stamp.digest
-        except (BidsRoiError, OSError):
+        except OSError:
             return None
         if not same:
             return None

@@ -33,8 +33,9 @@ def recall_plan(
 ) -> PlannedRun | None:
     """Plan of a run of which series or mask are links to what is not here.
 
-    Grid and atlases are those that its outputs were made with. ``None`` where it lacks
-    nothing, or one of the atlases has no outputs.
+    Grid and atlases are those that its outputs were made with, but for atlases that are
+    given as files and hold something else now. ``None`` where it lacks nothing, or one
+    of the atlases has no outputs.
     """
     run = planned.run
     if not any(path and _is_dropped(path) for path in (*run.files, run.mask_path)):
@@ -45,7 +46,10 @@ def recall_plan(
         return None
     try:
         atlases = [
-            _recall_atlas(done[a], options, output_dir, run.root) for a in planned.asked
+            _hold_against(
+                planned.given, _recall_atlas(done[a], options, output_dir, run.root)
+            )
+            for a in planned.asked
         ]
     except (BidsRoiError, LookupError, TypeError, ValueError):
         return None  # its outputs are no use: the run fails, as the input is gone
@@ -130,6 +134,27 @@ def _recall_atlas(
         description={},
         route=_recall_route(sidecar, root),
         areas=_recall_areas(sidecar),
+    )
+
+
+def _hold_against(given: tuple[Atlas, ...], recalled: Atlas) -> Atlas:
+    """An atlas with the content that its files have now, where it is another."""
+    now = [atlas for atlas in given if atlas.name == recalled.name]
+    # Of a run that transforms led to, outputs do not tell in which space the atlas was.
+    now = [atlas for atlas in now if atlas.space == recalled.space] or now
+    for atlas in now:
+        same = atlas.image_digest == recalled.image_digest
+        if same and atlas.table_digest == recalled.table_digest:
+            return recalled
+    return (
+        recalled
+        if not now
+        else replace(
+            recalled,
+            image_digest=now[0].image_digest,
+            table_digest=now[0].table_digest,
+            regions=now[0].regions,
+        )
     )
 
 

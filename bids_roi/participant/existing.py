@@ -36,42 +36,127 @@ class OtherAtlas(OtherSettings):
     """They were made with an earlier segmentation or transform of the participant."""
 
 
-def check_run(job: Job) -> None:
-    """Refuse a run of which outputs are there that were made with other settings."""
-    for atlas, names in job.planned.atlases:
+class Existing:
+    """Outputs of a run that are there; each sidecar is read once."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._digests = {
+            atlas.name: digests_of(job, atlas, names)
+            for atlas, names in job.planned.atlases
+        }
+        self._sidecars: dict[str, Mapping[str, Any] | None] = {}
+
+    def check(self) -> None:
+        """Refuse a run of which outputs are there that were made otherwise."""
+        for atlas, names in self._job.planned.atlases:
+            for label in names.labels:
+                self._are_there(atlas, names.only((label,)))
+
+    def find_complete(
+        self, atlas: Atlas, names: RunOutputs
+    ) -> dict[str | None, Record]:
+        """Find the strategies of which nothing is left to do: a record for each label.
+
+        The outputs of the others, or their figures, have to be made (again).
+        """
+        job = self._job
+        run = job.planned.run.relative_path
+        records = read_records(job.output_dir, run)
+        found: dict[str | None, Record] = {}
+        copied = []
         for label in names.labels:
-            _check_strategy(job, atlas, names.only((label,)))
-
-
-def find_complete(
-    job: Job, atlas: Atlas, names: RunOutputs
-) -> dict[str | None, Record]:
-    """Find the strategies of which nothing is left to do: a record for each label.
-
-    The outputs of the others, or their figures, have to be made (again).
-    """
-    run = job.planned.run.relative_path
-    records = read_records(job.output_dir, run)
-    found: dict[str | None, Record] = {}
-    copied = []
-    for label in names.labels:
-        own = names.only((label,))
-        if _check_strategy(job, atlas, own):
-            record = _find_record(records, job, atlas, own)
-            if record is None or not (_keeps_enough(job, own) and _is_cifti(job, own)):
+            own = names.only((label,))
+            if not self._are_there(atlas, own):
+                continue
+            record = self._find_record(records, atlas, own)
+            if record is None or not (self._keeps_enough(own) and _is_cifti(job, own)):
                 continue
             found[label] = replace(
                 record, status="complete", seconds=0.0, peak_memory_bytes=0
             )
             if record not in records:
                 copied.append(record)
-    if copied:  # so that the next call need not read them again
-        write_records(job.output_dir, run, copied)
-    return (
-        found
-        if job.options.running.no_report or _are_drawn(job, names.only(found))
-        else {}
-    )
+        if copied:  # so that the next call need not read them again
+            write_records(job.output_dir, run, copied)
+        return (
+            found
+            if job.options.running.no_report or _are_drawn(job, names.only(found))
+            else {}
+        )
+
+    def _read(self, table: str) -> Mapping[str, Any] | None:
+        """Sidecar of a table; ``None`` where it cannot be used."""
+        if table not in self._sidecars:
+            try:
+                sidecar = read_json(self._job.output_dir / sidecar_of(table))
+            except (BidsRoiError, OSError):
+                sidecar = None
+            self._sidecars[table] = sidecar
+        return self._sidecars[table]
+
+    def _are_there(self, atlas: Atlas, names: RunOutputs) -> bool:
+        """Whether a strategy has its tables; those of other settings are refused."""
+        digests, folder = self._digests[atlas.name], self._job.output_dir
+        # Series tell most of what differs, the region table least.
+        tables = [*names.tables[1:], names.regions]
+        there = [table for table in tables if (folder / table).exists()]
+        for table in there:
+            sidecar = self._read(table)
+            if sidecar is None:
+                return False  # half a pair: made again
+            if sidecar.get("OptionsDigest") != digests[table]:
+                raise _explain(self._job, atlas, names, table, sidecar)
+        return len(there) == len(tables)
+
+    def _keeps_enough(self, names: RunOutputs) -> bool:
+        """Whether the outputs keep what is asked for now, which no digest holds.
+
+        Where they do not, the run is made again, and so is found out and told.
+        """
+        cleaning = self._job.options.cleaning
+        asked = {
+            "NumberOfVolumesKept": cleaning.min_volumes,
+            "SecondsKept": cleaning.min_time,
+        }
+        least = {key: needed for key, needed in asked.items() if needed is not None}
+        return not any(
+            (self._read(series.path) or {}).get(key, 0) < needed
+            for series in names.timeseries
+            if series.label is not None
+            for key, needed in least.items()
+        )
+
+    def _find_record(
+        self, records: Iterable[Record], atlas: Atlas, names: RunOutputs
+    ) -> Record | None:
+        """The record of a strategy whose tables are those made of this input.
+
+        Sidecars, tables and record have to agree. Of a copy, which has other times of
+        change, the record comes with these.
+        """
+        job, (label,) = self._job, names.labels
+        key = (atlas.name, label or RAW)
+        digest = self._digests[atlas.name][names.timeseries[0].path]
+        tables = (*names.tables, *(path for _, path in names.outliers))
+        for record in records:
+            if (
+                record.key in (key, (key[0], ""))
+                and record.status == "done"
+                and _are_same(record.inputs, job.inputs)
+                and record.digest == digest
+            ):
+                stamps = renew_stamps(
+                    job.output_dir,
+                    record.stamps,
+                    {table: self._read(table) for table in tables},
+                    verify=job.options.running.verify,
+                )
+                if stamps is not None:
+                    others = [s for s in record.stamps if s.table not in tables]
+                    stamps = tuple(sorted((*stamps, *others)))
+                    return replace(record, strategy=key[1], stamps=stamps)
+        return None
 
 
 def _is_cifti(job: Job, names: RunOutputs) -> bool:
@@ -91,38 +176,6 @@ def _are_drawn(job: Job, names: RunOutputs) -> bool:
     return has_figures(job.output_dir, tables)
 
 
-def _keeps_enough(job: Job, names: RunOutputs) -> bool:
-    """Whether the outputs keep what is asked for now, which no digest holds.
-
-    Where they do not, the run is made again, and so is found out and told.
-    """
-    asked = {
-        "NumberOfVolumesKept": job.options.cleaning.min_volumes,
-        "SecondsKept": job.options.cleaning.min_time,
-    }
-    least = {key: needed for key, needed in asked.items() if needed is not None}
-    for series in names.timeseries:
-        if series.label is not None and least:
-            sidecar = read_json(job.output_dir / sidecar_of(series.path))
-            if any(sidecar.get(key, 0) < needed for key, needed in least.items()):
-                return False
-    return True
-
-
-def _check_strategy(job: Job, atlas: Atlas, names: RunOutputs) -> bool:
-    """Whether all tables of a strategy are there; refuse those of other settings."""
-    digests = digests_of(job, atlas, names)
-    there = [table for table in digests if (job.output_dir / table).exists()]
-    for table in there:
-        try:
-            sidecar = read_json(job.output_dir / sidecar_of(table))
-        except (BidsRoiError, OSError):
-            return False  # half a pair: made again
-        if sidecar.get("OptionsDigest") != digests[table]:
-            raise _explain(job, atlas, names, table, sidecar)
-    return len(there) == len(digests)
-
-
 def _explain(
     job: Job, atlas: Atlas, names: RunOutputs, table: str, sidecar: Mapping[str, Any]
 ) -> OtherSettings:
@@ -140,37 +193,6 @@ def _explain(
     kind = OtherAtlas if own and found.of_atlas else OtherSettings
     remedy = "Choose another output folder, or replace them with --overwrite."
     return kind(f"outputs are there that {found.text}.", where=table, remedy=remedy)
-
-
-def _find_record(
-    records: Iterable[Record], job: Job, atlas: Atlas, names: RunOutputs
-) -> Record | None:
-    """The record of a strategy whose tables are those that were made of this input.
-
-    Sidecars, tables and record have to agree. Of a copy, which has other times of
-    change, the record comes with these.
-    """
-    (label,) = names.labels
-    key = (atlas.name, label or RAW)
-    tables = (*names.tables, *(path for _, path in names.outliers))
-    for record in records:
-        if (
-            record.key in (key, (key[0], ""))
-            and record.status == "done"
-            and _are_same(record.inputs, job.inputs)
-            and record.digest == job.digest(atlas, label).options
-        ):
-            stamps = renew_stamps(
-                job.output_dir,
-                record.stamps,
-                tables,
-                verify=job.options.running.verify,
-            )
-            if stamps is not None:
-                others = [s for s in record.stamps if s.table not in tables]
-                stamps = tuple(sorted((*stamps, *others)))
-                return replace(record, strategy=key[1], stamps=stamps)
-    return None
 
 
 def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:

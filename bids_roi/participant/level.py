@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
@@ -22,6 +23,7 @@ from bids_roi.errors import (
     NothingFound,
     OutputError,
 )
+from bids_roi.outputs.records import sweep_leftovers
 from bids_roi.outputs.root_files import (
     check_output_dir,
     keep_valid,
@@ -30,7 +32,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
-from bids_roi.participant.existing import OtherAtlas, OtherSettings, check_run
+from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
@@ -44,7 +46,7 @@ from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bids_roi.confounds.strategy_format import Strategy
@@ -58,6 +60,8 @@ log = logging.getLogger("bids_roi")
 # Participants whose outputs are held against the options before anything is written; a
 # folder that was made with one call is told by the first of them.
 _LOOKED_AT = 20
+# Runs of theirs whose plans are kept until their turn comes, so that memory is flat.
+_KEPT = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,21 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
 
 
 def plan_dataset(
-    level: ParticipantLevel, outcomes: Outcomes
+    level: ParticipantLevel,
+    outcomes: Outcomes,
+    known: Mapping[str, list[PlannedRun]] = MappingProxyType({}),
 ) -> Iterator[tuple[str, list[PlannedRun]]]:
     """Plan one participant after the other, so that work can begin at once.
 
-    Those that cannot be planned are losses among the ``outcomes``, and the others go
-    on. It is an error where there is nothing to do for anyone, or none of the atlases
-    can be had.
+    Those in ``known`` have been. Those that cannot be planned are losses among the
+    ``outcomes``, and the others go on. It is an error where there is nothing to do for
+    anyone, or none of the atlases can be had.
     """
     n_planned, served = 0, False
-    found = plan_participants(
-        level.root, level.participants, level.options, level.shelf, level.labels
-    )
-    for participant, planned in found:
+    others = [label for label in level.participants if label not in known]
+    found = _plan(level, others)
+    for participant in level.participants:
+        planned = known[participant] if participant in known else next(found)[1]
         if isinstance(planned, BidsRoiError):
             outcomes.lose(participant, planned)
             planned = []
@@ -118,6 +124,14 @@ def plan_dataset(
             raise next(iter(outcomes.errors.values()))
         raise explain_nothing(level.root, level.participants, level.options.input)
     outcomes.tell_empty()
+
+
+def _plan(
+    level: ParticipantLevel, participants: Sequence[str]
+) -> Iterator[tuple[str, list[PlannedRun] | BidsRoiError]]:
+    return plan_participants(
+        level.root, participants, level.options, level.shelf, level.labels
+    )
 
 
 def _note_empty(level: ParticipantLevel, participant: str, outcomes: Outcomes) -> None:
@@ -154,7 +168,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     """Process every run; an error where nothing can be done, or an atlas fits none."""
     options, output_dir = level.options, level.output_dir
     check_given_mask(options)
-    _check_settings(level, outcomes)
+    known = _check_settings(level, outcomes)
     if outcomes.other_settings:
         outcomes.tell_other_settings()
         return
@@ -185,7 +199,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
         input=str(level.root),
         output=str(output_dir.absolute()),
     ) as progress:
-        planned = _announce(level, source, outcomes, progress, find)
+        planned = _announce(level, known, source, outcomes, progress, find)
         try:
             with contextlib.closing(executor.map(work, planned)) as done:
                 for outcome in done:
@@ -219,36 +233,42 @@ def _check_still_there(
         raise OutputError(msg, where=folder, remedy=remedy)
 
 
-def _check_settings(level: ParticipantLevel, outcomes: Outcomes) -> None:
+def _check_settings(
+    level: ParticipantLevel, outcomes: Outcomes
+) -> dict[str, list[PlannedRun]]:
     """Refuse outputs of other settings before anything is touched.
 
     All participants are looked at where one is refused, so that the message counts
-    them. A segmentation that was made anew concerns its participant only.
+    them. A segmentation that was made anew concerns its participant only. Returns the
+    plans of the first of those that were looked at.
     """
+    plans: dict[str, list[PlannedRun]] = {}
     if level.options.running.overwrite:
-        return
+        return plans
     folders = (level.output_dir / f"sub-{p}" for p in level.participants)
     there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
-    found = plan_participants(
-        level.root, there, level.options, level.shelf, level.labels
-    )
-    for number, (_, planned) in enumerate(found):
-        if number >= _LOOKED_AT and not outcomes.other_settings:
-            return
-        if isinstance(planned, BidsRoiError):
-            continue  # told when its turn comes
-        for item in planned:
-            job = open_job(item, level.options, level.strategies, level.output_dir)
-            try:
-                check_run(job)
-            except OtherAtlas:
-                continue
-            except OtherSettings as error:
-                outcomes.refuse(item, error)
+    for part in (there[:_LOOKED_AT], there[_LOOKED_AT:]):
+        for participant, planned in _plan(level, part):
+            if isinstance(planned, BidsRoiError):
+                continue  # told when its turn comes
+            if sum(map(len, plans.values())) < _KEPT:
+                plans[participant] = planned
+            for item in planned:
+                job = open_job(item, level.options, level.strategies, level.output_dir)
+                try:
+                    Existing(job).check()
+                except OtherAtlas:
+                    continue
+                except OtherSettings as error:
+                    outcomes.refuse(item, error)
+        if not outcomes.other_settings:
+            break
+    return plans
 
 
 def _announce(
     level: ParticipantLevel,
+    known: dict[str, list[PlannedRun]],
     source: dict[str, object],
     outcomes: Outcomes,
     progress: Progress,
@@ -259,9 +279,12 @@ def _announce(
     Files that they share are written ahead of the first.
     """
     begun = False
-    for participant, planned in plan_dataset(level, outcomes):
+    plans = plan_dataset(level, outcomes, known)
+    for participant, planned in plans:
+        known.pop(participant, None)
         outcomes.expect(participant, planned)
         progress.expect(participant, planned)
+        sweep_leftovers(level.output_dir, [item.run.relative_path for item in planned])
         for item in planned:
             if not begun:
                 begun = True

@@ -14,9 +14,9 @@ from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
     shorten_reason,
+    sweep_leftovers,
     tell_failures,
     write_loss,
-    write_records,
 )
 from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
@@ -85,9 +85,10 @@ class Outcomes:
         if not log.isEnabledFor(logging.WARNING):
             return
         n_people = len(level.participants)
-        n_runs, n_bytes = (sum(own) for own in zip(*surveyed.values(), strict=True))
+        n_runs = sum(n for n, _ in surveyed.values())
+        n_bytes = sum(n for _, n in surveyed.values())
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
-        if len(surveyed) < n_people:
+        if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"
         sys.stderr.write(
             f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"
@@ -210,8 +211,8 @@ class Outcomes:
 
     def close(self) -> None:
         """End a call that may have been stopped: no half-written file, all pages."""
-        for run in self._under_way:  # no news, but what stopped workers left goes
-            write_records(self.level.output_dir, run, [])
+        # What stopped workers left half-written.
+        sweep_leftovers(self.level.output_dir, self._under_way)
         for participant in sorted(self.tally.participants):
             if self._runs_left[participant]:
                 self._write_page(participant)

@@ -71,6 +71,8 @@ class PlannedRun:
         What the user should know.
     asked
         Names of the atlases that are asked for.
+    given
+        Of a run with an error, the atlases that are given as files.
     """
 
     run: BoldRun
@@ -82,6 +84,7 @@ class PlannedRun:
     error: BidsRoiError | None
     warnings: tuple[str, ...]
     asked: tuple[str, ...] = ()
+    given: tuple[Atlas, ...] = ()
 
 
 def template_of(run: BoldRun) -> str:
@@ -194,6 +197,7 @@ def plan_run(
         error=error,
         warnings=tuple(warnings),
         asked=shelf.names,
+        given=() if error is None else shelf.open_given(),
     )
 
 

@@ -198,9 +198,10 @@ def _describe_dataset(folder: Path | None) -> object:
 
 def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
     """Tell the digest of each table of a run and atlas; series tell most, so first."""
-    digests = {t.path: job.digest(atlas, t.label) for t in names.timeseries}
+    of = {label: job.digest(atlas, label) for label in {None, *names.labels}}
+    digests = {series.path: of[series.label] for series in names.timeseries}
     digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
-    digests |= {names.regions: job.digest(atlas, None)}
+    digests |= {names.regions: of[None]}
     return {path: digest.options for path, digest in digests.items()}
 
 

@@ -27,7 +27,7 @@ from bids_roi.outputs.result import Extracted
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare, read_motion
 from bids_roi.participant.dropped import recall_plan
-from bids_roi.participant.existing import check_run, find_complete
+from bids_roi.participant.existing import Existing
 from bids_roi.participant.extraction import (
     find_partition,
     read_mask_of,
@@ -185,10 +185,11 @@ def _find_work(job: Job) -> tuple[Job, list[Record]]:
     """What is left to do, and the records of what is there."""
     if job.options.running.overwrite:
         return replace(job, work=job.planned.atlases), []
-    check_run(job)
+    existing = Existing(job)
+    existing.check()
     work, records = [], []
     for atlas, names in job.planned.atlases:
-        complete = find_complete(job, atlas, names)
+        complete = existing.find_complete(atlas, names)
         records += [(atlas.name, label, found) for label, found in complete.items()]
         if left := [label for label in names.labels if label not in complete]:
             work.append((atlas, names.only(left)))

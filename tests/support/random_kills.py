@@ -2,10 +2,10 @@
 
     python tests/support/random_kills.py [KILLS] [SEED]
 
-Each round starts from a whole tree of other settings, or from nothing, ends a call by
-SIGKILL after a random number of renames, and gives the same command again until it is
-done; a refusal has to name a file or a run. The tree must then be that of a calm call,
-byte for byte.
+Each round starts from a whole tree of the same or of other settings, or from nothing,
+ends a call by SIGKILL after a random number of renames, and gives the same command
+again until it is done; a refusal has to name a file or a run. The tree must then be
+that of a calm call, byte for byte.
 """
 
 import json
@@ -66,7 +66,7 @@ class Archive:
 
 def kill_once(archive, calm, rng):
     """One round; what came of it."""
-    how = rng.choice(["fresh", "overwrite", "overwrite", "group"])
+    how = rng.choice(["fresh", "overwrite", "overwrite the same", "group"])
     before, asked = rng.sample(SETS, 2)
     if how != "fresh":
         start = before if how == "overwrite" else asked
@@ -76,7 +76,7 @@ def kill_once(archive, calm, rng):
     if how == "group":
         first = archive.group(**fault)
     else:
-        more = ("--overwrite",) if how == "overwrite" else ()
+        more = ("--overwrite",) if how.startswith("overwrite") else ()
         first = archive.participant(*asked, *more, **fault)
     again = archive.participant(*asked)
     refused = again.returncode != 0

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nb
 import numpy as np
 import pytest
 from support import datasets
@@ -239,6 +240,9 @@ def test_a_damaged_table_is_told_and_made_again(site, calm, kind, damage):
             chosen = {"strategy": "Own" if "desc-Own" in table.name else "none"}
         with pytest.raises(DataError, match="its sidecar was written with"):
             getattr(outputs, read)(**chosen)
+        if kind == "outliers":  # which tells the volumes of a series
+            with pytest.raises(DataError, match="its sidecar was written with"):
+                outputs.timeseries(denoise="Own")
     done = site.run(*FIRST)
     assert done.returncode == 0, done.stderr
     found = {k: v for k, v in files_of(site.out).items() if "group" not in k}
@@ -352,6 +356,83 @@ def test_outputs_stay_done_when_their_input_has_been_dropped(site, key):
     failed = site.run(*FIRST)
     assert failed.returncode == 1
     assert "not here" in failed.stderr or "confounds_timeseries.tsv" in failed.stderr
+
+
+@pytest.mark.parametrize("part", ["image", "table"])
+def test_another_atlas_of_the_same_name_is_noticed_for_dropped_inputs(
+    site, model, part
+):
+    """Nothing of the run is here, so that only the atlas's own digests can tell."""
+    shutil.copytree(model / "atlas", site.root.with_name("atlas"))
+    place = site.arguments.index("--atlas-file") + 1
+    site.arguments[place] = site.arguments[place].replace(
+        str(model), str(site.root.parent)
+    )
+    image, table = map(Path, site.arguments[place].split(","))
+    store = annex(site.root, "*.nii.gz")
+    assert site.run(*FIRST).returncode == 0
+    store.rename(store.with_name("dropped"))
+    before = site.changed()
+    done = site.run(*FIRST)
+    assert done.returncode == 0, done.stderr
+    if part == "image":
+        labels = nb.load(image)
+        values = np.asarray(labels.dataobj)
+        first, second = np.unique(values[values > 0])[:2]
+        swapped = np.where(values == first, second, values)
+        swapped[values == second] = first
+        nb.save(nb.Nifti1Image(swapped, labels.affine, labels.header), image)
+    else:
+        index, name = table.read_text().splitlines()[1].split("\t")[:2]
+        table.write_text(
+            table.read_text().replace(f"{index}\t{name}", f"{index}\tX", 1)
+        )
+    done = site.run(*FIRST)
+    assert done.returncode == 1
+    assert "atlas" in done.stderr
+    assert "--overwrite" in done.stderr
+    assert RUN in done.stderr
+    assert site.changed() == before
+
+
+def test_a_series_of_another_input_beside_the_same_region_table(site):
+    """Volumes in another order have other series, and the same levels of regions."""
+    (path,) = site.root.rglob("*desc-preproc_bold.nii.gz")
+    image = nb.load(path)
+    values = np.full(image.shape, 1000, np.float32)
+    values[..., 1::2] += 1
+
+    def write(data):
+        nb.save(nb.Nifti1Image(data, image.affine, image.header), path)
+
+    write(values)
+    assert site.run(*FIRST).returncode == 0
+    (regions,) = site.out.rglob("sub-*_dseg.tsv")
+    table, series = regions.read_bytes(), site.out / f"{SERIES}_timeseries.tsv"
+    raw = series.with_name(series.name.replace("_desc-Own", ""))
+    old = raw.read_bytes()
+    write(values[..., ::-1])
+    both = list(site.arguments)
+    site.arguments.remove("none")
+    assert site.run(*FIRST).returncode == 0
+    assert (regions.read_bytes(), raw.read_bytes()) == (table, old)
+    assert site.group().returncode == 0
+    lines = (site.out / "group_runs.tsv").read_text().splitlines()
+    rows = [dict(zip(lines[0].split("\t"), x.split("\t"), strict=True)) for x in lines]
+    told = {row["desc_id"]: (row["status"], row["reason"]) for row in rows[1:]}
+    assert told["Own"][0] == "done"
+    assert told["n/a"][0] != "done"
+    assert "made of another input" in told["n/a"][1]
+    outputs = bids_roi.load(site.out)
+    for read in (outputs.runs, outputs.timeseries, outputs.relmats):
+        with pytest.raises(DataError, match="made of another input"):
+            read(denoise="none")
+        assert len(read(denoise="Own"))
+    site.arguments = both
+    assert site.run(*FIRST).returncode == 0
+    assert raw.read_bytes() != old
+    assert regions.read_bytes() == table
+    assert set(bids_roi.load(site.out).runs()["strategy"]) == {"none", "Own"}
 
 
 def test_gzip_of_other_bytes_is_another_input(site):

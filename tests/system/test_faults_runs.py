@@ -135,7 +135,7 @@ def site(place, model, server, expected):
 
 
 STAGES = {
-    "what is there already": "bids_roi.participant.run.find_complete",
+    "what is there already": "bids_roi.participant.run.Existing",
     "confounds": "bids_roi.participant.run.prepare",
     "atlas mapping": "bids_roi.participant.run.find_partition",
     "mask": "bids_roi.participant.run.read_mask_of",

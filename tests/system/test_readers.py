@@ -7,10 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pandas as pd
 import pytest
 from bids import BIDSLayout
-from support import datasets
+from support import datasets, dense, surface_runs
 from support.calls import read, run
 from support.datasets import SPACE
 from support.promises import promises
@@ -362,3 +363,66 @@ def test_group_tables_of_an_earlier_release_are_told_and_enter_no_page(
     told = run(capsys, raw, copy, "group")
     assert not old.exists()
     assert f"removed, for they are out of date: {old.name}, {foreign.name}" in told.out
+
+
+@pytest.fixture(scope="module")
+def surfaces(tmp_path_factory):
+    """Outputs of grayordinates, of both hemispheres and of one, with CIFTI files."""
+    place = tmp_path_factory.mktemp("surfaces")
+    root, out, axis = place / "in", place / "out", dense.small_axis()
+    rng = np.random.default_rng(7)
+    surface_runs.write_cifti(root, axis, dense.ramp(T, len(axis)))
+    left, right = rng.normal(100, 5, (2, T, 32492))
+    mesh = f"{surface_runs.ENTITIES}_space-fsLR_den-32k"
+    surface_runs.write_gifti(root, left, right, stem=mesh)
+    write_confounds(root)
+    names = {i: f"R{i}" for i in range(1, 5)}
+    keys = rng.choice([0, *names], len(axis))
+    atlas = place / "tpl-fsLR_atlas-Toy_scale-5_dseg.dlabel.nii"
+    surface_runs.write_dlabel(atlas, axis, keys, names)
+    asked = [
+        root,
+        out,
+        "participant",
+        "--atlas-file",
+        atlas,
+        "--denoise",
+        "none",
+        "24P",
+    ]
+    asked += ["--relmat", "pearson", "--cifti-output", "--n-procs", 1]
+    for more in ([], ["--hemi", "L", "--den", "32k"]):
+        assert main([str(a) for a in [*asked, *more]]) == 0
+    return out
+
+
+def layout_of(out):
+    return BIDSLayout(out, validate=False, config=["bids", "derivatives", CONFIG])
+
+
+def test_pybids_tells_hemispheres_densities_and_cifti_files(surfaces):
+    layout = layout_of(surfaces)
+    assert layout.get_hemis() == ["L"]
+    assert sorted(layout.get_dens()) == ["32k", "91k"]
+    for asked, part in (({"hemi": "L"}, "_hemi-L_"), ({"den": "91k"}, "_den-91k_")):
+        found = {f.path for f in layout.get(scope="all", **asked)}
+        assert found == {str(p) for p in surfaces.rglob(f"sub-*{part}*")}
+    for extension, n in ((".ptseries.nii", 6), (".pconn.nii", 6)):
+        found = {f.path for f in layout.get(extension=extension)}
+        assert found == set(map(str, surfaces.rglob(f"*{extension}")))
+        assert len(found) == n
+
+
+@pytest.mark.parametrize("which", ["out", "surfaces"])
+def test_pybids_builds_the_names_that_the_outputs_have(which, request):
+    """Of every table, sidecar and CIFTI file, from the entities that it finds."""
+    out = request.getfixturevalue(which)
+    layout = layout_of(out)
+    made = sorted(p for p in out.glob("sub-*/func/*") if p.is_file())
+    assert len(made) > 10
+    for path in made:
+        entities = layout.get_file(str(path)).get_entities()
+        built = layout.build_path(
+            entities, validate=False, absolute_paths=False, strict=True
+        )
+        assert built == path.relative_to(out).as_posix()

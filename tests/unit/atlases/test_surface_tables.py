@@ -1,5 +1,7 @@
 """Tables of surfaces: which region each name goes to, against the files' own names."""
 
+import shutil
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -103,8 +105,8 @@ def test_a_region_of_key_0_is_an_error(tmp_path, zero):
     hemisphere(left, OWN, zero=zero)
     annots = [tmp_path / f"{side}.my.annot" for side in ("lh", "rh")]
     colours = np.array([[0, 0, 0, 0, 0], [9, 8, 7, 0, 0], [1, 1, 1, 0, 0]])
-    for path in annots:
-        numbers = np.arange(V) % 3
+    for place, path in enumerate(annots):
+        numbers = np.roll(np.arange(V) % 3, place)  # of the same bytes is refused
         words = [zero, "insula", "cuneus"]
         nb.freesurfer.write_annot(path, numbers, colours, words, fill_ctab=True)
 
@@ -136,12 +138,28 @@ def test_key_0_without_points_and_a_table_with_a_row_0(tmp_path):
         opened(tmp_path, rows, pair(tmp_path))
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_one_file_for_both_hemispheres_is_an_error(tmp_path, linked):
-    one = other = hemisphere(tmp_path / "a.label.gii", OWN)
-    if linked:
-        other = tmp_path / "b.label.gii"
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [
+        *(("same", ".label.gii"), ("linked", ".label.gii")),
+        *(("same", ".annot"), ("linked", ".annot"), ("copied", ".annot")),
+    ],
+)
+def test_one_file_for_both_hemispheres_is_an_error(tmp_path, how, kind):
+    """A copy too of an annot, which cannot say of which hemisphere it is."""
+    one = other = tmp_path / f"lh.a{kind}"
+    if kind == ".annot":
+        keys = np.arange(V) % len(OWN)
+        colours = [[n, 20 * n, 3, 0] for n in range(1, len(OWN) + 1)]
+        nb.freesurfer.write_annot(one, keys, np.array(colours), OWN, fill_ctab=True)
+    else:
+        hemisphere(one, OWN)
+    if how != "same":
+        other = tmp_path / f"rh.a{kind}"
+    if how == "linked":
         other.symlink_to(one)
+    if how == "copied":
+        shutil.copyfile(one, other)
     rows = [(k, name, side) for side in "LR" for k, name in enumerate(OWN, 1)]
     with pytest.raises(AtlasError, match="one file is given for both hemispheres"):
         opened(tmp_path, rows, (one, other))

@@ -274,6 +274,37 @@ def test_participants_together_are_as_each_alone(tmp_path, monkeypatch):
     assert "not text in UTF-8" in str(together["020x"])
 
 
+def test_series_of_odd_places_are_found_as_pybids_finds_them_there(tmp_path):
+    """Together, links stand in for them; of a kept index, pybids walks the folder."""
+    name = "sub-{}_task-a_desc-preproc_bold.nii"
+    root = tmp_path / "in"
+    for label in ("01", "02"):
+        for place in ("ses-1/func", "ses-2/func", "func", "func/deeper", "anat"):
+            folder = root / f"sub-{label}" / place
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name.format(label)).touch()
+        folder = root / f"sub-{label}" / "func" / f"sub-{label}_task-b_bold.nii"
+        folder.mkdir()
+        (folder / f"sub-{label}_task-c_bold.nii").touch()
+        (folder / "deeper").mkdir()
+        (folder / "deeper" / f"sub-{label}_task-d_bold.nii").touch()
+        (root / f"sub-{label}" / "func" / "sub-03_bold.nii").symlink_to("gone")
+        (root / f"sub-{label}" / "func" / ".hidden_bold.nii").touch()
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    alone = list(index_series(root, ["01", "02"], [".nii"], kept))
+    together = list(index_series(root, ["01", "02"], [".nii"]))
+    assert together == alone
+    for label, found in together:
+        series = {path.relative_to(root).as_posix() for path in found.series}
+        own = name.format(label)
+        assert series >= {
+            f"sub-{label}/{place}/{own}"
+            for place in ("ses-1/func", "ses-2/func", "func")
+        }
+        assert len(series) == 4  # with the link to nothing, as the plan tells of it
+
+
 def test_the_first_participant_comes_alone(tmp_path):
     """So that work begins before a second one is looked at."""
     plant(tmp_path, *(f"sub-{n}_desc-preproc_bold.nii" for n in "12"))

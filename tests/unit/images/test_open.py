@@ -142,3 +142,27 @@ def test_each_kind_of_image_is_refused_for_the_same_reasons(name, kind, tmp_path
     assert type(caught.value) is expected
     assert str(path) in str(caught.value)
     assert caught.value.remedy
+
+
+def test_a_file_that_changes_is_read_anew(tmp_path):
+    """No header is taken for another's, with or without extensions."""
+    paths = [write(tmp_path / f"{n}.nii.gz", (4, 3, 2, 5)) for n in range(2)]
+    assert len({open_image(path, BOLD).grid for path in (*paths, *paths)}) == 1
+    moved = nb.load(paths[1])
+    moved.affine[:3, 3] += 1
+    moved.set_sform(moved.affine, 4)
+    nb.save(nb.Nifti1Image(np.asarray(moved.dataobj), moved.affine), paths[1])
+    for path in paths:
+        assert_array_equal(open_image(path, BOLD).grid.matrix, nb.load(path).affine)
+    assert_array_equal(open_image(paths[0], BOLD).grid.matrix, AFFINE.astype("f4"))
+    more = nb.load(paths[0])
+    more.header.extensions.append(nb.nifti1.Nifti1Extension("comment", b"x" * 200))
+    nb.save(more, tmp_path / "more.nii")
+    found = open_image(tmp_path / "more.nii", BOLD).grid
+    assert found == open_image(paths[0], BOLD).grid
+    content = bytearray((tmp_path / "more.nii").read_bytes())
+    content[280:284] = np.array([np.nan], "<f4").tobytes()  # of the affine
+    (tmp_path / "more.nii").write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(DataError, match="does not place the voxels"):
+            open_image(tmp_path / "more.nii", BOLD)

@@ -3,9 +3,10 @@
 import collections
 import sys
 
-import nibabel as nb
 import pytest
 from support.calls import run
+
+from bids_roi.images import nifti
 
 # Small files are known by what they hold: opened once to read, once for the digest.
 AND_HASHED = 2
@@ -32,14 +33,14 @@ def opened():
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """Paths of images that nibabel loads while the test runs."""
-    found, load = [], nb.load
+    """Paths of images that are opened while the test runs."""
+    found, read = [], nifti._read_affine
 
-    def count(path):
+    def count(path, *args):
         found.append(str(path))
-        return load(path)
+        return read(path, *args)
 
-    monkeypatch.setattr("bids_roi.images.nifti.nb.load", count)
+    monkeypatch.setattr(nifti, "_read_affine", count)
     return found
 
 
@@ -104,3 +105,24 @@ def test_more_strategies_and_figures_open_no_image_again(
         counts.append([opened.count(str(path)) for path in images])
     assert counts[0] == counts[1]
     assert min(counts[0]) > 0
+
+
+def test_going_on_with_what_is_there_reads_each_sidecar_once(
+    cleaned_input, atlas, tmp_path, capsys, opened, monkeypatch
+):
+    """But for the first participants, held against the options before all else."""
+    monkeypatch.setattr("bids_roi.participant.level._LOOKED_AT", 0)
+    out = tmp_path / "out"
+    asked = (cleaned_input, atlas, out, capsys, "none", "24P", "36P")
+    call(*asked, report=False)
+    opened.clear()
+    bold, mask = call(*asked, report=False)
+    times = collections.Counter(opened)
+    tables = [path for path in out.rglob("sub-*.tsv") if "sub-01" in path.parts]
+    sidecars = [path.with_suffix(".json") for path in tables]
+    assert len(tables) == 6
+    assert [times[str(path)] for path in sidecars] == [1] * 6
+    assert [times[str(path)] for path in tables] == [0] * 6
+    # Whether it is there, its header, its checksum.
+    assert times[str(bold)] == 3
+    assert times[str(mask)] == 2
