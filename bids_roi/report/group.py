@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,7 @@ from bids_roi.report.canvas import count, measure_image
 from bids_roi.report.facts import load_json, number
 from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
 from bids_roi.report.group_quality import LEAST_RUNS, draw_strips, list_strips
-from bids_roi.report.matrix import draw_relmat
+from bids_roi.report.matrix import draw_relmat, find_limit
 from bids_roi.report.order import order_regions
 from bids_roi.report.pages import attempt, mark_safe, render_page
 from bids_roi.report.strategies import (
@@ -167,16 +166,10 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
             "Title": picture.title,
             "Caption": picture.caption,
             "Alternative": picture.alt,
-            "Size": _measure(picture),
+            "Size": measure_image(picture.content, picture.extension),
             "Drawing": mark_safe(inside.replace(' role="img"', "", 1)),
         }
     ]
-
-
-def _measure(picture: Picture) -> tuple[int, int] | None:
-    box = re.search(rb'<svg[^>]* viewBox="0 0 (\d+)[.\d]* (\d+)', picture.content)
-    found = measure_image(picture.content, picture.extension)
-    return found or (box and (int(box[1]), int(box[2]))) or None
 
 
 def _column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:
@@ -305,6 +298,7 @@ def _show_connectivity(
 ) -> list[dict[str, Any]]:
     found = []
     paths = _list_tables(output_dir, "_relmat.tsv")
+    limits = _find_limits(paths)
     for path, title in zip(paths, _tell_apart(paths), strict=True):
         with contextlib.suppress(BidsRoiError):
             names, values = _read_square(path)
@@ -320,12 +314,26 @@ def _show_connectivity(
                 values,
                 order_regions(len(names), regions.get("network")),
                 measure="Mean connectivity",
+                strategy=title if len(paths) > 1 else "",
+                limit=limits[parse_name(path).get("stat")],
                 names=names,
             )
             figures += _save(output_dir, picture, path.stem)
             text = " ".join(_say(sidecar))
             found.append({"title": title, "figures": figures, "text": text})
     return found
+
+
+def _find_limits(paths: Sequence[Path]) -> dict[str | None, float]:
+    """Where the colours of each measure end, the same for all strategies."""
+    limits: dict[str | None, float] = {}
+    for path in paths:
+        with contextlib.suppress(BidsRoiError):
+            # One after the other: a hundred of a thousand regions would take 0.8 GB.
+            own = find_limit([_read_square(path)[1]])
+            stat = parse_name(path).get("stat")
+            limits[stat] = max(own, limits.get(stat, 0.0))
+    return limits
 
 
 def _say(sidecar: dict[str, Any]) -> list[str]:

@@ -71,7 +71,7 @@ def draw_coverage_table(
     _name_groups(panel, groups)
     words = f"{count(n_regions, 'region')}, {order.words}"
     sheet.text(left + wide / 2, 24 + high + 42, words, anchor="middle")
-    bar = (1060.0, 40.0, 12.0, 84.0)
+    bar = (1060.0, 48.0, 12.0, 84.0)
     sheet.bar(bar, scale, (0, 0.5, 1), title="Coverage")
     text = "Share of each region that could be used: white for all, dark red for none."
     if n_runs > _ROWS or n_regions > _COLUMNS:

@@ -94,8 +94,8 @@ def write_methods(
     paragraphs += _connectivity(list(relmats), cite)
     paragraphs.append(
         f"Files were found with PyBIDS {cite('PyBIDS')} and computed on with NumPy"
-        f" {cite('NumPy')} and SciPy {cite('SciPy')}; figures were drawn with"
-        f" Matplotlib {cite('Matplotlib')}. The outputs follow BIDS {cite('BIDS')}."
+        f" {cite('NumPy')} and SciPy {cite('SciPy')}."
+        f" The outputs follow BIDS {cite('BIDS')}."
     )
     return _finish(paragraphs, cite)
 

@@ -345,6 +345,30 @@ def test_participants_that_could_not_be_planned_are_named(tmp_path):
     assert names == ["sub-1", "sub-2_space-A_bold", "sub-2_space-B_bold"]
 
 
+def test_matrices_of_one_measure_share_their_scale(tmp_path, capsys):
+    rng, tree = np.random.default_rng(2), Tree(tmp_path)
+    for person in (1, 2):
+        weak = 0.2 * correlation(rng)
+        np.fill_diagonal(weak, 1)
+        name = f"sub-0{person}_task-rest"
+        tree.run(name, weak, desc="weak", fd=0.1)
+        tree.run(name, correlation(rng), desc="strong", fd=0.1)
+        tree.run(name, 50 * weak, desc="weak", stat="covariance", fd=0.1)
+    run(capsys, "x", tmp_path, "group", report=True)
+    scales = {}
+    for path in tmp_path.glob("figures/group_*_relmat.svg"):
+        texts = [t.text for t in drawn(path).iter(f"{SVG}text")]
+        stat = re.search(r"stat-(\w+?)_", path.name)[1]
+        scales.setdefault(stat, []).append((texts[0], texts[-1]))
+    assert len(scales["pearsoncorrelation"]) == 2
+    (low, high) = sorted(scales["pearsoncorrelation"])
+    assert low[1] == high[1]
+    assert "strong" in low[0]
+    assert "weak" in high[0]
+    (alone,) = scales["covariance"]
+    assert alone[1] != low[1]
+
+
 def test_titles_tell_tables_apart_by_what_differs(tmp_path):
     stem = "group_task-rest_space-X_atlas-A_stat-pearson"
     paths = [tmp_path / f"{stem}{d}_relmat.tsv" for d in ("_desc-36P", "")]

@@ -13,6 +13,7 @@ from support import datasets, toy_confounds
 from support.datasets import SPACE
 from support.pictures import Page, check_page
 
+from bids_roi.atlases.citations import format_bibtex
 from bids_roi.cli import main
 from bids_roi.report.methods import write_methods
 
@@ -133,7 +134,6 @@ def test_methods_say_what_ran(made):
     assert "Pearson correlation coefficient was computed" in words
     assert "@article{Friston1996," in words
     assert "author = {Friston, KJ and Williams, S and" in words
-    assert "Computing in Science \\& Engineering" in words
     assert "smoothed" not in words
     assert "Ledoit" not in words
 
@@ -214,6 +214,19 @@ def test_methods_cite_nothing_that_did_not_run():
     keys = {key for key, _, _ in methods.references}
     assert "Esteban2019" not in keys
     assert keys == set(re.findall(r"@article\{(\w+),", methods.bibtex))
+
+
+def test_entries_of_bibtex_have_no_bare_ampersand():
+    reference = {
+        "Key": "Hunter2007",
+        "Authors": "Hunter JD",
+        "Title": "Matplotlib",
+        "Journal": "Computing in Science & Engineering",
+        "Year": 2007,
+        "DOI": "10.1109/MCSE.2007.55",
+    }
+    found = format_bibtex(reference)
+    assert "journal = {Computing in Science \\& Engineering}" in found
 
 
 def test_methods_cite_the_atlas():

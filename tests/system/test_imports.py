@@ -13,7 +13,6 @@ from support.group_trees import Tree, correlation, read_rows
 NEVER = {
     "nilearn",
     "pandas",
-    "matplotlib",
     "jinja2",
     "templateflow",
     "dask",

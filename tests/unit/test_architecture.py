@@ -2,8 +2,10 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -188,13 +190,27 @@ def test_help_and_version_load_no_scientific_library(flag):
         f"try: main(['{flag}'])\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'scipy', 'nibabel', 'bids', 'pandas', 'isal', 'tqdm'}\n"
-        "heavy |= {'matplotlib', 'jinja2'}\n"
+        "heavy.add('jinja2')\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_no_plotting_library_in_the_package_nor_among_what_it_needs():
+    """Figures are SVG that ``report.paper`` writes."""
+    plotting = {"matplotlib", "PIL", "plotly", "seaborn", "bokeh", "cairo", "pylab"}
+    for module, path in MODULES.items():
+        tops = {name.partition(".")[0] for name in imports(path)}
+        assert not tops & plotting, module
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    asked = {re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]}
+    assert len(asked) > 8
+    assert not asked & {"pillow", *plotting}
+    locked = (ROOT.parent / "requirements" / "image.txt").read_text()
+    assert not set(re.findall(r"(?m)^([\w.-]+)==", locked)) & {"pillow", *plotting}
 
 
 def test_no_nilearn_in_the_package():
