@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.images.gifti_arrays import Reading
+
 
 _CHOOSE = (
     "Choose a midthickness surface (.surf.gii), or a map of areas in mm2 (.shape.gii,"
     " as `wb_command -surface-vertex-areas` writes)."
 )
+# Surfaces whose areas are not the cortex's, and maps of something else, by their names.
+_NO_AREAS = {"inflated", "veryinflated", "vinflated", "sphere", "flat", "hull"}
+_NO_AREAS |= {"thickness", "sulc", "curv", "curvature", "myelinmap"}
+# The same of a surface by its GeometricType, as Workbench and FreeSurfer write it.
+_NO_CORTEX = re.compile("flat|spher|hull|ellips", re.IGNORECASE)
 
 
 def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
@@ -32,7 +40,8 @@ def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
     MissingInput
         If the file cannot be read at all.
     ImageError
-        If it is damaged, neither a surface nor one map, or has vertices without area.
+        If it is damaged, neither a surface nor one map, an inflated surface or a map of
+        something else by what it says, or has vertices without area.
     """
     check_file(path)
     with located(path, ImageError):
@@ -45,6 +54,8 @@ def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
         heads = [] if reading is None else reading.heads
         intents = [head.intent for head in heads]
         shapes = [head.lengths for head in heads]
+        if reading is not None:
+            _refuse_other_shapes(path, reading)
         arrays = [np.concatenate(parts[number]) for number in sorted(parts)]
         if sorted(intents) == ["POINTSET", "TRIANGLE"]:
             if any(len(shape) != 2 or 3 not in shape for shape in shapes):
@@ -71,3 +82,20 @@ def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
             msg = f"{empty:,} of {areas.size:,} vertices have no area, each needs one."
             raise ImageError(msg, remedy=_CHOOSE)
         return reading.structure, areas
+
+
+def _refuse_other_shapes(path: Path, reading: Reading) -> None:
+    """Refuse what says of itself that its numbers are not the cortex's areas.
+
+    Nothing in the numbers tells: thickness, too, is above 0 throughout.
+    """
+    shape = reading.metadata.get("GeometricType", "")
+    words = re.split("[._ ]", " ".join((path.name, *reading.names)).lower())
+    word = (
+        shape
+        if _NO_CORTEX.search(shape)
+        else next(filter(_NO_AREAS.__contains__, words), "")
+    )
+    if word:
+        msg = f"the file says that it is of another shape or quantity ({word[:40]})."
+        raise ImageError(msg, remedy=_CHOOSE)
