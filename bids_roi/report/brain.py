@@ -42,7 +42,7 @@ _STRIPE = 5  # pixels
 _BRAIN = "#ffffff"
 _SHADES = 96  # of grey
 _BESIDE, _NAMED = 18, 60  # networks in the key, beside and below
-_OPENED = " Opened by itself, it names the region under the pointer."
+_NAMING = " The region under the pointer is named."
 # Axes of the picture, to the right and up, of slices across x, y and z.
 _AXES = ((1, 2), (0, 2), (0, 1))
 
@@ -361,7 +361,7 @@ def draw_contours(
         ".svg",
         f"{title} over the {ground.words}",
         f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
-        f" head.{_OPENED if hints else ''}",
+        f" head.{_NAMING if hints else ''}",
         alt,
     )
 

@@ -193,7 +193,7 @@ class RunFigures:
         """Draw one series: carpet, matrices, and the data of the picker."""
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
-        after, same_unit, threshold = None, False, None
+        after, same_unit, threshold, unit = None, False, None, "arbitrary"
         course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
             kept, settings = (
@@ -204,7 +204,7 @@ class RunFigures:
             after[~kept] = np.nan
             course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
             same_unit = settings.standardize == "none"
-            threshold = settings.fd_threshold
+            threshold, unit = settings.fd_threshold, clean.facts.get("Units", unit)
         carpet = draw_carpet(
             before,
             after,
@@ -215,6 +215,7 @@ class RunFigures:
             fd_threshold=threshold,
             same_unit=same_unit,
             title=f", {series.label}" if series.label else "",
+            names=names,
         )
         yield series.path, carpet
         for relmat in result.names.relmats:
@@ -235,7 +236,8 @@ class RunFigures:
             after,
             names,
             key=series.path,
-            repetition_time=self.repetition_time,
+            course=course,
+            unit=unit,
         )
         yield series.path, signals
 
