@@ -145,7 +145,11 @@ class RunFigures:
             meshes, words = find_meshes(self.run, self.image.frame, self.homes)
             if meshes:
                 lost = ~result.quality.usable
-                if picture := draw_parcels(result.atlas, meshes, words, lost):
+                hints = _describe_regions(result)
+                picture = draw_parcels(
+                    result.atlas, meshes, words, order, lost=lost, hints=hints
+                )
+                if picture is not None:
                     made.append(self._save(picture, source))
             self._list(source, made, {"Frame": str(self.image.frame)})
         else:
