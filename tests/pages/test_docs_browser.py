@@ -81,7 +81,10 @@ def test_pictures_are_made_anew(demo, tmp_path):
     made = pictures.take_pictures(demo, tmp_path)
     assert {path.stem for path in made} == set(pictures.PICTURES)
     for path in made:
-        with Image.open(path) as new, Image.open(ROOT / "docs/assets" / path.name) as old:
+        with (
+            Image.open(path) as new,
+            Image.open(ROOT / "docs/assets" / path.name) as old,
+        ):
             assert new.width == old.width == 1200
             assert 300 < new.height < 2300  # nothing is cut off at the window's end
             inked = np.asarray(new.convert("L")) < 200
