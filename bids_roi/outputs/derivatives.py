@@ -308,7 +308,22 @@ def describe_run(
     content["NumberOfVolumes"] = n_volumes
     content["Units"] = "arbitrary"
     content["SoftwareFilters"] = "n/a"
-    content["Atlas"] = atlas.name
+    content |= _describe_atlas(run, atlas, fit)
+    content |= {key: value for key, value in deciding.items() if value is not None}
+    if mask_path is not None and not mask_path.is_relative_to(run.root):
+        content["Mask"] = mask_path.name
+    elif mask_path is None:
+        content["Mask"] = "none"
+    if notes:
+        content["Warnings"] = list(notes)
+    content |= digests.describe()
+    content["SoftwareVersion"] = f"bids_roi {__version__}"
+    return content
+
+
+def _describe_atlas(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:
+    """Sidecar keys of the atlas: which it is, how it was moved and weighted."""
+    content: dict[str, Any] = {"Atlas": atlas.name}
     if atlas.map_name is not None:
         content["AtlasMap"] = atlas.map_name
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
@@ -325,15 +340,6 @@ def describe_run(
             for path in atlas.areas.files
         ]
         content["VertexAreasDigest"] = f"sha256:{atlas.areas.digest}"
-    content |= {key: value for key, value in deciding.items() if value is not None}
-    if mask_path is not None and not mask_path.is_relative_to(run.root):
-        content["Mask"] = mask_path.name
-    elif mask_path is None:
-        content["Mask"] = "none"
-    if notes:
-        content["Warnings"] = list(notes)
-    content |= digests.describe()
-    content["SoftwareVersion"] = f"bids_roi {__version__}"
     return content
 
 
