@@ -161,7 +161,8 @@ def test_one_of_several_maps(tmp_path, kind):
     dense.write(path, xml, data, kind=kind, intent=3007)
     _, first = read_dense_labels(path, "fsLR")
     assert_array_equal(first.keys, data[0])
-    assert first.told == "The file holds 2 maps (1 'one', 2 'two'); the first is used."
+    told = "The file holds 2 maps (1 'one', 2 'two'); the first is used."
+    assert first.told == f"{told} Choose one by its name or number behind a #, IMAGE#2."
     assert first.unused == (9,)
     for wanted in ("2", "two"):
         _, second = read_dense_labels(path, "fsLR", wanted)
