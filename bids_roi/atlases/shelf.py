@@ -186,6 +186,9 @@ class AtlasShelf:
                 return self._find_segmentation(
                     name, space, root, bold, reached=reached and asked
                 )
+            # An atlas that is in the run's space is taken as it is: a transform only
+            # moves what has no version there, and each step of it costs accuracy at the
+            # borders.
             if reached and asked and space not in self._spaces(name):
                 return self._find_by_route(name, where, root, bold)
             return self._find_in(name, space, where)
@@ -287,6 +290,8 @@ class AtlasShelf:
         is an error, and not given another template.
         """
         misfits = []
+        # One template for the whole derivative, or regions of two participants would
+        # come from two versions of the atlas and still carry one name.
         for template in self._spaces(name):
             try:
                 route = find_route(root, bold, template)
@@ -374,6 +379,8 @@ class AtlasShelf:
         if key not in self._opened:
             if not keep:  # one per run: not to be held for a thousand participants
                 return open_atlas(files)
+            # Errors are kept as well: a thousand runs would otherwise read a damaged
+            # image a thousand times, to say the same.
             try:
                 self._opened[key] = open_atlas(files)
             except BidsRoiError as error:
@@ -405,6 +412,8 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     known = catalogue.keys()
     if key in known:
         return key
+    # The case of letters is forgiven and nothing else: 'Schaefer200' for 'Schaefer2018'
+    # is a guess, and a guessed atlas is a wrong number without a warning.
     same = [other for other in known if other.name.casefold() == key.name.casefold()]
     if same:
         return same[0]
