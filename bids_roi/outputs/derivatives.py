@@ -192,6 +192,8 @@ def tabulate_regions(
     }
     if mapped.areas is not None:
         columns["area"] = [float(f"{value:.9g}") for value in mapped.areas]
+    if atlas.parts:
+        columns["overlapped"] = np.array(atlas.overlapped).round(6)
     if mapped.structures:
         columns["structure"] = [name or "n/a" for name in mapped.structures]
     networks = networks_of(atlas.regions)
@@ -282,12 +284,15 @@ def describe_run(
         if path.is_relative_to(run.root)
     ]
     sources.append(atlas.source or f"bids::{_table_name(atlas)}")
-    if atlas.source.startswith("bids:preprocessed:"):
-        sources += [
-            f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
-            for path in atlas.files[1:]
-            if path.is_relative_to(run.root)
-        ]
+    for part in atlas.parts or (atlas,):
+        if part is not atlas and part.source:
+            sources.append(part.source)
+        if part.source.startswith("bids:preprocessed:"):
+            sources += [
+                f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+                for path in part.files[1:]
+                if path.is_relative_to(run.root)
+            ]
     content: dict[str, Any] = {"Sources": sources}
     copied = [key.name for key in KEYS.values() if key.copied]
     content |= {name: run.metadata[name] for name in copied if name in run.metadata}
@@ -311,6 +316,11 @@ def describe_run(
     content["Atlas"] = atlas.name
     if atlas.map_name is not None:
         content["AtlasMap"] = atlas.map_name
+    if atlas.parts:
+        content["AtlasParts"] = [part.name for part in atlas.parts]
+    if atlas.spheres:
+        radii = sorted({radius for *_, radius in atlas.spheres})
+        content["SeedRadius"] = radii[0] if len(radii) == 1 else radii
     content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
     if atlas.table_digest:
         content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
