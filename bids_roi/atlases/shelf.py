@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -53,7 +54,6 @@ from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from pathlib import Path
 
     from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
@@ -106,8 +106,8 @@ class AtlasShelf:
         refuse_lone_tables(wanted.atlas_file)
         self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
         self._files += [
-            read_seeds(path, wanted.atlas_space, wanted.seed_radius)
-            for path in wanted.seeds
+            read_seeds(Path(text), wanted.atlas_space, wanted.seed_radius)
+            for text in wanted.seeds
         ]
         refuse_twins(self._files)
         self._segmentations: dict[str, str] = {}

@@ -11,8 +11,6 @@ voxel outside the mask enters as 0, which adds nothing.
 
 from __future__ import annotations
 
-import functools
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -175,11 +173,7 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
             found = size[atoms.indices]
             atoms.data = np.where(found > 0, found, atoms.data)
     grouped = [
-        functools.reduce(
-            operator.add, (group_rows(rows[first], part.shape[0]) for rows in layers)
-        )
-        if layers
-        else None
+        _gather(layers, first, part.shape[0]) if layers else None
         for layers, part in zip(labels, members, strict=True)
     ]
     soft = [
@@ -224,6 +218,16 @@ def _layer(members: csr_array) -> list[NDArray[np.int32]]:
         left = layer[columns] != rows
         columns, rows = columns[left], rows[left]
     return layers
+
+
+def _gather(
+    layers: Sequence[NDArray[np.int32]], first: NDArray[np.intp], n_rows: int
+) -> csr_array:
+    """Which atoms, told by their first columns, make each row."""
+    gathered = group_rows(layers[0][first], n_rows)
+    for rows in layers[1:]:
+        gathered = gathered + group_rows(rows[first], n_rows)
+    return gathered
 
 
 def _factorise(

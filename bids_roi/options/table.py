@@ -162,7 +162,7 @@ class Atlases:
         default=(),
         metavar="NAME=ATLAS,ATLAS",
     )
-    seeds: tuple[Path, ...] = option(
+    seeds: tuple[str, ...] = option(
         "Spheres around coordinates: tables with x, y, z (mm, RAS+), name and, if you"
         " like, radius and network. A voxel belongs to every sphere that has its"
         " centre.",
@@ -205,7 +205,7 @@ class Atlases:
 
     def __post_init__(self) -> None:
         """Refuse URLs where files are needed, and a radius that is none."""
-        _refuse_urls(*self.atlas_file, *self.atlas_dataset)
+        _refuse_urls(*self.atlas_file, *self.atlas_dataset, *self.seeds)
         if self.seed_radius is not None and not self.seeds:
             msg = "--seed-radius has no effect without --seeds."
             raise UsageError(msg, remedy="Add --seeds FILE, or leave it out.")

@@ -461,7 +461,7 @@ def test_a_declared_space_that_no_file_needs(dataset, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [dataset, out, "participant", "--atlas-space", SPACE]
     shown = run(capsys, *arguments, "--atlas", "schaefer100", "--offline", code=64)
-    assert "--atlas-space is for the images of --atlas-file" in shown.err
+    assert "--atlas-space is for the files of --atlas-file and --seeds" in shown.err
     atlas = datasets.write_atlas(tmp_path / "own")
     run(capsys, *arguments, "--atlas-file", atlas)
     wrong = [dataset, out, "participant", "--atlas-space", SIX, "--atlas-file", atlas]
