@@ -92,6 +92,8 @@ def index_series(
             continue
         waiting[participant] = listing
         n_files = sum(map(len, waiting.values()))
+        # A layout costs 0.1 s however small, but the first run waits for it: one
+        # participant first, then 4, 16, 64 and so on, by when the workers are busy.
         if len(waiting) >= most or n_files > _MOST_FILES:
             yield from _take(root, waiting, extensions)
             waiting, most = {}, min(4 * most, _MOST)
@@ -139,11 +141,13 @@ def _query_together(
 ) -> dict[str, list[Path]]:
     """Series by the folder of their participant."""
     ends = tuple(f"_bold{extension}" for extension in extensions)
+    # Names alone narrow first. pybids then decides, so that what counts as a BOLD
+    # series is told in one place; it never sees the other hundreds of files.
     series = [
         path
         for files in waiting.values()
         for path in files
-        if path.name.endswith(ends) and not path.is_dir()
+        if path.name.endswith(ends) and not _is_folder(path)
     ]
     if not series:
         return {}
@@ -151,6 +155,9 @@ def _query_together(
     where = root / f"sub-{next(iter(waiting))}"
     found: dict[str, list[Path]] = {}
     try:
+        # pybids indexes one root with all below it. Empty files of the same names
+        # elsewhere let it index a few participants of a thousand, and write nothing
+        # into the input.
         with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
             for folder in {path.parent for path in series}:
                 Path(beside, folder.relative_to(root)).mkdir(parents=True)
@@ -166,6 +173,13 @@ def _query_together(
             for folder in folders
         }
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # of the disk: told where the file is opened, of that run alone
+        return False
 
 
 def _index_kept(
