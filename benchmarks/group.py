@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--procs", type=int, default=2)
     parser.add_argument("--stack", nargs="+", default=["none", "all"])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="for the outputs, 5 MB a table set")
+    parser.add_argument("--folder", type=Path, help="for the outputs, 5 MB a run")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     if given.case:

@@ -143,7 +143,7 @@ def _query_together(
         path
         for files in waiting.values()
         for path in files
-        if path.name.endswith(ends) and not path.is_dir()
+        if path.name.endswith(ends) and not _is_folder(path)
     ]
     if not series:
         return {}
@@ -166,6 +166,13 @@ def _query_together(
             for folder in folders
         }
     return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # of the disk: told where the file is opened, of that run alone
+        return False
 
 
 def _index_kept(
