@@ -9,7 +9,15 @@ import pytest
 from numpy.testing import assert_allclose
 from support import datasets, dense
 from support import surface_runs as runs
-from support.calls import LUT, read, read_regions, run, segmentation, sidecar
+from support.calls import (
+    LUT,
+    read,
+    read_regions,
+    run,
+    run_tools,
+    segmentation,
+    sidecar,
+)
 from support.datasets import SHAPE, SPACE, oblique
 from support.moved_trees import write_moved
 
@@ -298,13 +306,6 @@ def test_names_of_datasets_and_own_segmentations(tmp_path, capsys):
         capsys, "inputs", root, "--combine", "both=schaefer400,subject:aseg"
     )
     assert own in inputs
-
-
-def run_tools(capsys, *arguments):
-    from bids_roi.tools import main as tools
-
-    assert tools([str(a) for a in arguments]) == 0
-    return capsys.readouterr().out
 
 
 def test_moved_to_native_space_as_the_one_by_hand(parts, tmp_path, capsys):
