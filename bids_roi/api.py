@@ -47,7 +47,7 @@ _GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
 _ALLOWED = {
     option.name: option
     for option in OPTIONS
-    if option.group in _GROUPS and option.name not in ("atlas", "atlas_file")
+    if option.group in _GROUPS and option.name not in ("atlas", "combine", "seeds")
 }
 # Other spellings, as the command line has them.
 _ALIASES = {
@@ -97,7 +97,9 @@ def extract(
         A 4D file or nibabel image. For a file in an fMRIPrep derivative, its brain
         mask, confounds and sidecars are found beside it.
     atlas
-        A name (``"schaefer400"``), a label image (or 4D maps) as file or nibabel image.
+        A name (``"schaefer400"``), a label image (or 4D maps) as file or nibabel image,
+        a table of coordinates (``"seeds.tsv"``, with ``seed_radius``), or several as
+        one (``"whole=schaefer400,HOSPA_seg-th25"``; files go to ``atlas_file``).
     atlas_table
         Region table of an atlas that is no name: a file, or columns ``index`` and
         ``name``.
@@ -154,12 +156,18 @@ def extract(
     with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
         folder = Path(name)
         path = _as_file(bold, folder / "image_bold.nii")
-        given = _check_options(options) | _atlas_options(atlas, atlas_table, folder)
+        given = _check_options(options)
+        wanted = _atlas_options(atlas, atlas_table, folder)
+        if "atlas_file" in given and "combine" not in wanted:
+            msg = "atlas_file is for an atlas that is NAME=ATLAS,ATLAS."
+            raise UsageError(msg, remedy="Give the file itself as atlas.")
+        given |= wanted
         declared = space or space_of(path)
         if declared is None and _root_of(path) is not None:
             declared = "native"  # as fMRIPrep names the series on its own grid
-        if "atlas_file" in given:
-            image = Path(given["atlas_file"][0].partition(",")[0])
+        own = (*given.get("atlas_file", ()), *given.get("seeds", ()))
+        if own:
+            image = Path(own[0].partition(",")[0])
             # Who gives both images says that they belong together.
             declared = declared or space_of(image) or "native"
             if space_of(image) is None:
@@ -219,7 +227,9 @@ def _atlas_options(
         if table is not None:
             msg = f"'{atlas}' is no file, so that atlas_table has nothing to go with."
             raise UsageError(msg, remedy="Leave the table out for atlases by name.")
-        return {"atlas": (atlas,)}
+        return {"combine" if "=" in atlas else "atlas": (atlas,)}
+    if isinstance(atlas, str | Path) and Path(atlas).suffix in (".tsv", ".csv"):
+        return {"seeds": (str(Path(atlas).absolute()),)}
     image = _as_file(atlas, folder / "atlas.nii")
     if isinstance(table, pd.DataFrame):
         path = folder / "atlas.tsv"

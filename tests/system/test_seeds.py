@@ -15,6 +15,8 @@ from support.datasets import SPACE, oblique
 from support.moved_trees import NAMES as IN_SPACES
 from support.moved_trees import write_moved
 
+import bids_roi
+
 STEM = f"sub-01/func/sub-01_task-rest_space-{SPACE}_atlas-ball"
 HEADER = ("name", "x", "y", "z")
 
@@ -75,6 +77,15 @@ def test_an_atlas_like_any_other(dataset, table, tmp_path, capsys):
         *(capsys, "inputs", dataset, "--atlas-files", "--seeds", table),
         *map(str, ASKED),
     )
+
+
+def test_a_notebook_has_the_same(dataset, table, tmp_path, capsys):
+    out = tmp_path / "out"
+    call(capsys, dataset, out, table, *ASKED)
+    bold = next((dataset / "sub-01/func").glob("*_bold.nii.gz"))
+    found = bids_roi.extract(bold, table, seed_radius=3)
+    _, values = read(out / f"{STEM}_stat-mean_timeseries.tsv")
+    assert_allclose(found.signals.to_numpy(), values, rtol=1e-12)
 
 
 def test_another_radius_or_place_is_not_mixed_in(dataset, table, tmp_path, capsys):
