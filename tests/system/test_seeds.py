@@ -236,6 +236,58 @@ def test_tables_that_nilearn_installs(tmp_path, capsys):
     assert json.loads(series.with_suffix(".json").read_text())["SeedRadius"] == 5
 
 
+def test_power_on_the_grid_and_mask_that_users_have(shared, tmp_path, capsys):
+    from nilearn.maskers import NiftiSpheresMasker
+
+    path = files("nilearn.datasets") / "data/power_2011.csv"
+    mask = shared / f"atlases/masks/{SPACE}_2mm_brainmask.nii.gz"
+    image = nb.load(mask)
+    rng = np.random.default_rng(3)
+    data = rng.normal(900, 9, (*image.shape, 3)).astype(np.float32)
+    root = datasets.write_dataset(tmp_path / "fmriprep", ())
+    bold = datasets.write_run(
+        *(root, f"sub-01_task-rest_space-{SPACE}", data),
+        affine=image.affine,
+        with_mask=False,
+    )
+    out = tmp_path / "out"
+    call(
+        *(capsys, root, out, path, "--seed-radius", 5, "--atlas-space", SPACE),
+        *("--mask", mask, "--min-coverage", 0),
+    )
+    _, values = read(next(out.rglob("*_timeseries.tsv")))
+    rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
+    seeds = [tuple(map(float, row[1:4])) for row in rows]
+    masker = NiftiSpheresMasker(
+        *(seeds, 5, image), allow_overlap=True, standardize=False
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        double = nb.load(bold).get_fdata()  # or nilearn computes in float32
+        wanted = masker.fit_transform(nb.Nifti1Image(double, image.affine))
+    assert values.shape == wanted.shape == (3, 264)
+    assert_allclose(values, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("more", [["--smoothing-fwhm", 4], ["--high-pass", 0.05]])
+def test_each_sphere_has_the_series_that_it_has_alone(dataset, tmp_path, capsys, more):
+    places = [place(2, 3, 2), place(3, 3, 2), place(2.5, 2, 2.2)]
+    rows = [(f"s{n}", *where, 3 + n) for n, where in enumerate(places)]
+    header = (*HEADER, "radius")
+    together = write_table(tmp_path / "ball.tsv", *rows, header=header)
+    space = ["--atlas-space", SPACE, "--min-coverage", 0]
+    call(capsys, dataset, tmp_path / "all", together, *space, *more)
+    (path,) = (tmp_path / "all/sub-01").rglob("*_timeseries.tsv")
+    _, values = read(path)
+    assert np.isfinite(values).all()
+    for number, row in enumerate(rows):
+        alone = write_table(tmp_path / f"only{number}.tsv", row, header=header)
+        out = tmp_path / f"out{number}"
+        call(capsys, dataset, out, alone, *space, *more)
+        _, own = read(next((out / "sub-01").rglob("*_timeseries.tsv")))
+        assert_allclose(values[:, number], own[:, 0], rtol=1e-9, atol=1e-9)
+
+
 def test_nilearn_adds_a_voxel_by_whole_millimetres():
     """Which is not followed: a seed at 0.9 mm, the voxel at -0.9 mm."""
     from nilearn.maskers.nifti_spheres_masker import apply_mask_and_get_affinity
