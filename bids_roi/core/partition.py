@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.core.mapping import group_rows
+from bids_roi.core.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csc_array, csr_array
+    from scipy.sparse import csc_array
 
     from bids_roi.core.mapping import RegionMap
 
@@ -56,10 +57,10 @@ class Partition:
 
     n_points: int
     voxels: NDArray[np.intp]
-    atoms: csr_array
-    regions: csr_array
-    weights: csr_array | None
-    members: tuple[csr_array, ...]
+    atoms: Rows
+    regions: Rows
+    weights: Rows | None
+    members: tuple[Rows, ...]
     maps: tuple[RegionMap, ...]
     rows: tuple[slice, ...]
     centre_positions: tuple[NDArray[np.intp], ...]
@@ -72,9 +73,9 @@ class Partition:
     @cached_property
     def columns(self) -> csc_array:
         """Weight of each voxel in each region, by voxel; (sum of R, N)."""
-        weights = self.regions @ self.atoms
+        weights = self.regions.whole @ self.atoms.whole
         if self.weights is not None:
-            weights = weights + self.weights
+            weights = weights + self.weights.whole
         return weights.tocsc()
 
     def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -196,15 +197,13 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     )
 
 
-def _narrow(weights: csr_array, position: NDArray[np.int32], n: int) -> csr_array:
+def _narrow(weights: Rows, position: NDArray[np.int32], n: int) -> Rows:
     """Weights over the points of the partition alone."""
-    from scipy.sparse import csr_array
-
     columns = position[weights.indices]
-    return csr_array((weights.data, columns, weights.indptr), (weights.shape[0], n))
+    return Rows(weights.data, columns, weights.indptr, (weights.shape[0], n))
 
 
-def _row_of_each(members: csr_array) -> NDArray[np.int32]:
+def _row_of_each(members: Rows) -> NDArray[np.int32]:
     """Row of each column of labels, -1 for none."""
     rows = np.full(members.shape[1], -1, dtype=np.int32)
     rows[members.indices] = np.repeat(
@@ -214,8 +213,8 @@ def _row_of_each(members: csr_array) -> NDArray[np.int32]:
 
 
 def _factorise(
-    labels: Sequence[NDArray[np.int32] | None], members: Sequence[csr_array], n: int
-) -> tuple[csr_array, NDArray[np.intp]]:
+    labels: Sequence[NDArray[np.int32] | None], members: Sequence[Rows], n: int
+) -> tuple[Rows, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
     # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
     # are no part of it: nearly every voxel would be an atom of its own.
@@ -232,13 +231,13 @@ def _factorise(
 
 
 def _stack(
-    parts: Sequence[csr_array | None], members: Sequence[csr_array], n_columns: int
-) -> csr_array:
+    parts: Sequence[Rows | None], members: Sequence[Rows], n_columns: int
+) -> Rows:
     """Put matrices below one another; empty rows where an atlas has none."""
-    from scipy.sparse import csr_array, vstack
-
     filled = [
-        csr_array((member.shape[0], n_columns)) if part is None else part
+        group_rows(np.full(n_columns, -1, np.int32), member.shape[0])
+        if part is None
+        else part
         for part, member in zip(parts, members, strict=True)
     ]
-    return vstack(filled, format="csr", dtype=np.float64)
+    return Rows.stack(filled)
