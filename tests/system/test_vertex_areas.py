@@ -15,7 +15,7 @@ from support.calls import read, read_regions, run
 
 from bids_roi.core.frame import find_vertex_areas
 from bids_roi.errors import UsageError
-from bids_roi.images.surface_areas import read_areas
+from bids_roi.images.gifti_arrays import read_areas
 from bids_roi.options.record import Options
 
 FUNC = "sub-01/func"
