@@ -163,7 +163,7 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     position[voxels] = np.arange(voxels.size, dtype=np.int32)
     members = tuple(_narrow(region.weights, position, voxels.size) for region in maps)
     labels = [
-        _row_of_each(part) if region.hard else None
+        _layer(part) if region.hard else []
         for region, part in zip(maps, members, strict=True)
     ]
     ends = np.cumsum([region.n_regions for region in maps]).tolist()
@@ -177,8 +177,8 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
             found = size[atoms.indices]
             atoms.data = np.where(found > 0, found, atoms.data)
     grouped = [
-        None if rows is None else group_rows(rows[first], part.shape[0])
-        for rows, part in zip(labels, members, strict=True)
+        _gather(layers, first, part.shape[0]) if layers else None
+        for layers, part in zip(labels, members, strict=True)
     ]
     soft = [
         None if region.hard else part
@@ -208,24 +208,41 @@ def _narrow(weights: csr_array, position: NDArray[np.int32], n: int) -> csr_arra
     return csr_array((weights.data, columns, weights.indptr), (weights.shape[0], n))
 
 
-def _row_of_each(members: csr_array) -> NDArray[np.int32]:
-    """Row of each column of labels, -1 for none."""
-    rows = np.full(members.shape[1], -1, dtype=np.int32)
-    rows[members.indices] = np.repeat(
+def _layer(members: csr_array) -> list[NDArray[np.int32]]:
+    """Row of each column of labels, -1 for none; further ones where regions overlap."""
+    rows = np.repeat(
         np.arange(members.shape[0], dtype=np.int32), np.diff(members.indptr)
     )
-    return rows
+    columns = members.indices
+    layers: list[NDArray[np.int32]] = []
+    while columns.size or not layers:
+        layer = np.full(members.shape[1], -1, dtype=np.int32)
+        layer[columns] = rows  # the last write stays: the others are for the next
+        layers.append(layer)
+        left = layer[columns] != rows
+        columns, rows = columns[left], rows[left]
+    return layers
+
+
+def _gather(
+    layers: Sequence[NDArray[np.int32]], first: NDArray[np.intp], n_rows: int
+) -> csr_array:
+    """Which atoms, told by their first columns, make each row."""
+    gathered = group_rows(layers[0][first], n_rows)
+    for rows in layers[1:]:
+        gathered = gathered + group_rows(rows[first], n_rows)
+    return gathered
 
 
 def _factorise(
-    labels: Sequence[NDArray[np.int32] | None], members: Sequence[csr_array], n: int
+    labels: Sequence[Sequence[NDArray[np.int32]]], members: Sequence[csr_array], n: int
 ) -> tuple[csr_array, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
     # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
     # are no part of it: nearly every voxel would be an atom of its own.
     code = np.zeros(n, dtype=np.int64)
-    for rows, part in zip(labels, members, strict=True):
-        if rows is not None:
+    for layers, part in zip(labels, members, strict=True):
+        for rows in layers:
             # Compressed after every atlas, so that the code never overflows.
             code = code * (part.shape[0] + 1) + rows + 1
             code = np.unique(code, return_inverse=True)[1]

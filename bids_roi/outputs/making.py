@@ -8,7 +8,6 @@ known without being read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, OutputError
@@ -145,7 +144,7 @@ def check_table(
     *,
     stamp: Stamp | None = None,
     verify: bool = True,
-    content: bytes | None = None,
+    digest: str = "",
 ) -> None:
     """Refuse a table that is not the one that its sidecar was written with.
 
@@ -157,8 +156,8 @@ def check_table(
         From the record; with the same size and time the table need not be read.
     verify
         Read it all the same.
-    content
-        Its bytes, where they have been read.
+    digest
+        Of its bytes, where they have been read.
     """
     if not told:
         return
@@ -167,8 +166,7 @@ def check_table(
             state = path.stat()
             if stamp[1:3] == (state.st_size, state.st_mtime_ns):
                 return
-        found = hashlib.sha256(content).hexdigest() if content else file_digest(path)
-        if found != told:
+        if (digest or file_digest(path)) != told:
             msg = "the table is not the one that its sidecar was written with."
             remedy = (
                 "A call was stopped between the two, or the file was damaged or edited:"

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
@@ -286,8 +287,6 @@ def _make(job: Job) -> list[Record]:
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
-    # Cleaned, written, drawn and let go: the series of ten atlases and five strategies
-    # together would be more than the run itself.
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -388,7 +387,7 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
         quality = _assess(
             *(partition, number, inside, reduction, job.options),
             resampled=resampled,
-            elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+            atlas=atlas,
         )
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
@@ -405,7 +404,7 @@ def _assess(
     options: Options,
     *,
     resampled: bool,
-    elsewhere: NDArray[np.bool_],
+    atlas: Atlas,
 ) -> RegionQuality:
     in_mask = inside[partition.voxels]
     cancel = None
@@ -423,7 +422,8 @@ def _assess(
         min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
         resampled=resampled,
-        elsewhere=elsewhere,
+        elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+        overlapped=np.array(atlas.overlapped) if atlas.parts else None,
     )
 
 

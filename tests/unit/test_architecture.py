@@ -32,7 +32,7 @@ dataset confounds atlases demo
 outputs
 loading report group
 participant
-api cli completion descriptor tools __main__ __init__
+api asked arguments cli completion descriptor memory tools __main__ __init__
 """
 FLOOR = {
     folder: number
@@ -65,7 +65,7 @@ HOMES = {
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {"bids_roi.api", "bids_roi.loading"},  # what notebooks hold
+    "pandas": {f"bids_roi.{m}" for m in ("api", "asked", "loading", "memory")},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
@@ -138,7 +138,8 @@ def test_libraries_have_one_home(module):
 
 def test_only_the_levels_know_all_that_is_asked_for():
     """What lies below is given a slice of the options, or a value."""
-    levels = {"participant", "group", "options", "api", "cli", "descriptor", "tools"}
+    levels = {"participant", "group", "options", "api", "asked", "cli", "descriptor"}
+    levels |= {"tools"}
     for module, path in MODULES.items():
         if folder_of(module) not in levels:
             assert "bids_roi.options.record" not in set(imports(path)), module
