@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MISSING = "n/a"
+_OF_NUMBERS = {float, int, type(None)}  # what JSON makes of them
 _CELLS = 2**16  # of a matrix, formatted at a time
 
 # What a reader takes at most: far beyond any real table or sidecar, and well within a
@@ -221,6 +223,20 @@ def to_number(cell: str) -> float:
     if "_" in cell:
         raise ValueError(cell)
     return float(cell)
+
+
+def parse_numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+    """Numbers of a column, NaN for ``n/a``; ``ValueError`` for what is no number."""
+    import numpy as np
+    import orjson
+
+    # As JSON, which takes a sixth of the time; whatever else float() takes, by that.
+    text = ",".join(cells).replace(MISSING, "null")
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(f"[{text}]")
+        if len(found) == len(cells) and {*map(type, found)} <= _OF_NUMBERS:
+            return np.array(found, dtype=np.float64)
+    return np.array([np.nan if cell == MISSING else float(cell) for cell in cells])
 
 
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
