@@ -25,7 +25,9 @@ from bids_roi.errors import (
     MissingInput,
     OutputError,
     UsageError,
+    give_up_on,
     nearest_words,
+    say,
     say_time,
 )
 from bids_roi.options.record import Options
@@ -198,7 +200,7 @@ class _PrintDescriptor(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from bids_roi.descriptor import descriptor_text
 
-        sys.stdout.write(descriptor_text())
+        write_out(descriptor_text())
         parser.exit()
 
 
@@ -257,7 +259,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App; the exit codes are those of its specification."""
     try:
-        _open_streams()
+        open_streams()
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
         _check_current_folder(given)
         _set_up_logging(given)
@@ -267,12 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _run_group(given, options)
             return _run_participant(given, options)
     except BidsRoiError as error:
-        sys.stderr.write(f"bids_roi: {error}\n")
+        say(f": {error}")
         return error.exit_code
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, _Terminated)
         word = "terminated (SIGTERM)" if terminated else "interrupted"
-        sys.stderr.write(f"bids_roi: {word}; run the same command to go on.\n")
+        say(f": {word}; run the same command to go on.")
         return 143 if terminated else 130
     except BrokenPipeError:
         give_up_on(sys.stdout)
@@ -281,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(error)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
     """Put the null device in place of closed streams; write what they cannot encode.
 
     No file that is opened later may get the number of one of them.
@@ -322,9 +324,24 @@ def _say(text: str, out: TextIO) -> None:
         give_up_on(out)
 
 
-def give_up_on(stream: TextIO) -> None:
-    """Say no more there: what is in its buffer would fail again when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def write_out(content: str | bytes) -> None:
+    """Write what was asked for to standard output; where it is full, nothing is done.
+
+    ``content`` may be the names of files, which need not be text.
+    """
+    try:
+        if isinstance(content, str):
+            sys.stdout.write(content)
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_on(sys.stdout)
+        msg = f"standard output cannot be written ({error.strerror})."
+        raise OutputError(msg, remedy="Free space, or write it elsewhere.") from error
 
 
 def _explain(error: Exception) -> int:
@@ -338,7 +355,7 @@ def _explain(error: Exception) -> int:
         remedy = (
             "This is a fault of bids_roi: please report it, with the output of -vv."
         )
-    sys.stderr.write(f"bids_roi: {BidsRoiError(what, remedy=remedy)}\n")
+    say(f": {BidsRoiError(what, remedy=remedy)}")
     return code
 
 
@@ -399,7 +416,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
 
         try:
             for line in describe_plan(level, outcomes):
-                _say(f"{line}\n", sys.stdout)
+                write_out(f"{line}\n")
         except BrokenPipeError:  # `| head` has seen what it wanted
             give_up_on(sys.stdout)
         return outcomes.exit_code

@@ -18,11 +18,10 @@ from bids_roi.atlases.homes import HeldImage, choose_table, list_folder, scan_na
 from bids_roi.atlases.integrity import check_complete
 from bids_roi.atlases.names import space_of
 from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import build_regions, name_by_value
+from bids_roi.atlases.regions import build_regions, name_by_value, unite_tables
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.atlases.surfaces import read_surface
 from bids_roi.atlases.templateflow import download
-from bids_roi.atlases.union import unite_tables
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
@@ -148,6 +147,14 @@ class Catalogue:
         if images := sort_by_fit(own, where):
             return self._acquire(images)
         raise self._misfit_of_mesh(key, where)
+
+    def find_any(self, key: AtlasKey) -> AtlasFiles:
+        """Find an atlas in any space and layout, for the sake of its table."""
+        for dataset in self.datasets:
+            for held in self._own[dataset.name]:
+                if held.key == key and held.is_usable:
+                    return self._of_dataset(dataset, held)
+        return self._acquire([h for h in self.layouts(key) if h in self._archive])
 
     def _find_volume(self, key: AtlasKey, space: str, grid: Grid) -> AtlasFiles:
         for dataset in self.datasets:

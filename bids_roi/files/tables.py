@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MISSING = "n/a"
+_OF_NUMBERS = {float, int, type(None)}
 _CELLS = 2**16  # of a matrix, formatted at a time
 
 # What a reader takes at most: far beyond any real table or sidecar, and well within a
@@ -159,12 +161,13 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
     delimiter = "," if path.suffix == ".csv" else "\t"
     rows: list[list[str]] = []
     try:
-        _check_regular(path, _LARGEST_TABLE)
+        size = _check_regular(path, _LARGEST_TABLE)
         # -sig: editors on Windows begin the file with a byte order mark.
         with path.open(encoding="utf-8-sig") as file:
+            lines = file if size < _LONGEST_LINE else _lines(file, path)
             # strict: a quote that is never closed would swallow the rows after it.
-            for row in csv.reader(_lines(file, path), delimiter=delimiter, strict=True):
-                if any(cell.strip() for cell in row):
+            for row in csv.reader(lines, delimiter=delimiter, strict=True):
+                if any(map(str.strip, row)):
                     rows.append(row)
                 if max_rows is not None and len(rows) > max_rows + 1:
                     msg = f"the table has more than {max_rows} rows."
@@ -220,6 +223,26 @@ def to_number(cell: str) -> float:
     if "_" in cell:
         raise ValueError(cell)
     return float(cell)
+
+
+def to_numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+    """Numbers of a column, NaN for ``n/a``; ``ValueError`` for what float() refuses.
+
+    >>> to_numbers(["0.5", "n/a", "1"])
+    array([0.5, nan, 1. ])
+    """
+    import numpy as np
+    import orjson
+
+    # As JSON, which takes a sixth of the time; what that does not know, by float().
+    text = ",".join(cells).replace(MISSING, "null")
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(f"[{text}]")
+        # A cell may be JSON and no number: true, null, [1], or 1,2.
+        plain = {*map(type, found)} <= _OF_NUMBERS and len(found) == len(cells)
+        if plain and found.count(None) == cells.count(MISSING):
+            return np.array(found, dtype=np.float64)
+    return np.array([math.nan if c == MISSING else float(c) for c in cells])
 
 
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
@@ -308,8 +331,8 @@ def _check_depth(content: object, path: Path) -> None:
         level = [v for held in inside for v in held if isinstance(v, dict | list)]
 
 
-def _check_regular(path: Path, largest: int) -> None:
-    """Refuse pipes and devices, which may never end, and files beyond all reason."""
+def _check_regular(path: Path, largest: int) -> int:
+    """Size; pipes and devices, which may never end, and what is too large, refused."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         msg = "this is no file but a pipe or a device."
@@ -318,3 +341,4 @@ def _check_regular(path: Path, largest: int) -> None:
         size, bound = status.st_size / 2**20, largest // 2**20
         msg = f"the file has {size:,.0f} MiB, at most {bound} MiB can be read."
         raise DataError(msg, where=path, remedy="Check the file.")
+    return status.st_size

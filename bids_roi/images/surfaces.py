@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,11 @@ _CHOOSE = (
     "Choose a midthickness surface (.surf.gii), or a map of areas in mm2 (.shape.gii,"
     " as `wb_command -surface-vertex-areas` writes)."
 )
+# Surfaces whose areas are not the cortex's, and maps of something else, by their names.
+_NO_AREAS = {"inflated", "veryinflated", "vinflated", "sphere", "flat", "hull"}
+_NO_AREAS |= {"thickness", "sulc", "curv", "curvature", "myelinmap"}
+# The same of a surface by its GeometricType, as Workbench and FreeSurfer write it.
+_NO_CORTEX = re.compile("flat|spher|hull|ellips", re.IGNORECASE)
 
 
 def read_mesh(
@@ -42,12 +48,14 @@ def read_mesh(
 def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
     """Structure that a file says it is of, or blank, and mm2 of each vertex, (n,).
 
-    An ``ImageError`` where it is neither a surface nor one map of areas, is damaged, or
-    has vertices without area.
+    An ``ImageError`` where it is neither a surface nor one map of areas, is damaged, an
+    inflated surface or a map of something else by what it says, or has vertices without
+    area.
     """
     check_file(path)
     with located(path, ImageError):
         reading, arrays = _read_whole(path)
+        _refuse_other_shapes(path, reading)
         heads = reading.heads
         one = len(arrays) == len(heads) == 1 and len(heads[0].lengths) == 1
         if sorted(head.intent for head in heads) == ["POINTSET", "TRIANGLE"]:
@@ -110,3 +118,20 @@ def _find_mesh(
         msg = "some vertices have no place in space (NaN)."
         raise ImageError(msg, remedy="Copy or make the file again.")
     return vertices, faces.astype(np.intp)
+
+
+def _refuse_other_shapes(path: Path, reading: Reading) -> None:
+    """Refuse what says of itself that its numbers are not the cortex's areas.
+
+    Nothing in the numbers tells: thickness, too, is above 0 throughout.
+    """
+    shape = reading.metadata.get("GeometricType", "")
+    words = re.split("[._ ]", " ".join((path.name, *reading.names)).lower())
+    word = (
+        shape
+        if _NO_CORTEX.search(shape)
+        else next(filter(_NO_AREAS.__contains__, words), "")
+    )
+    if word:
+        msg = f"the file says that it is of another shape or quantity ({word[:40]})."
+        raise ImageError(msg, remedy=_CHOOSE)
