@@ -32,7 +32,8 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory tools __main__ __init__
+api asked arguments cli completion descriptor masker memory picture tools \
+__main__ __init__
 """
 FLOOR = {
     folder: number
