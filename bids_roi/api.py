@@ -39,6 +39,7 @@ from bids_roi.participant.results import (
 )
 from bids_roi.participant.run import extract as extract_signals
 from bids_roi.participant.run import prepare_cleaning
+from bids_roi.picture import draw_regions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
+    from bids_roi.picture import Picture
 
     Key = tuple[Any, str, str]
 
@@ -92,6 +94,30 @@ class Extraction:
         ]
         text = "; ".join(" ".join(part.split())[:100] for part in parts if part)
         return f"<Extraction: {text}>"
+
+    def plot(self, *names: str) -> Picture:
+        """Draw the series of some regions.
+
+        Parameters
+        ----------
+        *names
+            Columns of ``signals``.
+
+        Returns
+        -------
+        Picture
+            SVG that a notebook shows; ``save(path)`` writes it.
+
+        Raises
+        ------
+        UsageError
+            If there is no such region; with the nearest names.
+        """
+        told = self.sidecar
+        step = told.get("RepetitionTime", told.get("SourceRepetitionTime"))
+        units = str(told.get("Units", "arbitrary"))
+        step = step if isinstance(step, int | float) else None
+        return draw_regions(self.signals, names, step=step, units=units)
 
     def _repr_html_(self) -> str:
         """Show the beginning of both tables in a notebook."""

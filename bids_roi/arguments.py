@@ -67,6 +67,7 @@ _COUNTERPARTS = {
 }
 # Flags that stand for an argument of another name.
 _PYTHON = {"atlas_file": "atlas", "atlas_space": "space"} | {n: n for n in _OWN}
+_ENTITIES = ("res", "den", "hemi", "desc", "echo_label")
 _FLAG = re.compile(r"--([a-z][a-z0-9_-]*[a-z0-9])(?: ([^\s,;:.()]+(?:\.\d+)?))?")
 
 
@@ -250,6 +251,8 @@ def _as_argument(match: re.Match[str]) -> str:
     """Argument for a flag, with the value that follows it."""
     flag = match[1].replace("-", "_")
     name = _PYTHON.get(flag) or (flag if flag in ALLOWED else _ALIASES.get(flag))
+    if flag in _ENTITIES:  # of files, which are chosen by naming them here
+        return f"another {flag.removesuffix('_label')}- in their names"
     if name is None:
         return match[0]
     word = match[2]
