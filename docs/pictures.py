@@ -58,6 +58,9 @@ addEventListener("load", () => {
   if (kept.includes(null)) { document.body.textContent = ""; return; }
   for (const one of kept) if (one.tagName === "DETAILS") one.open = true;
   for (const image of document.images) image.loading = "eager";
+  // Columns beside what is taken away would stay narrow.
+  for (const one of document.querySelectorAll(".columns, .beside"))
+    one.style.display = "block";
   const stays = one => kept.some(other => other.contains(one) || one.contains(other));
   for (const one of document.querySelectorAll("body *"))
     if (!stays(one)) one.remove();
