@@ -35,7 +35,10 @@ PICTURES: dict[str, tuple[str, list[str]]] = {
         "sub-02.html",
         ["figure:has([href*=Relmat_relmat])", "figure.picker"],
     ),
-    "report-regions": ("sub-02.html", ["details:has(table[id^=regions])"]),
+    "report-regions": (
+        "sub-02.html",
+        ["section.atlas details:has(table[id^=regions])"],
+    ),
     "group": (
         "group.html",
         [
@@ -64,6 +67,8 @@ addEventListener("load", () => {
   const stays = one => kept.some(other => other.contains(one) || one.contains(other));
   for (const one of document.querySelectorAll("body *"))
     if (!stays(one)) one.remove();
+  for (const one of document.querySelectorAll("details:not(:has(> summary))"))
+    one.replaceWith(...one.childNodes);
 });
 """
 
