@@ -30,25 +30,14 @@ _WHERE = {"run": "series regions relmat", "series": "series relmat"}
 class Key:
     """A key of a sidecar.
 
-    Attributes
-    ----------
-    name
-        As in BIDS where BIDS has it, CamelCase otherwise.
-    of
-        What it tells something of. A number of the run holds for each of its series.
-    role
-        What a page makes of it. ``choice``: chosen, or given by run and atlas: among
-        the parameters. ``source``: files, digests and definitions: in the list of all
-        keys only; so are ``measured``: what came of it. ``text``: said elsewhere.
-    text, column, more
-        What it means, which describes its column too; the column's name in tables of
-        many runs, empty where they have none; what docs/outputs.md says besides.
-    where
-        Outputs whose sidecars have it, where that does not follow from ``of``.
-    copied
-        Whether it is taken over from the sidecar of the BOLD file.
-    stacked
-        Whether stacks and ``Outputs.runs`` have the column, beside ``group_runs.tsv``.
+    ``of`` is what it tells something of; a number of the run holds for each of its
+    series. ``role`` is what a page makes of it: ``choice``, chosen or given by run and
+    atlas, is among the parameters; ``source`` (files, digests, definitions) and
+    ``measured`` are in the list of all keys only; ``text`` is said elsewhere. ``text``
+    describes its column too, ``column`` is its name in tables of many runs, ``more``
+    what docs/outputs.md says besides. ``where`` are the outputs whose sidecars have it,
+    where that does not follow from ``of``; ``copied`` ones come from the sidecar of the
+    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too.
     """
 
     name: str
@@ -157,14 +146,18 @@ _DECLARED = (
         more="Only where one was.",
     ),
     Key(
-        *("AtlasParts", "run", "choice", ""),
-        "Atlases that were combined, the first that has a place keeps it.",
-        more="Only after `--combine`.",
+        "AtlasParts",
+        "run",
+        "choice",
+        "",
+        "The atlases that were combined, in order.",
     ),
     Key(
-        *("SeedRadius", "run", "choice", "mm"),
-        "Radius of the spheres, {unit}; of several, each once.",
-        more="Only of `--seeds`.",
+        "SeedRadius",
+        "run",
+        "choice",
+        "mm",
+        "Radius of the spheres; each, once.",
     ),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
@@ -435,30 +428,11 @@ COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
 
 
-# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes
-# is taken for the entity of its name, and where a file name has another value the
-# folder is refused; so no column of a table that others inherit from is called so.
-_OF_PYBIDS = """
-acquisition atlas ceagent chunk cohort datatype den desc direction echo extension flip
-fmap from hash hemi inv label modality mode model mt nucleus part proc reconstruction
-recording res roi run sample scale scans seg segmentation session space staining stat
-subject subset suffix task to tpl tracer tracksys volume
-"""
-PYBIDS_ENTITIES = frozenset(_OF_PYBIDS.split())
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table of a run.
+    """A column of a table of a run: its description has ``{unit}`` for the unit.
 
-    Attributes
-    ----------
-    name
-        In the header.
-    text
-        Its description, with ``{unit}`` where it names the unit.
-    unit
-        Of its numbers, ``1`` where they have none; empty for words.
+    That is of its numbers, ``1`` where they have none; empty for words.
     """
 
     name: str
@@ -518,9 +492,7 @@ REGION_COLUMNS = _by_name(
     ),
     Column(
         "overlapped",
-        "Share ({unit}) of the region's voxels or vertices that an earlier atlas of the"
-        " combination has, and which are not counted in n_voxels_atlas; n/a where it"
-        " had none.",
+        "Share ({unit}) of its places that an earlier atlas of the combination took.",
         "0 to 1",
     ),
     Column(
@@ -591,13 +563,7 @@ def format_sidecar(
     *,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Text of a sidecar; ``columns`` are descriptions, by name of the column.
-
-    >>> format_sidecar("outliers", {"NumberOfGaps": 2, "Gaps": 2})
-    Traceback (most recent call last):
-    ...
-    KeyError: 'outputs/schema.py declares no Gaps for a sidecar of outliers'
-    """
+    """Text of a sidecar; ``columns`` are descriptions, by name of the column."""
     last = {"Warnings": warnings} if warnings else {}
     for key in (*content, *last):
         if key not in KEYS or output not in KEYS[key].outputs:
