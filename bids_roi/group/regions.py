@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.tables import MISSING, format_matrix, parse_numbers, read_table
+from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
 from bids_roi.group.ledger import name_group_file
 from bids_roi.group.outputs import Problem
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
@@ -263,7 +263,7 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
 
 def _parse(columns: dict[str, list[str]], name: str) -> FloatArray:
     try:
-        return parse_numbers(columns[name])
+        return to_numbers(columns[name])
     except ValueError as error:
         raise DataError(f"{name} holds something that is no number.") from error
 
