@@ -27,7 +27,8 @@ from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
 from bids_roi.participant.cleaning import clean_atlases
-from bids_roi.participant.confounds import read_motion
+from bids_roi.participant.confounds import prepare_cleaning, read_motion
+from bids_roi.participant.extraction import extract as extract_signals
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
@@ -37,8 +38,6 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
-from bids_roi.participant.run import extract as extract_signals
-from bids_roi.participant.run import prepare_cleaning
 from bids_roi.picture import draw_regions
 
 if TYPE_CHECKING:
