@@ -236,6 +236,9 @@ class AtlasShelf:
                     self.find, where=where, root=root, bold=bold, asked=asked
                 )
                 return self._combine(name, space, find, surface=False)
+            # An atlas that is in the run's space is taken as it is: a transform only
+            # moves what has no version there, and each step of it costs accuracy at the
+            # borders.
             if reached and asked and space not in self._spaces(name):
                 return self._find_by_route(name, where, root, bold)
             return self._find_in(name, space, where)
@@ -389,6 +392,8 @@ class AtlasShelf:
         is an error, and not given another template.
         """
         misfits = []
+        # One template for the whole derivative, or regions of two participants would
+        # come from two versions of the atlas and still carry one name.
         for template in self._spaces(name):
             try:
                 route = find_route(root, bold, template)
@@ -482,6 +487,8 @@ class AtlasShelf:
         if key not in self._opened:
             if not keep:  # one per run: not to be held for a thousand participants
                 return open_atlas(files)
+            # Errors are kept as well: a thousand runs would otherwise read a damaged
+            # image a thousand times, to say the same.
             try:
                 self._opened[key] = open_atlas(files)
             except BidsRoiError as error:
@@ -513,6 +520,8 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     known = catalogue.keys()
     if key in known:
         return key
+    # The case of letters is forgiven and nothing else: 'Schaefer200' for 'Schaefer2018'
+    # is a guess, and a guessed atlas is a wrong number without a warning.
     same = [other for other in known if other.name.casefold() == key.name.casefold()]
     if same:
         return same[0]

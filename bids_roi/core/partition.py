@@ -109,6 +109,8 @@ class Partition:
         (R,)
         """
         part = self.members[atlas]
+        # Differences of a running sum: np.add.reduceat gives the next region's first
+        # voxel for one that is empty.
         before = np.concatenate([[0], np.cumsum(kept[part.indices], dtype=np.int64)])
         return np.asarray(np.diff(before[part.indptr]))
 
@@ -167,6 +169,8 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     ends = np.cumsum([region.n_regions for region in maps]).tolist()
     atoms, first = _factorise(labels, members, voxels.size)
     for region, part in zip(maps, members, strict=True):
+        # Areas go into the atoms, not the regions: an atom adds vertices up before any
+        # region sees them.
         if region.areas is not None:  # of the points, so the same for all atlases
             size = np.zeros(voxels.size)
             size[part.indices] = part.data
@@ -243,6 +247,8 @@ def _factorise(
             code = code * (part.shape[0] + 1) + rows + 1
             code = np.unique(code, return_inverse=True)[1]
     _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    # By first voxel, and not by code: codes depend on the order of the atlases,
+    # and the last digits of a sum must not.
     rank = np.empty(first.size, dtype=np.int32)
     rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
     return group_rows(rank[code], first.size), np.sort(first)

@@ -159,12 +159,13 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
     delimiter = "," if path.suffix == ".csv" else "\t"
     rows: list[list[str]] = []
     try:
-        _check_regular(path, _LARGEST_TABLE)
+        size = _check_regular(path, _LARGEST_TABLE)
         # -sig: editors on Windows begin the file with a byte order mark.
         with path.open(encoding="utf-8-sig") as file:
+            lines = file if size < _LONGEST_LINE else _lines(file, path)
             # strict: a quote that is never closed would swallow the rows after it.
-            for row in csv.reader(_lines(file, path), delimiter=delimiter, strict=True):
-                if any(cell.strip() for cell in row):
+            for row in csv.reader(lines, delimiter=delimiter, strict=True):
+                if any(map(str.strip, row)):
                     rows.append(row)
                 if max_rows is not None and len(rows) > max_rows + 1:
                     msg = f"the table has more than {max_rows} rows."
@@ -308,8 +309,8 @@ def _check_depth(content: object, path: Path) -> None:
         level = [v for held in inside for v in held if isinstance(v, dict | list)]
 
 
-def _check_regular(path: Path, largest: int) -> None:
-    """Refuse pipes and devices, which may never end, and files beyond all reason."""
+def _check_regular(path: Path, largest: int) -> int:
+    """Size; pipes and devices, which may never end, and what is too large, refused."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
         msg = "this is no file but a pipe or a device."
@@ -318,3 +319,4 @@ def _check_regular(path: Path, largest: int) -> None:
         size, bound = status.st_size / 2**20, largest // 2**20
         msg = f"the file has {size:,.0f} MiB, at most {bound} MiB can be read."
         raise DataError(msg, where=path, remedy="Check the file.")
+    return status.st_size

@@ -319,8 +319,9 @@ def _read_table(batch: _Batch, table: _Wanted) -> Values:
     """Digest of a table, and its numbers, unless the stack of before has them."""
     path = batch.folder / table.path
     content = read_bytes(path)
-    digest = hashlib.sha256(content).hexdigest()[:_DIGITS]
-    check_table(path, table.digest, content=content)
+    whole = hashlib.sha256(content).hexdigest()
+    check_table(path, table.digest, digest=whole)
+    digest = whole[:_DIGITS]
     if digest == table.held:
         return digest, None
     columns, values = _parse(content, path, table)

@@ -8,7 +8,6 @@ known without being read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, OutputError
@@ -77,6 +76,9 @@ class Making:
         for path, written in zip(paths, own, strict=True):
             try:
                 state = path.stat()
+                # Inode, size and time first: to read back every table that was just
+                # written would double the bytes; a file that another job renames over
+                # it has another inode.
                 if written is None or written[:3] == (
                     state.st_ino,
                     state.st_size,
@@ -118,6 +120,8 @@ def renew_stamps(
         try:
             state = path.stat()
             same = state.st_size == stamp.size
+            # Copies and clones have new times and the same bytes: they are read once,
+            # and the stamp is renewed so that the next call need not.
             if verify or state.st_mtime_ns != stamp.mtime_ns:
                 same = same and file_digest(path) == stamp.digest
         except OSError:
@@ -140,7 +144,7 @@ def check_table(
     *,
     stamp: Stamp | None = None,
     verify: bool = True,
-    content: bytes | None = None,
+    digest: str = "",
 ) -> None:
     """Refuse a table that is not the one that its sidecar was written with.
 
@@ -152,8 +156,8 @@ def check_table(
         From the record; with the same size and time the table need not be read.
     verify
         Read it all the same.
-    content
-        Its bytes, where they have been read.
+    digest
+        Of its bytes, where they have been read.
     """
     if not told:
         return
@@ -162,8 +166,7 @@ def check_table(
             state = path.stat()
             if stamp[1:3] == (state.st_size, state.st_mtime_ns):
                 return
-        found = hashlib.sha256(content).hexdigest() if content else file_digest(path)
-        if found != told:
+        if (digest or file_digest(path)) != told:
             msg = "the table is not the one that its sidecar was written with."
             remedy = (
                 "A call was stopped between the two, or the file was damaged or edited:"

@@ -187,6 +187,8 @@ def reduce_image(
     scan = VarianceScan(n_volumes) if options.cleaning.high_variance_confounds else None
     scanned = False
 
+    # Watchers look at the blocks in passing, of the first pass only: a second one would
+    # count every volume twice.
     def blocks() -> Iterator[Block]:
         nonlocal scanned
         watchers = () if scanned else (scan, mean)
@@ -214,6 +216,8 @@ def reduce_image(
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."
         raise ImageError(f"{error}.", where=source.path, remedy=remedy) from error
+    # Which voxels vary most is known at the end of the file, so that their components
+    # take another pass; it is asked for rarely.
     if scan is None:
         return reduction, None
     collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)

@@ -174,6 +174,8 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     }
     own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
     paths = (*own, *moved_by, *areas)
+    # What the sidecars say when merged, and not the files: a sidecar at the root may
+    # change for the sake of another task.
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
@@ -285,6 +287,8 @@ def _make(job: Job) -> list[Record]:
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
+    # One atlas at a time, cleaned, written, drawn and let go: the cleaned series of ten
+    # atlases and five strategies together would be more than the run itself.
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -299,6 +303,7 @@ def _make(job: Job) -> list[Record]:
     outliers = [(name, job.preparations[label]) for label, name in used.items()]
     for name, preparation in outliers:
         write_outlier_table(job, name, preparation)
+    # Stamped after the last table: outlier tables are shared by all atlases.
     records = [_stamp(job, record, used.get(record.strategy)) for record in records]
     if figures is None:
         return records
