@@ -21,12 +21,12 @@ from bids_roi.core.grid import (
     resample_labels,
     resample_weights,
 )
+from bids_roi.core.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
 
     from bids_roi.core.frame import Part
 
@@ -89,7 +89,7 @@ class RegionMap:
         a surface that is not known; ``None`` where areas were not asked for.
     """
 
-    weights: csr_array
+    weights: Rows
     hard: bool
     n_voxels_atlas: NDArray[np.int64]
     volume: NDArray[np.float64]
@@ -155,7 +155,6 @@ def map_labels(
     strong = np.ones(points.size, dtype=bool)
     if areas is None:
         return own.describe(way, weights, strong=strong, hard=True)
-    weights = weights.astype(np.float64)
     weights.data = way.target.sizes(areas)[weights.indices]
     sizes = way.source.sizes(areas, voxels=False)[points]
     found = np.bincount(own.rows, sizes, index.size).astype(np.float64)
@@ -189,8 +188,6 @@ def map_weights(
     FrameMismatch
         As for ``map_labels``.
     """
-    from scipy.sparse import csr_array
-
     way = _Way(_frame_of(source), _frame_of(target), places)
     data, columns, points, gravity = [], [], [], []
     for volume in volumes:
@@ -201,9 +198,11 @@ def map_weights(
         columns.append(np.flatnonzero(moved))
         data.append(moved[columns[-1]])
     pointers = np.concatenate([[0], np.cumsum([part.size for part in columns])])
-    weights = csr_array(
-        (np.concatenate(data), np.concatenate(columns), pointers),
-        shape=(len(columns), way.target.n_points),
+    weights = Rows(
+        np.concatenate(data),
+        np.concatenate(columns).astype(np.int32),
+        pointers.astype(np.int32),
+        (len(columns), way.target.n_points),
     )
     rows = np.repeat(
         np.arange(len(points), dtype=np.int32), [part.size for part in points]
@@ -247,7 +246,7 @@ def group_rows(
     rows: NDArray[np.int32],
     n_rows: int,
     dtype: type[np.float64 | np.uint8] = np.float64,
-) -> csr_array:
+) -> Rows:
     """Make a matrix of ones with one column per value, in the row that it names.
 
     Parameters
@@ -264,8 +263,6 @@ def group_rows(
     (R, n) sparse
         Columns ascend in each row.
     """
-    from scipy.sparse import csr_array
-
     inside = np.flatnonzero(rows >= 0).astype(np.int32)
     held = rows[inside]
     # numpy sorts 16 bits by radix, seven times as fast as 32.
@@ -274,7 +271,7 @@ def group_rows(
     counts = np.bincount(held, minlength=n_rows)
     pointers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
     ones = np.ones(order.size, dtype=dtype)
-    return csr_array((ones, order, pointers), shape=(n_rows, rows.size))
+    return Rows(ones, order, pointers, (n_rows, rows.size))
 
 
 class _Way:
@@ -401,7 +398,7 @@ class _Own:
     def describe(
         self,
         way: _Way,
-        weights: csr_array,
+        weights: Rows,
         *,
         strong: NDArray[np.bool_],
         hard: bool,
@@ -446,7 +443,7 @@ class _Own:
             found[row].append(source.parts[part].structure)
         return tuple(",".join(dict.fromkeys(names)) for names in found)
 
-    def _find_centres(self, way: _Way, weights: csr_array) -> Centres:
+    def _find_centres(self, way: _Way, weights: Rows) -> Centres:
         rows, size, n = self.rows, self.weights, self.n_regions
         if way.warped:
             # A warp tells where the run's points lie in the atlas, not the reverse:
@@ -537,7 +534,7 @@ def find_offsets(
     return np.where(np.isfinite(nearest), nearest, np.nan)
 
 
-def strongest_map(weights: csr_array) -> NDArray[np.int32]:
+def strongest_map(weights: Rows) -> NDArray[np.int32]:
     """Region with the most weight at each point, over a quarter of its own largest.
 
     Parameters

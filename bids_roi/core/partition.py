@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.core.mapping import group_rows
+from bids_roi.core.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from scipy.sparse import csc_array, csr_array
+    from scipy.sparse import csc_array
 
     from bids_roi.core.mapping import RegionMap
 
@@ -56,10 +57,10 @@ class Partition:
 
     n_points: int
     voxels: NDArray[np.intp]
-    atoms: csr_array
-    regions: csr_array
-    weights: csr_array | None
-    members: tuple[csr_array, ...]
+    atoms: Rows
+    regions: Rows
+    weights: Rows | None
+    members: tuple[Rows, ...]
     maps: tuple[RegionMap, ...]
     rows: tuple[slice, ...]
     centre_positions: tuple[NDArray[np.intp], ...]
@@ -72,9 +73,9 @@ class Partition:
     @cached_property
     def columns(self) -> csc_array:
         """Weight of each voxel in each region, by voxel; (sum of R, N)."""
-        weights = self.regions @ self.atoms
+        weights = self.regions.whole @ self.atoms.whole
         if self.weights is not None:
-            weights = weights + self.weights
+            weights = weights + self.weights.whole
         return weights.tocsc()
 
     def project(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -200,15 +201,13 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     )
 
 
-def _narrow(weights: csr_array, position: NDArray[np.int32], n: int) -> csr_array:
+def _narrow(weights: Rows, position: NDArray[np.int32], n: int) -> Rows:
     """Weights over the points of the partition alone."""
-    from scipy.sparse import csr_array
-
     columns = position[weights.indices]
-    return csr_array((weights.data, columns, weights.indptr), (weights.shape[0], n))
+    return Rows(weights.data, columns, weights.indptr, (weights.shape[0], n))
 
 
-def _layer(members: csr_array) -> list[NDArray[np.int32]]:
+def _layer(members: Rows) -> list[NDArray[np.int32]]:
     """Row of each column of labels, -1 for none; further ones where regions overlap."""
     rows = np.repeat(
         np.arange(members.shape[0], dtype=np.int32), np.diff(members.indptr)
@@ -226,17 +225,18 @@ def _layer(members: csr_array) -> list[NDArray[np.int32]]:
 
 def _gather(
     layers: Sequence[NDArray[np.int32]], first: NDArray[np.intp], n_rows: int
-) -> csr_array:
+) -> Rows:
     """Which atoms, told by their first columns, make each row."""
     gathered = group_rows(layers[0][first], n_rows)
     for rows in layers[1:]:
-        gathered = gathered + group_rows(rows[first], n_rows)
+        both = gathered.whole + group_rows(rows[first], n_rows).whole
+        gathered = Rows(both.data, both.indices, both.indptr, gathered.shape)
     return gathered
 
 
 def _factorise(
-    labels: Sequence[Sequence[NDArray[np.int32]]], members: Sequence[csr_array], n: int
-) -> tuple[csr_array, NDArray[np.intp]]:
+    labels: Sequence[Sequence[NDArray[np.int32]]], members: Sequence[Rows], n: int
+) -> tuple[Rows, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
     # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
     # are no part of it: nearly every voxel would be an atom of its own.
@@ -255,13 +255,13 @@ def _factorise(
 
 
 def _stack(
-    parts: Sequence[csr_array | None], members: Sequence[csr_array], n_columns: int
-) -> csr_array:
+    parts: Sequence[Rows | None], members: Sequence[Rows], n_columns: int
+) -> Rows:
     """Put matrices below one another; empty rows where an atlas has none."""
-    from scipy.sparse import csr_array, vstack
-
     filled = [
-        csr_array((member.shape[0], n_columns)) if part is None else part
+        group_rows(np.full(n_columns, -1, np.int32), member.shape[0])
+        if part is None
+        else part
         for part, member in zip(parts, members, strict=True)
     ]
-    return vstack(filled, format="csr", dtype=np.float64)
+    return Rows.stack(filled)

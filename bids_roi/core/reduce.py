@@ -268,7 +268,7 @@ def _solve_maps(partition: Partition, usable: BoolArray, wanted: set[str]) -> So
     return tuple(
         None
         if region.hard or "least_squares" not in wanted
-        else MapSolver(weights, usable)
+        else MapSolver(weights.whole, usable)
         for region, weights in zip(partition.maps, partition.members, strict=True)
     )
 

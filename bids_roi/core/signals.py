@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.rows import find_product
 from bids_roi.options.words import find_statistic, hold_names, name_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from scipy.sparse import csc_array, csr_array
+    from scipy.sparse import csc_array
+
+    from bids_roi.core.rows import Rows
 
 
 # Sum of a map's weights over that of their absolute values, up to which they cancel.
@@ -49,16 +51,6 @@ def scale_values(
     return values
 
 
-@functools.cache
-def find_product() -> Callable[..., None] | None:
-    """Product of scipy that adds to what is there; private, so it may be gone."""
-    try:
-        from scipy.sparse._sparsetools import csc_matvecs
-    except ImportError:
-        return None
-    return csc_matvecs  # type: ignore[no-any-return]
-
-
 def add_points(
     sums: NDArray[np.float64],
     columns: csc_array,
@@ -81,7 +73,7 @@ def add_points(
     series : (n, T)
         Their values.
     """
-    csc_matvecs = find_product()
+    csc_matvecs = find_product("csc_matvecs")
     if csc_matvecs is not None:
         pointers = columns.indptr[at.start : at.stop + 1]
         # scipy's own product begins at zeros and has no other door; by it, the sums
@@ -103,7 +95,7 @@ class Products:
     """What a statistic of the family ``sum`` is made from; see ``finish_sums``."""
 
     sums: NDArray[np.float64]
-    weights: csr_array
+    weights: Rows
     usable: NDArray[np.bool_]
     n_used: NDArray[np.int64]
 
@@ -111,7 +103,7 @@ class Products:
 def finish_sums(
     name: str,
     sums: NDArray[np.float64],
-    weights: csr_array,
+    weights: Rows,
     usable: NDArray[np.bool_],
     n_used: NDArray[np.int64],
 ) -> NDArray[np.float64]:
@@ -139,7 +131,7 @@ def finish_sums(
     return _FUNCTIONS[name](Products(sums, weights, usable, n_used), **given)
 
 
-def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def weights_cancel(weights: Rows, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell the maps whose weights add up to less than 1 % of their absolute values.
 
     Their weighted mean would be a difference of large numbers over a small one: the
@@ -158,7 +150,7 @@ def weights_cancel(weights: csr_array, usable: NDArray[np.bool_]) -> NDArray[np.
     (R,) bool
         True for maps without weight as well.
     """
-    over = weights[:, np.flatnonzero(usable)]
+    over = weights.whole[:, np.flatnonzero(usable)]
     total = np.asarray(over.sum(axis=1)).ravel()
     size = np.asarray(abs(over).sum(axis=1)).ravel()
     return np.asarray(np.abs(total) <= CANCELLED * size)
@@ -176,7 +168,8 @@ def _mean(products: Products) -> NDArray[np.float64]:
 
 def _weighted_mean(products: Products) -> NDArray[np.float64]:
     weights, usable = products.weights, products.usable
-    totals = np.asarray(weights[:, np.flatnonzero(usable)].sum(axis=1)).ravel()
+    over = weights.whole[:, np.flatnonzero(usable)]
+    totals = np.asarray(over.sum(axis=1)).ravel()
     totals[weights_cancel(weights, usable)] = np.nan
     return np.asarray(products.sums / totals)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
     from bids_roi.core.grid import Grid
+    from bids_roi.core.rows import Rows
 
 
 _TRUNCATE = 4.0  # scipy's and nilearn's
@@ -113,7 +114,7 @@ def weights_are_cheaper(
 
 
 def smooth_regions(
-    matrix: csr_array,
+    matrix: Rows,
     voxels: NDArray[np.intp],
     kept: NDArray[np.bool_],
     grid: Grid,

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from scipy.sparse import csr_array
+
+    from bids_roi.core.rows import Rows
 
     FloatArray = NDArray[np.float64]
 
@@ -28,7 +29,7 @@ class SortedRegions:
         Voxels to use.
     """
 
-    def __init__(self, members: csr_array, kept: NDArray[np.bool_]) -> None:
+    def __init__(self, members: Rows, kept: NDArray[np.bool_]) -> None:
         inside = kept[members.indices]
         before = np.concatenate([[0], np.cumsum(inside, dtype=np.intp)])
         bounds = before[members.indptr]

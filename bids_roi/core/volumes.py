@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.rows import Rows
 from bids_roi.core.signals import scale_values
 from bids_roi.core.smooth import (
     kernel_shares,
@@ -149,10 +150,8 @@ class _SmoothedRegions:
         valid: BoolArray | None,
     ) -> None:
         partition = plan.partition
-        from scipy.sparse import vstack
-
         weights = smooth_regions(
-            vstack(partition.members, format="csr"),
+            Rows.stack([*partition.members]),
             partition.voxels,
             kept,
             smoothing.grid,

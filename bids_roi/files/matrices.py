@@ -165,7 +165,7 @@ def _parse_halves(content: bytes) -> tuple[tuple[str, ...], NDArray[np.float64]]
     size = math.isqrt(n_marks)
     lines = np.arange(size)
     ends = find(lines * size + size - 1)
-    if size * size != n_marks or any(content[end] != ord("\n") for end in ends):
+    if size * size != n_marks or {*bytes(map(content.__getitem__, ends))} != {10}:
         msg = "lines of another length"
         raise ValueError(msg)
     starts = [mark + 1 for mark in find(lines[1:] * size + lines[:-1])]
@@ -185,8 +185,13 @@ def _parse_halves(content: bytes) -> tuple[tuple[str, ...], NDArray[np.float64]]
     if at != values.size:
         msg = "rows of another length"
         raise ValueError(msg)
-    names = content[: ends[0]].decode().split("\t")[1:]
-    return tuple(map(unquote, names)), values
+    return _read_names(content[: ends[0]]), values
+
+
+@functools.lru_cache(maxsize=4)
+def _read_names(header: bytes) -> tuple[str, ...]:
+    """Names of a header, behind its corner: the same tuple for the same header."""
+    return tuple(map(unquote, header.decode().split("\t")[1:]))
 
 
 def _count_marks(

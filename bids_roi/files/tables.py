@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 MISSING = "n/a"
+_OF_NUMBERS = {float, int, type(None)}
 _CELLS = 2**16  # of a matrix, formatted at a time
 
 # What a reader takes at most: far beyond any real table or sidecar, and well within a
@@ -221,6 +223,26 @@ def to_number(cell: str) -> float:
     if "_" in cell:
         raise ValueError(cell)
     return float(cell)
+
+
+def to_numbers(cells: Sequence[str]) -> NDArray[np.float64]:
+    """Numbers of a column, NaN for ``n/a``; ``ValueError`` for what float() refuses.
+
+    >>> to_numbers(["0.5", "n/a", "1"])
+    array([0.5, nan, 1. ])
+    """
+    import numpy as np
+    import orjson
+
+    # As JSON, which takes a sixth of the time; what that does not know, by float().
+    text = ",".join(cells).replace(MISSING, "null")
+    with contextlib.suppress(orjson.JSONDecodeError):
+        found = orjson.loads(f"[{text}]")
+        # A cell may be JSON and no number: true, null, [1], or 1,2.
+        plain = {*map(type, found)} <= _OF_NUMBERS and len(found) == len(cells)
+        if plain and found.count(None) == cells.count(MISSING):
+            return np.array(found, dtype=np.float64)
+    return np.array([math.nan if c == MISSING else float(c) for c in cells])
 
 
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
-from bids_roi.files.tables import MISSING, format_matrix, read_table
+from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
 from bids_roi.group.ledger import name_group_file
 from bids_roi.group.outputs import Problem
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
@@ -46,7 +45,6 @@ _MEASURES = {
 # The column of the region tables that each is.
 _OF_TABLE = {"coverage": "coverage", "level": "mean", "tsnr": "tsnr"}
 _NEEDED = ("name", "status", *_OF_TABLE.values())
-_OF_NUMBERS = {float, int, type(None)}
 
 
 # Tables that a worker reads at a time.
@@ -264,17 +262,8 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
 
 
 def _parse(columns: dict[str, list[str]], name: str) -> FloatArray:
-    import orjson
-
-    # As JSON, which takes a sixth of the time; whatever else float() takes, by that.
-    cells = columns[name]
-    text = ",".join(cells).replace(MISSING, "null")
-    with contextlib.suppress(orjson.JSONDecodeError):
-        found = orjson.loads(f"[{text}]")
-        if len(found) == len(cells) and {*map(type, found)} <= _OF_NUMBERS:
-            return np.array(found, dtype=np.float64)
     try:
-        return np.array([np.nan if c == MISSING else float(c) for c in cells])
+        return to_numbers(columns[name])
     except ValueError as error:
         raise DataError(f"{name} holds something that is no number.") from error
 

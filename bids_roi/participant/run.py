@@ -287,8 +287,6 @@ def _make(job: Job) -> list[Record]:
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
-    # One atlas at a time, cleaned, written, drawn and let go: the cleaned series of ten
-    # atlases and five strategies together would be more than the run itself.
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -303,7 +301,6 @@ def _make(job: Job) -> list[Record]:
     outliers = [(name, job.preparations[label]) for label, name in used.items()]
     for name, preparation in outliers:
         write_outlier_table(job, name, preparation)
-    # Stamped after the last table: outlier tables are shared by all atlases.
     records = [_stamp(job, record, used.get(record.strategy)) for record in records]
     if figures is None:
         return records

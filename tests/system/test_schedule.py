@@ -22,9 +22,9 @@ from bids_roi.participant.budget import (
     worker_count,
 )
 from bids_roi.schedule import cpus
-from bids_roi.schedule.cpus import usable_cpus
 from bids_roi.schedule.processes import Processes
 from bids_roi.schedule.serial import Serial
+from bids_roi.schedule.threads import usable_cpus
 
 TWO = Processes(2)
 

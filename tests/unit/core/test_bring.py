@@ -167,7 +167,7 @@ def test_maps_keep_their_weights_where_the_run_has_the_vertex():
     maps = np.array([[0.5, 0, 0, 0, 1.5, 0, 0, 0, 0, 0], np.arange(10.0)])
     region = map_weights(iter(maps), source, target)
     assert not region.hard
-    assert_array_equal(region.weights.toarray(), maps[:, WALL[::-1]])
+    assert_array_equal(region.weights.whole.toarray(), maps[:, WALL[::-1]])
     partition = build_partition([region])
     usable = np.ones(partition.voxels.size, dtype=bool)
     # By weight: 0.5 of 2, and 45 - 4 - 7 of 45.

@@ -1,6 +1,7 @@
 """TSV and JSON: what is written reads back to the same bits; bad files say why."""
 
 import csv
+import math
 import os
 
 import numpy as np
@@ -17,6 +18,7 @@ from bids_roi.files.tables import (
     format_table,
     read_json,
     read_table,
+    to_numbers,
 )
 from bids_roi.files.writing import write_file
 
@@ -90,3 +92,29 @@ def test_read_json(tmp_path):
         DataError, match=r"gone\.json: the file cannot be read \(No such"
     ):
         read_json(tmp_path / "gone.json")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["0.1", "n/a", "-3", "1e-300", "17976931348623157" + "0" * 292],
+        ["nan", "inf", " 1 ", "1.", ".5", "+2", "01"],  # float() takes them, JSON not
+        ["n/a"],
+        [],
+    ],
+)
+def test_numbers_have_the_bits_of_float(cells):
+    expected = [math.nan if cell == "n/a" else float(cell) for cell in cells]
+    found = to_numbers(cells)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "cell", ["true", "null", "[1]", '"5"', "1,2", "", "n/an/a", "-n/a", "0.5x", "{}"]
+)
+def test_what_is_no_number_is_refused(cell):
+    """JSON knows more than numbers."""
+    for cells in ([cell], ["0.5", cell, "n/a"]):
+        with pytest.raises(ValueError, match="could not convert"):
+            to_numbers(cells)
