@@ -211,7 +211,9 @@ def extract(
         loaded from one, brain mask, confounds and sidecars are found beside it; an
         image that was changed since is taken as it is now.
     atlas : name, path, nibabel image, or list or dict of these
-        A name (``"schaefer400"``), or a label image (or 4D maps).
+        A name (``"schaefer400"``), or a label image (or 4D maps); a table of
+        coordinates (``"seeds.tsv"``, with ``seed_radius``); or names of several that
+        are made one (``"whole=schaefer400,HOSPA_seg-th25"``).
     atlas_table : path or DataFrame, or a list or dict of these
         Region table of an atlas that is no name: a file, or columns ``index`` and
         ``name``. For several atlases, ``None`` for those without one.

@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _HUGE = 2**53  # whole numbers beyond are not all doubles
 _GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
 # Arguments with names of their own, and what only acts on files that are written.
-_ELSEWHERE = ("atlas", "atlas_file", "atlas_space", "mask", "strategy", "cifti_output")
+_ELSEWHERE = (
+    *("atlas", "atlas_file", "atlas_space", "combine", "seeds"),
+    *("mask", "strategy", "cifti_output"),
+)
 ALLOWED = {
     option.name: option
     for option in OPTIONS
@@ -49,6 +52,8 @@ _COUNTERPARTS = {
     "maps_img": "atlas",
     "atlas_img": "atlas",
     "atlas_file": "atlas (a path or image), with atlas_table",
+    "combine": "atlas, as 'NAME=ATLAS,ATLAS'",
+    "seeds": "atlas, the path of the table, with seed_radius",
     "lut": "atlas_table",
     "labels": "atlas_table (columns index and name)",
     "atlas_space": "space",
