@@ -1,29 +1,32 @@
-"""The app's extraction for notebooks: one run in, pandas objects out."""
+"""The app's extraction for notebooks: runs in, pandas objects out."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import tempfile
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from bids_roi.atlases.names import space_of
-from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.layout import BoldRun, find_runs
-from bids_roi.errors import UsageError, nearest_words
-from bids_roi.files.names import parse_name
-from bids_roi.files.tables import read_json
-from bids_roi.images.nifti import save_image
-from bids_roi.options.record import Options
-from bids_roi.options.row import local_path
-from bids_roi.options.table import OPTIONS
+from bids_roi.arguments import (
+    check_options,
+    in_python,
+    pop_strategy,
+    python_words,
+    read_strategies,
+)
+from bids_roi.asked import RAW, Call, list_given, share
+from bids_roi.errors import AtlasError, BidsRoiError, count_of
+from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
-from bids_roi.participant.cleaning import clean_atlases, load_strategies
+from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import read_motion
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import plan_run
@@ -38,39 +41,34 @@ from bids_roi.participant.run import extract as extract_signals
 from bids_roi.participant.run import prepare_cleaning
 
 if TYPE_CHECKING:
+    from os import PathLike
+
+    from bids_roi.asked import Work
+    from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.outputs.names import SeriesOutput
-    from bids_roi.outputs.result import AtlasResult
+    from bids_roi.outputs.result import AtlasResult, Motion
+    from bids_roi.participant.results import Job
 
-__all__ = ["Extraction", "extract"]
+    Key = tuple[Any, str, str]
 
-_GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
-_ALLOWED = {
-    option.name: option
-    for option in OPTIONS
-    if option.group in _GROUPS and option.name not in ("atlas", "atlas_file")
-}
-# Other spellings, as the command line has them.
-_ALIASES = {
-    flag.lstrip("-").replace("-", "_"): name
-    for name, option in _ALLOWED.items()
-    for flag in option.flags
-}
+__all__ = ["Extraction", "Extractions", "extract"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Extraction:
-    """What ``extract`` returns.
+    """Signals of one run, atlas and strategy: what ``extract`` returns.
 
     Attributes
     ----------
-    signals
-        One row per volume, one column per region; NaN for lost regions. The index is
-        the number of the volume in the run, from 0: censored volumes are missing.
-    regions
+    signals : DataFrame, (n_kept, R)
+        One row per volume, one column per region, in the units of the image or those
+        of ``standardize``; NaN for lost regions. The index is the number of the volume
+        in the run, from 0: censored volumes are missing.
+    regions : DataFrame, (R, ...)
         The region table: label value, name, volume, voxels, coverage, status ...
-    relmats
+    relmats : dict of DataFrame, (R, R)
         One table per measure asked for.
-    sidecar
+    sidecar : dict
         What the app would write beside the signals; ``Warnings`` among it.
     """
 
@@ -79,47 +77,148 @@ class Extraction:
     relmats: dict[str, pd.DataFrame]
     sidecar: dict[str, Any]
 
+    def __repr__(self) -> str:
+        n_volumes, n_regions = self.signals.shape
+        lost = int(self.signals.isna().all().sum())
+        parts = [
+            f"{count_of(n_volumes, 'volume')} x {count_of(n_regions, 'region')}"
+            + (f" ({lost} lost)" if lost else ""),
+            str(self.sidecar.get("Atlas", "")),
+            str(self.sidecar.get("DenoisingStrategy", RAW)),
+            ", ".join(self.relmats),
+            count_of(len(w), "warning") if (w := self.sidecar.get("Warnings")) else "",
+        ]
+        text = "; ".join(" ".join(part.split())[:100] for part in parts if part)
+        return f"<Extraction: {text}>"
+
+    def _repr_html_(self) -> str:
+        """Show the beginning of both tables in a notebook."""
+        shown = ["index", "name", "n_voxels_used", "coverage", "status"]
+        columns = [name for name in shown if name in self.regions]
+        return "".join(
+            (
+                f"<p>{html.escape(repr(self))}</p>",
+                self.signals.to_html(max_rows=6, max_cols=8),
+                self.regions[columns].to_html(max_rows=6, index=False),
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Extractions(Mapping["Key", Extraction]):
+    """Extractions of several runs, atlases or strategies.
+
+    They go by ``(run, atlas, strategy)``. ``run`` is the position in the list, from 0,
+    or the key of the dict that was given; ``atlas`` and ``strategy`` are the words that
+    were given, ``"none"`` for raw signals. An image goes by its name in the outputs,
+    which any atlas answers to, too.
+
+    Attributes
+    ----------
+    found : dict of Extraction
+        What there is, by key, in the order that was asked for.
+    failed : dict of BidsRoiError
+        Why the others are missing. Asking for one of them raises its error.
+    """
+
+    found: dict[Key, Extraction]
+    failed: dict[Key, BidsRoiError] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, key: Any) -> Extraction:  # noqa: ANN401 - KeyError tells
+        if key in self.failed:
+            raise self.failed[key]
+        if key not in self.found and isinstance(key, tuple) and len(key) == 3:
+            for word, name in self.names.items():
+                if key[1] == name != word:
+                    return self[key[0], word, key[2]]
+        return self.found[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def table(self) -> pd.DataFrame:
+        """List what there is and what failed, one row each."""
+        rows = []
+        for key, each in self.found.items():
+            shape = each.signals.shape
+            lost = int(each.signals.isna().all().sum())
+            rows.append((*key, *shape, lost, "ok"))
+        blank = (pd.NA, pd.NA, pd.NA)
+        rows += [(*key, *blank, str(error)) for key, error in self.failed.items()]
+        keys = ["run", "atlas", "strategy"]
+        counts = ["n_volumes", "n_regions", "n_lost"]
+        table = pd.DataFrame(rows, columns=[*keys, *counts, "status"])
+        return table.astype(dict.fromkeys(counts, "Int64"))
+
+    def __repr__(self) -> str:
+        text = self.table().drop(columns="status").to_string(max_rows=10, index=False)
+        failed = f", {len(self.failed)} failed" if self.failed else ""
+        return f"<{count_of(len(self.found), 'extraction')}{failed}>\n{text}"
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        return str(self.table().to_html(max_rows=10, index=False))
+
 
 def extract(
-    bold: str | Path | Any,  # noqa: ANN401 - a nibabel image
-    atlas: str | Path | Any,  # noqa: ANN401 - a nibabel image
+    bold: Any = None,  # noqa: ANN401 - a path, a nibabel image, or several
+    atlas: Any = None,  # noqa: ANN401 - a name, a path, a nibabel image, or several
     *,
-    atlas_table: str | Path | pd.DataFrame | None = None,
+    atlas_table: str | PathLike[str] | pd.DataFrame | Any | None = None,  # noqa: ANN401
     space: str | None = None,
-    confounds: str | Path | None = None,
+    mask: str | PathLike[str] | Any | None = None,  # noqa: ANN401 - a nibabel image
+    confounds: str | PathLike[str] | pd.DataFrame | Any | None = None,  # noqa: ANN401
+    strategy: str | PathLike[str] | list[str] | tuple[str, ...] | None = None,
     **options: Any,  # noqa: ANN401 - as the flags of the command line
-) -> Extraction:
-    """Extract regional signals from one run, as ``bids_roi ... participant`` does.
+) -> Extraction | Extractions:
+    """Extract regional signals, as ``bids_roi ... participant`` does.
 
     Parameters
     ----------
-    bold
-        A 4D file or nibabel image. For a file in an fMRIPrep derivative, its brain
-        mask, confounds and sidecars are found beside it.
-    atlas
-        A name (``"schaefer400"``), a label image (or 4D maps) as file or nibabel image.
-    atlas_table
+    bold : path, nibabel image, or list or dict of these
+        4D series. For a file in an fMRIPrep derivative, and for an image that was
+        loaded from one, brain mask, confounds and sidecars are found beside it; an
+        image that was changed since is taken as it is now.
+    atlas : name, path, nibabel image, or list or dict of these
+        A name (``"schaefer400"``), or a label image (or 4D maps).
+    atlas_table : path or DataFrame, or a list or dict of these
         Region table of an atlas that is no name: a file, or columns ``index`` and
-        ``name``.
-    space
-        Template of the run, where its name does not tell it; needed for atlases by
+        ``name``. For several atlases, ``None`` for those without one.
+    space : str
+        Template of the runs, where their names do not tell it; needed for atlases by
         name. A file of a derivative without ``space-`` is native; of other files and
         images, an atlas image given with them is taken to lie in their space.
-    confounds
-        Table of confounds, where it is not beside the run.
+    mask : {"auto", "none"}, path or nibabel image, or a list or dict with one per run
+        ``"auto"``, the default, is the run's own; ``"none"`` takes all voxels.
+    confounds : path, DataFrame or array (T, C), or a list or dict with one per run
+        A table of confounds in place of the one beside the run. ``strategy`` says which
+        of its columns are regressed out. A table in memory is regressed out as a whole
+        where no strategy is given, without the columns that a threshold or
+        ``dummy_scans`` reads; the strategy is then called ``"confounds"``.
+    strategy : str, path, or list of these
+        How signals are cleaned: ``"36P"``, ``"none"`` ...; see docs/strategies.md.
     **options
-        The flags of the command line with underscores: ``mask`` (``"none"`` for all
-        voxels), ``statistic``, ``min_coverage``, ``smoothing_fwhm``, ``strategy``,
-        ``high_pass``, ``fd_threshold``, ``relmat``, ``templateflow_home`` ...
+        The flags of the command line with underscores: ``statistic``,
+        ``min_coverage``, ``smoothing_fwhm``, ``high_pass``, ``fd_threshold``,
+        ``standardize``, ``relmat``, ``templateflow_home`` ...; see docs/options.md.
 
     Returns
     -------
-    Extraction
+    Extraction or Extractions
+        An ``Extraction``; or, where runs, atlases or strategies are given as a list or
+        dict, of whatever length, a mapping from ``(run, atlas, strategy)`` to one.
+        Each file is read once for all atlases and strategies.
 
     Raises
     ------
     BidsRoiError
-        As the app would report it.
+        As the app would report it, in the words of this function. Of several
+        extractions those that fail are in ``failed``, with a warning; an error is
+        raised if all do, or if the call itself is wrong.
 
     Notes
     -----
@@ -134,10 +233,10 @@ def extract(
     >>> labels[:2] = 1
     >>> labels[2:] = 2
     >>> values = np.arange(5.0) * labels[..., None]
+    >>> bold = nb.Nifti1Image(values, np.eye(4))
     >>> atlas = nb.Nifti1Image(labels, np.eye(4))
     >>> names = pd.DataFrame({"index": [1, 2], "name": ["left", "right"]})
-    >>> found = extract(nb.Nifti1Image(values, np.eye(4)), atlas, atlas_table=names,
-    ...                 mask="none")
+    >>> found = extract(bold, atlas, atlas_table=names, mask="none")
     >>> found.signals
            left  right
     volume
@@ -150,153 +249,125 @@ def extract(
         name  n_voxels_used status
     0   left             32     ok
     1  right             32     ok
+
+    Several at once, keyed by run, atlas and strategy:
+
+    >>> several = extract([bold, bold], {"mine": atlas}, mask="none", detrend=True)
+    >>> list(several)
+    [(0, 'mine', 'cleaned'), (1, 'mine', 'cleaned')]
     """
+    strategy = pop_strategy(options, strategy)
+    given = check_options(options, "extract")
+    asked = () if strategy is None else read_strategies(strategy)
     with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
-        folder = Path(name)
-        path = _as_file(bold, folder / "image_bold.nii")
-        given = _check_options(options) | _atlas_options(atlas, atlas_table, folder)
-        declared = space or space_of(path)
-        if declared is None and _root_of(path) is not None:
-            declared = "native"  # as fMRIPrep names the series on its own grid
-        if "atlas_file" in given:
-            image = Path(given["atlas_file"][0].partition(",")[0])
-            # Who gives both images says that they belong together.
-            declared = declared or space_of(image) or "native"
-            if space_of(image) is None:
-                given.setdefault("atlas_space", declared)
-        elif declared is None:
-            msg = "the file name does not tell the space, which an atlas by name needs."
-            raise UsageError(msg, where=path, remedy="Give it with space=.")
-        checked = Options.from_values(given)
-        run = _find_run(path, checked, space=declared, confounds=confounds)
-        return _extract(run, checked)
+        call = Call(Desk(Path(name)), given, space)
+        with python_words(call.desk.places):
+            # The call as a whole, before the first run is read.
+            runs = list_given(bold, "bold")
+            call.add_atlases(list_given(atlas, "atlas"), atlas_table)
+            masks = share(mask, runs, "mask")
+            tables = share(confounds, runs, "confounds", each=True)
+            work = [
+                call.prepare(
+                    *(key, item),
+                    mask=masks[key],
+                    confounds=tables[key],
+                    strategies=asked,
+                )
+                for key, item in runs.items()
+            ]
+        found = _extract_all(call, work)
+    if any(isinstance(each, list | tuple | dict) for each in (bold, atlas, strategy)):
+        return found
+    (only,) = found.values()
+    return only
 
 
-def _as_file(image: Any, path: Path) -> Path:  # noqa: ANN401 - a nibabel image
-    if isinstance(image, str):
-        image = local_path(image)
-    if isinstance(image, Path):
-        return image.absolute()
-    save_image(image, path)
-    return path
+def _extract_all(call: Call, work: list[Work]) -> Extractions:
+    """Extract all runs; those that fail do not keep the others from it."""
+    found: dict[Key, Extraction] = {}
+    failed: dict[Key, BidsRoiError] = {}
+    for each in work:
+        labels = tuple(None if s is None else s.label for s in each.strategies)
+        made: Mapping[tuple[str, str | None], Extraction | BidsRoiError] = {}
+        error: BidsRoiError | None = None
+        try:
+            made = _extract_run(each, call.shelf(each), labels)
+        except BidsRoiError as problem:
+            error = problem
+        for word, atlas in call.atlases.items():
+            for name, label in zip(each.words, labels, strict=True):
+                outcome = made.get((atlas, label), error or _no_fit(atlas, each))
+                key = (each.key, word, name)
+                if isinstance(outcome, Extraction):
+                    found[key] = outcome
+                else:
+                    failed[key] = in_python(outcome, call.desk.places)
+    if not found:
+        raise next(iter(failed.values()))
+    if failed:
+        key, why = next(iter(failed.items()))
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        msg = f"{key} could not be extracted{more}; .failed says why: {why}"
+        warnings.warn(msg, stacklevel=3)
+    return Extractions(found, failed, dict(call.atlases))
 
 
-def _check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Values as the command line would parse them."""
-    checked: dict[str, Any] = {}
-    for name, value in options.items():
-        option = _ALLOWED.get(_ALIASES.get(name, name))
-        if option is None:
-            near = ", ".join(nearest_words(name, _ALLOWED))
-            msg = f"extract has no option '{name}'."
-            hint = f"Nearest: {near}. " if near else ""
-            raise UsageError(msg, remedy=f"{hint}It has {', '.join(sorted(_ALLOWED))}.")
-        name = option.name
-        if value is None:
-            continue
-        if option.many:
-            values = (value,) if isinstance(value, str | Path) else tuple(value)
-            checked[name] = tuple(str(v) for v in values)
-        else:
-            kind = local_path if option.kind is Path else option.kind
-            checked[name] = value if option.kind is bool else kind(value)
-        chosen = checked[name] if option.many else (checked[name],)
-        if wrong := [v for v in chosen if option.choices and v not in option.choices]:
-            msg = f"{name} is one of {', '.join(option.choices)}, not {wrong[0]!r}."
-            raise UsageError(msg)
-    for name in ("statistic", "map_statistic", "strategy"):
-        if len(checked.get(name, ())) > 1:
-            raise UsageError(f"extract takes one {name} at a time.")
-    return checked
+def _no_fit(atlas: str, work: Work) -> BidsRoiError:
+    surface = work.run is not None and work.run.kind != "volume"
+    kind = "of surfaces" if surface else "a volume"
+    msg = f"the run is {kind}, and atlas {atlas} is not for such runs."
+    return AtlasError(msg, remedy="Choose an atlas that lies as the run does.")
 
 
-def _atlas_options(
-    atlas: Any,  # noqa: ANN401 - a nibabel image
-    table: str | Path | pd.DataFrame | None,
-    folder: Path,
-) -> dict[str, Any]:
-    if isinstance(atlas, str) and not Path(atlas).exists():
-        if table is not None:
-            msg = f"'{atlas}' is no file, so that atlas_table has nothing to go with."
-            raise UsageError(msg, remedy="Leave the table out for atlases by name.")
-        return {"atlas": (atlas,)}
-    image = _as_file(atlas, folder / "atlas.nii")
-    if isinstance(table, pd.DataFrame):
-        path = folder / "atlas.tsv"
-        table.to_csv(path, sep="\t", index=False, na_rep="n/a")
-        table = path
-    text = str(image) if table is None else f"{image},{Path(table).absolute()}"
-    return {"atlas_file": (text,)}
-
-
-def _root_of(path: Path) -> Path | None:
-    """Root of the dataset in whose ``sub-*/func`` a run lies; ``None`` for others."""
-    folder = f"sub-{parse_name(path).get('sub')}"
-    if path.parent.name != "func":
-        return None
-    return next((p.parent for p in path.parents if p.name == folder), None)
-
-
-def _find_run(
-    path: Path, options: Options, *, space: str, confounds: str | Path | None
-) -> BoldRun:
-    """The run with its partners, where it lies in a derivative; else the file alone."""
-    entities = parse_name(path).entities
-    labels, root = dict(entities), _root_of(path)
-    run = None
-    if root is not None:
-        desc = labels.get("desc", options.input.desc)
-        found = find_runs(
-            root,
-            labels["sub"],
-            dataclasses.replace(options.input, desc=desc),
-            own_masks=options.extraction.mask == "auto",
-        )
-        run = next((each for each in found if each.path == path), None)
-    if run is None:
-        stem = path.name.removesuffix(".gz").removesuffix(".nii")
-        beside = path.with_name(f"{stem}.json")
-        metadata = read_json(beside) if beside.exists() else {}
-        run = BoldRun(path.parent, (path,), entities, None, None, metadata)
-    if run.space is None:
-        label, _, cohort = space.partition("+")
-        more = (("space", label), *((("cohort", cohort),) if cohort else ()))
-        run = dataclasses.replace(run, entities=(*run.entities, *more))
-    if confounds is not None:
-        run = dataclasses.replace(run, confounds_path=Path(confounds).absolute())
-    return run
-
-
-def _extract(run: BoldRun, options: Options) -> Extraction:
-    strategies = load_strategies(options)
-    labels = tuple(s.label if s is not None else None for s in strategies)
+def _extract_run(
+    work: Work, shelf: AtlasShelf, labels: tuple[str | None, ...]
+) -> dict[tuple[str, str | None], Extraction | BidsRoiError]:
+    """All atlases and strategies of a run in one pass; why some are missing."""
+    if work.run is None:
+        assert work.error is not None  # noqa: S101 - one of the two is there
+        raise work.error
+    run, strategies = work.run, work.strategies
     # Who names a run asks for its space.
-    own = dataclasses.replace(options.input, space=(run.space or "native",))
-    options = dataclasses.replace(options, input=own)
-    planned = plan_run(run, options, AtlasShelf(options.atlases), labels)
+    own = dataclasses.replace(work.options.input, space=(run.space or "native",))
+    options = dataclasses.replace(work.options, input=own)
+    planned = plan_run(run, options, shelf, labels)
     if planned.error is not None:
         raise planned.error
-    for _, why in planned.refused:
-        raise why
+    made: dict[tuple[str, str | None], Extraction | BidsRoiError] = {
+        (name, label): why for name, why in planned.refused for label in labels
+    }
     job = open_job(planned, options, strategies, run.root)
     motion = read_motion(job.confounds)
     job = prepare_cleaning(dataclasses.replace(job, work=planned.atlases))
-    for error in job.failed.values():
-        raise error
+    for atlas, _ in planned.atlases:
+        made |= {(atlas.name, label): why for label, why in job.failed.items()}
     job, misplaced = place_atlases(job)
-    for _, _, error in misplaced:
-        raise error
-    (result,) = clean_atlases(job, extract_signals(job))
-    for error in result.failed.values():
-        raise error
-    (series,) = result.names.timeseries
+    for atlas, names, why in misplaced:
+        made |= {(atlas.name, label): why for label in names.labels}
+    if not job.work:
+        return made
+    for result in clean_atlases(job, extract_signals(job)):
+        name = result.atlas.name
+        made |= {(name, label): why for label, why in result.failed.items()}
+        for series in result.names.timeseries:
+            made[name, series.label] = _collect(job, result, series, motion)
+    return made
+
+
+def _collect(
+    job: Job, result: AtlasResult, series: SeriesOutput, motion: Motion
+) -> Extraction:
+    """What is told of one series, with its matrices."""
     common = describe_atlas(job, result, motion)
     facts = describe_series(job, result, series, motion, common=common)
     names = list(result.atlas.regions.name)
     relmats = {}
     notes = list(facts.get("Warnings", common.get("Warnings", ())))
     for output in result.names.relmats:
-        related = relate_series(result, series, output, options, facts=facts)
+        if output.source != series.path:
+            continue
+        related = relate_series(result, series, output, job.options, facts=facts)
         relmats[output.measure] = pd.DataFrame(
             related.relmat, index=names, columns=names
         )

@@ -198,7 +198,7 @@ class _PrintDescriptor(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         from bids_roi.descriptor import descriptor_text
 
-        sys.stdout.write(descriptor_text())
+        write_out(descriptor_text())
         parser.exit()
 
 
@@ -257,7 +257,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, Options]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the BIDS App; the exit codes are those of its specification."""
     try:
-        _open_streams()
+        open_streams()
         given, options = parse_arguments(sys.argv[1:] if argv is None else argv)
         _check_current_folder(given)
         _set_up_logging(given)
@@ -281,7 +281,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(error)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
     """Put the null device in place of closed streams; write what they cannot encode.
 
     No file that is opened later may get the number of one of them.
@@ -320,6 +320,26 @@ def _say(text: str, out: TextIO) -> None:
     except OSError as error:
         log.error("standard output cannot be written (%s).", error.strerror)
         give_up_on(out)
+
+
+def write_out(content: str | bytes) -> None:
+    """Write what was asked for to standard output; where it is full, nothing is done.
+
+    ``content`` may be the names of files, which need not be text.
+    """
+    try:
+        if isinstance(content, str):
+            sys.stdout.write(content)
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(content)
+            sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        give_up_on(sys.stdout)
+        msg = f"standard output cannot be written ({error.strerror})."
+        raise OutputError(msg, remedy="Free space, or write it elsewhere.") from error
 
 
 def give_up_on(stream: TextIO) -> None:
@@ -399,7 +419,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
 
         try:
             for line in describe_plan(level, outcomes):
-                _say(f"{line}\n", sys.stdout)
+                write_out(f"{line}\n")
         except BrokenPipeError:  # `| head` has seen what it wanted
             give_up_on(sys.stdout)
         return outcomes.exit_code

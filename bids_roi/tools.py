@@ -142,10 +142,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "completion": _print_completion,
     }
     try:
+        cli.open_streams()
         given = build_parser().parse_args(argv)
-        code = runners[given.tool](given)
-        sys.stdout.flush()
-        return code
+        return runners[given.tool](given)
     except BidsRoiError as error:
         sys.stderr.write(f"bids_roi_tools: {error}\n")
         return error.exit_code
@@ -158,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_completion(given: argparse.Namespace) -> int:
     text = format_completion(given.shell, cli.build_parser(), build_parser())
-    sys.stdout.write(text)
+    cli.write_out(text)
     return 0
 
 
@@ -166,7 +165,7 @@ def _list_atlases(given: argparse.Namespace) -> int:
     from bids_roi.atlases.tools import list_atlases
 
     for line in list_atlases(given.space, given.templateflow_home):
-        sys.stdout.write(f"{line}\n")
+        cli.write_out(f"{line}\n")
     return 0
 
 
@@ -177,8 +176,7 @@ def _fetch(given: argparse.Namespace) -> int:
         given.atlas, spaces=given.space, res=given.res, dest=given.dest
     )
     for line in lines:
-        sys.stdout.write(f"{line}\n")
-        sys.stdout.flush()
+        cli.write_out(f"{line}\n")
     return 0
 
 
@@ -190,7 +188,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
         lines, good = check_atlas(
             text, space=given.space, home=given.templateflow_home, full=given.full
         )
-        sys.stdout.write("\n".join(lines) + "\n")
+        cli.write_out("\n".join(lines) + "\n")
         code = code if good else AtlasError.exit_code
     return code
 
@@ -211,8 +209,7 @@ def _list_inputs(given: argparse.Namespace) -> int:
             raise UsageError(msg, where=found, remedy="Give --null (-z).")
         else:
             # Bytes, as names need not be text.
-            sys.stdout.buffer.write(os.fsencode(found) + end)
-    sys.stdout.flush()
+            cli.write_out(os.fsencode(found) + end)
     return code
 
 
@@ -223,8 +220,7 @@ def _run_demo(output_dir: Path) -> int:
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         msg = "the folder is there and not empty."
         raise OutputError(msg, where=output_dir, remedy="Name a new folder.")
-    sys.stdout.write("making a dataset that looks like fMRIPrep's output ...\n")
-    sys.stdout.flush()
+    cli.write_out("making a dataset that looks like fMRIPrep's output ...\n")
     try:
         data = write_demo_dataset(output_dir / "dataset")
     except OSError as error:
@@ -238,15 +234,14 @@ def _run_demo(output_dir: Path) -> int:
         [*common, "participant", *atlas, *cleaning, *_MATRICES],
         [*common, "group"],
     ):
-        sys.stdout.write(f"\n$ bids_roi {' '.join(arguments)}\n")
-        sys.stdout.flush()
+        cli.write_out(f"\n$ bids_roi {' '.join(arguments)}\n")
         code = cli.main(arguments)
         if code:
             return code
     example = min(results.glob("sub-*/ses-*/func/*_stat-mean_timeseries.tsv"))
     regions = f"{example.name.partition('_stat-')[0]}_dseg.tsv"
     relmat = min(results.glob("sub-*/ses-*/func/*_desc-36P_relmat.tsv"))
-    sys.stdout.write(
+    cli.write_out(
         "\nLook at:\n"
         f"  the report             {results / 'sub-01.html'}\n"
         f"  that of the group      {results / 'group.html'}\n"

@@ -19,7 +19,7 @@ from bids_roi.errors import ImageError, MissingInput, UsageError
 from bids_roi.files.names import parse_name
 from bids_roi.files.writing import file_digest
 from bids_roi.images.nifti import check_file
-from bids_roi.images.surface_areas import read_areas
+from bids_roi.images.surfaces import read_areas
 
 if TYPE_CHECKING:
     import numpy as np

@@ -149,6 +149,14 @@ class Catalogue:
             return self._acquire(images)
         raise self._misfit_of_mesh(key, where)
 
+    def find_any(self, key: AtlasKey) -> AtlasFiles:
+        """Find an atlas in any space and layout, for the sake of its table."""
+        for dataset in self.datasets:
+            for held in self._own[dataset.name]:
+                if held.key == key and held.is_usable:
+                    return self._of_dataset(dataset, held)
+        return self._acquire([h for h in self.layouts(key) if h in self._archive])
+
     def _find_volume(self, key: AtlasKey, space: str, grid: Grid) -> AtlasFiles:
         for dataset in self.datasets:
             own = [h for h in self._own[dataset.name] if h.key == key]

@@ -122,6 +122,19 @@ def parse_atlas_name(name: str) -> AtlasKey:
     return _key(label, pairs)
 
 
+def name_of_word(word: str) -> str:
+    """Name in the outputs of what a word of ``--atlas`` asks for, there or not.
+
+    >>> name_of_word("schaefer400"), name_of_word("subject:aparc.a2009s")
+    ('Schaefer2018_seg-7n_scale-400', 'aparca2009s')
+    """
+    if word.startswith("subject:"):
+        return word.removeprefix("subject:").replace(".", "")
+    text, _, chosen = word.partition("#")
+    key = parse_atlas_name(text)
+    return (name_map(key, chosen) if chosen else key).name
+
+
 def short_names(key: AtlasKey) -> tuple[str, ...]:
     """Short names of an atlas, none for most; the first is the one that is told.
 

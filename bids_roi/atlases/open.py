@@ -42,6 +42,8 @@ from bids_roi.atlases.surfaces import (
     read_surface,
 )
 from bids_roi.atlases.union import extend_table
+from bids_roi.core.combine import Combined, Labelled, combine_labels
+from bids_roi.core.frame import FrameMismatch
 from bids_roi.errors import AtlasError, BidsRoiError
 from bids_roi.files.writing import file_digest
 from bids_roi.images.header import ATLAS
@@ -68,6 +70,11 @@ if TYPE_CHECKING:
     from bids_roi.images.nifti import Opened
 
 
+# Kind of a part of a combination of which the layout of the run has no place.
+NOWHERE = "nowhere"
+# Centre and radius of each, mm.
+Spheres = tuple[tuple[float, float, float, float], ...]
+
 _OTHER = (".border", ".mgh")
 # Labels that were read to be examined are kept for the run they were opened for.
 _LOADED: dict[AtlasImage, tuple[NDArray[np.int64], Grid | Frame]] = {}
@@ -85,6 +92,8 @@ class AtlasImage(NamedTuple):
     numbering: Numbering = ()
     route: Route | None = None
     areas: Areas | None = None
+    spheres: Spheres = ()
+    parts: tuple[tuple[AtlasImage, tuple[int, ...]], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,9 @@ class Atlas:
     kind
         ``dseg``: a label image, ``regions.index`` are its values. ``probseg``: one map
         per region along the fourth axis, ``regions.index`` are their numbers from 1.
+        ``spheres``: around the coordinates of a table, on the grid of each run.
     files
-        Its image, or those of the left and the right hemisphere.
+        Its image, or those of the left and the right hemisphere; the table of spheres.
     table_path
         ``None`` where there is no table, or where it is inside the templateflow package
         or the image.
@@ -125,6 +135,13 @@ class Atlas:
         Index of the regions that only other layouts of the atlas hold.
     areas
         By which the vertices of the run weigh; ``None`` for equal weights.
+    spheres
+        Centre and radius of each, mm.
+    parts
+        The atlases that it is combined of; the first that has a place keeps it.
+    overlapped
+        Of a combination, the share (0 to 1) of each region's places that an earlier
+        part took, NaN for one without any.
     """
 
     label: str
@@ -145,6 +162,9 @@ class Atlas:
     numbering: Numbering = ()
     elsewhere: frozenset[int] = frozenset()
     areas: Areas | None = None
+    spheres: Spheres = ()
+    parts: tuple[Atlas, ...] = ()
+    overlapped: tuple[float, ...] = ()
 
     @property
     def image_path(self) -> Path:
@@ -163,17 +183,20 @@ class Atlas:
             self.numbering,
             self.route,
             self.areas,
+            self.spheres,
+            tuple((part.image, part.regions.index) for part in self.parts),
         )
 
     @property
     def individual(self) -> bool:
-        """Whether it is the participant's own, and no other has it."""
-        return is_of_one_person(self.source)
+        """Whether it is the participant's own, or a part is, and no other has it."""
+        own = any(part.individual for part in self.parts)
+        return own or is_of_one_person(self.source)
 
     @property
     def hard(self) -> bool:
-        """Whether it is made of labels, not of maps with weights."""
-        return self.kind == "dseg"
+        """Whether its regions are sets of voxels, not maps with weights."""
+        return self.kind != "probseg"
 
     @property
     def entities(self) -> tuple[tuple[str, str | None], ...]:
@@ -221,6 +244,8 @@ class AtlasFiles:
         Which map of an image that holds several; ``None`` for the first.
     union
         All regions that the atlas has in any layout; ``None`` where its own are all.
+    spheres
+        Centre and radius of each row of a table of coordinates, which ``image`` is.
     """
 
     key: AtlasKey
@@ -236,6 +261,7 @@ class AtlasFiles:
     right: Path | None = None
     map_name: str | None = None
     union: RegionTable | None = None
+    spheres: Spheres = ()
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -259,6 +285,8 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
 
     There is no atlas where a finding is an error; what cannot even be read raises.
     """
+    if files.spheres:
+        return _examine_spheres(files)
     if is_surface(files.image):
         return _examine_surface(files)
     _refuse_other_kinds(files.image)
@@ -310,6 +338,15 @@ def _examine_surface(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ..
     return atlas, atlas.findings
 
 
+def _examine_spheres(files: AtlasFiles) -> tuple[Atlas, tuple[Finding, ...]]:
+    """As ``examine_atlas``, of a table of coordinates, which was read before."""
+    assert files.union is not None  # noqa: S101 - the regions that were read with them
+    digest = hashlib.sha256(repr(files.spheres).encode()).hexdigest()
+    digests = digest, file_digest(files.image)
+    atlas = _make_atlas(files, "spheres", files.union, digests, files.findings)
+    return atlas, atlas.findings
+
+
 def _digest_files(files: AtlasFiles) -> str:
     """Digest of the only file as it is; else of the digests, and of the map's name."""
     parts = [file_digest(path) for path in files.files]
@@ -347,6 +384,7 @@ def _make_atlas(
         map_name=files.map_name,
         numbering=numbering,
         elsewhere=frozenset(regions.index) - frozenset(own.index),
+        spheres=files.spheres,
     )
 
 
@@ -364,14 +402,44 @@ def load_atlas_labels(
     image: AtlasImage,
 ) -> tuple[NDArray[np.int64], Grid | Frame]:
     """Labels of an ``Atlas`` of kind ``dseg`` and where they lie, once per process."""
-    image = image._replace(areas=None)  # which labels do not depend on
+    # Labels do not depend on these.
+    image = image._replace(areas=None, route=None)
     if image in _LOADED:
         return _LOADED[image]
+    if image.parts:
+        combined = combine_images(image)
+        return _keep_labels(image, combined.labels, combined.where)
     if is_surface(image.files[0]):
         surface = read_surface(image.files, image.space, image.map_name)
         labels = surface.number(image.numbering)
         return _keep_labels(image, labels, surface.frame)
     return _keep_labels(image, *read_labels(image.files[0], AtlasError))
+
+
+def combine_images(image: AtlasImage) -> Combined:
+    """Labels of a combination, from its parts, and what each of these lost.
+
+    Raises
+    ------
+    AtlasError
+        If the parts lie on different meshes, or voxels of grayordinates.
+    """
+    held = [load_atlas_labels(p) for p, _ in image.parts if p.kind != NOWHERE]
+    # A part without a place here has rows, in a copy of another where all is 0.
+    empty, found = (np.zeros_like(held[0][0]), held[0][1]), iter(held)
+    try:
+        return combine_labels(
+            [
+                Labelled(
+                    *(empty if part.kind == NOWHERE else next(found)),
+                    np.array(index, dtype=np.int64),
+                )
+                for part, index in image.parts
+            ]
+        )
+    except FrameMismatch as error:
+        remedy = "Combine atlases that lie on the same meshes and voxels."
+        raise AtlasError(f"{error}.", where=image.files[0], remedy=remedy) from error
 
 
 def _read_table(files: AtlasFiles) -> tuple[RawTable | None, str]:

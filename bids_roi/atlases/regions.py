@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.formats import RawTable
 
 
-_SIDE_COLUMNS = ("hemisphere", "hemi", "side")
+SIDE_COLUMNS = ("hemisphere", "hemi", "side")
 _NETWORK_COLUMNS = (
     "network",
     "network_label",
@@ -169,7 +169,7 @@ def sides_of(
     ('L', 'R', 'L', '')
     """
     for column, cells in extra:
-        if column.lower() in _SIDE_COLUMNS:
+        if column.lower() in SIDE_COLUMNS:
             found = tuple(
                 {"l": "L", "r": "R"}.get(cell[:1].lower(), "")
                 if cell.lower() in ("l", "r", "lh", "rh", "left", "right")

@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import replace
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
+
+from bids_roi.atlases.asked import (
+    SUBJECT,
+    parse_combination,
+    parse_dataset,
+    parse_file,
+    parse_segmentation,
+    refuse_lone_tables,
+    refuse_twins,
+)
 from bids_roi.atlases.catalogue import Catalogue, Dataset
+from bids_roi.atlases.combined import combine_atlases, take_regions
 from bids_roi.atlases.homes import download_home, search_path
 from bids_roi.atlases.names import (
     AtlasKey,
-    key_of_file,
     name_map,
     nearest_atlases,
     parse_atlas_name,
-    space_of,
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
+from bids_roi.atlases.seeds import read_seeds
 from bids_roi.atlases.subject import (
     find_annots,
     find_segmentation,
     is_of_annots,
     list_annots,
 )
-from bids_roi.atlases.surfaces import (
-    check_fit,
-    is_surface,
-    space_of_meshes,
-    split_map,
-    split_sides,
-    without_side,
-)
+from bids_roi.atlases.surfaces import check_fit, is_surface
 from bids_roi.atlases.transforms import (
     can_be_reached,
     find_anatomical_route,
@@ -48,22 +51,16 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.files.tables import read_json
-from bids_roi.images.meshes import surface_template
-from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection
 
     from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
 
 
+_EYE = np.eye(4)
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
-_SUBJECT = "subject:"
-# What a table ends in, and no image does.
-_TABLES = (".tsv", ".csv", ".txt", ".xml", ".json")
-_TAKEN = ("preprocessed", "templateflow")
 # Of the templates that an atlas is in, transforms are looked for from these first.
 _FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
 
@@ -99,49 +96,90 @@ class AtlasShelf:
         if len(self.links) < len(datasets):
             msg = "two --atlas-dataset have the same name."
             raise UsageError(msg, remedy="Write NAME=PATH with different names.")
-        if wanted.atlas_space and not wanted.atlas_file:
-            msg = "--atlas-space is for the images of --atlas-file, and there is none."
+        if wanted.atlas_space and not (wanted.atlas_file or wanted.seeds):
+            msg = (
+                "--atlas-space is for the files of --atlas-file and --seeds, and there"
+                " is none."
+            )
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._transforms = wanted.atlas_transform == "auto"
-        _refuse_lone_tables(wanted.atlas_file)
+        refuse_lone_tables(wanted.atlas_file)
         self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
-        _refuse_twins(self._files)
-        named = [n for n in wanted.names if not n.startswith(_SUBJECT)]
-        self._segmentations = {
-            _parse_segmentation(name): name.removeprefix(_SUBJECT)
-            for name in wanted.names
-            if name.startswith(_SUBJECT)
-        }
+        self._files += [
+            read_seeds(Path(text), wanted.atlas_space, wanted.seed_radius)
+            for text in wanted.seeds
+        ]
+        refuse_twins(self._files)
+        self._segmentations: dict[str, str] = {}
         self._fs_subjects_dir = wanted.fs_subjects_dir
         if self._fs_subjects_dir is not None:
             self.links["freesurfer"] = self._fs_subjects_dir
         self._catalogue: Catalogue | None = None
         self._keys: dict[str, AtlasKey] = {}
         self._maps: dict[str, str] = {}  # of the names that choose one of several
-        if named or datasets:
+        own = {file.key.name: None for file in self._files}
+        combinations = dict(map(parse_combination, wanted.combine))
+        part_names = [name for parts in combinations.values() for name in parts]
+        named = [*wanted.names, *(n for n in part_names if self._own_name(n) is None)]
+        if datasets or any(not name.startswith(SUBJECT) for name in named):
             self._catalogue = make_catalogue(wanted, datasets)
-            for name in named:
-                text, _, chosen = name.partition("#")
-                key = find_key(text, self._catalogue)
-                named_key = name_map(key, chosen) if chosen else key
-                self._keys[named_key.name] = key
-                if chosen:
-                    self._maps[named_key.name] = chosen
-                    _refuse_volumes(key, self._catalogue)
-            if not wanted.atlas:
-                for dataset in datasets:
-                    held = self._catalogue.keys_of(dataset.name)
-                    self._keys |= {key.name: key for key in held}
-        self._named = bool(wanted.atlas or datasets)
-        own = [file.key.name for file in self._files]
-        self.names = tuple(dict.fromkeys([*own, *self._keys, *self._segmentations]))
+        asked = [self._find_name(name) for name in wanted.names]
+        asked.sort(key=self._segmentations.__contains__)
+        self.combined = {
+            key.name: tuple(self._own_name(n) or self._find_name(n) for n in parts)
+            for key, parts in combinations.items()
+        }
+        # What is a part is not wanted for itself, unless --atlas names it.
+        parts = {name for names in self.combined.values() for name in names}
+        if not wanted.atlas and self._catalogue is not None:
+            for dataset in datasets if not parts else ():
+                held = {key.name: key for key in self._catalogue.keys_of(dataset.name)}
+                self._keys |= held
+                asked += held
+        self._named = bool(wanted.atlas or datasets or parts)
+        self.names = tuple(
+            dict.fromkeys([*(n for n in own if n not in parts), *asked, *self.combined])
+        )
+        _refuse_taken(self.combined, len(wanted.combine), {*own, *asked, *parts})
         self._opened: dict[tuple[object, ...], Atlas | BidsRoiError] = {}
+
+    def _own_name(self, text: str) -> str | None:
+        """Name of the atlas of a file that is called so; ``None`` if none is."""
+        for file in self._files:
+            if text.casefold() in (
+                file.key.name.casefold(),
+                file.image.name.casefold(),
+            ):
+                return file.key.name
+        return None
+
+    def _find_name(self, text: str) -> str:
+        """Understand the name of an atlas: the canonical one, which is held from now.
+
+        It raises ``UsageError`` for a name of none, with the nearest.
+        """
+        if text.startswith(SUBJECT):
+            label = parse_segmentation(text)
+            self._segmentations[label] = text.removeprefix(SUBJECT)
+            return label
+        assert self._catalogue is not None  # noqa: S101 - made for any such name
+        short, _, chosen = text.partition("#")
+        key = find_key(short, self._catalogue)
+        name = (name_map(key, chosen) if chosen else key).name
+        self._keys[name] = key
+        if chosen:
+            self._maps[name] = chosen
+            _refuse_volumes(key, self._catalogue)
+        return name
 
     def is_for(self, name: str, *, surface: bool) -> bool:
         """Whether an asked-for atlas is for surfaces and grayordinates, or volumes.
 
         The default one, which nobody asked for, is for volumes.
         """
+        if name in self.combined:
+            parts = self.combined[name]
+            return any(self.is_for(part, surface=surface) for part in parts)
         kinds = [is_surface(f.image) for f in self._files if f.key.name == name]
         if name in self._segmentations:
             kinds.append(is_of_annots(self._segmentations[name]))
@@ -172,6 +210,9 @@ class AtlasShelf:
         in that space, nor can be brought there, is a ``SpaceMismatch``.
         """
         if not isinstance(where, Grid):
+            if where.grid is None and name in self.combined:
+                find = partial(self.find, where=where, root=root, bold=bold)
+                return self._combine(name, space, find, surface=True)
             if where.grid is None:
                 own = [file for file in self._files if file.key.name == name]
                 return self._find_surface(name, own, where, root=root, bold=bold)
@@ -186,6 +227,14 @@ class AtlasShelf:
                 return self._find_segmentation(
                     name, space, root, bold, reached=reached and asked
                 )
+            if not set(self.combined.get(name, ())).isdisjoint(self._segmentations):
+                find = partial(
+                    self.find, where=where, root=root, bold=bold, asked=asked
+                )
+                return self._combine(name, space, find, surface=False)
+            # An atlas that is in the run's space is taken as it is: a transform only
+            # moves what has no version there, and each step of it costs accuracy at the
+            # borders.
             if reached and asked and space not in self._spaces(name):
                 return self._find_by_route(name, where, root, bold)
             return self._find_in(name, space, where)
@@ -206,16 +255,68 @@ class AtlasShelf:
         for file in self._files:
             with contextlib.suppress(BidsRoiError):
                 found.append(self._open(file))
+        own = {file.key.name for file in self._files if not is_surface(file.image)}
+        for name, parts in self.combined.items():
+            for space in self._spaces(name) if own.issuperset(parts) else ():
+                with contextlib.suppress(BidsRoiError):
+                    # Files are not chosen by the grid.
+                    found.append(self._find_in(name, space, Grid.of((1,) * 3, _EYE)))
         return tuple(found)
 
+    def _combine(
+        self, name: str, space: str, find: Callable[..., Atlas], *, surface: bool
+    ) -> Atlas:
+        """Combine the parts, of which ``find`` finds each in a space.
+
+        A part that only has another layout is there with its regions, all of them
+        ``n/a``.
+        """
+        parts = [
+            find(part, space=space)
+            if self.is_for(part, surface=surface)
+            else take_regions(self._open_any(name, part))
+            for part in self.combined[name]
+        ]
+        key = (name, *((part.image, part.regions) for part in parts))
+        if key in self._opened:
+            return cast("Atlas", self._opened[key])
+        atlas = combine_atlases(AtlasKey(name), parts)
+        if not atlas.individual and atlas.route is None:
+            self._opened[key] = atlas
+        return atlas
+
+    def _open_any(self, name: str, part: str) -> Atlas:
+        """Open a part in a layout that is not the run's, for the sake of its table."""
+        for file in self._files:
+            if file.key.name == part:
+                return self._open(file)
+        if self._catalogue is None or part not in self._keys:
+            msg = (
+                f"{name}: the regions of subject:{self._segmentations[part]} are each"
+                " participant's own, and it lies on another kind of series."
+            )
+            remedy = "Combine it with what lies as it does, or choose other runs."
+            raise SpaceMismatch(msg, remedy=remedy)
+        return self._open(self._catalogue.find_any(self._keys[part]))
+
     def _spaces(self, name: str) -> list[str]:
-        """Spaces that an atlas is in, fMRIPrep's own templates first."""
+        """Spaces that an atlas is in, fMRIPrep's own templates first.
+
+        Of a combination, those that all parts with a volume are in.
+        """
+        if name in self.combined:
+            parts = self.combined[name]
+            held = [self._spaces(p) for p in parts if self.is_for(p, surface=False)]
+            return [s for s in held[0] if all(s in own for own in held)] if held else []
         found = {file.space for file in self._files if file.key.name == name}
         if not found and self._catalogue is not None and name in self._keys:
             found = set(self._catalogue.spaces(self._keys[name]))
         return sorted(found, key=lambda space: (space not in _FIRST, space))
 
     def _find_in(self, name: str, space: str, grid: Grid) -> Atlas:
+        if name in self.combined:
+            find = partial(self._find_in, grid=grid)
+            return self._combine(name, space, find, surface=False)
         own = [file for file in self._files if file.key.name == name]
         for file in own:
             if file.space == space and not is_surface(file.image):
@@ -287,6 +388,8 @@ class AtlasShelf:
         is an error, and not given another template.
         """
         misfits = []
+        # One template for the whole derivative, or regions of two participants would
+        # come from two versions of the atlas and still carry one name.
         for template in self._spaces(name):
             try:
                 route = find_route(root, bold, template)
@@ -297,6 +400,10 @@ class AtlasShelf:
                 return replace(atlas, route=route.identify())
         if misfits:
             raise misfits[0]
+        if name in self.combined:
+            told = "; ".join(f"{p}: {self._spaces(p)}" for p in self.combined[name])
+            msg = f"the parts of {name} share no template ({told})."
+            raise SpaceMismatch(msg, remedy="Combine atlases of one template.")
         raise UsageError(f"atlas {name} was not asked for.")
 
     def _find_segmentation(
@@ -366,7 +473,9 @@ class AtlasShelf:
 
     def is_shared(self, name: str) -> bool:
         """Tell whether an atlas is the same for all participants, not each one's."""
-        return name not in self._segmentations
+        return self._segmentations.keys().isdisjoint(
+            (name, *self.combined.get(name, ()))
+        )
 
     def _open(self, files: AtlasFiles, *, keep: bool = True) -> Atlas:
         """Open once; what is wrong with an atlas is found once, too."""
@@ -374,6 +483,8 @@ class AtlasShelf:
         if key not in self._opened:
             if not keep:  # one per run: not to be held for a thousand participants
                 return open_atlas(files)
+            # Errors are kept as well: a thousand runs would otherwise read a damaged
+            # image a thousand times, to say the same.
             try:
                 self._opened[key] = open_atlas(files)
             except BidsRoiError as error:
@@ -405,6 +516,8 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     known = catalogue.keys()
     if key in known:
         return key
+    # The case of letters is forgiven and nothing else: 'Schaefer200' for 'Schaefer2018'
+    # is a guess, and a guessed atlas is a wrong number without a warning.
     same = [other for other in known if other.name.casefold() == key.name.casefold()]
     if same:
         return same[0]
@@ -418,120 +531,21 @@ def find_key(name: str, catalogue: Catalogue) -> AtlasKey:
     raise UsageError(msg, remedy=remedy)
 
 
+def _refuse_taken(
+    combined: dict[str, tuple[str, ...]], n_asked: int, others: set[str]
+) -> None:
+    """Refuse combinations of one name, or of that of another atlas."""
+    for name, parts in combined.items():
+        if name in others or len(combined) < n_asked:
+            msg = f"--combine {name} has the name of another atlas or combination."
+            raise CollisionError(msg, remedy="Give it another name before the =.")
+        if len(set(parts)) < len(parts):
+            msg = f"--combine {name} names one atlas twice ({', '.join(parts)})."
+            raise UsageError(msg, remedy="Name each of its parts once.")
+
+
 def _refuse_volumes(key: AtlasKey, catalogue: Catalogue) -> None:
     """Refuse to choose a map of an atlas that is there as volumes only."""
     if all(held.is_volume for held in catalogue.layouts(key)):
         msg = f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have maps."
         raise UsageError(msg, remedy="Leave out # and what follows.")
-
-
-def _refuse_twins(files: list[AtlasFiles]) -> None:
-    seen: dict[tuple[str, str], Path] = {}
-    for file in files:
-        key = (file.key.name, file.space)
-        if key in seen:
-            msg = f"{seen[key]} and {file.image} would both be atlas {key[0]}."
-            remedy = "Rename one of them; the name comes from atlas- or the file."
-            raise CollisionError(msg, remedy=remedy)
-        seen[key] = file.image
-
-
-def _refuse_lone_tables(texts: Sequence[str]) -> None:
-    """Refuse a table that stands as an atlas of its own, behind a blank."""
-    for before, text in pairwise(("", *texts)):
-        if text.casefold().endswith(_TABLES) and "," not in text:
-            image = before.rstrip(",") if "," not in before[:-1] else ""
-            msg = f"--atlas-file {text} is a table, and no image."
-            remedy = (
-                "A table goes behind its image and a comma, without a blank:"
-                f" --atlas-file {image or 'IMAGE'},{text}"
-            )
-            raise UsageError(msg, remedy=remedy)
-
-
-def _parse_segmentation(name: str) -> str:
-    desc = name.removeprefix(_SUBJECT)
-    label = desc.replace(".", "")  # of aparc.a2009s, which is no label of BIDS
-    if not re.fullmatch(r"[A-Za-z0-9+]+", label):
-        msg = f"'{name}' names no segmentation."
-        remedy = (
-            "Write subject: and the desc- of the dseg files (subject:aparcaseg), or the"
-            " name of an annot (subject:aparc, subject:aparc.a2009s)."
-        )
-        raise UsageError(msg, remedy=remedy)
-    return label
-
-
-def parse_dataset(text: str) -> Dataset:
-    """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's."""
-    name, equals, path = text.partition("=")
-    if not equals:
-        path = text
-        name = re.sub(r"[^A-Za-z0-9-]", "", Path(text).absolute().name)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*", name) or name in _TAKEN:
-        msg = f"'{name}' cannot be the name of an atlas dataset."
-        remedy = f"Use letters, digits and hyphens, and neither of {', '.join(_TAKEN)}."
-        raise UsageError(msg, remedy=remedy)
-    root = Path(path).absolute()
-    if not root.is_dir():
-        msg = "there is no such folder."
-        raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
-    dataset = Dataset.of(name, root)
-    if not Catalogue([dataset], (), None).keys_of(name):
-        msg = "the dataset holds no atlas."
-        remedy = (
-            "Expected are tpl-<T>/[anat/]tpl-<T>_atlas-<A>[...]_dseg with .nii.gz,"
-            " .dlabel.nii, or hemi-L and hemi-R .label.gii."
-        )
-        raise UsageError(msg, where=root, remedy=remedy)
-    return dataset
-
-
-def parse_file(text: str, declared: str | None) -> AtlasFiles:
-    """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
-
-    ``declared`` is the space of an image whose name does not tell it.
-    """
-    text, map_name = split_map(text)
-    files, rest = split_sides(text)
-    image_text, _, table_text = text.partition(",")
-    image, table = Path(image_text), Path(table_text) if table_text else None
-    if files:
-        image, table = files[0], Path(rest) if rest else None
-    for path in filter(None, (image, *files, table)):
-        check_file(path)
-    space = space_of(image)
-    if files and surface_template(space) is None:
-        # A dlabel's space may be that of its voxels; its meshes tell their own.
-        space = surface_template(declared) or space_of_meshes(files)
-    if declared and space and declared != space:
-        if declared.partition("+")[0] != space:
-            msg = f"its name says that it is in {space}, --atlas-space {declared}."
-            remedy = (
-                "Leave --atlas-space out, or correct the name; it is for files whose"
-                " names have neither tpl- nor space-."
-            )
-            raise UsageError(msg, where=image, remedy=remedy)
-        space = declared  # the same with its cohort
-    space = space or declared
-    if not space:
-        msg = "its name does not tell the space it is in (tpl- or space-)."
-        remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
-        raise UsageError(msg, where=image, remedy=remedy)
-    key = key_of_file(without_side(image) if len(files) > 1 else image)
-    if map_name is not None:
-        key = name_map(key, map_name)
-    right = files[1] if len(files) > 1 else None
-    described = _describe(key.label, image)
-    return AtlasFiles(
-        key, space, image, table, description=described, right=right, map_name=map_name
-    )
-
-
-def _describe(label: str, image: Path) -> dict[str, Any]:
-    """Description of an atlas from the file beside or above its image."""
-    for folder in (image.parent, *list(image.parents)[1:3]):
-        path = folder / f"atlas-{label}_description.json"
-        if path.is_file():
-            return read_json(path)
-    return {}

@@ -209,8 +209,9 @@ _UNSAID = "?"
 
 
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
+    from bids_roi.atlases.asked import parse_file
     from bids_roi.atlases.names import space_of
-    from bids_roi.atlases.shelf import find_key, make_catalogue, parse_file
+    from bids_roi.atlases.shelf import find_key, make_catalogue
     from bids_roi.atlases.surfaces import split_map, split_sides
     from bids_roi.options.table import Atlases
 

@@ -126,6 +126,8 @@ class Cleaner:
             raise ValueError(
                 f"signals have shape {signals.shape}, must be (T, R) with T {n_volumes}"
             )
+        # A column with a NaN is left out before the filter: every step is a matrix
+        # product, which would carry it from one volume into all.
         kept = signals[self.sample_mask].astype(np.float64)
         usable = np.asarray(np.isfinite(kept).all(axis=0))
         kept = kept[:, usable]
@@ -134,6 +136,9 @@ class Cleaner:
         series = self.regression.remove(series)
         rows = self.filter.kept
         deviation = series[rows].std(axis=0, ddof=min(1, self.n_kept - 1))
+        # Against the largest value that came in: of a region at 1e6, regressors leave
+        # 1e-10, which z-scores would blow up to a signal that correlates with others
+        # like it.
         flat = np.ptp(kept, axis=0) <= ROUNDING * largest
         vanished = (flat | (deviation <= ROUNDING * largest)) & (self.n_kept > 1)
         if self.standardize is not None:
@@ -343,6 +348,8 @@ def prepare_cleaner(
                 detrend,
                 n_dummy,
             )
+    # Signals and confounds take the same steps, in this order. Confounds that are not
+    # filtered put back what the filter took out, and rank is that of what is regressed.
     largest = np.abs(table[mask]).max(axis=0)
     regression = fit_regressors(
         steps.apply(table),
@@ -398,11 +405,15 @@ def _count(
         return freedom, freedom, steps.outside_share, white
     identity = np.zeros((mask.size, n_kept))
     identity[mask] = np.eye(n_kept)
+    # A Butterworth filter over filled gaps is no projection, so that no rank tells what
+    # is left: the operator is made column by column, by sending unit pulses through it.
     operator = regression.remove(steps.apply(identity))[steps.kept]
     operator -= operator.mean(axis=0)
     slow = n_kept * (1 - share_removed(steps.sections)) - regression.rank
     power = float((operator**2).sum())
     band = list_waves(mask.size, *cutoffs)[mask]
+    # Both directions, as the operator is not symmetric: what enters from outside the
+    # band, and what leaves for there. The worse of the two is told.
     inside = min(((operator @ band) ** 2).sum(), ((band.T @ operator) ** 2).sum())
     outside = max(0.0, 1 - float(inside) / power) if power > 0 else 1.0
     white = lag_sums(operator, mask).sum(axis=1)
@@ -525,6 +536,8 @@ def _add_drift(
     )
     if drift.shape[1] == 0:
         return table, "too_short"
+    # fMRIPrep's tables often hold the cosines already. Twice the same column costs no
+    # rank, but the report would tell of regressors that nobody asked for.
     missing = missing_drift(drift, table, mask)
     if missing.shape[1] == 0:
         return table, "supplied"

@@ -147,7 +147,7 @@ def map_labels(
         the same.
     """
     way = _Way(_frame_of(source), _frame_of(target), places)
-    rows = _look_up(labels, index).ravel(order="F")
+    rows = find_rows(labels, index).ravel(order="F")
     points = np.flatnonzero(rows >= 0)
     own = _Own(points, rows[points], np.ones(points.size), index.size)
     moved = way.move(rows, resample_labels, background=-1)
@@ -217,8 +217,19 @@ def _frame_of(support: Frame | Grid) -> Frame:
     return Frame.of_grid(support) if isinstance(support, Grid) else support
 
 
-def _look_up(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Row of each label in the table, -1 for none; same shape."""
+def find_rows(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Find the row of each label in the table, -1 for none.
+
+    Parameters
+    ----------
+    labels : any shape
+    index : (R,)
+        Label value of each row, all different.
+
+    Returns
+    -------
+    Same shape as ``labels``
+    """
     low, high = int(labels.min()), int(labels.max())
     if high - low < _TABLE_SIZE:
         table = np.full(high - low + 1, -1, dtype=np.int32)

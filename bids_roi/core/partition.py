@@ -110,6 +110,8 @@ class Partition:
         (R,)
         """
         part = self.members[atlas]
+        # Differences of a running sum: np.add.reduceat gives the next region's first
+        # voxel for one that is empty.
         before = np.concatenate([[0], np.cumsum(kept[part.indices], dtype=np.int64)])
         return np.asarray(np.diff(before[part.indptr]))
 
@@ -162,20 +164,22 @@ def build_partition(maps: Sequence[RegionMap]) -> Partition:
     position[voxels] = np.arange(voxels.size, dtype=np.int32)
     members = tuple(_narrow(region.weights, position, voxels.size) for region in maps)
     labels = [
-        _row_of_each(part) if region.hard else None
+        _layer(part) if region.hard else []
         for region, part in zip(maps, members, strict=True)
     ]
     ends = np.cumsum([region.n_regions for region in maps]).tolist()
     atoms, first = _factorise(labels, members, voxels.size)
     for region, part in zip(maps, members, strict=True):
+        # Areas go into the atoms, not the regions: an atom adds vertices up before any
+        # region sees them.
         if region.areas is not None:  # of the points, so the same for all atlases
             size = np.zeros(voxels.size)
             size[part.indices] = part.data
             found = size[atoms.indices]
             atoms.data = np.where(found > 0, found, atoms.data)
     grouped = [
-        None if rows is None else group_rows(rows[first], part.shape[0])
-        for rows, part in zip(labels, members, strict=True)
+        _gather(layers, first, part.shape[0]) if layers else None
+        for layers, part in zip(labels, members, strict=True)
     ]
     soft = [
         None if region.hard else part
@@ -203,28 +207,48 @@ def _narrow(weights: Rows, position: NDArray[np.int32], n: int) -> Rows:
     return Rows(weights.data, columns, weights.indptr, (weights.shape[0], n))
 
 
-def _row_of_each(members: Rows) -> NDArray[np.int32]:
-    """Row of each column of labels, -1 for none."""
-    rows = np.full(members.shape[1], -1, dtype=np.int32)
-    rows[members.indices] = np.repeat(
+def _layer(members: Rows) -> list[NDArray[np.int32]]:
+    """Row of each column of labels, -1 for none; further ones where regions overlap."""
+    rows = np.repeat(
         np.arange(members.shape[0], dtype=np.int32), np.diff(members.indptr)
     )
-    return rows
+    columns = members.indices
+    layers: list[NDArray[np.int32]] = []
+    while columns.size or not layers:
+        layer = np.full(members.shape[1], -1, dtype=np.int32)
+        layer[columns] = rows  # the last write stays: the others are for the next
+        layers.append(layer)
+        left = layer[columns] != rows
+        columns, rows = columns[left], rows[left]
+    return layers
+
+
+def _gather(
+    layers: Sequence[NDArray[np.int32]], first: NDArray[np.intp], n_rows: int
+) -> Rows:
+    """Which atoms, told by their first columns, make each row."""
+    gathered = group_rows(layers[0][first], n_rows)
+    for rows in layers[1:]:
+        both = gathered.whole + group_rows(rows[first], n_rows).whole
+        gathered = Rows(both.data, both.indices, both.indptr, gathered.shape)
+    return gathered
 
 
 def _factorise(
-    labels: Sequence[NDArray[np.int32] | None], members: Sequence[Rows], n: int
+    labels: Sequence[Sequence[NDArray[np.int32]]], members: Sequence[Rows], n: int
 ) -> tuple[Rows, NDArray[np.intp]]:
     """Atoms by voxels, and the position of each atom's first voxel."""
     # A voxel's labels in all atlases as one number; equal numbers make an atom. Maps
     # are no part of it: nearly every voxel would be an atom of its own.
     code = np.zeros(n, dtype=np.int64)
-    for rows, part in zip(labels, members, strict=True):
-        if rows is not None:
+    for layers, part in zip(labels, members, strict=True):
+        for rows in layers:
             # Compressed after every atlas, so that the code never overflows.
             code = code * (part.shape[0] + 1) + rows + 1
             code = np.unique(code, return_inverse=True)[1]
     _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    # By first voxel, and not by code: codes depend on the order of the atlases,
+    # and the last digits of a sum must not.
     rank = np.empty(first.size, dtype=np.int32)
     rank[np.argsort(first)] = np.arange(first.size, dtype=np.int32)
     return group_rows(rank[code], first.size), np.sort(first)

@@ -185,12 +185,16 @@ def _project(
     """
     kept = waves[sample_mask]
     n_kept = slow.shape[0]
+    # Without gaps the waves are orthogonal whatever their number. With gaps, a basis as
+    # large as the data fits anything: it would be a filter in name only.
     if not sample_mask.all() and n_kept <= slow.shape[1] + waves.shape[1]:
         raise ValueError(
             f"{n_kept} of {sample_mask.size} volumes are kept, the slow terms and the"
             f" pass band take {slow.shape[1] + waves.shape[1]}: what is faster cannot"
             " be told apart"
         )
+    # The singular values of what is left of the waves are the shares of their energy
+    # that can be seen. QR first: R is K x K, where the waves are n_kept x K.
     q, r = np.linalg.qr(kept - slow @ (slow.T @ kept))
     u, values, _ = np.linalg.svd(r)
     band = q @ u[:, : int((values**2 >= _SEEN).sum())]
@@ -199,6 +203,8 @@ def _project(
             f"no pattern of the pass band can be told from the {slow.shape[1]} slow"
             f" terms: {n_kept} of {sample_mask.size} volumes are kept"
         )
+    # Waves are orthonormal over the whole run: a band vector's power along them is what
+    # of it, zeros put in the gaps, lies inside the band.
     inside = float(((kept.T @ band) ** 2).sum()) / band.shape[1]
     return Projection(
         sample_mask,
@@ -247,6 +253,8 @@ def list_waves(
     lowest = 0.0 if high_pass is None else high_pass
     highest = np.inf if low_pass is None else low_pass
     duration = n_volumes * repetition_time
+    # Whole turns over the run, as in a DFT, so that columns are orthogonal from the
+    # start and there are as many as the band has degrees of freedom.
     numbers = np.arange(1, (n_volumes + 1) // 2)
     above = numbers / duration >= lowest * (1 - _EDGE)
     inside = numbers[above & (numbers / duration <= highest * (1 + _EDGE))]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 # In the order in which they are asked: the first that applies is the status.
 STATUS = {
+    "overlapped": (
+        "Every voxel or vertex belongs to an earlier atlas of the combination."
+    ),
     "absent_from_atlas": "The atlas image does not hold the region its table names.",
     "outside_data": (
         "The run has no data where the region lies (grayordinates), or the region is in"
@@ -91,6 +94,7 @@ def assess_regions(
     weights_cancel: NDArray[np.bool_] | None = None,
     resampled: bool = True,
     elsewhere: NDArray[np.bool_] | None = None,
+    overlapped: NDArray[np.float64] | None = None,
 ) -> RegionQuality:
     """Give each region its status.
 
@@ -110,12 +114,16 @@ def assess_regions(
         Whether a region can be lost between the voxels of two grids.
     elsewhere : (R,) or None
         Regions that another layout of the atlas holds, and this one does not.
+    overlapped : (R,) or None
+        Share of each region that other atlases took, 0 to 1, NaN for none.
 
     Returns
     -------
     RegionQuality
     """
+    no = np.zeros_like(coverage, dtype=bool)
     conditions = [
+        no if overlapped is None else overlapped == 1,
         n_voxels_atlas == 0,
         (n_voxels_grid == 0) & (not resampled),
         n_voxels_grid == 0,
@@ -124,11 +132,11 @@ def assess_regions(
         n_voxels_used + n_voxels_dropout == 0,
         n_voxels_used == 0,
         coverage < min_coverage,
-        np.zeros_like(coverage, bool) if weights_cancel is None else weights_cancel,
+        no if weights_cancel is None else weights_cancel,
     ]
     words = np.select(conditions, list(STATUS)[:-1], default="ok")
     if elsewhere is not None:
-        words[elsewhere & (n_voxels_atlas == 0)] = "outside_data"
+        words[elsewhere & (words == "absent_from_atlas")] = "outside_data"
     return RegionQuality(
         n_voxels_atlas=n_voxels_atlas,
         n_voxels_grid=n_voxels_grid,

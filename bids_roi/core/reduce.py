@@ -132,6 +132,8 @@ def reduce_run(
     """
     wanted = {"mean", *statistics}
     plan = Plan(partition, n_volumes, scaling, smoothing)
+    # How the file is cut is seen from its first block, and not told beside it: two
+    # tellings could disagree, and sums over the wrong axis look like numbers.
     blocks = iter(read_blocks())
     first = next(blocks)
     blocks = chain([first], blocks)
@@ -185,6 +187,8 @@ def _reduce_volumes(
     found = _inside_mask(seen, plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
     valid = None if plan.smoothing is None else plan.smoothing.find_valid(seen)
+    # To know the usable voxels before adding would cost every run two passes; that they
+    # spoilt something is rare, and only what they spoilt is computed again.
     again = _needs_second_pass(scan, found, wanted, plan, valid)
     if _needs_a_better_basis(solvers):
         again |= {"least_squares"}
@@ -226,6 +230,8 @@ def _reduce_points(
     signals = run.finish(found.usable, sums - again, solvers)
     stretches.close(found.usable)
     n_passes = 1
+    # Sums that were spoilt and stretches that did not fit share the passes: reading and
+    # unpacking is what a pass costs, whatever is done with its blocks.
     while again or not stretches.done:
         second = _PointPass(plan, solvers) if again else None
         for block in read_blocks():
@@ -332,6 +338,8 @@ class _Pass:
                     values = finish_sums(
                         name, self.sums[:, rows], weights, usable, n_used
                     )
+                # A sum over nothing is 0, and 0 is a signal: what has no voxel says so
+                # itself.
                 if values is not None:
                     values[:, n_used == 0] = np.nan
                 per_atlas.append(values)

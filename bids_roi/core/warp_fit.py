@@ -47,7 +47,7 @@ def measure_fit(
     points: NDArray[np.float64],
     *,
     grid: Grid,
-    atlas_grid: Grid,
+    atlas_grid: Grid | None,
     mask: NDArray[np.bool_] | None,
 ) -> WarpFit:
     """Measure how a moved atlas lies on a run.
@@ -59,7 +59,7 @@ def measure_fit(
     points : (V, 3), mm
         Where the centres of the run's voxels lie in the template, first axis fastest.
     grid, atlas_grid
-        Of the run and of the atlas.
+        Of the run and of the atlas, ``None`` for one without a field of view.
     mask : (x, y, z) of ``grid``, or None
     """
     volume, mirrored = _measure_volume(regions, points, grid)
@@ -68,12 +68,15 @@ def measure_fit(
         return WarpFit(volume, mirrored, inside, np.nan, np.nan)
     centre = np.argwhere(regions).mean(axis=0)
     away = (np.argwhere(mask) - centre) @ grid.matrix[:3, :3].T
+    covered = np.nan
+    if atlas_grid is not None:
+        covered = float(contains(atlas_grid, points[mask.ravel(order="F")]).mean())
     out = not mask[tuple(np.rint(centre).astype(np.intp))]
     return WarpFit(
         volume=volume,
         mirrored=mirrored,
         inside=float(mask[regions].mean()),
-        covered=float(contains(atlas_grid, points[mask.ravel(order="F")]).mean()),
+        covered=covered,
         distance=float(np.sqrt((away**2).sum(axis=1).min())) if out else 0.0,
     )
 

@@ -92,6 +92,8 @@ def index_series(
             continue
         waiting[participant] = listing
         n_files = sum(map(len, waiting.values()))
+        # A layout costs 0.1 s however small, but the first run waits for it: one
+        # participant first, then 4, 16, 64 and so on, by when the workers are busy.
         if len(waiting) >= most or n_files > _MOST_FILES:
             yield from _take(root, waiting, extensions)
             waiting, most = {}, min(4 * most, _MOST)
@@ -139,6 +141,8 @@ def _query_together(
 ) -> dict[str, list[Path]]:
     """Series by the folder of their participant."""
     ends = tuple(f"_bold{extension}" for extension in extensions)
+    # Names alone narrow first. pybids then decides, so that what counts as a BOLD
+    # series is told in one place; it never sees the other hundreds of files.
     series = [
         path
         for files in waiting.values()
@@ -151,6 +155,9 @@ def _query_together(
     where = root / f"sub-{next(iter(waiting))}"
     found: dict[str, list[Path]] = {}
     try:
+        # pybids indexes one root with all below it. Empty files of the same names
+        # elsewhere let it index a few participants of a thousand, and write nothing
+        # into the input.
         with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
             for folder in {path.parent for path in series}:
                 Path(beside, folder.relative_to(root)).mkdir(parents=True)

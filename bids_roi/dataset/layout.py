@@ -209,6 +209,8 @@ def survey_runs(
     query = _Query(root, labels, wanted, kinds, own_masks=False)
     found: dict[str, tuple[int, int]] = {}
     for label in labels:
+        # At least one participant is counted, however slow the disk: progress that
+        # starts with no total jumps, and an estimate from one is better than none.
         if found and time.monotonic() > until:
             break
         paths = list(files_in_func(root, label))
@@ -296,6 +298,8 @@ class _Query:
         """Add partners and metadata; what cannot be told of a run is its error."""
         surface = run.kind != "volume"
         found: dict[str, Any] = {}
+        # Each by itself: an ambiguous mask must not hide that the sidecar is broken
+        # too, and one run's fault must not end the listing of the others.
         for add in (
             lambda: {} if surface else {"mask_path": masks.find(run.path, labels)},
             lambda: {"confounds_path": tables.find(run.path, labels)},

@@ -122,6 +122,8 @@ class Partners:
         DataError
             Several files fit equally well.
         """
+        # Equal entities, not the most similar name: a mask of another resolution or
+        # session looks alike, fits in shape, and gives wrong regions.
         for table, loose, split in self._choices:
             found: dict[int, list[Path]] = {}
             for other, labels in table.get(_key(bold, loose), ()):
@@ -129,6 +131,9 @@ class Partners:
                 if all(bold.get(key) == labels[key] for key in carried):
                     found.setdefault(len(carried), []).append(other)
             if found:
+                # A partner of this very echo goes before that of all echoes; two that
+                # fit equally are an error, since to take the first is to take whatever
+                # sorts so.
                 best = found[max(found)]
                 if len(best) > 1:
                     names = " and ".join(other.name for other in best)

@@ -167,11 +167,16 @@ def plan_group(
         files = tuple(_describe(output, tell) for output in own)
         names = names or _find_names(output_dir, stat, files)
         participants.append(files)
+        # A participant is never cut: ICC and identification need all of his runs at
+        # once, and a worker that held a part would have to send matrices instead of
+        # sums.
         n_runs += len(files)
         if n_runs >= _BATCH_RUNS:
             batches.append(participants)
             participants, n_runs = [], 0
     cuts = [tuple(cut) for cut in (*batches, participants) if cut]
+    # Chosen here, for all batches, so that who is compared does not depend on who works
+    # on which batch.
     counts = [len(files) for cut in cuts for files in cut]
     chosen = iter(choose_participants(counts, len(names) * (len(names) - 1) // 2))
     return [
@@ -229,6 +234,8 @@ def add_up(
         if tally.statistics is not None:
             group = group or _begin(key, tally.names, regions)
             group.statistics.merge(tally.statistics)
+        # Files first and not strict: the outputs go on with the next batch, and zip
+        # stops before it takes one that is not of this.
         for became, output in zip(tally.files, left, strict=False):
             if became.status or group is None:
                 problems.append(Problem(output, became.reason, became.status))
@@ -333,6 +340,8 @@ def _read_relmat(
         if n_rows != n_columns:
             raise DataError(f"it has {n_rows} rows and {n_columns} columns.")
         _check_names(found, names)
+        # Exactly the same: both halves were printed from one array. A tolerance would
+        # let an edited half pass, and which half is right nobody can tell.
         same = (matrix == matrix.T) | (np.isnan(matrix) & np.isnan(matrix.T))
         what = "is not the same on both sides of the diagonal"
         upper = np.triu_indices(n_rows)
@@ -340,6 +349,7 @@ def _read_relmat(
         _refuse(~same[upper], triangle, found, what)
     if scale == "r":
         wrong = np.abs(triangle) > _BEYOND
+        # Row i of the upper triangle has n - i entries and begins with its diagonal.
         ends = np.cumsum(np.arange(len(found), 0, -1))[:-1]
         diagonal = np.concatenate([[0], ends])
         own = triangle[diagonal]

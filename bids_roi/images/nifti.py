@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nb
@@ -36,7 +38,6 @@ from bids_roi.images.values import are_whole, explain_labels, inside_mask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -237,13 +238,49 @@ def count_bad_weights(values: NDArray[np.floating]) -> int:
     return int(values.size - good.sum())
 
 
+def file_of_image(
+    image: Any,  # noqa: ANN401 - a nibabel image
+    word: str,
+) -> tuple[Path | None, bool]:
+    """File that an image was read from, and whether the image is still as it is there.
+
+    ``None`` for an image that was made in memory. Values that were changed in nibabel's
+    cache, of which nibabel itself saves nothing, are refused.
+    """
+    if not isinstance(image, nb.filebasedimages.FileBasedImage):
+        msg = f"{word}: a {type(image).__name__} is neither a path nor a nibabel image."
+        raise ImageError(msg, remedy="Give a path, or nibabel.load(path).")
+    name = image.get_filename()
+    path = Path(name).absolute() if isinstance(name, str | os.PathLike) else None
+    if path is None or not path.is_file():
+        return None, False
+    if not nb.is_proxy(getattr(image, "dataobj", None)):
+        return path, False
+    if image.in_memory:
+        cached, stored = image.get_fdata(), np.asanyarray(image.dataobj)
+        if not np.array_equal(cached, stored.astype(cached.dtype), equal_nan=True):
+            msg = f"the values of {word} were changed in nibabel's cache (get_fdata)."
+            remedy = "Make an image of them: nibabel.Nifti1Image(data, image.affine)."
+            raise ImageError(msg, where=path, remedy=remedy)
+    there = nb.load(path)
+    same = type(there) is type(image) and there.header == image.header
+    affine, own = (np.asarray(getattr(x, "affine", 0)) for x in (there, image))
+    return path, bool(same and np.array_equal(affine, own))
+
+
 def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
-    """Write a nibabel image that is in memory, if NIfTI can hold it."""
+    """Write a nibabel image that is in memory, if NIfTI can hold it.
+
+    The image goes on being of the file that it was read from.
+    """
+    file_map = image.file_map
     try:
         nb.save(image, path)
     except (AttributeError, TypeError, ImageFileError) as error:
-        msg = f"a {type(image).__name__} is neither a path nor a nibabel image."
+        msg = f"a {type(image).__name__} cannot be written as NIfTI ({error})."
         raise ImageError(msg, remedy="Give a path, or nibabel.load(path).") from error
+    finally:
+        image.file_map = file_map
 
 
 def write_image(

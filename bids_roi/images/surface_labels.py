@@ -70,46 +70,6 @@ def read_hemisphere(path: Path) -> str:
     return ""
 
 
-def read_mesh(
-    path: Path, n_vertices: int
-) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Places of the vertices in mm, (V, 3), and corners of the faces, (F, 3).
-
-    An ``AtlasError`` where a ``.surf.gii`` is damaged or has other than ``n_vertices``.
-    """
-    check_file(path)
-    found: dict[str, list[NDArray[Any]]] = {"POINTSET": [], "TRIANGLE": []}
-    with located(path, AtlasError):
-        by_column: set[str] = set()
-        for reading in read_arrays(path):
-            for head in reading.heads:
-                if head.intent == "POINTSET" and n_vertices not in head.lengths:
-                    msg = f"the surface has {max(head.lengths):,} vertices."
-                    raise AtlasError(msg, remedy=f"{n_vertices:,} are needed.")
-            while reading.rows:
-                number, some = reading.rows.popleft()
-                head = reading.heads[number]
-                found.get(head.intent, []).append(some)
-                if head.by_column:
-                    by_column.add(head.intent)
-        arrays = []
-        for intent, rows in found.items():
-            whole = np.concatenate(rows) if rows else np.empty((0, 3))
-            arrays.append(whole.T if intent in by_column else whole)
-        if any(array.ndim != 2 or array.shape[1] != 3 for array in arrays):
-            msg = "the file does not hold vertices and the faces between them."
-            raise AtlasError(msg, remedy="Choose a .surf.gii file.")
-        vertices, faces = arrays[0].astype(np.float64), arrays[1].astype(np.intp)
-        sound = len(vertices) == n_vertices and len(faces) > 0
-        if not sound or not 0 <= faces.min() <= faces.max() < n_vertices:
-            msg = "the faces join vertices that are not there, or there are none."
-            raise AtlasError(msg, remedy="Choose a .surf.gii file.")
-        if not np.isfinite(vertices).all():
-            msg = "some vertices have no place in space (NaN)."
-            raise AtlasError(msg, remedy="Copy or make the file again.")
-    return vertices, faces
-
-
 def _read_label_gii(path: Path, wanted: str | None) -> LabelledPoints:
     # Twice, because which map is wanted is known when all names are.
     names: list[str] = []

@@ -153,9 +153,30 @@ class Atlases:
         metavar="NAME=DIR",
         aliases=("--atlas-datasets",),
     )
+    combine: tuple[str, ...] = option(
+        "One parcellation out of several atlases of labels: names as for --atlas, of an"
+        " --atlas-file (its atlas or file name) or an --atlas-dataset. Where two have a"
+        " region, the earlier one's stays; what others lost is in the column overlapped"
+        " of the region table. The parts are not extracted by themselves, unless"
+        " --atlas names them.",
+        default=(),
+        metavar="NAME=ATLAS,ATLAS",
+    )
+    seeds: tuple[str, ...] = option(
+        "Spheres around coordinates: tables with x, y, z (mm, RAS+), name and, if you"
+        " like, radius and network. A voxel belongs to every sphere that has its"
+        " centre.",
+        default=(),
+        metavar="FILE",
+    )
+    seed_radius: float | None = option(
+        "Radius of the --seeds that have none in their table.",
+        metavar="MM",
+        unit="mm",
+    )
     atlas_space: str | None = option(
-        "Space of the --atlas-file images whose names carry neither tpl- nor space-;"
-        " one that contradicts a name is an error.",
+        "Space of the --atlas-file images and --seeds whose names carry neither tpl-"
+        " nor space-; one that contradicts a name is an error.",
         metavar="LABEL",
     )
     atlas_transform: str = option(
@@ -183,14 +204,28 @@ class Atlases:
     )
 
     def __post_init__(self) -> None:
-        """Refuse URLs where files are needed."""
-        _refuse_urls(*self.atlas_file, *self.atlas_dataset)
+        """Refuse URLs where files are needed, and a radius that is none."""
+        _refuse_urls(*self.atlas_file, *self.atlas_dataset, *self.seeds)
+        if self.seed_radius is not None and not self.seeds:
+            msg = "--seed-radius has no effect without --seeds."
+            raise UsageError(msg, remedy="Add --seeds FILE, or leave it out.")
+        if self.seed_radius is not None and not 0 < self.seed_radius <= 50:
+            msg = (
+                f"--seed-radius is in mm, above 0 and up to 50, not"
+                f" {self.seed_radius:g}."
+            )
+            raise UsageError(msg)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Atlases by name; the default one where none is asked for in any way."""
-        given = self.atlas or self.atlas_file or self.atlas_dataset
-        return self.atlas if given else (DEFAULT_ATLAS,)
+        return self.atlas if self.given else (DEFAULT_ATLAS,)
+
+    @property
+    def given(self) -> bool:
+        """Whether an atlas is asked for in any way."""
+        named = self.atlas or self.atlas_file or self.atlas_dataset
+        return bool(named or self.combine or self.seeds)
 
 
 @dataclass(frozen=True, slots=True)

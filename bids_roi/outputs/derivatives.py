@@ -192,6 +192,8 @@ def tabulate_regions(
     }
     if mapped.areas is not None:
         columns["area"] = [float(f"{value:.9g}") for value in mapped.areas]
+    if atlas.parts:
+        columns["overlapped"] = np.array(atlas.overlapped).round(6)
     if mapped.structures:
         columns["structure"] = [name or "n/a" for name in mapped.structures]
     networks = networks_of(atlas.regions)
@@ -273,22 +275,7 @@ def describe_run(
     ``repetition_time`` is in seconds, ``None`` where it is not known; ``fit`` is how a
     moved atlas lies on the run; ``notes`` are warnings of this run and atlas.
     """
-    more = [path for path, _ in atlas.route.steps] if atlas.route else []
-    more += atlas.areas.files if atlas.areas else ()
-    inside = [path for path in (*run.files, mask_path, *more) if path is not None]
-    sources = [
-        f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
-        for path in inside
-        if path.is_relative_to(run.root)
-    ]
-    sources.append(atlas.source or f"bids::{_table_name(atlas)}")
-    if atlas.source.startswith("bids:preprocessed:"):
-        sources += [
-            f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
-            for path in atlas.files[1:]
-            if path.is_relative_to(run.root)
-        ]
-    content: dict[str, Any] = {"Sources": sources}
+    content: dict[str, Any] = {"Sources": _list_sources(run, atlas, mask_path)}
     copied = [key.name for key in KEYS.values() if key.copied]
     content |= {name: run.metadata[name] for name in copied if name in run.metadata}
     if repetition_time is not None:
@@ -323,12 +310,7 @@ def describe_run(
 
 def _describe_atlas(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:
     """Sidecar keys of the atlas: which it is, how it was moved and weighted."""
-    content: dict[str, Any] = {"Atlas": atlas.name}
-    if atlas.map_name is not None:
-        content["AtlasMap"] = atlas.map_name
-    content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
-    if atlas.table_digest:
-        content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
+    content = _describe_files(atlas)
     content |= _describe_route(run, atlas, fit)
     if atlas.areas is not None:
         whose = "of the participant" if atlas.areas.individual else "of all alike"
@@ -341,6 +323,45 @@ def _describe_atlas(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str
         ]
         content["VertexAreasDigest"] = f"sha256:{atlas.areas.digest}"
     return content
+
+
+def _list_sources(run: BoldRun, atlas: Atlas, mask_path: Path | None) -> list[str]:
+    """URIs of what is read for a run and atlas."""
+    more = [path for path, _ in atlas.route.steps] if atlas.route else []
+    more += atlas.areas.files if atlas.areas else ()
+    inside = [path for path in (*run.files, mask_path, *more) if path is not None]
+    sources = [
+        f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+        for path in inside
+        if path.is_relative_to(run.root)
+    ]
+    sources.append(atlas.source or f"bids::{_table_name(atlas)}")
+    for part in atlas.parts or (atlas,):
+        if part.source and part is not atlas and part.kind == "dseg":
+            sources.append(part.source)
+        if part.source.startswith("bids:preprocessed:"):
+            sources += [
+                f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"
+                for path in part.files[1:]
+                if path.is_relative_to(run.root)
+            ]
+    return sources
+
+
+def _describe_files(atlas: Atlas) -> dict[str, Any]:
+    """Sidecar keys of which atlas it is, and of what it is made."""
+    facts: dict[str, Any] = {"Atlas": atlas.name}
+    if atlas.map_name is not None:
+        facts["AtlasMap"] = atlas.map_name
+    if atlas.parts:
+        facts["AtlasParts"] = [part.name for part in atlas.parts]
+    if atlas.spheres:
+        radii = sorted({radius for *_, radius in atlas.spheres})
+        facts["SeedRadius"] = radii[0] if len(radii) == 1 else radii
+    facts["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
+    if atlas.table_digest:
+        facts["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
+    return facts
 
 
 def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:

@@ -76,6 +76,9 @@ class Making:
         for path, written in zip(paths, own, strict=True):
             try:
                 state = path.stat()
+                # Inode, size and time first: to read back every table that was just
+                # written would double the bytes; a file that another job renames over
+                # it has another inode.
                 if written is None or written[:3] == (
                     state.st_ino,
                     state.st_size,
@@ -117,6 +120,8 @@ def renew_stamps(
         try:
             state = path.stat()
             same = state.st_size == stamp.size
+            # Copies and clones have new times and the same bytes: they are read once,
+            # and the stamp is renewed so that the next call need not.
             if verify or state.st_mtime_ns != stamp.mtime_ns:
                 same = same and file_digest(path) == stamp.digest
         except OSError:

@@ -156,6 +156,16 @@ _DECLARED = (
         "Map of the atlas image that was chosen among several, by name or number.",
         more="Only where one was.",
     ),
+    Key(
+        *("AtlasParts", "run", "choice", ""),
+        "Atlases that were combined, the first that has a place keeps it.",
+        more="Only after `--combine`.",
+    ),
+    Key(
+        *("SeedRadius", "run", "choice", "mm"),
+        "Radius of the spheres, {unit}; of several, each once.",
+        more="Only of `--seeds`.",
+    ),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -505,6 +515,13 @@ REGION_COLUMNS = _by_name(
         "n_voxels_atlas",
         "Voxels or vertices of the region in the atlas itself.",
         "voxels",
+    ),
+    Column(
+        "overlapped",
+        "Share ({unit}) of the region's voxels or vertices that an earlier atlas of the"
+        " combination has, and which are not counted in n_voxels_atlas; n/a where it"
+        " had none.",
+        "0 to 1",
     ),
     Column(
         "n_voxels_grid",

@@ -105,6 +105,9 @@ class Existing:
             sidecar = self._read(table)
             if sidecar is None:
                 return False  # half a pair: made again
+            # Refused, not made again: whoever changed an option by mistake would lose
+            # hours, and whoever meant to says --overwrite. Two settings in one folder
+            # are worst of all.
             if sidecar.get("OptionsDigest") != digests[table]:
                 raise _explain(self._job, atlas, names, table, sidecar)
         return len(there) == len(tables)
@@ -139,6 +142,9 @@ class Existing:
         key = (atlas.name, label or RAW)
         digest = self._digests[atlas.name][names.timeseries[0].path]
         tables = (*names.tables, *(path for _, path in names.outliers))
+        # A record alone does not do: logs may be older than the tables. A table alone
+        # does not either, as a stopped call leaves tables of two makings beside one
+        # another.
         for record in records:
             if (
                 record.key in (key, (key[0], ""))

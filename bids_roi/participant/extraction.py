@@ -20,6 +20,7 @@ from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.reduce import Reduction, reduce_run
 from bids_roi.core.smooth import smoothing_sigmas
+from bids_roi.core.spheres import map_spheres
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import read_maps, read_mask
@@ -88,6 +89,8 @@ def partition_grid(
                 maps.append(
                     map_labels(labels, np.array(index), source, frame, places, areas)
                 )
+            elif image.kind == "spheres":
+                maps.append(map_spheres(np.array(image.spheres), frame, places))
             else:
                 grid, volumes = read_maps(path)
                 maps.append(map_weights(volumes, grid, frame, places))
@@ -184,6 +187,8 @@ def reduce_image(
     scan = VarianceScan(n_volumes) if options.cleaning.high_variance_confounds else None
     scanned = False
 
+    # Watchers look at the blocks in passing, of the first pass only: a second one would
+    # count every volume twice.
     def blocks() -> Iterator[Block]:
         nonlocal scanned
         watchers = () if scanned else (scan, mean)
@@ -211,6 +216,8 @@ def reduce_image(
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."
         raise ImageError(f"{error}.", where=source.path, remedy=remedy) from error
+    # Which voxels vary most is known at the end of the file, so that their components
+    # take another pass; it is asked for rarely.
     if scan is None:
         return reduction, None
     collector = SeriesCollector(select_voxels(scan.finish()), n_volumes)

@@ -40,9 +40,8 @@ def list_inputs(
     base = bids_dir.absolute()
     base = base if root.is_relative_to(base) else root
     wanted = options.atlases
-    asked = wanted.atlas or wanted.atlas_file or wanted.atlas_dataset
     moved = {"T1w", "native"} & set(options.input.space)
-    shelf = AtlasShelf(wanted) if atlases or asked or moved else None
+    shelf = AtlasShelf(wanted) if atlases or wanted.given or moved else None
     kinds = ("volume",) if shelf is None else kinds_for(shelf)
     participants = list_participants(root, options.input.participant_label)
     told: set[str] = set()

@@ -77,12 +77,11 @@ def _look_at(job: Job, atlas: Atlas, partition: Partition, number: int) -> Place
     mask = None
     if path is not None:
         mask = mask_on_grid(path, grid).reshape(grid.shape, order="F")
-    # Of maps only the header is read here.
-    atlas_grid = (
-        cast("Grid", load_atlas_labels(atlas.image)[1])
-        if atlas.hard
-        else read_maps(atlas.image_path)[0]
-    )
+    atlas_grid: Grid | None = None  # spheres have none
+    if atlas.kind == "dseg":
+        atlas_grid = cast("Grid", load_atlas_labels(atlas.image)[1])
+    elif atlas.kind == "probseg":  # of which only the header is read here
+        atlas_grid, _ = read_maps(atlas.image_path)
     fit = measure_fit(
         rows >= 0,
         find_places(route, job.image.frame),

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.core.partition import Partition
@@ -173,6 +174,8 @@ def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
     }
     own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
     paths = (*own, *moved_by, *areas)
+    # What the sidecars say when merged, and not the files: a sidecar at the root may
+    # change for the sake of another task.
     said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
     return (
         *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
@@ -284,6 +287,8 @@ def _make(job: Job) -> list[Record]:
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
+    # One atlas at a time, cleaned, written, drawn and let go: the cleaned series of ten
+    # atlases and five strategies together would be more than the run itself.
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -298,6 +303,7 @@ def _make(job: Job) -> list[Record]:
     outliers = [(name, job.preparations[label]) for label, name in used.items()]
     for name, preparation in outliers:
         write_outlier_table(job, name, preparation)
+    # Stamped after the last table: outlier tables are shared by all atlases.
     records = [_stamp(job, record, used.get(record.strategy)) for record in records]
     if figures is None:
         return records
@@ -384,7 +390,7 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
         quality = _assess(
             *(partition, number, inside, reduction, job.options),
             resampled=resampled,
-            elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+            atlas=atlas,
         )
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
@@ -401,7 +407,7 @@ def _assess(
     options: Options,
     *,
     resampled: bool,
-    elsewhere: NDArray[np.bool_],
+    atlas: Atlas,
 ) -> RegionQuality:
     in_mask = inside[partition.voxels]
     cancel = None
@@ -419,7 +425,8 @@ def _assess(
         min_coverage=options.extraction.min_coverage,
         weights_cancel=cancel,
         resampled=resampled,
-        elsewhere=elsewhere,
+        elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+        overlapped=np.array(atlas.overlapped) if atlas.parts else None,
     )
 
 

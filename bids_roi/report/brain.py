@@ -42,7 +42,7 @@ _STRIPE = 5  # pixels
 _BRAIN = "#ffffff"
 _SHADES = 96  # of grey
 _BESIDE, _NAMED = 18, 60  # networks in the key, beside and below
-_OPENED = " Opened by itself, it names the region under the pointer."
+NAMING = " The region under the pointer is named."
 # Axes of the picture, to the right and up, of slices across x, y and z.
 _AXES = ((1, 2), (0, 2), (0, 1))
 
@@ -321,10 +321,11 @@ def draw_contours(
     ``labels`` are rows of the region table in each plane, -1 for none; ``lost`` are
     regions that are n/a, (R,); ``hints`` what is said of each under the pointer.
     """
+    order = order.with_few_colours(250)
     lighter = {colour: _lighten(colour) for colour in set(order.colours)}
     shades = [lighter[colour] for colour in order.row_colours]
-    distinct = list(dict.fromkeys(shades))[:250]
-    codes = np.array([1 + distinct.index(c) if c in distinct else 1 for c in shades])
+    distinct = list(dict.fromkeys(shades))
+    codes = np.array([1 + distinct.index(shade) for shade in shades])
     codes = np.append(codes, 0).astype(np.uint8)  # the last is that of no region
     first = 1 + len(distinct)
     others = [(*rgb(colour), 255) for colour in distinct]
@@ -345,7 +346,7 @@ def draw_contours(
     layers = [layer, *([ground.edges] if ground.has_brain else [])]
     foot, boxes = ground.lay_out(sheet, layers)
     if hints:
-        _tell_regions(sheet, foot, boxes, labels, hints)
+        tell_regions(sheet, foot, boxes, labels, hints)
         foot += 20
     key = [("#f0e442", "n/a, striped")] if n_lost else []
     key += [(_lighten(c), name or "no network") for name, c in order.networks]
@@ -361,19 +362,22 @@ def draw_contours(
         ".svg",
         f"{title} over the {ground.words}",
         f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
-        f" head.{_OPENED if hints else ''}",
+        f" head.{NAMING if hints else ''}",
         alt,
     )
 
 
-def _tell_regions(
+def tell_regions(
     sheet: Sheet,
     foot: float,
     boxes: Sequence[Box],
-    labels: Sequence[NDArray[np.int32]],
+    labels: Sequence[NDArray[np.integer]],
     hints: Sequence[str],
 ) -> None:
-    """Let the figure tell which region lies under the pointer."""
+    """Let the figure tell which region lies under the pointer, in words at its foot.
+
+    ``labels`` are the rows of the region table in each box, -1 for none.
+    """
     bytes_ = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     n_bytes = 1 if len(hints) < 256 else 2 if len(hints) < 65536 else 3
     panels = []

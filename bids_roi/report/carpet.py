@@ -22,6 +22,8 @@ from bids_roi.report.paper import Panel, Sheet, fit_words
 from bids_roi.report.raster import CLEAR, GREYS, Scale, rgb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bids_roi.outputs.result import Motion
@@ -44,12 +46,14 @@ def draw_carpet(
     fd_threshold: float | None = None,
     same_unit: bool = False,
     title: str = "",
+    names: Sequence[str] = (),
 ) -> Picture:
     """Draw regional signals, (T, R), as a carpet, before and after cleaning.
 
     After Power (2017), doi:10.1016/j.neuroimage.2016.08.009. Regions that are n/a are
     NaN columns, volumes that were left out NaN rows of ``after``; with ``same_unit``
-    both panels are in the standard deviation before cleaning.
+    both panels are in the standard deviation before cleaning. ``names`` are those of
+    the regions, in table order.
     """
     panels = [("Before cleaning" if after is not None else "As extracted", before)]
     if after is not None:
@@ -74,11 +78,13 @@ def draw_carpet(
         np.clip(-(-order.order.size // bin_size(order.order.size, _ROWS)), 160, _ROWS)
     )
     greys = Scale.of(GREYS, -limit, limit, _GREYS, OTHERS)
+    live = []
     for number, ((words, _), values) in enumerate(zip(panels, shown, strict=True)):
         box = (LEFT, top, WIDTH, height)
         panel = Panel(sheet, box, course.span, (order.order.size, 0))
         codes = encode_course(values, greys, course)
         sheet.raster(box, codes, greys.palette, striped=lost)
+        live.append({"box": box, "rows": len(codes), "columns": codes.shape[1]})
         panel.title(words)
         mark_groups(panel, order)
         numbers = number == len(panels) - 1
@@ -90,6 +96,8 @@ def draw_carpet(
             sheet.text(SHEET - 14, middle, words, size=10, anchor="middle", turn=-90)
         top += height + 30
     sheet.height = top + 10
+    if len(names) == order.order.size:
+        _tell_regions(sheet, order, course, names, live)
     return Picture(
         "carpet",
         sheet.finish(),
@@ -98,6 +106,28 @@ def draw_carpet(
         _caption(before, after, order, limit, same_unit=same_unit),
         alt,
     )
+
+
+def _tell_regions(
+    sheet: Sheet,
+    order: RegionOrder,
+    course: Course,
+    names: Sequence[str],
+    panels: list[dict[str, object]],
+) -> None:
+    """Let the figure tell which region and volume lie under the pointer."""
+    rows = order.order.tolist()
+    about = {
+        "kind": "carpet",
+        "names": [names[row] for row in rows],
+        "rows": rows,
+        "size": bin_size(len(rows), _ROWS),
+        "volumes": bin_size(course.n_volumes, _COLUMNS),
+        "count": course.n_volumes,
+        "step": course.repetition_time,
+        "panels": panels,
+    }
+    sheet.answer(LEFT, sheet.height - 8, about)
 
 
 def encode_course(

@@ -145,7 +145,11 @@ class RunFigures:
             meshes, words = find_meshes(self.run, self.image.frame, self.homes)
             if meshes:
                 lost = ~result.quality.usable
-                if picture := draw_parcels(result.atlas, meshes, words, lost):
+                hints = _describe_regions(result)
+                picture = draw_parcels(
+                    result.atlas, meshes, words, order, lost=lost, hints=hints
+                )
+                if picture is not None:
                     made.append(self._save(picture, source))
             self._list(source, made, {"Frame": str(self.image.frame)})
         else:
@@ -193,7 +197,7 @@ class RunFigures:
         """Draw one series: carpet, matrices, and the data of the picker."""
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
-        after, same_unit, threshold = None, False, None
+        after, same_unit, threshold, unit = None, False, None, "arbitrary"
         course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
             kept, settings = (
@@ -204,7 +208,7 @@ class RunFigures:
             after[~kept] = np.nan
             course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
             same_unit = settings.standardize == "none"
-            threshold = settings.fd_threshold
+            threshold, unit = settings.fd_threshold, clean.facts.get("Units", unit)
         carpet = draw_carpet(
             before,
             after,
@@ -215,6 +219,7 @@ class RunFigures:
             fd_threshold=threshold,
             same_unit=same_unit,
             title=f", {series.label}" if series.label else "",
+            names=names,
         )
         yield series.path, carpet
         for relmat in result.names.relmats:
@@ -235,7 +240,8 @@ class RunFigures:
             after,
             names,
             key=series.path,
-            repetition_time=self.repetition_time,
+            course=course,
+            unit=unit,
         )
         yield series.path, signals
 

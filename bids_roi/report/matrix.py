@@ -92,6 +92,7 @@ def draw_relmat(
         about = {
             "kind": "matrix",
             "names": [names[row] for row in order.order.tolist()],
+            "rows": order.order.tolist(),
             "size": bin_size(n_regions, _CELLS),
             "low": -limit,
             "high": limit,
@@ -106,7 +107,7 @@ def draw_relmat(
         " region with itself."
     )
     if len(names) == n_regions:
-        text += " Opened by itself, it tells each pair under the pointer."
+        text += " The pair under the pointer is named."
     if lost:
         text += " Stripes: n/a."
     if n_regions > _CELLS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +47,14 @@ class RegionOrder:
         """Colour of each row of the region table."""
         places = np.argsort(self.order).tolist()
         return [self.colours[place] for place in places]
+
+    def with_few_colours(self, most: int) -> RegionOrder:
+        """The same, with a few colours again and again where there are more."""
+        kinds = list(dict.fromkeys(self.colours))
+        if len(kinds) <= most:
+            return self
+        again = {old: DISTINCT[n % len(DISTINCT)] for n, old in enumerate(kinds)}
+        return replace(self, colours=tuple(again[old] for old in self.colours))
 
     @property
     def networks(self) -> list[tuple[str, str]]:

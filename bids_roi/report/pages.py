@@ -1,7 +1,8 @@
 """Pages from templates: the one place that knows jinja2.
 
 A page holds its style and its script; a policy inside it forbids everything from
-elsewhere, and scripts that it does not bring along but for the data beside it.
+elsewhere, and scripts that it does not bring along but for the data beside it. Figures
+lie in frames once somebody points at them, without any right to the page.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def _shared() -> dict[str, Any]:
     style = (_TEMPLATES / "style.css").read_text("utf-8")
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     policy = (
-        "default-src 'none'; img-src 'self' file: data:;"
+        "default-src 'none'; img-src 'self' file: data:; frame-src 'self' file:;"
         f" style-src '{_hash(style)}'; script-src 'self' file: '{_hash(script)}';"
         " base-uri 'none'; form-action 'none'"
     )

@@ -343,12 +343,14 @@ class Sheet:
     def answer(self, x: float, y: float, about: Mapping[str, Any]) -> None:
         """Tell names and values under the pointer, in words at a place.
 
-        ``about`` is what ``templates/figure.js`` asks for. Scripts run where the file
-        is opened by itself; in a page it is a picture like the others.
+        ``about`` is what ``templates/figure.js`` asks for. It runs where the file is
+        opened by itself, and in the frames that the page lays over its pictures.
         """
         text = json.dumps(about, ensure_ascii=False, separators=(",", ":"))
         self._live = (
             f"<metadata>{quote(text)}</metadata>"
+            f'<path id="mark" fill="#ff00c8" fill-opacity=".55" stroke="#ff00c8"'
+            ' pointer-events="none"/>'
             f'<path id="cross" stroke="{INK}" opacity=".5" pointer-events="none"/>'
             f'<text id="said" x="{_n(x)}" y="{_n(y)}" aria-live="polite"/>'
             f"<script><![CDATA[{_script()}]]></script>"

@@ -28,7 +28,8 @@ from bids_roi.report.facts import (
     shared_entities,
 )
 from bids_roi.report.methods import write_methods
-from bids_roi.report.pages import attempt, render_page
+from bids_roi.report.pages import attempt, mark_safe, render_page
+from bids_roi.report.signals import script_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,9 @@ _NO_MESH = (
     " folder has an inflated or midthickness surface of its meshes"
 )
 _TRIES = 3
+_WORST_FIRST = ("failed", "check", "skipped", "good")
+# Of the region table, for the line about the region that is chosen.
+_TOLD = ("network", "x", "y", "z", "coverage", "tsnr", "status")
 
 
 def participant_page_path(participant: str) -> str:
@@ -91,6 +95,12 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
                 write_file(output_dir, table["link"], page)
     dataset = load_json(output_dir / "dataset_description.json")
     summary = [row for run in runs for row in _summarise(run)]
+    for run in views:
+        run |= {"verdict": Verdict(_worst(summary, run["key"])), "open": False}
+    # One run is unfolded: the first that has something to be looked at.
+    odd = [run for run in views if run["verdict"].light != "good"]
+    for run in (odd or views)[:1]:
+        run["open"] = True
     content = {
         "participant": participant,
         "dataset": dataset.get("Name", "Regional time series"),
@@ -98,6 +108,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "counts": _count(summary),
         "problems": _find_problems(runs),
         "summary": summary,
+        "several": len(names) > 1,
         "rules": RULES,
         "runs": views,
         "methods": _methods(output_dir, dataset, runs, names),
@@ -120,9 +131,17 @@ def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     return f"{text}, {'atlas' if len(known) == 1 else 'atlases'} {', '.join(known)}"
 
 
-def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, int]]:
-    counts = Counter(row["verdict"].light for row in summary)
-    return [(Verdict(light), counts[light]) for light in LIGHTS if counts[light]]
+def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, str]]:
+    """How many runs there are of each verdict: that of the worst of their series."""
+    worst = {row["key"]: _worst(summary, row["key"]) for row in summary}
+    counts = Counter(worst.values())
+    return [(Verdict(n), count(counts[n], "run")) for n in LIGHTS if counts[n]]
+
+
+def _worst(summary: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Light of the worst series of a run."""
+    lights = {row["verdict"].light for row in summary if row["key"] == key}
+    return next(each for each in _WORST_FIRST if each in lights)
 
 
 def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
@@ -189,7 +208,7 @@ def _summarise(run: RunFacts) -> list[dict[str, Any]]:
                 continue
             light = record.status if record.status in LIGHTS else "check"
             reason = record.reason or "its tables are not here"
-            keys = ("kept", "fd", "fd_kept", "coverage", "lost", "tsnr")
+            keys = ("kept", "fd", "fd_kept", "coverage", "lost", "tsnr", "freedom")
             blank = dict.fromkeys(keys, _MISSING)
             series = _MISSING if whole else record.strategy or _MISSING
             verdict = Verdict(light, reason)
@@ -210,6 +229,7 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
     fd = sidecar.get("MeanFramewiseDisplacement")
     fd_kept = sidecar.get("MeanFramewiseDisplacementKept")
     coverage = sidecar.get("MeanCoverage", record.coverage)
+    freedom = sidecar.get("DegreesOfFreedom")
     return {
         "series": series.title,
         "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
@@ -219,6 +239,7 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
         "coverage": f"{100 * coverage:.1f} %",
         "lost": f"{n_lost} of {n_regions}",
         "tsnr": _MISSING if tsnr is None else f"{tsnr:.0f}",
+        "freedom": _MISSING if freedom is None else f"{freedom:.4g}",
     }
 
 
@@ -227,7 +248,18 @@ def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[st
         "key": run.key,
         "name": run.name,
         "path": run.path,
-        "motion": run.motion,
+        "motion": [
+            shown
+            for kind in ("motion", "design")
+            if (
+                shown := [
+                    (strategy, figure)
+                    for strategy, figures in run.motion
+                    for figure in figures
+                    if figure["Kind"] == kind
+                ]
+            )
+        ],
         "atlases": [
             _show_atlas(run, atlas, names.index(atlas.name), own_page=own_page)
             for atlas in run.atlases
@@ -242,21 +274,25 @@ def _show_atlas(
     reasons = [(Verdict("failed"), text) for text in tell_failures(atlas.records)]
     skipped = [r.reason for r in atlas.records if r.status == "skipped"]
     reasons += [(Verdict("skipped"), text) for text in dict.fromkeys(skipped)]
-    series = []
     # What was cleaned first: its figures show the signals before, too.
     cleaned = any(each.strategy != "none" for each in atlas.series)
-    for each in sorted(atlas.series, key=lambda each: each.strategy == "none"):
-        drawn = [f for f in each.figures if f["Kind"] != "signals"]
-        pickers = [f for f in each.figures if f["Kind"] == "signals"]
-        series.append(
-            {
-                "title": each.title,
-                "path": each.path,
-                "figures": drawn,
-                "pickers": pickers,
-                "folded": cleaned and each.strategy == "none",
-            }
-        )
+    ranked = sorted(atlas.series, key=lambda each: each.strategy == "none")
+    carpets = [
+        {
+            "key": f"{key}-{number}",
+            "title": each.title,
+            "path": each.path,
+            "figures": [f for f in each.figures if f["Kind"] == "carpet"],
+            "folded": cleaned and each.strategy == "none",
+        }
+        for number, each in enumerate(ranked)
+    ]
+    # Matrices of one measure beside each other, in the order of the series.
+    matrices: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for each in atlas.series:
+        for figure in each.figures:
+            if figure["Kind"] == "relmat":
+                matrices.setdefault(figure["Title"], []).append((each.title, figure))
     return {
         "key": key,
         "name": atlas.name,
@@ -265,9 +301,38 @@ def _show_atlas(
         "no_mesh": _NO_MESH
         if "structure" in atlas.regions and not atlas.figures
         else "",
-        "series": series,
+        "carpets": carpets,
+        "matrices": list(matrices.values()),
+        "picker": _offer_regions(atlas),
         "table": _region_table(run, atlas, key, own_page=own_page),
         "parameters": [(each.title, _describe(each.sidecar)) for each in atlas.series],
+    }
+
+
+def _offer_regions(atlas: AtlasFacts) -> dict[str, Any] | None:
+    """What the picker of a page needs: where the series are, and facts of regions."""
+    offered = [
+        (each, figure)
+        for each in atlas.series
+        for figure in each.figures
+        if figure["Kind"] == "signals"
+    ]
+    if not offered:
+        return None
+    sources = [
+        {
+            "key": figure["Key"],
+            "source": figure["Link"],
+            "statistic": str(each.sidecar.get("Statistic", "")).replace("_", " "),
+            "strategy": each.strategy,
+        }
+        for each, figure in offered
+    ]
+    told = {name: atlas.regions[name] for name in _TOLD if name in atlas.regions}
+    return {
+        "facts": mark_safe(script_json({"series": sources, "regions": told})),
+        "caption": max((figure["Caption"] for _, figure in offered), key=len),
+        "tables": [(each.title, each.path) for each, _ in offered],
     }
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.report.canvas import Picture, bin_rows, bin_size, count
+from bids_roi.report.canvas import Picture, bin_peaks, bin_rows, bin_size, count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from bids_roi.report.motion import Course
 
 
 _POINTS, _REGIONS = 300, 1000
@@ -27,25 +29,33 @@ def encode_signals(
     names: Sequence[str],
     *,
     key: str,
-    repetition_time: float | None = None,
+    course: Course,
+    unit: str = "arbitrary",
 ) -> Picture:
     """Put the series of every region, (T, R), into a script that the page loads.
 
     Pages opened from disk may load scripts but no data, hence a script: one call of
-    ``bidsRoiSignals(key, data)``. Volumes that were left out are NaN in ``after``.
+    ``bidsRoiSignals(key, data)``. Volumes that were left out are NaN in ``after``,
+    which is in a ``unit`` of its own.
     """
     n_volumes, n_regions = before.shape
     shown = min(n_regions, _REGIONS)
     size = bin_size(n_volumes, _POINTS)
     data: dict[str, Any] = {
         "names": list(names[:shown]),
-        "step": size * (repetition_time or 1.0),
-        "unit": "s" if repetition_time else "volumes",
-        "series": [_encode("as extracted", before[:, :shown])],
+        "volumes": size,
+        "count": n_volumes,
+        "step": course.repetition_time,
+        # 1 for volumes that are censored, 2 for those of no steady state.
+        "out": "".join(f"{code:.0f}" for code in bin_peaks(course.left_out, _POINTS)),
+        "series": [_encode("arbitrary", before[:, :shown])],
     }
     if after is not None:
-        data["series"].append(_encode("cleaned", after[:, :shown]))
-    words = "Series of the region that is chosen."
+        data["series"].append(_encode(unit, after[:, :shown]))
+    words = (
+        "Series of the region that is chosen, as extracted and as each strategy leaves"
+        " it; pale orange and blue: volumes that are left out."
+    )
     if size > 1:
         words += f" Each point is the mean of {size} neighbouring volumes."
     if n_regions > shown:
@@ -62,7 +72,7 @@ def encode_signals(
     )
 
 
-def _encode(title: str, values: NDArray[np.float64]) -> dict[str, Any]:
+def _encode(unit: str, values: NDArray[np.float64]) -> dict[str, Any]:
     """Each region between its lowest and highest value in 255 steps, one byte each."""
     binned = bin_rows(values, _POINTS)
     finite = np.isfinite(binned)
@@ -75,7 +85,7 @@ def _encode(title: str, values: NDArray[np.float64]) -> dict[str, Any]:
     steps = np.rint((binned - low) / span * _STEPS)
     codes[finite] = steps[finite].astype(np.uint8)
     return {
-        "title": title,
+        "unit": unit,
         "low": [float(f"{v:.6g}") for v in low.tolist()],
         "high": [float(f"{v:.6g}") for v in high.tolist()],
         "points": len(binned),

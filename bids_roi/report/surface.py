@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
-from bids_roi.atlases.regions import networks_of
 from bids_roi.core.frame import Frame, Mesh
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
-from bids_roi.images.surface_labels import read_mesh
+from bids_roi.images.surfaces import read_mesh
+from bids_roi.report.brain import NAMING, tell_regions
 from bids_roi.report.canvas import Picture, count
 from bids_roi.report.paper import SOFT, Sheet
-from bids_roi.report.raster import CLEAR, DISTINCT, rgb
+from bids_roi.report.raster import CLEAR, rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.atlases.regions import RegionTable
     from bids_roi.dataset.layout import BoldRun
+    from bids_roi.report.order import RegionOrder
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.intp]
@@ -222,11 +222,18 @@ def _try_mesh(path: Path, n_vertices: int) -> tuple[FloatArray, IntArray] | None
 
 
 def draw_parcels(
-    atlas: Atlas, meshes: Meshes, words: str, lost: NDArray[np.bool_]
+    atlas: Atlas,
+    meshes: Meshes,
+    words: str,
+    order: RegionOrder,
+    *,
+    lost: NDArray[np.bool_],
+    hints: Sequence[str] = (),
 ) -> Picture | None:
     """Draw an atlas on ``meshes``, which ``words`` describe; ``lost`` regions, (R,).
 
-    ``None`` where it has no region there.
+    ``hints`` are what is said of each region under the pointer. ``None`` where the
+    atlas has no region there.
     """
     labels, frame = load_atlas_labels(atlas.image)
     if not isinstance(frame, Frame):
@@ -245,9 +252,10 @@ def draw_parcels(
     if not shown.size:
         return None
     meshes = {structure: meshes[structure] for structure in on_mesh}
-    colours, key = _choose_colours(atlas.regions)
+    order = order.with_few_colours(_MOST_COLOURS)
+    colours = order.row_colours
     drawn = {colours[row] for row in shown}
-    key = [(name, colour) for name, colour in key if colour in drawn]
+    key = [(name, colour) for name, colour in order.networks if colour in drawn]
     striped = int(lost[shown].sum())
     alt = (
         f"Both hemispheres from their outer and inner side, with"
@@ -260,31 +268,16 @@ def draw_parcels(
     parts.append("grey: no region")
     if below := len(atlas.regions.name) - shown.size:
         parts.append(f"{count(below, 'region')} not on the surface")
-    sheet = _compose(meshes, on_mesh, colours, lost, f"Atlas {atlas.name}", alt, key)
+    title = f"Atlas {atlas.name}"
+    sheet = _compose(meshes, on_mesh, colours, lost, title, alt, key, hints)
     return Picture(
         "parcels",
         sheet.finish(),
         ".svg",
         "Atlas on the cortex",
-        f"{'; '.join(parts)}.",
+        f"{'; '.join(parts)}.{NAMING if hints else ''}",
         alt,
     )
-
-
-def _choose_colours(regions: RegionTable) -> tuple[list[str], list[tuple[str, str]]]:
-    """Colour of each region, and the key of the networks where the table tells them."""
-    columns = {name.lower(): cells for name, cells in regions.extra}
-    told = [cell[:7] for cell in columns.get("color", ())]
-    sound = bool(told) and all(len(c) == 7 and c[0] == "#" for c in told)
-    groups = networks_of(regions)
-    names: Iterable[str] = regions.name if groups is None else groups
-    first = {name: row for row, name in reversed(list(enumerate(names)))}
-    order = sorted(first, key=first.__getitem__)
-    own = [told[first[name]].lower() for name in order] if sound else []
-    if not own or len(set(own)) < len(own) or len(own) > _MOST_COLOURS:
-        own = [DISTINCT[n % len(DISTINCT)] for n in range(len(order))]
-    colour = dict(zip(order, own, strict=True))
-    return [colour[name] for name in names], [] if groups is None else [*colour.items()]
 
 
 def _compose(
@@ -295,6 +288,7 @@ def _compose(
     title: str,
     alt: str,
     key: list[tuple[str, str]],
+    hints: Sequence[str],
 ) -> Sheet:
     """Four views at one scale, and the key below."""
     views = [view for view in _VIEWS if view[0] in meshes]
@@ -310,6 +304,7 @@ def _compose(
     opaque = np.full((len(solid), 1), 255, dtype=np.uint8)
     palette = np.vstack([[CLEAR], np.hstack([solid, opaque])]).astype(np.uint8)
     n_rows = -(-len(views) // 2)
+    boxes, labels = [], []
     sheet = Sheet(
         2 * _WIDE + _GAP,
         n_rows * (tall + _LINE + _GAP) + 16 * (1 + len(key) // 4),
@@ -329,24 +324,29 @@ def _compose(
         )
         extent = (-reach[1], reach[1], -reach[2], reach[2])
         raster = draw_mesh(seen, faces, pixels, extent)
-        codes = _ink(raster, rows[structure], base_of, lost)
+        region = np.append(rows[structure], -2)[raster.vertices]  # -2: beside the brain
+        codes = _ink(raster, region, base_of, lost)
         left = (number % 2) * (_WIDE + _GAP)
         top = (number // 2) * (tall + _LINE + _GAP)
         sheet.text(left + 4, top + 11, words, size=10, colour=SOFT)
-        sheet.raster((left, top + _LINE, _WIDE, tall), codes, palette)
+        boxes.append((left, top + _LINE, _WIDE, tall))
+        labels.append(np.maximum(region, -1))
+        sheet.raster(boxes[-1], codes, palette)
     foot = n_rows * (tall + _LINE + _GAP)
     entries = [("patch", colour, name) for name, colour in key]
     sheet.legend(
         sheet.width - 4, foot + 10, [*entries, ("patch", _WALL, "no region")], left=4
     )
+    if hints:
+        tell_regions(sheet, sheet.height - 2, boxes, labels, hints)
+        sheet.height += 18
     return sheet
 
 
 def _ink(
-    raster: Raster, rows: IntArray, base_of: IntArray, lost: NDArray[np.bool_]
+    raster: Raster, region: IntArray, base_of: IntArray, lost: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
     """Codes of the palette: parcels, their edges, stripes of those that are n/a."""
-    region = np.append(rows, -2)[raster.vertices]  # -2: beside the brain
     base = base_of[np.maximum(region, -1)]
     striped = np.append(lost, [False, False])[region]
     down, across = np.nonzero(striped)

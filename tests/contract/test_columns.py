@@ -22,7 +22,9 @@ NOT_HERE = {
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
+    *("AtlasParts", "SeedRadius"),
 }
+NO_COLUMN = {"network", "structure", "area", "overlapped"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
@@ -67,7 +69,7 @@ def test_outputs_have_what_is_promised_and_nothing_else(out):
         if suffix in ("dseg", "outliers"):
             header = path.read_text().partition("\n")[0].split("\t")
             assert header == [c for c in columns[suffix] if c in header]
-            assert set(columns[suffix]) - {*header} <= {"network", "structure", "area"}
+            assert set(columns[suffix]) - {*header} <= NO_COLUMN
             assert described == {*header} - {"index"}  # BIDS defines index itself
         else:
             assert not described

@@ -194,6 +194,8 @@ def test_flags_of_blocks_exist():
 def test_flags_in_the_text_exist(page):
     known = known_flags() | FOREIGN
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    if page.stem == "coming-from":  # only the first columns are ours
+        text = "\n".join(re.findall(r"^\| ([^|]*)\|", text, re.MULTILINE))
     wrong = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", text)) - known
     assert not wrong, f"{page.name} names {wrong}"
 

@@ -92,6 +92,32 @@ def test_pages_of_the_menu_exist():
     assert [name for name in names if not (ROOT / "docs" / name).is_file()] == []
 
 
+def test_pictures_are_small_and_there():
+    """Each that a page shows, with words for those who do not see it."""
+    shown = set()
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        for words, link in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", text):
+            assert len(words) > 30
+            shown.add((path.parent / link).resolve())
+    assert len(shown) >= 4
+    assert shown == set((ROOT / "docs" / "assets").glob("*.png"))
+    for path in shown:
+        assert path.stat().st_size < 150_000, path.name
+
+
+def test_costs_in_the_readme_are_those_of_the_benchmarks():
+    """Row by row, so that a new measurement is told in both."""
+    rows = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = rows.partition("<!-- rows of docs/benchmarks.md -->\n")[2].partition("\n\n")[
+        0
+    ]
+    measured = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8").split("\n")
+    assert len(rows.split("\n")) > 5
+    for row in rows.split("\n"):
+        assert row in measured, f"README.md: {row}"
+
+
 def test_relative_links_lead_somewhere():
     """Those of the sources, as they are read on a code host."""
     for path in PAGES:

@@ -33,6 +33,7 @@ from bids_roi.report.brain import (
 from bids_roi.report.canvas import bin_peaks, bin_rows
 from bids_roi.report.carpet import standardise
 from bids_roi.report.draw import spread
+from bids_roi.report.motion import Course
 from bids_roi.report.order import order_regions
 from bids_roi.report.raster import rgb
 from bids_roi.report.signals import encode_signals, script_json
@@ -201,7 +202,13 @@ def test_signals_read_back_to_half_a_step(n_volumes):
     before[:, 3] = np.nan
     after = before - 1000
     after[: n_volumes // 3] = np.nan
-    picture = encode_signals(before, after, list("abcde"), key="k</script>")
+    kept = np.arange(n_volumes) >= n_volumes // 3
+    dummy = np.arange(n_volumes) < n_volumes // 30
+    course = Course(n_volumes, 2.0, kept, dummy)
+    names = list("abcde")
+    picture = encode_signals(
+        before, after, names, key="k</script>", course=course, unit="percent"
+    )
     key, data, series = decode(picture.content.decode())
     assert key == "k</script>"
     assert b"</" not in picture.content
@@ -211,7 +218,14 @@ def test_signals_read_back_to_half_a_step(n_volumes):
         assert found.shape[1] <= 300
         assert_allclose(found[0], expected[:, 0], atol=(span or 1) / 254 * 0.51 + 0.01)
         assert np.isnan(found[3]).all()
-    assert data["step"] == max(1, n_volumes // 300)
+    size = max(1, n_volumes // 300)
+    assert (data["volumes"], data["count"], data["step"]) == (size, n_volumes, 2.0)
+    assert [each["unit"] for each in data["series"]] == ["arbitrary", "percent"]
+    out = [
+        "2" if dummy[n : n + size].any() else "0" if kept[n : n + size].all() else "1"
+        for n in range(0, n_volumes, size)
+    ]
+    assert data["out"] == "".join(out)
 
 
 def test_json_in_scripts_cannot_end_them():

@@ -64,8 +64,8 @@ def test_the_page_tells_what_happened(made):
     page = Page(made / "sub-01.html")
     words = page.words
     assert "Errors and warnings" in words
-    assert "failed 1" in words
-    assert "check 2" in words
+    assert "failed 1 run" in words
+    assert "check 1 run" in words  # both of its series, and a run is counted once
     # Two series of the good run: 1 + 3 volumes of the cleaned one are left out.
     assert "60 of 60" in words
     assert "56 of 60" in words
@@ -86,6 +86,53 @@ def test_the_page_tells_what_happened(made):
         "desc-24PRelmat",
         "desc-carpet",
     }
+
+
+def test_every_word_of_the_verdict_is_a_column(made):
+    page = (made / "sub-01.html").read_text(encoding="utf-8")
+    table = page[page.index('id="summary-table"') :].partition("</table>")[0]
+    names = re.findall(r'<th scope="col"[^>]*>(.*?)</th>', table)
+    assert names == [
+        *("Run", "Series", "Status", "Volumes kept", "Mean FD (mm), all volumes"),
+        *("Mean FD (mm), kept volumes", "Coverage", "Regions lost", "tSNR"),
+        *("Degrees of freedom", "Why"),
+    ]
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in table.split("<tr>")[3:]]
+    freedom = {
+        series: json.loads(next(made.glob(pattern)).read_text())["DegreesOfFreedom"]
+        for series, pattern in (
+            ("mean, 24P", "sub-01/func/*_desc-24P_timeseries.json"),
+            ("mean, as extracted", "sub-01/func/*_stat-mean_timeseries.json"),
+        )
+    }
+    told = {cells[0]: cells[8] for cells in rows if cells[8] != "n/a"}
+    assert told == {name: f"{value:g}" for name, value in freedom.items()}
+
+
+def test_one_run_is_unfolded_and_the_contents_lead_everywhere(made):
+    page = Page(made / "sub-01.html")
+    folds = page.all("details", **{"class": "run"})
+    # The first that is not good: the damaged one is the second.
+    assert ["open" in fold for fold in folds] == [True, False]
+    text = (made / "sub-01.html").read_text(encoding="utf-8")
+    contents = text[text.index("<nav") : text.index("</nav>")]
+    key = "sub-01_task-rest_space-MNI152NLin2009cAsym_desc-preproc_bold"
+    for place in ("", "-motion", "-0", "-0-brain", "-0-0", "-0-matrices", "-0-series"):
+        assert f'href="#{key}{place}"' in contents
+    assert contents.index("#problems") < contents.index("#summary")
+    assert text.index('id="problems"') < text.index('id="summary"')
+
+
+def test_the_picker_is_told_what_the_tables_say(made):
+    text = (made / "sub-01.html").read_text(encoding="utf-8")
+    (told,) = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    told = json.loads(told)
+    (table,) = made.glob("sub-01/func/*_dseg.tsv")
+    header, *rows = (line.split("\t") for line in table.read_text().splitlines())
+    for name, cells in told["regions"].items():
+        assert cells == [row[header.index(name)] for row in rows]
+    assert set(told["regions"]) == {*"xyz", "coverage", "network", "status", "tsnr"}
+    assert [each["strategy"] for each in told["series"]] == ["none", "24P"]
 
 
 def test_sizes_of_the_regions_are_those_of_the_atlas(made):
@@ -324,7 +371,8 @@ def test_tables_of_thousands_of_regions_are_pages_of_their_own(made, tmp_path):
 
     assert write_page(out, "sub-01") is None
     check_page(Page(out / "sub-01.html"))
-    (link,) = [a for a in Page(out / "sub-01.html").all("a") if "regions" in a["href"]]
+    links = [a for a in Page(out / "sub-01.html").all("a") if "#" not in a["href"]]
+    (link,) = [a for a in links if "regions" in a["href"]]
     own = Page(out / link["href"])
     check_page(own)
     assert own.words.count(" R3999 ") == 1

@@ -85,3 +85,12 @@ def write_series(path, values, *, meta=None, style="freesurfer", **options):
     arrays = [array(np.asarray(v), style=style, **options) for v in values]
     path.write_text(document(arrays, meta=meta, style=style))
     return path
+
+
+def all_values(series, block_bytes=4 * 2**20):
+    """Fill (T, V) from the blocks; every value must come once."""
+    filled = np.full((series.n_volumes, series.frame.n_points), np.nan)
+    for block in series.blocks(block_bytes):
+        assert np.isnan(filled[block.volumes, block.points]).all()
+        filled[block.volumes, block.points] = block.values
+    return filled

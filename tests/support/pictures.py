@@ -2,6 +2,8 @@
 
 import base64
 import io
+import json
+import re
 import tempfile
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -239,9 +241,10 @@ def check_page(page):
             assert (page.path.parent / target).is_file(), target
         else:
             assert anchor in ids
-    for picker in page.all("figure"):
-        if "data-source" in picker:
-            assert (page.path.parent / picker["data-source"]).is_file()
+    text = page.path.read_text(encoding="utf-8")
+    for told in re.findall(r'<script type="application/json">(.*?)</script>', text):
+        for series in json.loads(told)["series"]:
+            assert (page.path.parent / series["source"]).is_file()
     tables = len(page.all("table"))
     assert len(page.all("caption")) == tables
     assert all("scope" in cell for cell in page.all("th"))

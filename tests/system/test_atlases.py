@@ -12,13 +12,14 @@ from support.calls import LUT, read, run, segmentation, write_native
 from support.datasets import SPACE, write_run
 from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
+from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.checks import check_values
 from bids_roi.atlases.citations import describe_known_atlas, own_table
 from bids_roi.atlases.formats import parse_table, read_raw_table
 from bids_roi.atlases.homes import choose_table, download_home, scan_names, search_path
 from bids_roi.atlases.names import space_of
 from bids_roi.atlases.regions import build_regions, sides_of
-from bids_roi.atlases.shelf import AtlasShelf, parse_file
+from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
@@ -460,7 +461,7 @@ def test_a_declared_space_that_no_file_needs(dataset, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [dataset, out, "participant", "--atlas-space", SPACE]
     shown = run(capsys, *arguments, "--atlas", "schaefer100", "--offline", code=64)
-    assert "--atlas-space is for the images of --atlas-file" in shown.err
+    assert "--atlas-space is for the files of --atlas-file and --seeds" in shown.err
     atlas = datasets.write_atlas(tmp_path / "own")
     run(capsys, *arguments, "--atlas-file", atlas)
     wrong = [dataset, out, "participant", "--atlas-space", SIX, "--atlas-file", atlas]

@@ -241,11 +241,23 @@ def test_release_check_finds_what_disagrees():
         assert name in done.stderr
 
 
+def test_no_release_leaves_open_where_to_clone_from(checkout):
+    """README.md has a place for the address until the first release."""
+    shutil.copytree(ROOT / ".ci", checkout / ".ci")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("git clone ") == 1
+    (checkout / "README.md").write_text("git clone CLONE_ADDRESS bids_roi\n")
+    assert "where to clone from" in check_release(checkout, __version__).stderr
+    (checkout / "README.md").write_text("git clone ../there bids_roi\n")
+    assert "where to clone from" not in check_release(checkout, __version__).stderr
+
+
 @pytest.mark.parametrize("tag", ["{}", "v{}"])
 def test_release_check_passes_where_all_agree(tag, checkout):
     shutil.copytree(ROOT / ".ci", checkout / ".ci")
     for name in ("boutiques.json", "CITATION.cff"):
         shutil.copy(ROOT / name, checkout)
     (checkout / "CHANGELOG.md").write_text(f"## [{__version__}] - 2026-01-01\n")
+    (checkout / "README.md").write_text("git clone ../there bids_roi\n")
     done = check_release(checkout, tag.format(__version__))
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,8 +14,8 @@ from support import gifti_files as gii
 from support import surface_runs as runs
 from support.calls import read
 
+from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.open import open_atlas
-from bids_roi.atlases.shelf import parse_file
 from bids_roi.cli import main
 from bids_roi.errors import AtlasError, UsageError
 from bids_roi.images.surface_labels import read_surface_labels

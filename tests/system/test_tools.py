@@ -216,10 +216,44 @@ def test_a_reader_may_leave(command):
     assert done.stdout.count("\n") == 1
 
 
+ASKED = [
+    *("bids_roi_tools atlases", "bids_roi_tools completion bash"),
+    *("bids_roi_tools check-atlas nope.nii.gz", "bids_roi_tools inputs {root}"),
+    *(
+        "bids_roi --bids-exec-spec",
+        "bids_roi {root} {out} participant --atlas-file {atlas} --dry-run",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_what_was_asked_for_is_never_lost_in_silence(command, dataset, atlas, tmp_path):
+    """Where standard output is full nothing is done; where it is closed, none wants it.
+
+    No traceback tells of either.
+    """
+    words = command.format(root=dataset, out=tmp_path / "out", atlas=atlas)
+    codes = {}
+    for shell in (">/dev/full", ">&-", ">/dev/null"):
+        script = f"{Path(sys.executable).parent}/{words} {shell}"
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, check=False
+        )
+        assert "Traceback" not in done.stderr
+        assert "fault of bids_roi" not in done.stderr
+        said = "standard output cannot be written (No space left" in done.stderr
+        assert said == (shell == ">/dev/full")
+        codes[shell] = done.returncode
+    assert codes[">/dev/full"] == 73
+    assert codes[">&-"] == codes[">/dev/null"]
+
+
 def test_the_list_has_the_short_names(tools):
     _, out, _ = tools("atlases", "--space", "MNI152NLin2009cAsym")
     short = {
-        line.split()[3]: line.split()[0] for line in out.splitlines() if "doi:" in line
+        line.split()[3].rstrip(","): line.split()[0]
+        for line in out.splitlines()
+        if "doi:" in line
     }
     assert short["schaefer400"] == "Schaefer2018_seg-7n_scale-400"
     assert short["schaefer400x17"] == "Schaefer2018_seg-17n_scale-400"

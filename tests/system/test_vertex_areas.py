@@ -15,7 +15,7 @@ from support.calls import read, read_regions, run
 
 from bids_roi.core.frame import find_vertex_areas
 from bids_roi.errors import UsageError
-from bids_roi.images.surface_areas import read_areas
+from bids_roi.images.surfaces import read_areas
 from bids_roi.options.record import Options
 
 FUNC = "sub-01/func"
@@ -223,6 +223,9 @@ FAULTS = {
     "one side": "names no file of hemi-R",
     "no area": "of 32,492 vertices have no area",
     "a series": "neither a surface nor a map of areas",
+    "inflated": "of another shape or quantity (Inflated)",
+    "a sphere by name": "of another shape or quantity (sphere)",
+    "thickness": "of another shape or quantity (thickness)",
     "participant": "the participant has no midthickness surface of hemi-L",
     "template": "--offline forbids to fetch them",
 }
@@ -257,6 +260,21 @@ def test_surfaces_that_do_not_fit(tmp_path, capsys, fault):
     elif fault == "a series":
         gii.write_series(tmp_path / "x.gii", np.ones((3, MESH), "f4"))
         surface = f"L={tmp_path}/x.gii,R={right}"
+    elif fault == "inflated":
+        meta = {"AnatomicalStructurePrimary": "CortexLeft", "GeometricType": "Inflated"}
+        points, triangles = strip(MESH, 0)
+        arrays = [
+            gii.array(points, intent="POINTSET", meta=meta),
+            gii.array(triangles, intent="TRIANGLE"),
+        ]
+        (tmp_path / "s" / left.rpartition("/")[2]).write_text(gii.document(arrays))
+    elif fault == "a sphere by name":
+        shutil.copy(left, tmp_path / "sub-01_hemi-L_desc-reg_sphere.surf.gii")
+        surface = f"L={tmp_path}/sub-01_hemi-L_desc-reg_sphere.surf.gii,R={right}"
+    elif fault == "thickness":
+        path = tmp_path / "sub-01_hemi-L_thickness.shape.gii"
+        path.write_text(gii.document([gii.array(np.ones(MESH, "f4"), intent="SHAPE")]))
+        surface = f"L={path},R={right}"
     elif fault in ("participant", "template"):
         surface = fault
     home = ("--templateflow-home", tmp_path / "home", "--offline")

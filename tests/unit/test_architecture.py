@@ -1,6 +1,8 @@
 """The house: which folder may import which, how long things are, what --help costs."""
 
 import ast
+import functools
+import graphlib
 import importlib
 import re
 import subprocess
@@ -30,7 +32,7 @@ dataset confounds atlases demo
 outputs
 loading report group
 participant
-api cli completion descriptor tools __main__ __init__
+api asked arguments cli completion descriptor memory tools __main__ __init__
 """
 FLOOR = {
     folder: number
@@ -63,22 +65,47 @@ HOMES = {
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {"bids_roi.api", "bids_roi.loading"},  # what notebooks hold
+    "pandas": {f"bids_roi.{m}" for m in ("api", "asked", "loading", "memory")},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
 
 
+@functools.cache
+def nodes_of(path):
+    """Every node of a file's syntax tree; dozens of tests ask for the same files."""
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+def names_in(node, path):
+    """Top-level names and in-package modules that a statement imports, if it does."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f"{path}: relative import"
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            yield full if full in MODULES else str(node.module)
+
+
+@functools.cache
 def imports(path):
-    """Top-level names and in-package modules that a file imports, types included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                yield full if full in MODULES else str(node.module)
+    """All that a file imports, inside functions and for types too."""
+    return tuple(name for node in nodes_of(path) for name in names_in(node, path))
+
+
+def imports_when_loaded(path):
+    """What a file imports as it is imported itself: not in functions, nor for types."""
+    waiting = list(ast.parse(path.read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if later or (
+            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        ):
+            continue
+        yield from names_in(node, path)
+        waiting += ast.iter_child_nodes(node)
 
 
 def folder_of(module):
@@ -111,7 +138,8 @@ def test_libraries_have_one_home(module):
 
 def test_only_the_levels_know_all_that_is_asked_for():
     """What lies below is given a slice of the options, or a value."""
-    levels = {"participant", "group", "options", "api", "cli", "descriptor", "tools"}
+    levels = {"participant", "group", "options", "api", "asked", "cli", "descriptor"}
+    levels |= {"tools"}
     for module, path in MODULES.items():
         if folder_of(module) not in levels:
             assert "bids_roi.options.record" not in set(imports(path)), module
@@ -122,21 +150,38 @@ def test_no_floor_for_a_folder_that_is_gone():
 
 
 def test_every_module_can_be_the_first_that_is_imported():
-    """Which finds circles, whoever comes first elsewhere."""
+    """No circles, whoever comes first elsewhere.
+
+    An order exists in which every module comes after those that it imports. That it is
+    the whole order is seen by loading: a function that is called while its module
+    loads, and that imports another, would bring that one along before its turn.
+    """
+    needed = {
+        module: {name for name in imports_when_loaded(path) if name in MODULES}
+        for module, path in MODULES.items()
+        if "__main__" not in module
+    }
+    order = [
+        module.removesuffix(".__init__")
+        for module in graphlib.TopologicalSorter(needed).static_order()
+    ]
     code = (
         "import importlib, sys\n"
-        "for name in sys.argv[1:]:\n"
-        "    ours = [m for m in sys.modules if m.partition('.')[0] == 'bids_roi']\n"
-        "    for old in ours:\n"
-        "        del sys.modules[old]\n"
+        "names, seen = sys.argv[1:], set()\n"
+        "for name in names:\n"
         "    try:\n"
         "        importlib.import_module(name)\n"
         "    except ImportError as error:\n"
         "        if error.name != 'distributed':\n"  # of an extra; nobody needs it
-        "            sys.exit(f'{name}: {error}')"
+        "            sys.exit(f'{name}: {error}')\n"
+        "    seen.add(name)\n"
+        "    early = (set(sys.modules) & set(names)) - seen\n"
+        # A package is loaded with the first module in it; it holds a docstring.
+        "    early = {m for m in early if not hasattr(sys.modules[m], '__path__')}\n"
+        "    if early:\n"
+        "        sys.exit(f'{name} loads {early}')"
     )
-    names = [m.removesuffix(".__init__") for m in MODULES if "__main__" not in m]
-    argv = [sys.executable, "-c", code, *names]
+    argv = [sys.executable, "-c", code, *order]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -158,9 +203,8 @@ def test_core_knows_arrays_only():
 
 def test_files_and_functions_stay_short():
     for module, path in MODULES.items():
-        text = path.read_text()
-        assert text.count("\n") <= 600, module
-        for node in ast.walk(ast.parse(text)):
+        assert path.read_text().count("\n") <= 600, module
+        for node in nodes_of(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 n_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0

@@ -1,9 +1,7 @@
 """Dense series and labels against nibabel, and every refusal in words."""
 
 import gzip
-import shutil
 import struct
-import subprocess
 from functools import reduce
 from operator import add
 
@@ -22,17 +20,6 @@ from bids_roi.images.cifti import open_dense_series, read_dense_labels
 
 pytestmark = pytest.mark.filterwarnings("ignore:pixdim")
 T = 13
-WB = shutil.which("wb_command")
-
-
-def all_values(series, block_bytes=4 * 2**20):
-    """Fill (T, V) from the blocks; every value must come once."""
-    filled = np.full((series.source.n_volumes, series.frame.n_points), np.nan)
-    for block in series.source.blocks(block_bytes):
-        at = block.volumes, block.points
-        assert np.isnan(filled[at]).all()
-        filled[at] = block.values.astype(float) * series.slope + series.intercept
-    return filled
 
 
 def check_frame(frame, axis):
@@ -81,8 +68,8 @@ def test_series_are_nibabels(tmp_path, kind, order, suffix):
     assert wanted.shape == (T, len(axis))
     series = open_dense_series(path, "fsLR")
     assert series.repetition_time == 0.8
-    assert_allclose(all_values(series), wanted, rtol=1e-12)
-    assert_allclose(all_values(series, 1000), wanted, rtol=1e-12)
+    assert_allclose(dense.all_values(series), wanted, rtol=1e-12)
+    assert_allclose(dense.all_values(series, 1000), wanted, rtol=1e-12)
     check_frame(series.frame, image.header.get_axis(1))
 
 
@@ -94,7 +81,7 @@ def test_time_and_space_are_not_swapped(tmp_path, n_volumes):
     xml = dense.series_xml(axis, n_volumes)
     path = tmp_path / "x.dtseries.nii"
     dense.write(path, xml, points + moments[:, None], kind="f8")
-    values = all_values(open_dense_series(path, "fsLR"), 64)
+    values = dense.all_values(open_dense_series(path, "fsLR"), 64)
     assert_array_equal(values[:, 7], 7000 + moments)
     assert_array_equal(values.mean(axis=0), points + moments.mean())
 
@@ -106,7 +93,7 @@ def test_what_nibabel_writes_is_read(tmp_path):
     image = cifti2.Cifti2Image(data, (cifti2.SeriesAxis(0, 0.72, T), axis))
     image.to_filename(tmp_path / "x.dtseries.nii")
     series = open_dense_series(tmp_path / "x.dtseries.nii", "fsLR")
-    assert_array_equal(all_values(series), data)
+    assert_array_equal(dense.all_values(series), data)
     assert series.repetition_time == 0.72
 
 
@@ -145,36 +132,10 @@ def test_a_series_on_the_real_91k_axis(shared, tmp_path):
     )
     wanted = nb.load(series).get_fdata()
     opened = open_dense_series(series)
-    assert_array_equal(all_values(opened), wanted)
+    assert_array_equal(dense.all_values(opened), wanted)
     further = dense.series_xml(axis, 4)
     again = dense.write(tmp_path / "y.dtseries.nii", further, data[:4])
     assert open_dense_series(again).frame is opened.frame, "models are parsed once"
-
-
-@pytest.mark.skipif(WB is None, reason="wb_command (connectome-workbench) is absent")
-@pytest.mark.parametrize("kind", ["f4", "i2"])
-def test_means_are_those_of_workbench(shared, tmp_path, kind):
-    """Series and labels through both readers; Workbench adds in single precision."""
-    atlas = shared / "atlases" / "cifti" / f"{REAL[0]}.dlabel.nii"
-    axis = nb.load(atlas).header.get_axis(1)
-    data = dense.ramp(6, len(axis)) % 3000
-    path, out = tmp_path / "x.dtseries.nii", tmp_path / "x.ptseries.nii"
-    scaling = {"slope": 0.5, "intercept": 100.0} if kind == "i2" else {}
-    dense.write(path, dense.series_xml(axis, 6), data, kind=kind, **scaling)
-    argv = [WB, "-cifti-parcellate", path, atlas, "COLUMN", out]
-    subprocess.run(argv, check=True, capture_output=True)
-    parcels = nb.load(out)
-    series = open_dense_series(path)
-    frame, labels = read_dense_labels(atlas)
-    assert frame.same(series.frame)
-    keys = {label.name: label.key for label in labels.table}
-    values = all_values(series)
-    ours = [
-        values[:, labels.keys == keys[name]].mean(axis=1)
-        for name in parcels.header.get_axis(1).name
-    ]
-    assert len(ours) == 156
-    assert_allclose(np.transpose(ours), parcels.get_fdata(), rtol=1e-6)
 
 
 def test_a_real_header_without_its_data_is_refused(shared):
@@ -200,7 +161,8 @@ def test_one_of_several_maps(tmp_path, kind):
     dense.write(path, xml, data, kind=kind, intent=3007)
     _, first = read_dense_labels(path, "fsLR")
     assert_array_equal(first.keys, data[0])
-    assert first.told == "The file holds 2 maps (1 'one', 2 'two'); the first is used."
+    told = "The file holds 2 maps (1 'one', 2 'two'); the first is used."
+    assert first.told == f"{told} Choose one by its name or number behind a #, IMAGE#2."
     assert first.unused == (9,)
     for wanted in ("2", "two"):
         _, second = read_dense_labels(path, "fsLR", wanted)
@@ -245,7 +207,7 @@ def test_any_models_are_nibabels(tmp_path_factory, axis):
     dense.write(path, dense.series_xml(axis, 3), data, kind="f8")
     series = open_dense_series(path)
     check_frame(series.frame, nb.load(path).header.get_axis(1))
-    assert_array_equal(all_values(series, 24), data)
+    assert_array_equal(dense.all_values(series, 24), data)
 
 
 def test_the_order_of_elements_does_not_matter(tmp_path):
@@ -262,7 +224,7 @@ def test_the_order_of_elements_does_not_matter(tmp_path):
         for name, text in (("a.dtseries.nii", xml), ("b.dtseries.nii", turned))
     ]
     assert series[0].frame.same(series[1].frame)
-    assert_array_equal(all_values(series[0]), all_values(series[1]))
+    assert_array_equal(dense.all_values(series[0]), dense.all_values(series[1]))
 
 
 def test_a_whole_mesh_is_a_part_in_its_own_order(tmp_path):
@@ -407,7 +369,7 @@ def test_gz_that_ends_early(tmp_path, cut):
     dense.write(path, XML, DATA, kind="f8", cut=cut)
     series = open_dense_series(path, "fsLR")
     with pytest.raises(ImageError, match=r"ends in grayordinate \d+ of 348") as caught:
-        all_values(series)
+        dense.all_values(series)
     assert "volume" not in str(caught.value)
     whole = dense.write(path, XML, DATA, kind="f8").read_bytes()
     path.write_bytes(whole[:200])

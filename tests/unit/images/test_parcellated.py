@@ -1,24 +1,15 @@
-"""Parcellated files: nibabel and Workbench read what was written."""
-
-import shutil
-import subprocess
+"""Parcellated files: nibabel reads what was written."""
 
 import nibabel as nb
 import numpy as np
-import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support import dense
 
 from bids_roi.core.frame import Frame, Mesh, Part, Points
 from bids_roi.core.grid import Grid
-from bids_roi.images.cifti import open_dense_series, read_dense_labels
+from bids_roi.images.cifti import open_dense_series
 from bids_roi.images.parcellated import matrix_content, parcels_axis, series_content
 
-WB = shutil.which("wb_command")
-needs_wb = pytest.mark.skipif(
-    WB is None, reason="wb_command (connectome-workbench) is absent"
-)
-ATLAS = "tpl-fsLR_atlas-4S_scale-156_den-91k_dseg.dlabel.nii"
 REGIONS = ((4, "A"), (2, "B"), (9, "nothing"))
 
 
@@ -93,49 +84,3 @@ def test_voxels_of_a_whole_volume(tmp_path):
     axis = parcels_axis(Frame.of_grid(grid), labels, ((7, "A"), (8, "B")))
     assert sorted(map(tuple, axis.voxels[0].tolist())) == [(1, 2, 3), (2, 0, 4)]
     assert len(axis.voxels[1]) == 0
-
-
-def workbench(*argv):
-    done = subprocess.run([WB, *argv], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@needs_wb
-def test_workbench_opens_all(tmp_path, shared):
-    """The axis is as Workbench makes it; NaN stays; correlation of rows is numpy's."""
-    atlas = shared / "atlases" / "cifti" / ATLAS
-    frame, labels = read_dense_labels(atlas)
-    named = [(label.key, label.name) for label in labels.table if label.key]
-    axis = parcels_axis(frame, Points(labels.keys), (*named, (999, "nothing")))
-    values = np.random.default_rng(0).normal(size=(20, 157))
-    values[:, 156] = np.nan
-    series, matrix = tmp_path / "x.ptseries.nii", tmp_path / "x.pconn.nii"
-    series.write_bytes(series_content(axis, values, 2.0))
-    matrix.write_bytes(matrix_content(axis, np.corrcoef(values.T)))
-    out, theirs = tmp_path / "out.nii", tmp_path / "their.ptseries.nii"
-    for path in (series, matrix):
-        assert "157" in workbench("-file-information", path)
-    doubled = tmp_path / "doubled.ptseries.nii"
-    workbench("-cifti-math", "x * 2", doubled, "-var", "x", series)
-    assert_allclose(nb.load(doubled).get_fdata(), values * 2, rtol=1e-6)
-    twice = tmp_path / "twice.pconn.nii"
-    workbench("-cifti-math", "x * 2", twice, "-var", "x", matrix)
-    workbench("-cifti-correlation", series, out.with_suffix(".pconn.nii"))
-    found = nb.load(out.with_suffix(".pconn.nii")).get_fdata()[:156, :156]
-    assert_allclose(found, np.corrcoef(values[:, :156].T), atol=1e-6)
-    models = nb.load(atlas).header.get_axis(1)
-    data = dense.ramp(3, len(models))
-    run = dense.write(tmp_path / "r.dtseries.nii", dense.series_xml(models, 3), data)
-    workbench("-cifti-parcellate", run, atlas, "COLUMN", theirs)
-    wanted = nb.load(theirs).header.get_axis(1)
-    mine = nb.load(series).header.get_axis(1)
-    rows = {name: row for row, name in enumerate(mine.name)}
-    for row, name in enumerate(wanted.name):
-        own = rows[name]
-        for structure, vertices in wanted.vertices[row].items():
-            assert_array_equal(mine.vertices[own][structure], np.sort(vertices))
-        voxels = sorted(map(tuple, wanted.voxels[row]))
-        assert sorted(map(tuple, mine.voxels[own])) == voxels
-    assert_allclose(mine.affine, wanted.affine)
-    assert mine.nvertices == wanted.nvertices

@@ -1,8 +1,5 @@
 """Labels of a hemisphere against nibabel, and every refusal in words."""
 
-import shutil
-import subprocess
-
 import nibabel as nb
 import numpy as np
 import pytest
@@ -12,7 +9,6 @@ from support import gifti_files as gii
 from bids_roi.errors import AtlasError
 from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
 
-WB = shutil.which("wb_command")
 ANNOTS = [
     "fsa5_lh_aparc",
     "fsa5_rh_schaefer_100",
@@ -172,31 +168,6 @@ def test_one_of_several_maps(tmp_path):
         assert_array_equal(read_surface_labels(path, wanted).keys[:3], KEYS[:3] + 1)
     with pytest.raises(AtlasError, match="no maps are called 'three'"):
         read_surface_labels(path, "three")
-
-
-@pytest.mark.skipif(WB is None, reason="wb_command (connectome-workbench) is absent")
-def test_what_workbench_writes(tmp_path, shared):
-    annot = shared / "atlases" / "surface" / "fsa5_lh_aparc.annot"
-    wanted = read_surface_labels(annot)
-    names = {label.key: label.name for label in wanted.table}
-    rows = {key: row for row, key in enumerate(names, 1)}
-    metric, listed = tmp_path / "L.func.gii", tmp_path / "labels.txt"
-    numbers = np.array([rows[key] for key in wanted.keys.tolist()], "f4")
-    gii.write_series(metric, [numbers])
-    listed.write_text("".join(f"{n}\n{rows[k]} 1 2 3 255\n" for k, n in names.items()))
-    path = tmp_path / "L.label.gii"
-    for argv in (
-        ["-metric-label-import", metric, listed, path],
-        ["-set-structure", path, "CORTEX_LEFT"],
-    ):
-        subprocess.run([WB, *argv], check=True, capture_output=True)
-    labels = read_surface_labels(path)
-    assert_array_equal(labels.keys, numbers)
-    found = {label.key: label.name for label in labels.table}
-    assert {rows[key]: name for key, name in names.items()}.items() <= found.items()
-    assert read_hemisphere(path) == "CORTEX_LEFT"
-    with pytest.raises(AtlasError, match="hold fractions"):
-        read_surface_labels(metric)
 
 
 @pytest.mark.parametrize(

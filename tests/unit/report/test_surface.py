@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import re
+from itertools import pairwise
 from types import SimpleNamespace
 
 import nibabel as nb
@@ -10,14 +12,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.gifti_files import array
+from support.pictures import parts, rasters
 
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.demo.surfaces import geodesic_sphere
-from bids_roi.errors import AtlasError
-from bids_roi.images.surface_labels import read_mesh
+from bids_roi.errors import ImageError
+from bids_roi.images.surfaces import read_mesh
 from bids_roi.options.table import Atlases
+from bids_roi.report.order import order_regions
 from bids_roi.report.surface import draw_mesh, draw_parcels, find_meshes
 
 
@@ -182,6 +186,13 @@ def cortex(tmp_path):
     return SimpleNamespace(atlas=atlas, meshes=meshes, frame=frame)
 
 
+def draw(cortex, meshes, lost, hints=()):
+    regions = cortex.atlas.regions
+    columns = dict(regions.extra)
+    order = order_regions(len(regions.name), columns["network"], columns["color"])
+    return draw_parcels(cortex.atlas, meshes, "a ball", order, lost=lost, hints=hints)
+
+
 def pixels_of(picture):
     """Views of a picture as RGBA, in the order of the page."""
     found = re.findall(rb"base64,([A-Za-z0-9+/=]+)", picture.content)
@@ -203,7 +214,7 @@ def hue(pixel):
 
 def test_four_views_show_each_side_as_it_lies(cortex):
     lost = np.zeros(12, bool)
-    picture = draw_parcels(cortex.atlas, cortex.meshes, "a ball", lost)
+    picture = draw(cortex, cortex.meshes, lost)
     views = pixels_of(picture)
     assert len(views) == 4
     expected = [  # left edge, right edge, middle
@@ -231,9 +242,9 @@ def test_four_views_show_each_side_as_it_lies(cortex):
 
 def test_lost_regions_are_striped_and_others_are_not(cortex):
     lost = np.zeros(12, bool)
-    whole = pixels_of(draw_parcels(cortex.atlas, cortex.meshes, "a ball", lost))
+    whole = pixels_of(draw(cortex, cortex.meshes, lost))
     lost[4] = True  # outer side of the left
-    picture = draw_parcels(cortex.atlas, cortex.meshes, "a ball", lost)
+    picture = draw(cortex, cortex.meshes, lost)
     views = pixels_of(picture)
     high, wide = views[0].shape[:2]
     middle = views[0][high // 2, wide // 3 : -wide // 3, :3].astype(int)
@@ -250,7 +261,7 @@ def test_what_is_no_region_is_grey(cortex):
     vertices, faces = cortex.meshes["CORTEX_LEFT"]
     bare = np.zeros(12, bool)
     cortex.meshes["CORTEX_LEFT"] = np.roll(vertices, 1, axis=0), faces
-    views = pixels_of(draw_parcels(cortex.atlas, cortex.meshes, "a ball", bare))
+    views = pixels_of(draw(cortex, cortex.meshes, bare))
     grey = [
         (np.ptp(view[..., :3].astype(int), axis=2) < 12)
         & (view[..., 3] == 255)
@@ -260,15 +271,48 @@ def test_what_is_no_region_is_grey(cortex):
     assert sum(g.sum() for g in grey) > 30
 
 
+def test_the_region_under_the_pointer_is_the_one_that_is_drawn(cortex):
+    lost = np.zeros(12, bool)
+    names = cortex.atlas.regions.name
+    picture = draw(cortex, cortex.meshes, lost, names)
+    views = pixels_of(picture)[:4]
+    about = json.loads(parts(picture.content, "metadata")[0]["words"])
+    assert about["names"] == list(names)
+    drawn = rasters(picture.content)
+    for view, panel, (box, _) in zip(views, about["panels"], drawn, strict=True):
+        (url,) = panel["regions"]
+        png = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+        rows = np.asarray(png.convert("RGB"))[..., 0].astype(int) - 1
+        assert rows.shape == view.shape[:2] == (panel["rows"], panel["columns"])
+        assert tuple(panel["box"]) == pytest.approx(box)
+        assert (rows[view[..., 3] == 0] == -1).all()
+        seen = 0
+        for down, across in np.ndindex(*rows.shape):
+            place = hue(view[down, across])
+            if place != "other":
+                assert names[rows[down, across]].endswith(place)
+                seen += 1
+        assert seen > 0.5 * (rows >= 0).sum()
+
+
+def test_more_colours_than_a_palette_holds_come_again():
+    told = [f"#{n:02x}{n:02x}ff" for n in range(60)]
+    order = order_regions(60, None, told)
+    assert order.with_few_colours(60) is order
+    few = order.with_few_colours(47)
+    assert len(set(few.colours)) <= 47
+    assert all(a != b for a, b in pairwise(few.colours))
+
+
 def test_one_hemisphere_and_an_atlas_that_has_none(cortex):
     lost = np.zeros(12, bool)
     left = {"CORTEX_LEFT": cortex.meshes["CORTEX_LEFT"]}
-    picture = draw_parcels(cortex.atlas, left, "a ball", lost)
-    both = draw_parcels(cortex.atlas, cortex.meshes, "a ball", lost)
+    picture = draw(cortex, left, lost)
+    both = draw(cortex, cortex.meshes, lost)
     assert len(pixels_of(picture)) == 2
     assert "6 regions not on the surface" in picture.caption
     assert "not on the surface" not in both.caption
-    assert draw_parcels(cortex.atlas, {}, "nothing", lost) is None
+    assert draw(cortex, {}, lost) is None
 
 
 def run_of(root, space="fsaverage3", sub="1"):
@@ -329,17 +373,17 @@ def test_what_is_no_mesh_is_refused(tmp_path):
     vertices, faces = geodesic_sphere(2)
     path = tmp_path / "x.surf.gii"
     write_mesh(path, vertices, faces)
-    with pytest.raises(AtlasError, match=r"has 42 vertices.*43 are needed"):
+    with pytest.raises(ImageError, match=r"has 42 vertices.*43 are needed"):
         read_mesh(path, 43)
     write_mesh(path, vertices, faces + 1)
-    with pytest.raises(AtlasError, match="faces join vertices that are not there"):
+    with pytest.raises(ImageError, match="faces join vertices that are not there"):
         read_mesh(path, 42)
     write_mesh(path, vertices, faces - 1)
-    with pytest.raises(AtlasError, match="faces join vertices that are not there"):
+    with pytest.raises(ImageError, match="faces join vertices that are not there"):
         read_mesh(path, 42)
     write_mesh(path, np.where(vertices > 0.9, np.nan, vertices), faces)
-    with pytest.raises(AtlasError, match="no place in space"):
+    with pytest.raises(ImageError, match="no place in space"):
         read_mesh(path, 42)
     write_gii(path, [array(np.arange(42, dtype="i4"), intent="LABEL")])
-    with pytest.raises(AtlasError, match=r"faces between them|not there"):
+    with pytest.raises(ImageError, match=r"faces between them|not there"):
         read_mesh(path, 42)

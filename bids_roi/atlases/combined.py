@@ -1,0 +1,186 @@
+"""One atlas out of several: cortex, subcortex and cerebellum in one matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.open import NOWHERE, Atlas, combine_images
+from bids_roi.atlases.regions import (
+    SIDE_COLUMNS,
+    RegionTable,
+    networks_of,
+    sides_of,
+    some,
+)
+from bids_roi.atlases.surfaces import is_surface
+from bids_roi.errors import AtlasError, SpaceMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from bids_roi.atlases.names import AtlasKey
+
+
+_WHAT = {"probseg": "weighted maps", "spheres": "spheres around coordinates"}
+
+
+def take_regions(atlas: Atlas) -> Atlas:
+    """An atlas as a part that the run's layout cannot hold: its regions alone."""
+    return replace(atlas, kind=NOWHERE, findings=())
+
+
+def combine_atlases(key: AtlasKey, parts: Sequence[Atlas]) -> Atlas:
+    """Put atlases together; where two have a region, the earlier one's stays.
+
+    Raises
+    ------
+    AtlasError
+        If one is not made of labels, or they lie on different meshes.
+    SpaceMismatch
+        If they are in different spaces, or came to the run in different ways.
+    """
+    held = [part for part in parts if part.kind != NOWHERE]
+    for part in held:
+        if part.kind != "dseg":
+            msg = f"{key.name}: {part.name} is made of {_WHAT[part.kind]}, not labels."
+            remedy = "Combine atlases of labels; ask for the others beside, by --atlas."
+            raise AtlasError(msg, where=part.image_path, remedy=remedy)
+    ways = {(part.space, part.route) for part in held}
+    # On surfaces the meshes decide; the name of a dlabel's space is that of its voxels.
+    if len(ways) > 1 and not is_surface(held[0].image_path):
+        told = ", ".join(f"{part.name} in {part.space}" for part in held)
+        msg = f"{key.name}: its parts are not in one space ({told})."
+        remedy = "Take parts of one template, or all of the participant's own."
+        raise SpaceMismatch(msg, where=held[0].image_path, remedy=remedy)
+    regions = _join_tables(parts)
+    elsewhere, start = set(), 0
+    for part in parts:
+        lost = part.elsewhere if part.kind != NOWHERE else set(part.regions.index)
+        elsewhere |= {
+            start + row + 1 for row, v in enumerate(part.regions.index) if v in lost
+        }
+        start += len(part.regions.index)
+    atlas = Atlas(
+        label=key.label,
+        seg=key.seg,
+        scale=key.scale,
+        space=held[0].space,
+        kind="dseg",
+        files=tuple(dict.fromkeys(file for part in held for file in part.files)),
+        table_path=None,
+        image_digest=_digest([f"{p.name}:{p.kind}:{p.image_digest}" for p in parts]),
+        table_digest=_digest([f"{p.name}:{p.table_digest}" for p in parts]),
+        regions=regions,
+        source="",
+        description=_describe(key, parts),
+        route=held[0].route,
+        elsewhere=frozenset(elsewhere),
+        parts=tuple(parts),
+    )
+    combined = combine_images(atlas.image)
+    share = np.full(len(regions.index), np.nan)
+    np.divide(
+        *(combined.n_lost, combined.n_places), out=share, where=combined.n_places > 0
+    )
+    findings = [finding for part in held for finding in part.findings]
+    findings += _tell_overlap(regions, share)
+    return replace(atlas, overlapped=tuple(share.tolist()), findings=tuple(findings))
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _join_tables(parts: Sequence[Atlas]) -> RegionTable:
+    """Rows of all parts; a name that two of them have gets its atlas's before it."""
+    tables = [part.regions for part in parts]
+    labels = Counter(part.label for part in parts)
+    prefixes = [p.label if labels[p.label] == 1 else p.name for p in parts]
+    counts = Counter(name for table in tables for name in table.name)
+    names = [
+        f"{prefix}_{name}" if counts[name] > 1 else name
+        for prefix, table in zip(prefixes, tables, strict=True)
+        for name in table.name
+    ]
+    again = Counter(names)  # a name that another's prefix made
+    names = [f"{n}_{row}" if again[n] > 1 else n for row, n in enumerate(names, 1)]
+    columns: dict[str, list[str]] = {
+        "source_atlas": [p.name for p in parts for _ in p.regions.index],
+        "source_index": [str(value) for table in tables for value in table.index],
+    }
+    networks = [networks_of(table) for table in tables]
+    if any(networks):
+        columns["network"] = [
+            cell
+            for table, own in zip(tables, networks, strict=True)
+            for cell in own or ["n/a"] * len(table.index)
+        ]
+    sides = [s for table in tables for s in sides_of(table.original_name, table.extra)]
+    if any(sides):
+        columns["hemisphere"] = sides
+    own = [{column.lower(): cells for column, cells in t.extra} for t in tables]
+    for column in dict.fromkeys(column for held in own for column in held):
+        if column not in columns and column not in SIDE_COLUMNS:
+            columns[column] = [
+                cell
+                for held, table in zip(own, tables, strict=True)
+                for cell in held.get(column, [""] * len(table.index))
+            ]
+    return RegionTable(
+        index=tuple(range(1, len(names) + 1)),
+        name=tuple(names),
+        original_name=tuple(name for table in tables for name in table.original_name),
+        extra=tuple((column, tuple(cells)) for column, cells in columns.items()),
+    )
+
+
+def _describe(key: AtlasKey, parts: Sequence[Atlas]) -> dict[str, Any]:
+    """Description of all, for the file at the root and the text of the report."""
+    told = [part.description for part in parts]
+    names = [str(part.description.get("Name") or part.name) for part in parts]
+    licences = [f"{p.name}: {p.description.get('License', 'n/a')}" for p in parts]
+    content: dict[str, Any] = {
+        "Name": f"{key.label} ({', then '.join(names)})",
+        "License": "; ".join(licences),
+        "Parts": [part.name for part in parts],
+    }
+    for kind in ("Authors", "ReferencesAndLinks"):
+        entries: dict[str, None] = {}
+        for description in told:
+            own = description.get(kind, ())
+            entries |= dict.fromkeys([own] if isinstance(own, str) else map(str, own))
+        if entries:
+            content[kind] = list(entries)
+    entries = dict.fromkeys(str(d["BibTeX"]) for d in told if d.get("BibTeX"))
+    if entries:
+        content["BibTeX"] = "\n".join(entries)
+    return content
+
+
+def _tell_overlap(regions: RegionTable, share: NDArray[np.float64]) -> list[Finding]:
+    """Say which regions earlier parts swallowed, and how many they cut."""
+    gone = [regions.name[row] for row in np.flatnonzero(share == 1)]
+    cut = np.flatnonzero((share > 0) & (share < 1))
+    findings = []
+    if gone:
+        text = f"{len(gone)} regions lie wholly in earlier parts: {some(gone)}."
+        fix = "They are n/a (overlapped); put their atlas first to keep them."
+        findings.append(Finding("warning", "overlapped", text, fix))
+    if cut.size:
+        most = cut[np.argmax(share[cut])]
+        text = (
+            f"{cut.size} regions lost places to earlier parts, the most"
+            f" {regions.name[most]} ({share[most]:.0%} of it)."
+        )
+        severity = "warning" if share[most] >= 0.5 else "note"
+        fix = "See the column overlapped of the region table."
+        findings.append(Finding(severity, "overlapped", text, fix))
+    return findings
