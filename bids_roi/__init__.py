@@ -15,14 +15,21 @@ from bids_roi.version import __version__
 if TYPE_CHECKING:
     from bids_roi.api import extract
     from bids_roi.loading import load
+    from bids_roi.masker import RegionMasker
+    from bids_roi.matrices import edges_to_matrices
 
-__all__ = ["__version__", "extract", "load"]
+__all__ = ["RegionMasker", "__version__", "edges_to_matrices", "extract", "load"]
 
 # For notebooks; found when asked for, since --help must not wait for pandas.
-_HOMES = {"extract": "bids_roi.api", "load": "bids_roi.loading"}
+_HOMES = {
+    "RegionMasker": "bids_roi.masker",
+    "edges_to_matrices": "bids_roi.matrices",
+    "extract": "bids_roi.api",
+    "load": "bids_roi.loading",
+}
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of two functions
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of the names above
     if name in _HOMES:
         from importlib import import_module
 

@@ -22,7 +22,7 @@ from bids_roi.arguments import (
     read_strategies,
 )
 from bids_roi.asked import RAW, Call, list_given, share
-from bids_roi.errors import AtlasError, BidsRoiError, count_of
+from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
 from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
@@ -42,6 +42,8 @@ from bids_roi.participant.run import prepare_cleaning
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from numpy.typing import NDArray
 
     from bids_roi.asked import Work
     from bids_roi.atlases.shelf import AtlasShelf
@@ -292,7 +294,7 @@ def _extract_all(call: Call, work: list[Work]) -> Extractions:
         made: Mapping[tuple[str, str | None], Extraction | BidsRoiError] = {}
         error: BidsRoiError | None = None
         try:
-            made = _extract_run(each, call.shelf(each), labels)
+            made = extract_run(each, call.shelf(each), labels)
         except BidsRoiError as problem:
             error = problem
         for word, atlas in call.atlases.items():
@@ -320,17 +322,20 @@ def _no_fit(atlas: str, work: Work) -> BidsRoiError:
     return AtlasError(msg, remedy="Choose an atlas that lies as the run does.")
 
 
-def _extract_run(
-    work: Work, shelf: AtlasShelf, labels: tuple[str | None, ...]
+def extract_run(
+    work: Work,
+    shelf: AtlasShelf,
+    labels: tuple[str | None, ...],
+    keep: NDArray[Any] | None = None,
 ) -> dict[tuple[str, str | None], Extraction | BidsRoiError]:
-    """All atlases and strategies of a run in one pass; why some are missing."""
+    """All atlases and strategies of a run in one pass; why some are missing.
+
+    ``keep`` are volumes, by number or one boolean each; all others are left out.
+    """
     if work.run is None:
         assert work.error is not None  # noqa: S101 - one of the two is there
         raise work.error
-    run, strategies = work.run, work.strategies
-    # Who names a run asks for its space.
-    own = dataclasses.replace(work.options.input, space=(run.space or "native",))
-    options = dataclasses.replace(work.options, input=own)
+    run, options, strategies = work.run, work.asking(), work.strategies
     planned = plan_run(run, options, shelf, labels)
     if planned.error is not None:
         raise planned.error
@@ -340,6 +345,8 @@ def _extract_run(
     job = open_job(planned, options, strategies, run.root)
     motion = read_motion(job.confounds)
     job = prepare_cleaning(dataclasses.replace(job, work=planned.atlases))
+    if keep is not None:
+        job = _keep_volumes(job, keep)
     for atlas, _ in planned.atlases:
         made |= {(atlas.name, label): why for label, why in job.failed.items()}
     job, misplaced = place_atlases(job)
@@ -351,8 +358,38 @@ def _extract_run(
         name = result.atlas.name
         made |= {(name, label): why for label, why in result.failed.items()}
         for series in result.names.timeseries:
-            made[name, series.label] = _collect(job, result, series, motion)
+            one = _collect(job, result, series, motion)
+            if keep is not None and series.label is None:
+                rows = one.signals.loc[_as_mask(keep, len(one.signals))]
+                one = dataclasses.replace(one, signals=rows)
+            made[name, series.label] = one
     return made
+
+
+def _keep_volumes(job: Job, keep: NDArray[Any]) -> Job:
+    """Leave out what is not to be kept, in all strategies."""
+    kept = _as_mask(keep, job.image.source.n_volumes)
+    preparations = {}
+    for label, each in job.preparations.items():
+        left_out = each.censoring.short_segment | ~kept
+        censoring = dataclasses.replace(each.censoring, short_segment=left_out)
+        preparations[label] = dataclasses.replace(each, censoring=censoring)
+    return dataclasses.replace(job, preparations=preparations)
+
+
+def _as_mask(keep: NDArray[Any], n_volumes: int) -> NDArray[np.bool_]:
+    """Whether each volume is kept, from that or from the numbers of those that are."""
+    if keep.dtype == bool:
+        if keep.size != n_volumes:
+            msg = f"sample_mask has {keep.size} values, the run {n_volumes} volumes."
+            raise UsageError(msg)
+        return keep
+    if keep.min() < 0 or keep.max() >= n_volumes or (np.diff(keep) <= 0).any():
+        msg = f"sample_mask is not of the volumes 0 to {n_volumes - 1}, in order."
+        raise UsageError(msg)
+    kept = np.zeros(n_volumes, dtype=bool)
+    kept[keep] = True
+    return kept
 
 
 def _collect(

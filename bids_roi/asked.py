@@ -37,6 +37,7 @@ from bids_roi.participant.cleaning import load_strategies
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
 
 RAW = "none"
@@ -61,6 +62,12 @@ class Work:
     run: BoldRun | None = None
     error: BidsRoiError | None = None
 
+    def asking(self) -> Options:
+        """The options, by which who names a run asks for its space."""
+        space = (self.run.space if self.run is not None else None) or "native"
+        own = dataclasses.replace(self.options.input, space=(space,))
+        return dataclasses.replace(self.options, input=own)
+
 
 @dataclass(slots=True)
 class Call:
@@ -76,12 +83,15 @@ class Call:
         Of the runs, where it is given.
     atlases
         Canonical names by the words that asked for them.
+    plain_confounds
+        Whether confounds without a strategy keep their means.
     """
 
     desk: Desk
     given: dict[str, Any]
     space: str | None
     atlases: dict[str, str] = field(default_factory=dict)
+    plain_confounds: bool = False
     _files: dict[str, Path] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
     _shelves: dict[Atlases, AtlasShelf] = field(default_factory=dict)
@@ -200,6 +210,15 @@ class Call:
             self._shelves[wanted] = AtlasShelf(wanted)
         return self._shelves[wanted]
 
+    def open_given(self) -> tuple[Atlas, ...]:
+        """The atlases that are images, as far as they can be opened without a run."""
+        if not self._files:
+            return ()
+        spaces = [space_of(image) for image in self._files.values()]
+        space = "native" if None in spaces else None
+        shelf = AtlasShelf(Atlases(atlas_file=tuple(self._files), atlas_space=space))
+        return shelf.open_given()
+
     def _declare(self, path: Path) -> str:
         """Space of a run, from its name or from what is given with it."""
         declared = self.space or space_of(path)
@@ -230,6 +249,7 @@ class Call:
             "label": "confounds",
             "description": "All columns of the confounds that were given.",
             "components": [{"columns": columns}],
+            "settings": {"standardize_confounds": not self.plain_confounds},
         }
         path = self.desk.folder / f"{len(list(self.desk.folder.iterdir()))}.json"
         path.write_text(json.dumps(strategy), encoding="utf-8")

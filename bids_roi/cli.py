@@ -25,7 +25,9 @@ from bids_roi.errors import (
     MissingInput,
     OutputError,
     UsageError,
+    give_up_on,
     nearest_words,
+    say,
     say_time,
 )
 from bids_roi.options.record import Options
@@ -267,12 +269,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _run_group(given, options)
             return _run_participant(given, options)
     except BidsRoiError as error:
-        sys.stderr.write(f"bids_roi: {error}\n")
+        say(f": {error}")
         return error.exit_code
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, _Terminated)
         word = "terminated (SIGTERM)" if terminated else "interrupted"
-        sys.stderr.write(f"bids_roi: {word}; run the same command to go on.\n")
+        say(f": {word}; run the same command to go on.")
         return 143 if terminated else 130
     except BrokenPipeError:
         give_up_on(sys.stdout)
@@ -342,11 +344,6 @@ def write_out(content: str | bytes) -> None:
         raise OutputError(msg, remedy="Free space, or write it elsewhere.") from error
 
 
-def give_up_on(stream: TextIO) -> None:
-    """Say no more there: what is in its buffer would fail again when Python ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def _explain(error: Exception) -> int:
     """Say what no one foresaw; the traceback is there with ``-vv``."""
     log.debug("traceback of the failure", exc_info=error)
@@ -358,7 +355,7 @@ def _explain(error: Exception) -> int:
         remedy = (
             "This is a fault of bids_roi: please report it, with the output of -vv."
         )
-    sys.stderr.write(f"bids_roi: {BidsRoiError(what, remedy=remedy)}\n")
+    say(f": {BidsRoiError(what, remedy=remedy)}")
     return code
 
 

@@ -22,10 +22,13 @@ what failed, where (the file), found versus needed with units, and what to do.
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import TextIO
 
 __all__ = [
     "AtlasError",
@@ -65,6 +68,20 @@ def remedy_of(error: OSError, otherwise: str) -> str:
     if is_of_the_disk(error):
         return "Check the disk or network, and run the same command again."
     return otherwise
+
+
+def say(text: str, program: str = "bids_roi") -> None:
+    """Write a line to standard error; where that cannot be, nothing else is lost."""
+    try:
+        sys.stderr.write(f"{program}{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        give_up_on(sys.stderr)
+
+
+def give_up_on(stream: TextIO) -> None:
+    """Say no more there: what is in its buffer would fail again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def count_of(n: int, word: str) -> str:

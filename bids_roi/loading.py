@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import html
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from bids_roi.atlases.names import key_of_file, name_map, name_of_word
+from bids_roi.atlases.surfaces import without_side
+from bids_roi.confounds.strategies import load_strategy
 from bids_roi.errors import (
+    BidsRoiError,
     DataError,
     MissingInput,
     NothingFound,
@@ -19,6 +26,7 @@ from bids_roi.errors import (
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
+from bids_roi.matrices import Matrices
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
     KINDS,
@@ -79,7 +87,7 @@ _TEXT_COLUMNS = {
 _SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outputs:
     """What an output folder holds; tables are read when they are asked for.
 
@@ -103,6 +111,17 @@ class Outputs:
         )
         n_runs = len({table.run_name for table in self.tables})
         return f"<bids_roi outputs of {n_runs} runs in {self.output_dir}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what there is to choose from."""
+        rows = [
+            (_shown(t, "atlas"), _shown(t, "space"), _shown(t, "strategy"), t.kind)
+            for t in self.tables
+        ]
+        frame = pd.DataFrame(rows, columns=["atlas", "space", "strategy", "tables"])
+        counted = frame.value_counts(sort=False).rename("files").reset_index()
+        table = counted.to_html(max_rows=12, index=False)
+        return f"<p>{html.escape(repr(self))}</p>{table}"
 
     def runs(self, **choice: Choice) -> pd.DataFrame:
         """List the time series: one row each, with what their sidecars say.
@@ -177,6 +196,41 @@ class Outputs:
 
         return _join(found, read)
 
+    def matrices(self, **choice: Choice) -> Matrices:
+        """Read connectivity matrices as one array, (runs, R, R).
+
+        Parameters
+        ----------
+        **choice
+            As those of ``load``.
+
+        Returns
+        -------
+        Matrices
+            Its rows and columns are the same regions in all runs.
+
+        Raises
+        ------
+        DataError
+            If the runs have other regions, as each participant's own segmentation may;
+            and as ``relmats``.
+        """
+        found = self._choose("relmat", choice)
+        frame = self.relmats(**choice)
+        names, size = list(frame.columns), len(frame.columns)
+        rows = frame.index.get_level_values("region")
+        if len(rows) != len(found) * size or list(rows) != names * len(found):
+            msg = "the runs do not have the same regions, or not in one order."
+            remedy = "Choose runs that do, or read them one by one with relmats()."
+            raise DataError(msg, where=self.output_dir, remedy=remedy)
+        runs = frame.index.droplevel("region")[::size].to_frame(index=False)
+        runs["path"] = [table.path for table in found]
+        return Matrices(
+            values=frame.to_numpy(dtype=float).reshape(len(found), size, size),
+            names=tuple(names),
+            runs=runs,
+        )
+
     def regions(self, **choice: Choice) -> pd.DataFrame:
         """Read the quality of each region: voxels, coverage, status, level, tSNR.
 
@@ -249,19 +303,21 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
     **choice
         As the options of the command line: ``participant_label``, ``session_label``,
         ``task_label``, ``run_label``, ``echo_label``, ``space``, ``res``, ``atlas``
-        (``"Schaefer2018_seg-7n_scale-400"``, or ``"Schaefer2018"`` for all of them),
-        ``statistic``, ``relmat`` (``"pearson"``) and ``strategy`` (``"none"`` for raw
-        signals); also ``cohort``, ``den`` and ``hemi``. Without one, ``space`` is
-        ``"native"`` and ``hemi`` ``"both"``. Each is one value or several; all by
-        default. The names of the columns (``participant_id``) will do, too, and
-        ``denoise`` for ``strategy``. What a table does not know, a region table no
-        statistic for example, does not leave it out.
+        (any word that made the folder: ``"schaefer400"``, ``"subject:aparc"``, the
+        path of an image; or ``"Schaefer2018"`` for all of them), ``statistic``,
+        ``relmat`` (``"pearson"``) and ``strategy`` (``"none"`` for raw signals); also
+        ``cohort``, ``den`` and ``hemi``. ``space="native"`` is for runs whose names
+        have no space, ``hemi="both"`` for those of two hemispheres, and for volumes.
+        Each is one value or several; all by default. The names of the columns
+        (``participant_id``) will do, too, and ``denoise`` for ``strategy``. What a
+        table does not know, a region table no statistic for example, does not leave it
+        out.
 
     Returns
     -------
     Outputs
-        With ``runs()``, ``timeseries()``, ``regions()``, ``relmats()`` and
-        ``outliers()``, which read tables as they are asked for.
+        With ``runs()``, ``timeseries()``, ``regions()``, ``relmats()``,
+        ``matrices()`` and ``outliers()``, which read tables as they are asked for.
 
     Raises
     ------
@@ -344,7 +400,7 @@ def _select(
         if given is None:
             continue
         values = [given] if isinstance(given, str | int) else list(given)
-        wanted = {_plain(name, value) for value in values}
+        wanted = {word for value in values for word in _words(name, value)}
         kinds = _CONCERNS.get(name, tuple(KINDS.values()))
         asked = [table for table in left if table.kind in kinds]
         fits = {table for table in asked if _labels(table, name) & wanted}
@@ -359,10 +415,28 @@ def _select(
     return left
 
 
-def _plain(name: str, value: str | int) -> str:
-    """One spelling of a wanted value."""
+def _words(name: str, value: str | int) -> set[str]:
+    """Spellings in the outputs of a wanted value, or word that made the folder."""
     text = str(value).removeprefix(f"{_ENTITIES[name]}-")
-    return stat_of_name(text) if name == "statistic" else text
+    if name == "statistic":
+        return {stat_of_name(text)}
+    # What is no such word is looked for as it stands, and told if nothing has it.
+    with contextlib.suppress(BidsRoiError):
+        if name == "atlas":
+            return {text, _atlas_of_word(text)}
+        if name == "strategy" and text != _RAW:
+            return {text, load_strategy(text).label}
+    return {text}
+
+
+def _atlas_of_word(text: str) -> str:
+    """Canonical name of what ``--atlas`` or ``--atlas-file`` asked for."""
+    text, _, chosen = text.partition(",")[0].partition("#")
+    if not text.endswith((".nii", ".nii.gz", ".gii", ".annot")):
+        return name_of_word(f"{text}#{chosen}" if chosen else text)
+    path = Path(re.sub("^[LR]=", "", text))
+    key = key_of_file(path if path == Path(text) else without_side(path))
+    return (name_map(key, chosen) if chosen else key).name
 
 
 def _shown(table: Output, name: str) -> str:

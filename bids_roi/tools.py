@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from bids_roi import cli
 from bids_roi.completion import SHELLS, format_completion
-from bids_roi.errors import AtlasError, BidsRoiError, OutputError, UsageError
+from bids_roi.errors import (
+    AtlasError,
+    BidsRoiError,
+    OutputError,
+    UsageError,
+    give_up_on,
+    say,
+)
 from bids_roi.options.record import Options
 from bids_roi.options.row import list_options, local_path
 from bids_roi.options.table import OPTIONS, Atlases, Input
@@ -146,12 +153,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = build_parser().parse_args(argv)
         return runners[given.tool](given)
     except BidsRoiError as error:
-        sys.stderr.write(f"bids_roi_tools: {error}\n")
+        say(f": {error}", "bids_roi_tools")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` has seen what it wanted
-        cli.give_up_on(sys.stdout)
+        give_up_on(sys.stdout)
         return 0
 
 
@@ -202,7 +209,7 @@ def _list_inputs(given: argparse.Namespace) -> int:
     end = b"\0" if given.null else b"\n"
     for found in list_inputs(given.bids_dir, options, atlases=given.atlas_files):
         if isinstance(found, BidsRoiError):
-            sys.stderr.write(f"bids_roi_tools: {found}\n")
+            say(f": {found}", "bids_roi_tools")
             code = BidsRoiError.exit_code
         elif "\n" in found and not given.null:
             msg = "the name of a file holds a line break."

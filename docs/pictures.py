@@ -3,7 +3,7 @@
     python docs/pictures.py demo/derivatives docs/assets
 
 A script beside a copy of each page leaves what the picture is of; the rest of the
-window, which is empty then, is cut off, and the colours are brought to 128.
+window, which is empty then, is cut off, and the colours are brought to 96.
 """
 
 from __future__ import annotations
@@ -125,15 +125,14 @@ def _take(page: Path, path: Path, height: int) -> None:
 
 
 def _palette(picture: Image.Image) -> Image.Image:
-    """32 greys and 96 colours, each its own, so that no grey of a brain is tinted."""
+    """32 greys, and 64 of what is coloured: else paper and brains are tinted."""
     pixels = np.asarray(picture).reshape(-1, 3)
     spread = pixels.max(axis=1).astype(int) - pixels.min(axis=1)
-    colours = Image.fromarray(pixels[spread > 12][None])
-    few = colours.quantize(96, method=Image.Quantize.MAXCOVERAGE)
-    greys = [value for value in range(0, 256, 8) for _ in "rgb"]
-    greys[-3:] = [255, 255, 255]
+    coloured = Image.fromarray(pixels[spread > 32][None])
+    few = coloured.quantize(64, method=Image.Quantize.MAXCOVERAGE).getpalette() or []
+    greys = np.repeat(np.linspace(0, 255, 32).astype(int), 3)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(greys + (few.getpalette() or [])[: 3 * 96])
+    palette.putpalette([*greys.tolist(), *few[: 3 * 64]])
     return palette
 
 

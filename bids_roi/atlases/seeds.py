@@ -103,7 +103,7 @@ def _describe(
     key = key_of_file(path)
     named = {"Name": key.label, "License": "n/a"}
     return AtlasFiles(
-        *(key, space, path, None),
+        *(key, space, path, path),
         description=named,
         findings=tuple(findings),
         union=regions,

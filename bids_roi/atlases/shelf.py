@@ -123,19 +123,23 @@ class AtlasShelf:
         named = [*wanted.names, *(n for n in part_names if self._own_name(n) is None)]
         if datasets or any(not name.startswith(SUBJECT) for name in named):
             self._catalogue = make_catalogue(wanted, datasets)
-        asked = [self._find_name(name) for name in wanted.names]
-        asked.sort(key=self._segmentations.__contains__)
         self.combined = {
             key.name: tuple(self._own_name(n) or self._find_name(n) for n in parts)
             for key, parts in combinations.items()
         }
         # What is a part is not wanted for itself, unless --atlas names it.
         parts = {name for names in self.combined.values() for name in names}
+        asked = [
+            name if (name := self._own_name(n)) in parts else self._find_name(n)
+            for n in wanted.names
+        ]
+        asked.sort(key=self._segmentations.__contains__)
         if not wanted.atlas and self._catalogue is not None:
-            for dataset in datasets if not parts else ():
+            for dataset in datasets:
                 held = {key.name: key for key in self._catalogue.keys_of(dataset.name)}
-                self._keys |= held
-                asked += held
+                if parts.isdisjoint(held):
+                    self._keys |= held
+                    asked += held
         self._named = bool(wanted.atlas or datasets or parts)
         self.names = tuple(
             dict.fromkeys([*(n for n in own if n not in parts), *asked, *self.combined])

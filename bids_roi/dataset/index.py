@@ -249,7 +249,8 @@ def _query(
         )
         _close(layout)
     except UnicodeEncodeError as error:
-        msg = f"the name of a file in it is not text in UTF-8 ({error.object!r})."
+        name = str(error.object).rpartition("/")[2]  # of what may be a stand-in
+        msg = f"the name of a file in it is not text in UTF-8 ({name!r})."
         raise DataError(msg, where=where or folder, remedy="Rename it.") from error
     except (OSError, SQLAlchemyError) as error:
         if database is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -94,7 +95,8 @@ def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
     Returns
     -------
     number, told
-        From 0; and what to tell where nobody chose and there are several.
+        From 0; and what to tell where nobody chose and there are several, or where a
+        number is the name of another map, which wins.
 
     Raises
     ------
@@ -110,10 +112,17 @@ def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
         )
         return 0, told if len(names) > 1 else ""
     found = [i for i, name in enumerate(names) if name == wanted]
-    if not found and wanted.isdecimal() and 1 <= int(wanted[:9]) <= len(names):
-        found = [int(wanted[:9]) - 1]
+    number = int(wanted) if re.fullmatch("[0-9]{1,9}", wanted) else 0
+    if 1 <= number <= len(names):
+        found = found or [number - 1]
     if len(found) != 1:
         n_maps = len(found) or "no"
         msg = f"{n_maps} maps are called {wanted!r}; the file holds {listed}."
         raise AtlasError(msg, remedy="Choose a map by its number, IMAGE#2.")
-    return found[0], ""
+    told = ""
+    if 1 <= number <= len(names) and number - 1 not in found:
+        told = (
+            f"{wanted!r} is the name of map {found[0] + 1}, which is used, and not map"
+            f" {number} ({names[number - 1]!r})."
+        )
+    return found[0], told

@@ -283,6 +283,11 @@ def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel imag
         image.file_map = file_map
 
 
+def make_image(data: NDArray[Any], affine: NDArray[np.float64]) -> Any:  # noqa: ANN401 - a nibabel image
+    """Make a NIfTI image in memory."""
+    return nb.Nifti1Image(data, affine)
+
+
 def write_image(
     path: Path,
     data: NDArray[Any],

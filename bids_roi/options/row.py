@@ -33,8 +33,11 @@ def refuse_url(text: str) -> None:
 
 
 def local_path(text: str | Path) -> Path:
-    """Path of a file or folder of this machine, which no URL is."""
+    """Path of a file or folder of this machine, which no URL is, and no blank."""
     refuse_url(str(text))
+    if not str(text).strip():
+        # pathlib takes it for the current folder, as of a variable that is not set.
+        raise UsageError("a path is blank.", remedy="Is a variable not set?")
     return Path(text)
 
 

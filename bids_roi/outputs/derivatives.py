@@ -310,7 +310,17 @@ def describe_run(
 
 def _describe_atlas(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:
     """Sidecar keys of the atlas: which it is, how it was moved and weighted."""
-    content = _describe_files(atlas)
+    content: dict[str, Any] = {"Atlas": atlas.name}
+    if atlas.map_name is not None:
+        content["AtlasMap"] = atlas.map_name
+    if atlas.parts:
+        content["AtlasParts"] = [part.name for part in atlas.parts]
+    if atlas.spheres:
+        radii = sorted({radius for *_, radius in atlas.spheres})
+        content["SeedRadius"] = radii[0] if len(radii) == 1 else radii
+    content["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
+    if atlas.table_digest:
+        content["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
     content |= _describe_route(run, atlas, fit)
     if atlas.areas is not None:
         whose = "of the participant" if atlas.areas.individual else "of all alike"
@@ -346,22 +356,6 @@ def _list_sources(run: BoldRun, atlas: Atlas, mask_path: Path | None) -> list[st
                 if path.is_relative_to(run.root)
             ]
     return sources
-
-
-def _describe_files(atlas: Atlas) -> dict[str, Any]:
-    """Sidecar keys of which atlas it is, and of what it is made."""
-    facts: dict[str, Any] = {"Atlas": atlas.name}
-    if atlas.map_name is not None:
-        facts["AtlasMap"] = atlas.map_name
-    if atlas.parts:
-        facts["AtlasParts"] = [part.name for part in atlas.parts]
-    if atlas.spheres:
-        radii = sorted({radius for *_, radius in atlas.spheres})
-        facts["SeedRadius"] = radii[0] if len(radii) == 1 else radii
-    facts["AtlasImageDigest"] = f"sha256:{atlas.image_digest}"
-    if atlas.table_digest:
-        facts["AtlasTableDigest"] = f"sha256:{atlas.table_digest}"
-    return facts
 
 
 def _describe_route(run: BoldRun, atlas: Atlas, fit: WarpFit | None) -> dict[str, Any]:

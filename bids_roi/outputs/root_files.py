@@ -12,7 +12,7 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, format_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
 from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
-from bids_roi.outputs.schema import PYBIDS_ENTITIES, REGION_COLUMNS, format_sidecar
+from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -47,6 +47,17 @@ atlas-*_description.json
 *.ptseries.nii
 *.pconn.nii
 """
+
+# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes
+# is taken for the entity of its name, and where a file name has another value the
+# folder is refused; so no column of a table that others inherit from is called so.
+_OF_PYBIDS = """
+acquisition atlas ceagent chunk cohort datatype den desc direction echo extension flip
+fmap from hash hemi inv label modality mode model mt nucleus part proc reconstruction
+recording res roi run sample scale scans seg segmentation session space staining stat
+subject subset suffix task to tpl tracer tracksys volume
+"""
+PYBIDS_ENTITIES = frozenset(_OF_PYBIDS.split())
 
 README = """\
 # Regional time series

@@ -157,14 +157,18 @@ _DECLARED = (
         more="Only where one was.",
     ),
     Key(
-        *("AtlasParts", "run", "choice", ""),
-        "Atlases that were combined, the first that has a place keeps it.",
-        more="Only after `--combine`.",
+        "AtlasParts",
+        "run",
+        "choice",
+        "",
+        "The atlases that were combined, in order.",
     ),
     Key(
-        *("SeedRadius", "run", "choice", "mm"),
-        "Radius of the spheres, {unit}; of several, each once.",
-        more="Only of `--seeds`.",
+        "SeedRadius",
+        "run",
+        "choice",
+        "mm",
+        "Radius of the spheres; each, once.",
     ),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
@@ -435,30 +439,11 @@ COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
 
 
-# Entities of pybids and of data/pybids_config.json. A column that a sidecar describes
-# is taken for the entity of its name, and where a file name has another value the
-# folder is refused; so no column of a table that others inherit from is called so.
-_OF_PYBIDS = """
-acquisition atlas ceagent chunk cohort datatype den desc direction echo extension flip
-fmap from hash hemi inv label modality mode model mt nucleus part proc reconstruction
-recording res roi run sample scale scans seg segmentation session space staining stat
-subject subset suffix task to tpl tracer tracksys volume
-"""
-PYBIDS_ENTITIES = frozenset(_OF_PYBIDS.split())
-
-
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table of a run.
+    """A column of a table of a run: its description has ``{unit}`` for the unit.
 
-    Attributes
-    ----------
-    name
-        In the header.
-    text
-        Its description, with ``{unit}`` where it names the unit.
-    unit
-        Of its numbers, ``1`` where they have none; empty for words.
+    That is of its numbers, ``1`` where they have none; empty for words.
     """
 
     name: str
@@ -518,9 +503,7 @@ REGION_COLUMNS = _by_name(
     ),
     Column(
         "overlapped",
-        "Share ({unit}) of the region's voxels or vertices that an earlier atlas of the"
-        " combination has, and which are not counted in n_voxels_atlas; n/a where it"
-        " had none.",
+        "Share ({unit}) of its places that an earlier atlas of the combination took.",
         "0 to 1",
     ),
     Column(

@@ -91,7 +91,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
         nearest = atlas.source and not is_surface(atlas.image_path)
         why = " (in the resolution nearest to the run's)" if nearest else ""
         yield from (f"    from {file}{why}" for file in atlas.files)
-        yield f"    names from {atlas.table_path or 'the image or TemplateFlow'}"
+        other = "its parts" if atlas.parts else "the image or TemplateFlow"
+        yield f"    names from {atlas.table_path or other}"
         for step, inverted in atlas.route.steps if atlas.route else ():
             yield f"    by {step.name}{', inverted' if inverted else ''}"
     for name, error in item.refused:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of, say_time
+from bids_roi.errors import SpaceMismatch, count_of, say, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     forget_loss,
@@ -92,9 +91,9 @@ class Outcomes:
         what = f"{count_of(n_runs, 'run')} ({n_bytes / 10**6:.0f} MB)"
         if surveyed and len(surveyed) < n_people:
             what = f"about {n_runs * n_people // len(surveyed)} runs"
-        sys.stderr.write(
-            f"bids_roi {__version__}: {what} of {count_of(n_people, 'participant')},"
-            f" atlas {', '.join(level.shelf.names)}, to {level.output_dir}\n"
+        say(
+            f" {__version__}: {what} of {count_of(n_people, 'participant')},"
+            f" atlas {', '.join(level.shelf.names)}, to {level.output_dir}"
         )
 
     def expect(self, participant: str, planned: Iterable[PlannedRun]) -> None:

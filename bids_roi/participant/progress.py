@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.dataset.layout import size_of
-from bids_roi.errors import OutputError
+from bids_roi.errors import OutputError, say
 from bids_roi.outputs.records import tell_failures
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class Progress:
         now = time.monotonic()
         if now - self._said >= _INTERVAL and not self._quiet:
             self._said = now
-            sys.stderr.write(f"bids_roi: {self.line()}\n")
+            say(f": {self.line()}")
 
     def _describe(self) -> str:
         failed = f", {self.runs['failed']} failed" if self.runs["failed"] else ""

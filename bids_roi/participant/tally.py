@@ -22,8 +22,8 @@ WORDS = {
     "skipped": "skipped",
     "failed": "failed",
 }
-# Mostly the same in all runs of a dataset.
-_OF_THE_GRID = ("space", "res", "den", "desc")
+# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
+_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
 _GOOD = ("done", "complete")
 _SHOWN = 5
 
@@ -143,6 +143,8 @@ def _name_shortly(run: str) -> str:
 
     >>> _name_shortly("sub-01/func/sub-01_task-rest_run-2_space-X_bold.nii.gz")
     'sub-01 task-rest run-2'
+    >>> _name_shortly("sub-01/func/sub-01_task-rest_hemi-L_space-X_bold.func.gii")
+    'sub-01 task-rest'
     """
     entities = parse_name(run).entities
     return " ".join(f"{k}-{v}" for k, v in entities if k not in _OF_THE_GRID)

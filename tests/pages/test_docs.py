@@ -38,7 +38,7 @@ INTERPRETERS = {
 FOREIGN = {"--user", "--rm", "--read-only", "--network", "--cleanenv", "--containall"}
 FOREIGN |= {"--bind", "--array", "--mem", "--cpus-per-task", "--time", "--partition"}
 FOREIGN |= {"--strict", "--sweep", "--quick", "--rounds", "--writable-tmpfs", "--wrap"}
-FOREIGN |= {"--use-aroma", "--output-spaces"}
+FOREIGN |= {"--use-aroma", "--output-spaces", "--check"}
 FOREIGN |= {"--resume", "--depth", "--volume", "--output", "--parsable", "--dependency"}
 
 
@@ -165,7 +165,8 @@ def test_blocks_that_others_run_are_run():
 def test_containers_in_the_readme_are_those_that_are_tested():
     """The suites run the commands of docs/containers.md; README.md has the same."""
     tested = {b.said: b.text for b in BLOCKS if b.page.stem == "containers"}
-    shown = {b.said: b.text for b in BLOCKS if b.page == PAGES[0] and b.kind}
+    shown = [b for b in BLOCKS if b.page == PAGES[0] and b.kind == "command"]
+    shown = {b.said: b.text for b in shown}
     assert {"docker", "apptainer", "slurm"} <= set(shown)
     for name in set(shown) - {"demo", "test"}:
         assert shown[name] == tested[name], name

@@ -87,6 +87,9 @@ def test_pictures_are_made_anew(demo, tmp_path):
         ):
             assert new.width == old.width == 1200
             assert 300 < new.height < 2300  # nothing is cut off at the window's end
+            paper = new.convert("RGB").getpixel((2, new.height - 3))
+            assert min(paper) > 240
+            assert max(paper) - min(paper) < 3, "the paper is tinted"
             inked = np.asarray(new.convert("L")) < 200
             assert 0.005 < inked.mean() < 0.6, path.name
     assert sorted(p.name for p in demo.glob("picture*")) == []

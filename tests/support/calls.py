@@ -10,6 +10,7 @@ from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
 from bids_roi.images.nifti import write_image
+from bids_roi.tools import main as tools
 from support import datasets, group_trees
 from support.cuts import cut_points, cut_volumes
 from support.datasets import NAMES, SPACE, write_dataset, write_run
@@ -43,6 +44,12 @@ def run(capsys, *arguments, code=0, report=False):
     captured = capsys.readouterr()
     assert found == code, captured.err
     return captured
+
+
+def run_tools(capsys, *arguments):
+    """What ``bids_roi_tools`` prints."""
+    assert tools([str(a) for a in arguments]) == 0
+    return capsys.readouterr().out
 
 
 def series(out, desc, stat="mean"):

@@ -5,6 +5,7 @@
 ``fmriprep-aroma``       the same as fMRIPrep 21 left it after ICA-AROMA
 ``fmripost-aroma``       what fMRIPost-AROMA writes
 ``my_atlas.nii.gz/.tsv`` an atlas of one's own, ``my_atlases`` a dataset of such
+``my_seeds.tsv``         coordinates
 ``templateflow``         atlases as TemplateFlow names them, on the demo's head
 """
 
@@ -47,6 +48,8 @@ def write_workshop(folder):
     _add_native(fmriprep)
     shutil.copy(data.atlas_image, folder / "my_atlas.nii.gz")
     shutil.copy(data.atlas_table, folder / "my_atlas.tsv")
+    seeds = "name\tx\ty\tz\nLeft\t-30\t10\t20\nRight\t30\t10\t20\n"
+    (folder / "my_seeds.tsv").write_text(seeds)
     data.templateflow_home.rename(folder / "my_atlases")
     _write_templateflow(folder / "templateflow")
     return folder

@@ -9,13 +9,22 @@ import pytest
 from numpy.testing import assert_allclose
 from support import datasets, dense
 from support import surface_runs as runs
-from support.calls import LUT, read, read_regions, run, segmentation, sidecar
+from support.calls import (
+    LUT,
+    read,
+    read_regions,
+    run,
+    run_tools,
+    segmentation,
+    sidecar,
+)
 from support.datasets import SHAPE, SPACE, oblique
 from support.moved_trees import write_moved
 
+import bids_roi
 from bids_roi.core.combine import Labelled, combine_labels
 from bids_roi.core.grid import Grid
-from bids_roi.errors import CollisionError
+from bids_roi.errors import CollisionError, UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.loading import load
 
@@ -239,6 +248,16 @@ def test_maps_and_labels_are_not_mixed(dataset, parts, tmp_path, capsys):
         assert not list((tmp_path / name).rglob("*_timeseries.tsv"))
 
 
+def test_a_part_is_alone_too_where_it_is_named(dataset, parts, tmp_path, capsys):
+    out = tmp_path / "out"
+    words = [*given(parts), "--combine", "both=One,Two", "--atlas", "One"]
+    told = call(capsys, dataset, out, *words, "--dry-run")
+    assert "names from its parts" in told.out
+    call(capsys, dataset, out, *words)
+    names = {p.name for p in out.glob("atlas-*.tsv")}
+    assert names == {f"atlas-{n}_dseg.tsv" for n in ("One", "Three", "both")}
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -300,13 +319,6 @@ def test_names_of_datasets_and_own_segmentations(tmp_path, capsys):
     assert own in inputs
 
 
-def run_tools(capsys, *arguments):
-    from bids_roi.tools import main as tools
-
-    assert tools([str(a) for a in arguments]) == 0
-    return capsys.readouterr().out
-
-
 def test_moved_to_native_space_as_the_one_by_hand(parts, tmp_path, capsys):
     tree = write_moved(tmp_path / "fmriprep")
     whole, _ = by_hand(parts)
@@ -341,6 +353,18 @@ def test_resumed_and_never_mixed_with_another_part(dataset, parts, tmp_path, cap
     other = [*given(parts), "--combine", "both=Two,One,Three"]
     call(capsys, dataset, out, *other, code=1)
     assert datasets.snapshot(out / "sub-01") == before
+
+
+def test_a_notebook_has_the_same(dataset, parts, tmp_path, capsys):
+    out = tmp_path / "out"
+    call(capsys, dataset, out, *given(parts), "--combine", "both=One,Two,Three")
+    bold = next((dataset / "sub-01/func").glob("*_bold.nii.gz"))
+    found = bids_roi.extract(bold, "both=One,Two,Three", atlas_file=given(parts)[1:])
+    _, values = read(out / f"{STEM}_stat-mean_timeseries.tsv")
+    assert list(found.signals.columns) == NAMES
+    assert_allclose(found.signals.to_numpy(), values, rtol=1e-12)
+    with pytest.raises(UsageError, match="Give the file itself"):
+        bids_roi.extract(bold, "schaefer400", atlas_file=given(parts)[1:])
 
 
 AXIS = dense.small_axis()

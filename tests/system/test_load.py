@@ -21,6 +21,7 @@ from bids_roi.cli import main
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
 from bids_roi.group.stacking import write_stacks
 from bids_roi.loading import load
+from bids_roi.matrices import edges_to_matrices
 
 RUNS = (
     "sub-01_ses-a_task-rest_run-01",
@@ -326,3 +327,130 @@ def test_words_of_columns_and_of_other_pipelines_choose_too(out):
         assert set(load(out, **words).runs()["participant_id"]) == {"sub-01"}
     with pytest.raises(UsageError, match=r"no choice stratgy\. Nearest: strategy\."):
         load(out, stratgy="none")
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("schaefer400", "Schaefer2018_seg-7n_scale-400"),
+        ("Schaefer2018:400Parcels7Networks", "Schaefer2018_seg-7n_scale-400"),
+        ("atlas-Schaefer2018_seg-7n_scale-400", "Schaefer2018_seg-7n_scale-400"),
+        ("SCHAEFER_400", "Schaefer2018_seg-7n_scale-400"),
+        ("difumo128", "DiFuMo_scale-128"),
+        ("subject:aparc.a2009s", "aparca2009s"),
+        ("subject:aparcaseg", "aparcaseg"),
+        ("Yeo2011#7 Networks", "Yeo2011_seg-7Networks"),
+        ("in/tpl-X_res-02_atlas-Toy_scale-9_dseg.nii.gz,t.tsv", "Toy_scale-9"),
+        ("own.dlabel.nii#2", "own_seg-map2"),
+        ("L=x/lh.aparc.annot,R=x/rh.aparc.annot", "aparc"),
+    ],
+)
+def test_every_word_that_makes_a_folder_chooses_from_it(tmp_path, word, name):
+    """Names of the outputs as the app's own shelf and files have them."""
+    for other in (name, "Other_scale-1"):
+        path = tmp_path / "sub-01" / "func"
+        path.mkdir(parents=True, exist_ok=True)
+        stem = f"sub-01_space-T1w_atlas-{other}_stat-mean_timeseries"
+        (path / f"{stem}.tsv").write_text("a\n1\n")
+        (path / f"{stem}.json").write_text("{}")
+    assert load(tmp_path, atlas=word).runs()["atlas_id"].tolist() == [name]
+    assert len(load(tmp_path, atlas=[word, "Other_scale-1"]).runs()) == 2
+
+
+def test_strategies_by_the_words_that_asked_for_them(tmp_path):
+    own = tmp_path / "own.json"
+    own.write_text('{"name": "my own", "label": "mine", "components": []}')
+    path = tmp_path / "out" / "sub-01" / "func"
+    path.mkdir(parents=True)
+    for label in ("scrubbing5GSR", "mine", "36P"):
+        stem = f"sub-01_space-T1w_atlas-A_stat-mean_desc-{label}_timeseries"
+        (path / f"{stem}.tsv").write_text("a\n1\n")
+        (path / f"{stem}.json").write_text("{}")
+    for word, label in (
+        ("scrubbing.5+gsr", "scrubbing5GSR"),
+        (str(own), "mine"),
+        ("mine", "mine"),
+        ("36p", "36P"),
+    ):
+        assert load(tmp_path / "out", strategy=word).runs()["strategy"].item() == label
+
+
+def test_matrices_as_one_array_are_the_files(out):
+    outputs = load(out, atlas="Toy_scale-400")
+    found = outputs.matrices(relmat="pearson")
+    assert found.values.shape == (3, len(NAMES), len(NAMES))
+    assert found.names == NAMES
+    assert found.runs["participant_id"].tolist() == ["sub-01", "sub-01", "sub-02"]
+    for matrix, path in zip(found.values, found.runs["path"], strict=True):
+        lines = (out / path).read_text().splitlines()
+        cells = [line.split("\t")[1:] for line in lines[1:]]
+        rows = [[np.nan if c == "n/a" else float(c) for c in row] for row in cells]
+        assert_array_equal(matrix, rows)
+    with pytest.raises(UsageError, match="several are left"):
+        load(out).matrices()
+    assert len(repr(found)) < 140
+    assert found._repr_html_().count("<tr") == 4
+
+
+def test_matrices_of_other_regions_are_refused(tmp_path):
+    for label, names in (("01", "ab"), ("02", "ba"), ("03", "abc")):
+        folder = tmp_path / f"sub-{label}" / "func"
+        folder.mkdir(parents=True)
+        stem = f"sub-{label}_space-T1w_atlas-A_stat-pearsoncorrelation_relmat"
+        rows = ["\t".join([n, *("1" for _ in names)]) for n in names]
+        text = "\n".join(["\t".join(["Node", *names]), *rows]) + "\n"
+        (folder / f"{stem}.tsv").write_text(text)
+        (folder / f"{stem}.json").write_text("{}")
+    for labels in (["01", "02"], ["01", "03"]):
+        with pytest.raises(DataError, match="same regions"):
+            load(tmp_path).matrices(participant_label=labels)
+    assert load(tmp_path).matrices(participant_label="03").values.shape == (1, 3, 3)
+
+
+def test_edges_of_a_stack_become_the_matrices(out, tmp_path):
+    shutil.copytree(out, tmp_path / "out")
+    write_stacks(tmp_path / "out")
+    found = load(out, atlas="Toy_scale-400").matrices(relmat="pearson")
+    name = f"group_space-{SPACE}_atlas-Toy_scale-400_stack.h5"
+    with h5py.File(tmp_path / "out" / name) as stack:
+        part = stack["relmat/pearsoncorrelation"]
+        full = edges_to_matrices(part["data"], part["edges"], len(NAMES), diagonal=1)
+        one = edges_to_matrices(part["data"][0], part["edges"][:])
+    between = ~np.eye(len(NAMES), dtype=bool)
+    assert_array_equal(full[:, between], found.values[:, between])
+    assert_array_equal(full[:, ~between], 1)
+    assert_array_equal(one[between], found.values[0][between])
+    assert np.isnan(one[~between]).all()
+
+
+def test_edges_with_a_diagonal_keep_theirs():
+    """As of a covariance: its variances are no less than the rest."""
+    matrix = np.array([[2.0, 0.5], [0.5, 3.0]])
+    pairs = np.stack(np.triu_indices(2), axis=1)
+    assert_array_equal(edges_to_matrices(matrix[np.triu_indices(2)], pairs), matrix)
+
+
+@pytest.mark.parametrize(
+    ("values", "edges", "n_regions"),
+    [
+        ([1, 2], [[0, 1]], None),
+        ([1], [[0, 1, 2]], None),
+        ([1], [[0.5, 1]], None),
+        ([1], [[0, 5]], 3),
+        ([1], [[-1, 0]], None),
+        (["a"], [[0, 1]], None),
+        (1, [[0, 1]], None),
+    ],
+)
+def test_edges_that_do_not_fit(values, edges, n_regions):
+    with pytest.raises(UsageError, match=r"edges|Edges"):
+        edges_to_matrices(values, edges, n_regions)
+
+
+def test_a_folder_shows_itself_on_a_screen(out):
+    found = load(out)
+    assert len(repr(found)) < 250
+    page = found._repr_html_()
+    assert page.count("<table") == 1
+    assert "Toy_scale-400" in page
+    assert len(page) < 5000

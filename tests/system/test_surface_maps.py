@@ -18,6 +18,7 @@ from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.open import open_atlas
 from bids_roi.cli import main
 from bids_roi.errors import AtlasError, UsageError
+from bids_roi.images.label_table import choose_map
 from bids_roi.images.surface_labels import read_surface_labels
 
 AXIS = dense.small_axis()
@@ -189,3 +190,24 @@ def test_packed_series_are_found_extracted_and_resumed(tmp_path, kind):
     before = other.stat().st_mtime_ns
     assert extract(root, out, *more)[0] == 0
     assert other.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "number", "told"),
+    [
+        (["a", "b"], "2", 1, ""),
+        (["1", "2"], "2", 1, ""),
+        (["0", "1", "2"], "1", 1, "'1' is the name of map 2, which is used, and not"),
+        (["17", "7"], "7", 1, ""),
+        (["a", "b", "1"], "1", 2, "and not map 1 ('a')"),
+    ],
+)
+def test_a_number_that_is_the_name_of_another_map_is_told(names, wanted, number, told):
+    found, said = choose_map(names, wanted)
+    assert found == number
+    assert (told in said) if told else not said
+
+
+def test_a_number_is_read_to_its_last_digit():
+    with pytest.raises(AtlasError, match="no maps are called '0000000012'"):
+        choose_map(["a", "b"], "0000000012")

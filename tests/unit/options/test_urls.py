@@ -1,4 +1,4 @@
-"""URLs where paths are needed: refused before ``Path`` makes a folder of them."""
+"""URLs and blanks where paths are needed: ``Path`` would make a folder of them."""
 
 from pathlib import Path
 
@@ -47,6 +47,21 @@ def test_a_url_as_any_path(flag, value, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([".", "out", "participant", flag, value]) == 64
     assert "a URL (s3://) cannot be read" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("place", [0, 1, *PATHS])
+def test_a_variable_that_is_not_set(blank, place, tmp_path, capsys, monkeypatch):
+    """``bids_roi "$IN" "$OUT" participant``: not the current folder."""
+    monkeypatch.chdir(tmp_path)
+    arguments = [".", "out", "participant"]
+    if isinstance(place, int):
+        arguments[place] = blank
+    else:
+        arguments += [place, blank]
+    assert main(arguments) == 64
+    assert "a path is blank. Is a variable not set?" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
