@@ -166,12 +166,15 @@ class RunFacts:
         ``(strategy, figures)`` of what does not depend on the atlas.
     atlases
         In the order of their names.
+    of_one_side
+        Whether it may be a hemisphere alone; a pair goes by its left file.
     """
 
     path: str
     name: str = ""
     motion: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     atlases: list[AtlasFacts] = field(default_factory=list)
+    of_one_side: bool = True
 
     @property
     def entities(self) -> list[str]:
@@ -179,7 +182,9 @@ class RunFacts:
         return [
             part
             for part in self.key.split("_")[:-1]
-            if not part.startswith("sub-") and part != "desc-preproc"
+            if not part.startswith("sub-")
+            and part != "desc-preproc"
+            and (self.of_one_side or not part.startswith("hemi-"))
         ]
 
     @property
@@ -194,9 +199,13 @@ def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
     participants = sorted({record.run.partition("/")[0] for record in records})
     there = {o.path: o for p in participants if p for o in find_outputs(output_dir, p)}
     ranked = sorted(records, key=lambda record: (record.run, *record.key))
-    for (path, atlas), own in itertools.groupby(ranked, lambda r: (r.run, r.atlas)):
+    for (path, atlas), group in itertools.groupby(ranked, lambda r: (r.run, r.atlas)):
+        own = list(group)
         run = runs.setdefault(path, RunFacts(path))
-        run.atlases.append(_read_atlas(there, atlas, list(own)))
+        # Outputs of a pair are called by neither of its sides.
+        if made := [name for record in own for name in record.outputs]:
+            run.of_one_side &= all("_hemi-" in name for name in made)
+        run.atlases.append(_read_atlas(there, atlas, own))
     for participant in participants:
         folder = output_dir / participant / "figures"
         for path in sorted(folder.glob("*eport_*.json")):

@@ -21,6 +21,8 @@ import bids_roi
 from bids_roi.errors import UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.options.words import name_statistics
+from bids_roi.outputs.records import read_all_records
+from bids_roi.report.facts import read_runs
 
 FUNC = "sub-01/func"
 AXIS = dense.small_axis()
@@ -496,8 +498,10 @@ def test_a_hemisphere_beside_the_pair_is_no_run_more(shared, tmp_path, capsys):
         shutil.copy(side, tmp_path / f"{name}.my.annot")
     asked = [root, out, "participant", "--atlas-file", tmp_path / "lh.my.annot"]
     asked += ["--atlas-space", "fsaverage5", "--relmat", "pearson"]
-    run(capsys, *asked)
-    run(capsys, *asked, "--hemi", "L")
+    for more, told in ((("--hemi", "L"), True), ((), False)):
+        run(capsys, *asked, *more)
+        (facts,) = read_runs(out, read_all_records(out))
+        assert ("hemi-L" in facts.entities) is told
     run(capsys, root, out, "group", "--stack", "timeseries")
     for name in ("qcfc", "reliability"):
         rows = read_rows(out / f"group_{name}.tsv")
