@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_roi.core.grid import find_steps
 from bids_roi.core.mapping import Centres, RegionMap
+from bids_roi.core.rows import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -51,8 +52,6 @@ def map_spheres(
     nilearn's ``NiftiSpheresMasker`` (0.14.1) with ``allow_overlap``, but for the first
     voxel whose millimetres have the whole part of the seed's: it adds that too.
     """
-    from scipy.sparse import csr_array
-
     grid = target.grid
     if grid is None:
         raise ValueError(f"spheres need the voxels of a grid, not {target}")
@@ -67,7 +66,7 @@ def map_spheres(
     pointers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
     ones = np.ones(voxels.size, dtype=np.uint8)
     return RegionMap(
-        weights=csr_array((ones, voxels, pointers), (len(spheres), grid.n_voxels)),
+        weights=Rows(ones, voxels, pointers, (len(spheres), grid.n_voxels)),
         hard=True,
         n_voxels_atlas=totals,
         volume=totals.astype(np.float64) * grid.voxel_volume,

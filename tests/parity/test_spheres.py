@@ -134,7 +134,7 @@ def test_members_are_those_of_a_loop(name):
     for row, own in enumerate(members(seeds, 5.0, affine)):
         if own is not None:
             n_found += 1
-            found = mapped.weights[[row]].indices
+            found = mapped.weights.whole[[row]].indices
             assert sorted(found) == sorted(flat[list(own)])
     assert n_found > 10
 
@@ -174,9 +174,9 @@ def test_a_small_sphere_has_the_voxel_that_holds_its_centre():
     spheres = np.array([[9.0, 9.5, 7.0, 0.5], [8, 8, 8, 0.1], [500, 0, 0, 3]])
     mapped = map_spheres(spheres, Frame.of_grid(grid))
     two = np.ravel_multi_index((2, 2, 2), (5, 5, 5), order="F")
-    assert_array_equal(mapped.weights[[0]].indices, [two])
-    assert_array_equal(mapped.weights[[1]].indices, [two])
-    assert mapped.weights[[2]].nnz == 0
+    assert_array_equal(mapped.weights.whole[[0]].indices, [two])
+    assert_array_equal(mapped.weights.whole[[1]].indices, [two])
+    assert mapped.weights.whole[[2]].nnz == 0
     assert_array_equal(mapped.n_voxels_atlas, [1, 1, 1])
 
 
