@@ -27,7 +27,8 @@ from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
 from bids_roi.participant.cleaning import clean_atlases
-from bids_roi.participant.confounds import read_motion
+from bids_roi.participant.confounds import prepare_cleaning, read_motion
+from bids_roi.participant.extraction import extract as extract_signals
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
@@ -37,8 +38,7 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
-from bids_roi.participant.run import extract as extract_signals
-from bids_roi.participant.run import prepare_cleaning
+from bids_roi.picture import draw_regions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
+    from bids_roi.picture import Picture
 
     Key = tuple[Any, str, str]
 
@@ -92,6 +93,30 @@ class Extraction:
         ]
         text = "; ".join(" ".join(part.split())[:100] for part in parts if part)
         return f"<Extraction: {text}>"
+
+    def plot(self, *names: str) -> Picture:
+        """Draw the series of some regions.
+
+        Parameters
+        ----------
+        *names
+            Columns of ``signals``.
+
+        Returns
+        -------
+        Picture
+            SVG that a notebook shows; ``save(path)`` writes it.
+
+        Raises
+        ------
+        UsageError
+            If there is no such region; with the nearest names.
+        """
+        told = self.sidecar
+        step = told.get("RepetitionTime", told.get("SourceRepetitionTime"))
+        units = str(told.get("Units", "arbitrary"))
+        step = step if isinstance(step, int | float) else None
+        return draw_regions(self.signals, names, step=step, units=units)
 
     def _repr_html_(self) -> str:
         """Show the beginning of both tables in a notebook."""
@@ -186,7 +211,9 @@ def extract(
         loaded from one, brain mask, confounds and sidecars are found beside it; an
         image that was changed since is taken as it is now.
     atlas : name, path, nibabel image, or list or dict of these
-        A name (``"schaefer400"``), or a label image (or 4D maps).
+        A name (``"schaefer400"``), or a label image (or 4D maps); a table of
+        coordinates (``"seeds.tsv"``, with ``seed_radius``); or names of several that
+        are made one (``"whole=schaefer400,HOSPA_seg-th25"``).
     atlas_table : path or DataFrame, or a list or dict of these
         Region table of an atlas that is no name: a file, or columns ``index`` and
         ``name``. For several atlases, ``None`` for those without one.

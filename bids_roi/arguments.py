@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 _HUGE = 2**53  # whole numbers beyond are not all doubles
 _GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
 # Arguments with names of their own, and what only acts on files that are written.
-_ELSEWHERE = ("atlas", "atlas_file", "atlas_space", "mask", "strategy", "cifti_output")
+_ELSEWHERE = (
+    *("atlas", "atlas_file", "atlas_space", "combine", "seeds"),
+    *("mask", "strategy", "cifti_output"),
+)
 ALLOWED = {
     option.name: option
     for option in OPTIONS
@@ -49,6 +52,8 @@ _COUNTERPARTS = {
     "maps_img": "atlas",
     "atlas_img": "atlas",
     "atlas_file": "atlas (a path or image), with atlas_table",
+    "combine": "atlas, as 'NAME=ATLAS,ATLAS'",
+    "seeds": "atlas, the path of the table, with seed_radius",
     "lut": "atlas_table",
     "labels": "atlas_table (columns index and name)",
     "atlas_space": "space",
@@ -67,6 +72,7 @@ _COUNTERPARTS = {
 }
 # Flags that stand for an argument of another name.
 _PYTHON = {"atlas_file": "atlas", "atlas_space": "space"} | {n: n for n in _OWN}
+_ENTITIES = ("res", "den", "hemi", "desc", "echo_label")
 _FLAG = re.compile(r"--([a-z][a-z0-9_-]*[a-z0-9])(?: ([^\s,;:.()]+(?:\.\d+)?))?")
 
 
@@ -250,6 +256,8 @@ def _as_argument(match: re.Match[str]) -> str:
     """Argument for a flag, with the value that follows it."""
     flag = match[1].replace("-", "_")
     name = _PYTHON.get(flag) or (flag if flag in ALLOWED else _ALIASES.get(flag))
+    if flag in _ENTITIES:  # of files, which are chosen by naming them here
+        return f"another {flag.removesuffix('_label')}- in their names"
     if name is None:
         return match[0]
     word = match[2]

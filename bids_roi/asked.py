@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bids_roi.arguments import say
-from bids_roi.atlases.names import name_of_word, space_of
+from bids_roi.atlases.asked import parse_combination
+from bids_roi.atlases.names import key_of_file, name_of_word, space_of
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.dataset.layout import BoldRun, find_runs
 from bids_roi.dataset.partners import KINDS
@@ -94,6 +95,8 @@ class Call:
     plain_confounds: bool = False
     _files: dict[str, Path] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
+    _combined: list[str] = field(default_factory=list)
+    _seeds: list[Path] = field(default_factory=list)
     _shelves: dict[Atlases, AtlasShelf] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -112,6 +115,9 @@ class Call:
             word = f"atlas[{key!r}]" if len(atlases) > 1 else "atlas"
             if isinstance(key, str) and not key:
                 raise UsageError("the name of an atlas is empty.")
+            if (own := self._add_other(item, tables[key])) is not None:
+                self.atlases[key if isinstance(key, str) else own] = own
+                continue
             if isinstance(item, str) and (name := _as_name(item, tables[key])):
                 canonical = name_of_word(name)
                 self._named.append(name)
@@ -123,6 +129,20 @@ class Call:
             (canonical,) = AtlasShelf(wanted).names
             self._files[text] = image
             self.atlases[key if isinstance(key, str) else canonical] = canonical
+
+    def _add_other(self, item: object, table: object) -> str | None:
+        """Name of a combination, or of a table of coordinates; ``None`` for others."""
+        if not isinstance(item, str | Path) or table is not None:
+            return None
+        text = str(item)
+        if text.endswith((".tsv", ".csv")):
+            self._seeds.append(check_present(Path(item).absolute()))
+            return key_of_file(self._seeds[-1]).name
+        if "=" not in text or text[:2] in ("L=", "R=") or Path(item).exists():
+            return None
+        key, _ = parse_combination(text)
+        self._combined.append(text)
+        return key.name
 
     def _write_atlas(
         self, item: object, table: object, key: object, word: str
@@ -164,6 +184,10 @@ class Call:
         """What to do for one run; what is wrong with its files is told in it."""
         path = self.desk.bold(item, "bold" if key == 0 else f"bold[{key!r}]")
         values: dict[str, Any] = {"atlas": tuple(self._named), "strategy": strategies}
+        values |= {
+            "combine": tuple(self._combined),
+            "seeds": tuple(map(str, self._seeds)),
+        }
         table = as_path(confounds, "confounds")
         if table is not None:
             check_present(table)
@@ -184,8 +208,8 @@ class Call:
         declared = self._declare(path)
         if self._files:
             values["atlas_file"] = tuple(self._files)
-            if any(space_of(image) is None for image in self._files.values()):
-                values["atlas_space"] = declared
+        if any(space_of(own) is None for own in (*self._files.values(), *self._seeds)):
+            values["atlas_space"] = declared
         options = Options.from_values(self.given | values)
         found = load_strategies(options)
         labels = [RAW if s is None else s.label for s in found]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import re
 import textwrap
 from itertools import groupby
@@ -85,6 +86,30 @@ def _escaped(text: str) -> str:
     parts[::2] = [re.sub(r"([*_<>\[\]])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [_code(part.strip("`")) for part in parts[1::2]]
     return "".join(parts)
+
+
+def _notebook() -> str:
+    """The example notebook as it was run, docs/notebook.py has made it."""
+    path = _ROOT / "docs" / "examples" / "regions.ipynb"
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "markdown":
+            parts.append(cell["source"])
+            continue
+        parts.append(f"```python\n{cell['source']}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {"text/plain": output.get("text", "")})
+            rich = data.get("image/svg+xml") or data.get("text/html")
+            if rich:
+                parts.append(f'<div class="output">\n{_without_blanks(rich)}\n</div>')
+            else:
+                parts.append(f"```text\n{data['text/plain']}\n```")
+    return "\n\n".join(parts)
+
+
+def _without_blanks(html: str) -> str:
+    """HTML without blank lines, behind which Markdown would begin again."""
+    return re.sub(r"\s*\n\s*", "\n", html).strip()
 
 
 def _options() -> str:
@@ -339,6 +364,7 @@ def _changelog() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "notebook": _notebook,
     "options": _options,
     "tools": _tools,
     "exit-codes": _exit_codes,

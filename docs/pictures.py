@@ -35,7 +35,10 @@ PICTURES: dict[str, tuple[str, list[str]]] = {
         "sub-02.html",
         ["figure:has([href*=Relmat_relmat])", "figure.picker"],
     ),
-    "report-regions": ("sub-02.html", ["details:has(table[id^=regions])"]),
+    "report-regions": (
+        "sub-02.html",
+        ["section.atlas details:has(table[id^=regions])"],
+    ),
     "group": (
         "group.html",
         [
@@ -58,9 +61,14 @@ addEventListener("load", () => {
   if (kept.includes(null)) { document.body.textContent = ""; return; }
   for (const one of kept) if (one.tagName === "DETAILS") one.open = true;
   for (const image of document.images) image.loading = "eager";
+  // Columns beside what is taken away would stay narrow.
+  for (const one of document.querySelectorAll(".columns, .beside"))
+    one.style.display = "block";
   const stays = one => kept.some(other => other.contains(one) || one.contains(other));
   for (const one of document.querySelectorAll("body *"))
     if (!stays(one)) one.remove();
+  for (const one of document.querySelectorAll("details:not(:has(> summary))"))
+    one.replaceWith(...one.childNodes);
 });
 """
 

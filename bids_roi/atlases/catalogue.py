@@ -18,11 +18,10 @@ from bids_roi.atlases.homes import HeldImage, choose_table, list_folder, scan_na
 from bids_roi.atlases.integrity import check_complete
 from bids_roi.atlases.names import space_of
 from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import build_regions, name_by_value
+from bids_roi.atlases.regions import build_regions, name_by_value, unite_tables
 from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.atlases.surfaces import read_surface
 from bids_roi.atlases.templateflow import download
-from bids_roi.atlases.union import unite_tables
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json

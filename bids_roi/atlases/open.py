@@ -30,6 +30,7 @@ from bids_roi.atlases.regions import (
     RegionTable,
     append_values,
     build_regions,
+    extend_table,
     keep_regions,
     name_by_value,
 )
@@ -41,7 +42,6 @@ from bids_roi.atlases.surfaces import (
     join_table,
     read_surface,
 )
-from bids_roi.atlases.union import extend_table
 from bids_roi.core.combine import Combined, Labelled, combine_labels
 from bids_roi.core.frame import FrameMismatch
 from bids_roi.errors import AtlasError, BidsRoiError

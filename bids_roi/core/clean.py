@@ -348,8 +348,6 @@ def prepare_cleaner(
                 detrend,
                 n_dummy,
             )
-    # Signals and confounds take the same steps, in this order. Confounds that are not
-    # filtered put back what the filter took out, and rank is that of what is regressed.
     largest = np.abs(table[mask]).max(axis=0)
     regression = fit_regressors(
         steps.apply(table),

@@ -14,13 +14,14 @@ import numpy as np
 
 from bids_roi.core.group.accumulate import GroupStatistics
 from bids_roi.core.group.edges import (
+    Blocks,
     Edges,
     leave_out_identical,
+    list_blocks,
     list_edges,
     off_diagonal,
 )
 from bids_roi.core.group.identification import choose_participants
-from bids_roi.core.group.networks import Blocks, list_blocks
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes

@@ -197,12 +197,15 @@ def _read_head(path: Path) -> _Head:
             raise ImageError(msg, remedy="The header may be damaged.")
         body = file.read(offset - 544)
     scaled = math.isfinite(slope) and slope != 0
+    if scaled and not math.isfinite(intercept):
+        msg = f"the header has the slope {slope:g} and the intercept {intercept}."
+        raise ImageError(msg, remedy="The header may be damaged.")
     return _Head(
         dim=struct.unpack_from(order + "8q", head, 16),
         datatype=struct.unpack_from(order + "h", head, 12)[0],
         offset=offset,
         slope=slope if scaled else 1.0,
-        intercept=intercept if scaled and math.isfinite(intercept) else 0.0,
+        intercept=intercept if scaled else 0.0,
         intent=intent,
         order=order,
         xml=_find_xml(body if head[540] else b"", order),

@@ -30,25 +30,14 @@ _WHERE = {"run": "series regions relmat", "series": "series relmat"}
 class Key:
     """A key of a sidecar.
 
-    Attributes
-    ----------
-    name
-        As in BIDS where BIDS has it, CamelCase otherwise.
-    of
-        What it tells something of. A number of the run holds for each of its series.
-    role
-        What a page makes of it. ``choice``: chosen, or given by run and atlas: among
-        the parameters. ``source``: files, digests and definitions: in the list of all
-        keys only; so are ``measured``: what came of it. ``text``: said elsewhere.
-    text, column, more
-        What it means, which describes its column too; the column's name in tables of
-        many runs, empty where they have none; what docs/outputs.md says besides.
-    where
-        Outputs whose sidecars have it, where that does not follow from ``of``.
-    copied
-        Whether it is taken over from the sidecar of the BOLD file.
-    stacked
-        Whether stacks and ``Outputs.runs`` have the column, beside ``group_runs.tsv``.
+    ``of`` is what it tells something of; a number of the run holds for each of its
+    series. ``role`` is what a page makes of it: ``choice``, chosen or given by run and
+    atlas, is among the parameters; ``source`` (files, digests, definitions) and
+    ``measured`` are in the list of all keys only; ``text`` is said elsewhere. ``text``
+    describes its column too, ``column`` is its name in tables of many runs, ``more``
+    what docs/outputs.md says besides. ``where`` are the outputs whose sidecars have it,
+    where that does not follow from ``of``; ``copied`` ones come from the sidecar of the
+    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too.
     """
 
     name: str
@@ -574,13 +563,7 @@ def format_sidecar(
     *,
     warnings: Sequence[str] = (),
 ) -> str:
-    """Text of a sidecar; ``columns`` are descriptions, by name of the column.
-
-    >>> format_sidecar("outliers", {"NumberOfGaps": 2, "Gaps": 2})
-    Traceback (most recent call last):
-    ...
-    KeyError: 'outputs/schema.py declares no Gaps for a sidecar of outliers'
-    """
+    """Text of a sidecar; ``columns`` are descriptions, by name of the column."""
     last = {"Warnings": warnings} if warnings else {}
     for key in (*content, *last):
         if key not in KEYS or output not in KEYS[key].outputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError
-from bids_roi.schedule.cpus import usable_cpus
+from bids_roi.schedule.threads import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

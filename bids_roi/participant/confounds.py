@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings
+    from bids_roi.participant.results import Job
 
 
 _PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
@@ -102,6 +104,34 @@ def read_motion(tables: RunConfounds) -> Motion:
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
     return Motion(fd, dvars, steady_or_none, parameters=moved)
+
+
+def prepare_cleaning(job: Job) -> Job:
+    """Choose regressors and volumes for each strategy that has work left.
+
+    Those that cannot be carried out, as what they need is not there or too little is
+    left, go from ``work`` to ``failed``.
+    """
+    left = {label for _, names in job.work for label in names.labels}
+    preparations, failed = {}, {}
+    for strategy in job.strategies:
+        if strategy is None or strategy.label not in left:
+            continue
+        try:
+            preparations[strategy.label] = prepare(
+                job.confounds,
+                strategy,
+                job.options,
+                repetition_time=job.planned.repetition_time,
+            )
+        except BidsRoiError as error:
+            failed[strategy.label] = error
+    named = [
+        (atlas, names.only([label for label in names.labels if label not in failed]))
+        for atlas, names in job.work
+    ]
+    work = tuple((atlas, names) for atlas, names in named if names.labels)
+    return replace(job, work=work, preparations=preparations, failed=failed)
 
 
 def prepare(

@@ -18,13 +18,16 @@ from bids_roi.core.high_variance import (
 )
 from bids_roi.core.mapping import map_labels, map_weights
 from bids_roi.core.partition import Partition, build_partition
+from bids_roi.core.quality import RegionQuality, assess_regions
 from bids_roi.core.reduce import Reduction, reduce_run
+from bids_roi.core.signals import weights_cancel
 from bids_roi.core.smooth import smoothing_sigmas
 from bids_roi.core.spheres import map_spheres
 from bids_roi.core.volumes import Smoothing
 from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.images.stream import VolumeSource
+from bids_roi.outputs.result import Extracted
 from bids_roi.participant.budget import block_bytes, threads_per_run
 
 if TYPE_CHECKING:
@@ -40,11 +43,70 @@ if TYPE_CHECKING:
     from bids_roi.core.mean_image import MeanImage
     from bids_roi.images.series import Series
     from bids_roi.options.record import Options
+    from bids_roi.participant.results import Job
 
 
 # Blocks' worth of whole series that may be held for medians and the like, within what
 # budget.py counts.
 _GATHERED = 4
+
+
+def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
+    """Reduce a run to the signals of all its atlases, NaN for regions that are lost.
+
+    ``mean`` is fed with its volumes in passing.
+    """
+    image = job.image
+    partition = find_partition([atlas for atlas, _ in job.work], image.frame)
+    inside = read_mask_of(job.planned.mask_path, image.frame)
+    reduction, high_variance = reduce_image(
+        image, partition, inside, job.options, mean=mean
+    )
+    qualities = []
+    for number in range(len(job.work)):
+        resampled = image.grid is not None
+        atlas = job.work[number][0]
+        quality = _assess(
+            *(partition, number, inside, reduction, job.options),
+            resampled=resampled,
+            atlas=atlas,
+        )
+        for arrays in reduction.signals.values():
+            if (values := arrays[number]) is not None:
+                values[:, ~quality.has_voxels] = np.nan
+        qualities.append(quality)
+    return Extracted(partition, inside, reduction, tuple(qualities), high_variance)
+
+
+def _assess(
+    partition: Partition,
+    number: int,
+    inside: NDArray[np.bool_],
+    reduction: Reduction,
+    options: Options,
+    *,
+    resampled: bool,
+    atlas: Atlas,
+) -> RegionQuality:
+    in_mask = inside[partition.voxels]
+    cancel = None
+    mapped = partition.maps[number]
+    if not mapped.hard and options.extraction.map_statistic[0] == "weighted_mean":
+        cancel = weights_cancel(partition.members[number], reduction.usable)
+    return assess_regions(
+        n_voxels_atlas=mapped.n_voxels_atlas,
+        n_voxels_grid=partition.count(number, np.ones_like(in_mask)),
+        n_voxels_mask=partition.count(number, in_mask),
+        n_voxels_finite=partition.count(number, reduction.finite),
+        n_voxels_dropout=partition.count(number, reduction.dropout),
+        n_voxels_used=partition.count(number, reduction.usable),
+        coverage=partition.coverage(number, reduction.usable),
+        min_coverage=options.extraction.min_coverage,
+        weights_cancel=cancel,
+        resampled=resampled,
+        elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
+        overlapped=np.array(atlas.overlapped) if atlas.parts else None,
+    )
 
 
 def find_partition(atlases: Iterable[Atlas], frame: Frame) -> Partition:

@@ -11,10 +11,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bids_roi.core.quality import assess_regions
-from bids_roi.core.signals import weights_cancel
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.files.writing import check_inside
 from bids_roi.outputs.records import (
@@ -23,16 +19,11 @@ from bids_roi.outputs.records import (
     Record,
     write_records,
 )
-from bids_roi.outputs.result import Extracted
 from bids_roi.participant.cleaning import clean_atlases
-from bids_roi.participant.confounds import prepare, read_motion
+from bids_roi.participant.confounds import prepare_cleaning, read_motion
 from bids_roi.participant.dropped import recall_plan
 from bids_roi.participant.existing import Existing
-from bids_roi.participant.extraction import (
-    find_partition,
-    read_mask_of,
-    reduce_image,
-)
+from bids_roi.participant.extraction import extract
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import GONE, fingerprint
 from bids_roi.participant.results import (
@@ -46,14 +37,7 @@ from bids_roi.participant.results import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.mean_image import MeanImage
-    from bids_roi.core.partition import Partition
-    from bids_roi.core.quality import RegionQuality
-    from bids_roi.core.reduce import Reduction
     from bids_roi.options.record import Options
     from bids_roi.participant.plan import PlannedRun
 
@@ -287,8 +271,6 @@ def _make(job: Job) -> list[Record]:
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
     _begin(job)
-    # One atlas at a time, cleaned, written, drawn and let go: the cleaned series of ten
-    # atlases and five strategies together would be more than the run itself.
     for result in clean_atlases(job, extracted):
         with_regions = result.atlas.name not in whole
         found = write_result(job, result, motion, with_regions=with_regions)
@@ -303,7 +285,6 @@ def _make(job: Job) -> list[Record]:
     outliers = [(name, job.preparations[label]) for label, name in used.items()]
     for name, preparation in outliers:
         write_outlier_table(job, name, preparation)
-    # Stamped after the last table: outlier tables are shared by all atlases.
     records = [_stamp(job, record, used.get(record.strategy)) for record in records]
     if figures is None:
         return records
@@ -342,92 +323,6 @@ def _begin(job: Job) -> None:
             for (atlas, label), tables in begun.items()
         ]
         write_records(job.output_dir, run, stopped)
-
-
-def prepare_cleaning(job: Job) -> Job:
-    """Choose regressors and volumes for each strategy that has work left.
-
-    Those that cannot be carried out, as what they need is not there or too little is
-    left, go from ``work`` to ``failed``.
-    """
-    left = {label for _, names in job.work for label in names.labels}
-    preparations, failed = {}, {}
-    for strategy in job.strategies:
-        if strategy is None or strategy.label not in left:
-            continue
-        try:
-            preparations[strategy.label] = prepare(
-                job.confounds,
-                strategy,
-                job.options,
-                repetition_time=job.planned.repetition_time,
-            )
-        except BidsRoiError as error:
-            failed[strategy.label] = error
-    named = [
-        (atlas, names.only([label for label in names.labels if label not in failed]))
-        for atlas, names in job.work
-    ]
-    work = tuple((atlas, names) for atlas, names in named if names.labels)
-    return replace(job, work=work, preparations=preparations, failed=failed)
-
-
-def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
-    """Reduce a run to the signals of all its atlases, NaN for regions that are lost.
-
-    ``mean`` is fed with its volumes in passing.
-    """
-    image = job.image
-    partition = find_partition([atlas for atlas, _ in job.work], image.frame)
-    inside = read_mask_of(job.planned.mask_path, image.frame)
-    reduction, high_variance = reduce_image(
-        image, partition, inside, job.options, mean=mean
-    )
-    qualities = []
-    for number in range(len(job.work)):
-        resampled = image.grid is not None
-        atlas = job.work[number][0]
-        quality = _assess(
-            *(partition, number, inside, reduction, job.options),
-            resampled=resampled,
-            atlas=atlas,
-        )
-        for arrays in reduction.signals.values():
-            if (values := arrays[number]) is not None:
-                values[:, ~quality.has_voxels] = np.nan
-        qualities.append(quality)
-    return Extracted(partition, inside, reduction, tuple(qualities), high_variance)
-
-
-def _assess(
-    partition: Partition,
-    number: int,
-    inside: NDArray[np.bool_],
-    reduction: Reduction,
-    options: Options,
-    *,
-    resampled: bool,
-    atlas: Atlas,
-) -> RegionQuality:
-    in_mask = inside[partition.voxels]
-    cancel = None
-    mapped = partition.maps[number]
-    if not mapped.hard and options.extraction.map_statistic[0] == "weighted_mean":
-        cancel = weights_cancel(partition.members[number], reduction.usable)
-    return assess_regions(
-        n_voxels_atlas=mapped.n_voxels_atlas,
-        n_voxels_grid=partition.count(number, np.ones_like(in_mask)),
-        n_voxels_mask=partition.count(number, in_mask),
-        n_voxels_finite=partition.count(number, reduction.finite),
-        n_voxels_dropout=partition.count(number, reduction.dropout),
-        n_voxels_used=partition.count(number, reduction.usable),
-        coverage=partition.coverage(number, reduction.usable),
-        min_coverage=options.extraction.min_coverage,
-        weights_cancel=cancel,
-        resampled=resampled,
-        elsewhere=np.isin(atlas.regions.values, list(atlas.elsewhere)),
-        overlapped=np.array(atlas.overlapped) if atlas.parts else None,
-    )
 
 
 def _peak_memory() -> int:

@@ -63,7 +63,8 @@ def draw_carpet(
         standardise(values, course.kept, scale if same_unit else None)[:, order.order]
         for _, values in panels
     ]
-    limit = _limit(shown)
+    # By what was there before, so that the carpets of all strategies share a scale.
+    limit = _limit(shown[:1])
     alt = _describe(before, after, shown)
     first, others = ([], []) if motion is None else motion_rows(motion, fd_threshold)
     sheet = Sheet(SHEET, 0, title="Regional carpet", description=alt)

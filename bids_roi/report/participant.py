@@ -377,6 +377,7 @@ def _region_table(
         "caption": f"Regions of {atlas.name} in {run.name}.",
         "columns": [(name, numeric) for name, numeric, _ in columns],
         "rows": [(cells[2] != "ok", cells) for cells in rows],
+        "file": atlas.regions_path.rpartition("/")[2],
         "link": figure_path(atlas.regions_path, "regions", ".html") if own_page else "",
     }
 

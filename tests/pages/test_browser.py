@@ -84,7 +84,9 @@ def demo(tmp_path_factory):
     return out
 
 
-def use(browser, page, tmp_path, table, columns=(), words="", size=(1280, 2000)):
+def use(
+    browser, page, tmp_path, table, columns=(), words="", size=(1280, 2000), flags=()
+):
     """Open a page with the probe; return what it found and what the console said."""
     probe = PROBE.replace("USE_TABLE", json.dumps(table))
     probe = probe.replace("USE_COLUMNS", json.dumps(list(columns)))
@@ -95,7 +97,7 @@ def use(browser, page, tmp_path, table, columns=(), words="", size=(1280, 2000))
     text = page.read_text(encoding="utf-8")
     copy.write_text(text.replace("</body>", '<script src="probe.js"></script></body>'))
     try:
-        done = browser(tmp_path, copy.as_uri(), "--dump-dom", size=size)
+        done = browser(tmp_path, copy.as_uri(), "--dump-dom", *flags, size=size)
     finally:
         copy.unlink()
         script.unlink()
@@ -145,14 +147,73 @@ def test_the_picker_draws_the_region_that_is_chosen(browser, demo, tmp_path):
     assert found["choices"].count("LH_Vertex (n/a)") == 1
     first, second, said = found["picker"]
     assert found["chosen"] == 1
-    assert said.startswith(f"Series of {found['choices'][1]}. as extracted: ")
-    # Axis and series, before and after cleaning; the censored volumes leave gaps.
-    assert len(first) == len(second) == 4
-    assert first[1] != second[1]
-    assert first[3] != second[3]
+    assert said.startswith(f"Series of {found['choices'][1]}. mean, as extracted: ")
+    # Axis and series, as extracted and after cleaning, where the censored volumes have
+    # bands and leave gaps; then the ticks of time.
+    assert len(first) == len(second) == 6
+    for place, same in enumerate((True, False, True, True, False, True)):
+        assert (first[place] == second[place]) is same
     assert first[1].count("L") == 119
     assert first[1].count("M") == 1
-    assert first[3].count("M") > 1
+    assert first[4].count("M") > 1
+    kept = first[4].count("L") + first[4].count("M")
+    assert first[2].count("M") == 120 - kept > 0
+    # The field finds networks, too, and says all of the region that is there.
+    said, facts = found["searched"]
+    assert re.fullmatch(r"\d of 32", said)
+    assert re.fullmatch(
+        r"LH_\w+ · network Visual · x \S+, y \S+, z \S+ mm · coverage [01]\.\d{3}"
+        r" · tSNR \d+\.\d · status: ok",
+        facts,
+    )
+    # Each figure of the atlas answers once a region is to be marked in it.
+    assert found["ready"] == found["asked"] > 4
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_can_be_used_without_eyes_or_mouse(browser, demo, tmp_path, scheme):
+    setting = f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"
+    page, table = demo / "sub-02.html", "#summary-table"
+    found, console = use(browser, page, tmp_path, table, flags=[setting])
+    check_quiet(found, console)
+    assert found["faults"] == []
+
+
+def test_nothing_is_cut_off(browser, demo, tmp_path):
+    page, table = demo / "sub-02.html", "#summary-table"
+    found, _ = use(browser, page, tmp_path, table, size=(1400, 2000))
+    inside, frame = found["frames"][0]  # the summary
+    assert inside <= frame
+    assert found["width"][0] <= found["width"][1]
+
+
+def test_a_region_is_marked_in_the_figures(browser, demo, tmp_path):
+    """The page is looked at, with a region chosen that is on the slices."""
+    page = demo / "mark.html"
+    (demo / "mark.js").write_text(
+        'const picker = document.querySelector(".picker");'
+        "document.querySelectorAll('.columns > nav, main > :not(.run), .run > "
+        ":not(.atlas)').forEach((e) => e.remove());"
+        'picker.dispatchEvent(new PointerEvent("pointerenter"));'
+        "const timer = setInterval(() => {"
+        ' if (picker.querySelector("select").disabled) return;'
+        ' clearInterval(timer); picker.querySelectorAll("button")[1].click();'
+        "}, 50);"
+    )
+    text = (demo / "sub-02.html").read_text(encoding="utf-8")
+    shown = {}
+    for marked in (False, True):
+        script = '<script src="mark.js"></script>' if marked else ""
+        page.write_text(text.replace("</body>", f"{script}</body>"))
+        shot = tmp_path / f"{marked}.png"
+        browser(tmp_path, page.as_uri(), f"--screenshot={shot}", size=(1280, 5000))
+        image = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+        # The ink of marks, half over what lies below: red and blue without green.
+        ink = (image[..., 0] > 140) & (image[..., 2] > 110) & (image[..., 1] < 60)
+        shown[marked] = int((ink & (image[..., 2] > 0.6 * image[..., 0])).sum())
+    page.unlink()
+    (demo / "mark.js").unlink()
+    assert shown[True] > shown[False] + 200, shown
 
 
 def test_the_group_page(browser, demo, tmp_path):

@@ -92,6 +92,7 @@ def test_pictures_are_made_anew(demo, tmp_path):
             assert max(paper) - min(paper) < 3, "the paper is tinted"
             inked = np.asarray(new.convert("L")) < 200
             assert 0.005 < inked.mean() < 0.6, path.name
+            assert inked[:, 700:].mean() > 0.005, f"{path.name}: one column only"
     assert sorted(p.name for p in demo.glob("picture*")) == []
 
 

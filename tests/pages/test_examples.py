@@ -5,6 +5,7 @@ program that runs the container is replaced by one that runs the installed comma
 the same arguments, so what is shown is the call that the tools make.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -173,3 +174,28 @@ def test_nipoppy_runs_and_tracks_it(tmp_path, programs):
         for row in (dict(zip(header, line, strict=True)) for line in lines)
     }
     assert status == {"01": "SUCCESS", "02": "FAIL"}, "one was run, the other was not"
+
+
+def test_the_notebook_is_what_its_cells_give():
+    """Run anew, each cell shows what docs/examples/regions.ipynb holds."""
+    spec = importlib.util.spec_from_file_location("notebook", ROOT / "docs/notebook.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (example,) = module.EXAMPLES.glob("*.py")
+    held = json.loads(example.with_suffix(".ipynb").read_text(encoding="utf-8"))
+    found = json.loads(json.dumps(module.run_example(example)))
+    assert [c["source"] for c in found["cells"]] == [c["source"] for c in held["cells"]]
+    for one, other in zip(found["cells"], held["cells"], strict=True):
+        for given, kept in zip(
+            one.get("outputs", []), other.get("outputs", []), strict=True
+        ):
+            # Pictures may differ by a rounded digit where a processor adds otherwise.
+            assert given["data"]["text/plain"] == kept["data"]["text/plain"]
+            assert set(given["data"]) == set(kept["data"])
+    kinds = {
+        mime for c in held["cells"] for o in c.get("outputs", []) for mime in o["data"]
+    }
+    assert kinds == {"text/plain", "text/html", "image/svg+xml"}
+    assert "True" in [
+        o["data"]["text/plain"] for c in held["cells"] for o in c.get("outputs", [])
+    ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from xml.etree import ElementTree as ET
 
 import nibabel as nb
 import numpy as np
@@ -406,3 +407,31 @@ def test_relative_paths_and_text_will_do(made, atlas, monkeypatch):
     found = bids_roi.extract(path.name, image)
     by_path = bids_roi.extract(path, image)
     assert_frame_equal(found.signals, by_path.signals, check_exact=True)
+
+
+def test_a_picture_of_some_regions(made, atlas, tmp_path):
+    """One line each, in seconds; gaps where volumes were censored, stripes if lost."""
+    _, path, _ = made
+    image, table = atlas.split(",")
+    options = {"atlas_table": table, "strategy": "24P", "fd_threshold": 0.5}
+    found = bids_roi.extract(path, image, **options)
+    picture = found.plot("Left V1", "Thalamus", "Nowhere")
+    root = ET.fromstring(picture._repr_svg_())
+    space = "{http://www.w3.org/2000/svg}"
+    texts = [text.text for text in root.iter(f"{space}text")]
+    assert {"Left V1", "Thalamus", "Nowhere (lost)", "Time (s)"} <= set(texts)
+    assert "100" in texts  # seconds, of 60 volumes of 2 s
+    lines = [each.get("d") for each in root.iter(f"{space}path")]
+    blue = [
+        e.get("d") for e in root.iter(f"{space}path") if e.get("stroke") == "#0072b2"
+    ]
+    assert len(blue) == 2
+    assert all(d.count("M") == 3 for d in blue)  # two gaps: 20 and 21, 40
+    assert len(lines) > len(blue)
+    picture.save(tmp_path / "a.svg")
+    assert (tmp_path / "a.svg").read_text() == picture.svg
+    assert repr(picture) == "<Picture: Series of Left V1, Thalamus, Nowhere>"
+    with pytest.raises(UsageError, match=r"no region 'left v1'\. Nearest: Left V1"):
+        found.plot("left v1")
+    with pytest.raises(UsageError, match="no region is named"):
+        found.plot()

@@ -69,18 +69,22 @@ def rows():
     found = {}
     for line in PAGE.read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if len(cells) == 6 and cells[-1].strip(" |").startswith("`--atlas"):
-            found[cells[0].lstrip("| ")] = cells[-1].strip(" |`")
+        flags = cells[-1].strip(" |")
+        if len(cells) == 6 and flags.startswith(("`--atlas", "`--seeds")):
+            found[cells[0].lstrip("| ")] = flags.strip("`")
     return found
 
 
 def options_of(flags):
     words, values = shlex.split(flags), {}
     fields = {"--atlas", "--atlas-file", "--atlas-dataset", "--atlas-space"}
+    fields |= {"--seeds", "--seed-radius"}
     assert set(words[::2]) <= fields
     for flag, value in zip(words[::2], words[1::2], strict=True):
         field = flag[2:].replace("-", "_")
         values[field] = value if field == "atlas_space" else (value,)
+        if field == "seed_radius":
+            values[field] = float(value)
     return values
 
 

@@ -24,7 +24,7 @@ from support.moved_trees import write_moved
 import bids_roi
 from bids_roi.core.combine import Labelled, combine_labels
 from bids_roi.core.grid import Grid
-from bids_roi.errors import CollisionError, UsageError
+from bids_roi.errors import CollisionError
 from bids_roi.images.nifti import write_image
 from bids_roi.loading import load
 
@@ -356,15 +356,17 @@ def test_resumed_and_never_mixed_with_another_part(dataset, parts, tmp_path, cap
 
 
 def test_a_notebook_has_the_same(dataset, parts, tmp_path, capsys):
-    out = tmp_path / "out"
-    call(capsys, dataset, out, *given(parts), "--combine", "both=One,Two,Three")
+    folder = tmp_path / f"lab/tpl-{SPACE}"
+    for name, (labels, index, _) in parts.items():
+        write(folder, name, labels, [(value, f"r{value}") for value in index])
+    out, lab = tmp_path / "out", f"lab={folder.parent}"
+    combine = ["--combine", "both=One,Two,Three"]
+    call(capsys, dataset, out, "--atlas-dataset", lab, *combine)
     bold = next((dataset / "sub-01/func").glob("*_bold.nii.gz"))
-    found = bids_roi.extract(bold, "both=One,Two,Three", atlas_file=given(parts)[1:])
-    _, values = read(out / f"{STEM}_stat-mean_timeseries.tsv")
-    assert list(found.signals.columns) == NAMES
+    found = bids_roi.extract(bold, "both=One,Two,Three", atlas_dataset=lab)
+    header, values = read(out / f"{STEM}_stat-mean_timeseries.tsv")
+    assert list(found.signals.columns) == header
     assert_allclose(found.signals.to_numpy(), values, rtol=1e-12)
-    with pytest.raises(UsageError, match="Give the file itself"):
-        bids_roi.extract(bold, "schaefer400", atlas_file=given(parts)[1:])
 
 
 AXIS = dense.small_axis()

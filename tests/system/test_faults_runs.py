@@ -136,10 +136,10 @@ def site(place, model, server, expected):
 
 STAGES = {
     "what is there already": "bids_roi.participant.run.Existing",
-    "confounds": "bids_roi.participant.run.prepare",
-    "atlas mapping": "bids_roi.participant.run.find_partition",
-    "mask": "bids_roi.participant.run.read_mask_of",
-    "reduction": "bids_roi.participant.run.reduce_image",
+    "confounds": "bids_roi.participant.confounds.prepare",
+    "atlas mapping": "bids_roi.participant.extraction.find_partition",
+    "mask": "bids_roi.participant.extraction.read_mask_of",
+    "reduction": "bids_roi.participant.extraction.reduce_image",
     "cleaning": "bids_roi.participant.cleaning.clean_series",
     "records": "bids_roi.participant.run.write_records",
 }

@@ -21,10 +21,10 @@ from bids_roi.participant.budget import (
     threads_per_run,
     worker_count,
 )
-from bids_roi.schedule import cpus
-from bids_roi.schedule.cpus import usable_cpus
+from bids_roi.schedule import threads
 from bids_roi.schedule.processes import Processes
 from bids_roi.schedule.serial import Serial
+from bids_roi.schedule.threads import usable_cpus
 
 TWO = Processes(2)
 
@@ -310,11 +310,11 @@ def test_slurm_bounds_the_processors(monkeypatch):
 
 
 def test_cgroup_bounds_the_processors(tmp_path):
-    assert cpus._cgroup_cpus(tmp_path) == 0
+    assert threads._cgroup_cpus(tmp_path) == 0
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert cpus._cgroup_cpus(tmp_path) == 1
+    assert threads._cgroup_cpus(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert cpus._cgroup_cpus(tmp_path) == 0
+    assert threads._cgroup_cpus(tmp_path) == 0
 
 
 @pytest.mark.parametrize(

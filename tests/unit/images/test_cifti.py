@@ -287,6 +287,9 @@ REFUSED = {
     "volume": ({"intent": 0}, r"something else \(intent 0\), a dense series"),
     "extension": ({"code": 6}, r"no extension of CIFTI \(code 32\).*found: 6"),
     "complex": ({"kind": "c8"}, "complex numbers, real numbers are needed"),
+    # As nibabel refuses them; without a slope the intercept is no matter.
+    "intercept": ({"slope": 2.0, "intercept": np.inf}, "slope 2 and the intercept inf"),
+    "no intercept": ({"slope": 1.0, "intercept": np.nan}, "and the intercept nan"),
     "short": ({"cut": 1}, r"with 13 values of 4 bytes, .* it is cut short"),
     "axes": ({"dim": (6, 1, 1, 1, 1, V, T, 1)}, f"1 x {V} x 13, the XML 13 volumes"),
     "axes too": ({"dim": (6, 1, 1, 1, 1, T, V - 1, 1)}, f"have {V} .*{V - 1}"),
