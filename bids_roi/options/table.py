@@ -389,6 +389,13 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         """Refuse URLs where files are needed, and a folder that is not there."""
+        for flag, least in (
+            ("--min-volumes", self.min_volumes),
+            ("--min-time", self.min_time),
+        ):
+            if least is not None and not 0 <= least < math.inf:
+                msg = f"{flag} is {least}: it has to be a number from 0 on."
+                raise UsageError(msg, remedy="Leave it out for no bound.")
         _refuse_urls(*self.strategy)
         _check_there(self.aroma_dataset)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -43,3 +44,10 @@ def test_what_is_not_given_is_not_there():
     assert options.cleaning.settings == {"scrub": 0}
     assert read_given(options.cleaning.settings) == {"scrub": 0}
     assert hash(options) == hash(Options.from_values({"strategy": ("24P",)}))
+
+
+@pytest.mark.parametrize("bound", [{"min_time": math.nan}, {"min_volumes": -1}])
+def test_a_bound_that_no_run_can_miss_is_refused(bound):
+    """Whatever is compared with NaN is not less than it."""
+    with pytest.raises(UsageError, match="a number from 0 on"):
+        Options.of(**bound)
