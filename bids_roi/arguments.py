@@ -71,7 +71,8 @@ _COUNTERPARTS = {
     "cifti_output": "the command line; nothing is written here",
 }
 # Flags that stand for an argument of another name.
-_PYTHON = {"atlas_file": "atlas", "atlas_space": "space"} | {n: n for n in _OWN}
+_PYTHON = {"atlas_file": "atlas", "combine": "atlas", "seeds": "atlas"}
+_PYTHON |= {"atlas_space": "space"} | {name: name for name in _OWN}
 _ENTITIES = ("res", "den", "hemi", "desc", "echo_label")
 _FLAG = re.compile(r"--([a-z][a-z0-9_-]*[a-z0-9])(?: ([^\s,;:.()]+(?:\.\d+)?))?")
 

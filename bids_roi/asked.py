@@ -135,7 +135,9 @@ class Call:
         if not isinstance(item, str | Path) or table is not None:
             return None
         text = str(item)
-        if text.endswith((".tsv", ".csv")):
+        # An image and its table in one word, as on the command line, are told elsewhere.
+        alone = "," not in text or Path(item).exists()
+        if text.endswith((".tsv", ".csv")) and alone:
             self._seeds.append(check_present(Path(item).absolute()))
             return key_of_file(self._seeds[-1]).name
         if "=" not in text or text[:2] in ("L=", "R=") or Path(item).exists():

@@ -208,5 +208,6 @@ def test_every_option_of_a_run_can_be_given():
     """But for those that have an argument of their own, or write files."""
     groups = {"atlases", "extraction", "cleaning", "connectivity"}
     there = {option.name for option in OPTIONS if option.group in groups}
-    own = {"atlas", "atlas_file", "atlas_space", "mask", "strategy", "cifti_output"}
+    own = {"atlas", "atlas_file", "atlas_space", "combine", "seeds"}
+    own |= {"mask", "strategy", "cifti_output"}
     assert there - set(ALLOWED) == own
