@@ -135,7 +135,7 @@ class Call:
         if not isinstance(item, str | Path) or table is not None:
             return None
         text = str(item)
-        # An image and its table in one word, as on the command line, are told elsewhere.
+        # Image and table in one word, as on the command line, are told elsewhere.
         alone = "," not in text or Path(item).exists()
         if text.endswith((".tsv", ".csv")) and alone:
             self._seeds.append(check_present(Path(item).absolute()))
