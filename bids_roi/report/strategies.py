@@ -161,7 +161,11 @@ def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:
     for row in rows:
         families.setdefault(tuple(row.get(k, "n/a") for k in told), []).append(row)
     for labels, own in families.items():
-        about = ", ".join(label for label in labels if label != "n/a")
+        about = ", ".join(
+            f"{key.removesuffix('_id')}-{label}" if label.isdigit() else label
+            for key, label in zip(told, labels, strict=True)
+            if label != "n/a"
+        )
         picture = _draw_family(own, about)
         if picture is not None:
             yield picture
