@@ -60,7 +60,14 @@ def test_a_format_that_follows_it(tmp_path, shared):
     copy = Copy(tmp_path / "copy")
     copy.add({reader: ("# For the kinds of ``dataset/partners.py``.", READER)})
     copy.add({reader: ('    "gifti": _open_gifti,', '    "array": _open_array,\n')})
-    copy.add({kinds: ('    "gifti": (".func.gii",),', '    "array": (".npy",),\n')})
+    copy.add(
+        {
+            kinds: (
+                '    "gifti": (".func.gii", ".func.gii.gz"),',
+                '    "array": (".npy",),\n',
+            )
+        }
+    )
     folder = runs.write_root(tmp_path / "in")
     rng = np.random.default_rng(0)
     data = rng.uniform(1, 9, 2 * V) + 0.1 * rng.normal(size=(9, 2 * V))
