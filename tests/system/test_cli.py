@@ -113,6 +113,8 @@ def test_every_spelling_reaches_the_field(option: Option, tmp_path):
         values = {option.name: getattr(given, option.name)}
         if option.name.startswith(("dask_", "slurm_")):  # of one executor only
             values["executor"] = option.name.partition("_")[0]
+        if option.name == "seed_radius":
+            values["seeds"] = "seeds.tsv"
         options = Options.from_values(values)
         found = options.value(option)
         expected = option.kind(value)

@@ -57,7 +57,7 @@ def link(path):
 
 
 DAMAGE = {
-    "truncated": (truncate, "the image cannot be read"),
+    "truncated": (truncate, "it is truncated"),
     "without its CRC": (lambda p: p.write_bytes(p.read_bytes()[:-6]), "truncated"),
     "missing": (lambda p: p.unlink(), "no segmentation desc-own"),
     "empty": (lambda p: p.write_bytes(b""), "0 bytes"),

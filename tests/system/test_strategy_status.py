@@ -124,7 +124,7 @@ def test_an_impossible_strategy_costs_its_own_outputs_only(
     assert shown.err.count("strategy bad: ") == 1
     assert "Traceback" not in shown.err
     assert "1  extracted" in shown.out
-    assert "1  runs x strategies failed" in shown.out
+    assert "1  strategy failed in a run" in shown.out
     assert reason in shown.out
     before = files_with_times(out, "/func/")
     again = run(capsys, root, out, *common, bad, "none", plain, code=1)
@@ -182,7 +182,7 @@ def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("no table of confounds, which 24P needs") == 1
     assert done.stderr.count("strategy acompcor: ") == 2
-    assert "3  runs x strategies failed" in done.stdout
+    assert "3  strategies failed in a run" in done.stdout
     found = {(r.run[:6], r.atlas, r.strategy): r.status for r in read_all_records(out)}
     assert len(found) == 2 * 2 * 3
     for (person, _, strategy), status in found.items():
@@ -191,7 +191,10 @@ def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
     for person, n_bad in (("01", 1), ("02", 2)):
         page = Page(out / f"sub-{person}.html")
         check_page(page)
-        assert f"failed {2 * n_bad}" in page.words  # rows of the summary
+        assert "failed 1 run" in page.words
+        cells = (out / f"sub-{person}.html").read_text().split("<td>")
+        told = [c for c in cells if c.startswith('<span class="light failed">')]
+        assert len(told) == 2 * n_bad  # rows of the summary
         assert "strategy acompcor: " in page.words
         assert ("strategy 24P: " in page.words) == (person == "02")
         drawn = {p["src"].rpartition("/")[2].split("_")[-2] for p in page.all("img")}

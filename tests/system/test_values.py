@@ -233,7 +233,7 @@ def test_a_mask_for_all_runs(dataset, atlas, tmp_path, capsys):
     assert not out.exists()
     # the remedy
     write_image(soft, (share > 0.5).astype(np.uint8), oblique())
-    assert "mask" not in run(capsys, dataset, out, *arguments, soft).err
+    assert "--mask" not in run(capsys, dataset, out, *arguments, soft).err
     write_image(many, np.rint(share * 100).astype(np.int16), oblique())
     shown = run(capsys, dataset, tmp_path / "many", *arguments, many)
     assert "values other than 0 (1 to " in shown.err
