@@ -35,7 +35,9 @@ def browser():
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
 
-    def call(folder, url, *arguments, size=(1280, 2000)):
+    def call(folder, url, *arguments, size=(1280, 2000), wait="virtual"):
+        # Frames without rights are processes of their own, which know no virtual time.
+        budget = {"virtual": "virtual-time-budget=120000", "real": "timeout=10000"}
         flags = [
             "--headless",
             "--no-sandbox",
@@ -50,7 +52,7 @@ def browser():
             "--host-resolver-rules=MAP * ~NOTFOUND",
             f"--user-data-dir={folder / 'profile'}",
             f"--window-size={size[0]},{size[1]}",
-            "--virtual-time-budget=120000",
+            f"--{budget[wait]}",
         ]
         return subprocess.run(
             [program, *flags, *arguments, url],
@@ -202,15 +204,21 @@ def test_a_region_is_marked_in_the_figures(browser, demo, tmp_path):
     )
     text = (demo / "sub-02.html").read_text(encoding="utf-8")
     shown = {}
-    for marked in (False, True):
+    # A frame without rights is a process of its own, which a screenshot does not wait
+    # for: several are taken, and one is enough. Without a mark there is none on any.
+    for marked, n_shots in ((False, 1), (True, 6)):
         script = '<script src="mark.js"></script>' if marked else ""
         page.write_text(text.replace("</body>", f"{script}</body>"))
-        shot = tmp_path / f"{marked}.png"
-        browser(tmp_path, page.as_uri(), f"--screenshot={shot}", size=(1280, 5000))
-        image = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-        # The ink of marks, half over what lies below: red and blue without green.
-        ink = (image[..., 0] > 140) & (image[..., 2] > 110) & (image[..., 1] < 60)
-        shown[marked] = int((ink & (image[..., 2] > 0.6 * image[..., 0])).sum())
+        for number in range(n_shots):
+            shot = tmp_path / f"{marked}{number}.png"
+            size = {"size": (1280, 5000), "wait": "real"}
+            browser(tmp_path, page.as_uri(), f"--screenshot={shot}", **size)
+            image = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+            # The ink of marks, half over what lies below: red and blue without green.
+            ink = (image[..., 0] > 140) & (image[..., 2] > 110) & (image[..., 1] < 60)
+            shown[marked] = int((ink & (image[..., 2] > 0.6 * image[..., 0])).sum())
+            if marked and shown[True] > shown[False] + 200:
+                break
     page.unlink()
     (demo / "mark.js").unlink()
     assert shown[True] > shown[False] + 200, shown

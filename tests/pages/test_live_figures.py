@@ -36,17 +36,23 @@ PROBE = """<script><![CDATA[(async () => {
     root.dispatchEvent(new KeyboardEvent("keydown", {key}));
     found.push(said());
   }
+  for (const mark of USE_MARKS) {
+    window.postMessage({mark}, "*");
+    await new Promise((done) => setTimeout(done, 50));
+    found.push(root.querySelector("#mark").getAttribute("d"));
+  }
   root.setAttribute("found", JSON.stringify(found));
 })();]]></script></svg>"""
 
 
-def ask(content, points, folder, keys=()):
-    """What a figure says with the pointer at some places, and after some keys."""
+def ask(content, points, folder, keys=(), marks=()):
+    """What a figure says at some places, after some keys, and how it marks regions."""
     program = os.environ.get("BIDS_ROI_BROWSER", "chromium")
     if shutil.which(program) is None:
         pytest.skip(f"{program} is not installed")
     probe = PROBE.replace("USE_POINTS", json.dumps(points))
     probe = probe.replace("USE_KEYS", json.dumps(keys))
+    probe = probe.replace("USE_MARKS", json.dumps(marks))
     path = folder / "figure.svg"
     path.write_text(content.decode().replace("</svg>", probe))
     flags = [
@@ -60,6 +66,24 @@ def ask(content, points, folder, keys=()):
         check=True, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     return json.loads(html.unescape(re.search(r' found="(.*?)"', done.stdout)[1]))
+
+
+def test_a_region_that_the_page_has_chosen_is_marked(tmp_path):
+    """By its row and its column, in whichever order these are."""
+    n = 12
+    order = order_regions(n, ["b", "a", "c"] * 4)
+    names = [str(row) for row in range(n)]
+    values = np.random.default_rng(0).uniform(-1, 1, (n, n))
+    picture = draw_relmat(values, order, measure="r", names=names, limit=1.0)
+    box = parts(picture.content, "image")[0]
+    left, top, side = (float(box[key]) for key in ("x", "y", "width"))
+    found = ask(picture.content, [], tmp_path, marks=[0, 7, n])
+    for region, drawn in zip((0, 7), found, strict=False):
+        place = order.order.tolist().index(region)
+        row, column = re.findall(r"M([\d.]+),([\d.]+)", drawn)
+        assert float(row[1]) == pytest.approx(top + place * side / n, abs=0.01)
+        assert float(column[0]) == pytest.approx(left + place * side / n, abs=0.01)
+    assert found[2] == ""  # no such region
 
 
 def test_a_matrix_tells_the_pair_and_its_value(tmp_path):

@@ -215,15 +215,11 @@ def results(container, demo, work):
     """Both levels on the demo's dataset, mounted read-only."""
     data = demo / "dataset"
     before = tree(data)
-    (atlas,) = (data / "atlas").rglob("*_dseg.nii.gz")
-    table = atlas.with_name(atlas.name.replace(".nii.gz", ".tsv"))
-    if not table.exists():
-        (table,) = (data / "atlas").rglob("*_dseg.tsv")
-    atlas_file = ",".join(f"/data/{path.relative_to(data)}" for path in (atlas, table))
     out = output_folder(work / "out")
     mounts = [f"{data}:/data:ro", f"{out}:/out"]
     common = ["/data/fmriprep", "/out"]
-    container(*common, "participant", "--atlas-file", atlas_file, mounts=mounts)
+    atlas = ["--atlas-dataset", "demo=/data/atlas"]
+    container(*common, "participant", *atlas, mounts=mounts)
     container(*common, "group", mounts=mounts)
     assert tree(data) == before
     return out
