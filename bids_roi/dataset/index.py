@@ -14,6 +14,7 @@ import re
 import secrets
 import shutil
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -154,18 +155,25 @@ def _query_together(
     # Of the first, which is the only one where it matters.
     where = root / f"sub-{next(iter(waiting))}"
     found: dict[str, list[Path]] = {}
+    originals: dict[Path, Path] = {}
+    n_of_name: Counter[str] = Counter()
+    for path in series:
+        originals[Path(str(n_of_name[path.name]), path.name)] = path
+        n_of_name[path.name] += 1
     try:
         # pybids indexes one root with all below it. Empty files of the same names
         # elsewhere let it index a few participants of a thousand, and write nothing
-        # into the input.
+        # into the input. They lie in as few folders as can be, which take longer to
+        # make and to remove than all the rest.
         with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
-            for folder in {path.parent for path in series}:
-                Path(beside, folder.relative_to(root)).mkdir(parents=True)
-            for path in series:
-                Path(beside, path.relative_to(root)).touch()
+            for number in range(max(n_of_name.values())):
+                Path(beside, str(number)).mkdir()
+            for inside in originals:
+                Path(beside, inside).touch()
             for file in _query(Path(beside), extensions, where=where):
-                inside = Path(file).relative_to(beside)
-                found.setdefault(inside.parts[0], []).append(root / inside)
+                path = originals[Path(file).relative_to(beside)]
+                label = path.relative_to(root).parts[0]
+                found.setdefault(label, []).append(path)
     except OSError:  # nothing can be written, as in a container: one after the other
         folders = [root / f"sub-{label}" for label, files in waiting.items() if files]
         return {
