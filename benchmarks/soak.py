@@ -1,7 +1,8 @@
 """Memory of one long call, and what it costs to go on with a finished one.
 
 A derivative of many participants with two tiny runs each goes through one call with
---no-report: with images of 8 x 8 x 8 x 20, all but the mechanism costs nothing. While
+--no-report (or with --report): with images of 8 x 8 x 8 x 20, all but the mechanism
+costs next to nothing. While
 it works, the memory of the command and of its workers is sampled; then the same command
 is given again, and finds all outputs there. Processor seconds are those of the command
 and all its workers. Not part of the tests but for ``--quick``.
@@ -71,12 +72,15 @@ def make_dataset(root: Path, n_participants: int) -> str:
     return f"{atlas},{table}"
 
 
-def call(root: Path, out: Path, atlas: str, n_workers: int, interval: float) -> Call:
+def call(
+    root: Path, out: Path, atlas: str, n_workers: int, interval: float, *, report: bool
+) -> Call:
     """Run the participant level once, and look at its memory until it ends."""
     events = out.parent / "events.jsonl"
     events.unlink(missing_ok=True)
     argv = [COMMAND, str(root), str(out), "participant", "--atlas-file", atlas, "-q"]
-    argv += ["--no-report", "--n-procs", str(n_workers), "--events", str(events)]
+    argv += ["--n-procs", str(n_workers), "--events", str(events)]
+    argv += [] if report else ["--no-report"]
     memory: dict[str, list[tuple[int, float]]] = defaultdict(list)
     began, names, n_done, read = time.monotonic(), {}, 0, 0
     process = os.posix_spawn(COMMAND, argv, os.environ)
@@ -139,6 +143,7 @@ def main() -> None:
     parser.add_argument("--participants", type=int, default=1000)
     parser.add_argument("--n-procs", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="for the data, 0.1 MB a run")
+    parser.add_argument("--report", action="store_true", help="with figures and pages")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     n = 6 if given.quick else given.participants
@@ -146,7 +151,10 @@ def main() -> None:
         folder = Path(name)
         atlas = make_dataset(folder / "in", n)
         where = (folder / "in", folder / "out", atlas, given.n_procs)
-        first, again = (call(*where, 0.1 if given.quick else 0.5) for _ in range(2))
+        first, again = (
+            call(*where, 0.1 if given.quick else 0.5, report=given.report)
+            for _ in range(2)
+        )
     say(f"{2 * n} runs of {n} participants, {given.n_procs} processes.\n")
     say("| call | CPU s | CPU ms a run | wall s |")
     say("|---|---|---|---|")
