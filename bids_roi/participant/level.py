@@ -303,4 +303,6 @@ def _announce(
             if records is None:
                 yield item
             else:
-                progress.finish(item, outcomes.note(Outcome(item, records, None)))
+                progress.finish(
+                    item, outcomes.note(Outcome(item, records, None), found=True)
+                )

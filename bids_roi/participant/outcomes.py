@@ -74,6 +74,7 @@ class Outcomes:
         self._under_way: set[str] = set()
         self._runs_left: Counter[str] = Counter()
         self._with_news: set[str] = set()
+        self._changed: set[str] = set()
         self._n_crashed = 0
         self._began = time.monotonic()
         self._code_of_failure = 1
@@ -138,8 +139,10 @@ class Outcomes:
             for line in describe_run(item, self.level.options):
                 log.info("%s", line)
 
-    def note(self, outcome: Outcome[PlannedRun, list[Record]]) -> list[Record]:
-        """Count, tell and return what became of a run."""
+    def note(
+        self, outcome: Outcome[PlannedRun, list[Record]], *, found: bool = False
+    ) -> list[Record]:
+        """Count, tell and return what became of a run, which may have been there."""
         item, records, error = outcome.item, outcome.value, outcome.error
         level = self.level
         self._under_way.discard(item.run.relative_path)
@@ -158,6 +161,8 @@ class Outcomes:
             self.refuse(item, error)
         else:
             self._with_news.add(participant)
+            if not found:
+                self._changed.add(participant)
             self._n_crashed += outcome.value is None
             self._tell_failures(item, records, crashed=outcome.value is None)
         self._tell_end(item, records)
@@ -279,10 +284,15 @@ class Outcomes:
 
     def _write_page(self, participant: str) -> None:
         remove_leftovers(self.level.output_dir / participant / "figures")
-        if self.level.options.running.no_report or participant not in self._with_news:
+        running = self.level.options.running
+        if running.no_report or participant not in self._with_news:
             return
-        from bids_roi.report.participant import write_page
+        from bids_roi.report.participant import is_current, write_page
 
+        folder = self.level.output_dir
+        trusted = participant not in self._changed and not running.verify
+        if trusted and is_current(folder, participant):
+            return
         if note := write_page(self.level.output_dir, participant):
             self.warnings.update([note])
 

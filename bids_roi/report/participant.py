@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from bids_roi.report.facts import (
 from bids_roi.report.methods import write_methods
 from bids_roi.report.pages import attempt, mark_safe, render_page
 from bids_roi.report.signals import script_json
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +66,28 @@ def write_page(output_dir: Path, participant: str) -> str | None:
     """
     write = functools.partial(_write_page, output_dir, participant)
     return attempt(f"{participant}: the page", write)
+
+
+def is_current(output_dir: Path, participant: str) -> bool:
+    """Whether the page is whole, of this version, and no older than the records.
+
+    Of runs that are all there as they were, it then says what it would say anew.
+    """
+    page = output_dir / participant_page_path(participant)
+    records = (output_dir / "logs" / participant).glob("*.jsonl")
+    try:
+        text = page.read_text(encoding="utf-8")
+        newest = max(path.stat().st_mtime_ns for path in records)
+        if page.stat().st_mtime_ns < newest:
+            return False
+    except (OSError, ValueError):  # not there, no text, or no records
+        return False
+    linked = re.findall(rf'"({re.escape(participant)}/[^"#]+\.html)"', text)
+    return (
+        text.rstrip().endswith("</html>")
+        and f"bids_roi {__version__} " in text
+        and all((output_dir / path).is_file() for path in linked)
+    )
 
 
 def _write_page(output_dir: Path, participant: str) -> None:

@@ -4,12 +4,14 @@ from whatever is in the output folder."""
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 
 import numpy as np
 import pytest
 from support import datasets, toy_confounds
+from support.calls import run as call
 from support.datasets import SPACE
 from support.pictures import Page, check_page
 
@@ -425,3 +427,30 @@ def test_the_group_page_without_any_table(tmp_path):
     check_page(page)
     assert "<b>no" in page.words
     assert NASTY in page.words
+
+
+def test_a_page_that_says_all_is_left_and_any_other_is_made_again(
+    dataset, atlas, tmp_path, capsys
+):
+    """Where nothing changed; --verify makes it anew whatever it looks like."""
+    out = tmp_path / "out"
+    asked = (dataset, out, "participant", "--atlas-file", atlas)
+
+    def page_after(*more):
+        call(capsys, *asked, *more, report=True)
+        return page.read_bytes(), page.stat().st_mtime_ns
+
+    page = out / "sub-01.html"
+    whole, first = page_after()
+    assert page_after() == (whole, first)
+    assert page_after("--verify")[1] > first
+    for spoil in (
+        lambda: page.write_bytes(whole[:-20]),
+        lambda: page.write_bytes(whole.replace(b"bids_roi 0.", b"bids_roi 9.")),
+        page.unlink,
+        lambda: os.utime(page, ns=(0, 0)),  # as if records had come later
+    ):
+        spoil()
+        made, when = page_after()
+        assert made == whole
+        assert when > first
