@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import UsageError, nearest_words
+from bids_roi.files.writing import write_file
 from bids_roi.report.paper import BLUE, INK, Panel, Sheet
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Picture:
         path
             Where to; it ends in ``.svg``.
         """
-        Path(path).write_text(self.svg, encoding="utf-8")
+        where = Path(path).absolute()
+        write_file(where.parent, where.name, self.svg)
 
 
 def draw_regions(

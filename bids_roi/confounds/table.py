@@ -331,35 +331,13 @@ def _quality(
     return values
 
 
-def _flagged(confounds: Confounds, stem: str) -> BoolArray:
-    columns = [i for i, n in enumerate(confounds.names) if n.startswith(stem)]
-    flags = confounds.values[:, columns]
-    return np.asarray((np.nan_to_num(flags) != 0).any(axis=1))
-
-
 def non_steady_state(confounds: Confounds) -> BoolArray:
     """Volumes that fMRIPrep flags as not yet in a steady state, (T,).
 
     fMRIPrep writes a ``non_steady_state_outlier`` column for each; none where there
     is none.
     """
-    return _flagged(confounds, "non_steady_state_outlier")
-
-
-def motion_outlier(confounds: Confounds) -> BoolArray:
-    """Volumes that fMRIPrep flags as motion outliers, (T,).
-
-    With its own thresholds, by default FD > 0.5 mm or standardised DVARS > 1.5.
-    """
-    return _flagged(confounds, "motion_outlier")
-
-
-def count_dummy_scans(confounds: Confounds) -> int:
-    """Volumes at the start to leave out: up to the last flagged one, as XCP-D counts.
-
-    See Also
-    --------
-    non_steady_state
-    """
-    flagged = np.flatnonzero(non_steady_state(confounds))
-    return int(flagged[-1]) + 1 if flagged.size else 0
+    stem = "non_steady_state_outlier"
+    columns = [i for i, n in enumerate(confounds.names) if n.startswith(stem)]
+    flags = confounds.values[:, columns]
+    return np.asarray((np.nan_to_num(flags) != 0).any(axis=1))

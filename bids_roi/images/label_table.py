@@ -75,12 +75,6 @@ class LabelledPoints:
         known = {label.key for label in self.table} | {0}
         return tuple(k for k in np.unique(self.keys).tolist() if k not in known)
 
-    @property
-    def unused(self) -> tuple[int, ...]:
-        """Keys of the table, 0 aside, that no point has."""
-        found = set(np.unique(self.keys).tolist()) | {0}
-        return tuple(label.key for label in self.table if label.key not in found)
-
 
 def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
     """Choose one of a file's maps.

@@ -269,3 +269,11 @@ def test_no_nilearn_in_the_package():
         # The masker names its errors and tags, where scikit-learn is there and calls.
         allowed = {"sklearn"} if module == "bids_roi.masker" else set()
         assert not tops & {"nilearn", "sklearn"} - allowed, module
+
+
+def test_every_module_is_imported_by_another():
+    """A file that a merge brings back is dead, and nothing else would tell."""
+    doors = {"bids_roi.__main__", "bids_roi.cli", "bids_roi.tools"}
+    doors |= {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    used = {name for path in MODULES.values() for name in imports(path)}
+    assert set(MODULES) - doors - used == set()

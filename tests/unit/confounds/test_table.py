@@ -8,10 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.confound_tables import AXES, CAMEL, REAL, loader, toy, write
 
 from bids_roi.confounds.table import (
-    count_dummy_scans,
     framewise_displacement,
     merge_confounds,
-    motion_outlier,
     non_steady_state,
     read_confounds,
     std_dvars,
@@ -157,35 +155,29 @@ def test_flags_of_volumes(tmp_path):
     columns["motion_outlier00"] = [0, 0, 0, 1.0, 0, 0]
     confounds = read_confounds(write(tmp_path, columns))
     assert_array_equal(np.flatnonzero(non_steady_state(confounds)), [0, 1])
-    assert_array_equal(np.flatnonzero(motion_outlier(confounds)), [3])
-    assert count_dummy_scans(confounds) == 2
     none = read_confounds(write(tmp_path, {"csf": range(6)}))
     assert not non_steady_state(none).any()
-    assert not motion_outlier(none).any()
     assert non_steady_state(none).shape == (6,)
-    assert count_dummy_scans(none) == 0
 
 
-def test_dummy_scans_are_counted_to_the_last_flag(tmp_path):
+def test_flags_of_old_names_count(tmp_path):
     columns = {"NonSteadyStateOutlier00": [0, 0, 1, 0], "GlobalSignal": range(4)}
-    assert count_dummy_scans(read_confounds(write(tmp_path, columns))) == 3
+    found = non_steady_state(read_confounds(write(tmp_path, columns)))
+    assert_array_equal(found, [False, False, True, False])
 
 
 def test_flags_of_real_runs(real):
     found = {
-        version: (
-            int(motion_outlier(confounds).sum()),
-            count_dummy_scans(confounds),
-        )
+        version: np.flatnonzero(non_steady_state(confounds)).tolist()
         for version in REAL
         for confounds, _ in [real(version)]
     }
     assert found == {
-        "20.2.1": (13, 0),
-        "23.1.2": (0, 2),
-        "23.2.0": (38, 0),
-        "21": (16, 3),  # 23 columns; an excerpt of 30 rows
-        "1.4": (0, 1),
+        "20.2.1": [],
+        "23.1.2": [0, 1],
+        "23.2.0": [],
+        "21": [0, 1, 2],  # 23 columns; an excerpt of 30 rows
+        "1.4": [0],
     }
 
 

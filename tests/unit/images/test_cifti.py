@@ -117,7 +117,7 @@ def test_real_labels_are_nibabels(shared, name):
     table = {label.key: (label.name, label.rgba) for label in labels.table}
     assert table == maps.label[0]
     assert labels.map_name == maps.name[0]
-    assert (labels.told, labels.unnamed, labels.unused) == ("", (), ())
+    assert (labels.told, labels.unnamed) == ("", ())
     meshes = [p.support for p in frame.parts if isinstance(p.support, Mesh)]
     assert meshes == [Mesh("fsLR", 32492)] * 2
 
@@ -163,12 +163,11 @@ def test_one_of_several_maps(tmp_path, kind):
     assert_array_equal(first.keys, data[0])
     told = "The file holds 2 maps (1 'one', 2 'two'); the first is used."
     assert first.told == f"{told} Choose one by its name or number behind a #, IMAGE#2."
-    assert first.unused == (9,)
     for wanted in ("2", "two"):
         _, second = read_dense_labels(path, "fsLR", wanted)
         assert_array_equal(second.keys, data[1])
         assert (second.told, second.map_name) == ("", "two")
-        assert (second.unnamed, second.unused) == ((4,), (3,))
+        assert second.unnamed == (4,)
         assert second.table[1].name == "A"
         assert second.table[1].rgba == (1, 0.5, 0, 1)
     for wanted in ("3", "0", "", "three"):

@@ -398,7 +398,7 @@ for _ in range(n):
                 pass
         else:
             labels = read_surface_labels(path)
-            labels.unnamed, labels.unused
+            labels.unnamed
         read += 1
     except BidsRoiError as error:
         assert str(error)

@@ -96,7 +96,7 @@ def test_annots_of_both_versions(tmp_path, version):
         (B, "B"),
     ]
     assert labels.table[2].rgba == (1 / 255, 2 / 255, 3 / 255, 0)
-    assert (labels.unnamed, labels.unused) == ((7,), ())
+    assert labels.unnamed == (7,)
 
 
 BROKEN_ANNOTS = {
@@ -149,7 +149,7 @@ def test_keys_are_64_bits(tmp_path):
     assert labels.keys.dtype == np.int64
     assert labels.keys.tolist() == [0, 3, 3, 2**32 - 5, 9]
     assert labels.table[1].name == "A"
-    assert (labels.unnamed, labels.unused) == ((9,), (4,))
+    assert labels.unnamed == (9,)
     path.write_text(gii.document([gii.array(KEYS, intent="LABEL")], labels=TABLE[:2]))
     assert read_surface_labels(path).unnamed == (-5, 9)
 
