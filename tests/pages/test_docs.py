@@ -38,7 +38,7 @@ INTERPRETERS = {
 FOREIGN = {"--user", "--rm", "--read-only", "--network", "--cleanenv", "--containall"}
 FOREIGN |= {"--bind", "--array", "--mem", "--cpus-per-task", "--time", "--partition"}
 FOREIGN |= {"--strict", "--sweep", "--quick", "--rounds", "--writable-tmpfs", "--wrap"}
-FOREIGN |= {"--use-aroma", "--output-spaces", "--check"}
+FOREIGN |= {"--use-aroma", "--output-spaces", "--check", "--report"}
 FOREIGN |= {"--resume", "--depth", "--volume", "--output", "--parsable", "--dependency"}
 
 
