@@ -64,6 +64,8 @@ class Motion:
         Why the table could not be used.
     parameters : (T, 6) or None
         Translations along x, y and z in mm, rotations about them in radians.
+    rmsd : (T,) or None
+        Jenkinson's displacement, mm; ``None`` where not told.
     """
 
     fd: NDArray[np.float64] | None = None
@@ -71,6 +73,7 @@ class Motion:
     steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     parameters: NDArray[np.float64] | None = None
+    rmsd: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,10 @@ NOT_HERE = {
     *("SliceTimingCorrected", "DelayTime", "Resolution", "Density"),
     *("SmoothingFWHM", "RepetitionTimeGiven", "StdDVARSThreshold"),
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
-    *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
+    *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "MeanRMSD"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
-    *("AtlasParts", "SeedRadius"),
+    *("AtlasParts", "SeedRadius", "FDGlobalSignalCorrelationBefore"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
@@ -45,7 +45,10 @@ def out(cleaned_input, atlas, tmp_path, capsys):
     common += ["--relmat", "pearson", "partial"]
     run(capsys, *common, "--denoise", "none", "simple")
     run(capsys, *common, "--denoise", "24P", "--censored", "interpolate")
-    run(capsys, out.parent, out, "group")
+    people = root / "participants.tsv"
+    people.write_text("participant_id\tage\nsub-01\t30\n")
+    asked = ["--covariates", "age", "--participants-file", people, "--permutations", 9]
+    run(capsys, out.parent, out, "group", *asked, "--fd-measure", "fd_max")
     return out
 
 
