@@ -179,12 +179,6 @@ def load_filters(
     -------
     dict
         The rules of each of the three sections; empty where the file has none.
-
-    Raises
-    ------
-    UsageError
-        The file is unreadable or not JSON, or has an unknown section, entity or kind
-        of value. Sections of other apps are ignored.
     """
     filters: dict[str, tuple[Rule, ...]] = dict.fromkeys(_SECTIONS, ())
     if path is None:

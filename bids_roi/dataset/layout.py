@@ -22,7 +22,6 @@ from bids_roi.dataset.filters import (
     replace_rules,
 )
 from bids_roi.dataset.index import index_series
-from bids_roi.dataset.metadata import TIMING, Sidecars, check_timing
 from bids_roi.dataset.partners import (
     BOLD,
     CONFOUNDS,
@@ -30,8 +29,11 @@ from bids_roi.dataset.partners import (
     FREE_IN_MASK,
     KINDS,
     MASKS,
+    TIMING,
     Partners,
+    Sidecars,
     bold_rules,
+    check_timing,
     group_series,
     kind_of,
 )
@@ -133,13 +135,7 @@ def find_runs(
     *,
     own_masks: bool = True,
 ) -> list[BoldRun]:
-    """Find the BOLD runs of one participant, as ``find_runs_of`` does.
-
-    Raises
-    ------
-    BidsRoiError
-        The filter file is wrong, or the participant's folder absent or unreadable.
-    """
+    """Find the BOLD runs of one participant, as ``find_runs_of`` does."""
     found_of = find_runs_of(root, [participant], wanted, kinds, own_masks=own_masks)
     ((_, found),) = found_of
     if isinstance(found, BidsRoiError):
@@ -176,11 +172,6 @@ def find_runs_of(
     tuple
         The participant, and its runs sorted by relative path: none where nothing
         passes (``explain_nothing``); or why they cannot be listed.
-
-    Raises
-    ------
-    UsageError
-        The filter file is wrong, or the database folder lies inside the input.
     """
     root = root.absolute()
     labels = [label.removeprefix("sub-") for label in participants]

@@ -92,13 +92,6 @@ def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
     derivatives
         What ``--derivatives`` says; it wins. A folder of derivatives serves as well
         as the derivative itself.
-
-    Raises
-    ------
-    UsageError
-        There are several.
-    MissingInput
-        There is none, or the folder is absent or unreadable.
     """
     given = bids_dir if derivatives is None else derivatives
     for folder in (bids_dir, given):
@@ -251,13 +244,6 @@ def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
         Root of the derivative.
     labels
         The participants asked for, with or without ``sub-``; none stands for all.
-
-    Raises
-    ------
-    NothingFound
-        A label is not in the dataset; the nearest ones are named.
-    MissingInput
-        The dataset holds no participant, or cannot be read.
     """
     _check_readable(root)
     names = [path.name for path in _listed(root)]

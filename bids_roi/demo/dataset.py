@@ -169,11 +169,6 @@ def write_demo_dataset(folder: Path, *, seed: int = 0) -> DemoDataset:
     Returns
     -------
     DemoDataset
-
-    Raises
-    ------
-    OutputError
-        If ``fmriprep`` or ``atlas`` exist in the folder, or cannot be written.
     """
     derivative, home = folder / "fmriprep", folder / "atlas"
     for path in (derivative, home):

@@ -54,13 +54,6 @@ def read_matrix(
         One per column of numbers.
     values : (rows, columns)
         The bits that were written; NaN for ``n/a``.
-
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read.
-    DataError
-        If it is damaged: no UTF-8, a cell that is no number, rows of another length.
     """
     return parse_matrix(read_bytes(path), path, nodes=nodes)
 

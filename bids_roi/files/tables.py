@@ -149,14 +149,6 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
     -------
     dict
         Columns of stripped strings, in order; columns without a name are left out.
-
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read.
-    DataError
-        If it is no table: no header, a repeated column, or rows of another length; or
-        it is longer than ``max_rows``, or than any real table.
     """
     delimiter = "," if path.suffix == ".csv" else "\t"
     rows: list[list[str]] = []
@@ -256,12 +248,6 @@ def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
         Whether numbers that no double can hold, and NaN and Infinity, which are no JSON
         but which Python writes, come as NaN or infinity, so that they can be refused.
         Otherwise they become ``None``: no value.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, is empty, not JSON (with the line), or not an object; or it
-        is larger or deeper than any sidecar.
     """
     try:
         _check_regular(path, _LARGEST_JSON)

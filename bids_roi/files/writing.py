@@ -44,11 +44,6 @@ def write_file(folder: Path, name: str, text: str | bytes | Iterable[str]) -> No
         name is replaced, the file that it points to is not written.
     text
         The whole content, or the pieces of a text in order.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written; nothing is left behind.
     """
     with writing(folder, name) as beside:
         _fill(beside, text)

@@ -57,11 +57,6 @@ def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> S
         The file, or those of ``L`` and ``R``.
     template
         Space of the run.
-
-    Raises
-    ------
-    MissingInput, ImageError, SpaceMismatch
-        As its reader does.
     """
     return READERS[kind](files, template)
 

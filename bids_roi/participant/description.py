@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.surfaces import is_surface
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.atlases.names import is_surface
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file

@@ -19,7 +19,7 @@ from bids_roi.outputs.records import read_records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bids_roi.atlases.areas import Areas
+    from bids_roi.atlases.surfaces import Areas
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.participant.plan import PlannedRun
@@ -97,7 +97,7 @@ def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
 
 def _recall_areas(sidecar: Mapping[str, Any]) -> Areas | None:
     """Whose areas vertices weighed by, with the digest that they had."""
-    from bids_roi.atlases.areas import Areas  # loads the readers of surfaces
+    from bids_roi.atlases.surfaces import Areas  # loads the readers of surfaces
 
     weights = sidecar.get("VertexWeights")
     if not isinstance(weights, str):

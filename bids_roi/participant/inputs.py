@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.dataset.layout import explain_nothing
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import BidsRoiError, SpaceMismatch
 from bids_roi.participant.plan import find_wanted, kinds_for, template_of
@@ -30,11 +30,6 @@ def list_inputs(
     Paths are relative to ``bids_dir``, or to ``--derivatives`` where that lies
     elsewhere. With ``atlases``, the files of the atlases instead, absolute. A run or
     participant that cannot be told is an error among them.
-
-    Raises
-    ------
-    BidsRoiError
-        Nothing is selected at all.
     """
     root = find_derivative(bids_dir, options.input.derivatives)
     base = bids_dir.absolute()

@@ -26,9 +26,8 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
-from bids_roi.images.nifti import check_file, read_volume
+from bids_roi.images.nifti import check_file, describe_mask, read_volume
 from bids_roi.images.series import Series, open_series
-from bids_roi.images.values import describe_mask
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def plan_run(
             warnings.extend(_check_surface_run(run, options))
         image = open_series(run.kind, run.sides, template_of(run))
         if run.kind != "volume" and options.extraction.vertex_weights == "area":
-            from bids_roi.atlases.areas import find_areas  # volumes need no surfaces
+            from bids_roi.atlases.surfaces import find_areas  # volumes need no surfaces
 
             surface, wanted = options.extraction.surface, options.atlases
             areas = find_areas(

@@ -252,7 +252,7 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
-        from bids_roi.atlases.homes import search_path
+        from bids_roi.atlases.templateflow import search_path
         from bids_roi.report.draw import RunFigures
 
         figures = RunFigures(

@@ -14,7 +14,7 @@ import pytest
 from support.trees import SHARED, needs_shared, plant, unpack
 
 import bids_roi.dataset.filters as filters_module
-import bids_roi.dataset.metadata as metadata_module
+import bids_roi.dataset.partners as metadata_module
 from bids_roi.dataset.index import index_series
 from bids_roi.dataset.layout import explain_nothing, find_runs, find_runs_of
 from bids_roi.dataset.roots import find_derivative, list_participants
