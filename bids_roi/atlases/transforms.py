@@ -114,14 +114,8 @@ def find_anatomical_route(root: Path, bold: Path) -> Route:
 def find_route(root: Path, bold: Path, template: str) -> Route:
     """Find the transforms for an atlas and a run.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    bold
-        The run, below the root: native, or in the space of its anatomical image.
-    template
-        Space of the atlas, with its cohort (``MNIInfant+1``).
+    The run is native, or in the space of its anatomical image; ``template`` has its
+    cohort (``MNIInfant+1``).
     """
     space = parse_name(bold).get("space")
     if space in _NATIVE:

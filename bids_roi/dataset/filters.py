@@ -164,21 +164,13 @@ def load_filters(
 ) -> dict[str, tuple[Rule, ...]]:
     """Read a filter file in fMRIPrep's format.
 
-    Parameters
-    ----------
-    path
-        JSON with the sections ``bold``, ``mask`` and ``confounds``, each an object of
-        entity and value: a label, a number, a list of them, ``null`` (the entity is
-        absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
-        ``"Query.OPTIONAL"``. ``None`` stands for no file.
-    in_use
-        Tells the entities that names in the dataset have, whatever they are; asked for
-        where one is not known.
+    ``path``: JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
+    object of entity and value: a label, a number, a list of them, ``null`` (the entity
+    is absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
+    ``"Query.OPTIONAL"``. ``None`` stands for no file. ``in_use`` tells the entities
+    that names in the dataset have; it is asked for where one is not known.
 
-    Returns
-    -------
-    dict
-        The rules of each of the three sections; empty where the file has none.
+    The rules of each of the three sections are empty where the file has none.
     """
     filters: dict[str, tuple[Rule, ...]] = dict.fromkeys(_SECTIONS, ())
     if path is None:

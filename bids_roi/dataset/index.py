@@ -62,21 +62,8 @@ def index_series(
     The first participant comes alone, so that work begins at once, the others in
     layouts of four times as many each time.
 
-    Parameters
-    ----------
-    root
-        Of the derivative, absolute.
-    participants
-        Labels.
-    extensions
-        Of the series.
-    database_dir
-        Where indices are kept; they are of one participant each then.
-
-    Yields
-    ------
-    tuple
-        The participant with its files, or with what went wrong.
+    Yields each participant with its files, or with what went wrong. In
+    ``database_dir`` indices are kept; they are of one participant each then.
     """
     waiting: dict[str, list[Path]] = {}
     most = 1

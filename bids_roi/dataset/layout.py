@@ -153,25 +153,11 @@ def find_runs_of(
 ) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
     """Find the BOLD runs of participants, with mask, confounds and metadata.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    participants
-        Labels, with or without ``sub-``. No other participant's files are read.
-    wanted
-        The filters, and pybids' database folder.
-    kinds
-        Keys of ``KINDS``: which series are looked for.
-    own_masks
-        Whether each run's own mask is looked for. Where another is asked for, an
-        ambiguous one is no matter.
-
-    Yields
-    ------
-    tuple
-        The participant, and its runs sorted by relative path: none where nothing
-        passes (``explain_nothing``); or why they cannot be listed.
+    Yields each participant with its runs sorted by relative path, none where nothing
+    passes (``explain_nothing``), or with why they cannot be listed. No other
+    participant's files are read. ``kinds`` are keys of ``KINDS``; ``own_masks`` tells
+    whether each run's own mask is looked for: where another is asked for, an ambiguous
+    one is no matter.
     """
     root = root.absolute()
     labels = [label.removeprefix("sub-") for label in participants]
@@ -344,12 +330,9 @@ def explain_nothing(
 ) -> NothingFound | MissingInput:
     """Say why ``find_runs`` found nothing.
 
-    Returns
-    -------
-    NothingFound or MissingInput
-        To be raised: the former where filters exclude the BOLD runs that there are, the
-        latter where nothing that could be processed exists. The text holds the query,
-        the labels that exist, and the files that fail by one entity only.
+    ``NothingFound`` where filters exclude the BOLD runs that there are,
+    ``MissingInput`` where nothing that could be processed exists; with the query, the
+    labels that exist, and the files that fail by one entity only.
     """
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
@@ -380,11 +363,8 @@ def explain_nothing(
 def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
     """Find a run's table in a fMRIPost-AROMA derivative.
 
-    Returns
-    -------
-    Path or None
-        ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution
-        do not matter.
+    ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution do
+    not matter.
     """
     free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
     wanted = {pair for pair in run.entities if pair[0] not in free}

@@ -168,17 +168,9 @@ def pair_hemispheres(
 ) -> list[tuple[tuple[Path, ...], DataError | None]]:
     """Put the two hemispheres of GIFTI series together, the left one first.
 
-    Parameters
-    ----------
-    series
-        Labels of the selected files, by path; the order of entities is no matter.
-    one_will_do
-        Whether a single hemisphere was asked for.
-
-    Returns
-    -------
-    list
-        The files of each run, and what is wrong with them.
+    Returns the files of each run, and what is wrong with them. ``series`` has the
+    labels of the selected files; ``one_will_do`` tells that one hemisphere was asked
+    for.
     """
     runs: dict[frozenset[tuple[str, str]], list[Path]] = defaultdict(list)
     for path, labels in series.items():
@@ -245,12 +237,8 @@ class Sidecars:
         the first applies to both by that rule. So the one with most entities is taken,
         and only where it is not the file's very own is that worth a warning.
 
-        Returns
-        -------
-        dict
-            The merged keys; nearer files win.
-        tuple of str
-            What could not be read, and which file was taken where several apply.
+        Returns the merged keys, of which nearer files win; and what could not be read,
+        and which file was taken where several apply.
         """
         merged: dict[str, Any] = {}
         warnings: list[str] = []
@@ -327,12 +315,7 @@ class Sidecars:
 
         For surfaces, beside which fMRIPrep 20 wrote no repetition time.
 
-        Returns
-        -------
-        dict
-            ``RepetitionTime`` or ``VolumeTiming``; empty where none has it.
-        tuple of str
-            A warning where the others do not agree.
+        Empty where none has it; with a warning where the others do not agree.
         """
         found: dict[str, tuple[Path, dict[str, Any]]] = {}
         for sidecar in self._of_other_series(path):

@@ -138,17 +138,8 @@ def format_matrix(
 def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str]]:
     """Read a table with a header row; commas for ``.csv``, tabs for all else.
 
-    Parameters
-    ----------
-    path
-        Of the table.
-    max_rows
-        Rows that it may have below the header; a longer one is not read on.
-
-    Returns
-    -------
-    dict
-        Columns of stripped strings, in order; columns without a name are left out.
+    Columns of stripped strings, those without a name left out. One with more than
+    ``max_rows`` below the header is not read on.
     """
     delimiter = "," if path.suffix == ".csv" else "\t"
     rows: list[list[str]] = []
@@ -240,14 +231,9 @@ def to_numbers(cells: Sequence[str]) -> NDArray[np.float64]:
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    keep_odd_numbers
-        Whether numbers that no double can hold, and NaN and Infinity, which are no JSON
-        but which Python writes, come as NaN or infinity, so that they can be refused.
-        Otherwise they become ``None``: no value.
+    Numbers that no double can hold, and NaN and Infinity, which are no JSON but which
+    Python writes, become ``None``; with ``keep_odd_numbers`` NaN or infinity, so that
+    they can be refused.
     """
     try:
         _check_regular(path, _LARGEST_JSON)

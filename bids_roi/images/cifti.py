@@ -104,12 +104,7 @@ class DenseSeries:
 def open_dense_series(path: Path, template: str | None = None) -> DenseSeries:
     """Read the header of a ``.dtseries.nii`` file and check that it can be used.
 
-    Parameters
-    ----------
-    path
-        May end in ``.gz``.
-    template
-        Space of its surfaces, see ``mesh_of``.
+    ``template`` is the space of its surfaces, see ``mesh_of``.
     """
     check_file(path)
     with located(path, ImageError):
@@ -134,12 +129,7 @@ def read_dense_labels(
 ) -> tuple[Frame, LabelledPoints]:
     """Read one map of a ``.dlabel.nii`` file.
 
-    Parameters
-    ----------
-    path, template
-        As for ``open_dense_series``.
-    wanted
-        Name or number of the map, see ``choose_map``.
+    ``wanted`` is the name or number of the map, see ``choose_map``.
     """
     check_file(path)
     with located(path, AtlasError):
@@ -384,12 +374,7 @@ class _Model(NamedTuple):
 def read_frame(axis: Element, template: str | None) -> Frame:
     """Frame that the brain models of a file make.
 
-    Parameters
-    ----------
-    axis
-        The element of the XML that holds them.
-    template
-        Space of the surfaces, see ``mesh_of``.
+    ``axis`` is the element of the XML that holds them.
     """
     volume = axis.find("Volume")
     place = None

@@ -423,14 +423,7 @@ def open_surface_series(
 ) -> SurfaceSeries:
     """Read the heads of the files of one run and check that they belong together.
 
-    Parameters
-    ----------
-    paths
-        File of each hemisphere, ``L`` and ``R``.
-    template
-        Space, see ``mesh_of``.
-    hemispheres
-        Those that are needed, in order.
+    ``paths`` has a file for ``L`` and ``R``; ``hemispheres`` are those that are needed.
     """
     for hemisphere in hemispheres:
         if hemisphere not in paths:

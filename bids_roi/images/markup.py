@@ -89,18 +89,9 @@ class LabelledPoints:
 def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
     """Choose one of a file's maps.
 
-    Parameters
-    ----------
-    names
-        Of all maps, in order; may be blank.
-    wanted
-        A name, or a number from 1; ``None`` takes the first.
-
-    Returns
-    -------
-    number, told
-        From 0; and what to tell where nobody chose and there are several, or where a
-        number is the name of another map, which wins.
+    ``wanted`` is a name, or a number from 1; ``None`` takes the first. Returns a number
+    from 0, and what to tell where nobody chose and there are several, or where a number
+    is the name of another map, which wins.
     """
     listed = ", ".join(f"{i} {name!r}" for i, name in enumerate(names[:20], 1))
     listed += ", ..." if len(names) > 20 else ""

@@ -45,13 +45,9 @@ _SAY_SPACE = "Name the template, with --atlas-space or as space- in the file's n
 def mesh_of(template: str | None, n_vertices: int) -> Mesh:
     """Mesh of a template with so many vertices.
 
-    Parameters
-    ----------
-    template
-        A space; ``None`` where nothing names it: only fsLR has 32,492 or 59,292. A
-        name that is not known here, such as ``fsnative:sub-01``, has any number.
-    n_vertices
-        As the file has them, the medial wall included.
+    ``template`` is ``None`` where nothing names it: only fsLR has 32,492 or 59,292. One
+    that is not known here, such as ``fsnative:sub-01``, has any number of vertices,
+    which are counted with the medial wall.
     """
     if template is None:
         fitting = _templates_with(n_vertices)

@@ -49,14 +49,7 @@ class Series:
 def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> Series:
     """Open a run's series and check that it can be used.
 
-    Parameters
-    ----------
-    kind
-        A key of ``READERS``.
-    files
-        The file, or those of ``L`` and ``R``.
-    template
-        Space of the run.
+    ``kind`` is a key of ``READERS``, ``template`` the space of the run.
     """
     return READERS[kind](files, template)
 

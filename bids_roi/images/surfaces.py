@@ -33,13 +33,8 @@ _CHOOSE_LABELS = "Choose a .label.gii or .annot file."
 def read_surface_labels(path: Path, wanted: str | None = None) -> LabelledPoints:
     """Read the labels of all vertices of a hemisphere.
 
-    Parameters
-    ----------
-    path
-        Ends in ``.annot``, ``.gii`` or ``.gii.gz``. Keys of an annot are the packed
-        colours: red + 256 green + 65536 blue.
-    wanted
-        Name or number of the map, see ``choose_map``.
+    Keys of an annot are the packed colours: red + 256 green + 65536 blue. ``wanted`` is
+    the name or number of the map, see ``choose_map``.
     """
     check_file(path)
     with located(path, AtlasError):

@@ -75,10 +75,7 @@ class Transform:
 def read_transform(path: Path) -> Transform:
     """Read a transform; a displacement field stays in the file until it is needed.
 
-    Parameters
-    ----------
-    path
-        Composite or single, HDF5 (``.h5``) or text.
+    It may be composite or single, HDF5 (``.h5``) or text.
     """
     check_file(path)
     with path.open("rb") as file:

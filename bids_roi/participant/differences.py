@@ -58,17 +58,8 @@ def tell_differences(
 ) -> Difference:
     """Say with which other options, version or atlas outputs were made.
 
-    Parameters
-    ----------
-    sidecar
-        Of an output whose digest differs.
-    options, strategy, atlas
-        What is asked for now.
-    more
-        Further sidecar keys of the output with the values of now.
-    own_mask
-        Whether the run has a mask of its own. One without has "none" in its sidecars
-        where auto was asked for.
+    ``more`` are further sidecar keys of the output with the values of now. A run
+    without ``own_mask`` has "none" in its sidecars where auto was asked for.
     """
     wanted = dict(_wanted(options, strategy))
     found = dict(_found(sidecar, with_cleaning=strategy is not None))

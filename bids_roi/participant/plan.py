@@ -118,10 +118,7 @@ def plan_participants(
     ``labels`` are of the denoising strategies, ``None`` for raw signals. A run that
     cannot be used has an ``error``.
 
-    Yields
-    ------
-    tuple
-        The participant and its runs, or why it cannot be planned.
+    Yields each participant and its runs, or why it cannot be planned.
     """
     for participant, found in find_wanted(
         root, participants, options, kinds_for(shelf)
