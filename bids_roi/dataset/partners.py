@@ -8,91 +8,23 @@ to one image takes a millisecond.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.filters import PARTS, Rule, passes, replace_rules
+from bids_roi.dataset.filters import PARTS, Rule, kind_of, passes
 from bids_roi.errors import DataError, MissingInput, is_of_the_disk, remedy_of
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import read_json
-from bids_roi.options.table import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
+
+    from bids_roi.dataset.layout import BoldRun
 
 
-# What a series may be, by its extensions.
-KINDS = {
-    "volume": (".nii.gz", ".nii"),
-    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
-    "gifti": (".func.gii", ".func.gii.gz"),
-}
-BOLD = {
-    kind: (
-        Rule("datatype", ("func",)),
-        Rule("suffix", ("bold",)),
-        Rule("extension", extensions),
-    )
-    for kind, extensions in KINDS.items()
-}
-_MASK = (
-    Rule("datatype", ("func",)),
-    Rule("suffix", ("mask",)),
-    Rule("extension", KINDS["volume"]),
-)
-# In order of preference. The second is BIDS' older spelling (bids-examples/synthetic).
-MASKS = (
-    (*_MASK, Rule("desc", ("brain",)), Rule("label", absent=True)),
-    (*_MASK, Rule("label", ("brain",)), Rule("desc", absent=True)),
-)
-# fMRIPrep wrote `regressors` from 1.2 to 20.1; re-runs left both kinds side by side.
-CONFOUNDS = tuple(
-    (
-        Rule("datatype", ("func",)),
-        Rule("suffix", (suffix,)),
-        Rule("extension", (".tsv",)),
-        Rule("desc", ("confounds",)),
-    )
-    for suffix in ("timeseries", "regressors")
-)
 # Entities in which a partner may differ from its BOLD series.
 FREE_IN_MASK = frozenset({"desc", "label", "echo", "part"})
 FREE_IN_CONFOUNDS = FREE_IN_MASK | {"space", "res", "den", "cohort", "hemi"}
-
-
-def kind_of(extension: str) -> str | None:
-    """Return the kind of series that has an extension."""
-    return next((kind for kind, own in KINDS.items() if extension in own), None)
-
-
-def bold_rules(
-    wanted: Input, given: Iterable[Rule], kind: str = "volume"
-) -> tuple[Rule, ...]:
-    """Return the query for BOLD series: flags narrow, the filter file also replaces."""
-    defaults = [Rule("part", ("mag",), absent=True)]
-    flags = list(BOLD[kind])
-    if wanted.echo_label:
-        flags.append(Rule("echo", wanted.echo_label))
-    else:
-        defaults.append(Rule("echo", absent=True))
-    if wanted.desc == Input().desc:
-        # fMRIPrep's surface series have no desc-.
-        defaults.append(Rule("desc", (wanted.desc,), absent=kind != "volume"))
-    else:
-        flags.append(Rule("desc", (wanted.desc,)))
-    for key, values, absent in (
-        ("ses", wanted.session_label, ()),
-        ("task", wanted.task_label, ()),
-        ("run", wanted.run_label, ()),
-        # fMRIPrep's words for the series' own grid, whose names have no such entity
-        ("space", wanted.space, ("native", "func")),
-        ("res", wanted.res, ("native",)),
-        ("den", wanted.den, ()),
-        ("hemi", wanted.hemi, ()),
-    ):
-        if values:
-            flags.append(Rule(key, values, absent=not set(values).isdisjoint(absent)))
-    return (*flags, *replace_rules(defaults, given))
 
 
 class Partners:
@@ -310,6 +242,21 @@ class Sidecars:
             note = f"{self._relative(chosen)}: sidecar ignored: {error.problem}"
             return {}, [*warnings, note]
 
+    def read_of_run(self, files: tuple[Path, ...], *, surface: bool) -> dict[str, Any]:
+        """What those of a run's files say together, and what to tell of it."""
+        path, *others = files
+        metadata, warnings = self.read(path)
+        for other in others:
+            theirs, notes = self.read(other)
+            check_timing(path, metadata, other, theirs)
+            # What one hemisphere's file leaves out, the other's may tell.
+            metadata = theirs | metadata
+            warnings = (*warnings, *(n for n in notes if n not in warnings))
+        if surface and not metadata.keys() & set(TIMING):
+            timing, notes = self.read_timing_of_run(path)
+            metadata, warnings = metadata | timing, (*warnings, *notes)
+        return {"metadata": metadata, "warnings": warnings}
+
     def read_timing_of_run(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Read the timing that other series of the same run have in their sidecars.
 
@@ -424,3 +371,19 @@ def _read(path: Path) -> dict[str, Any]:
             remedy = remedy_of(cause, "")
             raise MissingInput(error.problem, where=path, remedy=remedy) from error
         raise
+
+
+def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
+    """Find a run's table in a fMRIPost-AROMA derivative.
+
+    ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution do
+    not matter.
+    """
+    free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
+    wanted = {pair for pair in run.entities if pair[0] not in free}
+    folder = dataset / Path(run.relative_path).parent
+    for path in sorted(folder.glob("*_desc-aroma_timeseries.tsv")):
+        name = parse_name(path)
+        if {pair for pair in name.entities if pair[0] not in free} == wanted:
+            return path
+    return None

@@ -11,7 +11,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.dataset.partners import kind_of
+from bids_roi.dataset.filters import kind_of
 from bids_roi.errors import (
     DataError,
     MissingInput,

@@ -239,8 +239,9 @@ def measure_confounds(
 ) -> Confounds:
     """Compute fMRIPrep's confounds from the stored values and the movements.
 
-    ``step`` is the value of one stored unit. Framewise displacement follows Power (2012), DVARS Nichols (2013,
-    arXiv:1704.01469), CompCor Behzadi (2007, doi:10.1016/j.neuroimage.2007.04.042).
+    ``step`` is the value of one stored unit. Framewise displacement follows Power
+    (2012), DVARS Nichols (2013, arXiv:1704.01469), CompCor Behzadi (2007,
+    doi:10.1016/j.neuroimage.2007.04.042).
     """
     inside = np.flatnonzero(run.mask)
     stored = run.stored.reshape(N_VOLUMES, -1)[:, inside]

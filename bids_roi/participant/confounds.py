@@ -18,7 +18,7 @@ from bids_roi.confounds.table import (
     std_dvars,
 )
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.dataset.layout import find_aroma_confounds
+from bids_roi.dataset.partners import find_aroma_confounds
 from bids_roi.dataset.timing import explain_untimed
 from bids_roi.errors import BidsRoiError, ConfoundsError, MissingInput
 from bids_roi.outputs.result import Motion, Preparation

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_roi.dataset.filters import KINDS
 from bids_roi.dataset.layout import find_runs_of
-from bids_roi.dataset.partners import KINDS
 from bids_roi.dataset.roots import dataset_description
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
