@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.names import (
@@ -137,7 +137,9 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     if map_name is not None:
         key = name_map(key, map_name)
     right = files[1] if len(files) > 1 else None
-    described = _describe(key.label, image)
+    folders = (image.parent, *list(image.parents)[1:3])
+    beside = (folder / f"atlas-{key.label}_description.json" for folder in folders)
+    described = next((read_json(path) for path in beside if path.is_file()), {})
     return AtlasFiles(
         key, space, image, table, description=described, right=right, map_name=map_name
     )
@@ -205,15 +207,6 @@ def _space_of_meshes(files: tuple[Path, ...]) -> str:
     from bids_roi.atlases.surfaces import read_surface
 
     return meshes_of(read_surface(files, None).frame)[0].template
-
-
-def _describe(label: str, image: Path) -> dict[str, Any]:
-    """Description of an atlas from the file beside or above its image."""
-    for folder in (image.parent, *list(image.parents)[1:3]):
-        path = folder / f"atlas-{label}_description.json"
-        if path.is_file():
-            return read_json(path)
-    return {}
 
 
 def parse_combination(text: str) -> tuple[AtlasKey, tuple[str, ...]]:

@@ -295,22 +295,15 @@ def check_sides(
 def _mean_x(labels: NDArray[np.int64], grid: Grid) -> dict[int, float]:
     """Mean x in mm of each value."""
     at = np.flatnonzero(labels)
-    values, inverse = _number(labels.ravel()[at])
+    own = labels.ravel()[at]
+    values = values_of(own)
+    inverse = np.searchsorted(np.array(values, dtype=np.int64), own)
     steps = grid.matrix[0]
     position = np.full(at.size, steps[3])
     for axis, indices in enumerate(np.unravel_index(at, labels.shape)):
         position += steps[axis] * indices
     mean = np.bincount(inverse, weights=position) / np.bincount(inverse)
     return {value: float(mean[number]) for number, value in enumerate(values)}
-
-
-def _number(
-    labels: NDArray[np.int64],
-) -> tuple[list[int], NDArray[np.int64]]:
-    """Distinct values, ascending, and the number of each voxel's; (V,) -> (V,)."""
-    values = values_of(labels)
-    table = np.array(values, dtype=np.int64)
-    return values, np.searchsorted(table, labels)
 
 
 def values_of(labels: NDArray[np.int64]) -> list[int]:

@@ -249,7 +249,10 @@ def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
     colours = [_COLOUR_ROW.fullmatch(row) for row in stripped]
     if rows and all(colours):
         found = [match for match in colours if match is not None]
-        hexes = ["#" + _hex(match[3].split()[:3]) for match in found]
+        hexes = [
+            "#" + "".join(f"{min(255, int(v)):02x}" for v in match[3].split()[:3])
+            for match in found
+        ]
         return RawTable(
             tuple(int(match[1]) for match in found),
             tuple(match[2] for match in found),
@@ -269,10 +272,6 @@ def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
     finding = Finding("warning", "no index", text, "Check that the order is so.")
     names = tuple(row.strip() for row in rows)
     return RawTable(tuple(range(1, len(rows) + 1)), names, (), (finding,))
-
-
-def _hex(rgb: Sequence[str]) -> str:
-    return "".join(f"{min(255, int(value)):02x}" for value in rgb)
 
 
 def _parse_columns(lines: Sequence[str], where: Path) -> RawTable:

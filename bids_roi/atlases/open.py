@@ -326,7 +326,11 @@ def _examine_surface(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ..
     findings += check_surface(surface, given, regions, labels)
     if any(f.severity == "error" for f in findings):
         return None, tuple(findings)
-    digests = _digest_files(files), digest
+    # Of the only file as it is; else of the digests, and of the map's name.
+    parts = [file_digest(path) for path in files.files]
+    parts += [] if files.map_name is None else [files.map_name]
+    whole = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    digests = parts[0] if len(parts) == 1 else whole, digest
     atlas = _make_atlas(files, "dseg", regions, digests, findings, numbering)
     _keep_labels(atlas.image, labels, surface.frame)
     return atlas, atlas.findings
@@ -339,15 +343,6 @@ def _examine_spheres(files: AtlasFiles) -> tuple[Atlas, tuple[Finding, ...]]:
     digests = digest, file_digest(files.image)
     atlas = _make_atlas(files, "spheres", files.union, digests, files.findings)
     return atlas, atlas.findings
-
-
-def _digest_files(files: AtlasFiles) -> str:
-    """Digest of the only file as it is; else of the digests, and of the map's name."""
-    parts = [file_digest(path) for path in files.files]
-    parts += [] if files.map_name is None else [files.map_name]
-    if len(parts) == 1:
-        return parts[0]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _make_atlas(

@@ -165,7 +165,12 @@ class AtlasShelf:
         self._keys[name] = key
         if chosen:
             self._maps[name] = chosen
-            _refuse_volumes(key, self._catalogue)
+            if all(held.is_volume for held in self._catalogue.layouts(key)):
+                msg = (
+                    f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have"
+                )
+                msg += " have maps."
+                raise UsageError(msg, remedy="Leave out # and what follows.")
         return name
 
     def is_for(self, name: str, *, surface: bool) -> bool:
@@ -557,10 +562,3 @@ def _refuse_taken(
         if len(set(parts)) < len(parts):
             msg = f"--combine {name} names one atlas twice ({', '.join(parts)})."
             raise UsageError(msg, remedy="Name each of its parts once.")
-
-
-def _refuse_volumes(key: AtlasKey, catalogue: Catalogue) -> None:
-    """Refuse to choose a map of an atlas that is there as volumes only."""
-    if all(held.is_volume for held in catalogue.layouts(key)):
-        msg = f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have maps."
-        raise UsageError(msg, remedy="Leave out # and what follows.")
