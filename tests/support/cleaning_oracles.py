@@ -12,7 +12,7 @@ from bids_roi.core.clean import prepare_cleaner
 
 # Few where a person waits, 300 in CI, any number on demand.
 EXAMPLES = int(
-    os.environ.get("BIDS_ROI_EXAMPLES", "300" if os.environ.get("CI") else "60")
+    os.environ.get("BIDS_ROI_EXAMPLES", "300" if os.environ.get("CI") else "25")
 )
 randomly = settings(max_examples=EXAMPLES, deadline=None)
 
