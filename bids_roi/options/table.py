@@ -386,6 +386,12 @@ class Cleaning:
         metavar="S",
         unit="s",
     )
+    max_censored: float | None = option(
+        "A strategy that censors more than this share of a run's steady volumes fails"
+        " on it.",
+        metavar="SHARE",
+        unit="0 to 1",
+    )
 
     def __post_init__(self) -> None:
         """Refuse URLs where files are needed, and a folder that is not there."""
@@ -396,6 +402,9 @@ class Cleaning:
             if least is not None and not 0 <= least < math.inf:
                 msg = f"{flag} is {least}: it has to be a number from 0 on."
                 raise UsageError(msg, remedy="Leave it out for no bound.")
+        if self.max_censored is not None and not 0 <= self.max_censored <= 1:
+            msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
+            raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
         _refuse_urls(*self.strategy)
         _check_there(self.aroma_dataset)
 

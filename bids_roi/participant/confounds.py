@@ -235,8 +235,12 @@ def _check_left(
     remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
     needed = ""
     untimed = repetition_time is None and options.cleaning.min_time is not None
+    most = options.cleaning.max_censored
     if kept == 0:
         needed = "at least 1 is needed"
+    elif most is not None and censoring.share > most:
+        found += f": {censoring.share:.4g} of the steady ones are censored"
+        needed = f"--max-censored allows {most:g}"
     elif (
         options.cleaning.min_volumes is not None and kept < options.cleaning.min_volumes
     ):

@@ -127,7 +127,7 @@ CHANGES = {
 }
 # Which outputs there are, or which runs count, but no number in them.
 ELSEWHERE = {"atlas", "statistic", "map_statistic", "relmat", "fisher_z"}
-ELSEWHERE |= {"strategy", "min_volumes", "min_time"}
+ELSEWHERE |= {"strategy", "min_volumes", "min_time", "max_censored"}
 
 
 def test_every_option_that_decides_numbers_is_tried():

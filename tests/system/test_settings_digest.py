@@ -73,6 +73,7 @@ APART = {
     "fisher_z": [],
     "min_volumes": ["2"],
     "min_time": ["2"],
+    "max_censored": ["0.9"],
 }
 COMMON = ("--relmat", "pearson", "partial", "--offline", "--atlas-space", "T1w")
 
