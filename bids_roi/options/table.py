@@ -376,6 +376,14 @@ class Cleaning:
         "fMRIPost-AROMA derivative with the components for aroma strategies.",
         metavar="DIR",
     )
+    confounds_dataset: tuple[str, ...] = option(
+        "Tables of your own regressors (task, physiology, rapidtide), one per run, that"
+        ' strategy files name as {"table": NAME}: TSV with a header and a row for each'
+        " volume, in the folder or below its sub- folder, with the entities of the run"
+        " in the name. A pattern chooses among several: NAME=DIR/*_desc-X_*.tsv.",
+        default=(),
+        metavar="NAME=DIR[/PATTERN]",
+    )
     min_volumes: int | None = option(
         "A strategy that keeps fewer volumes of a run fails on it.",
         metavar="N",
@@ -405,7 +413,7 @@ class Cleaning:
         if self.max_censored is not None and not 0 <= self.max_censored <= 1:
             msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
             raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
-        _refuse_urls(*self.strategy)
+        _refuse_urls(*self.strategy, *self.confounds_dataset)
         _check_there(self.aroma_dataset)
 
 
