@@ -111,7 +111,9 @@ class Confounds:
         return self.values[:, self.names.index(name)]
 
 
-def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
+def read_confounds(
+    path: Path, n_volumes: int | None = None, *, rename: bool = True
+) -> Confounds:
     """Read a confounds table and the JSON beside it.
 
     Parameters
@@ -121,6 +123,8 @@ def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
         damaged matters only when a strategy needs it, and is an error then.
     n_volumes
         Of the run: a table with far more rows is not read to its end.
+    rename
+        Whether names of fMRIPrep 1.0 and 1.1 become today's.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
     bound = None if n_volumes is None else n_volumes + _MORE_ROWS
     table = read_table(path, max_rows=bound)
     _check_header(table, path)
-    renamed = _today(tuple(table))
+    renamed = _today(tuple(table)) if rename else {}
     n_rows = len(next(iter(table.values())))
     values = np.empty((n_rows, len(table)))
     wrong: list[str] = []
