@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of, say, say_time
+from bids_roi.errors import SpaceMismatch, count_of, say, say_of_atlas, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
+    NOT_CLEANED,
     forget_loss,
     shorten_reason,
     sweep_leftovers,
@@ -167,8 +168,10 @@ class Outcomes:
             self._tell_failures(item, records, crashed=outcome.value is None)
         self._tell_end(item, records)
         self.tally.add(records)
+        beside = {None}.issubset(level.labels) and len(level.labels) > 1
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
-            self.warnings.update([warning])
+            if not (beside and warning == NOT_CLEANED):
+                self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
             self._write_page(participant)
@@ -228,7 +231,8 @@ class Outcomes:
     def exit_code(self) -> int:
         """What the call ends with: 1 for failures, more where an atlas was no use."""
         if self.level.options.running.dry_run:
-            return 1 if self.n_impossible or self.errors else 0
+            refused = self.n_impossible or self.errors or self.other_settings
+            return 1 if refused else 0
         failed = self.tally.n_failed_runs or self.other_settings or self.errors
         return self._code_of_failure if failed else 0
 
@@ -280,7 +284,7 @@ class Outcomes:
                 continue
             else:
                 self._told.add(text)
-            log.error("atlas %s: %s", name, text)
+            log.error("%s", say_of_atlas(name, text))
 
     def _write_page(self, participant: str) -> None:
         remove_leftovers(self.level.output_dir / participant / "figures")
