@@ -102,10 +102,13 @@ def parse_dataset(text: str) -> Dataset:
     return dataset
 
 
-def parse_file(text: str, declared: str | None) -> AtlasFiles:
+def parse_file(
+    text: str, declared: str | None, runs_in: Sequence[str] = ()
+) -> AtlasFiles:
     """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
 
-    ``declared`` is the space of an image whose name does not tell it.
+    ``declared`` is the space of an image whose name does not tell it; ``runs_in`` are
+    those that ``--space`` asks for.
     """
     text, map_name = split_map(text)
     files, rest = split_sides(text)
@@ -118,7 +121,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     space = space_of(image)
     if files and surface_template(space) is None:
         # A dlabel's space may be that of its voxels; its meshes tell their own.
-        space = surface_template(declared) or _space_of_meshes(files)
+        space = surface_template(declared) or _space_of_surfaces(files, runs_in)
     if declared and space and declared != space:
         if declared.partition("+")[0] != space:
             msg = f"its name says that it is in {space}, --atlas-space {declared}."
@@ -202,11 +205,20 @@ def find_partner(path: Path) -> tuple[Path, Path]:
     return (path, partner) if side == "L" else (partner, path)
 
 
-def _space_of_meshes(files: tuple[Path, ...]) -> str:
-    """Template that the files themselves tell by their numbers of vertices."""
+def _space_of_surfaces(files: tuple[Path, ...], runs_in: Sequence[str]) -> str:
+    """Template of meshes by their size; of several, the one that runs are asked for in.
+
+    Not so for volumes: those of two templates may have the same grid.
+    """
     from bids_roi.atlases.surfaces import read_surface
 
-    return meshes_of(read_surface(files, None).frame)[0].template
+    try:
+        return meshes_of(read_surface(files, None).frame)[0].template
+    except AtlasError:  # what is damaged will be told when it is read
+        named = [s for s in runs_in if surface_template(s) and s[:8] != "fsnative"]
+        if len(named) != 1:
+            raise
+        return named[0]
 
 
 def parse_combination(text: str) -> tuple[AtlasKey, tuple[str, ...]]:
