@@ -121,18 +121,18 @@ def format_matrix(
     step = max(1, _CELLS // max(1, len(header)))
     for start in range(0, len(values), step):
         # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times
-        # faster than by repr.
+        # faster than by repr. One byte is found five times faster than three.
         text = orjson.dumps(
             np.ascontiguousarray(values[start : start + step], dtype=np.float64),
             option=orjson.OPT_SERIALIZE_NUMPY,
-        )[2:-2]
-        for mark, sign in ((b"],[", b"\n"), (b",", b"\t"), (b"null", b"n/a")):
-            text = text.replace(mark, sign)
-        lines = text.decode()
+        ).replace(b",", b"\t")
+        if b"n" in text:
+            text = text.replace(b"null", b"n/a")
+        lines = [line.lstrip(b"\t[").decode() for line in text.split(b"]")[:-2]]
         if rows is not None:
-            pairs = zip(rows[start : start + step], lines.split("\n"), strict=True)
-            lines = "\n".join(f"{_plain(name)}\t{cells}" for name, cells in pairs)
-        yield lines + "\n"
+            pairs = zip(rows[start : start + step], lines, strict=True)
+            lines = [f"{_plain(name)}\t{line}" for name, line in pairs]
+        yield "\n".join(lines) + "\n"
 
 
 def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str]]:
