@@ -31,6 +31,12 @@ _SCALES = {
 _ENDS = ("Low", "High")
 _INTERVAL = "end of the 95 % confidence interval of"
 
+_WITHIN = {
+    "run": "",
+    "participant": ", the runs of a participant averaged first",
+    "combined": ", by the matrices over the runs of each (--combine-runs)",
+}
+
 _NODE_TEXT = "Region of the row; the columns are in its order."
 
 _NETWORK_TEXTS = {
@@ -55,13 +61,13 @@ def write_group(ledger: Ledger, group: Group, asked: Asked) -> None:
     if scale != "as_is":
         # Of a region: in how many units it has an edge at all.
         np.fill_diagonal(n, n.max(axis=0, initial=0))
-    within = "" if unit == "run" else ", the runs of a participant averaged first"
-    what = f"of {_SCALES[scale]} over {statistics.n_units} {unit}s{within}"
+    noun = noun_of(unit)
+    what = f"of {_SCALES[scale]} over {statistics.n_units} {noun}s{_WITHIN[unit]}"
     end = "."
     if scale != "as_is":
         end += " Edges of two regions with the same series (|r| = 1) are left out."
     _write_means(ledger, group, unit, ("", what, end), moments.mean, moments.deviation)
-    text = f"Number of {unit}s that each edge is averaged over; 0 where none has it."
+    text = f"Number of {noun}s that each edge is averaged over; 0 where none has it."
     _write_square(ledger, group, "relmatn", text, n, unit)
     if statistics.weighted is not None:
         own = statistics.weighted
@@ -102,6 +108,7 @@ def _write_motion(ledger: Ledger, group: Group, asked: Asked) -> None:
     """Write QC-FC of each edge: without and with covariates, and its intervals."""
     statistics, edges = group.statistics, group.edges
     unit, measure = asked.options.group_unit, asked.options.fd_measure
+    noun = noun_of(unit)
     more: dict[str, Any] = {}
     if measure != "fd_mean":
         more["MotionMeasure"] = measure
@@ -110,14 +117,14 @@ def _write_motion(ledger: Ledger, group: Group, asked: Asked) -> None:
     r, n = statistics.motion.correlate(LEAST_UNITS), statistics.motion.n
     what = f"{fd} with each edge ({_SCALES[group.scale]}) over"
     text = f"QC-FC: Pearson's correlation of {what} {len(statistics.displacements)}"
-    found = [("qcfc", r, n, f"{text} {unit}s{end}", more)]
+    found = [("qcfc", r, n, f"{text} {noun}s{end}", more)]
     if statistics.partial is not None and group.design is not None:
         r, n = statistics.partial.correlate()
         held, table = group.design.used, asked.covariates
         more = more | {"Covariates": list(held)}
         more |= {"CovariatesTable": table.source.name} if table is not None else {}
         text = (
-            f"QC-FC: partial correlation of {what} the {unit}s with all covariates,"
+            f"QC-FC: partial correlation of {what} the {noun}s with all covariates,"
             f" {', '.join(held) or 'none of use'} held constant; n/a where fewer than"
             f" {LEAST_UNITS} are left, less one for each covariate."
         )
@@ -158,6 +165,11 @@ def _write_reliability(
         ("iccmeanhigh", found.mean_high, f"{ends[1]} {mean}"),
     ):
         _write_square(ledger, group, suffix, said, edges.fill(values), unit)
+
+
+def noun_of(unit: str) -> str:
+    """What the statistics are over, in words."""
+    return "run" if unit == "run" else "participant"
 
 
 def warn_of_group(group: Group) -> list[str]:
@@ -250,7 +262,7 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
     if group.scale != "as_is":
         columns["correlation"] = np.tanh(mean).tolist()
     texts = {
-        name: text.format(unit=unit, scale=_SCALES[group.scale])
+        name: text.format(unit=noun_of(unit), scale=_SCALES[group.scale])
         for name, text in _NETWORK_TEXTS.items()
         if name in columns
     }

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.regions import Regions
-    from bids_roi.options.table import Group as GroupOptions
+    from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
 
@@ -131,7 +131,7 @@ class Asked(NamedTuple):
     def holds(self) -> bool:
         """Whether edges of all participants are held."""
         asked = bool(self.options.permutations) or self.options.confidence
-        return asked and self.options.group_unit == "participant"
+        return asked and self.options.group_unit != "run"
 
 
 @dataclass(frozen=True, slots=True)

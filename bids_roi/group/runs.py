@@ -13,16 +13,20 @@ from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_table, read_table, to_numbers
 from bids_roi.outputs.find import (
     SPACE_KEYS,
+    choose_combined,
     desc_of,
     describe_keys,
+    find_outputs,
     identify,
     key_columns,
+    series_of,
     stem_of_run,
 )
 from bids_roi.outputs.schema import COLUMNED, OUTLIER_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.outputs import Problem
@@ -142,14 +146,25 @@ def check_measure(name: str) -> None:
 def measure_motion(
     name: str, runs: Mapping[RunKey, Run], output: Output
 ) -> float | None:
-    """Motion of the run of a matrix: a number of its sidecars, or a mean of volumes."""
+    """Motion of the run of a matrix: a number of its sidecars, or a mean of volumes.
+
+    Of a matrix over several runs that does not tell it, the mean of theirs.
+    """
     key = next((key for key in COLUMNED if key.column == name), None)
-    if key is not None:
-        own = output.number(key.name)
-        if own is not None:
-            return own
+    own = None if key is None else output.number(key.name)
+    if own is not None:
+        return own
+    if key is not None and not output.is_combined:
         whole = key.of == "run"
         return runs[output.run].number(key.name, output.desc, of_the_run=whole)
+    parts = series_of(output) if output.is_combined else [output]
+    told = [p.number(key.name) if key else _average_volumes(p, name) for p in parts]
+    known = [value for value in told if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _average_volumes(output: Output, name: str) -> float | None:
+    """Mean over volumes of a column of the table of outliers of an output's run."""
     entities = [e for e in output.name.entities if e[0] not in _OF_ATLAS]
     path = output.file.with_name(format_name(entities, "outliers", ".tsv"))
     try:
@@ -194,6 +209,33 @@ def list_rows(
     rows += _absent_atlases(runs.values(), seen)
     order = ("participant_id", "source", "atlas_id", "desc_id", "regions_file")
     return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
+
+
+def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
+    """Rows of matrices that stand for all runs of a task, in ``group_runs.tsv``."""
+    for output in outputs:
+        row: Row = dict(identify(output.name))
+        row |= {"desc_id": output.desc, "atlas_id": output.atlas_name}
+        sidecar = output.read_sidecar()
+        runs = sidecar.get("CombinedRuns") or [output.run_name]
+        left_out = sidecar.get("RunsNotCombined", ())
+        row["status"] = "incomplete" if left_out else "done"
+        lacking = "".join(f"; without {text}" for text in left_out)
+        row["reason"] = f"stat-{output.stat} over {', '.join(runs)}{lacking}"
+        row |= {key.column: output.number(key.name) for key in COLUMNED}
+        yield row | {"options_digest": output.digest, "source": output.path}
+
+
+def tell_not_combined(output_dir: Path) -> list[str]:
+    """Say which runs have matrices, and none over all of them."""
+    _, lacking = choose_combined(find_outputs(output_dir))
+    if not lacking:
+        return []
+    return [
+        f"{len(lacking)} matrices of runs"
+        f" without one over all runs, the first {lacking[0].path}: not in the group."
+        " --combine-runs (participant level) makes it, of pearson and partial."
+    ]
 
 
 def _row_of_record(record: Record) -> Row:

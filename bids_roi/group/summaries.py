@@ -16,7 +16,7 @@ from bids_roi.core.group.motion import (
 )
 from bids_roi.core.group.partial import Resampled, resample
 from bids_roi.files.tables import format_table
-from bids_roi.group.connectivity import say_times
+from bids_roi.group.connectivity import noun_of, say_times
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, describe_keys, place_columns
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Group
-    from bids_roi.options.table import Group as GroupOptions
+    from bids_roi.options.group import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _KEY_TEXTS = {
     "atlas_id": "Canonical id of the atlas.",
     "stat_id": "What relates the regions, as in the file names.",
-    "group_unit": "What statistics are over: participant (mean of the runs) or run.",
+    "group_unit": "What statistics are over: participant (mean of the runs), run, or"
+    " combined (participants, by the matrices over their runs).",
     "n_participants": "Participants with a matrix.",
     "n_runs": "Runs with a matrix.",
     "n_runs_left_out": (
@@ -381,7 +382,7 @@ def _resample(
 
 
 def _explain_motion(fd: FloatArray, found: MotionSummary, options: GroupOptions) -> str:
-    unit, measure = options.group_unit, options.fd_measure
+    unit, measure = noun_of(options.group_unit), options.fd_measure
     what = "a mean FD" if measure == "fd_mean" else measure
     if fd.size < LEAST_UNITS:
         have = f"{unit} has" if fd.size == 1 else f"{unit}s have"

@@ -16,7 +16,8 @@ from pathlib import Path  # noqa: TC003 - as above
 from typing import ClassVar
 
 from bids_roi.errors import UsageError
-from bids_roi.options.row import list_options, option, refuse_url
+from bids_roi.options.group import Group
+from bids_roi.options.row import check_there, list_options, option, refuse_url
 from bids_roi.options.running import Running
 from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.words import ESTIMATORS, MEASURES, STATISTICS, name_statistics
@@ -24,12 +25,6 @@ from bids_roi.options.words import ESTIMATORS, MEASURES, STATISTICS, name_statis
 LEVELS = ("participant", "group")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
-
-GROUP_UNITS = ("participant", "run")
-
-STACKS = ("none", "timeseries", "relmat")
-
-STACK_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +104,7 @@ class Input:
 
     def __post_init__(self) -> None:
         """Refuse files and folders that are not there."""
-        _check_there(self.bids_filter_file, self.derivatives)
+        check_there(self.bids_filter_file, self.derivatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +371,14 @@ class Cleaning:
         "fMRIPost-AROMA derivative with the components for aroma strategies.",
         metavar="DIR",
     )
+    confounds_dataset: tuple[str, ...] = option(
+        "Tables of your own regressors (task, physiology, rapidtide), one per run, that"
+        ' strategy files name as {"table": NAME}: TSV with a header and a row for each'
+        " volume, in the folder or below its sub- folder, with the entities of the run"
+        " in the name. A pattern chooses among several: NAME=DIR/*_desc-X_*.tsv.",
+        default=(),
+        metavar="NAME=DIR[/PATTERN]",
+    )
     min_volumes: int | None = option(
         "A strategy that keeps fewer volumes of a run fails on it.",
         metavar="N",
@@ -385,6 +388,12 @@ class Cleaning:
         "A strategy that keeps less time of a run fails on it.",
         metavar="S",
         unit="s",
+    )
+    max_censored: float | None = option(
+        "A strategy that censors more than this share of a run's steady volumes fails"
+        " on it.",
+        metavar="SHARE",
+        unit="0 to 1",
     )
 
     def __post_init__(self) -> None:
@@ -396,8 +405,11 @@ class Cleaning:
             if least is not None and not 0 <= least < math.inf:
                 msg = f"{flag} is {least}: it has to be a number from 0 on."
                 raise UsageError(msg, remedy="Leave it out for no bound.")
-        _refuse_urls(*self.strategy)
-        _check_there(self.aroma_dataset)
+        if self.max_censored is not None and not 0 <= self.max_censored <= 1:
+            msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
+            raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
+        _refuse_urls(*self.strategy, *self.confounds_dataset)
+        check_there(self.aroma_dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +432,13 @@ class Connectivity:
         default=False,
         sidecar="FisherZ",
         of="relmat",
+    )
+    combine_runs: bool = option(
+        "Write one matrix more for each participant, session and task: over all of its"
+        " runs, each z-scored over its kept volumes first. run- and dir- go from its"
+        " name. pearson and partial alone; runs of other settings or repetition times"
+        " are refused. For the group level: --group-unit combined.",
+        default=False,
     )
     partial_estimator: str = option(
         "Where the precision matrix of partial correlation comes from: the covariance"
@@ -452,105 +471,25 @@ class Connectivity:
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue
             acted_on = _measures_of(row.name)
+            if row.name == "combine_runs":
+                self._check_combined(acted_on)
             if not set(acted_on) & set(self.relmat):
                 flag, asked = row.flags[0], " ".join(self.relmat) or "none"
                 msg = f"{flag} has no effect: --relmat asks for {asked}."
                 remedy = f"Add --relmat {acted_on[0]}, or leave {flag} out."
                 raise UsageError(msg, remedy=remedy)
 
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What the group level makes of the runs."""
-
-    heading: ClassVar[str] = "group level"
-
-    group_unit: str = option(
-        "What group statistics are over: participants (the matrices of a participant's"
-        " runs are averaged first, as Fisher's z, and so is their mean framewise"
-        " displacement) or single runs.",
-        default="participant",
-        choices=GROUP_UNITS,
-    )
-    stack: tuple[str, ...] = option(
-        "What to put into one HDF5 file per space, atlas and desc-, for machine"
-        " learning: the time series of all runs, their matrices (upper triangles), or"
-        " none.",
-        default=("timeseries", "relmat"),
-        choices=STACKS,
-    )
-    stack_dtype: str = option(
-        "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
-        " rounded to 7 digits, in half the space or less.",
-        default="float64",
-        choices=STACK_DTYPES,
-    )
-
-    covariates: tuple[str, ...] = option(
-        "Columns of participants.tsv that are held constant in a QC-FC of their own,"
-        " beside that without them: age sex site. What is no number is a category;"
-        " NAME:category makes one of numbers. Participants with n/a are not in it.",
-        default=(),
-        metavar="COLUMN",
-    )
-    participants_file: Path | None = option(
-        "The participants.tsv of --covariates, or its folder. Default: that of"
-        " BIDS_DIR, else of the dataset whose derivatives/ it lies in.",
-        metavar="FILE",
-    )
-    fd_measure: str = option(
-        "What QC-FC takes as a run's motion: a column of numbers of group_runs.tsv"
-        " (fd_mean, Power's; rmsd_mean, Jenkinson's; fd_mean_kept; ...), or one of the"
-        " tables of outliers, of which the mean over volumes is taken.",
-        default="fd_mean",
-        metavar="COLUMN",
-    )
-    permutations: int = option(
-        "Permutations of the participants for p values of QC-FC and its distance"
-        " dependence, with --covariates of that with them: 1000 take some seconds for"
-        " each group. 0: none.",
-        default=0,
-        metavar="N",
-    )
-    permutation_seed: int = option(
-        "Seed of the random permutations.", default=0, metavar="N"
-    )
-    confidence: bool = option(
-        "Write 95 % confidence intervals, too: of QC-FC and ICC of each edge, and of"
-        " distance dependence.",
-        default=False,
-    )
-    group_weights: str = option(
-        "Write means over the group in which runs weigh by their degrees of freedom,"
-        " beside those in which all count alike.",
-        default="none",
-        choices=("none", "degrees_of_freedom"),
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse words that contradict each other."""
-        self._check_permutations()
-        _check_there(self.participants_file)
-        if self.participants_file is not None and not self.covariates:
-            msg = "--participants-file has no effect without --covariates."
-            raise UsageError(msg, remedy="Add --covariates COLUMN, or leave it out.")
-        if "none" in self.stack and len(self.stack) > 1:
-            shown = " ".join(self.stack)
-            remedy = "Give none alone, or the others without it."
-            raise UsageError(f"--stack {shown} contradicts itself.", remedy=remedy)
-
-    def _check_permutations(self) -> None:
-        n, seed = self.permutations, self.permutation_seed
-        if not 0 <= n <= 10**6 or seed < 0:
-            msg = "--permutations is from 0 to 1000000, --permutation-seed from 0 on"
-            raise UsageError(f"{msg}, not {n} and {seed}.")
-        if seed and not n:
-            msg = "--permutation-seed has no effect without --permutations."
-            raise UsageError(msg, remedy="Add --permutations 1000, or leave it out.")
-        if n and self.group_unit == "run":
-            msg = "--permutations and --group-unit run contradict each other: runs of"
-            msg += " one participant cannot be exchanged with those of others."
-            raise UsageError(msg, remedy="Leave --group-unit run out.")
+    def _check_combined(self, pooled: list[str]) -> None:
+        """Refuse measures that are no sums over the volumes of several runs."""
+        why = {
+            "spearman": "ranks are of the volumes of one run",
+            "covariance": "z-scores have no units, and their covariance is pearson",
+        }
+        for name in self.relmat:
+            if name not in pooled:
+                msg = f"--combine-runs cannot combine {name}: {why[name]}."
+                remedy = f"Ask for {' and '.join(pooled)} alone, or without it."
+                raise UsageError(msg, remedy=remedy)
 
 
 def _refuse_urls(*texts: str) -> None:
@@ -558,17 +497,12 @@ def _refuse_urls(*texts: str) -> None:
         refuse_url(text)
 
 
-def _check_there(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.exists():
-            msg = "there is no such file or folder."
-            raise UsageError(msg, where=path, remedy="Check the spelling.")
-
-
 def _measures_of(option: str) -> list[str]:
     """Measures that an option acts on: those that have it, or else all."""
     if option == "fisher_z":
         return [m.name for m in MEASURES if m.stat(fisher_z=True) != m.stat()]
+    if option == "combine_runs":
+        return ["pearson", "partial"]
     own = [m.name for m in MEASURES if option in dict(m.parameters).values()]
     return own or [m.name for m in MEASURES]
 
