@@ -7,12 +7,12 @@ is left to look at.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.outputs.digest import release_of
 from bids_roi.version import __version__
@@ -101,7 +101,9 @@ def tell_differences(
 def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, Any]]:
     if strategy is None:
         return
-    yield from dataclasses.asdict(strategy.settings).items()
+    settings = list_told(strategy.settings)
+    yield from ((name, _in_words(value)) for name, value in settings.items())
+    yield "motion_filter", strategy.settings.motion_filter
     yield "censored", options.cleaning.censored
     yield "high_variance_confounds", options.cleaning.high_variance_confounds
 
@@ -113,10 +115,19 @@ def _found(
     if not with_cleaning:
         return
     settings = _definition(sidecar).get("settings")
-    yield from settings.items() if isinstance(settings, dict) else ()
+    if isinstance(settings, dict):
+        yield "motion_filter", "none"
+        yield from ((name, _in_words(value)) for name, value in settings.items())
     yield "censored", sidecar.get("CensoredVolumes")
     columns = sidecar.get("ConfoundRegressors") or ()
     yield "high_variance_confounds", "high_variance_0" in columns
+
+
+def _in_words(value: object) -> object:
+    """Several numbers as they are typed; all else as it is."""
+    return (
+        " ".join(f"{x:g}" for x in value) if isinstance(value, list | tuple) else value
+    )
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
