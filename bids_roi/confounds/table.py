@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.errors import ConfoundsError, DataError
-from bids_roi.files.tables import read_json, read_table, to_number
+from bids_roi.files.tables import read_json, read_table, to_number, to_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -187,13 +187,14 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _numbers(name: str, cells: Sequence[str], wrong: list[str]) -> list[float]:
-    # A column at once, as nearly all are numbers but for the first rows; cell by cell
+def _numbers(
+    name: str, cells: Sequence[str], wrong: list[str]
+) -> FloatArray | list[float]:
+    # A column at once, as nearly all hold nothing but numbers and n/a; cell by cell
     # where that is not so, which takes ten times as long.
-    start = next((n for n, cell in enumerate(cells) if cell != "n/a"), len(cells))
     if "_" not in "".join(cells):
         with contextlib.suppress(ValueError):
-            return [math.nan] * start + [*map(float, cells[start:])]
+            return to_numbers(cells)
     values = []
     first = ""
     for row, cell in enumerate(cells, start=2):

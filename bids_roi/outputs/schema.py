@@ -365,6 +365,18 @@ _DECLARED = (
         where="relmat group",
     ),
     Key(
+        *("CombinedRuns", "relmat", "source", ""),
+        "The runs that the matrix is over.",
+        more="Only with `--combine-runs`"
+        " ([definition](numbers.md#one-matrix-over-runs)), as the next three.",
+    ),
+    Key(
+        *("RunsNotCombined", "relmat", "measured", ""),
+        "Runs that are not in it, with the reason: they failed, or have no matrix.",
+    ),
+    Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
+    Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
+    Key(
         *("ReasonNotAvailable", "relmat", "measured", ""),
         "Why no entry has a value, where none has.",
     ),

@@ -87,7 +87,7 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
     root = find_derivative(bids_dir, options.input.derivatives)
     participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
-    shelf = AtlasShelf(options.atlases)
+    shelf = AtlasShelf(options.atlases, options.input.space)
     return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
 
@@ -169,7 +169,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     """Process every run; an error where nothing can be done, or an atlas fits none."""
     options, output_dir = level.options, level.output_dir
     check_given_mask(options)
-    known = _check_settings(level, outcomes)
+    known = check_settings(level, outcomes)
     if outcomes.other_settings:
         outcomes.tell_other_settings()
         return
@@ -234,7 +234,7 @@ def _check_still_there(
         raise OutputError(msg, where=folder, remedy=remedy)
 
 
-def _check_settings(
+def check_settings(
     level: ParticipantLevel, outcomes: Outcomes
 ) -> dict[str, list[PlannedRun]]:
     """Refuse outputs of other settings before anything is touched.

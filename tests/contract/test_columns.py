@@ -25,6 +25,7 @@ NOT_HERE = {
     *("AtlasParts", "SeedRadius"),
     *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
     "MeanFilteredFramewiseDisplacement",
+    *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
