@@ -19,7 +19,13 @@ from bids_roi.errors import UsageError
 from bids_roi.options.row import list_options, option, refuse_url
 from bids_roi.options.running import Running
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.words import ESTIMATORS, MEASURES, STATISTICS, name_statistics
+from bids_roi.options.words import (
+    ESTIMATORS,
+    MEASURES,
+    REGULARISATIONS,
+    STATISTICS,
+    name_statistics,
+)
 
 LEVELS = ("participant", "group")
 
@@ -430,6 +436,33 @@ class Connectivity:
         sidecar="PartialEstimator",
         of="relmat",
     )
+    xdf_regularisation: str = option(
+        "What becomes of correlations at long lags, for the variance of xDF: each"
+        " region's end where they are as small as those of white noise (truncate), or"
+        " a window of the square root of the volumes acts on all (tukey).",
+        default="truncate",
+        choices=REGULARISATIONS,
+        sidecar="XDFRegularisation",
+        of="relmat",
+    )
+    relmat_volumes: int | None = option(
+        "Make each matrix of as many of the kept volumes, chosen at random by"
+        " --relmat-seed, so that those of all runs are of the same number. Of a run"
+        " that keeps fewer the matrix is n/a throughout, and the group level leaves it"
+        " out.",
+        default=None,
+        metavar="N",
+        unit="volumes",
+        sidecar="RelmatVolumes",
+        of="relmat",
+    )
+    relmat_seed: int = option(
+        "Which volumes --relmat-volumes chooses.",
+        default=0,
+        metavar="N",
+        sidecar="RelmatSeed",
+        of="relmat",
+    )
     min_degrees_of_freedom: float = option(
         "A matrix of a series with fewer degrees of freedom is n/a throughout, and the"
         " group level leaves the run out of its matrices and stacks.",
@@ -448,6 +481,15 @@ class Connectivity:
             )
             remedy = "Below 1 there is nothing that a correlation could rest on."
             raise UsageError(msg, remedy=remedy)
+        if self.relmat_volumes is not None and self.relmat_volumes < 3:
+            msg = f"--relmat-volumes is {self.relmat_volumes}: a matrix needs 3."
+            raise UsageError(msg, remedy="Leave it out for all kept volumes.")
+        if not 0 <= self.relmat_seed < 2**32:
+            msg = f"--relmat-seed is a number from 0 to 2^32 - 1: {self.relmat_seed}."
+            raise UsageError(msg)
+        if self.relmat_seed and self.relmat_volumes is None:
+            msg = "--relmat-seed has no effect without --relmat-volumes."
+            raise UsageError(msg, remedy="Add --relmat-volumes N, or leave it out.")
         for row in list_options(type(self)):
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue

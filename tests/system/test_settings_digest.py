@@ -61,6 +61,9 @@ CHANGES = {
     "allow_missing_confounds": [],
     "aroma_dataset": ["AROMA"],
     "partial_estimator": ["pseudo_inverse"],
+    "xdf_regularisation": ["tukey"],
+    "relmat_volumes": ["9"],
+    "relmat_seed": ["1", "--relmat-volumes", "8"],
     "min_degrees_of_freedom": ["3"],
 }
 # Other values make other files, or none: there is nothing to mix.
@@ -74,7 +77,7 @@ APART = {
     "min_volumes": ["2"],
     "min_time": ["2"],
 }
-COMMON = ("--relmat", "pearson", "partial", "--offline", "--atlas-space", "T1w")
+COMMON = ("--relmat", "pearson", "partial", "pearsonxdfz", "--offline", "--atlas-space", "T1w")
 
 
 def other_value(field):
