@@ -77,7 +77,15 @@ APART = {
     "min_volumes": ["2"],
     "min_time": ["2"],
 }
-COMMON = ("--relmat", "pearson", "partial", "pearsonxdfz", "--offline", "--atlas-space", "T1w")
+COMMON = (
+    "--relmat",
+    "pearson",
+    "partial",
+    "pearsonxdfz",
+    "--offline",
+    "--atlas-space",
+    "T1w",
+)
 
 
 def other_value(field):
@@ -185,9 +193,9 @@ def test_the_same_settings_are_put_together(study, finished, tmp_path, capsys):
     assert refused(out) == set()
     run(capsys, "x", out, "group")
     sidecars = [json.loads(p.read_text()) for p in out.glob("sub-*/func/*own*.json")]
-    assert len(sidecars) == 8  # regions, series and two matrices of both
-    assert len({s["OptionsDigest"] for s in sidecars}) == 8
-    assert len({s["SettingsDigest"] for s in sidecars}) == 4
+    assert len(sidecars) == 10  # regions, series and three matrices of both
+    assert len({s["OptionsDigest"] for s in sidecars}) == 10
+    assert len({s["SettingsDigest"] for s in sidecars}) == 5
 
 
 def test_every_option_that_decides_numbers_is_here():
