@@ -75,9 +75,10 @@ def write_relmat(
     """
     record = find_measure(output.measure)
     measure = record.describe(fisher_z=output.fisher_z)
+    some = f" {facts['RelmatVolumes']} of" if "RelmatVolumes" in facts else ""
     text = (
         f"{measure[0].upper()}{measure[1:]} of each pair of regions of atlas"
-        f" {atlas.name} over the kept volumes; n/a for regions without signal."
+        f" {atlas.name} over{some} the kept volumes; n/a for regions without signal."
     )
     own = {
         "Description": text,
