@@ -250,7 +250,11 @@ MEASURES: tuple[Measure, ...] = (
         parameters=(("estimator", "partial_estimator"),),
     ),
     Measure("covariance", "covariance (ddof 1)", "as_is", "sample covariance, ddof 1"),
-    _of_xdf("variance", "variance of the Pearson correlation", "of r, where volumes depend on those before ([below](#xdf))"),
+    _of_xdf(
+        "variance",
+        "variance of the Pearson correlation",
+        "of r, where volumes depend on those before ([below](#xdf))",
+    ),
     _of_xdf(
         "dof",
         "effective degrees of freedom of the Pearson correlation",
