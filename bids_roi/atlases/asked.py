@@ -16,7 +16,7 @@ from bids_roi.atlases.surfaces import (
     split_sides,
     without_side,
 )
-from bids_roi.errors import CollisionError, MissingInput, UsageError
+from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
 from bids_roi.files.tables import read_json
 from bids_roi.images.meshes import surface_template
 from bids_roi.images.nifti import check_file
@@ -95,10 +95,13 @@ def parse_dataset(text: str) -> Dataset:
     return dataset
 
 
-def parse_file(text: str, declared: str | None) -> AtlasFiles:
+def parse_file(
+    text: str, declared: str | None, runs_in: Sequence[str] = ()
+) -> AtlasFiles:
     """Understand ``IMAGE[,TABLE]`` of ``--atlas-file``.
 
-    ``declared`` is the space of an image whose name does not tell it.
+    ``declared`` is the space of an image whose name does not tell it; ``runs_in`` are
+    those that ``--space`` asks for.
     """
     text, map_name = split_map(text)
     files, rest = split_sides(text)
@@ -111,7 +114,7 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     space = space_of(image)
     if files and surface_template(space) is None:
         # A dlabel's space may be that of its voxels; its meshes tell their own.
-        space = surface_template(declared) or space_of_meshes(files)
+        space = surface_template(declared) or _space_of_surfaces(files, runs_in)
     if declared and space and declared != space:
         if declared.partition("+")[0] != space:
             msg = f"its name says that it is in {space}, --atlas-space {declared}."
@@ -134,6 +137,20 @@ def parse_file(text: str, declared: str | None) -> AtlasFiles:
     return AtlasFiles(
         key, space, image, table, description=described, right=right, map_name=map_name
     )
+
+
+def _space_of_surfaces(files: tuple[Path, ...], runs_in: Sequence[str]) -> str:
+    """Template of meshes by their size; of several, the one that runs are asked for in.
+
+    Not so for volumes: those of two templates may have the same grid.
+    """
+    try:
+        return space_of_meshes(files)
+    except AtlasError:  # what is damaged will be told when it is read
+        named = [s for s in runs_in if surface_template(s) and s[:8] != "fsnative"]
+        if len(named) != 1:
+            raise
+        return named[0]
 
 
 def _describe(label: str, image: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ from bids_roi.errors import (
 from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from bids_roi.core.frame import Frame
     from bids_roi.options.table import Atlases
@@ -90,7 +90,7 @@ class AtlasShelf:
         ``DatasetLinks`` of the atlas datasets: name to folder.
     """
 
-    def __init__(self, wanted: Atlases) -> None:
+    def __init__(self, wanted: Atlases, runs_in: Sequence[str] = ()) -> None:
         datasets = [parse_dataset(text) for text in wanted.atlas_dataset]
         self.links = {dataset.name: dataset.root for dataset in datasets}
         if len(self.links) < len(datasets):
@@ -104,7 +104,9 @@ class AtlasShelf:
             raise UsageError(msg, remedy="Leave it out; --space chooses the runs.")
         self._transforms = wanted.atlas_transform == "auto"
         refuse_lone_tables(wanted.atlas_file)
-        self._files = [parse_file(t, wanted.atlas_space) for t in wanted.atlas_file]
+        self._files = [
+            parse_file(text, wanted.atlas_space, runs_in) for text in wanted.atlas_file
+        ]
         self._files += [
             read_seeds(Path(text), wanted.atlas_space, wanted.seed_radius)
             for text in wanted.seeds

@@ -38,7 +38,7 @@ from bids_roi.dataset.partners import (
 from bids_roi.dataset.roots import files_in_func
 from bids_roi.errors import BidsRoiError, MissingInput, NothingFound
 from bids_roi.files.names import parse_name
-from bids_roi.options.table import Input
+from bids_roi.options.input import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -403,6 +403,25 @@ def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
         if {pair for pair in name.entities if pair[0] not in free} == wanted:
             return path
     return None
+
+
+def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
+    """Tables of a run in a folder, or below its participant's folder there.
+
+    Their names have the run's entities; those that do not matter for its confounds may
+    be others, or lack.
+    """
+    wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
+    participant = f"sub-{run.participant}"
+    found = []
+    for path in (*folder.glob(pattern), *(folder / participant).rglob(pattern)):
+        if path.name.startswith(f"{participant}_"):
+            pairs = parse_name(path).entities
+            rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
+            split = [pair for pair in pairs if pair[0] in ("echo", "part")]
+            if rest == wanted and set(split) <= set(run.entities):
+                found.append(path)
+    return tuple(sorted(found))
 
 
 def explain(rules: Sequence[Rule], files: Mapping[str, Mapping[str, str]]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.dataset.filters import PARTS, Rule, passes, replace_rules
 from bids_roi.errors import DataError
-from bids_roi.options.table import Input
+from bids_roi.options.input import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bids_roi.core.pool import pool_runs
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
@@ -19,11 +20,14 @@ from bids_roi.core.relmat import (
 )
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure
+from bids_roi.outputs.records import NOT_CLEANED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.pool import Runs
     from bids_roi.options.record import Options
+    from bids_roi.options.words import Estimator
     from bids_roi.outputs.names import RelmatOutput
 
     FloatArray = NDArray[np.float64]
@@ -140,7 +144,6 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
     signals, measure = kept.signals, find_measure(output.measure)
     n_lost = int((~np.isfinite(signals).all(axis=0)).sum())
     n_usable = int(has_variation(signals).sum())
-    n_flat = signals.shape[1] - n_lost - n_usable
     absent = _find_absence(n_kept, n_usable, kept.freedom, output, options)
     if absent:
         relmat = np.full((signals.shape[1],) * 2, np.nan)
@@ -152,6 +155,51 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
         if measure.timed:
             given["sample_mask"] = kept.sample_mask
         relmat = relate(output.measure, signals, **given)
+    related = _judge(
+        *(relmat, absent, n_lost, n_usable, output, options),
+        degrees_of_freedom=kept.freedom,
+    )
+    doubts = _doubt_xdf(kept, output, options) if measure.timed and not absent else []
+    return replace(related, notes=(*related.notes, *doubts), facts=facts)
+
+
+def relate_runs(
+    runs: Runs, output: RelmatOutput, options: Options, *, degrees_of_freedom: float
+) -> tuple[Related, tuple[int, ...]]:
+    """Compute a matrix over several runs, as ``relate_regions`` does over one.
+
+    ``runs`` is called for (n_kept, R) of one run after the other, and
+    ``degrees_of_freedom`` are those of all together: each run has lost its own mean.
+    Returns how many volumes each has, too.
+    """
+    estimator = cast("Estimator", options.connectivity.partial_estimator)
+    plain = pool_runs("pearson", runs, estimator=estimator)
+    n_kept, n_usable = sum(plain.n_volumes), plain.n_usable
+    absent = _find_absence(n_kept, n_usable, degrees_of_freedom, output, options)
+    relmat = plain.relmat
+    if absent:
+        relmat = np.full_like(relmat, np.nan)
+    elif output.measure != "pearson":
+        relmat = pool_runs(output.measure, runs, estimator=estimator).relmat
+    related = _judge(
+        *(relmat, absent, plain.n_lost, n_usable, output, options),
+        degrees_of_freedom=degrees_of_freedom,
+    )
+    return related, plain.n_volumes
+
+
+def _judge(
+    relmat: FloatArray,
+    absent: str,
+    n_lost: int,
+    n_usable: int,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    degrees_of_freedom: float,
+) -> Related:
+    """Say what the user should know of a matrix, and bring it to its scale."""
+    n_flat = len(relmat) - n_lost - n_usable
     notes = [absent] if absent else []
     if n_flat and not absent:
         notes.append(
@@ -159,16 +207,11 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
             f" only: n/a in the {output.measure} matrix."
         )
     if output.label is None:
-        notes.append(
-            "connectivity of signals that were not cleaned: motion and physiology are"
-            " in every entry (see --strategy)."
-        )
+        notes.append(NOT_CLEANED)
     if output.measure == "partial" and not absent:
-        notes += _doubt_partial(n_usable, kept.freedom, output, options)
-    if measure.timed and not absent:
-        notes += _doubt_xdf(kept, output, options)
+        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0
-    if measure.is_correlation:
+    if find_measure(output.measure).is_correlation:
         above = np.triu_indices(relmat.shape[0], 1)
         n_identical = int(are_identical(relmat[above]).sum())
     if n_identical:
@@ -176,7 +219,7 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
         notes.append(f"{n_identical} pairs of regions have the same series{rest}")
     if output.fisher_z:
         relmat = fisher_z(relmat)
-    return Related(relmat, n_identical, absent, tuple(notes), facts)
+    return Related(relmat, n_identical, absent, tuple(notes))
 
 
 def _find_absence(

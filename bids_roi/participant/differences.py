@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 # Of these the sidecar says at most what came of them in a run.
-_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset")
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
 _FLAGS = {option.name: option.flags[0] for option in OPTIONS}
 
 

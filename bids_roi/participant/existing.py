@@ -123,12 +123,18 @@ class Existing:
             "SecondsKept": cleaning.min_time,
         }
         least = {key: needed for key, needed in asked.items() if needed is not None}
-        return not any(
-            (self._read(series.path) or {}).get(key, 0) < needed
-            for series in names.timeseries
-            if series.label is not None
-            for key, needed in least.items()
-        )
+        for series in names.timeseries:
+            told = self._read(series.path) or {}
+            if series.label is None:
+                continue
+            if any(told.get(key, 0) < needed for key, needed in least.items()):
+                return False
+            steady = told.get("NumberOfVolumes", 0) - told.get("DummyScans", 0)
+            left_out = steady - told.get("NumberOfVolumesKept", 0)
+            most = cleaning.max_censored
+            if most is not None and not (steady and left_out / steady <= most):
+                return False
+        return True
 
     def _find_record(
         self, records: Iterable[Record], atlas: Atlas, names: RunOutputs

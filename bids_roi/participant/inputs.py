@@ -41,7 +41,9 @@ def list_inputs(
     base = base if root.is_relative_to(base) else root
     wanted = options.atlases
     moved = {"T1w", "native"} & set(options.input.space)
-    shelf = AtlasShelf(wanted) if atlases or wanted.given or moved else None
+    shelf = None
+    if atlases or wanted.given or moved:
+        shelf = AtlasShelf(wanted, options.input.space)
     kinds = ("volume",) if shelf is None else kinds_for(shelf)
     participants = list_participants(root, options.input.participant_label)
     told: set[str] = set()

@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of, say, say_time
+from bids_roi.errors import SpaceMismatch, count_of, say, say_of_atlas, say_time
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
+    NOT_CLEANED,
     forget_loss,
     shorten_reason,
     sweep_leftovers,
@@ -58,6 +59,8 @@ class Outcomes:
         Runs by what differs, where outputs of other settings are there.
     used
         Atlases that served a run.
+    not_combined
+        Why matrices over the runs of a participant could not be made.
     """
 
     def __init__(self, level: ParticipantLevel) -> None:
@@ -69,6 +72,7 @@ class Outcomes:
         self.n_impossible = 0
         self.other_settings: dict[str, list[str]] = {}
         self.used: dict[str, Atlas] = {}
+        self.not_combined: list[str] = []
         self._refusals: dict[str, BidsRoiError] = {}
         self._told: set[str] = set()
         self._under_way: set[str] = set()
@@ -167,12 +171,34 @@ class Outcomes:
             self._tell_failures(item, records, crashed=outcome.value is None)
         self._tell_end(item, records)
         self.tally.add(records)
+        beside = {None}.issubset(level.labels) and len(level.labels) > 1
         for _, warning in {(r.atlas, w): None for r in records for w in r.warnings}:
-            self.warnings.update([warning])
+            if not (beside and warning == NOT_CLEANED):
+                self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
+            self._combine_runs(participant)
             self._write_page(participant)
         return records
+
+    def _combine_runs(self, participant: str) -> None:
+        """Make the matrices over the runs of a participant, once all have ended.
+
+        Here, and not in a worker: of what is on disk, whoever has put it there.
+        """
+        if not self.level.options.connectivity.combine_runs:
+            return
+        from bids_roi.participant.combined import combine_runs
+
+        done = combine_runs(self.level.output_dir, participant, self.level.options)
+        # What is said of the runs already is not said of them all once more.
+        self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
+        for text in done.errors:
+            log.error("%s", text)
+        self.not_combined += done.errors
+        if done.changed:
+            self._changed.add(participant)
+            self._with_news.add(participant)
 
     def _tell_end(self, item: PlannedRun, records: list[Record]) -> None:
         """With -v, say what became of a run; with -vv, of all that it made."""
@@ -228,8 +254,10 @@ class Outcomes:
     def exit_code(self) -> int:
         """What the call ends with: 1 for failures, more where an atlas was no use."""
         if self.level.options.running.dry_run:
-            return 1 if self.n_impossible or self.errors else 0
-        failed = self.tally.n_failed_runs or self.other_settings or self.errors
+            refused = self.n_impossible or self.errors or self.other_settings
+            return 1 if refused else 0
+        lost = self.other_settings or self.errors or self.not_combined
+        failed = self.tally.n_failed_runs or lost
         return self._code_of_failure if failed else 0
 
     def summary(self) -> str:
@@ -240,6 +268,12 @@ class Outcomes:
             f"  failed: sub-{participant}: {shorten_reason(str(error))}"
             for participant, error in self.errors.items()
         ]
+        lines += [
+            f"  failed: {shorten_reason(text)}" for text in self.not_combined[:_NAMED]
+        ]
+        if len(self.not_combined) > _NAMED:
+            n_more = len(self.not_combined) - _NAMED
+            lines.append(f"  ... and {n_more} more matrices over runs: see logs/")
         if n := len(lost):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
@@ -248,7 +282,7 @@ class Outcomes:
             lines.append(f"  ... and {n - _NAMED} more: see logs/")
         if self.empty:
             lines.append(f"  {self._say_empty()}")
-        if self.errors or self.tally.n_failed_runs:
+        if self.errors or self.not_combined or self.tally.n_failed_runs:
             lines.append("  what to do about it is said above, and in logs/")
         folder = self.level.output_dir
         pages = [f"{p}.html" for p in sorted(self.tally.participants)]
@@ -280,7 +314,7 @@ class Outcomes:
                 continue
             else:
                 self._told.add(text)
-            log.error("atlas %s: %s", name, text)
+            log.error("%s", say_of_atlas(name, text))
 
     def _write_page(self, participant: str) -> None:
         remove_leftovers(self.level.output_dir / participant / "figures")
