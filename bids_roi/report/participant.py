@@ -158,8 +158,15 @@ def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
 
 def _tell_combined(output_dir: Path, participant: str) -> str:
     found = find_outputs(output_dir, participant)
-    n = sum(output.kind == COMBINED for output in found)
-    return f"; {n} matri{'x' if n == 1 else 'ces'} over its runs" if n else ""
+    counts = {
+        "over its runs": sum(output.kind == COMBINED for output in found),
+        "of conditions": sum(o.kind == "relmat" and o.is_of_tables for o in found),
+    }
+    return "".join(
+        f"; {n} matri{'x' if n == 1 else 'ces'} {words}"
+        for words, n in counts.items()
+        if n
+    )
 
 
 def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, str]]:

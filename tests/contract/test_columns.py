@@ -24,6 +24,7 @@ NOT_HERE = {
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius"),
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
+    *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped"}
 KINDS = {"timeseries": "series", "dseg": "regions"}

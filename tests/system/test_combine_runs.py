@@ -14,6 +14,7 @@ from support.group_trees import read_rows, read_square
 from support.validator import issues_of
 
 from bids_roi import extract, load
+from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.errors import DataError, NothingFound, UsageError
 
 T = toy_confounds.T
@@ -444,3 +445,22 @@ def test_the_page_tells_it_and_names_are_valid(three, atlas, tmp_path, capsys):
     there = layout.get(suffix="relmat", extension=".tsv")
     runs = [file.get_entities().get("run") for file in there]
     assert sorted(runs, key=str) == [1, 2, 3, None]
+
+
+def test_two_runs_of_the_demo(tmp_path, capsys):
+    demo = write_demo_dataset(tmp_path / "demo")
+    out = tmp_path / "out"
+    where = ["--atlas-file", f"{demo.atlas_image},{demo.atlas_table}"]
+    where += ["--participant-label", "01", "--session-label", "1"]
+    options = [*where, "--strategy", "36P", "--high-pass", 0.01, "--low-pass", 0.1]
+    space = ["--space", SPACE, "--res", "2", "--fd-threshold", 0.4]
+    run(capsys, demo.derivative, out, "participant", *options, *space, *POOL)
+    (path,) = [p for p in out.rglob("*_relmat.tsv") if "_run-" not in p.name]
+    runs = [read(p)[1] for p in sorted(out.rglob("*_timeseries.tsv"))]
+    assert len(runs) == 2
+    whole = ~np.isnan(np.concatenate(runs)).any(axis=0)
+    found = read_square(path)[1]
+    expected = by_hand([values[:, whole] for values in runs])
+    assert_allclose(found[np.ix_(whole, whole)], expected, rtol=0, atol=1e-12)
+    assert np.isnan(found[~whole]).all()
+    assert sidecar(path)["CombinedVolumes"] == [len(values) for values in runs]
