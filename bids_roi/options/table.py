@@ -376,6 +376,14 @@ class Cleaning:
         "fMRIPost-AROMA derivative with the components for aroma strategies.",
         metavar="DIR",
     )
+    confounds_dataset: tuple[str, ...] = option(
+        "Tables of your own regressors (task, physiology, rapidtide), one per run, that"
+        ' strategy files name as {"table": NAME}: TSV with a header and a row for each'
+        " volume, in the folder or below its sub- folder, with the entities of the run"
+        " in the name. A pattern chooses among several: NAME=DIR/*_desc-X_*.tsv.",
+        default=(),
+        metavar="NAME=DIR[/PATTERN]",
+    )
     min_volumes: int | None = option(
         "A strategy that keeps fewer volumes of a run fails on it.",
         metavar="N",
@@ -385,6 +393,12 @@ class Cleaning:
         "A strategy that keeps less time of a run fails on it.",
         metavar="S",
         unit="s",
+    )
+    max_censored: float | None = option(
+        "A strategy that censors more than this share of a run's steady volumes fails"
+        " on it.",
+        metavar="SHARE",
+        unit="0 to 1",
     )
 
     def __post_init__(self) -> None:
@@ -396,7 +410,10 @@ class Cleaning:
             if least is not None and not 0 <= least < math.inf:
                 msg = f"{flag} is {least}: it has to be a number from 0 on."
                 raise UsageError(msg, remedy="Leave it out for no bound.")
-        _refuse_urls(*self.strategy)
+        if self.max_censored is not None and not 0 <= self.max_censored <= 1:
+            msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
+            raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
+        _refuse_urls(*self.strategy, *self.confounds_dataset)
         _check_there(self.aroma_dataset)
 
 

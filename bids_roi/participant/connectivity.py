@@ -17,6 +17,7 @@ from bids_roi.core.relmat import (
 )
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure
+from bids_roi.outputs.records import NOT_CLEANED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -147,10 +148,7 @@ def _judge(
             f" only: n/a in the {output.measure} matrix."
         )
     if output.label is None:
-        notes.append(
-            "connectivity of signals that were not cleaned: motion and physiology are"
-            " in every entry (see --strategy)."
-        )
+        notes.append(NOT_CLEANED)
     if output.measure == "partial" and not absent:
         notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0

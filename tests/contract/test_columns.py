@@ -23,10 +23,12 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius"),
+    *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
+    "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
     *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
-NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
