@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.errors import BidsRoiError
     from bids_roi.outputs.records import Record
+    from bids_roi.participant.combined import Combined
     from bids_roi.participant.level import ParticipantLevel
     from bids_roi.participant.plan import PlannedRun
     from bids_roi.schedule.outcome import Outcome
@@ -61,7 +62,7 @@ class Outcomes:
     used
         Atlases that served a run.
     not_combined
-        Why matrices over the runs of a participant could not be made.
+        Why matrices over runs, or of conditions, could not be made.
     """
 
     def __init__(self, level: ParticipantLevel) -> None:
@@ -178,20 +179,29 @@ class Outcomes:
                 self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
-            self._combine_runs(participant)
+            self._relate_more(participant)
             self._write_page(participant)
         return records
 
-    def _combine_runs(self, participant: str) -> None:
-        """Make the matrices over the runs of a participant, once all have ended.
+    def _relate_more(self, participant: str) -> None:
+        """Make the matrices over runs and of conditions, once all runs have ended.
 
         Here, and not in a worker: of what is on disk, whoever has put it there.
         """
-        if not self.level.options.connectivity.combine_runs:
-            return
-        from bids_roi.participant.combined import combine_runs
+        level, folder = self.level, self.level.output_dir
+        if level.options.connectivity.combine_runs:
+            from bids_roi.participant.combined import combine_runs
 
-        done = combine_runs(self.level.output_dir, participant, self.level.options)
+            self._note_more(
+                participant, combine_runs(folder, participant, level.options)
+            )
+        if level.options.connectivity.conditions:
+            from bids_roi.participant.conditions import relate_conditions
+
+            done = relate_conditions(folder, level.root, participant, level.options)
+            self._note_more(participant, done)
+
+    def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
         self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
         for text in done.errors:
@@ -274,7 +284,7 @@ class Outcomes:
         ]
         if len(self.not_combined) > _NAMED:
             n_more = len(self.not_combined) - _NAMED
-            lines.append(f"  ... and {n_more} more matrices over runs: see logs/")
+            lines.append(f"  ... and {n_more} more matrices: see logs/")
         if n := len(lost):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
