@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.core.quality import temporal_snr
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -64,6 +66,8 @@ class Motion:
         Why the table could not be used.
     parameters : (T, 6) or None
         Translations along x, y and z in mm, rotations about them in radians.
+    rmsd : (T,) or None
+        Root mean square displacement from volume to volume in mm.
     """
 
     fd: NDArray[np.float64] | None = None
@@ -71,6 +75,7 @@ class Motion:
     steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     parameters: NDArray[np.float64] | None = None
+    rmsd: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +162,22 @@ class AtlasResult:
     maps: MapSolver | None = None
     notes: tuple[str, ...] = ()
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def level_statistic(self) -> str:
+        """What levels are of: the regional mean of labels; of maps, the first asked."""
+        if "mean" in self.signals:
+            return "mean"
+        return next(series.statistic for series in self.names.timeseries)
+
+    def levels(self, motion: Motion) -> dict[str, NDArray[np.float64]]:
+        """Level, deviation and tSNR of each region over the steady volumes, (R,)."""
+        signals = self.signals[self.level_statistic]
+        if motion.steady is not None:
+            signals = signals[motion.steady]
+        level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
+        return {
+            "mean": level,
+            "standard_deviation": deviation,
+            "tsnr": temporal_snr(level, deviation),
+        }
