@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bids_roi.core.quality import temporal_snr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
@@ -175,7 +176,10 @@ class AtlasResult:
         signals = self.signals[self.level_statistic]
         if motion.steady is not None:
             signals = signals[motion.steady]
-        level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
+        level = signals.mean(axis=0)
+        deviation = np.full_like(level, np.nan)
+        if len(signals) > 1:
+            deviation = signals.std(axis=0, ddof=1)
         return {
             "mean": level,
             "standard_deviation": deviation,

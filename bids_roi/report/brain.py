@@ -487,8 +487,9 @@ def draw_tsnr(
         sheet,
         ".svg",
         "Temporal signal-to-noise ratio",
-        "tSNR of the signal of each region before cleaning: its mean over its standard deviation, over the steady volumes. The lightest"
-        " colour holds for all above the scale, too; yellow and black stripes: n/a.",
+        "tSNR of the signal of each region before cleaning: its mean over its standard"
+        " deviation, over the steady volumes. The lightest colour holds for all above"
+        " the scale, too; yellow and black stripes: n/a.",
         alt,
     )
 

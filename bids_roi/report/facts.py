@@ -298,7 +298,8 @@ def tell_series(run: RunFacts) -> list[tuple[str, list[str]]]:
             told = series.sidecar
             carpets = [f for f in series.figures if "MeanRegionalDVARS" in f]
             dvars = carpets[0]["MeanRegionalDVARS"] if carpets else []
-            after = dvars[-1] if len(dvars) > 1 or series.strategy == "none" else None
+            both = len(dvars) > 1 or (dvars and series.strategy == "none")
+            after = dvars[-1] if both else None
             kept = told.get("NumberOfVolumesKept")
             seconds = told.get("SecondsKept")
             minutes = f" ({seconds / 60:.1f} min)" if seconds else ""
