@@ -15,6 +15,7 @@ from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     NOT_CLEANED,
     forget_loss,
+    note_command,
     shorten_reason,
     sweep_leftovers,
     tell_failures,
@@ -65,8 +66,9 @@ class Outcomes:
         Why matrices over runs, or of conditions, could not be made.
     """
 
-    def __init__(self, level: ParticipantLevel) -> None:
+    def __init__(self, level: ParticipantLevel, command: str = "") -> None:
         self.level = level
+        self._command = command
         self.tally = Tally()
         self.warnings: Counter[str] = Counter()
         self.errors: dict[str, BidsRoiError] = {}
@@ -329,16 +331,20 @@ class Outcomes:
 
     def _write_page(self, participant: str) -> None:
         remove_leftovers(self.level.output_dir / participant / "figures")
-        running = self.level.options.running
-        if running.no_report or participant not in self._with_news:
+        running, folder = self.level.options.running, self.level.output_dir
+        if participant not in self._with_news:
+            return
+        if self._command:
+            made = participant in self._changed
+            note_command(folder, participant, self._command, made=made)
+        if running.no_report:
             return
         from bids_roi.report.participant import is_current, write_page
 
-        folder = self.level.output_dir
         trusted = participant not in self._changed and not running.verify
         if trusted and is_current(folder, participant):
             return
-        if note := write_page(self.level.output_dir, participant):
+        if note := write_page(folder, participant):
             self.warnings.update([note])
 
 

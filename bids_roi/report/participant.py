@@ -27,9 +27,13 @@ from bids_roi.report.facts import (
     Verdict,
     judge_series,
     load_json,
+    name_dataset,
     number,
+    read_commands,
     read_runs,
     shared_entities,
+    tell_run,
+    tell_series,
 )
 from bids_roi.report.methods import write_methods
 from bids_roi.report.pages import attempt, mark_safe, render_page
@@ -130,7 +134,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         run["open"] = True
     content = {
         "participant": participant,
-        "dataset": dataset.get("Name", "Regional time series"),
+        "dataset": name_dataset(dataset),
         "subtitle": _subtitle(runs, names) + _tell_combined(output_dir, participant),
         "counts": _count(summary),
         "problems": _find_problems(runs),
@@ -140,6 +144,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "runs": views,
         "methods": _methods(output_dir, dataset, runs, names),
         "parameters": _parameters(runs),
+        "commands": read_commands(output_dir, participant),
     }
     page = render_page("participant.html", content)
     write_file(output_dir, participant_page_path(participant), page)
@@ -291,6 +296,8 @@ def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[st
         "key": run.key,
         "name": run.name,
         "path": run.path,
+        "facts": tell_run(run),
+        "told": tell_series(run),
         "motion": [
             shown
             for kind in ("motion", "design")
