@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
+from bids_roi.core.region_series import OVERFLOW, WholeSeries
 from bids_roi.core.scan import Voxels, VoxelScan
 from bids_roi.core.signals import add_points, finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
-from bids_roi.core.volumes import Plan, Smoothing, choose_source
+from bids_roi.core.volumes import Plan, Smoothing, choose_source, load_voxels
 from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ if TYPE_CHECKING:
 
 
 _SORTED = set(name_statistics(family="sorted"))
+_SERIES = set(name_statistics(family="series"))
 _OF_MAPS = set(name_statistics(of="maps"))
 _GATHER_BYTES = 128 * 2**20
 _ROOM_BYTES = 2**20
 _FLOAT_BYTES = 16 * 2**20  # of what is gathered, as float64 at a time
-_OVERFLOW = "the values are too large: their sums are infinite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,9 @@ class Reduction:
         For each statistic a tuple with one (T, R) array per atlas, or ``None`` where
         the atlas has no such statistic; NaN columns for regions without a usable voxel.
         The mean of label atlases is always there.
+    measures
+        For each measure of ``REGION_MEASURES`` that was asked for a tuple with one (R,)
+        array per atlas, ``None`` for maps; NaN for regions without a usable voxel.
     finite : (N,)
         Voxels of the partition inside the mask and finite in every volume.
     dropout : (N,)
@@ -73,10 +77,12 @@ class Reduction:
     solvers
         One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
-        How often the run was read: 1 or 2 by volumes, by points as often as it takes.
+        How often the run was read: 1 or 2 by volumes, by points as often as it takes;
+        and as often as it takes for what needs whole series.
     """
 
     signals: Signals
+    measures: dict[str, tuple[FloatArray | None, ...]]
     finite: BoolArray
     dropout: BoolArray
     usable: BoolArray
@@ -96,6 +102,8 @@ def reduce_run(
     scaling: tuple[float, float] = (1.0, 0.0),
     smoothing: Smoothing | None = None,
     gather_bytes: int = _GATHER_BYTES,
+    measures: Collection[str] = (),
+    steady: BoolArray | None = None,
 ) -> Reduction:
     """Reduce a run to the regions of every atlas.
 
@@ -117,8 +125,12 @@ def reduce_run(
     smoothing
         Applied to whole volumes, before mask and regions.
     gather_bytes
-        Most that a run cut by points may hold at a time, for statistics that need a
-        region as a whole.
+        Most that may be held at a time: of a run cut by points for statistics that need
+        a region as a whole, of any run for what needs whole series.
+    measures
+        Names from ``options.words.REGION_MEASURES``.
+    steady : (T,) or None
+        Volumes that these, and the eigenvariate, are over; ``None`` for all.
 
     Returns
     -------
@@ -132,6 +144,9 @@ def reduce_run(
     """
     wanted = {"mean", *statistics}
     plan = Plan(partition, n_volumes, scaling, smoothing)
+    series = wanted & _SERIES
+    whole = WholeSeries(plan, in_mask, series, measures, steady, gather_bytes)
+    wanted -= _SERIES
     # How the file is cut is seen from its first block, and not told beside it: two
     # tellings could disagree, and sums over the wrong axis look like numbers.
     blocks = iter(read_blocks())
@@ -139,20 +154,22 @@ def reduce_run(
     blocks = chain([first], blocks)
     if first.values.shape[1] == partition.n_points:
         found, signals, solvers, n_passes = _reduce_volumes(
-            blocks, read_blocks, plan, in_mask, wanted
+            blocks, read_blocks, plan, in_mask, wanted, whole
         )
     elif smoothing is not None:
         raise ValueError("only whole volumes can be smoothed")
     else:
         found, signals, solvers, n_passes = _reduce_points(
-            blocks, read_blocks, plan, in_mask, wanted, gather_bytes
+            blocks, read_blocks, plan, in_mask, wanted, whole
         )
+    signals |= whole.signals
     if any(
         a is not None and np.isinf(a).any() for each in signals.values() for a in each
     ):
-        raise ValueError(_OVERFLOW)
+        raise ValueError(OVERFLOW)
     return Reduction(
         signals=signals,
+        measures=whole.measures,
         finite=found.finite,
         dropout=found.dropout,
         usable=found.usable,
@@ -169,6 +186,7 @@ def _reduce_volumes(
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
+    whole: WholeSeries,
 ) -> tuple[Voxels, Signals, Solvers, int]:
     """Reduce blocks that have all points of some volumes."""
     run = _VolumePass(plan, in_mask, wanted)
@@ -183,6 +201,9 @@ def _reduce_volumes(
         # Once a value is not finite this pass only looks for the others.
         if scan.all_finite:
             run.add(block.volumes.start, taken)
+        # What is smoothed waits until it is known which voxels may reach the others.
+        if plan.smoothing is None:
+            whole.add(block.volumes, at, taken)
     seen = scan.judge()
     found = _inside_mask(seen, plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
@@ -193,12 +214,27 @@ def _reduce_volumes(
     if _needs_a_better_basis(solvers):
         again |= {"least_squares"}
     signals = run.finish(found.usable, wanted - again, solvers)
-    if again:
-        second = _VolumePass(plan, found.usable, again, valid, solvers)
+    whole.close(found.usable)
+    n_passes = 1
+    source = load_voxels(plan, found.usable, valid)
+    while again or not whole.done:
+        second = None
+        if again:
+            second = _VolumePass(plan, found.usable, again, valid, solvers)
         for block in read_blocks():
-            second.add(block.volumes.start, plan.take(block)[0])
-        signals |= second.finish(found.usable, again, solvers)
-    return found, signals, solvers, 1 + bool(again)
+            taken, at = plan.take(block)
+            if second is not None:
+                second.add(block.volumes.start, taken)
+            if plan.smoothing is not None and not whole.done:
+                taken = np.stack([source.load(volume) for volume in taken])
+                at = slice(0, in_mask.size)
+            whole.add(block.volumes, at, taken)
+        if second is not None:
+            signals |= second.finish(found.usable, again, solvers)
+        whole.close(found.usable)
+        again = set()
+        n_passes += 1
+    return found, signals, solvers, n_passes
 
 
 def _reduce_points(
@@ -207,12 +243,12 @@ def _reduce_points(
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
-    gather_bytes: int,
+    whole: WholeSeries,
 ) -> tuple[Voxels, Signals, Solvers, int]:
     """Reduce blocks that have all volumes of some points."""
     sums = wanted - _SORTED
     run = _PointPass(plan)
-    stretches = _Stretches(plan, wanted & _SORTED, gather_bytes)
+    stretches = _Stretches(plan, wanted & _SORTED, whole.n_bytes)
     scan = VoxelScan(in_mask, plan.scaling, plan.n_volumes)
     added = np.zeros_like(in_mask)
     for block in blocks:
@@ -221,6 +257,7 @@ def _reduce_points(
         added[at] = scan.judge(at).usable & in_mask[at]
         run.add(at, taken, added[at])
         stretches.add(at, taken)
+        whole.add(block.volumes, at, taken)
     found = _inside_mask(scan.judge(), plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
     # Volumes that were taken for blank until a later point had a value there.
@@ -229,19 +266,22 @@ def _reduce_points(
         again = again | {"least_squares"}
     signals = run.finish(found.usable, sums - again, solvers)
     stretches.close(found.usable)
+    whole.close(found.usable)
     n_passes = 1
-    # Sums that were spoilt and stretches that did not fit share the passes: reading and
-    # unpacking is what a pass costs, whatever is done with its blocks.
-    while again or not stretches.done:
+    # Sums that were spoilt, stretches and groups that did not fit share the passes:
+    # reading and unpacking is what a pass costs, whatever is done with its blocks.
+    while again or not (stretches.done and whole.done):
         second = _PointPass(plan, solvers) if again else None
         for block in read_blocks():
             taken, at = plan.take(block)
             if second is not None:
                 second.add(at, taken, found.usable[at])
             stretches.add(at, taken)
+            whole.add(block.volumes, at, taken)
         if second is not None:
             signals |= second.finish(found.usable, again, solvers)
         stretches.close(found.usable)
+        whole.close(found.usable)
         again = set()
         n_passes += 1
     return found, signals | stretches.signals, solvers, n_passes
@@ -377,7 +417,7 @@ class _VolumePass(_Pass):
             if self.others:
                 held.append(volume)
         if not np.isfinite(self.sums[start:stop]).all():
-            raise ValueError(_OVERFLOW)
+            raise ValueError(OVERFLOW)
         if held:
             _compute(self.sorted, self.others, slice(start, stop), np.stack(held))
 
@@ -418,7 +458,7 @@ class _PointPass(_Pass):
         self.sums = self.sums.T
         self.extras = {n: (rows, x.T) for n, (rows, x) in self.extras.items()}
         if not np.isfinite(self.sums).all():
-            raise ValueError(_OVERFLOW)
+            raise ValueError(OVERFLOW)
         return super().finish(usable, statistics, solvers)
 
 

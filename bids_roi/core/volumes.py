@@ -198,10 +198,19 @@ def choose_source(
     """
     smoothing, partition = plan.smoothing, plan.partition
     if smoothing is None:
-        return _RawVolumes(plan, kept)
+        return load_voxels(plan, kept, valid)
     labels_only = all(region.hard for region in partition.maps)
     if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
             return _SmoothedRegions(plan, kept, smoothing, valid)
-    return _SmoothedVolumes(plan, kept, smoothing, valid)
+    return load_voxels(plan, kept, valid)
+
+
+def load_voxels(
+    plan: Plan, kept: BoolArray, valid: BoolArray | None
+) -> _RawVolumes | _SmoothedVolumes:
+    """Where the voxels themselves come from; see ``choose_source``."""
+    if plan.smoothing is None:
+        return _RawVolumes(plan, kept)
+    return _SmoothedVolumes(plan, kept, plan.smoothing, valid)

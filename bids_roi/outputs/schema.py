@@ -146,19 +146,10 @@ _DECLARED = (
         more="Only where one was.",
     ),
     Key(
-        "AtlasParts",
-        "run",
-        "choice",
-        "",
+        *("AtlasParts", "run", "choice", ""),
         "The atlases that were combined, in order.",
     ),
-    Key(
-        "SeedRadius",
-        "run",
-        "choice",
-        "mm",
-        "Radius of the spheres; each, once.",
-    ),
+    Key("SeedRadius", "run", "choice", "mm", "Radius of the spheres; each, once."),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -202,6 +193,11 @@ _DECLARED = (
     Key(
         *("StatisticParameters", "series", "choice", ""),
         "Parameters of the statistic, where it has any.",
+    ),
+    Key(
+        *("StatisticNote", "series", "text", ""),
+        "What to know of a statistic that is not linear in the data.",
+        more="Of `eigenvariate`: what was centred.",
     ),
     Key(
         *("OptionsDigest", "run", "source", ""),
@@ -373,10 +369,7 @@ _DECLARED = (
         "Why no entry has a value, where none has.",
     ),
     Key(
-        "GroupUnit",
-        "group",
-        "choice",
-        "",
+        *("GroupUnit", "group", "choice", ""),
         "participant or run: what statistics are of.",
     ),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
@@ -538,6 +531,19 @@ REGION_COLUMNS = _by_name(
         "arbitrary",
     ),
     Column("tsnr", "mean over standard_deviation.", "1"),
+    Column(
+        "voxel_tsnr",
+        "Mean over the voxels or vertices of each one's own mean over its standard"
+        " deviation (ddof 1), over QualityVolumes; with --region-measures, as the"
+        " next.",
+        "1",
+    ),
+    Column(
+        "homogeneity",
+        "Mean over them of the correlation with the regional mean, which they are part"
+        " of, over QualityVolumes ({unit}).",
+        "-1 to 1",
+    ),
 )
 
 # XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.

@@ -74,9 +74,10 @@ def tell_differences(
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
     now = options.deciding() | dict(more)
     for option in OPTIONS:
-        if option.sidecar in now:
-            wanted[option.name] = now[option.sidecar]
-            found[option.name] = sidecar.get(option.sidecar)
+        key = option.sidecar
+        if key in now or (option.of == "run" and key in sidecar):
+            wanted[option.name] = _in_words(now.get(key))
+            found[option.name] = _in_words(sidecar.get(key))
     if options.extraction.mask not in ("auto", "none"):
         wanted["mask"] = PurePath(
             options.extraction.mask
@@ -127,6 +128,11 @@ def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
 def _differ(wanted: object, found: object) -> bool:
     blank = (None, False, "none")
     return wanted != found and not (wanted in blank and found in blank)
+
+
+def _in_words(value: object) -> object:
+    """A list as the command line has it."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _say(flag: str, wanted: object, found: object) -> str:

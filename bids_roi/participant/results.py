@@ -353,6 +353,7 @@ def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
         "mean": level,
         "standard_deviation": deviation,
         "tsnr": temporal_snr(level, deviation),
+        **result.measures,
     }
     return tabulate_regions(
         result.quality, levels, atlas=result.atlas, mapped=result.mapped

@@ -22,9 +22,10 @@ NOT_HERE = {
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
-    *("AtlasParts", "SeedRadius"),
+    *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN |= {"voxel_tsnr", "homogeneity"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
