@@ -78,6 +78,8 @@ def test_volumes_over_the_steady_ones(cleaned_input, atlas, tmp_path, capsys):
     page = (out / "sub-01.html").read_text()
     assert "Homogeneity" in page
     assert "tSNR of voxels" in page
+    assert "the first eigenvariate was taken" in page
+    assert "10.1016/j.neuroimage.2005.08.012" in page
     run(capsys, out.parent, out, "group")
     found = load(out)
     assert_allclose(found.regions()["homogeneity"], numbers(table, "homogeneity"))
