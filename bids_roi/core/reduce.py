@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
-from bids_roi.core.region_series import OVERFLOW, WholeSeries
+from bids_roi.core.region_series import WholeSeries
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import add_points, finish_sums, scale_values
+from bids_roi.core.signals import OVERFLOW, add_points, finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
 from bids_roi.core.volumes import Plan, Smoothing, choose_source, load_voxels
+from bids_roi.core.voxel_measures import PointMoments, VolumeMoments
 from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
@@ -143,9 +144,10 @@ def reduce_run(
         is to be smoothed.
     """
     wanted = {"mean", *statistics}
-    plan = Plan(partition, n_volumes, scaling, smoothing)
-    series = wanted & _SERIES
-    whole = WholeSeries(plan, in_mask, series, measures, steady, gather_bytes)
+    if steady is None:
+        steady = np.ones(n_volumes, dtype=bool)
+    plan = Plan(partition, n_volumes, scaling, smoothing, tuple(measures), steady)
+    whole = WholeSeries(plan, in_mask, wanted & _SERIES, gather_bytes)
     wanted -= _SERIES
     # How the file is cut is seen from its first block, and not told beside it: two
     # tellings could disagree, and sums over the wrong axis look like numbers.
@@ -163,13 +165,14 @@ def reduce_run(
             blocks, read_blocks, plan, in_mask, wanted, whole
         )
     signals |= whole.signals
+    measured = {name: signals.pop(name) for name in plan.measures}
     if any(
         a is not None and np.isinf(a).any() for each in signals.values() for a in each
     ):
         raise ValueError(OVERFLOW)
     return Reduction(
         signals=signals,
-        measures=whole.measures,
+        measures=measured,
         finite=found.finite,
         dropout=found.dropout,
         usable=found.usable,
@@ -353,11 +356,15 @@ class _Pass:
             if solver is not None and solver.extra is not None
         }
         self.others: dict[str, list[FloatArray | None]] = {}
+        self.moments: VolumeMoments | PointMoments | None = None
 
     def finish(
         self, usable: BoolArray, statistics: set[str], solvers: Solvers
     ) -> Signals:
-        """Return statistics; regions without a usable voxel are NaN."""
+        """Return statistics; regions without a usable voxel are NaN.
+
+        With the mean come the measures of voxels: what spoils one spoils the others.
+        """
         partition = self.plan.partition
         signals: Signals = {}
         for name in statistics:
@@ -384,6 +391,8 @@ class _Pass:
                     values[:, n_used == 0] = np.nan
                 per_atlas.append(values)
             signals[name] = tuple(per_atlas)
+        if self.moments is not None and "mean" in statistics:
+            signals |= self.moments.finish(usable, self.plan.measures)
         return signals
 
 
@@ -403,6 +412,8 @@ class _VolumePass(_Pass):
         self.sorted = _sort_regions(plan.partition, kept, others)
         self.others = _make_room(self.sorted, others, plan.n_volumes)
         self.source = choose_source(plan, kept, statistics, valid)
+        if plan.measures and "mean" in statistics:
+            self.moments = VolumeMoments(plan.partition, plan.steady)
 
     def add(self, start: int, taken: NDArray[Any]) -> None:
         """Reduce what was taken of a block, (t, N)."""
@@ -412,6 +423,8 @@ class _VolumePass(_Pass):
         for t, stored in enumerate(taken, start):
             volume = source.load(stored)
             self.sums[t] = source.project(volume)
+            if isinstance(self.moments, VolumeMoments):
+                self.moments.add(t, volume, self.sums[t])
             for rows, products in self.extras.values():
                 products[t] = rows @ volume
             if self.others:
@@ -436,6 +449,8 @@ class _PointPass(_Pass):
         # what this is slow by.
         n_points = max(1, _ROOM_BYTES // (8 * plan.n_volumes))
         self.room = np.empty((n_points, plan.n_volumes))
+        if plan.measures:
+            self.moments = PointMoments(plan.partition, plan.steady)
 
     def add(self, at: slice, taken: NDArray[Any], usable: BoolArray) -> None:
         """Add points, (T, m), those of them that are usable."""
@@ -450,6 +465,8 @@ class _PointPass(_Pass):
             add_points(self.sums, self.rows, which, series)
             for number, rows in self.more.items():
                 add_points(self.extras[number][1], rows, which, series)
+            if isinstance(self.moments, PointMoments):
+                self.moments.add(which, series)
 
     def finish(
         self, usable: BoolArray, statistics: set[str], solvers: Solvers

@@ -1,6 +1,6 @@
-"""What needs all volumes of a region's voxels: eigenvariate, voxel tSNR, homogeneity.
+"""The eigenvariate, which needs all volumes of a region's voxels at once.
 
-All are finished from sums over voxels, each of which brings its whole series. A run is
+It is finished from sums over voxels, each of which brings its whole series. A run is
 read once for as many regions as fit into a bound of memory, and again for the next; a
 region that does not fit is passed piece by piece.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.signals import scale_values
-from bids_roi.options.words import REGION_MEASURES, hold_names, name_statistics
+from bids_roi.core.signals import OVERFLOW, scale_values
+from bids_roi.options.words import hold_names, name_statistics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     BoolArray = NDArray[np.bool_]
 
 
-OVERFLOW = "the values are too large: their sums are infinite"
 # Voxels that are added at a time; sums never depend on how many were held.
 _PIECE = 256
-# Share of the voxels' own size below which what they have in common is rounding errors.
-_NOTHING = 1e-12
 
 
 class RegionSums:
@@ -43,47 +40,32 @@ class RegionSums:
     n_voxels
         Usable voxels of the region.
     steady : (T,)
-        Volumes over which voxels are centred, and everything but the rows of the
-        eigenvariate is computed.
-    with_gram
-        Whether the eigenvariate will be asked for.
+        Volumes over which voxels are centred, and which decide their weights.
     """
 
-    def __init__(self, n_voxels: int, steady: BoolArray, *, with_gram: bool) -> None:
+    def __init__(self, n_voxels: int, steady: BoolArray) -> None:
         n_volumes, self.steady = steady.size, steady
         self.n = 0
         self.total = np.zeros(n_volumes)  # of the centred voxels
-        self.size = 0.0  # of their lengths over the steady volumes
-        self.units = np.zeros(int(steady.sum()))  # of the voxels brought to length 1
-        self.ratios = 0.0  # of their means by their lengths
         # Of voxels x volumes, the smaller of the two products is decomposed.
-        few = n_voxels <= self.units.size
-        self.rows: list[FloatArray] | None = [] if with_gram and few else None
-        self.gram = np.zeros((n_volumes,) * 2) if with_gram and not few else None
+        few = n_voxels <= steady.sum()
+        self.rows: list[FloatArray] | None = [] if few else None
+        self.gram = None if few else np.zeros((n_volumes,) * 2)
 
     def add(self, series: FloatArray) -> None:
         """Add some voxels, (k, T); those without change while it is steady are not."""
         part = series[:, self.steady]
         if part.shape[1] == 0:
             return
-        means = part.mean(axis=1)
-        centred = series - means[:, None]
-        with np.errstate(over="ignore"):
-            lengths = np.linalg.norm(centred[:, self.steady], axis=1)
-        if not np.isfinite(lengths).all():
-            raise ValueError(OVERFLOW)
-        changing = (part.max(axis=1) > part.min(axis=1)) & (lengths > 0)
-        means, lengths, centred = means[changing], lengths[changing], centred[changing]
-        part = centred[:, self.steady]
-        self.n += lengths.size
+        centred = series - part.mean(axis=1)[:, None]
+        centred = centred[part.max(axis=1) > part.min(axis=1)]
+        self.n += len(centred)
         self.total += centred.sum(axis=0)
-        self.size += float(lengths.sum())
-        self.units += (part / lengths[:, None]).sum(axis=0)
-        self.ratios += float((means / lengths).sum())
         if self.rows is not None:
             self.rows.append(centred)
         if self.gram is not None:
-            self.gram += centred.T @ centred
+            with np.errstate(over="ignore", invalid="ignore"):
+                self.gram += centred.T @ centred
 
 
 def _eigenvariate(region: RegionSums) -> FloatArray:
@@ -98,7 +80,9 @@ def _eigenvariate(region: RegionSums) -> FloatArray:
     if region.rows is not None:
         voxels = np.concatenate(region.rows)
         part = voxels[:, steady]
-        _, vector = _find_largest(part @ part.T)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = part @ part.T
+        _, vector = _find_largest(gram)
         series = vector @ voxels
     else:
         assert region.gram is not None  # noqa: S101 - one of the two is there
@@ -113,38 +97,17 @@ def _find_largest(gram: FloatArray) -> tuple[float, FloatArray]:
     """Largest eigenvalue of a symmetric matrix, and its vector."""
     from scipy import linalg
 
+    if not np.isfinite(gram).all():
+        raise ValueError(OVERFLOW)
     last = len(gram) - 1
     values, vectors = linalg.eigh(gram, subset_by_index=[last, last])
     return float(values[0]), vectors[:, 0]
 
 
-def _voxel_tsnr(region: RegionSums) -> float:
-    """Mean over voxels of mean over time by standard deviation over time (ddof 1)."""
-    return region.ratios * float(np.sqrt(region.units.size - 1)) / region.n
-
-
-def _homogeneity(region: RegionSums) -> float:
-    """Mean over voxels of the correlation with the mean of all, themselves included.
-
-    The correlation of a voxel with the regional signal is the product of both, brought
-    to length 1: its mean is that of the mean of all voxels of length 1.
-    """
-    total = region.total[region.steady]
-    length = float(np.sqrt(total @ total))
-    if length <= _NOTHING * region.size:  # voxels that cancel: there is no signal
-        return np.nan
-    return float(region.units @ total) / (length * region.n)
-
-
 _STATISTICS: dict[str, Callable[[RegionSums], FloatArray]] = {
     "eigenvariate": _eigenvariate,
 }
-_MEASURES: dict[str, Callable[[RegionSums], float]] = {
-    "voxel_tsnr": _voxel_tsnr,
-    "homogeneity": _homogeneity,
-}
 hold_names(_STATISTICS, name_statistics(family="series"), "core/region_series.py")
-hold_names(_MEASURES, REGION_MEASURES, "core/region_series.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +176,7 @@ def group_regions(
 
 
 class WholeSeries:
-    """Statistics and measures of regions over all volumes, group after group.
+    """Statistics of regions over all volumes, group after group.
 
     Parameters
     ----------
@@ -221,10 +184,8 @@ class WholeSeries:
         Of the run.
     in_mask : (N,)
         Voxels that may count.
-    statistics, measures
-        Of the family ``series``, and of ``REGION_MEASURES``.
-    steady : (T,) or None
-        Volumes that they are over; ``None`` for all.
+    statistics
+        Of the family ``series``.
     n_bytes
         Most that may be held; beside it a matrix of volumes x volumes.
     """
@@ -234,26 +195,17 @@ class WholeSeries:
         plan: Plan,
         in_mask: BoolArray,
         statistics: Collection[str],
-        measures: Collection[str],
-        steady: BoolArray | None,
         n_bytes: int,
     ) -> None:
         n, atlases = plan.n_volumes, plan.partition.maps
         self.plan, self.in_mask, self.n_bytes = plan, in_mask, n_bytes
-        self.steady = np.ones(n, dtype=bool) if steady is None else steady
         self.signals = {
             name: tuple(
                 np.full((n, a.n_regions), np.nan) if a.hard else None for a in atlases
             )
             for name in statistics
         }
-        self.measures = {
-            name: tuple(
-                np.full(a.n_regions, np.nan) if a.hard else None for a in atlases
-            )
-            for name in measures
-        }
-        self.groups: list[Group] | None = None if statistics or measures else []
+        self.groups: list[Group] | None = None if statistics else []
         self.held: NDArray[Any] = np.empty(0)
         self.open: RegionSums | None = None  # of a region that did not fit
         # What is smoothed comes as values, all else as it is stored.
@@ -300,12 +252,9 @@ class WholeSeries:
         members = self.plan.partition.members[part.atlas]
         low, high = members.indptr[part.row : part.row + 2]
         n_voxels = int(usable[members.indices[low:high]].sum())
-        return RegionSums(n_voxels, self.steady, with_gram=bool(self.signals))
+        return RegionSums(n_voxels, self.plan.steady)
 
     def _finish(self, part: _Part, region: RegionSums) -> None:
         for name, arrays in self.signals.items():
             if (array := arrays[part.atlas]) is not None:
                 array[:, part.row] = _STATISTICS[name](region)
-        for name, numbers in self.measures.items():
-            if (values := numbers[part.atlas]) is not None:
-                values[part.row] = _MEASURES[name](region)

@@ -145,9 +145,8 @@ def estimate_memory(source: Source, options: Options) -> int:
 
 def _holds_series(options: Options) -> bool:
     """Whether something needs whole series of voxels."""
-    wanted = options.extraction
-    asked = set(wanted.statistic) & set(name_statistics(family="series"))
-    return bool(asked or wanted.region_measures)
+    asked = options.extraction.statistic
+    return not set(asked).isdisjoint(name_statistics(family="series"))
 
 
 def _copies(options: Options) -> int:
@@ -156,5 +155,4 @@ def _copies(options: Options) -> int:
 
 def _product_bytes(source: Source, options: Options) -> int:
     """Memory of what is decomposed for an eigenvariate: volumes x volumes, twice."""
-    held = _holds_series(options) and "eigenvariate" in options.extraction.statistic
-    return 2 * 8 * source.n_volumes**2 * held
+    return 2 * 8 * source.n_volumes**2 * _holds_series(options)
