@@ -93,6 +93,15 @@ def count_of(n: int, word: str) -> str:
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
+def say_of_atlas(name: str, text: str) -> str:
+    """Message on an atlas, which it names once.
+
+    >>> say_of_atlas("A", "atlas A is in T1w."), say_of_atlas("A", "no such file.")
+    ('atlas A is in T1w.', 'atlas A: no such file.')
+    """
+    return text if f"atlas {name} " in text else f"atlas {name}: {text}"
+
+
 def say_time(seconds: float) -> str:
     """Say how long it took.
 

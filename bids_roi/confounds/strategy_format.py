@@ -23,7 +23,9 @@ user's own file has the same form, and any preset can be copied as a beginning::
                                              aroma_orth_motion_*; "full": no column,
                                              but a BOLD series already denoised
         {"columns": ["rmsd", "csf_wm"]},     by name
-        {"pattern": "edge_comp_0[0-4]"}      a regular expression for the whole name
+        {"pattern": "edge_comp_0[0-4]"},     a regular expression for the whole name
+        {"table": "physio",                  a table of your own for each run, from
+         "columns": ["heart", "breath"]}     --confounds-dataset physio=DIR; or "all"
       ],
       "settings": {                          each may be left out, or be null: off
         SETTINGS
@@ -58,11 +60,12 @@ class Component:
     Attributes
     ----------
     kind
-        ``motion``, ``wm_csf``, ``compcor``, ..., ``columns`` or ``pattern``.
+        ``motion``, ``wm_csf``, ``compcor``, ..., ``columns``, ``pattern`` or ``table``.
     model
-        Which of the group, ``full`` for example; the expression of a ``pattern``.
+        Which of the group, ``full`` for example; the expression of a ``pattern``; the
+        name of a ``table``.
     columns
-        Names, for ``columns`` only.
+        Names, for ``columns`` and ``table`` only; none for all columns of the table.
     n_components
         At most so many CompCor components per mask; ``None`` for all.
     variance_explained
@@ -104,6 +107,12 @@ class Strategy:
     components: tuple[Component, ...]
     settings: Settings
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables beside fMRIPrep's that it takes columns from."""
+        named = (part.model for part in self.components if part.kind == "table")
+        return tuple(dict.fromkeys(named))
+
 
 def describe_strategy(strategy: Strategy) -> dict[str, Any]:
     """JSON content that reads back to the same strategy; every setting is written.
@@ -117,6 +126,8 @@ def describe_strategy(strategy: Strategy) -> dict[str, Any]:
     components = []
     for part in strategy.components:
         item: dict[str, Any] = {part.kind: part.model or list(part.columns)}
+        if part.kind == "table":
+            item["columns"] = list(part.columns) or "all"
         if part.n_components is not None:
             item["n_components"] = part.n_components
         if part.variance_explained is not None:

@@ -15,6 +15,7 @@ it from stretches of volumes, gathered from the blocks: as many passes as it tak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ class Reduction:
     solvers
         One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
-        How often the run was read: 1 or 2 by volumes, by points as often as it takes;
+        How often the run was read: mostly 1 by volumes, by points as often as it takes;
         and as often as it takes for what needs whole series.
     """
 
@@ -103,6 +104,7 @@ def reduce_run(
     scaling: tuple[float, float] = (1.0, 0.0),
     smoothing: Smoothing | None = None,
     gather_bytes: int = _GATHER_BYTES,
+    pick_blocks: Callable[[NDArray[np.intp]], Iterable[Block]] | None = None,
     measures: Collection[str] = (),
     steady: BoolArray | None = None,
 ) -> Reduction:
@@ -128,6 +130,8 @@ def reduce_run(
     gather_bytes
         Most that may be held at a time: of a run cut by points for statistics that need
         a region as a whole, of any run for what needs whole series.
+    pick_blocks
+        As ``read_blocks``, but of these points alone, for files that are cheaper so.
     measures
         Names from ``options.words.REGION_MEASURES``.
     steady : (T,) or None
@@ -149,14 +153,17 @@ def reduce_run(
     plan = Plan(partition, n_volumes, scaling, smoothing, tuple(measures), steady)
     whole = WholeSeries(plan, in_mask, wanted & _SERIES, gather_bytes)
     wanted -= _SERIES
+    read = read_blocks
+    if pick_blocks is not None and smoothing is None and partition.voxels.size:
+        read = partial(pick_blocks, partition.voxels)
     # How the file is cut is seen from its first block, and not told beside it: two
     # tellings could disagree, and sums over the wrong axis look like numbers.
-    blocks = iter(read_blocks())
+    blocks = iter(read())
     first = next(blocks)
     blocks = chain([first], blocks)
-    if first.values.shape[1] == partition.n_points:
+    if first.picked or first.values.shape[1] == partition.n_points:
         found, signals, solvers, n_passes = _reduce_volumes(
-            blocks, read_blocks, plan, in_mask, wanted, whole
+            blocks, read, read_blocks, plan, in_mask, wanted, whole
         )
     elif smoothing is not None:
         raise ValueError("only whole volumes can be smoothed")
@@ -185,13 +192,14 @@ def reduce_run(
 
 def _reduce_volumes(
     blocks: Iterable[Block],
-    read_blocks: Blocks,
+    read: Blocks,
+    read_whole: Blocks,
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
     whole: WholeSeries,
 ) -> tuple[Voxels, Signals, Solvers, int]:
-    """Reduce blocks that have all points of some volumes."""
+    """Reduce blocks that have all points of some volumes, or those of the partition."""
     run = _VolumePass(plan, in_mask, wanted)
     # What is smoothed reaches beyond the regions, and so does what is wrong with it.
     counted = in_mask
@@ -207,6 +215,10 @@ def _reduce_volumes(
         # What is smoothed waits until it is known which voxels may reach the others.
         if plan.smoothing is None:
             whole.add(block.volumes, at, taken)
+    n_passes = 1
+    if read is not read_whole and scan.blank:  # there, but in all there is?
+        scan.recheck_blank(read_whole())
+        n_passes += 1
     seen = scan.judge()
     found = _inside_mask(seen, plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
@@ -218,13 +230,12 @@ def _reduce_volumes(
         again |= {"least_squares"}
     signals = run.finish(found.usable, wanted - again, solvers)
     whole.close(found.usable)
-    n_passes = 1
     source = load_voxels(plan, found.usable, valid)
     while again or not whole.done:
         second = None
         if again:
             second = _VolumePass(plan, found.usable, again, valid, solvers)
-        for block in read_blocks():
+        for block in read():
             taken, at = plan.take(block)
             if second is not None:
                 second.add(block.volumes.start, taken)

@@ -7,7 +7,7 @@ symmetric, and the diagonal of a correlation is 1, to the last bit.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -153,12 +153,22 @@ def partial_correlation(signals: FloatArray, *, estimator: Estimator) -> FloatAr
             precision = np.linalg.inv(shrunk)
         else:
             precision = np.linalg.pinv(_correlate(usable), hermitian=True)
-        scale = np.sqrt(np.abs(np.diagonal(precision)))
-        scale[scale == 0] = np.nan  # nothing of the region is left
-        partial = _symmetric(-precision / np.outer(scale, scale))
-        return _unit_diagonal(partial)
+        return partial_of_precision(precision)
 
     return _over_usable(signals, estimate)
+
+
+def partial_of_precision(precision: NDArray[Any]) -> FloatArray:
+    """Partial correlations (R, R) of a precision matrix, as above."""
+    scale = np.sqrt(np.abs(np.diagonal(precision)))
+    scale[scale == 0] = np.nan  # nothing of the region is left
+    return _unit_diagonal(_symmetric(-precision / np.outer(scale, scale)))
+
+
+def correlate_products(products: FloatArray) -> FloatArray:
+    """Correlations of sums of products (R, R) of centred signals."""
+    scale = np.sqrt(np.diagonal(products))
+    return _unit_diagonal(_symmetric(products / np.outer(scale, scale)))
 
 
 def shrink_covariance(signals: FloatArray) -> tuple[FloatArray, float]:
@@ -182,13 +192,24 @@ def shrink_covariance(signals: FloatArray) -> tuple[FloatArray, float]:
     covariance S and m = tr(S)/R, the shrinkage b2/d2 is the estimated squared error
     of S over its squared distance d2 from m I.
     """
-    n_volumes, n_regions = signals.shape
     centred = signals - signals.mean(axis=0)
-    sample = centred.T @ centred / n_volumes
+    squares = (centred**2).sum(axis=1)  # of each volume
+    sample = centred.T @ centred / len(centred)
+    return shrink_moments(sample, float((squares**2).sum()), len(centred))
+
+
+def shrink_moments(
+    sample: FloatArray, fourth: float, n_volumes: int
+) -> tuple[FloatArray, float]:
+    """Shrink a covariance as ``shrink_covariance`` does, from sums over volumes.
+
+    ``sample`` (R, R) has ddof 0, and ``fourth`` is the sum over the volumes of the
+    square of the sum of squares of a volume's deviations.
+    """
+    n_regions = len(sample)
     level = float(np.trace(sample)) / n_regions
     distance = float(((sample - level * np.eye(n_regions)) ** 2).sum()) / n_regions
-    squares = (centred**2).sum(axis=1)  # of each volume
-    error = float((squares**2).sum()) / n_volumes - float((sample**2).sum())
+    error = fourth / n_volumes - float((sample**2).sum())
     error = min(error / (n_volumes * n_regions), distance)
     shrinkage = error / distance if distance > 0 else 0.0
     shrunk = (1 - shrinkage) * sample

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
-from bids_roi.group.connectivity import warn_of_group, write_group
+from bids_roi.group.connectivity import noun_of, warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
@@ -28,14 +28,21 @@ from bids_roi.group.regions import (
     read_tables,
     write_region_matrices,
 )
-from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
+from bids_roi.group.runs import (
+    list_combined,
+    list_rows,
+    sort_into_runs,
+    tell_not_combined,
+    write_runs,
+)
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
-from bids_roi.outputs.find import SCOPE, SPACE_KEYS
+from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import read_all_records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from bids_roi.group.runs import Row, Run
@@ -70,9 +77,17 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     before anything is written.
     """
     records = read_all_records(output_dir)
-    found = check_outputs(output_dir, records, verify=options.running.verify)
+    combined = options.group.group_unit == "combined"
+    found = check_outputs(
+        output_dir, records, verify=options.running.verify, combined=combined
+    )
     check_anything_left(output_dir, found, records)
     check_digests(found)
+    tables, n = count_of(len(found.regions), "region table"), len(found.relmats)
+    log.info(
+        *("found: %s, %d series and %d matri%s", tables, len(found.series)),
+        *(n, "x" if n == 1 else "ces"),
+    )
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
@@ -83,12 +98,22 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     _write_places(level)
     motion = _write_groups(level)
     _write_stacks(level, options)
+    if combined:
+        level.notes += tell_not_combined(output_dir)
     left_out = {id(problem.output) for problem in level.problems}
     # A file that turned out to be damaged is no output of its run.
     good = [output for output in found.usable if id(output) not in left_out]
-    rows = list_rows(sort_into_runs(good, level.problems), level.summaries, records)
+    # A matrix over runs is no loss of a run, nor is that a run without a matrix.
+    over_runs = [o for o in good if combined and o.kind == "relmat"]
+    of_runs = [output for output in good if output not in over_runs]
+    rows = list_rows(sort_into_runs(of_runs, level.problems), level.summaries, records)
+    for row in rows:
+        log.info("%s", _say_row(row))
+    rows += list_combined(over_runs)
     write_runs(ledger, rows)
     stale = ledger.close()
+    for name in ledger.written:
+        log.info("written: %s", name)
     return _summarise(level, rows, motion, stale)
 
 
@@ -168,6 +193,8 @@ def _write_stacks(level: _Level, options: Options) -> None:
     from bids_roi.group.stacking import write_stacks
 
     known = replace(level.found, problems=tuple(level.problems))
+    if level.unit == "combined":
+        known = replace(known, series=())  # series are of runs: no row would have both
     names, problems = write_stacks(
         level.output_dir,
         contents=options.group.stack,
@@ -187,6 +214,9 @@ def _tell(runs: dict[RunKey, Run], output: Output, key: str) -> float | None:
     own = output.number(key)
     if own is not None:
         return own
+    if output.is_combined:  # its runs agree in what it does not tell
+        told = (series.number(key) for series in series_of(output))
+        return next(told, None)
     return runs[output.run].number(key, output.desc, of_the_run=True)
 
 
@@ -217,10 +247,8 @@ def _summarise(
         lines.append("no run has outputs: there is nothing to put into tables")
     if motion:
         groups = count_of(len(motion), "group")
-        lines.append(f"{groups} of matrices, over {level.unit}s")
-        lines += [f"  {_say_group(row)}" for row in motion[: 2 * _SHOWN]]
-    if len(motion) > 2 * _SHOWN:
-        lines.append(f"  ... and {len(motion) - 2 * _SHOWN} more: see group_qcfc.tsv")
+        lines.append(f"{groups} of matrices, over {noun_of(level.unit)}s")
+        lines += _say_groups(motion)
     if stale:
         tables = [name for name in stale if not name.endswith(".json")]
         lines.append(f"removed, for they are out of date: {', '.join(tables)}")
@@ -238,13 +266,46 @@ def _summarise(
     lines += level.notes
     written = level.ledger.written
     summaries = [name for name in written if name.count("_") == 1]
-    lines.append(f"{len(written)} files group_*, among them {', '.join(summaries)}")
+    joined = ", among them" if len(written) > len(summaries) else ":"
+    files = f"{count_of(len(written), 'file')} group_*"
+    lines.append(f"{files}{joined} {', '.join(summaries)}")
     return "\n".join([*lines, f"  in {level.output_dir}"])
 
 
 def _locate(row: Row) -> str:
     desc = f" desc-{row['desc_id']}" if row.get("desc_id") else ""
     return f"{row.get('source') or row.get('participant_id')}{desc}"
+
+
+def _say_row(row: Row) -> str:
+    """With -v: what was found of a run, atlas and strategy, or why nothing is used."""
+    what = f"strategy {row['desc_id']}" if row.get("desc_id") else "raw signals"
+    status = str(row["status"]).replace("_", " ")
+    why = f": {row['reason']}" if row["reason"] else ""
+    name = row.get("source") or row.get("participant_id")
+    return f"{name}, atlas {row['atlas_id']}, {what}: {status}{why}"
+
+
+def _say_groups(motion: Sequence[Row]) -> list[str]:
+    """Lines on the groups; those without QC-FC for one and the same reason are one."""
+    without: dict[str, list[Row]] = defaultdict(list)
+    for row in motion:
+        if row["median_abs_r"] is None:
+            without[str(row["reason"])].append(row)
+    many = {reason: own for reason, own in without.items() if own[1:]}
+    own_lines = [
+        row
+        for row in motion
+        if row["median_abs_r"] is not None or str(row["reason"]) not in many
+    ]
+    lines = [f"  {_say_group(row)}" for row in own_lines[: 2 * _SHOWN]]
+    if more := len(own_lines[2 * _SHOWN :]):
+        lines.append(f"  ... and {more} more: see group_qcfc.tsv")
+    for reason, own in many.items():
+        spaces = {str(row["space_id"]): None for row in own if row.get("space_id")}
+        where = f" (space {', '.join(spaces)})" if spaces else ""
+        lines.append(f"  {len(own)} without QC-FC{where}: {reason}")
+    return lines
 
 
 def _say_group(row: Row) -> str:

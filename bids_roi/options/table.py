@@ -31,7 +31,7 @@ LEVELS = ("participant", "group")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
 
-GROUP_UNITS = ("participant", "run")
+GROUP_UNITS = ("participant", "run", "combined")
 
 STACKS = ("none", "timeseries", "relmat")
 
@@ -393,6 +393,14 @@ class Cleaning:
         "fMRIPost-AROMA derivative with the components for aroma strategies.",
         metavar="DIR",
     )
+    confounds_dataset: tuple[str, ...] = option(
+        "Tables of your own regressors (task, physiology, rapidtide), one per run, that"
+        ' strategy files name as {"table": NAME}: TSV with a header and a row for each'
+        " volume, in the folder or below its sub- folder, with the entities of the run"
+        " in the name. A pattern chooses among several: NAME=DIR/*_desc-X_*.tsv.",
+        default=(),
+        metavar="NAME=DIR[/PATTERN]",
+    )
     min_volumes: int | None = option(
         "A strategy that keeps fewer volumes of a run fails on it.",
         metavar="N",
@@ -402,6 +410,12 @@ class Cleaning:
         "A strategy that keeps less time of a run fails on it.",
         metavar="S",
         unit="s",
+    )
+    max_censored: float | None = option(
+        "A strategy that censors more than this share of a run's steady volumes fails"
+        " on it.",
+        metavar="SHARE",
+        unit="0 to 1",
     )
 
     def __post_init__(self) -> None:
@@ -413,7 +427,10 @@ class Cleaning:
             if least is not None and not 0 <= least < math.inf:
                 msg = f"{flag} is {least}: it has to be a number from 0 on."
                 raise UsageError(msg, remedy="Leave it out for no bound.")
-        _refuse_urls(*self.strategy)
+        if self.max_censored is not None and not 0 <= self.max_censored <= 1:
+            msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
+            raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
+        _refuse_urls(*self.strategy, *self.confounds_dataset)
         _check_there(self.aroma_dataset)
 
 
@@ -437,6 +454,13 @@ class Connectivity:
         default=False,
         sidecar="FisherZ",
         of="relmat",
+    )
+    combine_runs: bool = option(
+        "Write one matrix more for each participant, session and task: over all of its"
+        " runs, each z-scored over its kept volumes first. run- and dir- go from its"
+        " name. pearson and partial alone; runs of other settings or repetition times"
+        " are refused. For the group level: --group-unit combined.",
+        default=False,
     )
     partial_estimator: str = option(
         "Where the precision matrix of partial correlation comes from: the covariance"
@@ -469,10 +493,24 @@ class Connectivity:
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue
             acted_on = _measures_of(row.name)
+            if row.name == "combine_runs":
+                self._check_combined(acted_on)
             if not set(acted_on) & set(self.relmat):
                 flag, asked = row.flags[0], " ".join(self.relmat) or "none"
                 msg = f"{flag} has no effect: --relmat asks for {asked}."
                 remedy = f"Add --relmat {acted_on[0]}, or leave {flag} out."
+                raise UsageError(msg, remedy=remedy)
+
+    def _check_combined(self, pooled: list[str]) -> None:
+        """Refuse measures that are no sums over the volumes of several runs."""
+        why = {
+            "spearman": "ranks are of the volumes of one run",
+            "covariance": "z-scores have no units, and their covariance is pearson",
+        }
+        for name in self.relmat:
+            if name not in pooled:
+                msg = f"--combine-runs cannot combine {name}: {why[name]}."
+                remedy = f"Ask for {' and '.join(pooled)} alone, or without it."
                 raise UsageError(msg, remedy=remedy)
 
 
@@ -485,7 +523,8 @@ class Group:
     group_unit: str = option(
         "What group statistics are over: participants (the matrices of a participant's"
         " runs are averaged first, as Fisher's z, and so is their mean framewise"
-        " displacement) or single runs.",
+        " displacement), single runs, or participants by the matrices over runs that"
+        " --combine-runs has written (combined); stacks hold these alone then.",
         default="participant",
         choices=GROUP_UNITS,
     )
@@ -527,6 +566,8 @@ def _measures_of(option: str) -> list[str]:
     """Measures that an option acts on: those that have it, or else all."""
     if option == "fisher_z":
         return [m.name for m in MEASURES if m.stat(fisher_z=True) != m.stat()]
+    if option == "combine_runs":
+        return ["pearson", "partial"]
     own = [m.name for m in MEASURES if option in dict(m.parameters).values()]
     return own or [m.name for m in MEASURES]
 

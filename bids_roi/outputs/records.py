@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 NO_ATLAS = "n/a"
 # In place of the strategy, for raw signals.
 RAW = "none"
+# Of matrices. Who asks for raw signals beside cleaned ones knows it.
+NOT_CLEANED = (
+    "connectivity of signals that were not cleaned: motion and physiology are in every"
+    " entry (see --strategy)."
+)
 _FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
 # Of two events of which neither knew the other, the one that calls for attention wins.
 _GRAVITY = ("complete", "done", "skipped", "failed")

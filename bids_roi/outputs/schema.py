@@ -66,8 +66,8 @@ _DECLARED = (
     ),
     Key(
         *("Sources", "run", "source", ""),
-        "BIDS URIs of what was read: BOLD, mask, atlas, confounds; of a matrix, its"
-        " series.",
+        "BIDS URIs of what was read: BOLD, mask, atlas, confounds, tables of your own;"
+        " of a matrix, its series.",
     ),
     Key(
         *("NumberOfVolumes", "run", "measured", "volumes"),
@@ -204,8 +204,8 @@ _DECLARED = (
         "Hash of all that decides the numbers except the BOLD file; outputs that differ"
         " in it are never mixed.",
         where="series regions relmat group",
-        more="A `--mask` image and an `--aroma-dataset` count by what they are, not by"
-        " where they lie.",
+        more="A `--mask` image, an `--aroma-dataset` and a `--confounds-dataset` count"
+        " by what they are, not by where they lie.",
     ),
     Key(
         *("TableDigest", "run", "source", ""),
@@ -291,7 +291,10 @@ _DECLARED = (
         "The strategy as it was asked for, with every setting, as a strategy file has"
         " it; other keys tell what was done.",
     ),
-    Key("ConfoundRegressors", "series", "measured", "", "Columns regressed out."),
+    Key(
+        *("ConfoundRegressors", "series", "measured", "", "Columns regressed out."),
+        more="`NAME:COLUMN` for those of a `--confounds-dataset`.",
+    ),
     Key(
         *("BackFilledRegressors", "series", "measured", ""),
         "Those whose missing first row took the value of the second.",
@@ -364,6 +367,18 @@ _DECLARED = (
         "Pairs of regions with the same series; of a group, edges left out for that.",
         where="relmat group",
     ),
+    Key(
+        *("CombinedRuns", "relmat", "source", ""),
+        "The runs that the matrix is over.",
+        more="Only with `--combine-runs`"
+        " ([definition](numbers.md#one-matrix-over-runs)), as the next three.",
+    ),
+    Key(
+        *("RunsNotCombined", "relmat", "measured", ""),
+        "Runs that are not in it, with the reason: they failed, or have no matrix.",
+    ),
+    Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
+    Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
     Key(
         *("ReasonNotAvailable", "relmat", "measured", ""),
         "Why no entry has a value, where none has.",

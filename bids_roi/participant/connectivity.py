@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from bids_roi.core.pool import pool_runs
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
@@ -16,11 +17,14 @@ from bids_roi.core.relmat import (
 )
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure
+from bids_roi.outputs.records import NOT_CLEANED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.core.pool import Runs
     from bids_roi.options.record import Options
+    from bids_roi.options.words import Estimator
     from bids_roi.outputs.names import RelmatOutput
 
     FloatArray = NDArray[np.float64]
@@ -82,7 +86,6 @@ def relate_regions(
     """
     n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
     n_usable = int(has_variation(kept_signals).sum())
-    n_flat = kept_signals.shape[1] - n_lost - n_usable
     absent = _find_absence(
         kept_signals.shape[0], n_usable, degrees_of_freedom, output, options
     )
@@ -95,6 +98,49 @@ def relate_regions(
             kept_signals,
             **{word: getattr(options.connectivity, name) for word, name in given},
         )
+    return _judge(
+        *(relmat, absent, n_lost, n_usable, output, options),
+        degrees_of_freedom=degrees_of_freedom,
+    )
+
+
+def relate_runs(
+    runs: Runs, output: RelmatOutput, options: Options, *, degrees_of_freedom: float
+) -> tuple[Related, tuple[int, ...]]:
+    """Compute a matrix over several runs, as ``relate_regions`` does over one.
+
+    ``runs`` is called for (n_kept, R) of one run after the other, and
+    ``degrees_of_freedom`` are those of all together: each run has lost its own mean.
+    Returns how many volumes each has, too.
+    """
+    estimator = cast("Estimator", options.connectivity.partial_estimator)
+    plain = pool_runs("pearson", runs, estimator=estimator)
+    n_kept, n_usable = sum(plain.n_volumes), plain.n_usable
+    absent = _find_absence(n_kept, n_usable, degrees_of_freedom, output, options)
+    relmat = plain.relmat
+    if absent:
+        relmat = np.full_like(relmat, np.nan)
+    elif output.measure != "pearson":
+        relmat = pool_runs(output.measure, runs, estimator=estimator).relmat
+    related = _judge(
+        *(relmat, absent, plain.n_lost, n_usable, output, options),
+        degrees_of_freedom=degrees_of_freedom,
+    )
+    return related, plain.n_volumes
+
+
+def _judge(
+    relmat: FloatArray,
+    absent: str,
+    n_lost: int,
+    n_usable: int,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    degrees_of_freedom: float,
+) -> Related:
+    """Say what the user should know of a matrix, and bring it to its scale."""
+    n_flat = len(relmat) - n_lost - n_usable
     notes = [absent] if absent else []
     if n_flat and not absent:
         notes.append(
@@ -102,10 +148,7 @@ def relate_regions(
             f" only: n/a in the {output.measure} matrix."
         )
     if output.label is None:
-        notes.append(
-            "connectivity of signals that were not cleaned: motion and physiology are"
-            " in every entry (see --strategy)."
-        )
+        notes.append(NOT_CLEANED)
     if output.measure == "partial" and not absent:
         notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0

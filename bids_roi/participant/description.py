@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.surfaces import is_surface
-from bids_roi.dataset.metadata import Sidecars
-from bids_roi.errors import BidsRoiError, SpaceMismatch
+from bids_roi.atlases.names import is_surface
+from bids_roi.dataset.layout import size_of
+from bids_roi.dataset.partners import Sidecars
+from bids_roi.errors import BidsRoiError, SpaceMismatch, count_of, say_of_atlas
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import ROOT_FILES, name_atlas_files
-from bids_roi.participant.budget import estimate_memory
-from bids_roi.participant.level import plan_dataset
+from bids_roi.participant.budget import estimate_memory, worker_count
+from bids_roi.participant.level import check_settings, plan_dataset
 from bids_roi.participant.plan import template_of
+from bids_roi.participant.run import find_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,27 +29,101 @@ if TYPE_CHECKING:
     from bids_roi.participant.plan import PlannedRun
 
 
+_BYTES = 18  # of a number in a table: 17 digits at most, and the tab
+
+
 def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
-    """Lines of ``--dry-run``: each run, what it will be read with and written to.
+    """Lines of ``--dry-run``: the sum, then what each run is read with and makes.
 
     Names are as a shell expands them; figures and lines of logs are told by folder.
     """
     atlases: dict[str, Atlas] = {}
-    begun = False
-    for participant, planned in plan_dataset(level, outcomes):
+    total, lines = _Total(level), list[str]()
+    known = check_settings(level, outcomes)
+    for participant, planned in plan_dataset(level, outcomes, known):
         for item in planned:
-            yield from describe_run(item, level.options)
-            outcomes.n_impossible += _is_impossible(item, level)
-            yield from _name_outputs(item)
+            impossible = _is_impossible(item, level)
+            outcomes.n_impossible += impossible
+            total.add(item, impossible=impossible)
+            lines += describe_run(item, level.options)
+            lines += _name_outputs(item)
             atlases |= {atlas.name: atlas for atlas, _ in item.atlases}
-        begun = begun or bool(planned)
         if planned and not level.options.running.no_report:
             person = f"sub-{participant}"
-            yield f"  -> {person}.html, with figures in {person}/figures"
-    if begun:
+            lines.append(f"  -> {person}.html, with figures in {person}/figures")
+    if total.participants:
+        yield from total.lines(sum(map(len, outcomes.other_settings.values())))
+        yield from lines
         yield f"-> {' '.join(ROOT_FILES)}, and a line per run in logs/"
         for atlas in atlases.values():
             yield f"-> {' '.join(name_atlas_files(atlas))}"
+    outcomes.tell_other_settings()
+
+
+class _Total:
+    """What a call would read, find done, and write."""
+
+    def __init__(self, level: ParticipantLevel) -> None:
+        self.level = level
+        self.counts: Counter[str] = Counter()
+        self.atlases: Counter[str] = Counter()  # runs of each
+        self.participants: set[str] = set()
+        self.memory = 0
+
+    def add(self, item: PlannedRun, *, impossible: bool) -> None:
+        """Count a run, and what is left to do of it."""
+        level, options = self.level, self.level.options
+        self.participants.add(item.run.relative_path.partition("/")[0])
+        self.atlases.update(atlas.name for atlas, _ in item.atlases)
+        found = find_finished(
+            item,
+            options=options,
+            output_dir=level.output_dir,
+            strategies=level.strategies,
+            write=False,
+        )
+        read = sum(size_of(path) for path in item.run.files)
+        self.counts.update(runs=1, impossible=impossible, read=read)
+        self.counts["there"] += found is not None
+        if found is not None or item.image is None:
+            return
+        source = item.image.source
+        self.memory = max(self.memory, estimate_memory(source, options))
+        for atlas, names in item.atlases:
+            n, made = len(atlas.regions.index), len(names.timeseries)
+            numbers = n * (n * len(names.relmats) + source.n_volumes * made)
+            self.counts.update(numbers=numbers, tables=len(names.tables))
+        outliers = {table for _, names in item.atlases for _, table in names.outliers}
+        self.counts["tables"] += len(outliers)
+
+    def lines(self, n_refused: int) -> Iterator[str]:
+        """What there is to do, on a few lines; nothing where runs are refused."""
+        level, counts = self.level, self.counts
+        people = count_of(len(self.participants), "participant")
+        size = f"{counts['read'] / 10**6:.0f} MB"
+        yield f"{count_of(counts['runs'], 'run')} ({size}) of {people}"
+        for name in level.shelf.names:
+            yield f"  atlas {name}: fits {count_of(self.atlases[name], 'run')}"
+        labels = [label or "none" for label in level.labels]
+        word = "strategies" if labels[1:] else "strategy"
+        yield f"  {word} {', '.join(labels)}"
+        if n := counts["impossible"]:
+            yield f"  {count_of(n, 'run')} of which not all can be made: see below"
+        if n := counts["there"]:
+            yield f"  {count_of(n, 'run')} already there: nothing is left to do of them"
+        if n_refused:
+            yield (
+                f"  {count_of(n_refused, 'run')} with outputs of other settings: the"
+                " call would refuse them and do nothing"
+            )
+        elif n := counts["tables"]:
+            written = f"{_BYTES * counts['numbers'] / 10**6:.1f} MB"
+            yield f"  {count_of(n, 'table')} to write (about {written}, and figures)"
+            workers = worker_count(level.options)
+            at_once = f"{count_of(workers, 'run')} at a time"
+            yield f"  {at_once}, about {self.memory / 10**6:.0f} MB of memory for each"
+        yield f"  to {level.output_dir}"
+        yield ""
 
 
 def _is_impossible(item: PlannedRun, level: ParticipantLevel) -> bool:
@@ -96,7 +173,7 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
         for step, inverted in atlas.route.steps if atlas.route else ():
             yield f"    by {step.name}{', inverted' if inverted else ''}"
     for name, error in item.refused:
-        yield f"  atlas {name} is left out: {error}"
+        yield f"  left out: {say_of_atlas(name, str(error))}"
 
 
 def _tell_mask(item: PlannedRun, options: Options) -> str:

@@ -32,6 +32,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.confounds import parse_tables
 from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
@@ -86,7 +87,7 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
     root = find_derivative(bids_dir, options.input.derivatives)
     participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
-    shelf = AtlasShelf(options.atlases)
+    shelf = AtlasShelf(options.atlases, options.input.space)
     return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
 
@@ -168,7 +169,7 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     """Process every run; an error where nothing can be done, or an atlas fits none."""
     options, output_dir = level.options, level.output_dir
     check_given_mask(options)
-    known = _check_settings(level, outcomes)
+    known = check_settings(level, outcomes)
     if outcomes.other_settings:
         outcomes.tell_other_settings()
         return
@@ -233,7 +234,7 @@ def _check_still_there(
         raise OutputError(msg, where=folder, remedy=remedy)
 
 
-def _check_settings(
+def check_settings(
     level: ParticipantLevel, outcomes: Outcomes
 ) -> dict[str, list[PlannedRun]]:
     """Refuse outputs of other settings before anything is touched.
@@ -288,7 +289,8 @@ def _announce(
         for item in planned:
             if not begun:
                 begun = True
-                links = level.shelf.links
+                own = parse_tables(level.options.cleaning.confounds_dataset)
+                links = level.shelf.links | {k: where for k, (where, _) in own.items()}
                 notes = write_dataset_files(level.output_dir, level.root, source, links)
                 outcomes.warnings.update(notes)
             for atlas, _ in item.atlases:

@@ -163,6 +163,11 @@ class Job:
                 options.cleaning.allow_missing_confounds,
                 _describe_dataset(options.cleaning.aroma_dataset),
             ]
+            own = self.confounds.describe_own(strategy)
+            parts += [
+                [name, pattern, _describe_dataset(folder)]
+                for name, (folder, pattern) in own.items()
+            ]
         return digest_outputs(options.digest(), atlas, *parts, *more)
 
     def strategy(self, label: str | None) -> Strategy | None:
@@ -181,7 +186,7 @@ def open_job(
 ) -> Job:
     """Begin the work on a run; nothing is read yet."""
     n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
-    tables = RunConfounds(planned.run, n_volumes, options.cleaning.aroma_dataset)
+    tables = RunConfounds(planned.run, n_volumes, options.cleaning)
     making = Making(output_dir)
     return Job(planned, options, strategies, output_dir, making, tables)
 
@@ -421,7 +426,8 @@ def describe_series(
         facts["Warnings"] = [*common.get("Warnings", ()), *said]
     if clean is not None:
         facts |= job.digest(result.atlas, series.label).describe()
-        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
+        own = job.confounds.list_own(clean.preparation.strategy)
+        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run), *own]
         notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes

@@ -21,8 +21,7 @@ from bids_roi.outputs.records import (
 )
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
-from bids_roi.participant.dropped import recall_plan
-from bids_roi.participant.existing import Existing
+from bids_roi.participant.existing import Existing, recall_plan
 from bids_roi.participant.extraction import extract
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import GONE, fingerprint
@@ -84,10 +83,12 @@ def find_finished(
     options: Options,
     output_dir: Path,
     strategies: tuple[Strategy | None, ...],
+    write: bool = True,
 ) -> list[Record] | None:
     """Find the records of a run of which nothing is left to do, as ``process_run``.
 
-    ``None`` where something is, or is wrong: that is for ``process_run`` to tell.
+    ``None`` where something is, or is wrong: that is for ``process_run`` to tell. Only
+    to ``write`` them leaves a trace on disk.
     """
     tables = [table for _, names in planned.atlases for table in names.tables]
     lost = [why for _, why in planned.refused if not isinstance(why, SpaceMismatch)]
@@ -99,7 +100,9 @@ def find_finished(
         if not all((output_dir / table).exists() for table in tables):
             return None
         job, records = _open_run(planned, options, output_dir, strategies)
-        return None if job.work else _note(job, records)
+        if job.work:
+            return None
+        return _note(job, records) if write else records
     except Exception:  # noqa: BLE001 - process_run meets it again, and it is told
         return None
 
@@ -252,7 +255,7 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
-        from bids_roi.atlases.homes import search_path
+        from bids_roi.atlases.templateflow import search_path
         from bids_roi.report.draw import RunFigures
 
         figures = RunFigures(

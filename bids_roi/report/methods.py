@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.citations import format_bibtex
+from bids_roi.atlases.names import format_bibtex
 from bids_roi.options.words import find_statistic
 from bids_roi.report.canvas import count
 
@@ -203,7 +203,8 @@ def _cleaning(
 def _regression(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     names = [str(name) for name in sidecar.get("ConfoundRegressors", ())]
     main = [name for name in names if name.startswith("high_variance_")]
-    given = [name for name in names if name not in main]
+    own = [name for name in names if ":" in name]
+    given = [name for name in names if name not in {*main, *own}]
     parts = []
     if given:
         parts.append(
@@ -215,6 +216,9 @@ def _regression(sidecar: Mapping[str, Any], cite: _Cited) -> str:
             f"the {count(len(main), 'main component')} of the voxels that vary most"
             f" {cite('CompCor')}"
         )
+    if own:
+        tables = ", ".join(dict.fromkeys(name.partition(":")[0] for name in own))
+        parts.append(f"{count(len(own), 'regressor')} of tables of our own ({tables})")
     text = "no confounds were regressed out"
     if parts:
         text = f"{' and '.join(parts)} were regressed out of the regional series"

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import (
+    NOT_CLEANED,
+    RAW,
     leave_out_numbers,
     read_all_records,
     tell_failures,
@@ -180,12 +182,15 @@ def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:
         for atlas in run.atlases:
             where = (run.name, atlas.name)
             found_here: dict[tuple[str, str, str], None] = {}
+            cleaned = any(r.strategy not in ("", RAW) for r in atlas.records)
             for text in tell_failures(atlas.records):
                 found_here["failed", "failed", text] = None
             for record in atlas.records:
                 if record.status == "skipped":
                     found_here["skipped", "skipped", record.reason] = None
                 for warning in record.warnings:
+                    if cleaned and warning == NOT_CLEANED:
+                        continue  # the cleaned ones lie beside it
                     first = firsts.setdefault(leave_out_numbers(warning), warning)
                     if first != warning:
                         others.add(first)

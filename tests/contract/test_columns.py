@@ -23,6 +23,7 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
+    *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped"}
 NO_COLUMN |= {"voxel_tsnr", "homogeneity"}

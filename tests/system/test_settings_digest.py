@@ -32,7 +32,7 @@ BASE = Settings(
 STRATEGY = {
     "name": "mine",
     "description": "As it is.",
-    "components": [{"motion": "basic"}],
+    "components": [{"motion": "basic"}, {"table": "own", "columns": ["mine"]}],
     "settings": dataclasses.asdict(BASE),
 }
 # What else to ask for, in words of the command line; "MASK" and so on are made below.
@@ -61,6 +61,7 @@ CHANGES = {
     "high_variance_confounds": [],
     "allow_missing_confounds": [],
     "aroma_dataset": ["AROMA"],
+    "confounds_dataset": ["own=OTHER"],
     "partial_estimator": ["pseudo_inverse"],
     "min_degrees_of_freedom": ["3"],
 }
@@ -74,6 +75,7 @@ APART = {
     "fisher_z": [],
     "min_volumes": ["2"],
     "min_time": ["2"],
+    "max_censored": ["0.9"],
 }
 COMMON = ("--relmat", "pearson", "partial", "--offline", "--atlas-space", "T1w")
 
@@ -117,6 +119,13 @@ def study(tmp_path_factory):
     (folder / "AROMA").mkdir()
     text = json.dumps({"GeneratedBy": [{"Name": "fMRIPost-AROMA", "Version": "0.1"}]})
     (folder / "AROMA" / "dataset_description.json").write_text(text)
+    rows = "\n".join(map(str, np.random.default_rng(2).normal(size=60)))
+    for place in ("OWN", "OTHER"):
+        (folder / place).mkdir()
+        for person in ("01", "02"):
+            table = folder / place / f"sub-{person}_task-rest_regressors.tsv"
+            table.write_text(f"mine\n{rows}\n")
+    (folder / "OTHER" / "dataset_description.json").write_text(text)
     atlas = datasets.write_atlas(folder / "atlas", "atlas-Toy_dseg.nii.gz")
 
     def process(capsys, person, out, *arguments, strategy=STRATEGY):
@@ -125,6 +134,9 @@ def study(tmp_path_factory):
         given = [str(folder / a) if a == "AROMA" else a for a in arguments]
         if "--denoise" not in given:
             given += ["--denoise", file]
+            own = "OTHER" if "own=OTHER" in given else "OWN"
+            given = [a for a in given if a not in ("--confounds-dataset", "own=OTHER")]
+            given += ["--confounds-dataset", f"own={folder / own}"]
         common = [root, out, "participant", "--participant-label", person, *COMMON]
         common += ["--atlas-file", atlas, "--atlas", "subject:own"]
         run(capsys, *common, *given)
