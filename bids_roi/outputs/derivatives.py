@@ -248,7 +248,7 @@ def write_outliers(
         "DenoisingStrategy": strategy,
         **facts,
     }
-    texts = describe_columns(OUTLIER_COLUMNS)
+    texts = describe_columns({name: OUTLIER_COLUMNS[name] for name in columns})
     making.write(table, [format_table(columns)], "outliers", sidecar, texts)
 
 

@@ -145,10 +145,7 @@ _DECLARED = (
         "Map of the atlas image that was chosen among several, by name or number.",
         more="Only where one was.",
     ),
-    Key(
-        *("AtlasParts", "run", "choice", ""),
-        "The atlases that were combined, in order.",
-    ),
+    Key("AtlasParts", "run", "choice", "", "The atlases that were combined, in order."),
     Key("SeedRadius", "run", "choice", "mm", "Radius of the spheres; each, once."),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
@@ -159,10 +156,7 @@ _DECLARED = (
         more="Only where the atlas was moved"
         " ([T1w and native runs](atlases.md#t1w-and-native-runs)), as the next three.",
     ),
-    Key(
-        *("AtlasTransformDigest", "run", "source", ""),
-        "SHA-256 of what these files hold.",
-    ),
+    Key("AtlasTransformDigest", "run", "source", "", "SHA-256 of what they hold."),
     Key(
         *("AtlasTransformFit", "run", "measured", ""),
         "How the moved atlas lies on the run: its volume over that in the template, the"
@@ -196,8 +190,7 @@ _DECLARED = (
     ),
     Key(
         *("StatisticNote", "series", "text", ""),
-        "What to know of a statistic that is not linear in the data.",
-        more="Of `eigenvariate`: what was centred.",
+        "What to know of an eigenvariate: what was centred, and that it is not linear.",
     ),
     Key(
         *("OptionsDigest", "run", "source", ""),
@@ -232,6 +225,11 @@ _DECLARED = (
         *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
         *("The same over the volumes that enter the series, mm.", "fd_mean_kept"),
     ),
+    Key(
+        *("MeanFilteredFramewiseDisplacement", "series", "measured", "mm"),
+        "Mean over all volumes after --motion-filter, mm.",
+    ),
+    Key("MotionFilterOrder", "series", "choice", "1", "Both directions counted."),
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
         *("Maximum over all volumes, mm.", "fd_max"),
@@ -379,14 +377,8 @@ _DECLARED = (
     ),
     Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
     Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
-    Key(
-        *("ReasonNotAvailable", "relmat", "measured", ""),
-        "Why no entry has a value, where none has.",
-    ),
-    Key(
-        *("GroupUnit", "group", "choice", ""),
-        "participant or run: what statistics are of.",
-    ),
+    Key("ReasonNotAvailable", "relmat", "measured", "", "Why no entry has a value."),
+    Key("GroupUnit", "group", "choice", "", "participant or run, as --group-unit."),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
     Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
     Key(
@@ -548,16 +540,14 @@ REGION_COLUMNS = _by_name(
     Column("tsnr", "mean over standard_deviation.", "1"),
     Column(
         "voxel_tsnr",
-        "Mean over the voxels or vertices of each one's own mean over its standard"
-        " deviation (ddof 1), over QualityVolumes; with --region-measures, as the"
-        " next.",
+        "Mean over the voxels or vertices of their own mean over standard deviation"
+        " (ddof 1), over QualityVolumes; with --region-measures, as the next.",
         "1",
     ),
     Column(
         "homogeneity",
-        "Mean over them of the correlation with the regional mean, which they are part"
-        " of, over QualityVolumes ({unit}).",
-        "-1 to 1",
+        "The same of their correlation with the regional mean, which they are part of.",
+        "1",
     ),
 )
 
@@ -567,6 +557,11 @@ OUTLIER_COLUMNS = _by_name(
     Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
     Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
     Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
+    Column(
+        "fd_filtered",
+        "The same after --motion-filter, {unit}: what FDThreshold is for.",
+        "mm",
+    ),
     Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
     Column(
         "why",

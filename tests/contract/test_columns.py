@@ -23,9 +23,11 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
+    *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
+    "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
 }
-NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 NO_COLUMN |= {"voxel_tsnr", "homogeneity"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
