@@ -318,10 +318,10 @@ def _found(
 
 
 def _in_words(value: object) -> object:
-    """Several numbers as they are typed; all else as it is."""
-    return (
-        " ".join(f"{x:g}" for x in value) if isinstance(value, list | tuple) else value
-    )
+    """Several numbers or words as they are typed; all else as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    return " ".join(x if isinstance(x, str) else f"{x:g}" for x in value)
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -332,11 +332,6 @@ def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
 def _differ(wanted: object, found: object) -> bool:
     blank = (None, False, "none")
     return wanted != found and not (wanted in blank and found in blank)
-
-
-def _in_words(value: object) -> object:
-    """A list as the command line has it."""
-    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _say(flag: str, wanted: object, found: object) -> str:
