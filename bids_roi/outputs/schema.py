@@ -358,7 +358,7 @@ _DECLARED = (
         "Whether the diagonal says something: the variances of a covariance.",
     ),
     Key("StorageFormat", "relmat", "text", "", "Full: both triangles."),
-    Key("NonNegative", "relmat", "text", "", "false."),
+    Key("NonNegative", "relmat", "text", "", "Whether no entry can be below 0."),
     Key("NodeFiles", "relmat", "source", "", "The table of the atlas's regions."),
     Key(
         *("NumberOfIdenticalEdges", "relmat", "measured", ""),

@@ -28,7 +28,12 @@ from bids_roi.outputs.making import Making
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.connectivity import Related, relate_regions, settings_of
+from bids_roi.participant.connectivity import (
+    Kept,
+    Related,
+    relate_regions,
+    settings_of,
+)
 from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
 
 if TYPE_CHECKING:
@@ -446,13 +451,13 @@ def relate_series(
     facts: Mapping[str, Any],
 ) -> Related:
     """Compute a matrix of a series, whose sidecar keys are ``facts``."""
-    signals, _ = kept_signals(result, series)
-    return relate_regions(
-        signals,
-        output,
-        options,
-        degrees_of_freedom=facts["DegreesOfFreedom"],
-    )
+    signals, sample_mask = kept_signals(result, series)
+    told = facts["EffectiveDegreesOfFreedom"]
+    effective = float("nan") if told == "n/a" else told
+    uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
+    freedom = facts["DegreesOfFreedom"]
+    kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
+    return relate_regions(kept, output, options)
 
 
 def _write_relmats(
@@ -470,7 +475,7 @@ def _write_relmats(
             result, by_path[output.source], output, job.options, facts=series
         )
         result.relmats[output.path] = related.relmat
-        facts = settings_of(output, job.options)
+        facts = settings_of(output, job.options) | related.facts
         facts |= _relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent

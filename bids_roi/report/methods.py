@@ -368,7 +368,11 @@ def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[st
             text += f" with the covariance shrunk {cite('LedoitWolf')}"
         elif sidecar.get("PartialEstimator"):
             text += " by the pseudo-inverse of the correlation matrix"
-        texts[f"{text} over the kept volumes."] = None
+        if sidecar.get("XDFRegularisation"):
+            text += f" {cite('Afyouni')}"
+        number = sidecar.get("RelmatVolumes")
+        some = "" if number is None else f" {number} of"
+        texts[f"{text} over{some} the kept volumes."] = None
     return list(texts)
 
 

@@ -48,7 +48,8 @@ def out(cleaned_input, atlas, tmp_path, capsys):
     common = [root, out, "participant", "--atlas-file", atlas, "--fd-threshold", 0.5]
     common += ["--relmat", "pearson", "partial"]
     run(capsys, *common, "--denoise", "none", "simple")
-    run(capsys, *common, "--denoise", "24P", "--censored", "interpolate")
+    some = [*common, "pearsonxdfz", "--relmat-volumes", 20]
+    run(capsys, *some, "--denoise", "24P", "--censored", "interpolate")
     run(capsys, out.parent, out, "group")
     return out
 
