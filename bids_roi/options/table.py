@@ -23,6 +23,7 @@ from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.words import (
     ESTIMATORS,
     MEASURES,
+    REGION_MEASURES,
     REGULARISATIONS,
     STATISTICS,
     name_statistics,
@@ -176,6 +177,14 @@ class Extraction:
         sidecar="Statistic",
         of="series",
     )
+    region_measures: tuple[str, ...] = option(
+        "Columns of the region table that are over the single voxels of each region of"
+        " labels: voxel_tsnr, the mean of their tSNR, and homogeneity, of their"
+        " correlation with the regional mean. Default: none.",
+        default=(),
+        choices=REGION_MEASURES,
+        sidecar="RegionMeasures",
+    )
     mask: str = option(
         "Brain mask: auto (the run's own), none, or an image for all runs, of 0 and"
         " whole numbers; a probability map is refused.",
@@ -228,6 +237,8 @@ class Extraction:
     def __post_init__(self) -> None:
         """Check single values; raise ``UsageError`` with the remedy."""
         _refuse_urls(self.mask)
+        # In whatever order they are asked for, they make the same table.
+        object.__setattr__(self, "region_measures", tuple(sorted(self.region_measures)))
         if not 0 <= self.min_coverage <= 1:
             msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
             raise UsageError(msg)
@@ -256,6 +267,7 @@ class Extraction:
             raise UsageError(msg, remedy="Name the file of each hemisphere.")
         _refuse_urls(*files.values())
         others = [name for name in self.statistic if name != "mean"]
+        others += self.region_measures
         if self.vertex_weights == "none" and self.surface != "template":
             msg = "--surface has no effect with --vertex-weights none."
             raise UsageError(msg, remedy="Add --vertex-weights area.")

@@ -354,7 +354,7 @@ def writes_parcellated(job: Job) -> bool:
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
-    levels = result.levels(motion)
+    levels = {**result.levels(motion), **result.measures}
     return tabulate_regions(
         result.quality, levels, atlas=result.atlas, mapped=result.mapped
     )
