@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.atlases.names import key_of_file, name_map, name_of_word
-from bids_roi.atlases.surfaces import without_side
+from bids_roi.atlases.names import key_of_file, name_map, name_of_word, without_side
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.errors import (
     BidsRoiError,
@@ -29,11 +28,14 @@ from bids_roi.files.tables import MISSING, read_json, read_table
 from bids_roi.matrices import Matrices
 from bids_roi.options.words import measure_of_word, stat_of_name
 from bids_roi.outputs.find import (
+    COMBINED,
     KINDS,
     REMEDY,
     RUN_COLUMNS,
     SPACE_KEYS,
     Output,
+    check_combined,
+    choose_combined,
     describe_series,
     explain_stale,
     find_outputs,
@@ -66,16 +68,18 @@ _ENTITIES = {
 }
 # Kinds of tables that some choices are about; the other kinds stay whole.
 _CONCERNS = {
-    "atlas": ("timeseries", "relmat", "regions"),
+    "atlas": ("timeseries", "relmat", COMBINED, "regions"),
     "statistic": ("timeseries",),
-    "relmat": ("relmat",),
-    "strategy": ("timeseries", "relmat", "outliers"),
+    "relmat": ("relmat", COMBINED),
+    "strategy": ("timeseries", "relmat", COMBINED, "outliers"),
 }
 # The columns of what is read, and the word that other pipelines have.
 _OTHER_WORDS = {
     **{f"{name.removesuffix('_label')}_id": name for name in _ENTITIES},
     "denoise": "strategy",
 }
+# The choice that takes the matrices over runs in place of those of the runs.
+_OVER_RUNS = "combine_runs"
 _RAW = "none"
 # How what a name lacks is shown, and asked for.
 _ABSENT = {"strategy": _RAW, "space": "native", "hemi": "both"}
@@ -267,7 +271,8 @@ class Outputs:
 
     def _choose(self, kind: str, choice: Mapping[str, Choice]) -> list[Output]:
         """Tables of a kind; raise where none is left."""
-        there = [table for table in self.tables if table.kind == kind]
+        kinds = (kind, COMBINED) if kind == "relmat" else (kind,)
+        there = [table for table in self.tables if table.kind in kinds]
         if not there:
             msg = f"there is no table of {kind}."
             remedy = {
@@ -275,7 +280,8 @@ class Outputs:
                 "outliers": "They are written with --strategy.",
             }.get(kind, "Load the folder without choices to see what it holds.")
             raise NothingFound(msg, where=self.output_dir, remedy=remedy)
-        return _select(there, choice, self.output_dir)
+        chosen = _select(there, choice, self.output_dir)
+        return [table for table in chosen if table.kind == kind]
 
     def _volumes_of(self, table: Output, n_rows: int) -> range | np.ndarray:
         """Numbers of the volumes that are the rows of a series."""
@@ -306,12 +312,14 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
         (any word that made the folder: ``"schaefer400"``, ``"subject:aparc"``, the
         path of an image; or ``"Schaefer2018"`` for all of them), ``statistic``,
         ``relmat`` (``"pearson"``) and ``strategy`` (``"none"`` for raw signals); also
-        ``cohort``, ``den`` and ``hemi``. ``space="native"`` is for runs whose names
-        have no space, ``hemi="both"`` for those of two hemispheres, and for volumes.
-        Each is one value or several; all by default. The names of the columns
-        (``participant_id``) will do, too, and ``denoise`` for ``strategy``. What a
-        table does not know, a region table no statistic for example, does not leave it
-        out.
+        ``cohort``, ``den`` and ``hemi``. ``combine_runs=True`` takes the matrices
+        that ``--combine-runs`` has made over the runs of a task in place of those of
+        the runs, and the only run's where there is but one. ``space="native"`` is for
+        runs whose names have no space, ``hemi="both"`` for those of two hemispheres,
+        and for volumes. Each is one value or several; all by default. The names of the
+        columns (``participant_id``) will do, too, and ``denoise`` for ``strategy``.
+        What a table does not know, a region table no statistic for example, does not
+        leave it out.
 
     Returns
     -------
@@ -390,8 +398,17 @@ def _select(
 ) -> list[Output]:
     """Narrow tables down, one choice after the other."""
     left = list(tables)
+    if choice.get(_OVER_RUNS):
+        chosen, lacking = choose_combined(left)
+        if lacking:
+            msg = f"there is no matrix over the runs of {lacking[0].path}."
+            remedy = "Make it: the participant level with --combine-runs."
+            raise NothingFound(msg, where=output_dir, remedy=remedy)
+        left = [t for t in left if t.kind not in ("relmat", COMBINED)] + chosen
     for word, given in choice.items():
         name = _OTHER_WORDS.get(word, word)
+        if word == _OVER_RUNS:
+            continue
         if name not in _ENTITIES:
             near = ", ".join(nearest_words(word, _ENTITIES))
             hint = f"Nearest: {near}. " if near else ""
@@ -401,7 +418,7 @@ def _select(
             continue
         values = [given] if isinstance(given, str | int) else list(given)
         wanted = {word for value in values for word in _words(name, value)}
-        kinds = _CONCERNS.get(name, tuple(KINDS.values()))
+        kinds = _CONCERNS.get(name, (*KINDS.values(), COMBINED))
         asked = [table for table in left if table.kind in kinds]
         fits = {table for table in asked if _labels(table, name) & wanted}
         if asked and not fits:
@@ -501,6 +518,10 @@ def _check_making(tables: list[Output]) -> None:
         for table in tables:
             if table.path in stale:
                 raise explain_stale(table)
+    for table in tables:
+        over_runs = table.kind == "relmat" and table.is_combined
+        if over_runs and (error := check_combined(table)) is not None:
+            raise error
 
 
 def _check(path: Path) -> None:

@@ -16,9 +16,10 @@ from bids_roi.errors import (
     give_up_on,
     say,
 )
+from bids_roi.options.input import Input
 from bids_roi.options.record import Options
 from bids_roi.options.row import list_options, local_path
-from bids_roi.options.table import OPTIONS, Atlases, Input
+from bids_roi.options.table import OPTIONS, Atlases
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
 
 def _list_inputs(given: argparse.Namespace) -> int:
     """Print the files that are needed; what cannot be told goes to standard error."""
-    from bids_roi.participant.inputs import list_inputs
+    from bids_roi.participant.plan import list_inputs
 
     values = {option.name: getattr(given, option.name) for option in _INPUT_OPTIONS}
     options, code = Options.from_values(values), 0

@@ -65,7 +65,7 @@ def check_gaps(
     names: tuple[str, ...],
     regressors: FloatArray,
     kept: NDArray[np.bool_],
-    confounds: Confounds,
+    where: str,
 ) -> None:
     """Refuse columns without a value in a kept volume; in others it has no effect."""
     gaps = ~np.isfinite(regressors) & kept[:, np.newaxis]
@@ -84,7 +84,7 @@ def check_gaps(
         "Complete the table, choose a strategy without these columns, or have these"
         " volumes censored (--dummy-scans, --censor-before, --censor-after)."
     )
-    raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
+    raise ConfoundsError(msg, where=where, remedy=remedy)
 
 
 def _listed(volumes: Iterable[int]) -> str:

@@ -8,7 +8,8 @@ that returns something, and differs where it is silent or stops:
 - derivatives and squares are computed for tables of fMRIPrep before 1.4, which have
   none;
 - ``ica_aroma basic`` is ``aroma_motion_*``, and not the ``aroma_orth_motion_*`` of the
-  same components that fMRIPost-AROMA writes beside them.
+  same components that fMRIPost-AROMA writes beside them;
+- columns of other tables, one's own, are called ``NAME:COLUMN``.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import numpy as np
 
 from bids_roi.confounds.compcor import find_compcor
 from bids_roi.confounds.gaps import check_gaps, check_rows, fill_first, find_empty
+from bids_roi.confounds.motion import PARAMETERS, expand_course
 from bids_roi.errors import ConfoundsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,9 +37,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-_MOTION = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
 _BASES = {
-    "motion": _MOTION,
+    "motion": PARAMETERS,
     "wm_csf": ("csf", "white_matter"),
     "csf": ("csf",),
     "white_matter": ("white_matter",),
@@ -128,6 +129,7 @@ def select_confounds(
     image_desc: str | None,
     kept: NDArray[np.bool_] | None = None,
     allow_missing: bool = False,
+    tables: Mapping[str, Confounds] | None = None,
 ) -> Selected:
     """Take the columns that a strategy names.
 
@@ -146,6 +148,8 @@ def select_confounds(
         Volumes that enter the results, and so need values; all by default.
     allow_missing
         Go on with what exists, with a note, where columns are missing or empty.
+    tables
+        Further tables of the run, by the names that components have for them.
 
     Returns
     -------
@@ -158,12 +162,20 @@ def select_confounds(
         missing or empty; a column has a gap in a kept volume; CompCor needs the JSON
         and it is not usable; or the series is not the one that the strategy is for.
     """
-    check_rows(confounds, n_volumes)
+    every = (confounds, *(tables or {}).values())
+    for table in every:
+        check_rows(table, n_volumes)
+    where = ", ".join(table.where for table in every if table.paths)
     _check_series(confounds, strategy, image_desc)
     columns, computed = _columns(confounds)
+    names = tuple(columns)
+    own = _own_columns(tables or {}, columns, where)
+    columns |= own
     search = _Search(find_empty(columns, n_volumes))
     for component in strategy.components:
-        _find(component, confounds, tuple(columns), search)
+        # Patterns are for fMRIPrep's columns: another table adds none to them.
+        among = tuple(own) if component.kind == "table" else names
+        _find(component, confounds, among, search)
     if search.problems:
         listed = "; ".join(search.problems)
         how = "missing or empty" if search.empty & set(search.missing) else "missing"
@@ -173,15 +185,16 @@ def select_confounds(
                 "Choose a strategy without them, or give --allow-missing-confounds to"
                 " go on with those that exist."
             )
-            raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
+            raise ConfoundsError(msg, where=where, remedy=remedy)
         search.notes.append(f"Columns are {how}, as was allowed: {listed}.")
+    _refuse_signals(search.found, where)
     names = tuple(sorted(set(search.found)))
     regressors = np.empty((n_volumes, len(names)))
     for index, name in enumerate(names):
         regressors[:, index] = columns[name]
     filled = fill_first(names, regressors)
     rows = np.ones(n_volumes, dtype=bool) if kept is None else kept
-    check_gaps(names, regressors, rows, confounds)
+    check_gaps(names, regressors, rows, where)
     made = tuple(name for name in names if name in computed)
     notes = (
         *search.notes,
@@ -190,6 +203,35 @@ def select_confounds(
         *_say_filters(strategy, names),
     )
     return Selected(names, regressors, filled, made, tuple(search.missing), notes)
+
+
+def _own_columns(
+    tables: Mapping[str, Confounds], columns: Mapping[str, FloatArray], where: str
+) -> dict[str, FloatArray]:
+    """Columns of one's own tables, none of them called as one of ``columns`` is."""
+    own = {
+        f"{word}:{column}": values
+        for word, table in tables.items()
+        for column, values in zip(table.names, table.values.T, strict=True)
+    }
+    if both := sorted(own.keys() & columns):
+        msg = f"{both[0]} is a column of both tables."
+        raise ConfoundsError(
+            msg, where=where, remedy="Give --confounds-dataset another NAME."
+        )
+    return own
+
+
+def _refuse_signals(names: Iterable[str], where: str) -> None:
+    """Refuse columns of XCP-D that others are to be made orthogonal to."""
+    signals = [name for name in names if name.partition(":")[2].startswith("signal__")]
+    if signals:
+        msg = (
+            f"{summarise_names(signals)}: in XCP-D, signal__ columns are kept, by"
+            " making the others orthogonal to them; that is not done here."
+        )
+        remedy = "Make them orthogonal beforehand, and name the other columns only."
+        raise ConfoundsError(msg, where=where, remedy=remedy)
 
 
 def _check_series(
@@ -223,13 +265,10 @@ def _columns(confounds: Confounds) -> tuple[dict[str, FloatArray], set[str]]:
     if any(name.endswith(suffixes) for name in columns):
         return columns, set()
     computed: dict[str, FloatArray] = {}
-    for base in (*_MOTION, "csf", "white_matter", "global_signal"):
+    for base in (*PARAMETERS, "csf", "white_matter", "global_signal"):
         if base in columns:
-            course = columns[base]
-            slope = np.diff(course, prepend=np.nan)
-            values = (slope, course**2, slope**2)
-            for suffix, value in zip(suffixes, values, strict=True):
-                computed[base + suffix] = value
+            made = expand_course(columns[base])
+            computed |= {base + suffix: values for suffix, values in made.items()}
     return columns | computed, set(computed)
 
 
@@ -245,6 +284,10 @@ def _find(
         wanted = [base + suffix for base in _BASES[kind] for suffix in suffixes]
     elif kind == "columns":
         wanted = list(component.columns)
+    elif kind == "table":
+        prefix = f"{component.model}:"
+        wanted = [prefix + column for column in component.columns]
+        wanted = wanted or [name for name in names if name.startswith(prefix)]
     elif kind == "compcor":
         wanted, notes = find_compcor(confounds, component)
         search.notes += notes
@@ -287,6 +330,8 @@ def _say_missing(
         kin = [name for name in names if name in near]
     elif component.kind == "pattern":
         kin = list(names)
+    elif component.kind == "table":
+        kin = [name for name in names if name.startswith(f"{component.model}:")]
     else:
         stems = _KIN[component.kind]
         kin = [name for name in names if any(stem in name for stem in stems)]

@@ -33,7 +33,13 @@ _MODELS: dict[str, tuple[str, ...]] = {
     ),
     "ica_aroma": ("basic", "orthogonal", "full"),
 }
-_KINDS = (*_MODELS, "columns", "pattern")
+_KINDS = (*_MODELS, "columns", "pattern", "table")
+# What a component of a kind may say besides.
+_BESIDE = {
+    "compcor": ("n_components", "variance_explained"),
+    "table": ("columns",),
+}
+NAME_OF_TABLE = "[A-Za-z0-9][A-Za-z0-9-]*"
 _NO_PATTERN = (re.error, TypeError, OverflowError, RecursionError, FutureWarning)
 _KEYS = ("name", "label", "description", "components", "settings")
 
@@ -128,6 +134,8 @@ def _parse_component(raw: object, place: str, problems: list[str]) -> Component 
         problems.append(f"{place}: an object like {example} is needed, found {raw!r}")
         return None
     kinds = [key for key in raw if key in _KINDS]
+    if "table" in raw:  # its columns are said beside it
+        kinds = [key for key in kinds if key != "columns"]
     if len(kinds) != 1:
         found = " and ".join(kinds) or ", ".join(map(str, raw)) or "nothing"
         close = difflib.get_close_matches(found.lower(), _KINDS, n=1)
@@ -137,12 +145,15 @@ def _parse_component(raw: object, place: str, problems: list[str]) -> Component 
         )
         return None
     kind = kinds[0]
-    extra = ("n_components", "variance_explained") if kind == "compcor" else ()
     known = len(problems)
-    _check_keys(raw, (kind, *extra), place, problems)
+    _check_keys(raw, (kind, *_BESIDE.get(kind, ())), place, problems)
     component = _parse_kind(kind, raw[kind], f"{place}.{kind}", problems)
     if component is not None and kind == "compcor":
         component = _parse_sizes(component, raw, place, problems)
+    if component is not None and kind == "table" and raw.get("columns") != "all":
+        named = _parse_kind("columns", raw.get("columns"), f"{place}.columns", problems)
+        columns = () if named is None else named.columns
+        component = dataclasses.replace(component, columns=columns)
     return component if len(problems) == known else None
 
 
@@ -154,6 +165,11 @@ def _parse_kind(
         if names and all(isinstance(name, str) and name for name in names):
             return Component(kind, columns=tuple(names))
         problems.append(f"{place}: a list of column names is needed, found {value!r}")
+    elif kind == "table":
+        if isinstance(value, str) and re.fullmatch(NAME_OF_TABLE, value):
+            return Component(kind, value)
+        needed = "a name of letters, digits and hyphens"
+        problems.append(f"{place}: {needed} is needed, found {value!r}")
     elif kind == "pattern":
         try:
             if not isinstance(value, str) or not value:
@@ -222,6 +238,7 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
     values: dict[str, Any] = dataclasses.asdict(Settings())
     for key, row in ROWS.items():
         value = raw.get(key)
+        value = tuple(value) if isinstance(value, list) else value
         values[key] = values[key] if value is None else value
         if not row.values.fits(values[key]):
             where = f"{place}.{key}" if place else key
@@ -236,4 +253,27 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
         )
     if values["filter"] == "cosine" and low is not None:
         problems.append(f"{place}: a cosine filter has no low_pass")
+    _check_motion_filter(values, place, problems)
     return Settings(**values) if len(problems) == known else None
+
+
+def _check_motion_filter(
+    values: dict[str, Any], place: str, problems: list[str]
+) -> None:
+    """Look at a motion filter, and give its band as numbers with a point."""
+    kind, band = values["motion_filter"], values["motion_filter_band"]
+    needed = {"notch": 2, "lp": 1}.get(kind, 0)
+    if needed and len(band or ()) != needed:
+        problems.append(
+            f"{place}: motion_filter {kind} takes {needed} of motion_filter_band"
+            f" (breaths per minute), found {len(band or ())}"
+        )
+    if band is not None:
+        values["motion_filter_band"] = tuple(map(float, band))
+    problems += [
+        f"{place}: {name} does nothing without motion_filter"
+        for name, row in ROWS.items()
+        if row.needs == "motion_filter"
+        and not needed
+        and values[name] != getattr(Settings(), name)
+    ]

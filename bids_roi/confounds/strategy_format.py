@@ -23,7 +23,9 @@ user's own file has the same form, and any preset can be copied as a beginning::
                                              aroma_orth_motion_*; "full": no column,
                                              but a BOLD series already denoised
         {"columns": ["rmsd", "csf_wm"]},     by name
-        {"pattern": "edge_comp_0[0-4]"}      a regular expression for the whole name
+        {"pattern": "edge_comp_0[0-4]"},     a regular expression for the whole name
+        {"table": "physio",                  a table of your own for each run, from
+         "columns": ["heart", "breath"]}     --confounds-dataset physio=DIR; or "all"
       ],
       "settings": {                          each may be left out, or be null: off
         SETTINGS
@@ -37,11 +39,10 @@ in nilearn (and so in giga_connectome), where ``null`` means the default.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.options.settings import format_example
+from bids_roi.options.settings import format_example, list_told
 
 if TYPE_CHECKING:
     from bids_roi.options.settings import Settings
@@ -58,11 +59,12 @@ class Component:
     Attributes
     ----------
     kind
-        ``motion``, ``wm_csf``, ``compcor``, ..., ``columns`` or ``pattern``.
+        ``motion``, ``wm_csf``, ``compcor``, ..., ``columns``, ``pattern`` or ``table``.
     model
-        Which of the group, ``full`` for example; the expression of a ``pattern``.
+        Which of the group, ``full`` for example; the expression of a ``pattern``; the
+        name of a ``table``.
     columns
-        Names, for ``columns`` only.
+        Names, for ``columns`` and ``table`` only; none for all columns of the table.
     n_components
         At most so many CompCor components per mask; ``None`` for all.
     variance_explained
@@ -104,9 +106,15 @@ class Strategy:
     components: tuple[Component, ...]
     settings: Settings
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables beside fMRIPrep's that it takes columns from."""
+        named = (part.model for part in self.components if part.kind == "table")
+        return tuple(dict.fromkeys(named))
+
 
 def describe_strategy(strategy: Strategy) -> dict[str, Any]:
-    """JSON content that reads back to the same strategy; every setting is written.
+    """JSON content that reads back to the same strategy.
 
     >>> from bids_roi.options.settings import Settings
     >>> settings = Settings(fd_threshold=0.5)
@@ -117,6 +125,8 @@ def describe_strategy(strategy: Strategy) -> dict[str, Any]:
     components = []
     for part in strategy.components:
         item: dict[str, Any] = {part.kind: part.model or list(part.columns)}
+        if part.kind == "table":
+            item["columns"] = list(part.columns) or "all"
         if part.n_components is not None:
             item["n_components"] = part.n_components
         if part.variance_explained is not None:
@@ -127,5 +137,5 @@ def describe_strategy(strategy: Strategy) -> dict[str, Any]:
         "label": strategy.label,
         "description": strategy.description,
         "components": components,
-        "settings": dataclasses.asdict(strategy.settings),
+        "settings": list_told(strategy.settings),
     }

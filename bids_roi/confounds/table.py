@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.errors import ConfoundsError, DataError
-from bids_roi.files.tables import read_json, read_table, to_number
+from bids_roi.files.tables import read_json, read_table, to_number, to_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -111,7 +111,9 @@ class Confounds:
         return self.values[:, self.names.index(name)]
 
 
-def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
+def read_confounds(
+    path: Path, n_volumes: int | None = None, *, rename: bool = True
+) -> Confounds:
     """Read a confounds table and the JSON beside it.
 
     Parameters
@@ -121,6 +123,8 @@ def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
         damaged matters only when a strategy needs it, and is an error then.
     n_volumes
         Of the run: a table with far more rows is not read to its end.
+    rename
+        Whether names of fMRIPrep 1.0 and 1.1 become today's.
 
     Raises
     ------
@@ -135,7 +139,7 @@ def read_confounds(path: Path, n_volumes: int | None = None) -> Confounds:
     bound = None if n_volumes is None else n_volumes + _MORE_ROWS
     table = read_table(path, max_rows=bound)
     _check_header(table, path)
-    renamed = _today(tuple(table))
+    renamed = _today(tuple(table)) if rename else {}
     n_rows = len(next(iter(table.values())))
     values = np.empty((n_rows, len(table)))
     wrong: list[str] = []
@@ -183,13 +187,14 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def _numbers(name: str, cells: Sequence[str], wrong: list[str]) -> list[float]:
-    # A column at once, as nearly all are numbers but for the first rows; cell by cell
+def _numbers(
+    name: str, cells: Sequence[str], wrong: list[str]
+) -> FloatArray | list[float]:
+    # A column at once, as nearly all hold nothing but numbers and n/a; cell by cell
     # where that is not so, which takes ten times as long.
-    start = next((n for n, cell in enumerate(cells) if cell != "n/a"), len(cells))
     if "_" not in "".join(cells):
         with contextlib.suppress(ValueError):
-            return [math.nan] * start + [*map(float, cells[start:])]
+            return to_numbers(cells)
     values = []
     first = ""
     for row, cell in enumerate(cells, start=2):

@@ -51,6 +51,14 @@ class Censoring:
         return int(steady[0]) if steady.size else int(self.dummy.size)
 
     @property
+    def share(self) -> float:
+        """Share of the steady volumes that is left out; 0 where none is steady."""
+        n_steady = int((~self.dummy).sum())
+        # One division: 29 of 100 are then the number 0.29, as it is typed.
+        left_out = n_steady - int(self.sample_mask.sum())
+        return left_out / n_steady if n_steady else 0.0
+
+    @property
     def gaps(self) -> tuple[int, ...]:
         """Volumes of each stretch of censored ones between two kept ones."""
         kept = np.flatnonzero(self.sample_mask)

@@ -31,11 +31,14 @@ class Block:
         Which; those of a series come in order, and all its blocks are cut one way.
     values : (t, v)
         As they are stored; valid until the next block is asked for.
+    picked
+        Whether these are only the points that were asked for, of those in ``points``.
     """
 
     volumes: slice
     points: slice
     values: NDArray[Any]
+    picked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,19 +37,22 @@ class MeanImage:
         self.n_taken = 0
         self._sum = np.zeros(n_voxels, dtype=np.float32)
 
-    def update(self, start: int, block: NDArray[Any]) -> None:
+    def update(self, start: int, block: NDArray[Any], first: int = 0) -> None:
         """Add the volumes of a block that are taken.
 
         Parameters
         ----------
         start
             Number of the block's first volume.
-        block : (t, V)
+        block : (t, v)
             Stored values; not finite ones make the mean not finite there.
+        first
+            Number of the block's first voxel; those that follow it come later.
         """
+        some = self._sum[first : first + block.shape[1]]
         for number in range(-start % self.step, len(block), self.step):
-            np.add(self._sum, block[number], out=self._sum, casting="unsafe")
-            self.n_taken += 1
+            np.add(some, block[number], out=some, casting="unsafe")
+            self.n_taken += first == 0
 
     def finish(self, scaling: tuple[float, float]) -> NDArray[np.float32]:
         """Return the mean, (V,), in the unit of the image.

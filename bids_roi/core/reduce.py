@@ -15,6 +15,7 @@ it from stretches of volumes, gathered from the blocks: as many passes as it tak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ class Reduction:
     solvers
         One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
-        How often the run was read: 1 or 2 by volumes, by points as often as it takes.
+        How often the run was read: mostly 1 by volumes, by points as often as it takes.
     """
 
     signals: Signals
@@ -96,6 +97,7 @@ def reduce_run(
     scaling: tuple[float, float] = (1.0, 0.0),
     smoothing: Smoothing | None = None,
     gather_bytes: int = _GATHER_BYTES,
+    pick_blocks: Callable[[NDArray[np.intp]], Iterable[Block]] | None = None,
 ) -> Reduction:
     """Reduce a run to the regions of every atlas.
 
@@ -119,6 +121,8 @@ def reduce_run(
     gather_bytes
         Most that a run cut by points may hold at a time, for statistics that need a
         region as a whole.
+    pick_blocks
+        As ``read_blocks``, but of these points alone, for files that are cheaper so.
 
     Returns
     -------
@@ -132,14 +136,17 @@ def reduce_run(
     """
     wanted = {"mean", *statistics}
     plan = Plan(partition, n_volumes, scaling, smoothing)
+    read = read_blocks
+    if pick_blocks is not None and smoothing is None and partition.voxels.size:
+        read = partial(pick_blocks, partition.voxels)
     # How the file is cut is seen from its first block, and not told beside it: two
     # tellings could disagree, and sums over the wrong axis look like numbers.
-    blocks = iter(read_blocks())
+    blocks = iter(read())
     first = next(blocks)
     blocks = chain([first], blocks)
-    if first.values.shape[1] == partition.n_points:
+    if first.picked or first.values.shape[1] == partition.n_points:
         found, signals, solvers, n_passes = _reduce_volumes(
-            blocks, read_blocks, plan, in_mask, wanted
+            blocks, read, read_blocks, plan, in_mask, wanted
         )
     elif smoothing is not None:
         raise ValueError("only whole volumes can be smoothed")
@@ -165,12 +172,13 @@ def reduce_run(
 
 def _reduce_volumes(
     blocks: Iterable[Block],
-    read_blocks: Blocks,
+    read: Blocks,
+    read_whole: Blocks,
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
 ) -> tuple[Voxels, Signals, Solvers, int]:
-    """Reduce blocks that have all points of some volumes."""
+    """Reduce blocks that have all points of some volumes, or those of the partition."""
     run = _VolumePass(plan, in_mask, wanted)
     # What is smoothed reaches beyond the regions, and so does what is wrong with it.
     counted = in_mask
@@ -183,6 +191,10 @@ def _reduce_volumes(
         # Once a value is not finite this pass only looks for the others.
         if scan.all_finite:
             run.add(block.volumes.start, taken)
+    n_passes = 1
+    if read is not read_whole and scan.blank:  # there, but in all there is?
+        scan.recheck_blank(read_whole())
+        n_passes += 1
     seen = scan.judge()
     found = _inside_mask(seen, plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
@@ -195,10 +207,10 @@ def _reduce_volumes(
     signals = run.finish(found.usable, wanted - again, solvers)
     if again:
         second = _VolumePass(plan, found.usable, again, valid, solvers)
-        for block in read_blocks():
+        for block in read():
             second.add(block.volumes.start, plan.take(block)[0])
         signals |= second.finish(found.usable, again, solvers)
-    return found, signals, solvers, 1 + bool(again)
+    return found, signals, solvers, n_passes + bool(again)
 
 
 def _reduce_points(

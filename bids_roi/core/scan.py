@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from bids_roi.core.frame import Block
@@ -83,6 +85,8 @@ class VoxelScan:
         Whether every value so far of the voxels that count was finite.
     first : (n,)
         Stored values of the first volume.
+    blank
+        Volumes that were 0 in all points of their block, where blocks have volumes.
     """
 
     def __init__(
@@ -103,7 +107,7 @@ class VoxelScan:
         # which the voxel does not lie above 0 throughout: the rest is known.
         self._low: NDArray[Any] = np.empty(0)
         self._high: NDArray[Any] = np.empty(0)
-        self._blank: list[int] = []
+        self.blank: list[int] = []
         # Volumes that were 0 in all points so far, where blocks have some points only.
         self._blank_so_far = np.ones(n_volumes, dtype=bool)
 
@@ -127,10 +131,11 @@ class VoxelScan:
             self._pending = self._pending[same.all(axis=0)]
         if self._zero is None:
             return
-        # Nearly all series lie above 0 throughout: two numbers tell it of a block that
-        # has all volumes.
-        above = self._by_points and values.size > 0 and values.min() > self._zero
-        if above and np.isfinite(values.max()):
+        # Nearly all series lie above 0 throughout: two numbers tell it of a block.
+        # By how much they are above is asked of whole numbers that have a 0 elsewhere.
+        some = values.size > 0 and (self._by_points or values.dtype.kind == "f")
+        if some and values.min() > self._zero and np.isfinite(values.max()):
+            self._has_more[at] = True
             if self._blank_so_far.any():
                 self._blank_so_far[:] = False
                 self._has_zero[: at.start] = True
@@ -186,6 +191,18 @@ class VoxelScan:
             self._blank_so_far[candidates[~blank]] = False
             self._has_zero[: at.start] = True
 
+    def recheck_blank(self, blocks: Iterable[Block]) -> None:
+        """Strike off volumes that are 0 in the points that were looked at alone.
+
+        Blocks are of all points. The zeros of such a volume were not held against the
+        points, of which each has one there.
+        """
+        for block in blocks:
+            for volume, values in enumerate(block.values, block.volumes.start):
+                if volume in self.blank and (values != self._zero).any():
+                    self.blank.remove(volume)
+                    self._has_zero[:] = True
+
     def _look_closer(
         self, block: Block, values: NDArray[Any], others: NDArray[np.intp], at: slice
     ) -> NDArray[Any]:
@@ -202,7 +219,7 @@ class VoxelScan:
         elif others.size == values.shape[1]:  # a blank volume has nothing above 0
             for t in np.flatnonzero(zeros.all(axis=1)).tolist():
                 if (block.values[t] == self._zero).all():
-                    self._blank.append(block.volumes.start + t)
+                    self.blank.append(block.volumes.start + t)
                     zeros[t] = False
         self._has_zero[where] |= zeros.any(axis=0)
         return np.asarray(low)
@@ -234,7 +251,7 @@ class VoxelScan:
             constant=constant & finite,
             dropout=dropout,
             zero_crossing=zeros & ~dropout,
-            blank=(*self._blank, *np.flatnonzero(self._blank_so_far).tolist()),
+            blank=(*self.blank, *np.flatnonzero(self._blank_so_far).tolist()),
         )
 
 

@@ -79,6 +79,8 @@ class Plan:
         if self.smoothing is not None:
             return block.values, slice(0, block.values.shape[1])
         voxels, first = self.partition.voxels, block.points.start
+        if block.picked:
+            return block.values, slice(0, voxels.size)
         if block.values.shape[1] == self.partition.n_points:
             return block.values.take(voxels, axis=1), slice(0, voxels.size)
         start, stop = np.searchsorted(voxels, [first, block.points.stop]).tolist()

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 _SCALES = {
     "r": "Fisher's z of the correlations",
     "z": "Fisher's z",
+    "edges": "the values, as they are",
     "as_is": "the values, as they are",
+}
+
+_WITHIN = {
+    "run": "",
+    "participant": ", the runs of a participant averaged first",
+    "combined": ", by the matrices over the runs of each (--combine-runs)",
 }
 
 _NODE_TEXT = "Region of the row; the columns are in its order."
@@ -56,8 +63,9 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
         mean = np.tanh(mean)
         np.fill_diagonal(mean, np.where(n.diagonal() > 0, 1.0, np.nan))
     back = ", back-transformed to correlations" if scale == "r" else ""
-    over = f"over {statistics.n_units} {unit}s"
-    within = "" if unit == "run" else ", the runs of a participant averaged first"
+    noun = noun_of(unit)
+    over = f"over {statistics.n_units} {noun}s"
+    within = _WITHIN[unit]
     what = f"of {_SCALES[scale]} {over}{within}"
     deviation = edges.fill(moments.deviation)
     text = f"Mean {what}{back}."
@@ -72,14 +80,14 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
         deviation,
         unit,
     )
-    text = f"Number of {unit}s that each edge is averaged over; 0 where none has it."
+    text = f"Number of {noun}s that each edge is averaged over; 0 where none has it."
     _write_square(ledger, group, "relmatn", text, n, unit)
     r = statistics.motion.correlate(LEAST_UNITS)
     if np.isfinite(r).any():
         text = (
             "QC-FC: Pearson's correlation of mean framewise displacement with each"
             f" edge ({_SCALES[scale]}) over {len(statistics.displacements)}"
-            f" {unit}s; n/a where fewer than {LEAST_UNITS} have the edge."
+            f" {noun}s; n/a where fewer than {LEAST_UNITS} have the edge."
         )
         _write_square(ledger, group, "qcfc", text, edges.fill(r), unit)
     icc = statistics.runs.correlate()
@@ -91,6 +99,11 @@ def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
         _write_square(ledger, group, "icc", text, edges.fill(icc), unit)
     if group.blocks is not None:
         _write_networks(ledger, group, unit)
+
+
+def noun_of(unit: str) -> str:
+    """What the statistics are over, in words."""
+    return "run" if unit == "run" else "participant"
 
 
 def warn_of_group(group: Group) -> list[str]:
@@ -124,7 +137,7 @@ def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
         "NumberOfRuns": statistics.n_runs,
         "OptionsDigest": group.first.digest,
     }
-    if group.scale != "as_is":
+    if group.scale in ("r", "z"):
         content["NumberOfIdenticalEdges"] = group.n_identical
     if group.left_out:
         content["RunsLeftOut"] = [
@@ -172,10 +185,10 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         "mean": mean.tolist(),
         "standard_deviation": moments.deviation.tolist(),
     }
-    if group.scale != "as_is":
+    if group.scale in ("r", "z"):
         columns["correlation"] = np.tanh(mean).tolist()
     texts = {
-        name: text.format(unit=unit, scale=_SCALES[group.scale])
+        name: text.format(unit=noun_of(unit), scale=_SCALES[group.scale])
         for name, text in _NETWORK_TEXTS.items()
         if name in columns
     }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
-from bids_roi.group.connectivity import warn_of_group, write_group
+from bids_roi.group.connectivity import noun_of, warn_of_group, write_group
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
@@ -28,11 +28,17 @@ from bids_roi.group.regions import (
     read_tables,
     write_region_matrices,
 )
-from bids_roi.group.runs import list_rows, sort_into_runs, write_runs
+from bids_roi.group.runs import (
+    list_combined,
+    list_rows,
+    sort_into_runs,
+    tell_not_combined,
+    write_runs,
+)
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
-from bids_roi.outputs.find import SCOPE, SPACE_KEYS
+from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import read_all_records
 
 if TYPE_CHECKING:
@@ -71,7 +77,10 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     before anything is written.
     """
     records = read_all_records(output_dir)
-    found = check_outputs(output_dir, records, verify=options.running.verify)
+    combined = options.group.group_unit == "combined"
+    found = check_outputs(
+        output_dir, records, verify=options.running.verify, combined=combined
+    )
     check_anything_left(output_dir, found, records)
     check_digests(found)
     tables, n = count_of(len(found.regions), "region table"), len(found.relmats)
@@ -89,12 +98,18 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     _write_places(level)
     motion = _write_groups(level)
     _write_stacks(level, options)
+    if combined:
+        level.notes += tell_not_combined(output_dir)
     left_out = {id(problem.output) for problem in level.problems}
     # A file that turned out to be damaged is no output of its run.
     good = [output for output in found.usable if id(output) not in left_out]
-    rows = list_rows(sort_into_runs(good, level.problems), level.summaries, records)
+    # A matrix over runs is no loss of a run, nor is that a run without a matrix.
+    over_runs = [o for o in good if combined and o.kind == "relmat"]
+    of_runs = [output for output in good if output not in over_runs]
+    rows = list_rows(sort_into_runs(of_runs, level.problems), level.summaries, records)
     for row in rows:
         log.info("%s", _say_row(row))
+    rows += list_combined(over_runs)
     write_runs(ledger, rows)
     stale = ledger.close()
     for name in ledger.written:
@@ -129,7 +144,10 @@ def _write_groups(level: _Level) -> list[Row]:
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)
     for output in level.found.relmats:
-        groups[_key_of(output)].append(output)
+        if scale_of_word(output.stat) != "p":
+            groups[_key_of(output)].append(output)
+    if any(scale_of_word(output.stat) == "p" for output in level.found.relmats):
+        level.notes.append("p values are not averaged: they are in the stacks.")
     left_out: dict[GroupKey, list[Problem]] = defaultdict(list)
     for problem in level.found.problems:
         if problem.status == "left_out":
@@ -178,6 +196,8 @@ def _write_stacks(level: _Level, options: Options) -> None:
     from bids_roi.group.stacking import write_stacks
 
     known = replace(level.found, problems=tuple(level.problems))
+    if level.unit == "combined":
+        known = replace(known, series=())  # series are of runs: no row would have both
     names, problems = write_stacks(
         level.output_dir,
         contents=options.group.stack,
@@ -197,6 +217,9 @@ def _tell(runs: dict[RunKey, Run], output: Output, key: str) -> float | None:
     own = output.number(key)
     if own is not None:
         return own
+    if output.is_combined:  # its runs agree in what it does not tell
+        told = (series.number(key) for series in series_of(output))
+        return next(told, None)
     return runs[output.run].number(key, output.desc, of_the_run=True)
 
 
@@ -227,7 +250,7 @@ def _summarise(
         lines.append("no run has outputs: there is nothing to put into tables")
     if motion:
         groups = count_of(len(motion), "group")
-        lines.append(f"{groups} of matrices, over {level.unit}s")
+        lines.append(f"{groups} of matrices, over {noun_of(level.unit)}s")
         lines += _say_groups(motion)
     if stale:
         tables = [name for name in stale if not name.endswith(".json")]

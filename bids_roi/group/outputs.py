@@ -9,6 +9,8 @@ from bids_roi.errors import DataError, MissingInput
 from bids_roi.outputs.find import (
     REMEDY,
     Output,
+    check_combined,
+    choose_combined,
     explain_stale,
     find_outputs,
     find_stale,
@@ -54,12 +56,17 @@ class Found:
 
 
 def check_outputs(
-    output_dir: Path, records: Sequence[Record] = (), *, verify: bool = False
+    output_dir: Path,
+    records: Sequence[Record] = (),
+    *,
+    verify: bool = False,
+    combined: bool = False,
 ) -> Found:
     """Find the tables of the participant level and hold them against their sidecars.
 
     Those that the records know by size and time of change are not read for that, unless
-    to ``verify`` them.
+    to ``verify`` them. Of ``combined`` ones, the matrices over runs stand in place of
+    those of the runs; else they are passed over.
     """
     stamps = {stamp.table: stamp for r in records for stamp in r.stamps}
     begun = {table for record in records for table in record.begun}
@@ -67,14 +74,20 @@ def check_outputs(
     begun -= {table for record in done for table in record.outputs}
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
-    found = [o for o in find_outputs(output_dir) if o.kind in usable]
+    there = find_outputs(output_dir)
+    found = [o for o in there if o.kind in usable]
     stale = find_stale(found, records)
+    if combined:
+        chosen, _ = choose_combined(there)
+        found = [o for o in found if o.kind != "relmat"] + chosen
     for output in sorted(found, key=lambda output: output.kind == "relmat"):
         error = output.told.error or _find_fault(
             output, stamps.get(output.path), begun=output.path in begun, verify=verify
         )
         if error is None and output.path in stale:
             error = explain_stale(output)
+        if error is None and output.kind == "relmat" and output.is_combined:
+            error = check_combined(output)
         if error is not None:
             reason = f"{error.where or output.path}: {error.problem}"
             reason = reason.replace(f"{output_dir}/", "")

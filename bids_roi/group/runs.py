@@ -10,8 +10,10 @@ from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_table
 from bids_roi.outputs.find import (
     SPACE_KEYS,
+    choose_combined,
     desc_of,
     describe_keys,
+    find_outputs,
     identify,
     key_columns,
     stem_of_run,
@@ -20,6 +22,7 @@ from bids_roi.outputs.schema import COLUMNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.outputs import Problem
@@ -155,6 +158,33 @@ def list_rows(
     rows += _absent_atlases(runs.values(), seen)
     order = ("participant_id", "source", "atlas_id", "desc_id", "regions_file")
     return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
+
+
+def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
+    """Rows of matrices that stand for all runs of a task, in ``group_runs.tsv``."""
+    for output in outputs:
+        row: Row = dict(identify(output.name))
+        row |= {"desc_id": output.desc, "atlas_id": output.atlas_name}
+        sidecar = output.read_sidecar()
+        runs = sidecar.get("CombinedRuns") or [output.run_name]
+        left_out = sidecar.get("RunsNotCombined", ())
+        row["status"] = "incomplete" if left_out else "done"
+        lacking = "".join(f"; without {text}" for text in left_out)
+        row["reason"] = f"stat-{output.stat} over {', '.join(runs)}{lacking}"
+        row |= {key.column: output.number(key.name) for key in COLUMNED}
+        yield row | {"options_digest": output.digest, "source": output.path}
+
+
+def tell_not_combined(output_dir: Path) -> list[str]:
+    """Say which runs have matrices, and none over all of them."""
+    _, lacking = choose_combined(find_outputs(output_dir))
+    if not lacking:
+        return []
+    return [
+        f"{len(lacking)} matrices of runs"
+        f" without one over all runs, the first {lacking[0].path}: not in the group."
+        " --combine-runs (participant level) makes it, of pearson and partial."
+    ]
 
 
 def _row_of_record(record: Record) -> Row:

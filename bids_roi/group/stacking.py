@@ -164,6 +164,8 @@ def write_stacks(
             for key in ((place, run), (raw, run))
             if key in regions
         ]
+        if not tables:  # of matrices over runs, the table of any run
+            tables = [output_dir / p for (of, _), p in regions.items() if of == raw]
         ordered = dict(sorted(runs.items()))
         path = output_dir / name
         if _write_place(path, place, ordered, tables, dtype, workers, problems):

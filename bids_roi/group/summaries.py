@@ -15,7 +15,7 @@ from bids_roi.core.group.motion import (
     usable_centres,
 )
 from bids_roi.files.tables import format_table
-from bids_roi.group.connectivity import say_times
+from bids_roi.group.connectivity import noun_of, say_times
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, describe_keys, place_columns
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _KEY_TEXTS = {
     "atlas_id": "Canonical id of the atlas.",
     "stat_id": "What relates the regions, as in the file names.",
-    "group_unit": "What statistics are over: participant (mean of the runs) or run.",
+    "group_unit": "What statistics are over: participant (mean of the runs), run, or"
+    " combined (participants, by the matrices over their runs).",
     "n_participants": "Participants with a matrix.",
     "n_runs": "Runs with a matrix.",
     "n_runs_left_out": (
@@ -169,7 +170,8 @@ def summarise_group(
     keys["n_runs_left_out"] = len(group.left_out)
     keys["repetition_times"] = say_times(group)
     keys |= _average_lengths(group)
-    return keys | _summarise_motion(group, unit), keys | _summarise_reliability(group)
+    noun = noun_of(unit)
+    return keys | _summarise_motion(group, noun), keys | _summarise_reliability(group)
 
 
 def write_summaries(

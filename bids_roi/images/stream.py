@@ -29,7 +29,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
+    from numpy.typing import NDArray
+
     from bids_roi.errors import BidsRoiError
+
+    # Number of the first volume, values, (t, v), and number of the first point.
+    Watch = Callable[[int, NDArray[Any], int], None]
 
 
 _N_BUFFERS = 3
@@ -127,6 +132,28 @@ class VolumeSource:
         """Size of a row in bytes."""
         return self.rows[1] * np.dtype(self.dtype).itemsize
 
+    @property
+    def can_pick(self) -> bool:
+        """Whether ``pick`` can be called: it can where one thread reads volumes."""
+        return not self.by_points and not _is_worth_threads(self)
+
+    def pick(
+        self, block_bytes: int, points: NDArray[np.intp], watch: Watch | None = None
+    ) -> Iterator[Block]:
+        """Read some points of every volume, as ``blocks`` reads all.
+
+        They are picked in the thread that reads, out of pieces that are still in its
+        cache: whole volumes would go to memory and back. ``watch`` sees every piece
+        there: the number of its volume, its values, (1, v), and that of the first.
+        """
+        n_block = self.block_volumes(block_bytes)
+        picker = _Picker(self, points, watch)
+        everything = slice(0, self.n_voxels)
+        for start, buffer, n in _read_rows(self, n_block, picker):
+            values = np.frombuffer(buffer, self.dtype, n * points.size)
+            some, values = slice(start, start + n), values.reshape(n, points.size)
+            yield Block(some, everything, values, picked=True)
+
     def blocks(self, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:
         """Read all rows once, in order, one row at least at a time.
 
@@ -141,7 +168,7 @@ class VolumeSource:
             most, block_bytes = -(-n_rows // 2), min(block_bytes, _POINTS_BYTES)
         n_block = max(1, min(most, block_bytes // max(1, self.row_bytes)))
         everything = slice(0, length)
-        for start, buffer, n in _read_rows(self, n_block):
+        for start, buffer, n in _read_rows(self, n_block, _Whole(self)):
             rows = np.frombuffer(buffer, self.dtype, n * length).reshape(n, length)
             some = slice(start, start + n)
             if self.by_points:
@@ -171,16 +198,61 @@ def check_size(source: VolumeSource) -> None:
         raise ImageError(msg, where=source.path, remedy=remedy)
 
 
+class _Whole:
+    """Rows as they are, read into a buffer at once."""
+
+    def __init__(self, source: VolumeSource) -> None:
+        self.row_bytes = source.row_bytes  # that a row takes in a buffer
+
+    def read(self, file: BinaryIO, buffer: bytearray, _start: int, n_rows: int) -> int:
+        """Fill a buffer with rows; return the bytes that were read."""
+        return _read_full(file, memoryview(buffer)[: n_rows * self.row_bytes])
+
+
+class _Picker:
+    """Some points of each row, picked from one piece of it after the other."""
+
+    def __init__(
+        self, source: VolumeSource, points: NDArray[np.intp], watch: Watch | None
+    ) -> None:
+        self.dtype, self.watch = np.dtype(source.dtype), watch
+        self.n_points, n = points.size, source.n_voxels
+        self.row_bytes = self.n_points * self.dtype.itemsize
+        edges = [*range(0, n, _UNPACKED // self.dtype.itemsize), n]
+        self.room = np.empty(max(np.diff(edges)), self.dtype)
+        cuts = np.searchsorted(points, edges).tolist()
+        self.pieces = [
+            (low, self.room[: high - low], slice(a, b), points[a:b] - low)
+            for low, high, a, b in zip(edges, edges[1:], cuts, cuts[1:], strict=False)
+        ]
+
+    def read(self, file: BinaryIO, buffer: bytearray, start: int, n_rows: int) -> int:
+        """Fill a buffer with what is picked; return the bytes that were read."""
+        n_read = 0
+        rows = np.frombuffer(buffer, self.dtype, n_rows * self.n_points)
+        for number, row in enumerate(rows.reshape(n_rows, -1), start):
+            for low, values, some, wanted in self.pieces:
+                n = _read_full(file, values.view(np.uint8).data)
+                n_read += n
+                if n < values.nbytes:
+                    return n_read
+                # All indices are good: "raise" would go by a copy of the output.
+                values.take(wanted, out=row[some], mode="clip")
+                if self.watch is not None:
+                    self.watch(number, values[np.newaxis], low)
+        return n_read
+
+
 def _read_rows(
-    source: VolumeSource, n_block: int
+    source: VolumeSource, n_block: int, reader: _Whole | _Picker
 ) -> Iterator[tuple[int, bytearray, int]]:
     """Number of the first row, a buffer that begins with it, and rows in the buffer."""
     n_blocks = -(-source.rows[0] // n_block)
-    start, size = 0, n_block * source.row_bytes
+    start, size = 0, n_block * reader.row_bytes
     if not source.compressed:
         # The kernel reads ahead; to hand blocks between threads costs as much again.
         only = bytearray(size)
-        for n_rows in _fill(source, n_block, lambda: only):
+        for n_rows in _fill(source, n_block, reader, lambda: only):
             yield start, only, n_rows
             start += n_rows
         return
@@ -190,10 +262,10 @@ def _read_rows(
     )
     for _ in range(min(_N_BUFFERS, n_blocks)):
         free.put(bytearray(size))
-    reader = threading.Thread(
-        target=_fill_queue, args=(source, n_block, free, filled), daemon=True
+    thread = threading.Thread(
+        target=_fill_queue, args=(source, n_block, reader, free, filled), daemon=True
     )
-    reader.start()
+    thread.start()
     try:
         while (item := filled.get()) is not None:
             if isinstance(item, BaseException):
@@ -204,12 +276,13 @@ def _read_rows(
             start += n_rows
     finally:
         free.put(None)  # the caller stopped early: so does the thread
-        reader.join()
+        thread.join()
 
 
 def _fill_queue(
     source: VolumeSource,
     n_block: int,
+    reader: _Whole | _Picker,
     free: queue.SimpleQueue[bytearray | None],
     filled: queue.SimpleQueue[tuple[int, bytearray] | BaseException | None],
 ) -> None:
@@ -222,7 +295,7 @@ def _fill_queue(
         return held
 
     try:
-        for n_rows in _fill(source, n_block, take):
+        for n_rows in _fill(source, n_block, reader, take):
             filled.put((n_rows, cast("bytearray", held)))
             held = None
         filled.put(None)
@@ -231,11 +304,14 @@ def _fill_queue(
 
 
 def _fill(
-    source: VolumeSource, n_block: int, take: Callable[[], bytearray | None]
+    source: VolumeSource,
+    n_block: int,
+    reader: _Whole | _Picker,
+    take: Callable[[], bytearray | None],
 ) -> Iterator[int]:
     """Fill the buffers that ``take`` gives, until it gives none; rows in each."""
     known, checksum, done, total = 0, 0, 0, source.rows[0]
-    if _is_worth_threads(source):
+    if isinstance(reader, _Whole) and _is_worth_threads(source):
         known, checksum = yield from _fill_by_threads(source, n_block, take)
         if known > total:
             return
@@ -252,15 +328,15 @@ def _fill(
                 if buffer is None:
                     return
                 n_rows = min(n_block, total - done)
-                view = memoryview(buffer)[: n_rows * source.row_bytes]
-                n_read = _read_full(file, view)
-                if n_read < len(view):
+                size = n_rows * source.row_bytes
+                n_read = reader.read(file, buffer, done, n_rows)
+                if n_read < size:
                     done += n_read // source.row_bytes
                     raise EOFError
                 if done >= known:
                     yield n_rows
                 else:
-                    seen = _checksum(view, seen)
+                    seen = _checksum(memoryview(buffer)[:size], seen)
                 done += n_rows
                 if done == known and seen != checksum:
                     raise _two_minds(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,10 @@ KINDS = {
     "relmat": "relmat",
     "outliers": "outliers",
 }
+# Of matrices over all runs of a task, which nobody may average with those of the runs.
+COMBINED = "combined"
+# Entities that their names lack; XCP-D's concatenated runs lack both, too.
+_OF_RUNS = ("run", "dir")
 
 # Columns that say which run a row is about. All end in _id, as BIDS's participant_id
 # does: pybids takes a column that a sidecar describes for an entity of that name, and
@@ -197,6 +201,14 @@ class Output:
         """Name of the BOLD run, and the place: the same for all outputs of both."""
         return _stem(self.name, self.source_desc), self.place
 
+    @property
+    def is_combined(self) -> bool:
+        """Whether its sidecar says that it is over several runs."""
+        try:
+            return b'"CombinedRuns"' in self.beside.read_bytes()
+        except OSError:
+            return False
+
     def number(self, key: str) -> float | None:
         """One of the numbers, ``None`` where the sidecar does not have it."""
         return self.told.numbers.get(key)
@@ -219,7 +231,95 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             found.append(Output(output_dir, relative, kind, name, series))
             if kind == "timeseries":
                 series[relative] = found[-1]
-    return found
+    of_all = {
+        name_combined(o.path) for o in found if o.kind == "relmat" and _runs_in(o)
+    }
+    return [
+        replace(o, kind=COMBINED)
+        if o.kind == "relmat" and o.path in of_all and o.is_combined
+        else o
+        for o in found
+    ]
+
+
+def _runs_in(output: Output) -> bool:
+    return any(output.name.get(key) for key in _OF_RUNS)
+
+
+def name_combined(path: str) -> str:
+    """Path of the matrix over all runs, from that of the matrix of one.
+
+    >>> name_combined("sub-1/func/sub-1_task-rest_run-2_atlas-A_relmat.tsv")
+    'sub-1/func/sub-1_task-rest_atlas-A_relmat.tsv'
+    """
+    folder, _, _ = path.rpartition("/")
+    name = parse_name(path)
+    kept = [e for e in name.entities if e[0] not in _OF_RUNS]
+    return f"{folder}/{format_name(kept, name.suffix, name.extension)}"
+
+
+def without_run(path: str, desc: str) -> str:
+    """Name of what a BOLD file or an output of it is of, but for the run."""
+    name = parse_name(path)
+    kept = tuple(e for e in name.entities if e[0] not in _OF_RUNS)
+    return _stem(replace(name, entities=kept), desc)
+
+
+def series_of(output: Output) -> list[Output]:
+    """Series that a matrix is of; those that are not there any more are left out."""
+    sources = output.read_sidecar().get("Sources", ())
+    paths = [str(source).rpartition(":")[2] for source in sources]
+    return [output.series[path] for path in paths if path in output.series]
+
+
+def choose_combined(found: Iterable[Output]) -> tuple[list[Output], list[Output]]:
+    """Choose one matrix for all runs of a task: that over them, or of the only one.
+
+    They come as matrices (``relmat``), with those of several runs of which there is
+    none over all.
+    """
+    families: dict[str, list[Output]] = {}
+    for output in found:
+        if output.kind in ("relmat", COMBINED):
+            families.setdefault(name_combined(output.path), []).append(output)
+    chosen, lacking = [], []
+    for own in families.values():
+        over_all = [o for o in own if o.kind == COMBINED]
+        if over_all or len(own) == 1:
+            chosen.append(replace((over_all or own)[0], kind="relmat"))
+        else:
+            lacking += own
+    return chosen, lacking
+
+
+def check_combined(output: Output) -> DataError | None:
+    """Why a matrix over runs is not of the series that are there; ``None`` if it is.
+
+    Series that were removed since say nothing.
+    """
+    try:
+        sidecar = output.read_sidecar()
+    except BidsRoiError as error:
+        return DataError(error.problem, where=output.path, remedy=REMEDY)
+    paths = [str(s).rpartition(":")[2] for s in sidecar.get("Sources", ())]
+    made_of = dict(zip(paths, sidecar.get("CombinedTables", ()), strict=False))
+    left_out = {str(t).partition(":")[0] for t in sidecar.get("RunsNotCombined", ())}
+    for path, series in output.series.items():
+        told = series.told.table
+        if path in made_of and told and told != made_of[path]:
+            msg = f"{path} has been made again since."
+        elif (
+            paths
+            and path not in made_of
+            and name_combined(path) == name_combined(paths[0])
+            and series.run_name not in left_out
+        ):
+            msg = f"it does not hold {path}."
+        else:
+            continue
+        remedy = "Run the participant level again with --combine-runs."
+        return DataError(msg, where=output.path, remedy=remedy)
+    return None
 
 
 def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
@@ -337,7 +437,8 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
         return "", False
     path = sources[0].rpartition(":")[2]
     # What a matrix is of is said in the sidecar of its series.
-    series = output.series.get(path) if output.kind == "relmat" else None
+    matrix = output.kind in ("relmat", COMBINED)
+    series = output.series.get(path) if matrix else None
     if series is not None and series.told.origin is not None:
         return series.told.origin
     own = any(map(is_of_one_person, sources))

@@ -66,8 +66,8 @@ _DECLARED = (
     ),
     Key(
         *("Sources", "run", "source", ""),
-        "BIDS URIs of what was read: BOLD, mask, atlas, confounds; of a matrix, its"
-        " series.",
+        "BIDS URIs of what was read: BOLD, mask, atlas, confounds, tables of your own;"
+        " of a matrix, its series.",
     ),
     Key(
         *("NumberOfVolumes", "run", "measured", "volumes"),
@@ -145,20 +145,8 @@ _DECLARED = (
         "Map of the atlas image that was chosen among several, by name or number.",
         more="Only where one was.",
     ),
-    Key(
-        "AtlasParts",
-        "run",
-        "choice",
-        "",
-        "The atlases that were combined, in order.",
-    ),
-    Key(
-        "SeedRadius",
-        "run",
-        "choice",
-        "mm",
-        "Radius of the spheres; each, once.",
-    ),
+    Key("AtlasParts", "run", "choice", "", "The atlases that were combined, in order."),
+    Key("SeedRadius", "run", "choice", "mm", "Radius of the spheres; each, once."),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -208,8 +196,8 @@ _DECLARED = (
         "Hash of all that decides the numbers except the BOLD file; outputs that differ"
         " in it are never mixed.",
         where="series regions relmat group",
-        more="A `--mask` image and an `--aroma-dataset` count by what they are, not by"
-        " where they lie.",
+        more="A `--mask` image, an `--aroma-dataset` and a `--confounds-dataset` count"
+        " by what they are, not by where they lie.",
     ),
     Key(
         *("TableDigest", "run", "source", ""),
@@ -236,6 +224,11 @@ _DECLARED = (
         *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
         *("The same over the volumes that enter the series, mm.", "fd_mean_kept"),
     ),
+    Key(
+        *("MeanFilteredFramewiseDisplacement", "series", "measured", "mm"),
+        "Mean over all volumes after --motion-filter, mm.",
+    ),
+    Key("MotionFilterOrder", "series", "choice", "1", "Both directions counted."),
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
         *("Maximum over all volumes, mm.", "fd_max"),
@@ -295,7 +288,10 @@ _DECLARED = (
         "The strategy as it was asked for, with every setting, as a strategy file has"
         " it; other keys tell what was done.",
     ),
-    Key("ConfoundRegressors", "series", "measured", "", "Columns regressed out."),
+    Key(
+        *("ConfoundRegressors", "series", "measured", "", "Columns regressed out."),
+        more="`NAME:COLUMN` for those of a `--confounds-dataset`.",
+    ),
     Key(
         *("BackFilledRegressors", "series", "measured", ""),
         "Those whose missing first row took the value of the second.",
@@ -361,13 +357,25 @@ _DECLARED = (
         "Whether the diagonal says something: the variances of a covariance.",
     ),
     Key("StorageFormat", "relmat", "text", "", "Full: both triangles."),
-    Key("NonNegative", "relmat", "text", "", "false."),
+    Key("NonNegative", "relmat", "text", "", "Whether no entry can be below 0."),
     Key("NodeFiles", "relmat", "source", "", "The table of the atlas's regions."),
     Key(
         *("NumberOfIdenticalEdges", "relmat", "measured", ""),
         "Pairs of regions with the same series; of a group, edges left out for that.",
         where="relmat group",
     ),
+    Key(
+        *("CombinedRuns", "relmat", "source", ""),
+        "The runs that the matrix is over.",
+        more="Only with `--combine-runs`"
+        " ([definition](numbers.md#one-matrix-over-runs)), as the next three.",
+    ),
+    Key(
+        *("RunsNotCombined", "relmat", "measured", ""),
+        "Runs that are not in it, with the reason: they failed, or have no matrix.",
+    ),
+    Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
+    Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
     Key(
         *("ReasonNotAvailable", "relmat", "measured", ""),
         "Why no entry has a value, where none has.",
@@ -546,6 +554,11 @@ OUTLIER_COLUMNS = _by_name(
     Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
     Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
     Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
+    Column(
+        "fd_filtered",
+        "The same after --motion-filter, {unit}: what FDThreshold is for.",
+        "mm",
+    ),
     Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
     Column(
         "why",

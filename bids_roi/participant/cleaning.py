@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.confounds.strategies import load_strategy, override_settings
+from bids_roi.confounds.strategy_checks import NAME_OF_TABLE
 from bids_roi.confounds.strategy_format import Strategy
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.core.filters import CutoffError
@@ -15,12 +17,14 @@ from bids_roi.errors import (
     BidsRoiError,
     CollisionError,
     ConfoundsError,
+    MissingInput,
     UsageError,
 )
 from bids_roi.options.settings import Settings, read_given
 from bids_roi.options.table import CLEANING_OPTIONS
 from bids_roi.outputs.result import AtlasResult, CleanedSeries
 from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
+from bids_roi.participant.confounds import parse_tables
 from bids_roi.participant.signal_checks import warn_of_voxels
 
 if TYPE_CHECKING:
@@ -32,6 +36,10 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.outputs.result import Extracted, Preparation
     from bids_roi.participant.results import Job
+
+
+# Names of datasets that sidecars refer to already.
+_TAKEN = ("preprocessed", "templateflow", "freesurfer")
 
 
 def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
@@ -68,7 +76,38 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             msg = f"{other} and {name} would both be written as desc-{strategy.label}."
             raise CollisionError(msg, remedy="Choose one, or change a file's label.")
         strategies.append(strategy)
+    _check_tables(options, [s for s in strategies if s is not None])
     return tuple(strategies)
+
+
+def _check_tables(options: Options, strategies: list[Strategy]) -> None:
+    """Refuse tables that no folder is given for, and folders that nothing needs."""
+    given = parse_tables(options.cleaning.confounds_dataset)
+    for name, (folder, _) in given.items():
+        flag = f"--confounds-dataset {name}"
+        if not re.fullmatch(NAME_OF_TABLE, name) or name in _TAKEN:
+            msg = f"'{name}' cannot be the name of a --confounds-dataset."
+            words = f"letters, digits and hyphens, and none of {', '.join(_TAKEN)}"
+            raise UsageError(msg, remedy=f"Give NAME=DIR; a name has {words}.")
+        if not folder.is_dir():
+            msg = f"there is no such folder, which {flag} names."
+            raise MissingInput(msg, where=folder, remedy="Check the path.")
+        if any(text.startswith(f"{name}=") for text in options.atlases.atlas_dataset):
+            msg = f"--atlas-dataset and {flag} have one name."
+            raise CollisionError(msg, remedy="Rename one: sidecars tell them by it.")
+        if not any(name in strategy.tables for strategy in strategies):
+            msg = f"no strategy takes columns of a table {name}: {flag} has no effect."
+            item = f'{{"table": "{name}", "columns": ["..."]}}'
+            raise UsageError(msg, remedy=f"Add {item} to a strategy file.")
+    if len(given) < len(options.cleaning.confounds_dataset):
+        msg = "--confounds-dataset is given twice with one NAME."
+        raise UsageError(msg, remedy="Give each folder a name of its own.")
+    for strategy in strategies:
+        for name in strategy.tables:
+            if name not in given:
+                msg = f"the strategy {strategy.name} takes columns of a table {name}."
+                remedy = f"Say where it is: --confounds-dataset {name}=DIR."
+                raise UsageError(msg, remedy=remedy)
 
 
 def _refuse_without_effect(options: Options) -> None:
@@ -221,6 +260,7 @@ def clean_series(
             options,
             censoring=preparation.censoring,
             high_variance=high_variance,
+            motion=preparation.filtered,
         ),
         notes=(
             *preparation.selected.notes,

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_roi.confounds.gaps import check_rows
+from bids_roi.confounds.motion import (
+    PARAMETERS,
+    FilteredMotion,
+    filter_confounds,
+)
 from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.table import (
     Confounds,
@@ -18,13 +24,17 @@ from bids_roi.confounds.table import (
     std_dvars,
 )
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.dataset.layout import find_aroma_confounds
+from bids_roi.dataset.partners import (
+    FREE_IN_CONFOUNDS,
+    find_aroma_confounds,
+    find_tables,
+)
 from bids_roi.dataset.timing import explain_untimed
-from bids_roi.errors import BidsRoiError, ConfoundsError, MissingInput
+from bids_roi.errors import BidsRoiError, ConfoundsError, DataError, MissingInput
 from bids_roi.outputs.result import Motion, Preparation
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
@@ -32,10 +42,8 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings
+    from bids_roi.options.table import Cleaning
     from bids_roi.participant.results import Job
-
-
-_PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 class RunConfounds:
@@ -44,10 +52,16 @@ class RunConfounds:
     A table that cannot be read is an error each time, and is read once, too.
     """
 
-    def __init__(self, run: BoldRun, n_volumes: int, aroma: Path | None = None) -> None:
+    def __init__(self, run: BoldRun, n_volumes: int, wanted: Cleaning) -> None:
         self.run = run
         self.n_volumes = n_volumes
+        aroma = wanted.aroma_dataset
         self._aroma = None if aroma is None else find_aroma_confounds(aroma, run)
+        self._folders = parse_tables(wanted.confounds_dataset)
+        self._own = {
+            name: find_tables(folder, pattern, run)
+            for name, (folder, pattern) in self._folders.items()
+        }
         self._tables: dict[Path, Confounds | BidsRoiError] = {}
 
     @property
@@ -55,7 +69,8 @@ class RunConfounds:
         """All files that may be read."""
         own = self.run.confounds_path
         described = own.with_suffix(".json") if own is not None else None
-        return tuple(p for p in (own, described, self._aroma) if p is not None)
+        more = [path for paths in self._own.values() for path in paths]
+        return tuple(p for p in (own, described, self._aroma, *more) if p is not None)
 
     def read(self) -> Confounds | None:
         """Read the run's own table; ``None`` where it has none."""
@@ -69,16 +84,69 @@ class RunConfounds:
             return own
         return merge_confounds(own, self._read(self._aroma))
 
-    def _read(self, path: Path) -> Confounds:
+    def read_own(self, strategy: Strategy) -> dict[str, Confounds]:
+        """Read the tables that a strategy names, by their names."""
+        return {name: self._read_own(name, strategy) for name in strategy.tables}
+
+    def _read_own(self, name: str, strategy: Strategy) -> Confounds:
+        found, (folder, pattern) = self._own[name], self._folders[name]
+        if len(found) == 1:
+            return self._read(found[0], own=True)
+        where = self.run.relative_path
+        if found:
+            listed = " and ".join(str(path.relative_to(folder)) for path in found)
+            msg = f"{len(found)} files could be its table {name}: {listed}."
+            example = f"--confounds-dataset '{name}={folder}/*_desc-LABEL_*.tsv'"
+            remedy = f"Choose by a pattern: {example}."
+            raise DataError(msg, where=where, remedy=remedy)
+        pairs = [p for p in self.run.entities if p[0] not in FREE_IN_CONFOUNDS]
+        stem = "_".join(f"{key}-{label}" for key, label in pairs)
+        msg = (
+            f"there is no table {name} of the run, which {strategy.name} needs: no"
+            f" {pattern} of {stem} in {folder} or below its sub-{self.run.participant}."
+        )
+        remedy = (
+            "Its name has these entities and no other but space-, res-, desc- and the"
+            " like. Add the table, or leave the run out."
+        )
+        raise MissingInput(msg, where=where, remedy=remedy)
+
+    def list_own(self, strategy: Strategy) -> list[str]:
+        """BIDS URIs of the tables that a strategy names."""
+        return [
+            f"bids:{name}:{path.relative_to(self._folders[name][0]).as_posix()}"
+            for name in strategy.tables
+            for path in self._own[name]
+        ]
+
+    def describe_own(self, strategy: Strategy) -> dict[str, tuple[Path, str]]:
+        """Folder and pattern of the tables that a strategy names."""
+        return {name: self._folders[name] for name in strategy.tables}
+
+    def _read(self, path: Path, *, own: bool = False) -> Confounds:
         if path not in self._tables:
             try:
-                self._tables[path] = read_confounds(path, self.n_volumes)
+                # Of one's own all rows are counted: physiology is sampled faster.
+                bound = None if own else self.n_volumes
+                self._tables[path] = read_confounds(path, bound, rename=not own)
             except BidsRoiError as error:
                 self._tables[path] = error
         found = self._tables[path]
         if isinstance(found, BidsRoiError):
             raise found
         return found
+
+
+def parse_tables(texts: Iterable[str]) -> dict[str, tuple[Path, str]]:
+    """Folders and patterns of ``NAME=DIR[/PATTERN]`` of ``--confounds-dataset``."""
+    found = {}
+    for text in texts:
+        name, _, path = text.partition("=")
+        folder = Path(path).absolute()
+        chosen = "*" in folder.name
+        pattern = folder.name if chosen else "*.tsv"
+        found[name] = (folder.parent if chosen else folder, pattern)
+    return found
 
 
 def read_motion(tables: RunConfounds) -> Motion:
@@ -99,8 +167,8 @@ def read_motion(tables: RunConfounds) -> Motion:
     fd, dvars = (v if v is not None and np.isfinite(v).any() else None for v in traces)
     steady = ~non_steady_state(confounds)
     moved = None
-    if set(_PARAMETERS) <= set(confounds.names):
-        moved = np.stack([confounds.column(name) for name in _PARAMETERS], axis=1)
+    if set(PARAMETERS) <= set(confounds.names):
+        moved = np.stack([confounds.column(name) for name in PARAMETERS], axis=1)
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
     rmsd = confounds.column("rmsd") if "rmsd" in confounds.names else None
@@ -145,26 +213,53 @@ def prepare(
     """Choose a run's regressors and volumes, if enough is there, and left."""
     run, n_volumes = tables.run, tables.n_volumes
     confounds = _read_needed(tables, strategy)
-    censoring, fd, dvars = _censor(confounds, strategy.settings, n_volumes)
+    own = tables.read_own(strategy)
+    filtered, fd = None, None
+    if confounds is not None and strategy.settings.motion_filter != "none":
+        check_rows(confounds, n_volumes)
+        if "framewise_displacement" in confounds.names:
+            fd = confounds.column("framewise_displacement")
+        filtered = _filter_motion(run, confounds, strategy, repetition_time)
+        confounds = filtered.confounds
+    censoring, used, dvars = _censor(confounds, strategy.settings, n_volumes)
     _check_left(run, strategy, censoring, options, repetition_time)
     selected = Selected((), np.empty((n_volumes, 0)))
-    if confounds is not None:
+    if confounds is not None or own:
         selected = select_confounds(
-            confounds,
+            confounds or Confounds((), np.empty((n_volumes, 0)), {}, ()),
             strategy,
             n_volumes=n_volumes,
             image_desc=run.entity("desc"),
             kept=censoring.sample_mask,
             allow_missing=options.cleaning.allow_missing_confounds,
+            tables=own,
         )
-    return Preparation(strategy, selected, censoring, fd, dvars)
+    if filtered is None:
+        return Preparation(strategy, selected, censoring, used, dvars)
+    selected = replace(selected, notes=(*selected.notes, *filtered.notes))
+    return Preparation(strategy, selected, censoring, fd, dvars, filtered)
+
+
+def _filter_motion(
+    run: BoldRun,
+    confounds: Confounds,
+    strategy: Strategy,
+    repetition_time: float | None,
+) -> FilteredMotion:
+    if repetition_time is None:
+        why, remedy = explain_untimed(run.metadata, confounds.n_volumes)
+        msg = f"the motion filter of {strategy.name} needs a repetition time: {why}"
+        remedy = remedy or "Leave --motion-filter out, or the run."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
+    return filter_confounds(confounds, strategy.settings, repetition_time)
 
 
 def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
     """The tables of a strategy; ``None`` where it needs none."""
     settings = strategy.settings
-    needed = bool(strategy.components) or settings.dummy_scans == "auto"
-    needed |= settings.fd_threshold is not None
+    needed = any(part.kind != "table" for part in strategy.components)
+    needed |= settings.dummy_scans == "auto"
+    needed |= settings.fd_threshold is not None or settings.motion_filter != "none"
     needed |= settings.std_dvars_threshold is not None
     if not needed:
         return None
@@ -236,8 +331,12 @@ def _check_left(
     remedy = "Relax the censoring (--fd-threshold, --scrub), or leave the run out."
     needed = ""
     untimed = repetition_time is None and options.cleaning.min_time is not None
+    most = options.cleaning.max_censored
     if kept == 0:
         needed = "at least 1 is needed"
+    elif most is not None and censoring.share > most:
+        found += f": {censoring.share:.4g} of the steady ones are censored"
+        needed = f"--max-censored allows {most:g}"
     elif (
         options.cleaning.min_volumes is not None and kept < options.cleaning.min_volumes
     ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -247,19 +247,24 @@ def reduce_image(
         smoothing = Smoothing(image.grid, sigmas, inside)
     n_volumes = source.n_volumes
     scan = VarianceScan(n_volumes) if options.cleaning.high_variance_confounds else None
-    scanned = False
-
     # Watchers look at the blocks in passing, of the first pass only: a second one would
     # count every volume twice.
+    watchers = [watcher for watcher in (mean, scan) if watcher is not None]
+
     def blocks() -> Iterator[Block]:
-        nonlocal scanned
-        watchers = () if scanned else (scan, mean)
-        scanned = True
+        watching = [watchers.pop() for _ in range(len(watchers))]
         for block in source.blocks(size):
-            for watcher in watchers:
-                if watcher is not None:
-                    watcher.update(block.volumes.start, block.values)
+            for watcher in watching:
+                watcher.update(block.volumes.start, block.values)
             yield block
+
+    def pick(points: NDArray[np.intp]) -> Iterator[Block]:
+        watch = mean.update if watchers and mean is not None else None
+        watchers.clear()
+        return cast("VolumeSource", source).pick(size, points, watch)
+
+    # The scan for high variance takes all points at once.
+    picks = scan is None and isinstance(source, VolumeSource) and source.can_pick
 
     try:
         reduction = reduce_run(
@@ -274,6 +279,7 @@ def reduce_image(
             scaling=(image.slope, image.intercept),
             smoothing=smoothing,
             gather_bytes=_GATHERED * size,
+            pick_blocks=pick if picks else None,
         )
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."

@@ -32,6 +32,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.confounds import parse_tables
 from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
@@ -288,7 +289,8 @@ def _announce(
         for item in planned:
             if not begun:
                 begun = True
-                links = level.shelf.links
+                own = parse_tables(level.options.cleaning.confounds_dataset)
+                links = level.shelf.links | {k: where for k, (where, _) in own.items()}
                 notes = write_dataset_files(level.output_dir, level.root, source, links)
                 outcomes.warnings.update(notes)
             for atlas, _ in item.atlases:

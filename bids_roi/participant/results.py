@@ -27,7 +27,12 @@ from bids_roi.outputs.making import Making
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.connectivity import Related, relate_regions, settings_of
+from bids_roi.participant.connectivity import (
+    Kept,
+    Related,
+    relate_regions,
+    settings_of,
+)
 from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
 
 if TYPE_CHECKING:
@@ -162,6 +167,11 @@ class Job:
                 options.cleaning.allow_missing_confounds,
                 _describe_dataset(options.cleaning.aroma_dataset),
             ]
+            own = self.confounds.describe_own(strategy)
+            parts += [
+                [name, pattern, _describe_dataset(folder)]
+                for name, (folder, pattern) in own.items()
+            ]
         return digest_outputs(options.digest(), atlas, *parts, *more)
 
     def strategy(self, label: str | None) -> Strategy | None:
@@ -180,7 +190,7 @@ def open_job(
 ) -> Job:
     """Begin the work on a run; nothing is read yet."""
     n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
-    tables = RunConfounds(planned.run, n_volumes, options.cleaning.aroma_dataset)
+    tables = RunConfounds(planned.run, n_volumes, options.cleaning)
     making = Making(output_dir)
     return Job(planned, options, strategies, output_dir, making, tables)
 
@@ -382,6 +392,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None and (moved := clean.preparation.filtered) is not None:
+        mean = round(float(np.nanmean(moved.fd)), 6)
+        facts["MeanFilteredFramewiseDisplacement"] = mean
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -404,7 +417,8 @@ def describe_series(
         facts["Warnings"] = [*common.get("Warnings", ()), *said]
     if clean is not None:
         facts |= job.digest(result.atlas, series.label).describe()
-        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run)]
+        own = job.confounds.list_own(clean.preparation.strategy)
+        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run), *own]
         notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes
@@ -420,13 +434,13 @@ def relate_series(
     facts: Mapping[str, Any],
 ) -> Related:
     """Compute a matrix of a series, whose sidecar keys are ``facts``."""
-    signals, _ = kept_signals(result, series)
-    return relate_regions(
-        signals,
-        output,
-        options,
-        degrees_of_freedom=facts["DegreesOfFreedom"],
-    )
+    signals, sample_mask = kept_signals(result, series)
+    told = facts["EffectiveDegreesOfFreedom"]
+    effective = float("nan") if told == "n/a" else told
+    uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
+    freedom = facts["DegreesOfFreedom"]
+    kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
+    return relate_regions(kept, output, options)
 
 
 def _write_relmats(
@@ -444,7 +458,7 @@ def _write_relmats(
             result, by_path[output.source], output, job.options, facts=series
         )
         result.relmats[output.path] = related.relmat
-        facts = settings_of(output, job.options)
+        facts = settings_of(output, job.options) | related.facts
         facts |= _relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
@@ -481,11 +495,12 @@ def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
         for t in range(mask.size)
     ]
     blank = np.full(mask.size, np.nan)
-    fd, dvars = preparation.fd, preparation.dvars
+    fd, dvars, moved = preparation.fd, preparation.dvars, preparation.filtered
     columns = {
         "outlier": (~mask).astype(int).tolist(),
         "dummy": censoring.dummy.astype(int).tolist(),
         "fd": (blank if fd is None else fd).tolist(),
+        **({"fd_filtered": moved.fd.tolist()} if moved is not None else {}),
         "std_dvars": (blank if dvars is None else dvars).tolist(),
         "why": why,
     }

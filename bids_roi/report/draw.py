@@ -209,12 +209,14 @@ class RunFigures:
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
         after, same_unit, threshold, unit = None, False, None, "arbitrary"
+        motion = self.motion
         course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
             kept, settings = (
                 clean.cleaned.sample_mask,
                 clean.preparation.strategy.settings,
             )
+            motion = _after_filter(motion, clean.preparation)
             after = spread(clean.cleaned.signals, kept)
             after[~kept] = np.nan
             course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
@@ -225,7 +227,7 @@ class RunFigures:
             after,
             order,
             course,
-            motion=self.motion,
+            motion=motion,
             drawn=self._drawn,
             fd_threshold=threshold,
             same_unit=same_unit,
@@ -271,6 +273,7 @@ class RunFigures:
             kept, label = censoring.sample_mask, preparation.strategy.label
             course = Course(kept.size, self.repetition_time, kept, censoring.dummy)
             limits = settings.fd_threshold, settings.std_dvars_threshold
+            motion = _after_filter(motion, preparation) or motion
         pictures = [
             draw_motion(
                 motion,
@@ -366,6 +369,14 @@ def _tell_dvars(
     if not all(np.isfinite(trace).any() for trace in traces):
         return {}
     return {"MeanRegionalDVARS": [round(float(np.nanmean(t)), 6) for t in traces]}
+
+
+def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | None:
+    """Motion with the displacement that is left after a strategy's motion filter."""
+    moved = preparation.filtered
+    if motion is None or moved is None:
+        return motion
+    return replace(motion, fd_filtered=moved.fd)
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

@@ -12,7 +12,7 @@ from bids_roi.core.clean import prepare_cleaner
 
 # Few where a person waits, 300 in CI, any number on demand.
 EXAMPLES = int(
-    os.environ.get("BIDS_ROI_EXAMPLES", "300" if os.environ.get("CI") else "60")
+    os.environ.get("BIDS_ROI_EXAMPLES", "300" if os.environ.get("CI") else "25")
 )
 randomly = settings(max_examples=EXAMPLES, deadline=None)
 
@@ -138,7 +138,7 @@ def cosines(n_volumes, high_pass, repetition_time):
 
 
 def passed(mask, high_pass, low_pass, repetition_time, detrend):
-    """Dense matrix of the pass-band fit over the kept volumes, (n_kept, n_kept).
+    """Dense matrix of the pass-band fit over kept volumes; condition of its slow terms.
 
     Eigenvectors of what least squares leaves of the band's sines and cosines, those of
     which a tenth of the energy or more is seen; no factorisation shared with the code.
@@ -159,8 +159,10 @@ def passed(mask, high_pass, low_pass, repetition_time, detrend):
     design = np.array(slow or trend).T[mask]
     fitted = design @ np.linalg.pinv(design, rcond=1e-12)
     out = np.eye(n_kept) - fitted
+    # Over one short segment slow cosines are all but dependent.
+    condition = np.linalg.cond(design)
     if low_pass is None or low_pass >= 0.5 / repetition_time:
-        return out
+        return out, condition
     waves = []
     for k in range(1, n_volumes // 2 + 1):
         frequency = k / (n_volumes * repetition_time)
@@ -172,7 +174,7 @@ def passed(mask, high_pass, low_pass, repetition_time, detrend):
     energy, vectors = np.linalg.eigh(rest.T @ rest)
     patterns = rest @ vectors[:, energy >= 0.1]
     band = patterns @ np.linalg.pinv(patterns)
-    return band if slow else band + fitted
+    return (band if slow else band + fitted), condition
 
 
 def clean(
@@ -209,9 +211,9 @@ def clean(
     rows = np.arange(kept[0], kept[-1] + 1) if filling else kept
     if filling and filter_ends == "nearest":
         rows = np.arange(n_volumes)
-    projector = None
+    projector, of_slow = None, 1.0
     if filter == "passband" and cutoffs:
-        projector = passed(mask, high_pass, low_pass, repetition_time, detrend)
+        projector, of_slow = passed(mask, high_pass, low_pass, repetition_time, detrend)
 
     def prepare(column):
         if projector is not None:
@@ -267,7 +269,9 @@ def clean(
         result[rows, r] = column
         if np.isfinite(divisor):
             slack[r] = np.finfo(float).eps * condition * swing * largest / divisor
-    return result, condition, slack
+            spread = np.ptp(signals[mask, r])
+            slack[r] += np.finfo(float).eps * of_slow * spread / divisor
+    return result, max(condition, of_slow), slack
 
 
 def projection(design):

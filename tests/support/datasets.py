@@ -102,7 +102,9 @@ def without_call(path):
     """Bytes of a file; of a page without the calls that made it, which name folders."""
     content = path.read_bytes()
     if path.suffix == ".html":
-        content = re.sub(rb'<pre class="command">.*?</pre>', b"", content, flags=re.S)
+        content = re.sub(
+            rb'<pre class="command">.*?</pre>', b"", content, flags=re.DOTALL
+        )
     return content
 
 

@@ -108,7 +108,8 @@ def run_mutants(code, place):
     In a process of its own, whose memory the system bounds; it prints how many it read
     and how many it refused, and ends at anything else.
     """
-    n = int(os.environ.get("BIDS_ROI_FUZZ_EXAMPLES", "2000"))
+    few = "2000" if os.environ.get("CI") else "500"
+    n = int(os.environ.get("BIDS_ROI_FUZZ_EXAMPLES", few))
     tests = Path(__file__).parents[1]
     argv = [sys.executable, "-c", code, tests, place, "0", str(n)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

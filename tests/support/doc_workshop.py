@@ -6,6 +6,7 @@
 ``fmripost-aroma``       what fMRIPost-AROMA writes
 ``my_atlas.nii.gz/.tsv`` an atlas of one's own, ``my_atlases`` a dataset of such
 ``my_seeds.tsv``         coordinates
+``my_physio``            a table of two regressors for each run
 ``templateflow``         atlases as TemplateFlow names them, on the demo's head
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_roi.atlases.skeleton import read_skeleton
+from bids_roi.atlases.templateflow import read_skeleton
 from bids_roi.core.grid import Grid
 from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import label_points
@@ -45,6 +46,7 @@ def write_workshop(folder):
             shutil.rmtree(func.parent)
     _copy_old(fmriprep, folder / "fmriprep-1.5")
     _copy_aroma(fmriprep, folder / "fmriprep-aroma", folder / "fmripost-aroma")
+    _write_physio(fmriprep, folder / "my_physio")
     _add_native(fmriprep)
     shutil.copy(data.atlas_image, folder / "my_atlas.nii.gz")
     shutil.copy(data.atlas_table, folder / "my_atlas.tsv")
@@ -76,6 +78,15 @@ def _copy_aroma(source, target, post):
         rows = [f"{a}\t{b}" for a, b in rng.normal(size=(n_volumes, 2))]
         name = path.name.replace("desc-confounds", "desc-aroma")
         (own / name).write_text("\n".join([head, *rows]) + "\n")
+
+
+def _write_physio(source, target):
+    target.mkdir()
+    for path in source.rglob("*_desc-confounds_timeseries.tsv"):
+        n_volumes = path.read_text().count("\n") - 1
+        rows = "".join(f"{n**0.5}\t{n % 5}\n" for n in range(n_volumes))
+        name = path.name.replace("desc-confounds", "desc-physio")
+        (target / name).write_text(f"heart\tbreath\n{rows}")
 
 
 def _add_native(root):

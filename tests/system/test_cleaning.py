@@ -9,9 +9,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support import datasets
 from support.calls import FUNC, STEM, read, read_regions, run, series
+from support.group_trees import read_rows
 from support.toy_confounds import SPIKES, T, write_confounds
 
 from bids_roi.options.table import CLEANING_OPTIONS
+from bids_roi.outputs.records import read_all_records
 
 
 def nilearn_masker(path, atlas, confounds, sample_mask, **options):
@@ -201,6 +203,12 @@ BAD = {
         ["--denoise", "36P", "--dummy-scans", "30"],
         "30 volumes are kept, but 36 regressors",
     ),
+    "max censored": (
+        lambda root: None,
+        ["--denoise", "24P", "--fd-threshold", 0.5, "--max-censored", 0.05],
+        "56 of 60 volumes are kept: 0.05085 of the steady ones are censored,"
+        " --max-censored allows 0.05 (24P)",
+    ),
     "min time": (
         lambda root: None,
         ["--denoise", "24P", "--min-time", "240"],
@@ -356,12 +364,17 @@ GIVEN = {
     "censor_before": [1],
     "censor_after": [2],
     "dummy_scans": ["auto"],
+    "motion_filter": ["lp"],
+    "motion_filter_band": [6],
+    "head_radius": [35],
     "censored": ["na"],
     "high_variance_confounds": [],
     "allow_missing_confounds": [],
     "aroma_dataset": ["."],
+    "confounds_dataset": ["own=."],
     "min_volumes": [3],
     "min_time": [10],
+    "max_censored": [0.5],
 }
 
 
@@ -379,7 +392,9 @@ def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
     assert f"raw signals, on which {option.flags[0]} has no effect" in shown.err
     assert not out.exists()
     # Beside another strategy the option is for that one, and raw signals stay raw.
-    if not option.name.startswith("filter"):  # these need a cut-off
+    # These need a cut-off or one another, or a strategy with columns of the table.
+    in_need = ("filter", "motion_filter", "head_radius", "confounds_dataset")
+    if not option.name.startswith(in_need):
         run(capsys, *common, "--denoise", "none", "24P", *given)
         assert len(read(series(out, None))[1]) == T
 
@@ -470,3 +485,27 @@ def test_the_summary_counts_the_columns_that_are_na(
     raw = int(np.isnan(read(series(out, None))[1]).all(axis=0).sum())
     assert n_lost == raw + 1
     assert f"most: {n_lost} of {values.shape[1]}" in shown.out
+
+
+def test_a_run_with_too_much_censored_fails_in_all_places(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """3 of 59 steady volumes are above 0.5 mm; a bound just there is kept."""
+    root, _, _ = cleaned_input
+    out = tmp_path / "out"
+    common = [root, out, "participant", "--atlas-file", atlas, "--denoise", "none"]
+    common += ["24P", "--fd-threshold", 0.5]
+    run(capsys, *common, "--max-censored", 3 / 59)
+    assert "already there" in run(capsys, *common, "--max-censored", 3 / 59).out
+    # What is there is held against a bound that is given later.
+    shown = run(capsys, *common, "--max-censored", 0.05, code=1)
+    told = "0.05085 of the steady ones are censored, --max-censored allows 0.05 (24P)"
+    assert told in shown.err
+    assert "1  strategy failed in a run" in shown.out
+    failed = [r for r in read_all_records(out) if r.status == "failed"]
+    assert [(r.strategy, told in r.reason) for r in failed] == [("24P", True)]
+    run(capsys, root, out, "group")
+    rows = {r["desc_id"]: r for r in read_rows(out / "group_runs.tsv")}
+    assert rows["24P"]["status"] == "failed"
+    assert told in rows["24P"]["reason"]
+    assert rows["n/a"]["status"] == "done"

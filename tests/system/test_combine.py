@@ -1,6 +1,5 @@
 """``--combine``: one parcellation out of several, against one put together by hand."""
 
-import itertools
 import json
 
 import nibabel as nb
@@ -22,8 +21,6 @@ from support.datasets import SHAPE, SPACE, oblique
 from support.moved_trees import write_moved
 
 import bids_roi
-from bids_roi.core.combine import Labelled, combine_labels
-from bids_roi.core.grid import Grid
 from bids_roi.errors import CollisionError
 from bids_roi.images.nifti import write_image
 from bids_roi.loading import load
@@ -181,50 +178,6 @@ def test_networks_and_colours_carry_over(dataset, tmp_path, capsys):
     assert found["network"] == ["Vis", "Default", "n/a"]
     root = read_regions(out / "atlas-both_dseg.tsv")
     assert root["color"][:2] == ["#ff0000", "#00ff00"]
-
-
-def test_other_grids_are_brought_to_the_finest_which_grows(tmp_path):
-    """By a loop over the voxels of the finest grid, and of those around it."""
-    fine = Grid.of((8, 9, 7), np.diag([2.0, 2, 2, 1]))
-    turned = np.diag([-3.0, 3, 3, 1])
-    turned[:3, 3] = [24.3, -4.2, 1.1]
-    coarse = Grid.of((9, 8, 6), turned)
-    one = np.zeros(fine.shape, np.int64)
-    one[2:6, 3:7, 1:5] = 4
-    two = RNG.integers(0, 3, coarse.shape) * 10
-    found = combine_labels(
-        [
-            Labelled(one, fine, np.array([4])),
-            Labelled(two, coarse, np.array([10, 20])),
-        ]
-    )
-    grid = found.where
-    assert_allclose(grid.matrix[:3, :3], fine.matrix[:3, :3])
-    steps = (grid.matrix[:3, 3] - fine.matrix[:3, 3]) / 2
-    assert_allclose(steps, np.rint(steps), atol=1e-12)
-    before = (-steps).astype(int)
-    n_places = np.zeros(3, int)
-    for voxel in np.ndindex(grid.shape):
-        place = grid.matrix[:3, :3] @ voxel + grid.matrix[:3, 3]
-        i = tuple(np.array(voxel) - before)
-        first = (
-            all(0 <= a < n for a, n in zip(i, fine.shape, strict=True)) and one[i] == 4
-        )
-        j = np.linalg.solve(turned[:3, :3], place - turned[:3, 3])
-        j = tuple(np.floor(j + 0.5).astype(int))
-        inside = all(0 <= a < n for a, n in zip(j, coarse.shape, strict=True))
-        second = two[j] // 10 if inside else 0
-        n_places += [first, second == 1, second == 2]
-        assert found.labels[voxel] == (1 if first else second + 1 if second else 0)
-    assert n_places.tolist() == found.n_places.tolist()
-    # Nothing of the coarse one is lost at the edges: its volume is that of its voxels.
-    volume = n_places[1:] * 8 / np.array([(two == v).sum() * 27 for v in (10, 20)])
-    assert_allclose(volume, 1, atol=0.1)
-    corners = itertools.product(*((0, n - 1) for n in coarse.shape))
-    for corner in corners:
-        place = turned[:3, :3] @ corner + turned[:3, 3]
-        step = np.linalg.solve(grid.matrix[:3, :3], place - grid.matrix[:3, 3])
-        assert ((step > -1) & (step < grid.shape)).all()
 
 
 def test_maps_and_labels_are_not_mixed(dataset, parts, tmp_path, capsys):

@@ -29,6 +29,12 @@ def place(tmp_path_factory):
     for path in (root / "sub-01/func").glob("*confounds*"):
         shutil.copy(path, root / "sub-02/func" / path.name.replace("sub-01", "sub-02"))
     write_image(folder / "other_mask.nii.gz", datasets.mask(), datasets.oblique())
+    (folder / "own").mkdir()
+    for person in ("01", "02"):
+        table = folder / "own" / f"sub-{person}_task-rest_desc-x_regressors.tsv"
+        table.write_text("mine\n" + "".join(f"{n**0.5}\n" for n in range(T)))
+    own = {"name": "own", "components": [{"table": "own", "columns": "all"}]}
+    (folder / "own.json").write_text(json.dumps(own))
     return folder, root, datasets.write_atlas(folder / "atlas")
 
 
@@ -36,6 +42,7 @@ def place(tmp_path_factory):
 # words that name both. Files stand for themselves: {mask}, {aroma}.
 BAND = ["--denoise", "24P", "--high-pass", "0.01", "--low-pass", "0.1"]
 STRICT = ["--denoise", "24P"]
+LOW = [*STRICT, "--motion-filter", "lp", "--motion-filter-band", 6]
 WAVE = ["--high-pass", "0.01", "--filter", "butterworth"]
 CHANGES = {
     "mask": ([], ["--mask", "none"], "is none", "with auto"),
@@ -102,6 +109,9 @@ CHANGES = {
         "is 7",
         "with 4",
     ),
+    "motion_filter": (LOW, STRICT, "is none", "with lp"),
+    "motion_filter_band": (LOW, [*LOW[:-1], 8], "is 8", "with 6"),
+    "head_radius": (LOW, [*LOW, "--head-radius", 35], "is 35.0", "with 50.0"),
     "censored": (STRICT, [*STRICT, "--censored", "na"], "is na", "with drop"),
     "high_variance_confounds": (
         STRICT,
@@ -112,11 +122,38 @@ CHANGES = {
     # The sidecars do not hold these; they are named among what can differ.
     "allow_missing_confounds": (STRICT, [*STRICT, "--allow-missing-confounds"], "", ""),
     "aroma_dataset": (STRICT, [*STRICT, "--aroma-dataset", "{folder}"], "", ""),
+    "confounds_dataset": (
+        ["--denoise", "{folder}/own.json", "--confounds-dataset", "own={folder}/own"],
+        [
+            *("--denoise", "{folder}/own.json"),
+            *("--confounds-dataset", "own={folder}/own/*_desc-x_*.tsv"),
+        ],
+        "",
+        "",
+    ),
     "partial_estimator": (
         ["--relmat", "partial"],
         ["--relmat", "partial", "--partial-estimator", "pseudo_inverse"],
         "is pseudo_inverse",
         "with ledoit_wolf",
+    ),
+    "xdf_regularisation": (
+        ["--relmat", "pearsonxdfz"],
+        ["--relmat", "pearsonxdfz", "--xdf-regularisation", "tukey"],
+        "is tukey",
+        "with truncate",
+    ),
+    "relmat_volumes": (
+        ["--relmat", "pearson"],
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        "is 9",
+        "without it",
+    ),
+    "relmat_seed": (
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        ["--relmat", "pearson", "--relmat-volumes", 9, "--relmat-seed", 2],
+        "is 2",
+        "with 0",
     ),
     "min_degrees_of_freedom": (
         ["--relmat", "pearson"],
@@ -127,7 +164,7 @@ CHANGES = {
 }
 # Which outputs there are, or which runs count, but no number in them.
 ELSEWHERE = {"atlas", "statistic", "map_statistic", "relmat", "fisher_z"}
-ELSEWHERE |= {"strategy", "min_volumes", "min_time"}
+ELSEWHERE |= {"strategy", "min_volumes", "min_time", "max_censored"}
 
 
 def test_every_option_that_decides_numbers_is_tried():
@@ -141,7 +178,9 @@ def test_the_option_is_named_with_both_values(name, place, tmp_path, capsys):
     folder, root, atlas = place
     out = tmp_path / "out"
     before, after, now, then = CHANGES[name]
-    after = [str(word).format(folder=folder) for word in after]
+    before, after = (
+        [str(word).format(folder=folder) for word in words] for words in (before, after)
+    )
     common = [root, out, "participant", "--atlas-file", atlas]
     run(capsys, *common, *before)
     found = state(out)

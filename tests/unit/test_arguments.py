@@ -209,5 +209,5 @@ def test_every_option_of_a_run_can_be_given():
     groups = {"atlases", "extraction", "cleaning", "connectivity"}
     there = {option.name for option in OPTIONS if option.group in groups}
     own = {"atlas", "atlas_file", "atlas_space", "combine", "seeds"}
-    own |= {"mask", "strategy", "cifti_output"}
+    own |= {"mask", "strategy", "cifti_output", "combine_runs"}
     assert there - set(ALLOWED) == own

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_roi.core.group.identification import Identification
-from bids_roi.core.group.moments import CONSTANT, CoMoments, Moments, blocks_of
+from bids_roi.core.group.moments import (
+    CONSTANT,
+    CoMoments,
+    Moments,
+    WeightedMoments,
+    blocks_of,
+)
+from bids_roi.core.group.partial import PartialMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,6 +91,17 @@ class OneWay:
             NaN where there are fewer than two participants, where none of them has two
             runs, or where all values are the same.
         """
+        return self.agree().icc
+
+    def agree(self) -> Agreement:
+        """ICC of single runs and of their mean, with 95 % confidence intervals.
+
+        Notes
+        -----
+        Of the mean of k0 runs, ICC(1,k) = (MSB - MSW) / MSB; the intervals are those
+        of Shrout and Fleiss (1979), from F = MSB / MSW. With unequal numbers of runs
+        they hold approximately.
+        """
         n, total = self.n_participants, self.n_runs
         usable = (n >= 2) & (total > n)
         spread = np.sqrt((self._between + self._within) / np.maximum(total, 1))
@@ -90,8 +109,79 @@ class OneWay:
         between = self._between / np.maximum(n - 1, 1)
         within = self._within / np.maximum(total - n, 1)
         k0 = (total - self._runs_squared / np.maximum(total, 1)) / np.maximum(n - 1, 1)
-        scale = np.where(usable, between + (k0 - 1) * within, 1)
-        return np.where(usable, (between - within) / scale, np.nan)
+
+        def single(high: FloatArray, low: FloatArray) -> FloatArray:
+            scale = np.where(usable, high + (k0 - 1) * low, 1)
+            return np.where(usable, (high - low) / scale, np.nan)
+
+        lower, upper = _quantiles(np.where(usable, n, 2), np.where(usable, total, 4))
+        varied = usable & (between > 0)
+        ratio = within / np.where(varied, between, 1)
+        return Agreement(
+            single(between, within),
+            single(between, within * lower),
+            single(between * upper, within),
+            np.where(varied, 1 - ratio, np.nan),
+            np.where(varied, 1 - ratio * lower, np.nan),
+            np.where(varied, 1 - ratio / upper, np.nan),
+            np.where(usable, k0, np.nan),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Intraclass correlations of each edge, (E,); NaN where there is none.
+
+    Attributes
+    ----------
+    icc, low, high
+        ICC(1,1), of single runs, and its 95 % confidence interval.
+    mean, mean_low, mean_high
+        ICC(1,k), of the mean of k runs.
+    k0
+        That number of runs.
+    """
+
+    icc: FloatArray
+    low: FloatArray
+    high: FloatArray
+    mean: FloatArray
+    mean_low: FloatArray
+    mean_high: FloatArray
+    k0: FloatArray
+
+
+def _quantiles(
+    n: NDArray[np.int64], total: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
+    """Quantile 0.975 of F between over within, and of within over between."""
+    from scipy import special
+
+    # Few counts differ, and a quantile takes a microsecond.
+    counts = n * (total.max(initial=0) + 1) + total
+    _, first, where = np.unique(counts, return_index=True, return_inverse=True)
+    one, other = n[first] - 1, total[first] - n[first]
+    upper, lower = special.fdtri(other, one, 0.975), special.fdtri(one, other, 0.975)
+    return lower[where], upper[where]
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """What is asked of a group besides; all of it costs time or memory.
+
+    Attributes
+    ----------
+    n_covariates
+        Numbers that are held constant in QC-FC; ``None`` for no such QC-FC.
+    held
+        Edges of which the values of all units are held.
+    weighted
+        Whether means are wanted by the weights of the runs, too.
+    """
+
+    n_covariates: int | None = None
+    held: slice | None = None
+    weighted: bool = False
 
 
 class GroupStatistics:
@@ -106,6 +196,8 @@ class GroupStatistics:
     by_run
         Whether every run is a unit of its own. Otherwise a participant is one: the mean
         of the edges over the runs that have them, and the mean of the runs' FD.
+    more
+        What is asked for besides.
 
     Attributes
     ----------
@@ -119,9 +211,29 @@ class GroupStatistics:
         The same runs, compared as wholes.
     networks
         Moments of each block over the units.
+    weighted, partial
+        Means by weights, and QC-FC with covariates held constant; ``None`` where they
+        are not asked for.
+    kept
+        Of each unit that has them: FD, covariates, and the edges that are held.
     """
 
-    def __init__(self, size: int, blocks: Blocks | None, *, by_run: bool) -> None:
+    def __init__(
+        self,
+        size: int,
+        blocks: Blocks | None,
+        *,
+        by_run: bool,
+        more: More | None = None,
+    ) -> None:
+        self.more = more or More()
+        n_covariates = self.more.n_covariates
+        self.weighted = WeightedMoments(size) if self.more.weighted else None
+        self._weighted_runs = WeightedMoments(size) if self.more.weighted else None
+        self.partial = (
+            None if n_covariates is None else PartialMoments(size, n_covariates)
+        )
+        self.kept: list[tuple[float, FloatArray, NDArray[np.float32]]] = []
         self.units = Moments(size)
         self.motion = CoMoments(size)
         self.runs = OneWay(size)
@@ -132,9 +244,16 @@ class GroupStatistics:
         self._blocks, self._by_run = blocks, by_run
         self._participant = Moments(size)
         self._own: list[float | None] = []
+        self._covariates: FloatArray | None = None
 
     def add_run(
-        self, values: FloatArray, displacement: float | None, *, compared: bool = True
+        self,
+        values: FloatArray,
+        displacement: float | None,
+        *,
+        compared: bool = True,
+        weight: float = 0.0,
+        covariates: FloatArray | None = None,
     ) -> None:
         """Add a run of the participant at hand.
 
@@ -146,12 +265,19 @@ class GroupStatistics:
             Mean FD, mm, ``None`` where it is not known.
         compared
             Whether the participant is among those that are told from each other.
+        weight
+            Of the run, where means are weighted.
+        covariates : (K,)
+            Of the participant; ``None`` where one is not known.
         """
         self.n_runs += 1
         self._participant.update(values)
         if compared:
             self.identity.add_run(values)
         self._own.append(displacement)
+        self._covariates = covariates
+        if self._weighted_runs is not None:
+            self._weighted_runs.update(values, weight)
         if self._by_run:
             self._add_unit(values, displacement)
 
@@ -178,6 +304,11 @@ class GroupStatistics:
         self.identity.merge(other.identity)
         self.networks.merge(other.networks)
         self.displacements += other.displacements
+        self.kept += other.kept
+        if self.weighted is not None and other.weighted is not None:
+            self.weighted.merge(other.weighted)
+        if self.partial is not None and other.partial is not None:
+            self.partial.merge(other.partial)
         self.n_units += other.n_units
         self.n_runs += other.n_runs
         self.n_participants += other.n_participants
@@ -186,8 +317,22 @@ class GroupStatistics:
     def _add_unit(self, values: FloatArray, displacement: float | None) -> None:
         self.n_units += 1
         self.units.update(values)
+        if self.weighted is not None and self._weighted_runs is not None:
+            own = self._weighted_runs
+            self.weighted.update(own.mean, own.total)
+            own.reset()
         if self._blocks is not None:
             self.networks.update(self._blocks.average(values))
-        if displacement is not None:
-            self.displacements.append(displacement)
-            self.motion.update(displacement, values)
+        if displacement is None:
+            return
+        self.displacements.append(displacement)
+        self.motion.update(displacement, values)
+        known = self._covariates
+        if known is None and self.partial is not None:
+            return
+        known = np.empty(0) if known is None else known
+        if self.partial is not None:
+            self.partial.update(displacement, known, values)
+        if self.more.held is not None:
+            own_edges = values[self.more.held].astype(np.float32)
+            self.kept.append((displacement, known, own_edges))

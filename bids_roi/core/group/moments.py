@@ -96,6 +96,72 @@ class Moments:
         self._mean[:] = 0
 
 
+class WeightedMoments:
+    """Weighted mean and standard deviation of each edge, updated unit by unit.
+
+    Parameters
+    ----------
+    size
+        Number of edges E.
+
+    Attributes
+    ----------
+    total : (E,)
+        Sum of the weights of the units that have the edge.
+
+    Notes
+    -----
+    West (1979), doi:10.1145/359146.359153. The variance is that of weights which tell
+    how much a value rests on, not how often it was found: sum(w d^2) / (W - W2 / W),
+    where W and W2 are the sums of weights and of their squares. With equal weights that
+    is the usual one (ddof 1).
+    """
+
+    def __init__(self, size: int) -> None:
+        self.total, self._squared = np.zeros(size), np.zeros(size)
+        self._mean, self._squares = np.zeros(size), np.zeros(size)
+
+    def update(self, values: FloatArray, weight: float | FloatArray) -> None:
+        """Add a unit; missing edges, NaN, and weights of 0 are left out, (E,)."""
+        there = np.isfinite(values)
+        weight = np.where(there, weight, 0.0)
+        self.total += weight
+        self._squared += weight**2
+        change = np.where(there, values, self._mean) - self._mean
+        share = weight / np.where(self.total > 0, self.total, 1)
+        self._squares += weight * change**2 * (1 - share)
+        self._mean += change * share
+
+    def merge(self, other: WeightedMoments) -> None:
+        """Add the units of another."""
+        total = self.total + other.total
+        share = other.total / np.where(total > 0, total, 1)
+        change = other._mean - self._mean
+        self._squares += other._squares + change**2 * self.total * share
+        self._mean += change * share
+        self._squared += other._squared
+        self.total = total
+
+    @property
+    def mean(self) -> FloatArray:
+        """NaN where no unit has the edge, (E,)."""
+        return np.where(self.total > 0, self._mean, np.nan)
+
+    @property
+    def deviation(self) -> FloatArray:
+        """Standard deviation; NaN where fewer than two units have the edge, (E,)."""
+        total = np.where(self.total > 0, self.total, 1)
+        freedom = self.total - self._squared / total
+        usable = freedom > CONSTANT * self.total
+        variance = self._squares / np.where(usable, freedom, 1)
+        return np.where(usable, np.sqrt(variance), np.nan)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for sums in (self.total, self._squared, self._mean, self._squares):
+            sums[:] = 0
+
+
 class CoMoments:
     """Correlation of one number per unit with each edge, updated unit by unit.
 

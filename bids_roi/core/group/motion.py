@@ -109,6 +109,28 @@ def correlation_p_values(r: FloatArray, n: NDArray[np.int64]) -> FloatArray:
     return np.asarray(2 * special.stdtr(n - 2, -t))
 
 
+def correlation_intervals(
+    r: FloatArray, n: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
+    """95 % confidence intervals of correlations, by Fisher's z.
+
+    Parameters
+    ----------
+    r : (E,)
+        -1 to 1; NaN for missing.
+    n : (E,)
+        Pairs each rests on, less one for each covariate of a partial correlation.
+
+    Notes
+    -----
+    Fisher (1915, doi:10.2307/2331838; 1924, Metron 3:329): z has a standard error of
+    1 / sqrt(n - 3).
+    """
+    z = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
+    reach = 1.959963984540054 / np.sqrt(np.where(n > 3, n - 3, np.nan))
+    return np.tanh(z - reach), np.tanh(z + reach)
+
+
 def adjust_for_many(p: FloatArray) -> FloatArray:
     """Adjust p values to the false discovery rate of Benjamini and Hochberg.
 

@@ -127,3 +127,13 @@ def test_errors(fd, changes, message):
 def test_non_steady_state_of_another_length():
     with pytest.raises(ValueError, match=r"non_steady_state has shape \(9,\)"):
         censor(None, None, np.zeros(9, bool), n_volumes=10, **OFF)
+
+
+def test_the_share_is_of_the_steady_volumes():
+    options = OFF | {"fd_threshold": 0.5, "n_dummy": 4}
+    found = censor(
+        spikes(104, 1, 9, *range(20, 48)), None, None, n_volumes=104, **options
+    )
+    assert found.share == 0.29  # 29 of 100, to the last bit
+    all_dummy = censor(None, None, None, n_volumes=4, **(OFF | {"n_dummy": 4}))
+    assert all_dummy.share == 0

@@ -51,3 +51,9 @@ def test_a_bound_that_no_run_can_miss_is_refused(bound):
     """Whatever is compared with NaN is not less than it."""
     with pytest.raises(UsageError, match="a number from 0 on"):
         Options.of(**bound)
+
+
+@pytest.mark.parametrize("share", [20, -0.1, math.nan])
+def test_a_share_is_no_percentage(share):
+    with pytest.raises(UsageError, match="--max-censored is a share from 0 to 1"):
+        Options.of(max_censored=share)

@@ -1,0 +1,396 @@
+"""One matrix over all runs of a task: made of the series that are on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_roi.core.pool import POOLED
+from bids_roi.errors import BidsRoiError, DataError, count_of
+from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
+from bids_roi.files.names import format_name, parse_name
+from bids_roi.files.tables import MISSING, format_matrix, read_table
+from bids_roi.files.writing import file_digest
+from bids_roi.options.words import find_measure, measure_of_word
+from bids_roi.outputs.find import (
+    Output,
+    desc_of,
+    find_outputs,
+    find_stale,
+    name_combined,
+    read_fact,
+    without_run,
+)
+from bids_roi.outputs.making import Making, check_table
+from bids_roi.outputs.names import RelmatOutput
+from bids_roi.outputs.records import (
+    NO_ATLAS,
+    Record,
+    forget_loss,
+    leave_out_numbers,
+    read_all_records,
+    shorten_reason,
+    write_records,
+)
+from bids_roi.outputs.schema import KEYS
+from bids_roi.participant.connectivity import relate_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from bids_roi.options.record import Options
+    from bids_roi.participant.connectivity import Related
+
+    FloatArray = NDArray[np.float64]
+
+
+# Repetition times that differ by less are the same: headers round to a millisecond.
+_SAME_S = 1e-3
+# Numbers of runs that add up, or are a mean weighted by the other.
+_SUMS = (
+    *("NumberOfVolumes", "NumberOfVolumesKept", "SecondsKept"),
+    *("DegreesOfFreedom", "NumberOfVolumesMoved"),
+)
+_MEANS = {
+    "MeanFramewiseDisplacement": "NumberOfVolumes",
+    "MeanFramewiseDisplacementKept": "NumberOfVolumesKept",
+    "PercentVolumesMoved": "NumberOfVolumes",
+}
+
+
+@dataclass(slots=True)
+class Combined:
+    """What became of the matrices over runs of a participant.
+
+    ``notes`` are what the user should know, ``errors`` why matrices could not be made;
+    ``changed`` whether anything was written.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class _Family:
+    """Matrices of runs that go into one, and why other runs of it do not."""
+
+    path: str
+    members: list[Output] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def combine_runs(output_dir: Path, participant: str, options: Options) -> Combined:
+    """Make the matrices over runs of ``sub-<label>``, of all that is on disk of it.
+
+    What was made of the same tables is left as it is. One that cannot be made is a
+    failure under ``logs/``, and the others go on.
+    """
+    done = Combined()
+    for family in _list_families(output_dir, participant, options):
+        loss = family.path.removesuffix(".tsv")
+        if len(family.members) + len(family.left_out) < 2 or not family.members:
+            forget_loss(output_dir, loss)
+            continue
+        try:
+            notes, written = _combine(output_dir, family, options)
+        except BidsRoiError as error:
+            text = str(error)
+            record = Record(
+                *(loss, family.members[0].atlas_name or NO_ATLAS, "failed", text),
+            )
+            write_records(output_dir, loss, [record])
+            done.errors.append(text)
+            done.changed = True
+        else:
+            forget_loss(output_dir, loss)
+            done.notes += notes
+            done.changed |= written
+    return done
+
+
+def _list_families(
+    output_dir: Path, participant: str, options: Options
+) -> list[_Family]:
+    """Sort the matrices of runs by what they are of but for the run."""
+    found = find_outputs(output_dir, participant)
+    records = read_all_records(output_dir, participant)
+    stale = find_stale(found, records)
+    failed = [record for record in records if record.status == "failed"]
+    asked = set(options.connectivity.relmat) & set(POOLED)
+    families: dict[str, _Family] = {}
+    for output in found:
+        if output.kind != "relmat" or measure_of_word(output.stat) not in asked:
+            continue
+        if output.stat != find_measure(measure_of_word(output.stat)).stat(
+            fisher_z=options.connectivity.fisher_z
+        ):
+            continue
+        path = name_combined(output.path)
+        family = families.setdefault(path, _Family(path))
+        why = _find_fault(output, failed, stale)
+        if why:
+            family.left_out[output.run_name] = why
+        else:
+            family.members.append(output)
+    for family in families.values():
+        for record in failed:
+            if family.members and _is_of(record, family.members[0]):
+                name = Output(output_dir, "", "", parse_name(record.run)).run_name
+                family.left_out.setdefault(name, shorten_reason(record.reason))
+    return list(families.values())
+
+
+def _find_fault(output: Output, failed: Sequence[Record], stale: set[str]) -> str:
+    """Why the matrix of a run cannot go into that of all; empty where it can."""
+    if output.told.error is not None:
+        return shorten_reason(str(output.told.error))
+    if output.told.absent:
+        return output.told.absent
+    if output.path in stale:
+        return "it is not of one making with its region table."
+    own = [r for r in failed if r.run == output.source and _is_of(r, output)]
+    return shorten_reason(own[0].reason) if own else ""
+
+
+def _is_of(record: Record, output: Output) -> bool:
+    """Whether a record is of the strategy, atlas and task of a matrix; of any run."""
+    if "/" not in record.run or record.atlas not in (NO_ATLAS, output.atlas_name):
+        return False
+    if not parse_name(record.run).suffix.startswith("bold"):
+        return False
+    if record.strategy and desc_of(record.run, record.strategy) != output.desc:
+        return False
+    run, own = record.run, desc_of(record.run, "")
+    if not output.name.get("hemi"):  # two hemispheres go by the left one's file
+        run = re.sub(r"_hemi-[LR](?=_)", "", run)
+    return own == output.source_desc and without_run(run, own) == without_run(
+        output.path, own
+    )
+
+
+def _combine(
+    output_dir: Path, family: _Family, options: Options
+) -> tuple[list[str], bool]:
+    """Make one matrix; return what to say of it, and whether it was written."""
+    members = family.members
+    _check_name(family)
+    series = [_series_of(output) for output in members]
+    _check_alike(members, series)
+    tables = [one.told.table or file_digest(one.file) for one in series]
+    sidecars = [output.read_sidecar() for output in members]
+    left_out = [f"{run}: {why}" for run, why in sorted(family.left_out.items())]
+    # The digests are those of the runs' matrices: of a participant with one run, that
+    # is the matrix over all, and belongs into one group with these.
+    key: dict[str, Any] = {"CombinedTables": tables}
+    key |= {k: sidecars[0][k] for k in ("OptionsDigest", "SettingsDigest")}
+    if left_out:
+        key["RunsNotCombined"] = left_out
+    if (known := _read_made(output_dir / family.path, key)) is not None:
+        return known, False
+    facts = _join_facts(sidecars)
+    measure = measure_of_word(members[0].stat)
+    output = RelmatOutput(
+        measure,
+        options.connectivity.fisher_z and find_measure(measure).is_correlation,
+        members[0].desc or None,
+        *("", series[0].path, family.path),
+    )
+    names = _read_names(series[0])
+    related, counts = relate_runs(
+        lambda: (_read_kept(one, names) for one in series),
+        output,
+        options,
+        degrees_of_freedom=facts["DegreesOfFreedom"],
+    )
+    own = _tell_runs(members, series, counts) | key
+    notes = _tell_notes(family, related)
+    _write(output_dir, output, related, names, {**facts, **own}, sidecars, notes)
+    return notes, True
+
+
+def _check_name(family: _Family) -> None:
+    """Refuse a run whose own matrix has the name of that of all runs."""
+    if any(output.path == family.path for output in family.members):
+        others = [o.path for o in family.members if o.path != family.path]
+        msg = (
+            f"the matrix of all runs would have the name of that of one of them, which"
+            f" has neither run- nor dir-; others are {', '.join(others)}."
+        )
+        remedy = "Name the runs run-1, run-2 ..., or leave --combine-runs out."
+        raise DataError(msg, where=family.path, remedy=remedy)
+
+
+def _series_of(output: Output) -> Output:
+    """The series that a matrix is of."""
+    path = str(output.read_sidecar().get("Sources", [""])[0]).rpartition(":")[2]
+    series = output.series.get(path)
+    if series is None:
+        msg = f"its series {path} is not there."
+        raise DataError(msg, where=output.path, remedy="Make the run again.")
+    if series.told.error is not None:
+        raise series.told.error
+    return series
+
+
+def _check_alike(members: Sequence[Output], series: Sequence[Output]) -> None:
+    """Refuse runs of other settings or repetition time, with both named."""
+    first = members[0]
+    seconds = [read_fact(one.read_sidecar(), "RepetitionTime") for one in series]
+    for other, own in zip(members[1:], seconds[1:], strict=True):
+        both = f"{first.run_name} and {other.run_name}"
+        if other.digest != first.digest:
+            msg = (
+                f"{both} were made with other options, strategy settings, versions or"
+                f" atlas files ({first.digest}, {other.digest}): they are not combined."
+            )
+            remedy = "Make both again with the same (--overwrite)."
+            raise DataError(msg, where=name_combined(first.path), remedy=remedy)
+        known = [value is not None for value in (own, seconds[0])]
+        if any(known) and not (all(known) and abs(own - seconds[0]) <= _SAME_S):
+            shown = [MISSING if t is None else f"{t:g} s" for t in (seconds[0], own)]
+            msg = (
+                f"{both} have repetition times of {' and '.join(shown)}: volumes of"
+                " other lengths are not combined."
+            )
+            remedy = "Choose runs that have the same, with --bids-filter-file."
+            raise DataError(msg, where=name_combined(first.path), remedy=remedy)
+
+
+def _read_made(path: Path, key: Mapping[str, Any]) -> list[str] | None:
+    """What is said of a matrix that is there, of these tables; ``None`` otherwise."""
+    there = Output(path.parent, path.name, "combined", parse_name(path))
+    try:
+        sidecar = there.read_sidecar()
+        check_table(path, there.told.table)
+    except BidsRoiError:
+        return None
+    same = all(sidecar.get(k) == value for k, value in key.items())
+    same &= ("RunsNotCombined" in sidecar) == ("RunsNotCombined" in key)
+    return list(sidecar.get("Warnings", ())) if same and path.is_file() else None
+
+
+def _read_names(series: Output) -> tuple[str, ...]:
+    header = read_bytes(series.file).partition(b"\n")[0]
+    return parse_matrix(header, series.file)[0]
+
+
+def _read_kept(series: Output, names: tuple[str, ...]) -> FloatArray:
+    """Kept volumes of a series, (n_kept, R); refused where its regions are others."""
+    content = read_bytes(series.file)
+    digest = hashlib.sha256(content).hexdigest()
+    check_table(series.file, series.told.table, digest=digest)
+    found, values = parse_matrix(content, series.file)
+    if found != names:
+        odd = sorted(set(found) ^ set(names))[:3]
+        msg = (
+            f"its {len(found)} regions are not the {len(names)} of the first run"
+            f" ({', '.join(odd) or 'another order'}): the runs are not combined."
+        )
+        remedy = "Make all runs again with one atlas (--overwrite)."
+        raise DataError(msg, where=series.path, remedy=remedy)
+    n_kept = series.number("NumberOfVolumesKept")
+    if n_kept is None or len(values) == n_kept:
+        return values
+    # Rows of censored volumes are there, blank or made up (--censored na, interpolate).
+    entities = [
+        e for e in series.name.entities if e[0] not in ("atlas", "seg", "scale", "stat")
+    ]
+    table = series.file.with_name(format_name(entities, "outliers", ".tsv"))
+    kept = np.array([cell == "0" for cell in read_table(table)["outlier"]])
+    if kept.size != len(values) or kept.sum() != n_kept:
+        msg = f"it does not say which of {len(values)} volumes the {n_kept:g} kept are."
+        raise DataError(msg, where=table, remedy="Make the run again (--overwrite).")
+    return np.asarray(values[kept])
+
+
+def _join_facts(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What holds for all runs, and numbers of them all together."""
+    first = sidecars[0]
+    facts = {
+        key: value
+        for key, value in first.items()
+        if KEYS[key].role != "measured"
+        and all(sidecar.get(key) == value for sidecar in sidecars)
+    }
+    for key in ("Sources", "Warnings", "TableDigest"):
+        facts.pop(key, None)
+    for key in ("AtlasTransform", "AtlasTransformDigest"):  # may be a run's own
+        if key in first and key not in facts:
+            facts[key] = ", ".join(dict.fromkeys(str(s.get(key)) for s in sidecars))
+    for key in _SUMS:
+        if all(key in sidecar for sidecar in sidecars):
+            facts[key] = round(sum(sidecar[key] for sidecar in sidecars), 6)
+    for key, weight in _MEANS.items():
+        if all(key in sidecar and weight in sidecar for sidecar in sidecars):
+            total = sum(sidecar[weight] for sidecar in sidecars)
+            summed = sum(sidecar[key] * sidecar[weight] for sidecar in sidecars)
+            facts[key] = round(summed / total, 6)
+    peak = "MaxFramewiseDisplacement"
+    if all(peak in sidecar for sidecar in sidecars):
+        facts[peak] = max(sidecar[peak] for sidecar in sidecars)
+    return facts
+
+
+def _tell_runs(
+    members: Sequence[Output], series: Sequence[Output], counts: Sequence[int]
+) -> dict[str, Any]:
+    return {
+        "Sources": [f"bids::{one.path}" for one in series],
+        "CombinedRuns": [output.run_name for output in members],
+        "CombinedVolumes": list(counts),
+    }
+
+
+def _tell_notes(family: _Family, related: Related) -> list[str]:
+    notes = list(related.notes)
+    if family.left_out:
+        lacking = "; ".join(f"{r}: {why}" for r, why in sorted(family.left_out.items()))
+        n_all = len(family.members) + len(family.left_out)
+        notes.insert(
+            0,
+            f"the matrix over the runs holds {len(family.members)} of"
+            f" {count_of(n_all, 'run')}, without {lacking}",
+        )
+    return notes
+
+
+def _write(
+    output_dir: Path,
+    output: RelmatOutput,
+    related: Related,
+    names: tuple[str, ...],
+    facts: Mapping[str, Any],
+    sidecars: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+) -> None:
+    words = find_measure(output.measure).describe(fisher_z=output.fisher_z)
+    text = (
+        f"{words[0].upper()}{words[1:]} of each pair of regions over the kept volumes"
+        f" of {count_of(len(sidecars), 'run')}, each z-scored over its own first; n/a"
+        " for regions without signal in any of them."
+    )
+    content = {**facts, "Description": text}
+    content["NumberOfRegionsLost"] = int(np.isnan(related.relmat).all(axis=0).sum())
+    if find_measure(output.measure).is_correlation:
+        content["NumberOfIdenticalEdges"] = related.n_identical
+    if related.absent:
+        content["ReasonNotAvailable"] = related.absent
+    # Of warnings that differ in numbers only, that of the first run.
+    said = dict.fromkeys(notes)
+    shapes = {leave_out_numbers(note) for note in notes}
+    for note in (note for sidecar in sidecars for note in sidecar.get("Warnings", ())):
+        if (shape := leave_out_numbers(note)) not in shapes:
+            shapes.add(shape)
+            said[note] = None
+    if said:
+        content["Warnings"] = list(said)
+    table = format_matrix(names, related.relmat, rows=names, corner=corner_of(names))
+    Making(output_dir).write(output.path, table, "relmat", content)
