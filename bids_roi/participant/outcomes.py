@@ -205,7 +205,8 @@ class Outcomes:
 
     def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
+        known = {*self.warnings, NOT_CLEANED}
+        self.warnings.update(note for note in {*done.notes} if note not in known)
         for text in done.errors:
             log.error("%s", text)
         self.not_combined += done.errors
