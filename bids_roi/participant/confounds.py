@@ -24,8 +24,11 @@ from bids_roi.confounds.table import (
     std_dvars,
 )
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.dataset.layout import find_aroma_confounds, find_tables
-from bids_roi.dataset.partners import FREE_IN_CONFOUNDS
+from bids_roi.dataset.partners import (
+    FREE_IN_CONFOUNDS,
+    find_aroma_confounds,
+    find_tables,
+)
 from bids_roi.dataset.timing import explain_untimed
 from bids_roi.errors import BidsRoiError, ConfoundsError, DataError, MissingInput
 from bids_roi.outputs.result import Motion, Preparation

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.citations import format_bibtex
+from bids_roi.atlases.names import format_bibtex
 from bids_roi.report.canvas import count
 
 if TYPE_CHECKING:
