@@ -431,7 +431,9 @@ def _collect(
     for output in result.names.relmats:
         if output.source != series.path:
             continue
-        related = relate_series(result, series, output, job.options, facts=facts)
+        related = relate_series(
+            result, series, output, job.options, facts=join_facts(common, facts)
+        )
         relmats[output.measure] = pd.DataFrame(
             related.relmat, index=names, columns=names
         )

@@ -16,15 +16,26 @@ if TYPE_CHECKING:
 
 Of = Literal["labels", "maps"]
 Family = Literal["sum", "sorted", "joint"]
-Scale = Literal["r", "z", "as_is"]
+Scale = Literal["r", "z", "edges", "p", "as_is"]
 
 # Of the precision matrix of partial correlation.
 Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
+# Of correlations at long lags, for the variance of xDF.
+Regularisation = Literal["truncate", "tukey"]
+REGULARISATIONS: tuple[str, ...] = get_args(Regularisation)
+
 # How the numbers of a matrix are averaged, and the end of its stat- that tells it (as
-# XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are.
-_ENDINGS: dict[Scale, str] = {"r": "correlation", "z": "fisherz", "as_is": ""}
+# XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are,
+# but p not at all. What is of xDF has no value on the diagonal.
+_ENDINGS: dict[str, Scale] = {
+    "correlation": "r",
+    "fisherz": "z",
+    "xdfp": "p",
+    **dict.fromkeys(("xdfz", "xdfdof", "xdfvariance"), "edges"),
+    "": "as_is",
+}
 
 
 def stat_of_name(statistic: str) -> str:
@@ -41,19 +52,19 @@ def scale_of_word(stat: str) -> Scale:
 
     >>> scale_of_word("pearsoncorrelation"), scale_of_word("partialfisherz")
     ('r', 'z')
-    >>> scale_of_word("covariance")
-    'as_is'
+    >>> scale_of_word("covariance"), scale_of_word("pearsonxdfz")
+    ('as_is', 'edges')
     """
-    return next(scale for scale, end in _ENDINGS.items() if stat.endswith(end))
+    return next(scale for end, scale in _ENDINGS.items() if stat.endswith(end))
 
 
 def measure_of_word(stat: str) -> str:
     """Name of the measure with this ``stat-``.
 
-    >>> measure_of_word("pearsonfisherz"), measure_of_word("covariance")
-    ('pearson', 'covariance')
+    >>> measure_of_word("pearsonfisherz"), measure_of_word("pearsonxdfz")
+    ('pearson', 'pearsonxdfz')
     """
-    return stat.removesuffix(_ENDINGS[scale_of_word(stat)])
+    return stat.removesuffix("correlation").removesuffix("fisherz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +124,15 @@ class Measure:
         As sentences and sidecars have it.
     scale
         ``r`` for correlations, which are averaged as Fisher's z and can be written so;
-        ``as_is`` for what is neither, and has a diagonal that says something.
+        ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
+        ``as_is`` for what has a diagonal that says something.
     definition, source
         For docs/numbers.md, in Markdown.
     parameters
         Names and values of what its function in ``core/relmat.py`` is given besides;
         values are options.
+    timed
+        Whether the function is told which volumes of the run were kept.
     """
 
     name: str
@@ -127,6 +141,7 @@ class Measure:
     definition: str
     source: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
+    timed: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that file names would tell as that of another scale."""
@@ -139,12 +154,16 @@ class Measure:
         """Whether it lies between -1 and 1 and has a Fisher's z."""
         return self.scale == "r"
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether no entry can be below 0."""
+        return self.name in ("pearsonxdfp", "pearsonxdfdof", "pearsonxdfvariance")
+
     def stat(self, *, fisher_z: bool = False) -> str:
         """Value of ``stat-`` in file names; Fisher's z where there is one."""
-        return (
-            self.name
-            + _ENDINGS["z" if fisher_z and self.is_correlation else self.scale]
-        )
+        if not self.is_correlation:
+            return self.name
+        return self.name + ("fisherz" if fisher_z else "correlation")
 
     def describe(self, *, fisher_z: bool = False) -> str:
         """Tell it in words; Fisher's z where there is one."""
@@ -192,6 +211,20 @@ STATISTICS: tuple[Statistic, ...] = (
     ),
 )
 
+
+def _of_xdf(what: str, words: str, definition: str, scale: Scale = "edges") -> Measure:
+    return Measure(
+        f"pearsonxdf{what}",
+        f"{words} by xDF",
+        scale,
+        definition,
+        "Afyouni et al. 2019, [10.1016/j.neuroimage.2019.05.011]"
+        "(https://doi.org/10.1016/j.neuroimage.2019.05.011)",
+        parameters=(("regularisation", "xdf_regularisation"),),
+        timed=True,
+    )
+
+
 MEASURES: tuple[Measure, ...] = (
     Measure(
         "pearson",
@@ -217,6 +250,27 @@ MEASURES: tuple[Measure, ...] = (
         parameters=(("estimator", "partial_estimator"),),
     ),
     Measure("covariance", "covariance (ddof 1)", "as_is", "sample covariance, ddof 1"),
+    _of_xdf(
+        "variance",
+        "variance of the Pearson correlation",
+        "of r, where volumes depend on those before ([below](#xdf))",
+    ),
+    _of_xdf(
+        "dof",
+        "effective degrees of freedom of the Pearson correlation",
+        "(1 - r²)² / variance: as many independent volumes have that variance",
+    ),
+    _of_xdf(
+        "z",
+        "z score of the Pearson correlation",
+        "artanh r · √dof: standard normal where nothing correlates",
+    ),
+    _of_xdf(
+        "p",
+        "two-sided p value of the Pearson correlation",
+        "of that z, of each edge alone (no correction for their number)",
+        scale="p",
+    ),
 )
 
 

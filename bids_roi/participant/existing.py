@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json, read_table
+from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.digest import release_of
@@ -272,9 +272,8 @@ def tell_differences(
             wanted[option.name] = now[option.sidecar]
             found[option.name] = sidecar.get(option.sidecar)
     if options.extraction.mask not in ("auto", "none"):
-        wanted["mask"] = PurePath(
-            options.extraction.mask
-        ).name  # a sidecar may have no more
+        # A sidecar may have no more than the name.
+        wanted["mask"] = PurePath(options.extraction.mask).name
         found["mask"] = PurePath(str(found["mask"])).name
     if options.extraction.mask == "auto" and not own_mask:
         del wanted["mask"]
@@ -295,7 +294,9 @@ def tell_differences(
 def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, Any]]:
     if strategy is None:
         return
-    yield from dataclasses.asdict(strategy.settings).items()
+    settings = list_told(strategy.settings)
+    yield from ((name, _in_words(value)) for name, value in settings.items())
+    yield "motion_filter", strategy.settings.motion_filter
     yield "censored", options.cleaning.censored
     yield "high_variance_confounds", options.cleaning.high_variance_confounds
 
@@ -307,10 +308,19 @@ def _found(
     if not with_cleaning:
         return
     settings = _definition(sidecar).get("settings")
-    yield from settings.items() if isinstance(settings, dict) else ()
+    if isinstance(settings, dict):
+        yield "motion_filter", "none"
+        yield from ((name, _in_words(value)) for name, value in settings.items())
     yield "censored", sidecar.get("CensoredVolumes")
     columns = sidecar.get("ConfoundRegressors") or ()
     yield "high_variance_confounds", "high_variance_0" in columns
+
+
+def _in_words(value: object) -> object:
+    """Several numbers as they are typed; all else as it is."""
+    return (
+        " ".join(f"{x:g}" for x in value) if isinstance(value, list | tuple) else value
+    )
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,7 +28,12 @@ from bids_roi.outputs.making import Making
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.connectivity import Related, relate_regions, settings_of
+from bids_roi.participant.connectivity import (
+    Kept,
+    Related,
+    relate_regions,
+    settings_of,
+)
 from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
 
 if TYPE_CHECKING:
@@ -403,6 +408,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None and (moved := clean.preparation.filtered) is not None:
+        mean = round(float(np.nanmean(moved.fd)), 6)
+        facts["MeanFilteredFramewiseDisplacement"] = mean
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -442,13 +450,13 @@ def relate_series(
     facts: Mapping[str, Any],
 ) -> Related:
     """Compute a matrix of a series, whose sidecar keys are ``facts``."""
-    signals, _ = kept_signals(result, series)
-    return relate_regions(
-        signals,
-        output,
-        options,
-        degrees_of_freedom=facts["DegreesOfFreedom"],
-    )
+    signals, sample_mask = kept_signals(result, series)
+    told = facts["EffectiveDegreesOfFreedom"]
+    effective = float("nan") if told == "n/a" else told
+    uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
+    freedom = facts["DegreesOfFreedom"]
+    kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
+    return relate_regions(kept, output, options)
 
 
 def _write_relmats(
@@ -466,7 +474,7 @@ def _write_relmats(
             result, by_path[output.source], output, job.options, facts=series
         )
         result.relmats[output.path] = related.relmat
-        facts = settings_of(output, job.options)
+        facts = settings_of(output, job.options) | related.facts
         facts |= _relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
@@ -503,11 +511,12 @@ def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
         for t in range(mask.size)
     ]
     blank = np.full(mask.size, np.nan)
-    fd, dvars = preparation.fd, preparation.dvars
+    fd, dvars, moved = preparation.fd, preparation.dvars, preparation.filtered
     columns = {
         "outlier": (~mask).astype(int).tolist(),
         "dummy": censoring.dummy.astype(int).tolist(),
         "fd": (blank if fd is None else fd).tolist(),
+        **({"fd_filtered": moved.fd.tolist()} if moved is not None else {}),
         "std_dvars": (blank if dvars is None else dvars).tolist(),
         "why": why,
     }

@@ -23,9 +23,11 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius"),
+    *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
+    "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
 }
-NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
@@ -45,7 +47,8 @@ def out(cleaned_input, atlas, tmp_path, capsys):
     common = [root, out, "participant", "--atlas-file", atlas, "--fd-threshold", 0.5]
     common += ["--relmat", "pearson", "partial"]
     run(capsys, *common, "--denoise", "none", "simple")
-    run(capsys, *common, "--denoise", "24P", "--censored", "interpolate")
+    some = [*common, "pearsonxdfz", "--relmat-volumes", 20]
+    run(capsys, *some, "--denoise", "24P", "--censored", "interpolate")
     run(capsys, out.parent, out, "group")
     return out
 
