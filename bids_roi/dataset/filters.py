@@ -172,7 +172,7 @@ def load_filters(
 ) -> dict[str, tuple[Rule, ...]]:
     """Read a filter file in fMRIPrep's format.
 
-    ``path``: JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
+    It is JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
     object of entity and value: a label, a number, a list of them, ``null`` (the entity
     is absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
     ``"Query.OPTIONAL"``. ``None`` stands for no file. ``in_use`` tells the entities

@@ -258,9 +258,8 @@ class Sidecars:
     def read_timing_of_run(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Read the timing that other series of the same run have in their sidecars.
 
-        For surfaces, beside which fMRIPrep 20 wrote no repetition time.
-
-        Empty where none has it; with a warning where the others do not agree.
+        For surfaces, beside which fMRIPrep 20 wrote no repetition time. Empty where
+        none has it; with a warning where the others do not agree.
         """
         found: dict[str, tuple[Path, dict[str, Any]]] = {}
         for sidecar in self._of_other_series(path):
