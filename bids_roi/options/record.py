@@ -90,11 +90,14 @@ class Options:
         return getattr(getattr(self, _HOMES[option.name]), option.name)
 
     def deciding(self) -> dict[str, Any]:
-        """Options of extraction that change numbers, by their key in the sidecars."""
+        """Options of extraction that change numbers, by their key in the sidecars.
+
+        Lists that are empty are left out: they ask for nothing.
+        """
         return {
             option.sidecar: self.value(option)
             for option in OPTIONS
-            if option.sidecar and option.of == "run"
+            if option.sidecar and option.of == "run" and self.value(option) != ()
         }
 
     def digest(self) -> str:

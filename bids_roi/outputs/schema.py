@@ -156,10 +156,7 @@ _DECLARED = (
         more="Only where the atlas was moved"
         " ([T1w and native runs](atlases.md#t1w-and-native-runs)), as the next three.",
     ),
-    Key(
-        *("AtlasTransformDigest", "run", "source", ""),
-        "SHA-256 of what these files hold.",
-    ),
+    Key("AtlasTransformDigest", "run", "source", "", "SHA-256 of what they hold."),
     Key(
         *("AtlasTransformFit", "run", "measured", ""),
         "How the moved atlas lies on the run: its volume over that in the template, the"
@@ -190,6 +187,10 @@ _DECLARED = (
     Key(
         *("StatisticParameters", "series", "choice", ""),
         "Parameters of the statistic, where it has any.",
+    ),
+    Key(
+        *("StatisticNote", "series", "text", ""),
+        "What to know of an eigenvariate: what was centred, and that it is not linear.",
     ),
     Key(
         *("OptionsDigest", "run", "source", ""),
@@ -376,17 +377,12 @@ _DECLARED = (
     ),
     Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
     Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
-    Key(
-        *("ReasonNotAvailable", "relmat", "measured", ""),
-        "Why no entry has a value, where none has.",
-    ),
-    Key(
-        "GroupUnit",
-        "group",
-        "choice",
-        "",
-        "participant or run: what statistics are of.",
-    ),
+    Key("Condition", "relmat", "choice", "", "Condition of the task (`--conditions`)."),
+    Key("ConditionShift", "relmat", "choice", "s", "Its events were moved by this."),
+    Key("ConditionVolumes", "relmat", "measured", "volumes", "In it, kept or not."),
+    Key("ConditionEvents", "relmat", "source", "", "Table of events, and its SHA-256."),
+    Key("ReasonNotAvailable", "relmat", "measured", "", "Why no entry has a value."),
+    Key("GroupUnit", "group", "choice", "", "What statistics are of: --group-unit."),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
     Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
     Key(
@@ -546,6 +542,17 @@ REGION_COLUMNS = _by_name(
         "arbitrary",
     ),
     Column("tsnr", "mean over standard_deviation.", "1"),
+    Column(
+        "voxel_tsnr",
+        "Mean over the voxels or vertices of their own mean over standard deviation"
+        " (ddof 1), over QualityVolumes; with --region-measures, as the next.",
+        "1",
+    ),
+    Column(
+        "homogeneity",
+        "The same of their correlation with the regional mean, which they are part of.",
+        "1",
+    ),
 )
 
 # XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.

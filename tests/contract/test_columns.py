@@ -22,12 +22,14 @@ NOT_HERE = {
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
-    *("AtlasParts", "SeedRadius"),
+    *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
     *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
     "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
+    *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
+NO_COLUMN |= {"voxel_tsnr", "homogeneity"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
