@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _NAMED = 5  # participants in one message
+WORDS = {
+    "done": "extracted",
+    "complete": "already there",
+    "skipped": "skipped",
+    "failed": "failed",
+}
+# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
+_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
+_GOOD = ("done", "complete")
+_SHOWN = 5
 
 
 class Outcomes:
@@ -352,18 +362,6 @@ class Outcomes:
 def _locate(text: str, item: PlannedRun) -> str:
     path = item.run.relative_path
     return text if Path(path).name in text else f"{path}: {text}"
-
-
-WORDS = {
-    "done": "extracted",
-    "complete": "already there",
-    "skipped": "skipped",
-    "failed": "failed",
-}
-# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
-_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
-_GOOD = ("done", "complete")
-_SHOWN = 5
 
 
 @dataclass(slots=True)
