@@ -30,6 +30,7 @@ _GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
 _ELSEWHERE = (
     *("atlas", "atlas_file", "atlas_space", "combine", "seeds"),
     *("mask", "strategy", "cifti_output", "combine_runs"),
+    *("conditions", "condition_shift", "raw_dataset"),
 )
 ALLOWED = {
     option.name: option
@@ -69,6 +70,7 @@ _COUNTERPARTS = {
     "background_label": "atlas; 0 is the background",
     "resampling_target": "bold; atlases are always brought to the run",
     "cifti_output": "the command line; nothing is written here",
+    "conditions": "RegionMasker, whose transform takes a sample_mask",
     "combine_runs": "the method combine of what several runs give",
 }
 # Flags that stand for an argument of another name.
@@ -128,7 +130,7 @@ def read_value(option: Option, value: Any) -> Any:  # noqa: ANN401 - of any opti
     """Value of an option, if it is one that the option takes."""
     if not option.many:
         return _read_one(option, value)
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike | Real):
         value = (value,)
     if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
         raise _refuse(option, value)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _SCALES = {
     "r": "Fisher's z of the correlations",
     "z": "Fisher's z",
+    "edges": "the values, as they are",
     "as_is": "the values, as they are",
 }
 
@@ -210,7 +211,7 @@ def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
         "NumberOfRuns": statistics.n_runs,
         "OptionsDigest": group.first.digest,
     }
-    if group.scale != "as_is":
+    if group.scale in ("r", "z"):
         content["NumberOfIdenticalEdges"] = group.n_identical
     if group.left_out:
         content["RunsLeftOut"] = [
@@ -259,7 +260,7 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         "mean": mean.tolist(),
         "standard_deviation": moments.deviation.tolist(),
     }
-    if group.scale != "as_is":
+    if group.scale in ("r", "z"):
         columns["correlation"] = np.tanh(mean).tolist()
     texts = {
         name: text.format(unit=noun_of(unit), scale=_SCALES[group.scale])

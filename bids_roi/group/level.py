@@ -165,7 +165,10 @@ def _write_groups(level: _Level) -> list[Row]:
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)
     for output in level.found.relmats:
-        groups[_key_of(output)].append(output)
+        if scale_of_word(output.stat) != "p":
+            groups[_key_of(output)].append(output)
+    if any(scale_of_word(output.stat) == "p" for output in level.found.relmats):
+        level.notes.append("p values are not averaged: they are in the stacks.")
     left_out: dict[GroupKey, list[Problem]] = defaultdict(list)
     for problem in level.found.problems:
         if problem.status == "left_out":

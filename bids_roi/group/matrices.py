@@ -67,8 +67,8 @@ class Group:
     key, outputs
         What it is of; ``outputs`` are those that were used.
     scale
-        How its numbers are averaged: ``r`` (as Fisher's z), ``z`` (Fisher's z already)
-        or ``as_is`` (covariance: neither).
+        How its numbers are averaged: ``r`` (as Fisher's z), ``z`` (Fisher's z already),
+        ``edges`` (as they are) or ``as_is`` (covariance: with the diagonal).
     names, centres, offsets
         Of the regions; how far a centre lies outside of its region, mm.
     edges, blocks, statistics
@@ -389,6 +389,8 @@ def _edge_values(
     values = triangle[off_diagonal(n_regions)]
     if scale == "z":
         return leave_out_identical(values)
+    if scale == "edges":
+        return values, 0
     return fisher_z(values), int(are_identical(values).sum())
 
 

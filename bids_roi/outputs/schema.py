@@ -106,20 +106,8 @@ _DECLARED = (
         "Map of the atlas image that was chosen among several, by name or number.",
         more="Only where one was.",
     ),
-    Key(
-        "AtlasParts",
-        "run",
-        "choice",
-        "",
-        "The atlases that were combined, in order.",
-    ),
-    Key(
-        "SeedRadius",
-        "run",
-        "choice",
-        "mm",
-        "Radius of the spheres; each, once.",
-    ),
+    Key("AtlasParts", "run", "choice", "", "The atlases that were combined, in order."),
+    Key("SeedRadius", "run", "choice", "mm", "Radius of the spheres; each, once."),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -129,10 +117,7 @@ _DECLARED = (
         more="Only where the atlas was moved"
         " ([T1w and native runs](atlases.md#t1w-and-native-runs)), as the next three.",
     ),
-    Key(
-        *("AtlasTransformDigest", "run", "source", ""),
-        "SHA-256 of what these files hold.",
-    ),
+    Key("AtlasTransformDigest", "run", "source", "", "SHA-256 of what they hold."),
     Key(
         *("AtlasTransformFit", "run", "measured", ""),
         "How the moved atlas lies on the run: its volume over that in the template, the"
@@ -163,6 +148,10 @@ _DECLARED = (
     Key(
         *("StatisticParameters", "series", "choice", ""),
         "Parameters of the statistic, where it has any.",
+    ),
+    Key(
+        *("StatisticNote", "series", "text", ""),
+        "What to know of an eigenvariate: what was centred, and that it is not linear.",
     ),
     Key(
         *("OptionsDigest", "run", "source", ""),
@@ -197,6 +186,11 @@ _DECLARED = (
         *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
         *("The same over the volumes that enter the series, mm.", "fd_mean_kept"),
     ),
+    Key(
+        *("MeanFilteredFramewiseDisplacement", "series", "measured", "mm"),
+        "Mean over all volumes after --motion-filter, mm.",
+    ),
+    Key("MotionFilterOrder", "series", "choice", "1", "Both directions counted."),
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
         *("Maximum over all volumes, mm.", "fd_max"),
@@ -364,7 +358,7 @@ _DECLARED = (
         "Whether the diagonal says something: the variances of a covariance.",
     ),
     Key("StorageFormat", "relmat", "text", "", "Full: both triangles."),
-    Key("NonNegative", "relmat", "text", "", "false."),
+    Key("NonNegative", "relmat", "text", "", "Whether no entry can be below 0."),
     Key("NodeFiles", "relmat", "source", "", "The table of the atlas's regions."),
     Key(
         *("NumberOfIdenticalEdges", "relmat", "measured", ""),
@@ -383,17 +377,12 @@ _DECLARED = (
     ),
     Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
     Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
-    Key(
-        *("ReasonNotAvailable", "relmat", "measured", ""),
-        "Why no entry has a value, where none has.",
-    ),
-    Key(
-        "GroupUnit",
-        "group",
-        "choice",
-        "",
-        "participant or run: what statistics are of.",
-    ),
+    Key("Condition", "relmat", "choice", "", "Condition of the task (`--conditions`)."),
+    Key("ConditionShift", "relmat", "choice", "s", "Its events were moved by this."),
+    Key("ConditionVolumes", "relmat", "measured", "volumes", "In it, kept or not."),
+    Key("ConditionEvents", "relmat", "source", "", "Table of events, and its SHA-256."),
+    Key("ReasonNotAvailable", "relmat", "measured", "", "Why no entry has a value."),
+    Key("GroupUnit", "group", "choice", "", "What statistics are of: --group-unit."),
     Key(
         *("MotionMeasure", "group", "choice", ""),
         "What QC-FC took as motion, where not fd_mean: a column of the runs.",
@@ -404,11 +393,7 @@ _DECLARED = (
         more="Of QC-FC with `--covariates`, as the next.",
     ),
     Key(*("CovariatesTable", "group", "source", ""), "Where they are from."),
-    Key(
-        *("PermutationSeed", "group", "choice", ""),
-        "Seed of the permutations.",
-        more="With `--permutations`.",
-    ),
+    Key("PermutationSeed", "group", "choice", "", "Seed of the permutations."),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
     Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
     Key(
@@ -551,6 +536,17 @@ REGION_COLUMNS = _by_name(
         "arbitrary",
     ),
     Column("tsnr", "mean over standard_deviation.", "1"),
+    Column(
+        "voxel_tsnr",
+        "Mean over the voxels or vertices of their own mean over standard deviation"
+        " (ddof 1), over QualityVolumes; with --region-measures, as the next.",
+        "1",
+    ),
+    Column(
+        "homogeneity",
+        "The same of their correlation with the regional mean, which they are part of.",
+        "1",
+    ),
 )
 
 # XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.
@@ -559,6 +555,11 @@ OUTLIER_COLUMNS = _by_name(
     Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
     Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
     Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
+    Column(
+        "fd_filtered",
+        "The same after --motion-filter, {unit}: what FDThreshold is for.",
+        "mm",
+    ),
     Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
     Column(
         "why",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json, read_table
+from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.digest import release_of
@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import RunOutputs
     from bids_roi.participant.plan import PlannedRun
     from bids_roi.participant.results import Job
+
+
+# Of these the sidecar says at most what came of them in a run.
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
+_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
 
 
 class OtherSettings(OutputError):
@@ -228,11 +233,6 @@ def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
     )
 
 
-# Of these the sidecar says at most what came of them in a run.
-_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
-_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What differs between outputs and what is asked for.
@@ -268,13 +268,13 @@ def tell_differences(
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
     now = options.deciding() | dict(more)
     for option in OPTIONS:
-        if option.sidecar in now:
-            wanted[option.name] = now[option.sidecar]
-            found[option.name] = sidecar.get(option.sidecar)
+        key = option.sidecar
+        if key in now or (option.of == "run" and key in sidecar):
+            wanted[option.name] = _in_words(now.get(key))
+            found[option.name] = _in_words(sidecar.get(key))
     if options.extraction.mask not in ("auto", "none"):
-        wanted["mask"] = PurePath(
-            options.extraction.mask
-        ).name  # a sidecar may have no more
+        # A sidecar may have no more than the name.
+        wanted["mask"] = PurePath(options.extraction.mask).name
         found["mask"] = PurePath(str(found["mask"])).name
     if options.extraction.mask == "auto" and not own_mask:
         del wanted["mask"]
@@ -295,7 +295,9 @@ def tell_differences(
 def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, Any]]:
     if strategy is None:
         return
-    yield from dataclasses.asdict(strategy.settings).items()
+    settings = list_told(strategy.settings)
+    yield from ((name, _in_words(value)) for name, value in settings.items())
+    yield "motion_filter", strategy.settings.motion_filter
     yield "censored", options.cleaning.censored
     yield "high_variance_confounds", options.cleaning.high_variance_confounds
 
@@ -307,10 +309,19 @@ def _found(
     if not with_cleaning:
         return
     settings = _definition(sidecar).get("settings")
-    yield from settings.items() if isinstance(settings, dict) else ()
+    if isinstance(settings, dict):
+        yield "motion_filter", "none"
+        yield from ((name, _in_words(value)) for name, value in settings.items())
     yield "censored", sidecar.get("CensoredVolumes")
     columns = sidecar.get("ConfoundRegressors") or ()
     yield "high_variance_confounds", "high_variance_0" in columns
+
+
+def _in_words(value: object) -> object:
+    """Several numbers or words as they are typed; all else as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    return " ".join(x if isinstance(x, str) else f"{x:g}" for x in value)
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.core.motion import correlate_quality, regional_dvars
-from bids_roi.core.quality import temporal_snr
 from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import read_json
 from bids_roi.files.writing import file_digest
@@ -28,7 +27,12 @@ from bids_roi.outputs.making import Making
 from bids_roi.outputs.records import RAW, Record
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.connectivity import Related, relate_regions, settings_of
+from bids_roi.participant.connectivity import (
+    Kept,
+    Related,
+    relate_regions,
+    settings_of,
+)
 from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
 
 if TYPE_CHECKING:
@@ -385,15 +389,7 @@ def writes_parcellated(job: Job) -> bool:
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
-    signals = result.signals[_level_statistic(result)]
-    if motion.steady is not None:
-        signals = signals[motion.steady]
-    level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
-    levels = {
-        "mean": level,
-        "standard_deviation": deviation,
-        "tsnr": temporal_snr(level, deviation),
-    }
+    levels = {**result.levels(motion), **result.measures}
     return tabulate_regions(
         result.quality, levels, atlas=result.atlas, mapped=result.mapped
     )
@@ -401,18 +397,11 @@ def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
 
 def describe_levels(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Sidecar keys that tell of what and over which volumes the levels are."""
-    facts: dict[str, Any] = {"QualityStatistic": _level_statistic(result)}
+    facts: dict[str, Any] = {"QualityStatistic": result.level_statistic}
     if motion.steady is None or motion.steady.all():
         return facts | {"QualityVolumes": "all"}
     flagged = np.flatnonzero(~motion.steady).tolist()
     return facts | {"QualityVolumes": "steady", "NonSteadyStateVolumes": flagged}
-
-
-def _level_statistic(result: AtlasResult) -> str:
-    """The regional mean of labels; of maps, the first statistic asked for."""
-    if "mean" in result.signals:
-        return "mean"
-    return next(series.statistic for series in result.names.timeseries)
 
 
 def kept_signals(
@@ -438,6 +427,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None and (moved := clean.preparation.filtered) is not None:
+        mean = round(float(np.nanmean(moved.fd)), 6)
+        facts["MeanFilteredFramewiseDisplacement"] = mean
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -480,13 +472,13 @@ def relate_series(
     facts: Mapping[str, Any],
 ) -> Related:
     """Compute a matrix of a series, whose sidecar keys are ``facts``."""
-    signals, _ = kept_signals(result, series)
-    return relate_regions(
-        signals,
-        output,
-        options,
-        degrees_of_freedom=facts["DegreesOfFreedom"],
-    )
+    signals, sample_mask = kept_signals(result, series)
+    told = facts["EffectiveDegreesOfFreedom"]
+    effective = float("nan") if told == "n/a" else told
+    uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
+    freedom = facts["DegreesOfFreedom"]
+    kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
+    return relate_regions(kept, output, options)
 
 
 def _write_relmats(
@@ -504,7 +496,7 @@ def _write_relmats(
             result, by_path[output.source], output, job.options, facts=series
         )
         result.relmats[output.path] = related.relmat
-        facts = settings_of(output, job.options)
+        facts = settings_of(output, job.options) | related.facts
         facts |= _relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
@@ -541,11 +533,12 @@ def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
         for t in range(mask.size)
     ]
     blank = np.full(mask.size, np.nan)
-    fd, dvars = preparation.fd, preparation.dvars
+    fd, dvars, moved = preparation.fd, preparation.dvars, preparation.filtered
     columns = {
         "outlier": (~mask).astype(int).tolist(),
         "dummy": censoring.dummy.astype(int).tolist(),
         "fd": (blank if fd is None else fd).tolist(),
+        **({"fd_filtered": moved.fd.tolist()} if moved is not None else {}),
         "std_dvars": (blank if dvars is None else dvars).tolist(),
         "why": why,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import format_bibtex
+from bids_roi.options.words import find_statistic
 from bids_roi.report.canvas import count
 
 if TYPE_CHECKING:
@@ -126,7 +127,10 @@ def _extraction(
             " Every volume was first smoothed with a Gaussian kernel of"
             f" {fwhm:g} mm full width at half maximum."
         )
-    what = str(sidecar.get("Statistic", "mean")).replace("_", " ")
+    what = str(sidecar.get("Statistic", "mean"))
+    if {"StatisticParameters", "StatisticNote"} & set(sidecar):
+        what = find_statistic(what).words
+    what = what.replace("_", " ")
     places, reference = "voxels", sidecar.get("SpatialReference")
     if isinstance(reference, dict):  # of surfaces, and of grayordinates with a volume
         mixed = "VolumeReference" in reference
@@ -136,6 +140,11 @@ def _extraction(
         f" {where}finite and inside the field of view in every volume, and not"
         " constant."
     )
+    if "StatisticNote" in sidecar:
+        text += (
+            " Before, each voxel was centred over the volumes in a steady state; scale"
+            f" and sign are those of SPM {cite('Eigenvariate')}."
+        )
     least = sidecar.get("MinimumCoverage")
     if least is not None:
         text += (
@@ -173,6 +182,7 @@ def _cleaning(
 ) -> str:
     sidecar = sidecars[0]
     text = f"Cleaning ({strategy}): {_regression(sidecar, cite)}"
+    text += _motion_filter(sidecar)
     # Runs may be too short for a filter, or sampled too slowly for a low-pass.
     filters = Counter(_filtering(each, cite) for each in sidecars)
     for what, n_series in filters.items():
@@ -218,6 +228,24 @@ def _regression(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     if sidecar.get("Detrend"):
         text += ", together with mean and linear trend"
     return f"{text}."
+
+
+def _motion_filter(sidecar: Mapping[str, Any]) -> str:
+    band = sidecar.get("MotionFilterBand")
+    if not isinstance(band, list) or not band:
+        return ""
+    ends = [f"{f:g}" for f in sorted(band)]
+    how = f"a low-pass at {ends[0]} per minute (Gratton et al. 2020"
+    doi = "10.1016/j.neuroimage.2020.116866"
+    if len(ends) == 2:
+        how = f"a notch of {ends[0]} to {ends[1]} per minute (Fair et al. 2020"
+        doi = "10.1016/j.neuroimage.2019.116400"
+    return (
+        f" Breathing was taken out of the six motion parameters beforehand by {how},"
+        f" doi:{doi}; order {sidecar.get('MotionFilterOrder')}, in both directions);"
+        " their derivatives, their squares and framewise displacement (head radius"
+        f" {sidecar.get('HeadRadius', 50):g} mm) were made of what is left."
+    )
 
 
 def _origins(regressors: Sequence[str], cite: _Cited) -> str:
@@ -340,7 +368,11 @@ def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[st
             text += f" with the covariance shrunk {cite('LedoitWolf')}"
         elif sidecar.get("PartialEstimator"):
             text += " by the pseudo-inverse of the correlation matrix"
-        texts[f"{text} over the kept volumes."] = None
+        if sidecar.get("XDFRegularisation"):
+            text += f" {cite('Afyouni')}"
+        number = sidecar.get("RelmatVolumes")
+        some = "" if number is None else f" {number} of"
+        texts[f"{text} over{some} the kept volumes."] = None
     return list(texts)
 
 

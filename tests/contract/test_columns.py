@@ -23,9 +23,14 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius", "FDGlobalSignalCorrelationBefore"),
+    *("StatisticNote", "RegionMeasures"),
+    *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
+    "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
+    *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
-NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
+NO_COLUMN |= {"voxel_tsnr", "homogeneity"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
@@ -45,7 +50,8 @@ def out(cleaned_input, atlas, tmp_path, capsys):
     common = [root, out, "participant", "--atlas-file", atlas, "--fd-threshold", 0.5]
     common += ["--relmat", "pearson", "partial"]
     run(capsys, *common, "--denoise", "none", "simple")
-    run(capsys, *common, "--denoise", "24P", "--censored", "interpolate")
+    some = [*common, "pearsonxdfz", "--relmat-volumes", 20]
+    run(capsys, *some, "--denoise", "24P", "--censored", "interpolate")
     people = root / "participants.tsv"
     people.write_text("participant_id\tage\nsub-01\t30\n")
     asked = ["--covariates", "age", "--participants-file", people, "--permutations", 9]

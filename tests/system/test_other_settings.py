@@ -42,6 +42,7 @@ def place(tmp_path_factory):
 # words that name both. Files stand for themselves: {mask}, {aroma}.
 BAND = ["--denoise", "24P", "--high-pass", "0.01", "--low-pass", "0.1"]
 STRICT = ["--denoise", "24P"]
+LOW = [*STRICT, "--motion-filter", "lp", "--motion-filter-band", 6]
 WAVE = ["--high-pass", "0.01", "--filter", "butterworth"]
 CHANGES = {
     "mask": ([], ["--mask", "none"], "is none", "with auto"),
@@ -108,6 +109,9 @@ CHANGES = {
         "is 7",
         "with 4",
     ),
+    "motion_filter": (LOW, STRICT, "is none", "with lp"),
+    "motion_filter_band": (LOW, [*LOW[:-1], 8], "is 8", "with 6"),
+    "head_radius": (LOW, [*LOW, "--head-radius", 35], "is 35.0", "with 50.0"),
     "censored": (STRICT, [*STRICT, "--censored", "na"], "is na", "with drop"),
     "high_variance_confounds": (
         STRICT,
@@ -132,6 +136,24 @@ CHANGES = {
         ["--relmat", "partial", "--partial-estimator", "pseudo_inverse"],
         "is pseudo_inverse",
         "with ledoit_wolf",
+    ),
+    "xdf_regularisation": (
+        ["--relmat", "pearsonxdfz"],
+        ["--relmat", "pearsonxdfz", "--xdf-regularisation", "tukey"],
+        "is tukey",
+        "with truncate",
+    ),
+    "relmat_volumes": (
+        ["--relmat", "pearson"],
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        "is 9",
+        "without it",
+    ),
+    "relmat_seed": (
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        ["--relmat", "pearson", "--relmat-volumes", 9, "--relmat-seed", 2],
+        "is 2",
+        "with 0",
     ),
     "min_degrees_of_freedom": (
         ["--relmat", "pearson"],

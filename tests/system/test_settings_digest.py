@@ -26,8 +26,10 @@ BASE = Settings(
     filter="butterworth",
     detrend=True,
     high_pass=0.02,
-    fd_threshold=0.5,
+    fd_threshold=1e4,  # the toys move by metres
     dummy_scans="auto",
+    motion_filter="notch",
+    motion_filter_band=(4.0, 5.0),
 )
 STRATEGY = {
     "name": "mine",
@@ -39,6 +41,7 @@ STRATEGY = {
 CHANGES = {
     "mask": ["none"],
     "min_coverage": ["0.4"],
+    "region_measures": ["homogeneity"],
     "smoothing_fwhm": ["4"],
     "repetition_time": ["2.5"],
     "detrend": None,  # a switch that is on already; see the fields of Settings
@@ -50,18 +53,24 @@ CHANGES = {
     "filter_ends": ["nearest"],
     "interpolation": ["cubic_spline"],
     "standardize": ["psc"],
-    "fd_threshold": ["0.95"],
+    "fd_threshold": ["2e4"],
     "std_dvars_threshold": ["1.5"],
     "scrub": ["3"],
     "censor_before": ["1"],
     "censor_after": ["1"],
     "dummy_scans": ["4"],
+    "motion_filter": ["lp", "--motion-filter-band", "6"],
+    "motion_filter_band": ["12", "16"],
+    "head_radius": ["35"],
     "censored": ["na"],
     "high_variance_confounds": [],
     "allow_missing_confounds": [],
     "aroma_dataset": ["AROMA"],
     "confounds_dataset": ["own=OTHER"],
     "partial_estimator": ["pseudo_inverse"],
+    "xdf_regularisation": ["tukey"],
+    "relmat_volumes": ["9"],
+    "relmat_seed": ["1", "--relmat-volumes", "8"],
     "min_degrees_of_freedom": ["3"],
 }
 # Other values make other files, or none: there is nothing to mix.
@@ -76,7 +85,15 @@ APART = {
     "min_time": ["2"],
     "max_censored": ["0.9"],
 }
-COMMON = ("--relmat", "pearson", "partial", "--offline", "--atlas-space", "T1w")
+COMMON = (
+    "--relmat",
+    "pearson",
+    "partial",
+    "pearsonxdfz",
+    "--offline",
+    "--atlas-space",
+    "T1w",
+)
 
 
 def other_value(field):
@@ -84,6 +101,8 @@ def other_value(field):
     kind, now = typing.get_type_hints(Settings)[field], getattr(BASE, field)
     if isinstance(now, bool):
         return not now
+    if isinstance(now, tuple):
+        return tuple(2 * value for value in now)
     if isinstance(now, str):
         if "auto" in str(kind):
             return 3
@@ -194,9 +213,9 @@ def test_the_same_settings_are_put_together(study, finished, tmp_path, capsys):
     assert refused(out) == set()
     run(capsys, "x", out, "group")
     sidecars = [json.loads(p.read_text()) for p in out.glob("sub-*/func/*own*.json")]
-    assert len(sidecars) == 8  # regions, series and two matrices of both
-    assert len({s["OptionsDigest"] for s in sidecars}) == 8
-    assert len({s["SettingsDigest"] for s in sidecars}) == 4
+    assert len(sidecars) == 10  # regions, series and three matrices of both
+    assert len({s["OptionsDigest"] for s in sidecars}) == 10
+    assert len({s["SettingsDigest"] for s in sidecars}) == 5
 
 
 def test_every_option_that_decides_numbers_is_here():
@@ -221,6 +240,8 @@ def test_another_setting_of_a_strategy_is_refused(
     out = mix(finished, tmp_path)
     _, process = study
     settings = {**STRATEGY["settings"], field: other_value(field)}
+    if field == "motion_filter":  # another takes another number of ends
+        settings["motion_filter_band"] = [4]
     assert settings != STRATEGY["settings"]
     process(capsys, "02", out, strategy={**STRATEGY, "settings": settings})
     assert refused(out) == {"Toy", "own"}
