@@ -357,7 +357,12 @@ def _say_group(row: Row) -> str:
     size = f"{people}, {count_of(int(str(row['n_runs'])), 'run')}"
     if row["median_abs_r"] is None:
         return f"{name}: {size}; no QC-FC: {row['reason']}"
-    return (
+    told = (
         f"{name}: {size}; QC-FC median |r| {row['median_abs_r']:.3f} (by chance"
         f" {row['median_abs_r_chance']:.3f})"
     )
+    if row.get("median_abs_r_partial") is not None:
+        told += f", with covariates {row['median_abs_r_partial']:.3f}"
+    if row.get("median_abs_r_p") is not None:
+        told += f", p {row['median_abs_r_p']:.4f}"
+    return told

@@ -395,6 +395,38 @@ def test_a_column_of_the_tables_of_outliers(tmp_path, raw, capsys):
     assert_allclose(float(row["median_abs_r"]), np.median(np.abs(r)), rtol=1e-9)
 
 
+def test_matrices_over_runs_are_those_of_their_participants(tmp_path, raw, capsys):
+    rng, tree = np.random.default_rng(6), Tree(tmp_path)
+    z, moved = [], []
+    for person in range(1, 8):
+        name, most, series = f"sub-{person:02d}_task-rest", rng.random(2), []
+        for number in (1, 2):
+            of_run = {"MaxFramewiseDisplacement": most[number - 1]}
+            key = f"{name}_run-{number}"
+            tree.run(key, correlation(rng), fd=0.1, **of_run)
+            folder, stem = tree.stem(key)
+            inside = folder.relative_to(tmp_path).as_posix()
+            series.append(f"bids::{inside}/{stem}_stat-mean_timeseries.tsv")
+        matrix = correlation(rng)
+        path = tree.relmat(name, matrix, DegreesOfFreedom=90 + person)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        runs = {"CombinedRuns": ["run-1", "run-2"], "CombinedTables": ["a", "b"]}
+        sidecar |= {"Sources": series, **runs}
+        tree.write_json(path, sidecar)
+        z.append(np.arctanh(matrix[UPPER]))
+        moved.append(most.mean())
+    asked = ["--covariates", "age", "--fd-measure", "fd_max", "--permutations", 30]
+    asked += ["--group-unit", "combined", "--group-weights", "degrees_of_freedom"]
+    told, row = group(capsys, tmp_path, *asked)
+    r = by_lstsq(np.array(moved), design(7)[:, :1], np.array(z))
+    assert_allclose(float(row["median_abs_r_partial"]), np.median(np.abs(r)), rtol=1e-9)
+    assert row["n_permutations"] == "30"
+    assert f"p {float(row['median_abs_r_p']):.4f}" in told.out
+    mean = np.tanh(np.average(z, axis=0, weights=np.arange(91, 98)))
+    _, found = read_square(tmp_path / f"{BASE}_relmatweighted.tsv")
+    assert_allclose(found[UPPER], mean, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
