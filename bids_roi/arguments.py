@@ -128,7 +128,7 @@ def read_value(option: Option, value: Any) -> Any:  # noqa: ANN401 - of any opti
     """Value of an option, if it is one that the option takes."""
     if not option.many:
         return _read_one(option, value)
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, str | os.PathLike | Real):
         value = (value,)
     if not isinstance(value, Iterable) or isinstance(value, Mapping | bytes):
         raise _refuse(option, value)

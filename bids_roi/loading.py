@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.atlases.names import key_of_file, name_map, name_of_word
-from bids_roi.atlases.surfaces import without_side
+from bids_roi.atlases.names import key_of_file, name_map, name_of_word, without_side
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.errors import (
     BidsRoiError,

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bids_roi import errors, tools
-from bids_roi.atlases import citations
-from bids_roi.atlases.homes import scan_names
+from bids_roi.atlases import names
 from bids_roi.atlases.names import SHORT_NAMES
-from bids_roi.atlases.skeleton import list_skeleton
+from bids_roi.atlases.templateflow import list_skeleton, scan_names
 from bids_roi.confounds.strategies import list_strategies, load_strategy
 from bids_roi.core.quality import STATUS
 from bids_roi.descriptor import build_descriptor
@@ -337,7 +336,7 @@ def _natural(text: str) -> list[tuple[int, str]]:
 
 def _citations() -> str:
     rows = []
-    for label, known in sorted(citations._citations().items()):
+    for label, known in sorted(names._citations().items()):
         links = ", ".join(
             f"[{r['Key']}](https://doi.org/{r['DOI']})" for r in known["References"]
         )

@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
-from bids_roi.atlases.names import AtlasKey, key_of_file, name_map, space_of
-from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.surfaces import (
-    space_of_meshes,
-    split_map,
-    split_sides,
+from bids_roi.atlases.names import (
+    LEFT_SIDE,
+    RIGHT_SIDE,
+    AtlasKey,
+    is_dense,
+    is_surface,
+    key_of_file,
+    name_map,
+    side_in_name,
+    space_of,
     without_side,
 )
+from bids_roi.atlases.open import AtlasFiles
+from bids_roi.atlases.regions import some
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
 from bids_roi.files.tables import read_json
-from bids_roi.images.meshes import surface_template
+from bids_roi.images.meshes import meshes_of, surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
 SUBJECT = "subject:"
 # What a table ends in, and no image does.
 _TABLES = (".tsv", ".csv", ".txt", ".xml", ".json")
+_GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
 _TAKEN = ("preprocessed", "templateflow")
 
 
@@ -133,10 +140,69 @@ def parse_file(
     if map_name is not None:
         key = name_map(key, map_name)
     right = files[1] if len(files) > 1 else None
-    described = _describe(key.label, image)
+    folders = (image.parent, *list(image.parents)[1:3])
+    beside = (folder / f"atlas-{key.label}_description.json" for folder in folders)
+    described = next((read_json(path) for path in beside if path.is_file()), {})
     return AtlasFiles(
         key, space, image, table, description=described, right=right, map_name=map_name
     )
+
+
+def split_sides(text: str) -> tuple[tuple[Path, ...], str]:
+    """Understand the image of ``--atlas-file``, up to its table: files, and the rest.
+
+    ``L=LEFT,R=RIGHT``, a path with ``{lh,rh}`` or ``{L,R}`` in it, or the file of one
+    hemisphere, whose partner is looked for by its name. Empty for what is no surface.
+    """
+    if match := re.fullmatch(r"L=([^,]+),R=([^,]+)(?:,(.*))?", text):
+        return (Path(match[1]), Path(match[2])), match[3] or ""
+    if match := re.fullmatch(r"([^,{]*)\{([^,}]*),([^,}]*)\}([^,]*)(?:,(.*))?", text):
+        both = [Path(f"{match[1]}{side}{match[4]}") for side in match.group(2, 3)]
+        return tuple(both), match[5] or ""
+    image, _, rest = text.partition(",")
+    path = Path(image)
+    if not is_surface(path):
+        return (), text
+    return ((path,) if is_dense(path) else find_partner(path)), rest
+
+
+def split_map(text: str) -> tuple[str, str | None]:
+    """Take the map out of ``IMAGE#MAP[,TABLE]``: a name, or a number from 1.
+
+    Of two hemispheres, one or both may name it.
+    """
+    found: set[str] = set()
+
+    def take(match: re.Match[str]) -> str:
+        if match[1] == ".annot" or not is_surface(Path("x" + match[1])):
+            msg = f"'{match[0]}' names a map, and only .dlabel.nii and .gii have maps."
+            raise UsageError(msg, remedy="Leave out # and what follows.")
+        found.add(match[2])
+        return match[1]
+
+    if Path(text.partition(",")[0]).exists():  # the name of a file may have a #
+        return text, None
+    rest = re.sub(r"((?:\.dlabel)?\.(?:nii|gii|annot)(?:\.gz)?)#([^,]+)", take, text)
+    if len(found) > 1:
+        msg = f"the two hemispheres name different maps: {some(sorted(found))}."
+        raise UsageError(msg, remedy="Write one of them.")
+    return rest, found.pop() if found else None
+
+
+def find_partner(path: Path) -> tuple[Path, Path]:
+    """The left and the right file of a hemisphere's; an ``AtlasError`` without."""
+    side = side_in_name(path)
+    swaps = {"lh": "rh", "rh": "lh", "hemi-L": "hemi-R", "hemi-R": "hemi-L"}
+    pattern = LEFT_SIDE if side == "L" else RIGHT_SIDE
+    other = pattern.sub(
+        lambda m: re.sub("|".join(swaps), lambda n: swaps[n[0]], m[0]), path.name
+    )
+    partner = path.with_name(other)
+    if not side or not partner.exists():
+        msg = "this is one hemisphere, and the file of the other one is needed, too"
+        msg += f" ({partner.name} is not there)." if side else "."
+        raise AtlasError(msg, where=path, remedy=_GIVE_BOTH)
+    return (path, partner) if side == "L" else (partner, path)
 
 
 def _space_of_surfaces(files: tuple[Path, ...], runs_in: Sequence[str]) -> str:
@@ -144,22 +210,15 @@ def _space_of_surfaces(files: tuple[Path, ...], runs_in: Sequence[str]) -> str:
 
     Not so for volumes: those of two templates may have the same grid.
     """
+    from bids_roi.atlases.surfaces import read_surface
+
     try:
-        return space_of_meshes(files)
+        return meshes_of(read_surface(files, None).frame)[0].template
     except AtlasError:  # what is damaged will be told when it is read
         named = [s for s in runs_in if surface_template(s) and s[:8] != "fsnative"]
         if len(named) != 1:
             raise
         return named[0]
-
-
-def _describe(label: str, image: Path) -> dict[str, Any]:
-    """Description of an atlas from the file beside or above its image."""
-    for folder in (image.parent, *list(image.parents)[1:3]):
-        path = folder / f"atlas-{label}_description.json"
-        if path.is_file():
-            return read_json(path)
-    return {}
 
 
 def parse_combination(text: str) -> tuple[AtlasKey, tuple[str, ...]]:

@@ -5,27 +5,32 @@ Nothing is opened here but headers, and nothing downloaded before it is asked fo
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.citations import describe_known_atlas, own_table
-from bids_roi.atlases.findings import Finding
-from bids_roi.atlases.fitting import describe_layout, has_meshes, meshes_of, sort_by_fit
-from bids_roi.atlases.formats import parse_table, read_raw_table, without_wall
-from bids_roi.atlases.homes import HeldImage, choose_table, list_folder, scan_names
-from bids_roi.atlases.integrity import check_complete
-from bids_roi.atlases.names import space_of
+from bids_roi.atlases.formats import Finding, parse_table, read_raw_table, without_wall
+from bids_roi.atlases.names import describe_known_atlas, own_table, space_of
 from bids_roi.atlases.open import AtlasFiles
 from bids_roi.atlases.regions import build_regions, name_by_value, unite_tables
-from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
-from bids_roi.atlases.surfaces import read_surface
-from bids_roi.atlases.templateflow import download
+from bids_roi.atlases.templateflow import (
+    HeldImage,
+    check_complete,
+    choose_table,
+    download,
+    list_folder,
+    list_skeleton,
+    read_skeleton,
+    scan_names,
+    template_grids,
+)
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
 from bids_roi.images.header import ATLAS
+from bids_roi.images.meshes import DENSITIES, meshes_of
 from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:
@@ -139,12 +144,12 @@ class Catalogue:
             return self._find_volume(key, space, where.grid)
         for dataset in self.datasets:
             own = [h for h in self._own[dataset.name] if h.key == key]
-            if images := sort_by_fit(own, where):
+            if images := _sort_by_fit(own, where):
                 return self._of_dataset(
                     dataset, _first_that_fits(dataset, images, where)
                 )
         own = [h for h in self._archive if h.key == key]
-        if images := sort_by_fit(own, where):
+        if images := _sort_by_fit(own, where):
             return self._acquire(images)
         raise self._misfit_of_mesh(key, where)
 
@@ -284,11 +289,11 @@ class Catalogue:
     def _misfit_of_mesh(self, key: AtlasKey, where: Frame) -> SpaceMismatch:
         """Tell in which layouts and densities an atlas is there, and what would fit."""
         held = self.layouts(key)
-        there = "; ".join(dict.fromkeys(map(describe_layout, held)))
+        there = "; ".join(dict.fromkeys(h.layout for h in held))
         meshes = ", ".join(map(str, meshes_of(where)))
         msg = f"atlas {key.name} is there as {there}; the run is on {meshes}."
         templates = {mesh.template for mesh in meshes_of(where)}
-        fitting = {h.key.name for h in sort_by_fit(self._usable(), where)}
+        fitting = {h.key.name for h in _sort_by_fit(self._usable(), where)}
         same = sorted(name for name in fitting if name.startswith(key.label))
         shown = same or sorted(fitting)
         remedy = "Give a file that is on these meshes with --atlas-file."
@@ -404,6 +409,38 @@ def _best_kind(images: Sequence[HeldImage], space: str) -> list[HeldImage]:
     return labels or [h for h in fitting if h.kind == "probseg"]
 
 
+def _sort_by_fit(images: Sequence[HeldImage], where: Frame) -> list[HeldImage]:
+    """Images whose names tell the meshes of a frame, the best first.
+
+    By the template's name and the density: onavg's 10k and fsaverage's have the same
+    number of vertices. Where the frame has voxels, those with voxels come first; names
+    without a density come last.
+    """
+    meshes = meshes_of(where)
+    voxels = where.voxel_grid is not None
+    fitting = [
+        held
+        for held in images
+        if held.is_usable
+        and not held.is_volume
+        and any(
+            held.space == mesh.template
+            and DENSITIES.get(held.den, mesh.n_vertices) == mesh.n_vertices
+            for mesh in meshes
+        )
+        and (not held.den or held.den in DENSITIES)
+    ]
+    return sorted(
+        fitting,
+        key=lambda h: (
+            not h.den,
+            (h.den in ("91k", "170k")) != voxels,
+            h.kind != "dlabel",
+            h.path,
+        ),
+    )
+
+
 def _first_that_fits(
     dataset: Dataset, images: Sequence[HeldImage], where: Frame
 ) -> HeldImage:
@@ -411,15 +448,23 @@ def _first_that_fits(
 
     The last one, where none is: opening it says what is wrong.
     """
+    from bids_roi.atlases.surfaces import read_surface  # volumes need it not
+
     for held in images[:-1]:
-        if held.den or has_meshes(dataset.root / held.path, held.space, where):
+        if held.den:
             return held
+        with contextlib.suppress(BidsRoiError):
+            frame = read_surface((dataset.root / held.path,), held.space).frame
+            if set(meshes_of(frame)) == set(meshes_of(where)):
+                return held
     return images[-1]
 
 
 def _read_regions(name: str, text: str | None, *, cortex: bool) -> RegionTable:
     path = Path(name)
     if text == _OWN:
+        from bids_roi.atlases.surfaces import read_surface
+
         raw = read_surface((path,), space_of(path)).own_table()
     else:
         raw = read_raw_table(path) if text is None else parse_table(text, path)

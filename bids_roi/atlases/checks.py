@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.findings import Finding
+from bids_roi.atlases.formats import Finding
 from bids_roi.atlases.regions import (
     SEVEN_NETWORKS,
     SEVENTEEN_NETWORKS,
@@ -21,6 +21,7 @@ from bids_roi.atlases.regions import (
     sides_of,
     some,
 )
+from bids_roi.files.tables import to_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -294,22 +295,15 @@ def check_sides(
 def _mean_x(labels: NDArray[np.int64], grid: Grid) -> dict[int, float]:
     """Mean x in mm of each value."""
     at = np.flatnonzero(labels)
-    values, inverse = _number(labels.ravel()[at])
+    own = labels.ravel()[at]
+    values = values_of(own)
+    inverse = np.searchsorted(np.array(values, dtype=np.int64), own)
     steps = grid.matrix[0]
     position = np.full(at.size, steps[3])
     for axis, indices in enumerate(np.unravel_index(at, labels.shape)):
         position += steps[axis] * indices
     mean = np.bincount(inverse, weights=position) / np.bincount(inverse)
     return {value: float(mean[number]) for number, value in enumerate(values)}
-
-
-def _number(
-    labels: NDArray[np.int64],
-) -> tuple[list[int], NDArray[np.int64]]:
-    """Distinct values, ascending, and the number of each voxel's; (V,) -> (V,)."""
-    values = values_of(labels)
-    table = np.array(values, dtype=np.int64)
-    return values, np.searchsorted(table, labels)
 
 
 def values_of(labels: NDArray[np.int64]) -> list[int]:
@@ -357,3 +351,112 @@ def _order_of(names: Sequence[str]) -> tuple[str, str]:
             if network in own and network not in SEVEN_NETWORKS & SEVENTEEN_NETWORKS:
                 examples.setdefault(order, name)
     return next(iter(examples.items())) if len(examples) == 1 else ("", "")
+
+
+# How columns of label values are called, without blanks, hyphens and underscores.
+_VALUES = re.compile(
+    r"(label|roi|region|parcel|voxel|image|atlas|key|gr[ae]y)?"
+    r"(index|id|value|key|label|roi|intensity|code)",
+    re.IGNORECASE,
+)
+_BLANK = ("", "n/a", "nan", "na")
+
+
+def check_columns(
+    table: RegionTable, index_column: str, values: Sequence[int]
+) -> list[Finding]:
+    """Compare the index with the other whole-number columns of its table.
+
+    At most one finding: an error where another column fits the image better than the
+    index, or holds the same numbers in another order under a name for label values; a
+    warning where it does so under any other name. ``values`` are the image's other than
+    0, or the numbers of its maps; the table is without its background.
+    """
+    found, rows = set(values), list(table.index)
+    if set(rows) == set(range(len(values))) == {value - 1 for value in values}:
+        rows = [row + 1 for row in rows]  # maps may be counted from 0
+    for column, cells in table.extra:
+        numbers = _whole_numbers(cells)
+        held = [number for number in numbers if number is not None]
+        if len(set(held)) < len(held) or _agrees(numbers, rows, found):
+            continue
+        if 2 * len(found & set(held)) >= len(found) and (
+            _fit(held, found) > _fit(rows, found)
+        ):
+            return [_better(column, held, index_column, rows, found)]
+        if set(held) == set(rows) and rows == sorted(rows) != held:
+            return [_other_order(column, index_column)]
+    return []
+
+
+def _whole_numbers(cells: Sequence[str]) -> list[int | None]:
+    """Numbers of a column, ``None`` for blank cells; empty where one is no number."""
+    numbers: list[int | None] = []
+    for cell in cells:
+        if cell.strip().lower() in _BLANK:
+            numbers.append(None)
+            continue
+        try:
+            value = to_number(cell)
+            whole = int(value)
+        except (ValueError, OverflowError):
+            return []
+        if whole != value:
+            return []
+        numbers.append(whole)
+    return numbers
+
+
+def _agrees(
+    numbers: Sequence[int | None], rows: Sequence[int], found: set[int]
+) -> bool:
+    """Whether a column gives every value of the image the row that the index does."""
+    return all(
+        number == row
+        for number, row in zip(numbers, rows, strict=False)
+        if number is not None and number in found
+    )
+
+
+def _fit(numbers: Sequence[int], found: set[int]) -> float:
+    """Values in both over values in either, 0 to 1 (Jaccard 1901); 1 is exact."""
+    known = set(numbers)
+    return len(known & found) / len(known | found)
+
+
+def _better(
+    column: str,
+    held: Sequence[int],
+    index_column: str,
+    rows: Sequence[int],
+    found: set[int],
+) -> Finding:
+    text = (
+        f"the values of the image ({some(sorted(found))}) are those of the column"
+        f" '{column}' ({len(found & set(held))} of {len(found)} are in it) and not of"
+        f" '{index_column}' ({len(found & set(rows))}): names would go to other"
+        " regions."
+    )
+    return Finding("error", "index column", text, _remedy(column, index_column))
+
+
+def _other_order(column: str, index_column: str) -> Finding:
+    plain = re.sub(r"[\s_-]", "", column)
+    if _VALUES.fullmatch(plain):
+        text = (
+            f"the columns '{index_column}' and '{column}' hold the same numbers in"
+            " different orders, and either may be the label values of the image."
+        )
+        return Finding("error", "index column", text, _remedy(column, index_column))
+    text = (
+        f"the column '{column}' holds the numbers of '{index_column}' in another order;"
+        f" '{index_column}' is taken for the label values of the image."
+    )
+    return Finding("warning", "index column", text, _remedy(column, index_column))
+
+
+def _remedy(column: str, index_column: str) -> str:
+    return (
+        f"If '{column}' holds the label values, name it index and rename or remove"
+        f" '{index_column}'; else remove '{column}'."
+    )

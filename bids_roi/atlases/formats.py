@@ -2,7 +2,8 @@
 
 TSV and CSV (with a header or without), FSL's XML, FreeSurfer's colour table, the pair
 of NodeNames.txt and NodeIndex.1D of xcpEngine, and plain text with a name per line.
-What is read is not judged here, see ``regions`` and ``checks``.
+What is read is not judged here, see ``regions`` and ``checks``; a ``Finding`` is what
+any of them has to say of an atlas.
 """
 
 from __future__ import annotations
@@ -14,13 +15,49 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.findings import Finding
 from bids_roi.errors import AtlasError, MissingInput
 from bids_roi.files.tables import to_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+
+# From what stops the work to what is good to know.
+SEVERITIES = ("error", "warning", "corrected", "note")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One fact about an atlas.
+
+    Attributes
+    ----------
+    severity
+        ``error``: the atlas is not used. ``warning``: it is used as it is, and the
+        outputs say so. ``corrected``: something was safely put right, and the outputs
+        say so. ``note``: good to know; only ``check-atlas`` says it.
+    check
+        Which check speaks, a word or two.
+    text
+        What was found, and what was needed.
+    fix
+        What to do about it.
+    """
+
+    severity: str
+    check: str
+    text: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        """Text and fix in one line."""
+        return f"{self.text} {self.fix}".rstrip()
+
+
+def worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """Sort findings by severity; their order stays otherwise."""
+    return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 _INDEX_COLUMNS = ("index", "label", "id", "value", "component", "roi", "no", "number")
@@ -212,7 +249,10 @@ def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
     colours = [_COLOUR_ROW.fullmatch(row) for row in stripped]
     if rows and all(colours):
         found = [match for match in colours if match is not None]
-        hexes = ["#" + _hex(match[3].split()[:3]) for match in found]
+        hexes = [
+            "#" + "".join(f"{min(255, int(v)):02x}" for v in match[3].split()[:3])
+            for match in found
+        ]
         return RawTable(
             tuple(int(match[1]) for match in found),
             tuple(match[2] for match in found),
@@ -232,10 +272,6 @@ def _parse_lines(lines: Sequence[str], where: Path) -> RawTable:
     finding = Finding("warning", "no index", text, "Check that the order is so.")
     names = tuple(row.strip() for row in rows)
     return RawTable(tuple(range(1, len(rows) + 1)), names, (), (finding,))
-
-
-def _hex(rgb: Sequence[str]) -> str:
-    return "".join(f"{min(255, int(value)):02x}" for value in rgb)
 
 
 def _parse_columns(lines: Sequence[str], where: Path) -> RawTable:

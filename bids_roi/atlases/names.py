@@ -1,4 +1,4 @@
-"""Names of atlases: canonical, TemplateFlow's, short ones, and of files; strings only.
+"""Names of atlases: canonical, TemplateFlow's, short ones, and of files; citations.
 
 Canonical is ``Schaefer2018_seg-7n_scale-400``: the atlas, then the entities that tell
 its variants apart, as they stand in the names of the outputs.
@@ -6,9 +6,12 @@ its variants apart, as they stand in the names of the outputs.
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import UsageError, nearest_words
 from bids_roi.files.names import parse_name
@@ -22,6 +25,13 @@ _LABEL = re.compile(r"[A-Za-z0-9+]+")
 _PARCELS = re.compile(r"(\d+)Parcels(\d+)Networks", re.IGNORECASE)
 _NETWORKS = re.compile(r"(\d+)Networks", re.IGNORECASE)
 _DIMENSIONS = re.compile(r"(\d+)dimensions", re.IGNORECASE)
+
+# What files of labels on surfaces and grayordinates end in, and call their sides.
+_DENSE = (".dlabel.nii", ".dlabel.nii.gz")
+_HEMISPHERE = (".annot", ".gii", ".gii.gz")
+_LABEL_ENDS = (".label.gii.gz", ".label.gii", *_HEMISPHERE)
+LEFT_SIDE = re.compile(r"(?:^|[._-])(?:lh|hemi-L)(?=[._-])")
+RIGHT_SIDE = re.compile(r"(?:^|[._-])(?:rh|hemi-R)(?=[._-])")
 
 # The thresholds of Harvard-Oxford are in per cent; 25 is what FSL and nilearn show.
 SHORT_NAMES = {
@@ -221,7 +231,95 @@ def space_of(path: str | PurePath) -> str | None:
     return space
 
 
+def is_surface(path: Path) -> bool:
+    """Whether a file is of labels on surfaces or grayordinates, by its name."""
+    return path.name.lower().endswith((*_DENSE, *_HEMISPHERE))
+
+
+def is_dense(path: Path) -> bool:
+    """Whether a file is of labels on grayordinates, by its name."""
+    return path.name.lower().endswith(_DENSE)
+
+
+def side_in_name(path: Path) -> str:
+    """``L`` or ``R`` as a file's name tells it (lh, hemi-L), or blank."""
+    found = [s for s, p in (("L", LEFT_SIDE), ("R", RIGHT_SIDE)) if p.search(path.name)]
+    return found[0] if len(found) == 1 else ""
+
+
+def without_side(path: Path) -> str:
+    """Name of a hemisphere's file as it is of both, for the name of the atlas.
+
+    >>> without_side(Path("lh.aparc.a2009s.annot"))
+    'aparc_a2009s.annot'
+    """
+    name = path.name
+    end = next(e for e in (*_LABEL_ENDS, "") if name.lower().endswith(e))
+    stem = name[: len(name) - len(end)]
+    for pattern in (LEFT_SIDE, RIGHT_SIDE):
+        stem = pattern.sub("", stem + ".").removesuffix(".")
+    return stem.strip("._-").replace(".", "_") + end
+
+
 def is_of_one_person(uri: str) -> bool:
     """Whether a BIDS URI is that of a participant's own segmentation or annot."""
     own = uri.startswith("bids:preprocessed:sub-") and uri.endswith("_dseg.nii.gz")
     return own or uri.endswith(".annot")
+
+
+_DATA = Path(__file__).parents[1] / "data"
+
+
+@functools.cache
+def _citations() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((_DATA / "citations.json").read_text("utf-8"))
+    return content
+
+
+def describe_known_atlas(label: str) -> dict[str, Any]:
+    """Describe an atlas for ``atlas-<label>_description.json``; empty if not known."""
+    known = _citations().get(label)
+    if known is None:
+        return {}
+    references = known["References"]
+    content = {
+        "Name": known["Name"],
+        "License": known["License"],
+        "Authors": known["Authors"],
+        "ReferencesAndLinks": [f"https://doi.org/{r['DOI']}" for r in references],
+        "BibTeX": "\n".join(map(format_bibtex, references)),
+    }
+    if "RegionTable" in known:
+        content["RegionTable"] = known["RegionTable"]
+    return content
+
+
+def format_bibtex(reference: dict[str, Any]) -> str:
+    """Entry of BibTeX for a reference with Key, Authors, Title, Journal, Year, DOI."""
+    authors = reference["Authors"].replace(", et al.", ", others").split(", ")
+    # Family name first, with a comma, or BibTeX takes the initials for it.
+    authors = [", ".join(name.rsplit(" ", 1)) for name in authors]
+    fields = {
+        "author": " and ".join(authors),
+        "title": f"{{{reference['Title']}}}",
+        "journal": reference["Journal"].replace("&", "\\&"),
+        "year": reference["Year"],
+        "doi": reference["DOI"],
+    }
+    body = ", ".join(f"{key} = {{{value}}}" for key, value in fields.items())
+    return f"@article{{{reference['Key']}, {body}}}"
+
+
+def cite_briefly(label: str) -> str:
+    """First reference of an atlas as ``Schaefer2018, doi:10.1093/...``, or blank."""
+    known = _citations().get(label)
+    if known is None:
+        return ""
+    first = known["References"][0]
+    return f"{first['Key']}, doi:{first['DOI']}"
+
+
+def own_table(label: str) -> Path | None:
+    """Region table written for bids_roi, where TemplateFlow's is missing or wrong."""
+    path = _DATA / f"atlas-{label}_dseg.tsv"
+    return path if path.is_file() else None

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from bids_roi.atlases.checks import (
+    check_columns,
     check_file_name,
     check_maps,
     check_places,
@@ -22,10 +23,8 @@ from bids_roi.atlases.checks import (
     check_values,
     values_of,
 )
-from bids_roi.atlases.columns import check_columns
-from bids_roi.atlases.findings import Finding
-from bids_roi.atlases.formats import RawTable, parse_table, read_raw_table
-from bids_roi.atlases.names import AtlasKey, is_of_one_person
+from bids_roi.atlases.formats import Finding, RawTable, parse_table, read_raw_table
+from bids_roi.atlases.names import AtlasKey, is_of_one_person, is_surface
 from bids_roi.atlases.regions import (
     RegionTable,
     append_values,
@@ -34,27 +33,20 @@ from bids_roi.atlases.regions import (
     keep_regions,
     name_by_value,
 )
-from bids_roi.atlases.skeleton import template_grids
-from bids_roi.atlases.surfaces import (
-    Numbering,
-    check_surface,
-    is_surface,
-    join_table,
-    read_surface,
-)
+from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.combine import Combined, Labelled, combine_labels
 from bids_roi.core.frame import FrameMismatch
 from bids_roi.errors import AtlasError, BidsRoiError
 from bids_roi.files.writing import file_digest
 from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
+    are_whole,
     check_file,
     find_labels,
     open_image,
     read_labels,
     read_values,
 )
-from bids_roi.images.values import are_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,7 +54,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.atlases.areas import Areas
+    from bids_roi.atlases.surfaces import Areas, Numbering
     from bids_roi.atlases.transforms import Route
     from bids_roi.core.frame import Frame
     from bids_roi.core.grid import Grid
@@ -322,6 +314,8 @@ def examine_atlas(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]
 
 def _examine_surface(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ...]]:
     """As ``examine_atlas``, of labels on surfaces or grayordinates."""
+    from bids_roi.atlases.surfaces import check_surface, join_table, read_surface
+
     surface = read_surface(files.files, files.space, files.map_name)
     given, digest = _read_table(files)
     raw, numbering = join_table(surface, given, files.table)
@@ -332,7 +326,11 @@ def _examine_surface(files: AtlasFiles) -> tuple[Atlas | None, tuple[Finding, ..
     findings += check_surface(surface, given, regions, labels)
     if any(f.severity == "error" for f in findings):
         return None, tuple(findings)
-    digests = _digest_files(files), digest
+    # Of the only file as it is; else of the digests, and of the map's name.
+    parts = [file_digest(path) for path in files.files]
+    parts += [] if files.map_name is None else [files.map_name]
+    whole = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    digests = parts[0] if len(parts) == 1 else whole, digest
     atlas = _make_atlas(files, "dseg", regions, digests, findings, numbering)
     _keep_labels(atlas.image, labels, surface.frame)
     return atlas, atlas.findings
@@ -345,15 +343,6 @@ def _examine_spheres(files: AtlasFiles) -> tuple[Atlas, tuple[Finding, ...]]:
     digests = digest, file_digest(files.image)
     atlas = _make_atlas(files, "spheres", files.union, digests, files.findings)
     return atlas, atlas.findings
-
-
-def _digest_files(files: AtlasFiles) -> str:
-    """Digest of the only file as it is; else of the digests, and of the map's name."""
-    parts = [file_digest(path) for path in files.files]
-    parts += [] if files.map_name is None else [files.map_name]
-    if len(parts) == 1:
-        return parts[0]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def _make_atlas(
@@ -410,6 +399,8 @@ def load_atlas_labels(
         combined = combine_images(image)
         return _keep_labels(image, combined.labels, combined.where)
     if is_surface(image.files[0]):
+        from bids_roi.atlases.surfaces import read_surface  # volumes need it not
+
         surface = read_surface(image.files, image.space, image.map_name)
         labels = surface.number(image.numbering)
         return _keep_labels(image, labels, surface.frame)
@@ -417,13 +408,7 @@ def load_atlas_labels(
 
 
 def combine_images(image: AtlasImage) -> Combined:
-    """Labels of a combination, from its parts, and what each of these lost.
-
-    Raises
-    ------
-    AtlasError
-        If the parts lie on different meshes, or voxels of grayordinates.
-    """
+    """Labels of a combination, from its parts, and what each of these lost."""
     held = [load_atlas_labels(p) for p, _ in image.parts if p.kind != NOWHERE]
     # A part without a place here has rows, in a copy of another where all is 0.
     empty, found = (np.zeros_like(held[0][0]), held[0][1]), iter(held)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.findings import Finding
-from bids_roi.atlases.formats import BACKGROUND
+from bids_roi.atlases.formats import BACKGROUND, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -20,28 +20,28 @@ from bids_roi.atlases.asked import (
     refuse_twins,
 )
 from bids_roi.atlases.catalogue import Catalogue, Dataset
-from bids_roi.atlases.combined import combine_atlases, take_regions
-from bids_roi.atlases.homes import download_home, search_path
+from bids_roi.atlases.composed import combine_atlases, read_seeds, take_regions
 from bids_roi.atlases.names import (
     AtlasKey,
+    is_surface,
     name_map,
     nearest_atlases,
     parse_atlas_name,
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
-from bids_roi.atlases.seeds import read_seeds
 from bids_roi.atlases.subject import (
     find_annots,
     find_segmentation,
     is_of_annots,
     list_annots,
 )
-from bids_roi.atlases.surfaces import check_fit, is_surface
+from bids_roi.atlases.templateflow import download_home, search_path
 from bids_roi.atlases.transforms import (
     can_be_reached,
     find_anatomical_route,
     find_route,
 )
+from bids_roi.core.frame import Mesh
 from bids_roi.core.grid import Grid
 from bids_roi.errors import (
     BidsRoiError,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 _EYE = np.eye(4)
 _FITTING = "Choose an atlas of the same space, or the runs with --space."
+_SAME_MESH = "Choose an atlas of the same mesh, or the runs with --space and --den."
 # Of the templates that an atlas is in, transforms are looked for from these first.
 _FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
 
@@ -72,15 +73,6 @@ class AtlasShelf:
     ----------
     wanted
         The group "atlases" is used.
-
-    Raises
-    ------
-    UsageError
-        If a file has no known space, or a name is unknown (with the nearest).
-    MissingInput
-        If a file or dataset of the user's is not there.
-    CollisionError
-        If two atlases would have the same name in the outputs.
 
     Attributes
     ----------
@@ -175,7 +167,12 @@ class AtlasShelf:
         self._keys[name] = key
         if chosen:
             self._maps[name] = chosen
-            _refuse_volumes(key, self._catalogue)
+            if all(held.is_volume for held in self._catalogue.layouts(key)):
+                msg = (
+                    f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have"
+                )
+                msg += " have maps."
+                raise UsageError(msg, remedy="Leave out # and what follows.")
         return name
 
     def is_for(self, name: str, *, surface: bool) -> bool:
@@ -348,8 +345,7 @@ class AtlasShelf:
             if is_surface(file.image):
                 atlas = self._open(file)
                 try:
-                    own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
-                    check_fit(name, own_frame, where)
+                    _check_fit(name, atlas, where)
                 except SpaceMismatch as error:
                     found = error
                 else:
@@ -383,8 +379,7 @@ class AtlasShelf:
                     union=None,
                 )
             atlas = self._open(files)
-        own_frame = cast("Frame", load_atlas_labels(atlas.image)[1])
-        check_fit(name, own_frame, where)
+        _check_fit(name, atlas, where)
         return atlas
 
     def _find_by_route(self, name: str, grid: Grid, root: Path, bold: Path) -> Atlas:
@@ -501,6 +496,27 @@ class AtlasShelf:
         raise found
 
 
+def _check_fit(name: str, atlas: Atlas, where: Frame) -> None:
+    """Refuse a run that lies on other meshes than an atlas, naming both.
+
+    A ``SpaceMismatch``, as where a volume is in another space.
+    """
+    own = cast("Frame", load_atlas_labels(atlas.image)[1])
+    theirs = {p.structure: p for p in where.parts if isinstance(p.support, Mesh)}
+    mine = [p for p in own.parts if isinstance(p.support, Mesh)]
+    for part in mine:
+        other = theirs.get(part.structure)
+        if other is not None and other.support != part.support:
+            msg = (
+                f"atlas {name} has {part.structure} on {part.support}, the run on"
+                f" {other.support}."
+            )
+            raise SpaceMismatch(msg, remedy=_SAME_MESH)
+    if not any(part.structure in theirs for part in mine):
+        msg = f"atlas {name} ({own}) and the run ({where}) share no structure."
+        raise SpaceMismatch(msg, remedy=_SAME_MESH)
+
+
 def make_catalogue(wanted: Atlases, datasets: list[Dataset]) -> Catalogue:
     """Make the catalogue of what can be asked for by name."""
     given = wanted.templateflow_home
@@ -548,10 +564,3 @@ def _refuse_taken(
         if len(set(parts)) < len(parts):
             msg = f"--combine {name} names one atlas twice ({', '.join(parts)})."
             raise UsageError(msg, remedy="Name each of its parts once.")
-
-
-def _refuse_volumes(key: AtlasKey, catalogue: Catalogue) -> None:
-    """Refuse to choose a map of an atlas that is there as volumes only."""
-    if all(held.is_volume for held in catalogue.layouts(key)):
-        msg = f"atlas {key.name} is a volume, and only .dlabel.nii and .gii have maps."
-        raise UsageError(msg, remedy="Leave out # and what follows.")

@@ -11,14 +11,12 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.citations import describe_known_atlas
-from bids_roi.atlases.names import AtlasKey, space_of
+from bids_roi.atlases.names import AtlasKey, describe_known_atlas, space_of
 from bids_roi.atlases.open import AtlasFiles
 from bids_roi.core.frame import Mesh
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.images.nifti import check_file
-from bids_roi.images.surface_labels import read_surface_labels
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -231,6 +229,8 @@ def _label_folders(root: Path, bold: Path, folder: Path | None) -> list[Path]:
 
 
 def _check_vertices(path: Path, mesh: Mesh, structure: str) -> None:
+    from bids_roi.images.surfaces import read_surface_labels
+
     n_vertices = read_surface_labels(path).keys.size
     if n_vertices != mesh.n_vertices:
         msg = (

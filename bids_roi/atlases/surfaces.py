@@ -1,4 +1,4 @@
-"""Atlases of surfaces and grayordinates: labels, where they lie, and their own table.
+"""Atlases of surfaces and grayordinates: labels, their own table, areas of vertices.
 
 One dlabel file holds both hemispheres and voxels. Annots and label.gii hold one
 hemisphere each, and the labels of the two are often the same numbers: regions are
@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import filecmp
+import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +19,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.findings import Finding
-from bids_roi.atlases.formats import RawTable, is_background, without_wall
+from bids_roi.atlases.formats import Finding, RawTable, is_background, without_wall
+from bids_roi.atlases.names import is_dense, side_in_name, space_of
 from bids_roi.atlases.regions import sides_of, some
+from bids_roi.atlases.templateflow import (
+    download,
+    download_home,
+    list_skeleton,
+    search_path,
+)
 from bids_roi.core.frame import Frame, Mesh, Part
-from bids_roi.errors import AtlasError, SpaceMismatch, UsageError
-from bids_roi.images.meshes import mesh_of, surface_template
-from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
+from bids_roi.errors import (
+    AtlasError,
+    ImageError,
+    MissingInput,
+    SpaceMismatch,
+    UsageError,
+)
+from bids_roi.files.names import parse_name
+from bids_roi.files.writing import file_digest
+from bids_roi.images.meshes import mesh_of, name_density, surface_template
+from bids_roi.images.nifti import check_file
+from bids_roi.images.surfaces import read_areas, read_hemisphere, read_surface_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,18 +48,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.regions import RegionTable
-    from bids_roi.images.label_table import LabelledPoints
+    from bids_roi.images.markup import LabelledPoints
+    from bids_roi.options.table import Atlases
 
 
 # Side and key of each region, in the order of the index from 1.
 Numbering = tuple[tuple[str, int], ...]
 
-_DENSE = (".dlabel.nii", ".dlabel.nii.gz")
-_HEMISPHERE = (".annot", ".gii", ".gii.gz")
-_LABEL_ENDS = (".label.gii.gz", ".label.gii", *_HEMISPHERE)
 _STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
-_LEFT = re.compile(r"(?:^|[._-])(?:lh|hemi-L)(?=[._-])")
-_RIGHT = re.compile(r"(?:^|[._-])(?:rh|hemi-R)(?=[._-])")
 _SIDE_WORDS = re.compile(
     r"^(?:ctx[._-])?(?:[lr]h?|left|right)[ ._-]|[ ._-](?:[lr]h?|left|right)$",
     re.IGNORECASE,
@@ -54,37 +67,6 @@ _NO_REGION = re.compile(
     re.IGNORECASE,
 )
 _GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-_FITTING = "Choose an atlas of the same mesh, or the runs with --space and --den."
-
-
-def is_surface(path: Path) -> bool:
-    """Whether a file is of labels on surfaces or grayordinates, by its name."""
-    return path.name.lower().endswith((*_DENSE, *_HEMISPHERE))
-
-
-def is_dense(path: Path) -> bool:
-    """Whether a file is of labels on grayordinates, by its name."""
-    return path.name.lower().endswith(_DENSE)
-
-
-def side_in_name(path: Path) -> str:
-    """``L`` or ``R`` as a file's name tells it (lh, hemi-L), or blank."""
-    found = [s for s, p in (("L", _LEFT), ("R", _RIGHT)) if p.search(path.name)]
-    return found[0] if len(found) == 1 else ""
-
-
-def without_side(path: Path) -> str:
-    """Name of a hemisphere's file as it is of both, for the name of the atlas.
-
-    >>> without_side(Path("lh.aparc.a2009s.annot"))
-    'aparc_a2009s.annot'
-    """
-    name = path.name
-    end = next(e for e in (*_LABEL_ENDS, "") if name.lower().endswith(e))
-    stem = name[: len(name) - len(end)]
-    for pattern in (_LEFT, _RIGHT):
-        stem = pattern.sub("", stem + ".").removesuffix(".")
-    return stem.strip("._-").replace(".", "_") + end
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -398,84 +380,144 @@ def _check_hemispheres(
     return [Finding("error", "hemispheres", text, fix)]
 
 
-def check_fit(name: str, atlas: Frame, where: Frame) -> None:
-    """Refuse a run that lies on other meshes than an atlas, naming both.
+_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
+_GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
-    A ``SpaceMismatch``, as where a volume is in another space.
+
+@dataclass(frozen=True, slots=True)
+class Areas:
+    """Files with the areas of the meshes of a run; a key.
+
+    Attributes
+    ----------
+    structures, files
+        Of each hemisphere.
+    digest
+        SHA-256 of the files' bytes together.
+    individual
+        Whether they are the participant's own, and no other has them.
     """
-    theirs = {p.structure: p for p in where.parts if isinstance(p.support, Mesh)}
-    mine = [p for p in atlas.parts if isinstance(p.support, Mesh)]
-    for part in mine:
-        other = theirs.get(part.structure)
-        if other is not None and other.support != part.support:
-            msg = (
-                f"atlas {name} has {part.structure} on {part.support}, the run on"
-                f" {other.support}."
-            )
-            raise SpaceMismatch(msg, remedy=_FITTING)
-    if not any(part.structure in theirs for part in mine):
-        msg = f"atlas {name} ({atlas}) and the run ({where}) share no structure."
-        raise SpaceMismatch(msg, remedy=_FITTING)
+
+    structures: tuple[str, ...]
+    files: tuple[Path, ...]
+    digest: str
+    individual: bool
+
+    def read(self) -> dict[str, NDArray[np.float64]]:
+        """Read them: mm2 of each vertex of each structure."""
+        return {
+            structure: _read_once(path, self.digest)[1]
+            for structure, path in zip(self.structures, self.files, strict=True)
+        }
 
 
-def split_sides(text: str) -> tuple[tuple[Path, ...], str]:
-    """Understand the image of ``--atlas-file``, up to its table: files, and the rest.
+@functools.lru_cache(maxsize=4)
+def _read_once(
+    path: Path,
+    digest: str,  # noqa: ARG001 - part of the key: a changed file is read again
+) -> tuple[str, NDArray[np.float64]]:
+    return read_areas(path)
 
-    ``L=LEFT,R=RIGHT``, a path with ``{lh,rh}`` or ``{L,R}`` in it, or the file of one
-    hemisphere, whose partner is looked for by its name. Empty for what is no surface.
+
+def find_areas(
+    frame: Frame, surface: str, wanted: Atlases, *, root: Path, bold: Path
+) -> Areas:
+    """Find the areas of the meshes of a run, and check that they are of these meshes.
+
+    ``surface`` is what ``--surface`` says. ``root`` and ``bold`` are the derivative and
+    the run's file in it.
     """
-    if match := re.fullmatch(r"L=([^,]+),R=([^,]+)(?:,(.*))?", text):
-        return (Path(match[1]), Path(match[2])), match[3] or ""
-    if match := re.fullmatch(r"([^,{]*)\{([^,}]*),([^,}]*)\}([^,]*)(?:,(.*))?", text):
-        both = [Path(f"{match[1]}{side}{match[4]}") for side in match.group(2, 3)]
-        return tuple(both), match[5] or ""
-    image, _, rest = text.partition(",")
-    path = Path(image)
-    if not is_surface(path):
-        return (), text
-    return ((path,) if is_dense(path) else find_partner(path)), rest
-
-
-def split_map(text: str) -> tuple[str, str | None]:
-    """Take the map out of ``IMAGE#MAP[,TABLE]``: a name, or a number from 1.
-
-    Of two hemispheres, one or both may name it.
-    """
-    found: set[str] = set()
-
-    def take(match: re.Match[str]) -> str:
-        if match[1] == ".annot" or not is_surface(Path("x" + match[1])):
-            msg = f"'{match[0]}' names a map, and only .dlabel.nii and .gii have maps."
-            raise UsageError(msg, remedy="Leave out # and what follows.")
-        found.add(match[2])
-        return match[1]
-
-    if Path(text.partition(",")[0]).exists():  # the name of a file may have a #
-        return text, None
-    rest = re.sub(r"((?:\.dlabel)?\.(?:nii|gii|annot)(?:\.gz)?)#([^,]+)", take, text)
-    if len(found) > 1:
-        msg = f"the two hemispheres name different maps: {some(sorted(found))}."
-        raise UsageError(msg, remedy="Write one of them.")
-    return rest, found.pop() if found else None
-
-
-def find_partner(path: Path) -> tuple[Path, Path]:
-    """The left and the right file of a hemisphere's; an ``AtlasError`` without."""
-    side = side_in_name(path)
-    swaps = {"lh": "rh", "rh": "lh", "hemi-L": "hemi-R", "hemi-R": "hemi-L"}
-    pattern = _LEFT if side == "L" else _RIGHT
-    other = pattern.sub(
-        lambda m: re.sub("|".join(swaps), lambda n: swaps[n[0]], m[0]), path.name
+    meshes = {
+        p.structure: p.support for p in frame.parts if isinstance(p.support, Mesh)
+    }
+    given = dict(re.findall(r"([LR])=([^,]+)", surface))
+    individual = not given and (
+        surface == "participant"
+        or any(mesh.template.startswith("fsnative") for mesh in meshes.values())
     )
-    partner = path.with_name(other)
-    if not side or not partner.exists():
-        msg = "this is one hemisphere, and the file of the other one is needed, too"
-        msg += f" ({partner.name} is not there)." if side else "."
-        raise AtlasError(msg, where=path, remedy=_GIVE_BOTH)
-    return (path, partner) if side == "L" else (partner, path)
+    files = []
+    for structure, mesh in meshes.items():
+        side = _SIDES.get(structure)
+        if side is None:
+            msg = f"the run has vertices of {structure}, whose areas no file tells."
+            raise MissingInput(msg, where=bold, remedy="Use --vertex-weights none.")
+        if given:
+            if side not in given:
+                msg = f"--surface names no file of hemi-{side}, which the run has."
+                raise UsageError(msg, remedy=_GIVE)
+            files.append(Path(given[side]))
+        elif individual:
+            files.append(_find_own(root, bold, mesh, side))
+        else:
+            files.append(_find_templates(mesh, side, wanted))
+    whole = hashlib.sha256()
+    for path, (structure, mesh) in zip(files, meshes.items(), strict=True):
+        check_file(path)
+        digest = file_digest(path)
+        whole.update(digest.encode())
+        _check_areas(path, structure, mesh, *_read_once(path, digest))
+    return Areas(tuple(meshes), tuple(files), whole.hexdigest(), individual)
 
 
-def space_of_meshes(files: tuple[Path, ...]) -> str:
-    """Template that the files themselves tell by their numbers of vertices."""
-    parts = read_surface(files, None).frame.parts
-    return next(p.support.template for p in parts if isinstance(p.support, Mesh))
+def _check_areas(
+    path: Path, structure: str, mesh: Mesh, says: str, areas: NDArray[np.float64]
+) -> None:
+    side = parse_name(path).get("hemi")
+    named = next((s for s, letter in _SIDES.items() if letter == side), "")
+    for found, where in (
+        (says, "of itself (AnatomicalStructurePrimary)"),
+        (named, "in its name"),
+    ):
+        if found not in ("", structure):
+            msg = f"the surface says {where} that it is of {found}, not {structure}."
+            remedy = "The hemispheres may be swapped: give each its own file."
+            raise ImageError(msg, where=path, remedy=remedy)
+    if areas.size != mesh.n_vertices:
+        msg = (
+            f"the surface has {areas.size:,} vertices, {structure} of the run"
+            f" {mesh.n_vertices:,} ({mesh})."
+        )
+        raise ImageError(msg, where=path, remedy=_GIVE)
+
+
+def _find_own(root: Path, bold: Path, mesh: Mesh, side: str) -> Path:
+    """Midthickness in ``anat`` of the session or the participant, on the run's mesh."""
+    space = None if mesh.template.startswith("fsnative") else mesh.template
+    participant = root / f"sub-{parse_name(bold).get('sub')}"
+    for folder in (bold.parent.parent / "anat", participant / "anat"):
+        found = []
+        for path in sorted(folder.glob(f"*_hemi-{side}_*midthickness.surf.gii")):
+            name = parse_name(path)
+            density = name.get("den") in (None, name_density(mesh.n_vertices))
+            if name.get("desc") is None and space_of(path) == space and density:
+                found.append(path)
+        if len(found) > 1:
+            names = ", ".join(path.name for path in found)
+            msg = f"{len(found)} midthickness surfaces are there ({names}), 1 is needed"
+            raise ImageError(f"{msg}.", where=folder, remedy=_GIVE)
+        if found:
+            return found[0]
+    words = "the participant's own mesh" if space is None else str(mesh)
+    msg = f"the participant has no midthickness surface of hemi-{side} on {words}."
+    raise MissingInput(msg, where=participant / "anat", remedy=_GIVE)
+
+
+def _find_templates(mesh: Mesh, side: str, wanted: Atlases) -> Path:
+    """Mean areas of people's vertices (vaavg) in TemplateFlow's layout.
+
+    Not those of the template's own surface: a mean surface is smoother, and so smaller,
+    than any person's.
+    """
+    density = name_density(mesh.n_vertices)
+    home = f"tpl-{mesh.template}"
+    name = f"{home}/{home}_hemi-{side}_den-{density}_desc-vaavg_midthickness.shape.gii"
+    for folder in search_path(wanted.templateflow_home):
+        if (folder / name).exists():
+            return folder / name
+    if name not in list_skeleton():
+        msg = f"TemplateFlow has no areas of the vertices of {mesh}."
+        raise MissingInput(msg, remedy=_GIVE)
+    if wanted.offline:
+        msg = f"the areas of {mesh} are not here, and --offline forbids to fetch them."
+        raise MissingInput(msg, remedy=f"Fetch {name}, or: {_GIVE}")
+    return download([name], download_home(wanted.templateflow_home))[0]

@@ -1,6 +1,11 @@
-"""Downloads from TemplateFlow: whole and verified, or not at all; its client's home.
+"""TemplateFlow: what it holds, the folders with copies of it, and downloads.
 
-The client writes into the final name as the bytes arrive, takes any file that is not
+What it holds is told by the list inside its wheel: importing ``templateflow`` unpacks
+2,500 files into the user's home where there are none, so that the zip is read without
+executing any of it. Files that it lists with content (tables, JSON) are whole; images
+are listed with 0 bytes.
+
+Its client writes into the final name as the bytes arrive, takes any file that is not
 empty for good, and unpacks thousands of placeholders where its home is empty. So it
 works in a private folder here that holds nothing but placeholders of the files wanted;
 what it brings is read to the end, compared with what it says of itself, and moved into
@@ -10,20 +15,406 @@ the home by one rename. Any number of jobs may do so at once.
 from __future__ import annotations
 
 import contextlib
+import functools
+import gzip
+import importlib.util
 import io
+import json
 import logging
+import math
 import os
+import re
 import shutil
 import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.integrity import check_complete
-from bids_roi.atlases.skeleton import list_skeleton, read_skeleton
-from bids_roi.errors import BidsRoiError, MissingInput, OutputError
+from bids_roi.atlases.names import AtlasKey, key_of_file, space_of
+from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, OutputError
+from bids_roi.files.names import parse_name
+from bids_roi.files.writing import file_digest
+from bids_roi.images.header import FETCH_AGAIN, damaged_file, read_header
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateGrid:
+    """Grid of one resolution of a template.
+
+    Attributes
+    ----------
+    shape
+        Voxels along x, y, z.
+    zooms
+        Millimetres.
+    origin
+        Centre of the left-posterior-inferior corner voxel, mm.
+    """
+
+    shape: tuple[int, ...]
+    zooms: tuple[float, ...]
+    origin: tuple[float, ...]
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of a voxel in mm^3."""
+        return math.prod(self.zooms)
+
+
+@functools.cache
+def _zip_path() -> Path:
+    # Looking for a top-level package does not execute it.
+    spec = importlib.util.find_spec("templateflow")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / "conf" / "templateflow-skel.zip"
+        if path.is_file():
+            return path
+    msg = "the package templateflow, which holds the list of atlases, is not there."
+    raise MissingInput(msg, remedy="Install it: pip install templateflow.")
+
+
+@functools.cache
+def _archive() -> zipfile.ZipFile:
+    # In memory, 1.3 MB: an open file would share its position with forked workers.
+    return zipfile.ZipFile(io.BytesIO(_zip_path().read_bytes()))
+
+
+@functools.cache
+def list_skeleton() -> dict[str, int]:
+    """List every file of TemplateFlow's archive, with the size that the list has.
+
+    By relative path (``tpl-X/tpl-X_res-01_T1w.nii.gz``); 0 for what must be downloaded.
+    Empty where templateflow is not installed.
+    """
+    try:
+        items = _archive().infolist()
+    except MissingInput:
+        return {}
+    return {item.filename: item.file_size for item in items if not item.is_dir()}
+
+
+def read_skeleton(name: str) -> bytes:
+    """Read a table or JSON out of the list; a ``KeyError`` if it has no such file."""
+    return _archive().read(name)
+
+
+@functools.cache
+def template_description(template: str) -> dict[str, Any]:
+    """Read the description of a template: its grids per resolution, its licence.
+
+    ``template`` is without ``tpl-`` and cohort; empty where there is no such template.
+    """
+    name = f"tpl-{template}/template_description.json"
+    if name not in list_skeleton():
+        return {}
+    content = json.loads(read_skeleton(name))
+    return content if isinstance(content, dict) else {}
+
+
+@functools.cache
+def template_grids() -> dict[str, dict[str, TemplateGrid]]:
+    """Collect the grids of every template: template to ``res-`` label to grid.
+
+    A cohort's own grids stand under ``X+1``.
+    """
+    found: dict[str, dict[str, TemplateGrid]] = {}
+    for name in list_skeleton():
+        folder, _, file = name.partition("/")
+        if file != "template_description.json":
+            continue
+        template = folder.removeprefix("tpl-")
+        content = template_description(template)
+        places = {template: content.get("res")}
+        cohorts = content.get("cohort")
+        if isinstance(cohorts, dict):
+            for label, cohort in cohorts.items():
+                own = cohort.get("res") if isinstance(cohort, dict) else None
+                places[f"{template}+{label}"] = own or content.get("res")
+        for place, listed in places.items():
+            if isinstance(listed, dict):
+                grids = {res: _grid(entry) for res, entry in listed.items()}
+                found[place] = {res: g for res, g in grids.items() if g is not None}
+    return found
+
+
+def _grid(entry: object) -> TemplateGrid | None:
+    try:
+        shape = tuple(int(n) for n in entry["shape"])  # type: ignore[index]
+        zooms = tuple(float(z) for z in entry["zooms"])  # type: ignore[index]
+        origin = tuple(float(x) for x in entry["origin"])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return TemplateGrid(shape, zooms, origin) if len(zooms) == 3 else None
+
+
+# Set in container images that bring atlases along.
+_IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"
+_KINDS = ("dseg", "probseg")
+_KIND_OF = {".label.gii": "surface", ".dlabel.nii": "dlabel"}
+# Tables of TemplateFlow whose names do not match their images'.
+_MISSPELT = {"CerebA": "CerebrA"}
+
+
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An atlas image of the archive, present or not.
+
+    Attributes
+    ----------
+    key
+        The atlas.
+    space
+        Template, with its cohort (``UNCInfant+1``).
+    kind
+        ``dseg`` or ``probseg`` of volumes, as the name says; ``dlabel``; ``surface`` of
+        a hemisphere or two.
+    res
+        Label of ``res-``, blank where there is none; an index, not millimetres.
+    path
+        Relative to the home; of the left hemisphere where there are two.
+    right
+        Of the right hemisphere; blank where there is none.
+    den
+        Label of ``den-`` (``10k``), blank where there is none.
+    """
+
+    key: AtlasKey
+    space: str
+    kind: str
+    res: str
+    path: str
+    right: str = ""
+    den: str = ""
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it is an image of voxels alone."""
+        return self.kind in _KINDS
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is more than one hemisphere or a flat map."""
+        return self.is_volume or self.kind == "dlabel" or bool(self.right)
+
+    @property
+    def layout(self) -> str:
+        """Template, density and form, for messages."""
+        if self.is_volume:
+            return f"a volume in {self.space}"
+        form = "a dlabel" if self.kind == "dlabel" else "surfaces"
+        return f"{form} in {self.space}" + (f" den-{self.den}" if self.den else "")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Its image, or those of left and right."""
+        return (self.path, self.right) if self.right else (self.path,)
+
+
+def search_path(
+    given: Path | None, environ: Mapping[str, str] | None = None
+) -> tuple[Path, ...]:
+    """Folders to look for atlases in, in order; none is created or written.
+
+    ``--templateflow-home``, ``TEMPLATEFLOW_HOME``, the copy in the container image,
+    TemplateFlow's own default, and the folder that ``download_home`` falls back to.
+    """
+    environ = os.environ if environ is None else environ
+    caches = _caches(environ)
+    named = [given, environ.get("TEMPLATEFLOW_HOME"), environ.get(_IMAGE_COPY)]
+    folders = [Path(folder) for folder in named if folder]
+    folders += [cache / "templateflow" for cache in caches]
+    folders += [cache / "bids_roi" / "templateflow" for cache in caches]
+    return tuple(dict.fromkeys(folder.absolute() for folder in folders))
+
+
+def download_home(given: Path | None, environ: Mapping[str, str] | None = None) -> Path:
+    """Choose the folder that downloads go to.
+
+    The folder given by the user, else a home that is in use. An empty home is left
+    alone: with a few files in it, TemplateFlow's client would take it for complete, and
+    every other tool of the user would find nothing else.
+    """
+    environ = os.environ if environ is None else environ
+    caches = _caches(environ)
+    tried = []
+    if given is not None:
+        tried.append(given.absolute())
+    else:
+        homes = [Path(h) for h in [environ.get("TEMPLATEFLOW_HOME")] if h]
+        homes += [cache / "templateflow" for cache in caches]
+        tried += [home.absolute() for home in homes if any(home.glob("tpl-*"))]
+        tried += [cache / "bids_roi" / "templateflow" for cache in caches]
+    for folder in tried:
+        if _can_write(folder):
+            return folder
+    where = ", ".join(map(str, tried)) or "no home folder"
+    msg = f"there is no folder that downloads can be written to ({where})."
+    raise MissingInput(msg, remedy="Name one with --templateflow-home.")
+
+
+def _caches(environ: Mapping[str, str]) -> list[Path]:
+    cache, home = environ.get("XDG_CACHE_HOME"), environ.get("HOME")
+    if cache:
+        return [Path(cache).absolute()]
+    return [Path(home).absolute() / ".cache"] if home else []
+
+
+def _can_write(folder: Path) -> bool:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def list_folder(home: Path) -> dict[str, int]:
+    """List images, tables and JSON of a home or dataset: relative path to size.
+
+    Only names that begin with ``tpl-`` or ``atlas-``, in folders that do, and one
+    ``anat`` or ``cohort`` folder down.
+    """
+    found: dict[str, int] = {}
+    patterns = ("tpl-*", "tpl-*/tpl-*", "tpl-*/*/tpl-*", "tpl-*/*/*/tpl-*")
+    for pattern in (*patterns, "atlas-*", "tpl-*/atlas-*", "tpl-*/*/atlas-*"):
+        for path in home.glob(pattern):
+            if re.search(r"\.(nii|nii\.gz|tsv|json|gii)$", path.name):
+                try:
+                    size = path.stat().st_size
+                except OSError:  # a link to annexed content that is not here
+                    size = 0
+                found[path.relative_to(home).as_posix()] = size
+    return dict(sorted(found.items()))
+
+
+def scan_names(names: Iterable[str]) -> list[HeldImage]:
+    """Find the atlas images among file names, sorted; left and right are one."""
+    held, everything = [], set(names)
+    for path in everything:
+        name = parse_name(path)
+        entities = dict(name.entities)
+        space = space_of(path)
+        if name.suffix not in _KINDS or "atlas" not in entities or space is None:
+            continue
+        if {"label", "stat"} & set(entities):  # one region's surface; confidence
+            continue
+        kind = _KIND_OF.get(name.extension, name.suffix)
+        right = ""
+        if kind == "surface":
+            other = path.replace("_hemi-L_", "_hemi-R_")
+            if (
+                "_hemi-R_" in path
+                and path.replace("_hemi-R_", "_hemi-L_") in everything
+            ):
+                continue
+            right = other if other != path and other in everything else ""
+        elif kind == name.suffix and name.extension not in (".nii", ".nii.gz"):
+            continue
+        held.append(
+            HeldImage(
+                key=key_of_file(path),
+                space=space,
+                kind=kind,
+                res=entities.get("res", ""),
+                path=path,
+                right=right,
+                den=entities.get("den", ""),
+            )
+        )
+    return sorted(
+        held, key=lambda h: (h.space, h.key.name, h.kind, h.res, len(h.den), h.path)
+    )
+
+
+def choose_table(image: str, names: Iterable[str]) -> str | None:
+    """Choose the table of an image: the one that says most, and nothing else.
+
+    Every entity of a table must be the image's too; in the image's folder or above it.
+    TemplateFlow has tables without ``res-`` and ``desc-``, a dseg table for a probseg
+    image, and one that is misspelt (CerebA).
+    """
+    own = parse_name(image)
+    entities, folders = dict(own.entities), set(PurePosixPath(image).parents)
+    ranked = []
+    for name in names:
+        if not name.endswith(".tsv"):
+            continue
+        table = parse_name(name)
+        said = dict(table.entities)
+        said["atlas"] = _MISSPELT.get(said.get("atlas", ""), said.get("atlas", ""))
+        fits = said.items() <= entities.items()
+        if fits and table.suffix in _KINDS and PurePosixPath(name).parent in folders:
+            ranked.append((table.suffix == own.suffix, len(said), name))
+    return max(ranked)[2] if ranked else None
+
+
+_CHUNK = 2**20
+
+
+def check_complete(path: Path, *, md5: str | None = None) -> None:
+    """Read a file to its end and compare it with what it says of itself.
+
+    An image (``.nii``, ``.nii.gz``, ``.gii``), a table or JSON; an ``AtlasError`` if it
+    is empty, an error page, cut short, damaged, or not the file expected (``md5``).
+    """
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        raise AtlasError("the file is empty (0 bytes).", where=path, remedy=FETCH_AGAIN)
+    surface = path.suffix == ".gii" and b"GIFTI" in head
+    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")) and not surface:
+        msg = "the file holds a server's error page."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if md5 is not None and file_digest(path, "md5") != md5:
+        msg = f"its MD5 checksum is {file_digest(path, 'md5')}, {md5} is expected."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if path.suffix == ".gii":
+        _check_surface(path)
+    elif path.name.endswith((".nii", ".nii.gz")):
+        _check_image(path)
+    elif path.name.endswith(".gz"):
+        _unpacked_size(path)
+    elif path.suffix == ".json":
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            msg = f"the file is not JSON ({error})."
+            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN) from error
+
+
+def _check_image(path: Path) -> None:
+    header, size = read_header(path), _unpacked_size(path)
+    if size < header.n_bytes:
+        shape = "x".join(map(str, header.shape))
+        msg = (
+            f"the image ends early: it has {size} bytes, its header ({shape}) needs"
+            f" {header.n_bytes}."
+        )
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _check_surface(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read().rstrip()
+    if not tail.endswith(b"</GIFTI>"):
+        msg = "the file ends before </GIFTI>: it is cut short, or no GIFTI."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _unpacked_size(path: Path) -> int:
+    if not path.name.endswith(".gz"):
+        return path.stat().st_size
+    size = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged_file(path, error) from error
+    return size
 
 
 S3_ROOT = "https://templateflow.s3.amazonaws.com"

@@ -7,23 +7,31 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.citations import cite_briefly, own_table
-from bids_roi.atlases.findings import SEVERITIES, Finding, worst_first
-from bids_roi.atlases.formats import parse_table, without_wall
-from bids_roi.atlases.homes import (
+from bids_roi.atlases.formats import (
+    SEVERITIES,
+    Finding,
+    parse_table,
+    without_wall,
+    worst_first,
+)
+from bids_roi.atlases.names import (
+    cite_briefly,
+    nearest_atlases,
+    own_table,
+    parse_atlas_name,
+    short_names,
+)
+from bids_roi.atlases.templateflow import (
     HeldImage,
     choose_table,
     download_home,
     list_folder,
+    list_skeleton,
+    read_skeleton,
     scan_names,
     search_path,
+    template_grids,
 )
-from bids_roi.atlases.names import (
-    nearest_atlases,
-    parse_atlas_name,
-    short_names,
-)
-from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
 from bids_roi.errors import BidsRoiError, UsageError
 
 if TYPE_CHECKING:
@@ -159,7 +167,7 @@ def _size_of(image: HeldImage) -> str:
 
 
 def _is_good(path: Path) -> bool:
-    from bids_roi.atlases.integrity import check_complete
+    from bids_roi.atlases.templateflow import check_complete
 
     try:
         check_complete(path)
@@ -209,10 +217,9 @@ _UNSAID = "?"
 
 
 def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
-    from bids_roi.atlases.asked import parse_file
+    from bids_roi.atlases.asked import parse_file, split_map, split_sides
     from bids_roi.atlases.names import space_of
     from bids_roi.atlases.shelf import find_key, make_catalogue
-    from bids_roi.atlases.surfaces import split_map, split_sides
     from bids_roi.options.table import Atlases
 
     surfaces, _ = split_sides(split_map(text)[0])

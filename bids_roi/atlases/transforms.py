@@ -81,13 +81,7 @@ class Route:
         return replace(self, digest=digest)
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move (n, 3) points in mm, RAS+; the files are read.
-
-        Raises
-        ------
-        BidsRoiError
-            If a file is not here or cannot be used.
-        """
+        """Move (n, 3) points in mm, RAS+; the files are read."""
         transforms = [(read_transform(path), inverted) for path, inverted in self.steps]
         for transform, inverted in transforms:
             points = (transform.invert() if inverted else transform).apply(points)
@@ -120,23 +114,8 @@ def find_anatomical_route(root: Path, bold: Path) -> Route:
 def find_route(root: Path, bold: Path, template: str) -> Route:
     """Find the transforms for an atlas and a run.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    bold
-        The run, below the root: native, or in the space of its anatomical image.
-    template
-        Space of the atlas, with its cohort (``MNIInfant+1``).
-
-    Raises
-    ------
-    SpaceMismatch
-        If the run is in another space, or nobody has a transform from the template.
-    MissingInput
-        If this participant's, or this run's, is absent.
-    AtlasError
-        If several fit.
+    The run is native, or in the space of its anatomical image; ``template`` has its
+    cohort (``MNIInfant+1``).
     """
     space = parse_name(bold).get("space")
     if space in _NATIVE:

@@ -23,6 +23,7 @@ import numpy as np
 
 from bids_roi.confounds.compcor import find_compcor
 from bids_roi.confounds.gaps import check_gaps, check_rows, fill_first, find_empty
+from bids_roi.confounds.motion import PARAMETERS, expand_course
 from bids_roi.errors import ConfoundsError
 
 if TYPE_CHECKING:
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-_MOTION = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
 _BASES = {
-    "motion": _MOTION,
+    "motion": PARAMETERS,
     "wm_csf": ("csf", "white_matter"),
     "csf": ("csf",),
     "white_matter": ("white_matter",),
@@ -265,13 +265,10 @@ def _columns(confounds: Confounds) -> tuple[dict[str, FloatArray], set[str]]:
     if any(name.endswith(suffixes) for name in columns):
         return columns, set()
     computed: dict[str, FloatArray] = {}
-    for base in (*_MOTION, "csf", "white_matter", "global_signal"):
+    for base in (*PARAMETERS, "csf", "white_matter", "global_signal"):
         if base in columns:
-            course = columns[base]
-            slope = np.diff(course, prepend=np.nan)
-            values = (slope, course**2, slope**2)
-            for suffix, value in zip(suffixes, values, strict=True):
-                computed[base + suffix] = value
+            made = expand_course(columns[base])
+            computed |= {base + suffix: values for suffix, values in made.items()}
     return columns | computed, set(computed)
 
 

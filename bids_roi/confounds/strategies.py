@@ -129,6 +129,10 @@ def override_settings(strategy: Strategy, given: Mapping[str, object]) -> Strate
     """
     problems: list[str] = []
     merged = dataclasses.asdict(strategy.settings) | dict(given)
+    if given.get("motion_filter") == "none":  # what needs one goes with it
+        for name, row in ROWS.items():
+            if row.needs == "motion_filter" and name not in given:
+                del merged[name]
     settings = parse_settings(merged, "", problems)
     if settings is not None:
         problems += _idle_settings(settings, given)

@@ -238,6 +238,7 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
     values: dict[str, Any] = dataclasses.asdict(Settings())
     for key, row in ROWS.items():
         value = raw.get(key)
+        value = tuple(value) if isinstance(value, list) else value
         values[key] = values[key] if value is None else value
         if not row.values.fits(values[key]):
             where = f"{place}.{key}" if place else key
@@ -252,4 +253,27 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
         )
     if values["filter"] == "cosine" and low is not None:
         problems.append(f"{place}: a cosine filter has no low_pass")
+    _check_motion_filter(values, place, problems)
     return Settings(**values) if len(problems) == known else None
+
+
+def _check_motion_filter(
+    values: dict[str, Any], place: str, problems: list[str]
+) -> None:
+    """Look at a motion filter, and give its band as numbers with a point."""
+    kind, band = values["motion_filter"], values["motion_filter_band"]
+    needed = {"notch": 2, "lp": 1}.get(kind, 0)
+    if needed and len(band or ()) != needed:
+        problems.append(
+            f"{place}: motion_filter {kind} takes {needed} of motion_filter_band"
+            f" (breaths per minute), found {len(band or ())}"
+        )
+    if band is not None:
+        values["motion_filter_band"] = tuple(map(float, band))
+    problems += [
+        f"{place}: {name} does nothing without motion_filter"
+        for name, row in ROWS.items()
+        if row.needs == "motion_filter"
+        and not needed
+        and values[name] != getattr(Settings(), name)
+    ]

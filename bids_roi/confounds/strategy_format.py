@@ -39,11 +39,10 @@ in nilearn (and so in giga_connectome), where ``null`` means the default.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.options.settings import format_example
+from bids_roi.options.settings import format_example, list_told
 
 if TYPE_CHECKING:
     from bids_roi.options.settings import Settings
@@ -115,7 +114,7 @@ class Strategy:
 
 
 def describe_strategy(strategy: Strategy) -> dict[str, Any]:
-    """JSON content that reads back to the same strategy; every setting is written.
+    """JSON content that reads back to the same strategy.
 
     >>> from bids_roi.options.settings import Settings
     >>> settings = Settings(fd_threshold=0.5)
@@ -138,5 +137,5 @@ def describe_strategy(strategy: Strategy) -> dict[str, Any]:
         "label": strategy.label,
         "description": strategy.description,
         "components": components,
-        "settings": dataclasses.asdict(strategy.settings),
+        "settings": list_told(strategy.settings),
     }

@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import DataError, UsageError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
+from bids_roi.options.input import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 
@@ -164,27 +166,13 @@ def load_filters(
 ) -> dict[str, tuple[Rule, ...]]:
     """Read a filter file in fMRIPrep's format.
 
-    Parameters
-    ----------
-    path
-        JSON with the sections ``bold``, ``mask`` and ``confounds``, each an object of
-        entity and value: a label, a number, a list of them, ``null`` (the entity is
-        absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
-        ``"Query.OPTIONAL"``. ``None`` stands for no file.
-    in_use
-        Tells the entities that names in the dataset have, whatever they are; asked for
-        where one is not known.
+    ``path``: JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
+    object of entity and value: a label, a number, a list of them, ``null`` (the entity
+    is absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
+    ``"Query.OPTIONAL"``. ``None`` stands for no file. ``in_use`` tells the entities
+    that names in the dataset have; it is asked for where one is not known.
 
-    Returns
-    -------
-    dict
-        The rules of each of the three sections; empty where the file has none.
-
-    Raises
-    ------
-    UsageError
-        The file is unreadable or not JSON, or has an unknown section, entity or kind
-        of value. Sections of other apps are ignored.
+    The rules of each of the three sections are empty where the file has none.
     """
     filters: dict[str, tuple[Rule, ...]] = dict.fromkeys(_SECTIONS, ())
     if path is None:
@@ -264,3 +252,156 @@ def _unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     return f"unknown {kind} {word!r}" + (
         f"; did you mean {close[0]!r}?" if close else "."
     )
+
+
+# What a series may be, by its extensions.
+KINDS = {
+    "volume": (".nii.gz", ".nii"),
+    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
+    "gifti": (".func.gii", ".func.gii.gz"),
+}
+BOLD = {
+    kind: (
+        Rule("datatype", ("func",)),
+        Rule("suffix", ("bold",)),
+        Rule("extension", extensions),
+    )
+    for kind, extensions in KINDS.items()
+}
+_MASK = (
+    Rule("datatype", ("func",)),
+    Rule("suffix", ("mask",)),
+    Rule("extension", KINDS["volume"]),
+)
+# In order of preference. The second is BIDS' older spelling (bids-examples/synthetic).
+MASKS = (
+    (*_MASK, Rule("desc", ("brain",)), Rule("label", absent=True)),
+    (*_MASK, Rule("label", ("brain",)), Rule("desc", absent=True)),
+)
+# fMRIPrep wrote `regressors` from 1.2 to 20.1; re-runs left both kinds side by side.
+CONFOUNDS = tuple(
+    (
+        Rule("datatype", ("func",)),
+        Rule("suffix", (suffix,)),
+        Rule("extension", (".tsv",)),
+        Rule("desc", ("confounds",)),
+    )
+    for suffix in ("timeseries", "regressors")
+)
+
+
+def kind_of(extension: str) -> str | None:
+    """Return the kind of series that has an extension."""
+    return next((kind for kind, own in KINDS.items() if extension in own), None)
+
+
+def bold_rules(
+    wanted: Input, given: Iterable[Rule], kind: str = "volume"
+) -> tuple[Rule, ...]:
+    """Return the query for BOLD series: flags narrow, the filter file also replaces."""
+    defaults = [Rule("part", ("mag",), absent=True)]
+    flags = list(BOLD[kind])
+    if wanted.echo_label:
+        flags.append(Rule("echo", wanted.echo_label))
+    else:
+        defaults.append(Rule("echo", absent=True))
+    if wanted.desc == Input().desc:
+        # fMRIPrep's surface series have no desc-.
+        defaults.append(Rule("desc", (wanted.desc,), absent=kind != "volume"))
+    else:
+        flags.append(Rule("desc", (wanted.desc,)))
+    for key, values, absent in (
+        ("ses", wanted.session_label, ()),
+        ("task", wanted.task_label, ()),
+        ("run", wanted.run_label, ()),
+        # fMRIPrep's words for the series' own grid, whose names have no such entity
+        ("space", wanted.space, ("native", "func")),
+        ("res", wanted.res, ("native",)),
+        ("den", wanted.den, ()),
+        ("hemi", wanted.hemi, ()),
+    ):
+        if values:
+            flags.append(Rule(key, values, absent=not set(values).isdisjoint(absent)))
+    return (*flags, *replace_rules(defaults, given))
+
+
+def explain(rules: Sequence[Rule], files: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Say why no file is selected: what was asked, what exists, what comes close.
+
+    Lines; long lists are cut, with the number left out.
+    """
+    lines = ["asked for: " + "; ".join(map(str, rules))]
+    keys = dict.fromkeys(k for labels in files.values() for k in labels)
+    for key in (key for key in keys if key not in (*PARTS, "sub", FOREIGN)):
+        counts = Counter(labels.get(key, "(absent)") for labels in files.values())
+        values = [f"{label} ({n})" for label, n in sorted(counts.items())]
+        lines.append(f"there is {key}: " + _shorten(values, ", "))
+    near = []
+    for path, labels in sorted(files.items()):
+        broken = failing(rules, labels)
+        if len(broken) == 1:
+            label = labels.get(broken[0].key, "absent")
+            near.append(f"  {path}: {broken[0].key} {label}, not {broken[0].wanted}")
+    if near:
+        lines.append("files that fail by one entity only:")
+        lines.append(_shorten(near, "\n"))
+    return lines
+
+
+def _shorten(words: list[str], separator: str) -> str:
+    more = [f"and {len(words) - LISTED} more"] if len(words) > LISTED else []
+    return separator.join(words[:LISTED] + more)
+
+
+def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
+    """Say what to do where no BOLD run is found, by the names that there are."""
+    series = [found for found in files.values() if passes(BOLD["volume"], found)]
+    if series:
+        return _advise_choice(series, rules)
+    kinds = {(found["suffix"], found["extension"]) for found in files.values()}
+    if kinds & {("preproc", ".nii.gz"), ("preproc", ".nii")}:
+        return (
+            "The names *_preproc.nii.gz were written by fMRIPrep < 1.2; re-run it, or"
+            " rename *_preproc.nii.gz to *_desc-preproc_bold.nii.gz, *_brainmask.nii.gz"
+            " to *_desc-brain_mask.nii.gz (each without bold_ before space-) and"
+            " *_confounds.tsv to *_desc-confounds_timeseries.tsv."
+        )
+    surfaces = {("bold", end) for kind in ("cifti", "gifti") for end in KINDS[kind]}
+    if kinds & {*surfaces, ("bold", ".mgz")}:
+        return (
+            "There are series of surfaces or grayordinates only: give an atlas on their"
+            " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."
+        )
+    if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
+        return "fMRIPrep --level minimal writes no BOLD series; run it with full."
+    if not files:
+        return "Check that their BOLD was preprocessed: they have no file in func."
+    return "Give the folder that fMRIPrep wrote."
+
+
+def _advise_choice(series: Sequence[Mapping[str, str]], rules: Sequence[Rule]) -> str:
+    """Name the flags that would select the series that break fewest rules."""
+    broken = [[rule.key for rule in failing(rules, labels)] for labels in series]
+    least = min(map(len, broken))
+    near = [v for v, keys in zip(series, broken, strict=True) if len(keys) == least]
+    keys = {key for keys in broken if len(keys) == least for key in keys}
+    labels = {
+        key: sorted({found[key] for found in near if key in found}) for key in keys
+    }
+    if "desc" in keys and not labels["desc"]:
+        return "Without desc- these look like raw data: give fMRIPrep's output."
+    words = []
+    if "desc" in keys:
+        said = " or ".join(f"--desc {label}" for label in labels["desc"][:LISTED])
+        words.append(f"Choose the series by their desc- label: {said}.")
+    if "echo" in keys and labels["echo"]:
+        said = " ".join(labels["echo"][:LISTED])
+        words.append(
+            f"These are single echoes: choose with --echo-label {said}, or give the"
+            " combined series, whose names have no echo-."
+        )
+    if keys - {"desc", "echo"} or not words:
+        others = sorted(keys - {"desc", "echo"})
+        named = f" on {', '.join(others)}" if others else ""
+        words.append(f"Change the filters{named} (flags or --bids-filter-file).")
+    return " ".join(words)

@@ -1,49 +1,66 @@
-"""BOLD runs of a derivative, with their partners and metadata."""
+"""BOLD runs of a derivative: indexed by pybids, with their partners and metadata.
+
+pybids' only home, imported when the first participant is looked at. A layout takes it
+0.1 s to set up and 1 ms per file, so that it is asked for nothing but the BOLD series:
+partners and sidecars are looked up beside them. One layout holds several participants:
+empty files of the names of their series stand in for the dataset, whose other files
+pybids would walk and whose description, which may be odd, it would read.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import re
+import secrets
+import shutil
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.dataset.filters import (
-    FOREIGN,
-    LISTED,
-    PARTS,
+    BOLD,
+    CONFOUNDS,
+    KINDS,
+    MASKS,
     Rule,
-    failing,
+    advise,
+    bold_rules,
+    explain,
+    kind_of,
     labels_of,
     load_filters,
     passes,
     replace_rules,
 )
-from bids_roi.dataset.index import index_series
-from bids_roi.dataset.metadata import TIMING, Sidecars, check_timing
 from bids_roi.dataset.partners import (
-    BOLD,
-    CONFOUNDS,
     FREE_IN_CONFOUNDS,
     FREE_IN_MASK,
-    KINDS,
-    MASKS,
     Partners,
-    bold_rules,
+    Sidecars,
     group_series,
-    kind_of,
 )
-from bids_roi.dataset.roots import files_in_func
-from bids_roi.errors import BidsRoiError, MissingInput, NothingFound
+from bids_roi.dataset.roots import files_in_func, func_folders
+from bids_roi.errors import (
+    BidsRoiError,
+    DataError,
+    MissingInput,
+    NothingFound,
+    OutputError,
+    UsageError,
+    remedy_of,
+)
 from bids_roi.files.names import parse_name
 from bids_roi.options.input import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from bids_roi.dataset.index import Files
+    from bids.layout import BIDSLayout
 
 
 _EXPLAINED = 50  # participants whose files are looked at for a message
@@ -133,13 +150,7 @@ def find_runs(
     *,
     own_masks: bool = True,
 ) -> list[BoldRun]:
-    """Find the BOLD runs of one participant, as ``find_runs_of`` does.
-
-    Raises
-    ------
-    BidsRoiError
-        The filter file is wrong, or the participant's folder absent or unreadable.
-    """
+    """Find the BOLD runs of one participant, as ``find_runs_of`` does."""
     found_of = find_runs_of(root, [participant], wanted, kinds, own_masks=own_masks)
     ((_, found),) = found_of
     if isinstance(found, BidsRoiError):
@@ -157,30 +168,11 @@ def find_runs_of(
 ) -> Iterator[tuple[str, list[BoldRun] | BidsRoiError]]:
     """Find the BOLD runs of participants, with mask, confounds and metadata.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    participants
-        Labels, with or without ``sub-``. No other participant's files are read.
-    wanted
-        The filters, and pybids' database folder.
-    kinds
-        Keys of ``KINDS``: which series are looked for.
-    own_masks
-        Whether each run's own mask is looked for. Where another is asked for, an
-        ambiguous one is no matter.
-
-    Yields
-    ------
-    tuple
-        The participant, and its runs sorted by relative path: none where nothing
-        passes (``explain_nothing``); or why they cannot be listed.
-
-    Raises
-    ------
-    UsageError
-        The filter file is wrong, or the database folder lies inside the input.
+    Yields each participant with its runs sorted by relative path, none where nothing
+    passes (``explain_nothing``), or with why they cannot be listed. No other
+    participant's files are read. ``kinds`` are keys of ``KINDS``; ``own_masks`` tells
+    whether each run's own mask is looked for: where another is asked for, an ambiguous
+    one is no matter.
     """
     root = root.absolute()
     labels = [label.removeprefix("sub-") for label in participants]
@@ -289,7 +281,10 @@ class _Query:
         found = []
         for kind, files in series.items():
             for paths, error in group_series(kind, files, one_will_do=self._one_side):
-                run = BoldRun(self._root, paths, _entities(paths), None, None, {})
+                # Two hemispheres have none of their own.
+                pairs = parse_name(paths[0]).entities
+                pairs = tuple(p for p in pairs if len(paths) == 1 or p[0] != "hemi")
+                run = BoldRun(self._root, paths, pairs, None, None, {})
                 labels = files[paths[0]]
                 run = self._complete(run, labels, masks, tables)
                 found.append(dataclasses.replace(run, error=error or run.error))
@@ -307,7 +302,7 @@ class _Query:
         for add in (
             lambda: {} if surface else {"mask_path": masks.find(run.path, labels)},
             lambda: {"confounds_path": tables.find(run.path, labels)},
-            lambda: self._read_metadata(run.files, surface=surface),
+            lambda: self._sidecars.read_of_run(run.files, surface=surface),
         ):
             try:
                 found |= add()
@@ -315,37 +310,11 @@ class _Query:
                 found.setdefault("error", error)
         return dataclasses.replace(run, **found)
 
-    def _read_metadata(
-        self, files: tuple[Path, ...], *, surface: bool
-    ) -> dict[str, Any]:
-        path, *others = files
-        metadata, warnings = self._sidecars.read(path)
-        for other in others:
-            theirs, notes = self._sidecars.read(other)
-            check_timing(path, metadata, other, theirs)
-            # What one hemisphere's file leaves out, the other's may tell.
-            metadata = theirs | metadata
-            warnings = (*warnings, *(n for n in notes if n not in warnings))
-        if surface and not metadata.keys() & set(TIMING):
-            timing, notes = self._sidecars.read_timing_of_run(path)
-            metadata, warnings = metadata | timing, (*warnings, *notes)
-        return {"metadata": metadata, "warnings": warnings}
-
-
-def _entities(files: tuple[Path, ...]) -> tuple[tuple[str, str], ...]:
-    """Entities of a run's name; two hemispheres have none of their own."""
-    pairs = parse_name(files[0]).entities
-    return tuple(p for p in pairs if len(files) == 1 or p[0] != "hemi")
-
 
 def _keys_in_use(root: Path, participants: list[str]) -> set[str]:
     """Entities of the names that the first participants have."""
-    paths = (
-        path
-        for label in participants[:_EXPLAINED]
-        for path in files_in_func(root, label)
-    )
-    return {key for path in paths for key, _ in parse_name(path).entities}
+    own = (files_in_func(root, label) for label in participants[:_EXPLAINED])
+    return {key for paths in own for p in paths for key, _ in parse_name(p).entities}
 
 
 def explain_nothing(
@@ -353,12 +322,9 @@ def explain_nothing(
 ) -> NothingFound | MissingInput:
     """Say why ``find_runs`` found nothing.
 
-    Returns
-    -------
-    NothingFound or MissingInput
-        To be raised: the former where filters exclude the BOLD runs that there are, the
-        latter where nothing that could be processed exists. The text holds the query,
-        the labels that exist, and the files that fail by one entity only.
+    ``NothingFound`` where filters exclude the BOLD runs that there are,
+    ``MissingInput`` where nothing that could be processed exists; with the query, the
+    labels that exist, and the files that fail by one entity only.
     """
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
@@ -386,121 +352,245 @@ def explain_nothing(
     return MissingInput(problem, where=root, remedy=advise(series, rules))
 
 
-def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
-    """Find a run's table in a fMRIPost-AROMA derivative.
+# Participants of one layout, and files in their func folders, so that memory is flat.
+_MOST, _MOST_FILES = 256, 4000
+# The one entity that is asked for: pybids writes each that it knows into its index.
+_EXTENSION = {"name": "extension", "pattern": r"[^./\\](\.[^/\\]+)$"}
+_CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
 
-    Returns
-    -------
-    Path or None
-        ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution
-        do not matter.
+
+class Files(NamedTuple):
+    """The BOLD series of a participant, and all that lies in its ``func`` folders."""
+
+    series: list[Path]
+    all: list[Path]
+
+
+_Indexed = tuple[str, Files | BidsRoiError]
+
+
+def index_series(
+    root: Path,
+    participants: Iterable[str],
+    extensions: Sequence[str],
+    database_dir: Path | None = None,
+) -> Iterator[_Indexed]:
+    """List the BOLD series of participants, and all else in their ``func`` folders.
+
+    The first participant comes alone, so that work begins at once, the others in
+    layouts of four times as many each time.
+
+    Yields each participant with its files, or with what went wrong. In
+    ``database_dir`` indices are kept; they are of one participant each then.
     """
-    free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
-    wanted = {pair for pair in run.entities if pair[0] not in free}
-    folder = dataset / Path(run.relative_path).parent
-    for path in sorted(folder.glob("*_desc-aroma_timeseries.tsv")):
-        name = parse_name(path)
-        if {pair for pair in name.entities if pair[0] not in free} == wanted:
-            return path
-    return None
+    waiting: dict[str, list[Path]] = {}
+    most = 1
+    for participant in participants:
+        try:
+            listing = _list(root / f"sub-{participant}")
+        except BidsRoiError as error:
+            yield from _take(root, waiting, extensions)
+            waiting = {}
+            yield participant, error
+            continue
+        if database_dir is not None:
+            yield _index_kept(root, participant, listing, extensions, database_dir)
+            continue
+        waiting[participant] = listing
+        n_files = sum(map(len, waiting.values()))
+        # A layout costs 0.1 s however small, but the first run waits for it: one
+        # participant first, then 4, 16, 64 and so on, by when the workers are busy.
+        if len(waiting) >= most or n_files > _MOST_FILES:
+            yield from _take(root, waiting, extensions)
+            waiting, most = {}, min(4 * most, _MOST)
+    yield from _take(root, waiting, extensions)
 
 
-def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
-    """Tables of a run in a folder, or below its participant's folder there.
+def _list(folder: Path) -> list[Path]:
+    """List the ``func`` folders; pybids passes over those that cannot be read."""
+    try:
+        if not folder.is_dir():
+            msg = "there is no folder of this participant."
+            raise MissingInput(msg, where=folder, remedy="See --participant-label.")
+        # By their names: to compare paths takes ten times longer.
+        return [
+            path
+            for inside in func_folders(folder)
+            for path in sorted(inside.iterdir(), key=lambda path: path.name)
+        ]
+    except OSError as error:
+        msg = f"the folder cannot be read ({error.strerror})."
+        remedy = remedy_of(error, "Check its permissions.")
+        raise MissingInput(msg, where=error.filename, remedy=remedy) from error
 
-    Their names have the run's entities; those that do not matter for its confounds may
-    be others, or lack.
+
+def _take(
+    root: Path, waiting: Mapping[str, list[Path]], extensions: Sequence[str]
+) -> Iterator[_Indexed]:
+    """Index participants together; by halves where that fails, to tell whose fault."""
+    try:
+        found = _query_together(root, waiting, extensions)
+    except DataError as error:
+        if len(waiting) == 1:
+            yield from ((label, error) for label in waiting)
+            return
+        pairs = list(waiting.items())
+        for half in (pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]):
+            yield from _take(root, dict(half), extensions)
+        return
+    for label, files in waiting.items():
+        yield label, Files(sorted(found.get(f"sub-{label}", [])), files)
+
+
+def _query_together(
+    root: Path, waiting: Mapping[str, list[Path]], extensions: Sequence[str]
+) -> dict[str, list[Path]]:
+    """Series by the folder of their participant."""
+    ends = tuple(f"_bold{extension}" for extension in extensions)
+    # Names alone narrow first. pybids then decides, so that what counts as a BOLD
+    # series is told in one place; it never sees the other hundreds of files.
+    series = [
+        path
+        for files in waiting.values()
+        for path in files
+        if path.name.endswith(ends) and not _is_folder(path)
+    ]
+    if not series:
+        return {}
+    # Of the first, which is the only one where it matters.
+    where = root / f"sub-{next(iter(waiting))}"
+    found: dict[str, list[Path]] = {}
+    originals: dict[Path, Path] = {}
+    n_of_name: Counter[str] = Counter()
+    for path in series:
+        originals[Path(str(n_of_name[path.name]), path.name)] = path
+        n_of_name[path.name] += 1
+    try:
+        # pybids indexes one root with all below it. Empty files of the same names
+        # elsewhere let it index a few participants of a thousand, and write nothing
+        # into the input. They lie in as few folders as can be, which take longer to
+        # make and to remove than all the rest.
+        with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
+            for number in range(max(n_of_name.values())):
+                Path(beside, str(number)).mkdir()
+            for inside in originals:
+                Path(beside, inside).touch()
+            for file in _query(Path(beside), extensions, where=where):
+                path = originals[Path(file).relative_to(beside)]
+                label = path.relative_to(root).parts[0]
+                found.setdefault(label, []).append(path)
+    except OSError:  # nothing can be written, as in a container: one after the other
+        folders = [root / f"sub-{label}" for label, files in waiting.items() if files]
+        return {
+            folder.name: list(map(Path, _query(folder, extensions)))
+            for folder in folders
+        }
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # of the disk: told where the file is opened, of that run alone
+        return False
+
+
+def _index_kept(
+    root: Path,
+    participant: str,
+    listing: list[Path],
+    extensions: Sequence[str],
+    parent: Path,
+) -> _Indexed:
+    folder = root / f"sub-{participant}"
+    if not listing:
+        return participant, Files([], [])
+    places = [folder, *sorted({path.parent for path in listing})]
+    try:
+        database = _database_path(root, places, extensions, parent)
+        paths = sorted(map(Path, _query(folder, extensions, database=database)))
+    except DataError as error:
+        return participant, error
+    return participant, Files(paths, listing)
+
+
+def _query(
+    folder: Path,
+    extensions: Sequence[str],
+    *,
+    database: Path | None = None,
+    where: Path | None = None,
+) -> list[str]:
+    # Here, because importing pybids takes 0.3 s, which --help need not wait for.
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+    from sqlalchemy.exc import SQLAlchemyError  # what pybids lets through
+
+    # Of a participant's own folder, all that is not [ses-*/]func/*_bold<extension>. It
+    # replaces pybids' own list (code, sourcedata, ...), none of which can pass this.
+    name = f"[^/]*_bold(?:{'|'.join(map(re.escape, extensions))})"
+    elsewhere = re.compile(f"^(?!(?:(?:/ses-[^/]+)?(?:/func(?:/{name})?)?)?$)")
+
+    def build(path: Path | None) -> BIDSLayout:
+        return BIDSLayout(
+            folder,
+            validate=False,
+            is_derivative=True,
+            config=_CONFIG,
+            database_path=path,
+            indexer=BIDSLayoutIndexer(
+                validate=False,
+                ignore=[elsewhere] if where is None else [],
+                index_metadata=False,
+            ),
+        )
+
+    try:
+        if database is not None and not database.exists():
+            # Beside, then renamed: a killed job must leave no half-filled index, and
+            # of two jobs that index one participant, the first to finish wins.
+            staging = database.with_name(f".{database.name}.{secrets.token_hex(4)}")
+            _close(build(staging))
+            try:
+                staging.rename(database)
+            except OSError:
+                shutil.rmtree(staging)
+        layout = build(database)
+        # Neither datatype nor subject are queried: pybids looks for both in the
+        # absolute path; a dataset below /data/anat/ or /data/sub-99/ seems empty.
+        names: list[str] = layout.get(
+            return_type="filename", extension=list(extensions)
+        )
+        _close(layout)
+    except UnicodeEncodeError as error:
+        name = str(error.object).rpartition("/")[2]  # of what may be a stand-in
+        msg = f"the name of a file in it is not text in UTF-8 ({name!r})."
+        raise DataError(msg, where=where or folder, remedy="Rename it.") from error
+    except (OSError, SQLAlchemyError) as error:
+        if database is None:
+            raise
+        msg = f"pybids' index cannot be kept or used ({error})."
+        remedy = "Delete it, or leave --bids-database-dir away: it is fast without."
+        raise OutputError(msg, where=database, remedy=remedy) from error
+    return names
+
+
+def _close(layout: BIDSLayout) -> None:
+    # pybids leaves its connections open, which is a ResourceWarning from 3.13 on.
+    layout.session.close()
+    layout.connection_manager.engine.dispose()
+
+
+def _database_path(
+    root: Path, places: Sequence[Path], extensions: Sequence[str], parent: Path
+) -> Path:
+    """Name the index after what is in it, because pybids never notices a stale one.
+
+    It also takes the root that is stored in an index for the one it is asked for.
     """
-    wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
-    participant = f"sub-{run.participant}"
-    found = []
-    for path in (*folder.glob(pattern), *(folder / participant).rglob(pattern)):
-        if path.name.startswith(f"{participant}_"):
-            pairs = parse_name(path).entities
-            rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
-            split = [pair for pair in pairs if pair[0] in ("echo", "part")]
-            if rest == wanted and set(split) <= set(run.entities):
-                found.append(path)
-    return tuple(sorted(found))
-
-
-def explain(rules: Sequence[Rule], files: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Say why no file is selected: what was asked, what exists, what comes close.
-
-    Lines; long lists are cut, with the number left out.
-    """
-    lines = ["asked for: " + "; ".join(map(str, rules))]
-    keys = dict.fromkeys(k for labels in files.values() for k in labels)
-    for key in (key for key in keys if key not in (*PARTS, "sub", FOREIGN)):
-        counts = Counter(labels.get(key, "(absent)") for labels in files.values())
-        values = [f"{label} ({n})" for label, n in sorted(counts.items())]
-        lines.append(f"there is {key}: " + _shorten(values, ", "))
-    near = []
-    for path, labels in sorted(files.items()):
-        broken = failing(rules, labels)
-        if len(broken) == 1:
-            label = labels.get(broken[0].key, "absent")
-            near.append(f"  {path}: {broken[0].key} {label}, not {broken[0].wanted}")
-    if near:
-        lines.append("files that fail by one entity only:")
-        lines.append(_shorten(near, "\n"))
-    return lines
-
-
-def _shorten(words: list[str], separator: str) -> str:
-    more = [f"and {len(words) - LISTED} more"] if len(words) > LISTED else []
-    return separator.join(words[:LISTED] + more)
-
-
-def advise(files: Mapping[str, Mapping[str, str]], rules: Sequence[Rule]) -> str:
-    """Say what to do where no BOLD run is found, by the names that there are."""
-    series = [found for found in files.values() if passes(BOLD["volume"], found)]
-    if series:
-        return _advise_choice(series, rules)
-    kinds = {(found["suffix"], found["extension"]) for found in files.values()}
-    if kinds & {("preproc", ".nii.gz"), ("preproc", ".nii")}:
-        return (
-            "The names *_preproc.nii.gz were written by fMRIPrep < 1.2; re-run it, or"
-            " rename *_preproc.nii.gz to *_desc-preproc_bold.nii.gz, *_brainmask.nii.gz"
-            " to *_desc-brain_mask.nii.gz (each without bold_ before space-) and"
-            " *_confounds.tsv to *_desc-confounds_timeseries.tsv."
-        )
-    surfaces = {("bold", end) for kind in ("cifti", "gifti") for end in KINDS[kind]}
-    if kinds & {*surfaces, ("bold", ".mgz")}:
-        return (
-            "There are series of surfaces or grayordinates only: give an atlas on their"
-            " meshes, --atlas-file X.dlabel.nii or L=LEFT.annot,R=RIGHT.annot."
-        )
-    if ("boldref", ".nii.gz") in kinds or ("xfm", ".txt") in kinds:
-        return "fMRIPrep --level minimal writes no BOLD series; run it with full."
-    if not files:
-        return "Check that their BOLD was preprocessed: they have no file in func."
-    return "Give the folder that fMRIPrep wrote."
-
-
-def _advise_choice(series: Sequence[Mapping[str, str]], rules: Sequence[Rule]) -> str:
-    """Name the flags that would select the series that break fewest rules."""
-    broken = [[rule.key for rule in failing(rules, labels)] for labels in series]
-    least = min(map(len, broken))
-    near = [v for v, keys in zip(series, broken, strict=True) if len(keys) == least]
-    keys = {key for keys in broken if len(keys) == least for key in keys}
-    labels = {
-        key: sorted({found[key] for found in near if key in found}) for key in keys
-    }
-    if "desc" in keys and not labels["desc"]:
-        return "Without desc- these look like raw data: give fMRIPrep's output."
-    words = []
-    if "desc" in keys:
-        said = " or ".join(f"--desc {label}" for label in labels["desc"][:LISTED])
-        words.append(f"Choose the series by their desc- label: {said}.")
-    if "echo" in keys and labels["echo"]:
-        said = " ".join(labels["echo"][:LISTED])
-        words.append(
-            f"These are single echoes: choose with --echo-label {said}, or give the"
-            " combined series, whose names have no echo-."
-        )
-    if keys - {"desc", "echo"} or not words:
-        others = sorted(keys - {"desc", "echo"})
-        named = f" on {', '.join(others)}" if others else ""
-        words.append(f"Change the filters{named} (flags or --bids-filter-file).")
-    return " ".join(words)
+    if parent.resolve().is_relative_to(root.resolve()):
+        msg = f"--bids-database-dir lies inside the input {root}."
+        remedy = "Choose a folder elsewhere; nothing is ever written into the input."
+        raise UsageError(msg, where=parent, remedy=remedy)
+    state = [(str(place), place.stat().st_mtime_ns) for place in places]
+    digest = hashlib.sha256(repr((state, extensions, _CONFIG)).encode()).hexdigest()
+    return parent.absolute() / f"{places[0].name}_{digest[:12]}"

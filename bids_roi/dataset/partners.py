@@ -1,91 +1,30 @@
-"""Queries and partners of BOLD series: rules on names, and an index to look them up."""
+"""What belongs to a BOLD series: its partners, and sidecars with what they inherit.
+
+Partners are found by rules on names. pybids can merge sidecars too, but only for a
+whole index at once, and one empty or annexed file then stops it. Reading what applies
+to one image takes a millisecond.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.filters import PARTS, Rule, passes, replace_rules
-from bids_roi.errors import DataError
-from bids_roi.options.input import Input
+from bids_roi.dataset.filters import PARTS, Rule, kind_of, passes
+from bids_roi.errors import DataError, MissingInput, is_of_the_disk, remedy_of
+from bids_roi.files.names import BidsName, parse_name
+from bids_roi.files.tables import read_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from bids_roi.dataset.layout import BoldRun
 
 
-# What a series may be, by its extensions.
-KINDS = {
-    "volume": (".nii.gz", ".nii"),
-    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
-    "gifti": (".func.gii", ".func.gii.gz"),
-}
-BOLD = {
-    kind: (
-        Rule("datatype", ("func",)),
-        Rule("suffix", ("bold",)),
-        Rule("extension", extensions),
-    )
-    for kind, extensions in KINDS.items()
-}
-_MASK = (
-    Rule("datatype", ("func",)),
-    Rule("suffix", ("mask",)),
-    Rule("extension", KINDS["volume"]),
-)
-# In order of preference. The second is BIDS' older spelling (bids-examples/synthetic).
-MASKS = (
-    (*_MASK, Rule("desc", ("brain",)), Rule("label", absent=True)),
-    (*_MASK, Rule("label", ("brain",)), Rule("desc", absent=True)),
-)
-# fMRIPrep wrote `regressors` from 1.2 to 20.1; re-runs left both kinds side by side.
-CONFOUNDS = tuple(
-    (
-        Rule("datatype", ("func",)),
-        Rule("suffix", (suffix,)),
-        Rule("extension", (".tsv",)),
-        Rule("desc", ("confounds",)),
-    )
-    for suffix in ("timeseries", "regressors")
-)
 # Entities in which a partner may differ from its BOLD series.
 FREE_IN_MASK = frozenset({"desc", "label", "echo", "part"})
 FREE_IN_CONFOUNDS = FREE_IN_MASK | {"space", "res", "den", "cohort", "hemi"}
-
-
-def kind_of(extension: str) -> str | None:
-    """Return the kind of series that has an extension."""
-    return next((kind for kind, own in KINDS.items() if extension in own), None)
-
-
-def bold_rules(
-    wanted: Input, given: Iterable[Rule], kind: str = "volume"
-) -> tuple[Rule, ...]:
-    """Return the query for BOLD series: flags narrow, the filter file also replaces."""
-    defaults = [Rule("part", ("mag",), absent=True)]
-    flags = list(BOLD[kind])
-    if wanted.echo_label:
-        flags.append(Rule("echo", wanted.echo_label))
-    else:
-        defaults.append(Rule("echo", absent=True))
-    if wanted.desc == Input().desc:
-        # fMRIPrep's surface series have no desc-.
-        defaults.append(Rule("desc", (wanted.desc,), absent=kind != "volume"))
-    else:
-        flags.append(Rule("desc", (wanted.desc,)))
-    for key, values, absent in (
-        ("ses", wanted.session_label, ()),
-        ("task", wanted.task_label, ()),
-        ("run", wanted.run_label, ()),
-        # fMRIPrep's words for the series' own grid, whose names have no such entity
-        ("space", wanted.space, ("native", "func")),
-        ("res", wanted.res, ("native",)),
-        ("den", wanted.den, ()),
-        ("hemi", wanted.hemi, ()),
-    ):
-        if values:
-            flags.append(Rule(key, values, absent=not set(values).isdisjoint(absent)))
-    return (*flags, *replace_rules(defaults, given))
 
 
 class Partners:
@@ -115,13 +54,7 @@ class Partners:
             self._choices.append((table, loose, {"echo", "part"} - ruled))
 
     def find(self, path: Path, bold: Mapping[str, str]) -> Path | None:
-        """Find the partner of a series, by the first choice that has one.
-
-        Raises
-        ------
-        DataError
-            Several files fit equally well.
-        """
+        """Find the partner of a series, by the first choice that has one."""
         # Equal entities, not the most similar name: a mask of another resolution or
         # session looks alike, fits in shape, and gives wrong regions.
         for table, loose, split in self._choices:
@@ -167,17 +100,9 @@ def pair_hemispheres(
 ) -> list[tuple[tuple[Path, ...], DataError | None]]:
     """Put the two hemispheres of GIFTI series together, the left one first.
 
-    Parameters
-    ----------
-    series
-        Labels of the selected files, by path; the order of entities is no matter.
-    one_will_do
-        Whether a single hemisphere was asked for.
-
-    Returns
-    -------
-    list
-        The files of each run, and what is wrong with them.
+    Returns the files of each run, and what is wrong with them. ``series`` has the
+    labels of the selected files; ``one_will_do`` tells that one hemisphere was asked
+    for.
     """
     runs: dict[frozenset[tuple[str, str]], list[Path]] = defaultdict(list)
     for path, labels in series.items():
@@ -204,3 +129,280 @@ def pair_hemispheres(
             error = DataError(msg, where=files[0], remedy=remedy)
         paired.append((tuple(files), error))
     return paired
+
+
+_Pairs = frozenset[tuple[str, str]]
+# What says how often volumes come; one of the two is enough.
+TIMING = ("RepetitionTime", "VolumeTiming")
+# What two hemispheres of one acquisition cannot differ in.
+_OF_THE_RUN = (
+    *TIMING,
+    *("StartTime", "SliceTimingCorrected", "SliceTiming", "DelayTime"),
+    *("AcquisitionDuration", "FrameAcquisitionDuration", "DelayAfterTrigger"),
+    *("NumberOfVolumesDiscardedByScanner", "NumberOfVolumesDiscardedByUser"),
+)
+# In which other series of the same run may differ.
+_OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
+
+
+class _Sidecar(NamedTuple):
+    pairs: _Pairs
+    name: BidsName
+    path: Path
+
+
+class Sidecars:
+    """Sidecars of a dataset, listed folder by folder, each once."""
+
+    def __init__(self, root: Path) -> None:
+        """Inheritance begins at the root."""
+        self._root = root
+        # By folder, then by the rarest of their entities: few to look at for each run.
+        self._folders: dict[Path, dict[tuple[str, str] | None, list[_Sidecar]]] = {}
+
+    def read(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Merge the sidecars that apply to a data file, which need not exist.
+
+        The JSON of the same suffix applies whose entities are a subset of the data
+        file's, from the root to the file's folder. BIDS allows one per folder, but
+        fMRIPrep writes those of the native and the ``space-`` series side by side, and
+        the first applies to both by that rule. So the one with most entities is taken,
+        and only where it is not the file's very own is that worth a warning.
+
+        Returns the merged keys, of which nearer files win; and what could not be read,
+        and which file was taken where several apply.
+        """
+        merged: dict[str, Any] = {}
+        warnings: list[str] = []
+        for folder, extension in self._places(path):
+            content, notes = self._read_in(folder, path, extension)
+            merged.update(content)
+            warnings += notes
+        return merged, tuple(warnings)
+
+    def list_needed(self, path: Path, *, surface: bool) -> list[Path]:
+        """List the JSON files that tell the metadata of a data file.
+
+        Those of its run's other series are among them where its own do not tell the
+        timing, or are not here to be read.
+        """
+        chosen = (
+            self._choose(folder, path, extension)[:1]
+            for folder, extension in self._places(path)
+        )
+        found = [file for files in chosen for file in files]
+        if surface and not self.read(path)[0].keys() & set(TIMING):
+            found += self._of_other_series(path)
+        return found
+
+    def _places(self, path: Path) -> Iterator[tuple[Path, str]]:
+        """Folders from the root on, with the extension of sidecars there."""
+        folders = [path.parent, *path.parent.parents]
+        depth = folders.index(self._root) if self._root in folders else 0
+        # CIFTI series have two: what any series has, and what grayordinates have.
+        dense = kind_of(parse_name(path).extension) == "cifti"
+        for folder in reversed(folders[: depth + 1]):
+            for extension in (".json", ".dtseries.json")[: 1 + dense]:
+                yield folder, extension
+
+    def _choose(self, folder: Path, path: Path, extension: str) -> list[Path]:
+        """Sidecars of a folder that apply to a data file; the one to take is first."""
+        stem = path.name.partition(".")[0]
+        data = parse_name(path)
+        pairs = frozenset(data.entities)
+        found = [
+            (sidecar.path.name != stem + extension, -len(sidecar.pairs), sidecar.path)
+            for sidecar in self._candidates(folder, pairs)
+            if sidecar.pairs <= pairs
+            and sidecar.name.suffix == data.suffix
+            and sidecar.name.extension == extension
+            and (not sidecar.name.foreign or sidecar.path.name == stem + extension)
+        ]
+        return [file for _, _, file in sorted(found)]
+
+    def _read_in(
+        self, folder: Path, path: Path, extension: str
+    ) -> tuple[dict[str, Any], list[str]]:
+        found = self._choose(folder, path, extension)
+        if not found:
+            return {}, []
+        chosen, *others = found
+        pairs = frozenset(parse_name(path).entities)
+        warnings = []
+        # The order of entities in a name carries no meaning.
+        if others and frozenset(parse_name(chosen).entities) != pairs:
+            names = ", ".join(other.name for other in others)
+            warnings.append(
+                f"{self._relative(chosen)}: taken as the sidecar of {path.name}, to"
+                f" which {names} in the same folder apply too; BIDS allows one."
+            )
+        try:
+            return _read(chosen), warnings
+        except DataError as error:
+            note = f"{self._relative(chosen)}: sidecar ignored: {error.problem}"
+            return {}, [*warnings, note]
+
+    def read_of_run(self, files: tuple[Path, ...], *, surface: bool) -> dict[str, Any]:
+        """What those of a run's files say together, and what to tell of it."""
+        path, *others = files
+        metadata, warnings = self.read(path)
+        for other in others:
+            theirs, notes = self.read(other)
+            check_timing(path, metadata, other, theirs)
+            # What one hemisphere's file leaves out, the other's may tell.
+            metadata = theirs | metadata
+            warnings = (*warnings, *(n for n in notes if n not in warnings))
+        if surface and not metadata.keys() & set(TIMING):
+            timing, notes = self.read_timing_of_run(path)
+            metadata, warnings = metadata | timing, (*warnings, *notes)
+        return {"metadata": metadata, "warnings": warnings}
+
+    def read_timing_of_run(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Read the timing that other series of the same run have in their sidecars.
+
+        For surfaces, beside which fMRIPrep 20 wrote no repetition time.
+
+        Empty where none has it; with a warning where the others do not agree.
+        """
+        found: dict[str, tuple[Path, dict[str, Any]]] = {}
+        for sidecar in self._of_other_series(path):
+            try:
+                content = _read(sidecar)
+            except DataError:
+                continue
+            timing = {key: content[key] for key in TIMING if key in content}
+            if timing:
+                found.setdefault(repr(timing), (sidecar, timing))
+        if len(found) > 1:
+            names = " and ".join(sorted(path.name for path, _ in found.values()))
+            note = (
+                f"{path.name}: no repetition time is taken from other series of its"
+                f" run, they do not agree: {names}."
+            )
+            return {}, (note,)
+        return next((timing for _, timing in found.values()), {}), ()
+
+    def _of_other_series(self, path: Path) -> list[Path]:
+        """Sidecars in its folder of all series of a data file's run."""
+        data = parse_name(path)
+        run = _of_the_run(data.entities)
+        return [
+            one.path
+            for one in self._candidates(path.parent, frozenset(data.entities))
+            if (one.name.suffix, one.name.extension) == (data.suffix, ".json")
+            and not one.name.foreign
+            and _of_the_run(one.name.entities) == run
+        ]
+
+    def forget_participant(self) -> None:
+        """Keep the listing of the root only, which all participants share."""
+        self._folders = {p: t for p, t in self._folders.items() if p == self._root}
+
+    def _candidates(self, folder: Path, pairs: _Pairs) -> list[_Sidecar]:
+        """Sidecars of a folder that share their rarest entity with a data file."""
+        if folder not in self._folders:
+            self._folders[folder] = _list(folder)
+        tables = self._folders[folder]
+        return [one for pair in (*pairs, None) for one in tables.get(pair, ())]
+
+    def _relative(self, path: Path) -> str:
+        inside = path.is_relative_to(self._root)
+        return path.relative_to(self._root).as_posix() if inside else str(path)
+
+
+def check_timing(
+    left: Path, of_left: dict[str, Any], right: Path, of_right: dict[str, Any]
+) -> None:
+    """Refuse two hemispheres whose sidecars tell different times, naming both."""
+    either = [{k: one[k] for k in TIMING if k in one} for one in (of_left, of_right)]
+    wrong = [
+        f"{key} is {_short(of_left[key])} of {left.name} and {_short(of_right[key])} of"
+        f" {right.name}"
+        for key in _OF_THE_RUN
+        if key in of_left and key in of_right and of_left[key] != of_right[key]
+    ]
+    if all(either) and not either[0].keys() & either[1].keys():
+        wrong.append(
+            f"{left.name} has {_short(either[0])}, and {right.name} {_short(either[1])}"
+        )
+    if wrong:
+        msg = f"the sidecars of the two hemispheres contradict: {'; '.join(wrong)}."
+        remedy = "Correct the JSON that is wrong; both are of one acquisition."
+        raise DataError(msg, where=left, remedy=remedy)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}...{text[-7:]}"
+
+
+def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:
+    try:
+        files = [entry for entry in folder.iterdir() if entry.suffix == ".json"]
+    except OSError as error:
+        if is_of_the_disk(error):
+            msg = f"the folder cannot be read ({error.strerror})."
+            remedy = remedy_of(error, "")
+            raise MissingInput(msg, where=folder, remedy=remedy) from error
+        files = []
+    sidecars = []
+    for file in sorted(files, key=lambda path: path.name):  # paths compare slowly
+        name = parse_name(file)
+        sidecars.append(_Sidecar(frozenset(name.entities), name, file))
+    counts = Counter(pair for one in sidecars for pair in one.pairs)
+    tables = defaultdict(list)
+    for one in sidecars:
+        # Not by what series of one run differ in: they are looked for as well.
+        ranked = [(counts[p], p) for p in one.pairs if p[0] not in _OF_THE_SERIES]
+        tables[min(ranked)[1] if ranked else None].append(one)
+    return dict(tables)
+
+
+def _of_the_run(entities: tuple[tuple[str, str], ...]) -> _Pairs:
+    return frozenset(pair for pair in entities if pair[0] not in _OF_THE_SERIES)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path)
+    except DataError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and is_of_the_disk(cause):
+            remedy = remedy_of(cause, "")
+            raise MissingInput(error.problem, where=path, remedy=remedy) from error
+        raise
+
+
+def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
+    """Find a run's table in a fMRIPost-AROMA derivative.
+
+    ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution do
+    not matter.
+    """
+    free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
+    wanted = {pair for pair in run.entities if pair[0] not in free}
+    folder = dataset / Path(run.relative_path).parent
+    for path in sorted(folder.glob("*_desc-aroma_timeseries.tsv")):
+        name = parse_name(path)
+        if {pair for pair in name.entities if pair[0] not in free} == wanted:
+            return path
+    return None
+
+
+def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
+    """Tables of a run in a folder, or below its participant's folder there.
+
+    Their names have the run's entities; those that do not matter for its confounds may
+    be others, or lack.
+    """
+    wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
+    participant = f"sub-{run.participant}"
+    found = []
+    for path in (*folder.glob(pattern), *(folder / participant).rglob(pattern)):
+        if path.name.startswith(f"{participant}_"):
+            pairs = parse_name(path).entities
+            rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
+            split = [pair for pair in pairs if pair[0] in ("echo", "part")]
+            if rest == wanted and set(split) <= set(run.entities):
+                found.append(path)
+    return tuple(sorted(found))

@@ -11,7 +11,7 @@ import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.dataset.partners import kind_of
+from bids_roi.dataset.filters import kind_of
 from bids_roi.errors import (
     DataError,
     MissingInput,
@@ -39,12 +39,7 @@ _PROBES = 20
 def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Read ``dataset_description.json``.
 
-    Returns
-    -------
-    dict
-        Its content; empty where it is missing or invalid.
-    tuple of str
-        A warning with the remedy in that case, otherwise empty.
+    Where it is missing or invalid: nothing, and a warning with the remedy.
     """
     path = root / "dataset_description.json"
     try:
@@ -59,15 +54,8 @@ def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
 def dataset_around(folder: Path) -> Path | None:
     """Find the dataset of another software that a folder is, or is a part of.
 
-    Parameters
-    ----------
-    folder
-        Need not exist. In ``derivatives/`` of a dataset, it is a dataset of its own.
-
-    Returns
-    -------
-    Path or None
-        The root of the nearest dataset that this app did not write.
+    The nearest that this app did not write. The folder need not exist; in
+    ``derivatives/`` of a dataset, it is a dataset of its own.
     """
     folder = folder.resolve()
     for root in (folder, *folder.parents):
@@ -85,20 +73,9 @@ def dataset_around(folder: Path) -> Path | None:
 def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
     """Find the root of the derivative that is to be processed.
 
-    Parameters
-    ----------
-    bids_dir
-        The root of a derivative, or of a raw dataset with one in ``derivatives/``.
-    derivatives
-        What ``--derivatives`` says; it wins. A folder of derivatives serves as well
-        as the derivative itself.
-
-    Raises
-    ------
-    UsageError
-        There are several.
-    MissingInput
-        There is none, or the folder is absent or unreadable.
+    ``bids_dir`` is the root of a derivative, or of a raw dataset with one in
+    ``derivatives/``. What ``--derivatives`` says wins; a folder of derivatives serves
+    as well as the derivative itself.
     """
     given = bids_dir if derivatives is None else derivatives
     for folder in (bids_dir, given):
@@ -245,19 +222,7 @@ def files_in_func(root: Path, participant: str) -> Iterator[Path]:
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
     """Return the participants to process, sorted, without ``sub-``.
 
-    Parameters
-    ----------
-    root
-        Root of the derivative.
-    labels
-        The participants asked for, with or without ``sub-``; none stands for all.
-
-    Raises
-    ------
-    NothingFound
-        A label is not in the dataset; the nearest ones are named.
-    MissingInput
-        The dataset holds no participant, or cannot be read.
+    ``labels`` are with or without ``sub-``; none stands for all.
     """
     _check_readable(root)
     names = [path.name for path in _listed(root)]

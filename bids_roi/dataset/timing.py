@@ -42,17 +42,8 @@ class Timing:
 def read_timing(metadata: object, n_volumes: int | None) -> Timing:
     """Read ``VolumeTiming``.
 
-    Parameters
-    ----------
-    metadata
-        The merged sidecar.
-    n_volumes
-        Of the image, ``None`` where it is not known.
-
-    Returns
-    -------
-    Timing
-        Volumes are evenly spaced where each step is within 5 ms of their mean.
+    Volumes are evenly spaced where each step is within 5 ms of their mean.
+    ``n_volumes`` is ``None`` where it is not known.
     """
     times = metadata.get("VolumeTiming") if isinstance(metadata, Mapping) else None
     if times is None:
@@ -95,17 +86,7 @@ def _is_number(value: object) -> bool:
 def explain_untimed(metadata: object, n_volumes: int) -> tuple[str, str]:
     """Say why a run has no repetition time, and how it gets one.
 
-    Parameters
-    ----------
-    metadata
-        The merged sidecar of a run whose repetition time is ``None``.
-    n_volumes
-        Of the image.
-
-    Returns
-    -------
-    reason, remedy
-        Sentences; the remedy is blank where there can be no repetition time.
+    The remedy is blank where there can be no repetition time.
     """
     timing = read_timing(metadata, n_volumes)
     if timing.uneven:

@@ -159,21 +159,7 @@ class DemoDataset:
 def write_demo_dataset(folder: Path, *, seed: int = 0) -> DemoDataset:
     """Write the demo dataset: ``fmriprep/`` and ``atlas/`` in a folder.
 
-    Parameters
-    ----------
-    folder
-        Made where it does not exist.
-    seed
-        The same seed gives the same bytes.
-
-    Returns
-    -------
-    DemoDataset
-
-    Raises
-    ------
-    OutputError
-        If ``fmriprep`` or ``atlas`` exist in the folder, or cannot be written.
+    The same seed gives the same bytes.
     """
     derivative, home = folder / "fmriprep", folder / "atlas"
     for path in (derivative, home):

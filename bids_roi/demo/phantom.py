@@ -163,17 +163,7 @@ def _tissue(points: Points) -> tuple[NDArray[np.int8], Float32Array, Float32Arra
 def voxel_centres(grid: Grid, shift: tuple[float, ...] = (0.0, 0.0, 0.0)) -> Points:
     """Compute where the voxels of a grid are.
 
-    Parameters
-    ----------
-    grid
-        Any whose axes run along x, y and z.
-    shift
-        Added to the centres, in mm.
-
-    Returns
-    -------
-    x, y, z
-        In mm; three arrays that broadcast to (z, y, x).
+    Three arrays that broadcast to (z, y, x), of a grid whose axes run along x, y and z.
     """
     matrix = grid.matrix
     axes = [
@@ -278,10 +268,7 @@ class Head:
 def make_head() -> Head:
     """Draw the head on the BOLD grid.
 
-    Returns
-    -------
-    Head
-        The baseline averages eight points per voxel, so that borders are soft.
+    The baseline averages eight points per voxel, so that borders are soft.
     """
     baseline = np.zeros(BOLD_GRID.shape[::-1], dtype=np.float32)
     for shift in itertools.product((-1.0, 1.0), repeat=3):

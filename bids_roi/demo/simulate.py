@@ -185,20 +185,7 @@ def make_run(
 ) -> Run:
     """Simulate one run.
 
-    Parameters
-    ----------
-    head
-        From ``make_head``.
-    profile
-        Of the participant.
-    rng
-        Source of everything random; consumed.
-    n_unsteady
-        Volumes at the start that are brighter, before the magnetisation settles.
-
-    Returns
-    -------
-    Run
+    ``n_unsteady`` volumes at the start are brighter: the magnetisation has to settle.
     """
     motion = _motion(profile, rng)
     signals = _regional_signals(profile, rng)
@@ -252,22 +239,9 @@ def measure_confounds(
 ) -> Confounds:
     """Compute fMRIPrep's confounds from the stored values and the movements.
 
-    Parameters
-    ----------
-    head
-        With the tissues.
-    run
-        From ``make_run``.
-    step
-        Value of one stored unit.
-    n_unsteady
-        Volumes at the start that are marked as not in steady state.
-
-    Returns
-    -------
-    Confounds
-        Framewise displacement follows Power (2012), DVARS Nichols (2013,
-        arXiv:1704.01469), CompCor Behzadi (2007, doi:10.1016/j.neuroimage.2007.04.042).
+    ``step`` is the value of one stored unit. Framewise displacement follows Power
+    (2012), DVARS Nichols (2013, arXiv:1704.01469), CompCor Behzadi (2007,
+    doi:10.1016/j.neuroimage.2007.04.042).
     """
     inside = np.flatnonzero(run.mask)
     stored = run.stored.reshape(N_VOLUMES, -1)[:, inside]

@@ -40,27 +40,9 @@ def read_matrix(
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Read a table of numbers with a header row.
 
-    Parameters
-    ----------
-    path
-        TSV as this package writes it.
-    nodes
-        Whether a first column, headed as by ``corner_of``, names the rows as the header
-        names the columns.
-
-    Returns
-    -------
-    names
-        One per column of numbers.
-    values : (rows, columns)
-        The bits that were written; NaN for ``n/a``.
-
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read.
-    DataError
-        If it is damaged: no UTF-8, a cell that is no number, rows of another length.
+    Names of the columns, and the bits that were written, (rows, columns), NaN for
+    ``n/a``. With ``nodes`` a first column, headed as by ``corner_of``, names the rows
+    as the header names the columns.
     """
     return parse_matrix(read_bytes(path), path, nodes=nodes)
 

@@ -121,42 +121,25 @@ def format_matrix(
     step = max(1, _CELLS // max(1, len(header)))
     for start in range(0, len(values), step):
         # [[1.0,null],[2.0,3.0]] is a table but for its marks, written ten times
-        # faster than by repr.
+        # faster than by repr. One byte is found five times faster than three.
         text = orjson.dumps(
             np.ascontiguousarray(values[start : start + step], dtype=np.float64),
             option=orjson.OPT_SERIALIZE_NUMPY,
-        )[2:-2]
-        for mark, sign in ((b"],[", b"\n"), (b",", b"\t"), (b"null", b"n/a")):
-            text = text.replace(mark, sign)
-        lines = text.decode()
+        ).replace(b",", b"\t")
+        if b"n" in text:
+            text = text.replace(b"null", b"n/a")
+        lines = [line.lstrip(b"\t[").decode() for line in text.split(b"]")[:-2]]
         if rows is not None:
-            pairs = zip(rows[start : start + step], lines.split("\n"), strict=True)
-            lines = "\n".join(f"{_plain(name)}\t{cells}" for name, cells in pairs)
-        yield lines + "\n"
+            pairs = zip(rows[start : start + step], lines, strict=True)
+            lines = [f"{_plain(name)}\t{line}" for name, line in pairs]
+        yield "\n".join(lines) + "\n"
 
 
 def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str]]:
     """Read a table with a header row; commas for ``.csv``, tabs for all else.
 
-    Parameters
-    ----------
-    path
-        Of the table.
-    max_rows
-        Rows that it may have below the header; a longer one is not read on.
-
-    Returns
-    -------
-    dict
-        Columns of stripped strings, in order; columns without a name are left out.
-
-    Raises
-    ------
-    MissingInput
-        If the file cannot be read.
-    DataError
-        If it is no table: no header, a repeated column, or rows of another length; or
-        it is longer than ``max_rows``, or than any real table.
+    Columns of stripped strings, those without a name left out. One with more than
+    ``max_rows`` below the header is not read on.
     """
     delimiter = "," if path.suffix == ".csv" else "\t"
     rows: list[list[str]] = []
@@ -248,20 +231,9 @@ def to_numbers(cells: Sequence[str]) -> NDArray[np.float64]:
 def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
-    Parameters
-    ----------
-    path
-        Of the file.
-    keep_odd_numbers
-        Whether numbers that no double can hold, and NaN and Infinity, which are no JSON
-        but which Python writes, come as NaN or infinity, so that they can be refused.
-        Otherwise they become ``None``: no value.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, is empty, not JSON (with the line), or not an object; or it
-        is larger or deeper than any sidecar.
+    Numbers that no double can hold, and NaN and Infinity, which are no JSON but which
+    Python writes, become ``None``; with ``keep_odd_numbers`` NaN or infinity, so that
+    they can be refused.
     """
     try:
         _check_regular(path, _LARGEST_JSON)

@@ -35,20 +35,9 @@ class Written(NamedTuple):
 def write_file(folder: Path, name: str, text: str | bytes | Iterable[str]) -> None:
     """Write a file beside its final name, then rename it.
 
-    Parameters
-    ----------
-    folder
-        Folder that the file may not leave, whatever links lie below.
-    name
-        Path below ``folder``; folders are made where they are absent. A link of this
-        name is replaced, the file that it points to is not written.
-    text
-        The whole content, or the pieces of a text in order.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written; nothing is left behind.
+    It may not leave ``folder``, whatever links lie below, where ``name`` is its path;
+    folders are made where they are absent. A link of this name is replaced, the file
+    that it points to is not written.
     """
     with writing(folder, name) as beside:
         _fill(beside, text)

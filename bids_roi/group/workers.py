@@ -79,7 +79,7 @@ class Workers:
 
     def _executor(self) -> Executor:
         if self.n == 1:
-            from bids_roi.schedule.serial import Serial
+            from bids_roi.schedule.outcome import Serial
 
             return Serial()
         from bids_roi.schedule.processes import Processes

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bids_roi.core.frame import Frame
+
+
 from bids_roi.core.frame import Mesh
 from bids_roi.errors import SpaceMismatch
 
@@ -19,6 +25,19 @@ _FREESURFER = {
     "fsaverage5": 10_242,
     "fsaverage6": 40_962,
 }
+# Vertices of a hemisphere at each den-; 91k and 170k count all grayordinates.
+DENSITIES = {
+    "3k": 2_562,
+    "4k": 4_002,
+    "8k": 7_842,
+    "10k": 10_242,
+    "32k": 32_492,
+    "41k": 40_962,
+    "59k": 59_292,
+    "164k": 163_842,
+    "91k": 32_492,
+    "170k": 59_292,
+}
 MOST_VERTICES = 2**24  # a hemisphere; a hundred times the finest template
 _SAY_SPACE = "Name the template, with --atlas-space or as space- in the file's name."
 
@@ -26,19 +45,9 @@ _SAY_SPACE = "Name the template, with --atlas-space or as space- in the file's n
 def mesh_of(template: str | None, n_vertices: int) -> Mesh:
     """Mesh of a template with so many vertices.
 
-    Parameters
-    ----------
-    template
-        A space; ``None`` where nothing names it: only fsLR has 32,492 or 59,292. A
-        name that is not known here, such as ``fsnative:sub-01``, has any number.
-    n_vertices
-        As the file has them, the medial wall included.
-
-    Raises
-    ------
-    SpaceMismatch
-        If the template has no mesh of this size, or several have one and none is
-        named.
+    ``template`` is ``None`` where nothing names it: only fsLR has 32,492 or 59,292. One
+    that is not known here, such as ``fsnative:sub-01``, has any number of vertices,
+    which are counted with the medial wall.
     """
     if template is None:
         fitting = _templates_with(n_vertices)
@@ -83,3 +92,14 @@ def surface_template(space: str | None) -> str | None:
     known = space in _FREESURFER or space in _COUNTS
     own = space is not None and space.startswith("fsnative")
     return space if known or own else None
+
+
+def name_density(n_vertices: int) -> str:
+    """TemplateFlow's word for the vertices of a hemisphere; blank if it has none."""
+    return next((den for den, n in DENSITIES.items() if n == n_vertices), "")
+
+
+def meshes_of(frame: Frame) -> list[Mesh]:
+    """Meshes of a frame, each once."""
+    meshes = [part.support for part in frame.parts if isinstance(part.support, Mesh)]
+    return list(dict.fromkeys(meshes))

@@ -21,19 +21,8 @@ def parcels_axis(
 ) -> Any:  # noqa: ANN401 - nibabel
     """Make the axis of parcels that two files of one atlas and frame share.
 
-    Parameters
-    ----------
-    frame
-        Where the points lie.
-    labels
-        Key of each point of the frame; frozen, so that it can be a key itself.
-    regions
-        Key and name of each parcel, in the order of the columns; a parcel may have no
-        points.
-
-    Returns
-    -------
-    nibabel.cifti2.ParcelsAxis
+    ``labels`` has the key of each point of the frame, frozen, so that it can be a key
+    itself. ``regions`` are key and name of each parcel, which may have no points.
     """
     from nibabel import cifti2
 
@@ -85,14 +74,7 @@ def series_content(
 ) -> bytes:
     """Content of a ``.ptseries.nii`` file.
 
-    Parameters
-    ----------
-    axis
-        Of the parcels, see ``parcels_axis``.
-    values : (T, N)
-        NaN where a table has n/a.
-    repetition_time
-        Seconds from one row to the next.
+    ``values``, (T, N), are NaN where a table has n/a; ``repetition_time`` in seconds.
     """
     from nibabel import cifti2
 

@@ -49,19 +49,7 @@ class Series:
 def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> Series:
     """Open a run's series and check that it can be used.
 
-    Parameters
-    ----------
-    kind
-        A key of ``READERS``.
-    files
-        The file, or those of ``L`` and ``R``.
-    template
-        Space of the run.
-
-    Raises
-    ------
-    MissingInput, ImageError, SpaceMismatch
-        As its reader does.
+    ``kind`` is a key of ``READERS``, ``template`` the space of the run.
     """
     return READERS[kind](files, template)
 
@@ -99,7 +87,7 @@ def _open_gifti(files: Mapping[str, Path], template: str | None) -> Series:
     return Series(both.frame, both, 1.0, 0.0, both.repetition_time)
 
 
-# For the kinds of ``dataset/partners.py``.
+# For the kinds of ``dataset/filters.py``.
 READERS: dict[str, Callable[[Mapping[str, Path], str | None], Series]] = {
     "volume": _open_volume,
     "cifti": _open_cifti,

@@ -57,23 +57,11 @@ class Transform:
     steps: tuple[Step, ...]
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Move (n, 3) points in mm, RAS+ as in NIfTI.
-
-        Raises
-        ------
-        DataError
-            If the part of the file that is needed is damaged.
-        """
+        """Move (n, 3) points in mm, RAS+ as in NIfTI."""
         return move_points(points, (_TURN, *self.steps, _TURN))
 
     def invert(self) -> Transform:
-        """Make the map that undoes this one.
-
-        Raises
-        ------
-        DataError
-            If it has a displacement field, which nothing but an estimate can invert.
-        """
+        """Make the map that undoes this one."""
         back = []
         for step in reversed(self.steps):
             if isinstance(step, Field):
@@ -87,17 +75,7 @@ class Transform:
 def read_transform(path: Path) -> Transform:
     """Read a transform; a displacement field stays in the file until it is needed.
 
-    Parameters
-    ----------
-    path
-        Composite or single, HDF5 (``.h5``) or text.
-
-    Raises
-    ------
-    MissingInput
-        If it is absent, empty, a link to absent content or unreadable.
-    DataError
-        If it is damaged, or of a kind that is not known.
+    It may be composite or single, HDF5 (``.h5``) or text.
     """
     check_file(path)
     with path.open("rb") as file:

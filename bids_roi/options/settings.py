@@ -8,7 +8,8 @@ strategy files, what ``none`` means on the command line, the example in
 from __future__ import annotations
 
 import json
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bids_roi.errors import UsageError
@@ -25,6 +26,7 @@ _Padding = Literal["constant", "odd"]
 _Ends = Literal["cut", "nearest"]
 _Fill = Literal["linear", "cubic_spline"]
 _Scale = Literal["none", "zscore_sample", "psc"]
+_MotionFilter = Literal["none", "notch", "lp"]
 
 
 def is_number(value: object) -> bool:
@@ -48,6 +50,14 @@ def _is_count(value: object) -> bool:
     return is_whole(value) and int(str(value)) >= 0
 
 
+def _is_band(value: object) -> bool:
+    if value is None:
+        return True
+    band = value if isinstance(value, tuple) else ()
+    ends = (0.0, *(float(f) if is_number(f) else 0.0 for f in band))
+    return len(band) in (1, 2) and all(low < high for low, high in pairwise(ends))
+
+
 def _as_it_is(_: str, value: object) -> object:
     return value
 
@@ -61,6 +71,11 @@ def _number(flag: str, value: object) -> float:
 
 def _number_or_off(flag: str, value: object) -> float | None:
     return None if value == "none" else _number(flag, value)
+
+
+def _band_or_off(flag: str, value: object) -> tuple[float, ...] | None:
+    words = value if isinstance(value, tuple | list) else (value,)
+    return None if [*words] == ["none"] else tuple(_number(flag, w) for w in words)
 
 
 def _auto_or_count(flag: str, value: object) -> int | str | None:
@@ -85,7 +100,7 @@ class Values:
         Whether a value of a strategy file, or the one read, is one of them.
     read
         Makes the value from flag and word of the command line.
-    kind, choices, metavar, unit
+    kind, choices, metavar, unit, many
         As in ``Option``.
     """
 
@@ -96,6 +111,7 @@ class Values:
     choices: tuple[str, ...] = ()
     metavar: str = ""
     unit: str = ""
+    many: bool = False
 
 
 def _positive(needed: str, metavar: str, unit: str = "") -> Values:
@@ -124,6 +140,14 @@ _ORDER = Values(
     kind=int,
     metavar="N",
 )
+_BAND = Values(
+    "a list of one or two numbers above 0, the lower one first, or null for off,",
+    _is_band,
+    _band_or_off,
+    metavar="PER_MINUTE",
+    unit="breaths per minute",
+    many=True,
+)
 _DUMMIES = Values(
     "auto, or a number of volumes,",
     lambda value: value == "auto" or _is_count(value),
@@ -148,7 +172,8 @@ class Row:
     sidecar
         Key under which cleaned series record it, or empty where another key tells it.
     needs
-        ``butterworth`` or ``threshold``, where it does nothing without.
+        ``butterworth``, ``threshold`` or ``motion_filter``, where it does nothing
+        without.
     after
         The setting behind which its key stands, where that is not its own place.
     """
@@ -159,7 +184,7 @@ class Row:
     example: object
     note: str = ""
     sidecar: str = ""
-    needs: Literal["", "butterworth", "threshold"] = ""
+    needs: Literal["", "butterworth", "threshold", "motion_filter"] = ""
     after: str = ""
 
 
@@ -335,6 +360,48 @@ class Settings:
             sidecar="DummyScans",
         ),
     )
+    motion_filter: _MotionFilter = field(
+        default="none",
+        metadata=_row(
+            _one_of(_MotionFilter),
+            "Filter the six motion parameters before anything is made of them, where"
+            " breathing looks like motion (multiband): notch, a band is taken out; lp,"
+            " all above. Their derivatives, squares and the framewise displacement are"
+            " made again, for regressors and censoring. The strategy's, or none.",
+            example="notch",
+            note='or "lp", "none": of the motion parameters',
+            sidecar="MotionFilter",
+        ),
+    )
+    motion_filter_band: tuple[float, ...] | None = field(
+        default=None,
+        metadata=_row(
+            _BAND,
+            "Breathing that --motion-filter takes out: from and to for notch (12 18),"
+            " the lowest for lp (6).",
+            example=(12, 18),
+            note="breaths per minute; of lp one number",
+            sidecar="MotionFilterBand",
+            needs="motion_filter",
+        ),
+    )
+    head_radius: float = field(
+        default=50.0,
+        metadata=_row(
+            Values(
+                *("a length above 0 mm", lambda v: v is not None and _is_positive(v)),
+                _number,
+                metavar="MM",
+                unit="mm",
+            ),
+            "Radius of the head for the framewise displacement that --motion-filter"
+            " makes again. The strategy's, or 50.",
+            example=50,
+            note="mm, for the framewise displacement",
+            sidecar="HeadRadius",
+            needs="motion_filter",
+        ),
+    )
 
 
 ROWS: dict[str, Row] = {item.name: item.metadata["row"] for item in fields(Settings)}
@@ -345,7 +412,8 @@ SETTING_OPTIONS: tuple[Option, ...] = tuple(
         "cleaning",
         row.help,
         kind=row.values.kind,
-        default=False if row.values.kind is bool else None,
+        default=False if row.values.kind is bool else () if row.values.many else None,
+        many=row.values.many,
         choices=row.values.choices,
         metavar=row.values.metavar,
         unit=row.values.unit,
@@ -375,6 +443,19 @@ def read_given(given: Mapping[str, object]) -> dict[str, object]:
     }
 
 
+def list_told(settings: Settings) -> dict[str, object]:
+    """Values by name, without those of a motion filter where there is none.
+
+    Outputs that were made before there was one keep their digests.
+    """
+    values = asdict(settings)
+    if settings.motion_filter == "none":
+        of_it = [n for n, row in ROWS.items() if row.needs == "motion_filter"]
+        for name in ("motion_filter", *of_it):
+            del values[name]
+    return values
+
+
 def describe_settings(
     settings: Settings, applied: Mapping[str, object]
 ) -> dict[str, object]:
@@ -387,6 +468,7 @@ def describe_settings(
     applied
         Values by setting, where what was done is another.
     """
+    told = list_told(settings)
     place = {name: number for number, name in enumerate(ROWS)}
     ordered = sorted(
         ROWS, key=lambda name: (place[ROWS[name].after or name], bool(ROWS[name].after))
@@ -394,7 +476,7 @@ def describe_settings(
     return {
         ROWS[name].sidecar: applied.get(name, getattr(settings, name))
         for name in ordered
-        if ROWS[name].sidecar
+        if ROWS[name].sidecar and name in told
     }
 
 

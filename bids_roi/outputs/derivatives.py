@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.atlases.regions import networks_of
-from bids_roi.atlases.skeleton import template_grids
+from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
 from bids_roi.dataset.timing import read_timing
@@ -248,7 +248,7 @@ def write_outliers(
         "DenoisingStrategy": strategy,
         **facts,
     }
-    texts = describe_columns(OUTLIER_COLUMNS)
+    texts = describe_columns({name: OUTLIER_COLUMNS[name] for name in columns})
     making.write(table, [format_table(columns)], "outliers", sidecar, texts)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
+    from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.censor import Censoring
@@ -64,6 +65,8 @@ class Motion:
         Why the table could not be used.
     parameters : (T, 6) or None
         Translations along x, y and z in mm, rotations about them in radians.
+    fd_filtered : (T,) or None
+        Framewise displacement in mm after a strategy's motion filter.
     """
 
     fd: NDArray[np.float64] | None = None
@@ -71,6 +74,7 @@ class Motion:
     steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     parameters: NDArray[np.float64] | None = None
+    fd_filtered: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Preparation:
         Volumes to leave out, and why.
     fd, dvars : (T,) or None
         Framewise displacement in mm and standardised DVARS, where the table has them.
+    filtered
+        Motion that a filter was used on, which decides in the place of ``fd``.
     """
 
     strategy: Strategy
@@ -94,6 +100,7 @@ class Preparation:
     censoring: Censoring
     fd: NDArray[np.float64] | None
     dvars: NDArray[np.float64] | None
+    filtered: FilteredMotion | None = None
 
 
 @dataclass(frozen=True, slots=True)

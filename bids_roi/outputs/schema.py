@@ -145,20 +145,8 @@ _DECLARED = (
         "Map of the atlas image that was chosen among several, by name or number.",
         more="Only where one was.",
     ),
-    Key(
-        "AtlasParts",
-        "run",
-        "choice",
-        "",
-        "The atlases that were combined, in order.",
-    ),
-    Key(
-        "SeedRadius",
-        "run",
-        "choice",
-        "mm",
-        "Radius of the spheres; each, once.",
-    ),
+    Key("AtlasParts", "run", "choice", "", "The atlases that were combined, in order."),
+    Key("SeedRadius", "run", "choice", "mm", "Radius of the spheres; each, once."),
     Key("AtlasImageDigest", "run", "choice", "", "SHA-256 of the atlas image."),
     Key("AtlasTableDigest", "run", "choice", "", "SHA-256 of the atlas table."),
     Key(
@@ -236,6 +224,11 @@ _DECLARED = (
         *("MeanFramewiseDisplacementKept", "series", "measured", "mm"),
         *("The same over the volumes that enter the series, mm.", "fd_mean_kept"),
     ),
+    Key(
+        *("MeanFilteredFramewiseDisplacement", "series", "measured", "mm"),
+        "Mean over all volumes after --motion-filter, mm.",
+    ),
+    Key("MotionFilterOrder", "series", "choice", "1", "Both directions counted."),
     Key(
         *("MaxFramewiseDisplacement", "run", "measured", "mm"),
         *("Maximum over all volumes, mm.", "fd_max"),
@@ -561,6 +554,11 @@ OUTLIER_COLUMNS = _by_name(
     Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
     Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
     Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
+    Column(
+        "fd_filtered",
+        "The same after --motion-filter, {unit}: what FDThreshold is for.",
+        "mm",
+    ),
     Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
     Column(
         "why",

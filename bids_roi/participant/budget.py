@@ -105,7 +105,7 @@ def choose_executor(options: Options, output_dir: Path) -> Executor:
             timeout=timeout,
         )
     if not _planner_bytes(options):
-        from bids_roi.schedule.serial import Serial
+        from bids_roi.schedule.outcome import Serial
 
         return Serial(timeout)  # asked for, or no room for a second process
     from bids_roi.schedule.processes import Processes

@@ -260,6 +260,7 @@ def clean_series(
             options,
             censoring=preparation.censoring,
             high_variance=high_variance,
+            motion=preparation.filtered,
         ),
         notes=(
             *preparation.selected.notes,

@@ -10,12 +10,14 @@ import numpy as np
 from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.core.butterworth import Butterworth
 from bids_roi.core.freedom import effective_freedom, white_noise
+from bids_roi.core.motion import MOTION_FILTER_ORDER
 from bids_roi.core.passband import Projection
 from bids_roi.options.settings import ROWS, describe_settings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
     from bids_roi.confounds.strategy_format import Strategy
     from bids_roi.core.censor import Censoring
@@ -148,6 +150,7 @@ def describe_cleaning(
     *,
     censoring: Censoring,
     high_variance: bool,
+    motion: FilteredMotion | None = None,
 ) -> dict[str, Any]:
     """Sidecar keys of cleaned signals: what was done, not what was asked for.
 
@@ -159,14 +162,18 @@ def describe_cleaning(
         Volumes that are left out.
     high_variance
         Whether the components of high variance were regressed out too.
+    motion
+        What a motion filter made of the run.
     """
     settings = strategy.settings
     units = {"psc": "percent", "zscore_sample": "standard deviations"}
     high = [f"high_variance_{n}" for n in range(5)] if high_variance else []
-    applied = {
+    applied: dict[str, object] = {
         "detrend": _detrended(settings, cleaned),
         "dummy_scans": int(censoring.dummy.sum()),
     }
+    if motion is not None:
+        applied["motion_filter_band"] = [float(f"{f:.6g}") for f in motion.band]
     facts: dict[str, Any] = {
         "Units": units.get(settings.standardize, "arbitrary"),
         "DenoisingStrategy": strategy.name,
@@ -184,6 +191,8 @@ def describe_cleaning(
     }
     if options.cleaning.censored == "interpolate":
         facts["Interpolation"] = settings.interpolation
+    if motion is not None:
+        facts["MotionFilterOrder"] = MOTION_FILTER_ORDER
     if selected.filled:
         facts["BackFilledRegressors"] = list(selected.filled)
     # JSON has no place for what was not asked for.

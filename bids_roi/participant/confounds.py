@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.confounds.gaps import check_rows
+from bids_roi.confounds.motion import (
+    PARAMETERS,
+    FilteredMotion,
+    filter_confounds,
+)
 from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.table import (
     Confounds,
@@ -19,8 +24,11 @@ from bids_roi.confounds.table import (
     std_dvars,
 )
 from bids_roi.core.censor import Censoring, censor
-from bids_roi.dataset.layout import find_aroma_confounds, find_tables
-from bids_roi.dataset.partners import FREE_IN_CONFOUNDS
+from bids_roi.dataset.partners import (
+    FREE_IN_CONFOUNDS,
+    find_aroma_confounds,
+    find_tables,
+)
 from bids_roi.dataset.timing import explain_untimed
 from bids_roi.errors import BidsRoiError, ConfoundsError, DataError, MissingInput
 from bids_roi.outputs.result import Motion, Preparation
@@ -36,9 +44,6 @@ if TYPE_CHECKING:
     from bids_roi.options.settings import Settings
     from bids_roi.options.table import Cleaning
     from bids_roi.participant.results import Job
-
-
-_PARAMETERS = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 class RunConfounds:
@@ -162,8 +167,8 @@ def read_motion(tables: RunConfounds) -> Motion:
     fd, dvars = (v if v is not None and np.isfinite(v).any() else None for v in traces)
     steady = ~non_steady_state(confounds)
     moved = None
-    if set(_PARAMETERS) <= set(confounds.names):
-        moved = np.stack([confounds.column(name) for name in _PARAMETERS], axis=1)
+    if set(PARAMETERS) <= set(confounds.names):
+        moved = np.stack([confounds.column(name) for name in PARAMETERS], axis=1)
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
     return Motion(fd, dvars, steady_or_none, parameters=moved)
@@ -208,7 +213,14 @@ def prepare(
     run, n_volumes = tables.run, tables.n_volumes
     confounds = _read_needed(tables, strategy)
     own = tables.read_own(strategy)
-    censoring, fd, dvars = _censor(confounds, strategy.settings, n_volumes)
+    filtered, fd = None, None
+    if confounds is not None and strategy.settings.motion_filter != "none":
+        check_rows(confounds, n_volumes)
+        if "framewise_displacement" in confounds.names:
+            fd = confounds.column("framewise_displacement")
+        filtered = _filter_motion(run, confounds, strategy, repetition_time)
+        confounds = filtered.confounds
+    censoring, used, dvars = _censor(confounds, strategy.settings, n_volumes)
     _check_left(run, strategy, censoring, options, repetition_time)
     selected = Selected((), np.empty((n_volumes, 0)))
     if confounds is not None or own:
@@ -221,7 +233,24 @@ def prepare(
             allow_missing=options.cleaning.allow_missing_confounds,
             tables=own,
         )
-    return Preparation(strategy, selected, censoring, fd, dvars)
+    if filtered is None:
+        return Preparation(strategy, selected, censoring, used, dvars)
+    selected = replace(selected, notes=(*selected.notes, *filtered.notes))
+    return Preparation(strategy, selected, censoring, fd, dvars, filtered)
+
+
+def _filter_motion(
+    run: BoldRun,
+    confounds: Confounds,
+    strategy: Strategy,
+    repetition_time: float | None,
+) -> FilteredMotion:
+    if repetition_time is None:
+        why, remedy = explain_untimed(run.metadata, confounds.n_volumes)
+        msg = f"the motion filter of {strategy.name} needs a repetition time: {why}"
+        remedy = remedy or "Leave --motion-filter out, or the run."
+        raise ConfoundsError(msg, where=run.relative_path, remedy=remedy)
+    return filter_confounds(confounds, strategy.settings, repetition_time)
 
 
 def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
@@ -229,7 +258,7 @@ def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
     settings = strategy.settings
     needed = any(part.kind != "table" for part in strategy.components)
     needed |= settings.dummy_scans == "auto"
-    needed |= settings.fd_threshold is not None
+    needed |= settings.fd_threshold is not None or settings.motion_filter != "none"
     needed |= settings.std_dvars_threshold is not None
     if not needed:
         return None

@@ -6,9 +6,9 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bids_roi.atlases.surfaces import is_surface
+from bids_roi.atlases.names import is_surface
 from bids_roi.dataset.layout import size_of
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.errors import BidsRoiError, SpaceMismatch, count_of, say_of_atlas
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file

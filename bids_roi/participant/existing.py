@@ -1,30 +1,44 @@
-"""Outputs that are there: complete, to be made again, or of other settings."""
+"""Outputs that are there: complete, of other settings, or of an input that is gone."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.atlases.open import Atlas
+from bids_roi.atlases.regions import RegionTable
+from bids_roi.atlases.transforms import Route
+from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
-from bids_roi.files.tables import read_json
+from bids_roi.files.names import parse_name
+from bids_roi.files.tables import read_json, read_table
+from bids_roi.options.settings import list_told
+from bids_roi.options.table import OPTIONS
+from bids_roi.options.words import find_statistic
+from bids_roi.outputs.digest import release_of
 from bids_roi.outputs.making import renew_stamps
 from bids_roi.outputs.names import (
     has_figures,
     motion_table,
+    name_outputs,
     parcellated_of,
     sidecar_of,
 )
 from bids_roi.outputs.records import RAW, Record, read_records, write_records
 from bids_roi.participant.connectivity import settings_of
-from bids_roi.participant.differences import tell_differences
 from bids_roi.participant.plan import GONE
 from bids_roi.participant.results import digests_of, writes_parcellated
+from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from bids_roi.atlases.open import Atlas
+    from bids_roi.atlases.surfaces import Areas
+    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.options.record import Options
     from bids_roi.outputs.names import RunOutputs
+    from bids_roi.participant.plan import PlannedRun
     from bids_roi.participant.results import Job
 
 
@@ -212,3 +226,304 @@ def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
     return len(made_of) == len(inputs) and all(
         now in (GONE, then) for then, now in zip(made_of, inputs, strict=True)
     )
+
+
+# Of these the sidecar says at most what came of them in a run.
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
+_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What differs between outputs and what is asked for.
+
+    Attributes
+    ----------
+    text
+        The end of a sentence: ``were made with other options: --fd-threshold is 0.5,
+        the outputs were made with 0.3``.
+    of_atlas
+        Whether only the files of the atlas differ.
+    """
+
+    text: str
+    of_atlas: bool
+
+
+def tell_differences(
+    sidecar: Mapping[str, Any],
+    *,
+    options: Options,
+    strategy: Strategy | None,
+    atlas: Atlas,
+    more: Mapping[str, Any],
+    own_mask: bool = True,
+) -> Difference:
+    """Say with which other options, version or atlas outputs were made.
+
+    ``more`` are further sidecar keys of the output with the values of now. A run
+    without ``own_mask`` has "none" in its sidecars where auto was asked for.
+    """
+    wanted = dict(_wanted(options, strategy))
+    found = dict(_found(sidecar, with_cleaning=strategy is not None))
+    now = options.deciding() | dict(more)
+    for option in OPTIONS:
+        if option.sidecar in now:
+            wanted[option.name] = now[option.sidecar]
+            found[option.name] = sidecar.get(option.sidecar)
+    if options.extraction.mask not in ("auto", "none"):
+        # A sidecar may have no more than the name.
+        wanted["mask"] = PurePath(options.extraction.mask).name
+        found["mask"] = PurePath(str(found["mask"])).name
+    if options.extraction.mask == "auto" and not own_mask:
+        del wanted["mask"]
+    said = [
+        _say(_FLAGS[name], wanted[name], found[name])
+        for name in _FLAGS
+        if name in found and name in wanted and _differ(wanted[name], found[name])
+    ]
+    if strategy is not None:
+        said += _tell_strategy(sidecar, strategy)
+    parts = [f"were made with other options: {'; '.join(said)}"] if said else []
+    parts += _tell_version(sidecar)
+    of_atlas = list(_tell_atlas(sidecar, atlas))
+    text = "; they ".join([*parts, *of_atlas]) or _tell_what_is_left(strategy)
+    return Difference(text, of_atlas=bool(of_atlas) and not parts)
+
+
+def _wanted(options: Options, strategy: Strategy | None) -> Iterator[tuple[str, Any]]:
+    if strategy is None:
+        return
+    settings = list_told(strategy.settings)
+    yield from ((name, _in_words(value)) for name, value in settings.items())
+    yield "motion_filter", strategy.settings.motion_filter
+    yield "censored", options.cleaning.censored
+    yield "high_variance_confounds", options.cleaning.high_variance_confounds
+
+
+def _found(
+    sidecar: Mapping[str, Any], *, with_cleaning: bool
+) -> Iterator[tuple[str, Any]]:
+    """What the sidecar tells of cleaning, by option."""
+    if not with_cleaning:
+        return
+    settings = _definition(sidecar).get("settings")
+    if isinstance(settings, dict):
+        yield "motion_filter", "none"
+        yield from ((name, _in_words(value)) for name, value in settings.items())
+    yield "censored", sidecar.get("CensoredVolumes")
+    columns = sidecar.get("ConfoundRegressors") or ()
+    yield "high_variance_confounds", "high_variance_0" in columns
+
+
+def _in_words(value: object) -> object:
+    """Several numbers as they are typed; all else as it is."""
+    return (
+        " ".join(f"{x:g}" for x in value) if isinstance(value, list | tuple) else value
+    )
+
+
+def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = sidecar.get("DenoisingDefinition")
+    return found if isinstance(found, dict) else {}
+
+
+def _differ(wanted: object, found: object) -> bool:
+    blank = (None, False, "none")
+    return wanted != found and not (wanted in blank and found in blank)
+
+
+def _say(flag: str, wanted: object, found: object) -> str:
+    """Say it of one option.
+
+    >>> _say("--detrend", True, False), _say("--fd-threshold", 0.5, 0.3)
+    ('--detrend is given, the outputs were made without it',
+     '--fd-threshold is 0.5, the outputs were made with 0.3')
+    """
+    now = {None: "not given", False: "not given", True: "given"}
+    then = {None: "without it", False: "without it", True: "with it"}
+    left = now[wanted] if wanted is None or isinstance(wanted, bool) else wanted
+    right = then[found] if found is None or isinstance(found, bool) else f"with {found}"
+    return f"{flag} is {left}, the outputs were made {right}"
+
+
+def _tell_strategy(sidecar: Mapping[str, Any], strategy: Strategy) -> Iterator[str]:
+    found = sidecar.get("DenoisingStrategy")
+    if found != strategy.name:
+        yield f"the strategy is {strategy.name}, the outputs were made with {found}"
+        return
+    if sidecar.get("DenoisingDescription") != strategy.description:
+        yield f"the strategy {strategy.name} is described in other words"
+    components = _definition(sidecar).get("components")
+    if components not in (None, describe_strategy(strategy)["components"]):
+        yield f"the strategy {strategy.name} has other columns"
+
+
+def _tell_version(sidecar: Mapping[str, Any]) -> Iterator[str]:
+    version = str(sidecar.get("SoftwareVersion", "")).removeprefix("bids_roi ")
+    if version and release_of(version) != release_of(__version__):
+        yield f"were made with another version: {version}, this is {__version__}"
+
+
+def _tell_atlas(sidecar: Mapping[str, Any], atlas: Atlas) -> Iterator[str]:
+    files = (
+        ("image", sidecar.get("AtlasImageDigest"), atlas.image_digest),
+        ("table", sidecar.get("AtlasTableDigest"), atlas.table_digest),
+    )
+    for what, found, digest in files:
+        if str(found or "").removeprefix("sha256:") != (digest or ""):
+            yield f"were made with another atlas file: the {what} of {atlas.name}"
+    moved = str(sidecar.get("AtlasTransformDigest") or "").removeprefix("sha256:")
+    if moved != (atlas.route.digest if atlas.route else ""):
+        yield f"were made with another transform to {atlas.name}"
+    areas = str(sidecar.get("VertexAreasDigest") or "").removeprefix("sha256:")
+    if areas != (atlas.areas.digest if atlas.areas else ""):
+        yield "were made with other weights of vertices (--vertex-weights, --surface)"
+
+
+def _tell_what_is_left(strategy: Strategy | None) -> str:
+    where = "with other options, another version or another atlas file"
+    if strategy is None:
+        return f"were made {where}"
+    flags = ", ".join(_FLAGS[name] for name in _NOT_TOLD)
+    return (
+        f"were made with other options ({flags} or the columns of the strategy"
+        f" {strategy.name} differ)"
+    )
+
+
+def recall_plan(
+    planned: PlannedRun,
+    options: Options,
+    labels: tuple[str | None, ...],
+    output_dir: Path,
+) -> PlannedRun | None:
+    """Plan of a run of which series or mask are links to what is not here.
+
+    Grid and atlases are those that its outputs were made with, but for atlases that are
+    given as files and hold something else now. ``None`` where it lacks nothing, or one
+    of the atlases has no outputs.
+    """
+    run = planned.run
+    if not any(path and _is_dropped(path) for path in (*run.files, run.mask_path)):
+        return None
+    records = read_records(output_dir, run.relative_path)
+    done = {record.atlas: record for record in records if record.status == "done"}
+    if not planned.asked or not done.keys() >= set(planned.asked):
+        return None
+    try:
+        atlases = [
+            _hold_against(
+                planned.given, _recall_atlas(done[a], options, output_dir, run.root)
+            )
+            for a in planned.asked
+        ]
+    except (BidsRoiError, LookupError, TypeError, ValueError):
+        return None  # its outputs are no use: the run fails, as the input is gone
+    extraction, connectivity = options.extraction, options.connectivity
+    masks = {"auto": run.mask_path, "none": None}
+    return replace(
+        planned,
+        error=None,
+        mask_path=masks.get(extraction.mask, Path(extraction.mask)),
+        atlases=tuple(
+            (
+                atlas,
+                name_outputs(
+                    run,
+                    atlas,
+                    extraction.statistic if atlas.hard else extraction.map_statistic,
+                    labels,
+                    relmats=connectivity.relmat,
+                    fisher_z=connectivity.fisher_z,
+                ),
+            )
+            for atlas in atlases
+        ),
+    )
+
+
+def _is_dropped(path: Path) -> bool:
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # of the disk, which says nothing of the content
+        return False
+
+
+def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
+    """Transforms that the atlas came by, with the digest that they had."""
+    told = sidecar.get("AtlasTransform")
+    if not isinstance(told, list):
+        return None
+    steps = []
+    for uri in map(str, told):
+        name = uri.removesuffix(" (inverse)")
+        steps.append((root / name.removeprefix("bids:preprocessed:"), name != uri))
+    return Route(tuple(steps), _digest(sidecar.get("AtlasTransformDigest")))
+
+
+def _recall_areas(sidecar: Mapping[str, Any]) -> Areas | None:
+    """Whose areas vertices weighed by, with the digest that they had."""
+    from bids_roi.atlases.surfaces import Areas  # loads the readers of surfaces
+
+    weights = sidecar.get("VertexWeights")
+    if not isinstance(weights, str):
+        return None
+    digest = _digest(sidecar.get("VertexAreasDigest"))
+    return Areas((), (), digest, weights.endswith("of the participant"))
+
+
+def _recall_atlas(
+    record: Record, options: Options, output_dir: Path, root: Path
+) -> Atlas:
+    """The atlas of outputs, as far as names and digests need it."""
+    (table,) = [path for path in record.outputs if path.endswith("_dseg.tsv")]
+    sidecar, cells = (
+        read_json(output_dir / sidecar_of(table)),
+        read_table(output_dir / table),
+    )
+    name = parse_name(table)
+    names = tuple(cells["name"])
+    stats = {parse_name(p).get("stat") for p in record.outputs if "_timeseries" in p}
+    of_labels = {find_statistic(s).stat for s in options.extraction.statistic}
+    return Atlas(
+        label=name.get("atlas") or "",
+        seg=name.get("seg"),
+        scale=name.get("scale"),
+        space=name.get("space") or "",
+        kind="dseg" if stats & of_labels else "probseg",
+        files=(output_dir / table,),
+        table_path=None,
+        image_digest=_digest(sidecar.get("AtlasImageDigest")),
+        table_digest=_digest(sidecar.get("AtlasTableDigest")),
+        regions=RegionTable(tuple(int(i) for i in cells["index"]), names, names),
+        source="",
+        description={},
+        route=_recall_route(sidecar, root),
+        areas=_recall_areas(sidecar),
+    )
+
+
+def _hold_against(given: tuple[Atlas, ...], recalled: Atlas) -> Atlas:
+    """An atlas with the content that its files have now, where it is another."""
+    now = [atlas for atlas in given if atlas.name == recalled.name]
+    # Of a run that transforms led to, outputs do not tell in which space the atlas was.
+    now = [atlas for atlas in now if atlas.space == recalled.space] or now
+    for atlas in now:
+        same = atlas.image_digest == recalled.image_digest
+        if same and atlas.table_digest == recalled.table_digest:
+            return recalled
+    return (
+        recalled
+        if not now
+        else replace(
+            recalled,
+            image_digest=now[0].image_digest,
+            table_digest=now[0].table_digest,
+            regions=now[0].regions,
+        )
+    )
+
+
+def _digest(told: object) -> str:
+    return str(told or "").removeprefix("sha256:")

@@ -408,6 +408,9 @@ def describe_series(
     signals, sample_mask = kept_signals(result, series)
     clean = result.cleaned.get(series)
     facts = dict(clean.facts) if clean is not None else {}
+    if clean is not None and (moved := clean.preparation.filtered) is not None:
+        mean = round(float(np.nanmean(moved.fd)), 6)
+        facts["MeanFilteredFramewiseDisplacement"] = mean
     facts |= describe_quality(
         signals,
         sample_mask,
@@ -508,11 +511,12 @@ def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
         for t in range(mask.size)
     ]
     blank = np.full(mask.size, np.nan)
-    fd, dvars = preparation.fd, preparation.dvars
+    fd, dvars, moved = preparation.fd, preparation.dvars, preparation.filtered
     columns = {
         "outlier": (~mask).astype(int).tolist(),
         "dummy": censoring.dummy.astype(int).tolist(),
         "fd": (blank if fd is None else fd).tolist(),
+        **({"fd_filtered": moved.fd.tolist()} if moved is not None else {}),
         "std_dvars": (blank if dvars is None else dvars).tolist(),
         "why": why,
     }

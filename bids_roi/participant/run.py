@@ -21,8 +21,7 @@ from bids_roi.outputs.records import (
 )
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
-from bids_roi.participant.dropped import recall_plan
-from bids_roi.participant.existing import Existing
+from bids_roi.participant.existing import Existing, recall_plan
 from bids_roi.participant.extraction import extract
 from bids_roi.participant.placing import place_atlases
 from bids_roi.participant.plan import GONE, fingerprint
@@ -256,7 +255,7 @@ def _make(job: Job) -> list[Record]:
     motion = read_motion(job.confounds)
     figures = None
     if not options.running.no_report:
-        from bids_roi.atlases.homes import search_path
+        from bids_roi.atlases.templateflow import search_path
         from bids_roi.report.draw import RunFigures
 
         figures = RunFigures(

@@ -198,12 +198,14 @@ class RunFigures:
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
         after, same_unit, threshold, unit = None, False, None, "arbitrary"
+        motion = self.motion
         course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
             kept, settings = (
                 clean.cleaned.sample_mask,
                 clean.preparation.strategy.settings,
             )
+            motion = _after_filter(motion, clean.preparation)
             after = spread(clean.cleaned.signals, kept)
             after[~kept] = np.nan
             course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
@@ -214,7 +216,7 @@ class RunFigures:
             after,
             order,
             course,
-            motion=self.motion,
+            motion=motion,
             drawn=self._drawn,
             fd_threshold=threshold,
             same_unit=same_unit,
@@ -259,6 +261,7 @@ class RunFigures:
             kept, label = censoring.sample_mask, preparation.strategy.label
             course = Course(kept.size, self.repetition_time, kept, censoring.dummy)
             limits = settings.fd_threshold, settings.std_dvars_threshold
+            motion = _after_filter(motion, preparation) or motion
         pictures = [
             draw_motion(
                 motion,
@@ -332,6 +335,14 @@ def _describe_regions(result: AtlasResult) -> list[str]:
             strict=True,
         )
     ]
+
+
+def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | None:
+    """Motion with the displacement that is left after a strategy's motion filter."""
+    moved = preparation.filtered
+    if motion is None or moved is None:
+        return motion
+    return replace(motion, fd_filtered=moved.fd)
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.citations import format_bibtex
+from bids_roi.atlases.names import format_bibtex
 from bids_roi.report.canvas import count
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def _cleaning(
 ) -> str:
     sidecar = sidecars[0]
     text = f"Cleaning ({strategy}): {_regression(sidecar, cite)}"
+    text += _motion_filter(sidecar)
     # Runs may be too short for a filter, or sampled too slowly for a low-pass.
     filters = Counter(_filtering(each, cite) for each in sidecars)
     for what, n_series in filters.items():
@@ -218,6 +219,24 @@ def _regression(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     if sidecar.get("Detrend"):
         text += ", together with mean and linear trend"
     return f"{text}."
+
+
+def _motion_filter(sidecar: Mapping[str, Any]) -> str:
+    band = sidecar.get("MotionFilterBand")
+    if not isinstance(band, list) or not band:
+        return ""
+    ends = [f"{f:g}" for f in sorted(band)]
+    how = f"a low-pass at {ends[0]} per minute (Gratton et al. 2020"
+    doi = "10.1016/j.neuroimage.2020.116866"
+    if len(ends) == 2:
+        how = f"a notch of {ends[0]} to {ends[1]} per minute (Fair et al. 2020"
+        doi = "10.1016/j.neuroimage.2019.116400"
+    return (
+        f" Breathing was taken out of the six motion parameters beforehand by {how},"
+        f" doi:{doi}; order {sidecar.get('MotionFilterOrder')}, in both directions);"
+        " their derivatives, their squares and framewise displacement (head radius"
+        f" {sidecar.get('HeadRadius', 50):g} mm) were made of what is left."
+    )
 
 
 def _origins(regressors: Sequence[str], cite: _Cited) -> str:

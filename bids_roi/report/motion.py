@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from bids_roi.outputs.result import Motion
 
-    # Parts of a sheet by title, place and end of the axis.
-    Drawn = dict[tuple[str, float, float], list[str]]
+    # Parts of a sheet by title, place and end of the axis, and what is drawn.
+    Drawn = dict[tuple[str, float, float, bytes], list[str]]
 
 
 # Pictures with an axis of time have it at the same place.
@@ -110,7 +110,11 @@ def motion_rows(
     first, others = [], []
     if _is_known(motion.fd):
         trace = (motion.fd, "", BLUE)
-        first.append(_Row("Framewise displacement (mm)", (trace,), fd_threshold))
+        limit = None if motion.fd_filtered is not None else fd_threshold
+        first.append(_Row("Framewise displacement (mm)", (trace,), limit))
+    if _is_known(motion.fd_filtered):
+        trace = (motion.fd_filtered, "", BLUE)
+        first.append(_Row("The same, filtered (mm)", (trace,), fd_threshold))
     if motion.parameters is not None:
         turned = np.degrees(motion.parameters[:, 3:])
         for title, values in (
@@ -155,7 +159,9 @@ def draw_rows(
         box = (LEFT, top + _HEAD - 8, WIDTH, _ROW)
         panel = Panel(sheet, box, course.span, (low, high))
         course.shade(panel)
-        key, begin = (row.title, top, high), len(sheet.parts)
+        # Their values too: strategies may filter motion in different ways.
+        key = (row.title, top, high, shown[0].tobytes())
+        begin = len(sheet.parts)
         if key not in drawn:
             times = (np.arange(len(shown[0])) * size + (size - 1) / 2) * course.step
             for values, (_, _, colour) in zip(shown, row.traces, strict=True):

@@ -396,16 +396,13 @@ def _connect(distributed: ModuleType, scheduler: str) -> Client:
         return distributed.Client(scheduler)
     except (OSError, ValueError, TypeError) as error:
         # TypeError: an address of TLS, and no certificates in Dask's settings.
-        msg = f"no Dask scheduler answers ({_first_line(error)})."
+        said = (str(error) or type(error).__name__).strip().splitlines()[0]
+        msg = f"no Dask scheduler answers ({said})."
         remedy = (
             "Check --dask-scheduler, that it can be reached from this machine, and for"
             " tls:// the certificates in Dask's settings (distributed.comm.tls)."
         )
         raise UsageError(msg, where=scheduler, remedy=remedy) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
 
 
 def _load(module: str) -> ModuleType:

@@ -1,18 +1,20 @@
-"""What an executor is, what becomes of an item, what is said of a lost worker."""
+"""Executors: what one is, what becomes of an item, and the one that works here."""
 
 from __future__ import annotations
 
 import abc
+import contextlib
 import pickle
 import signal
+import threading
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from bids_roi.errors import BidsRoiError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
 
 Item = TypeVar("Item")
@@ -125,3 +127,45 @@ def out_of_time(seconds: float) -> BidsRoiError:
     msg = f"not done after {seconds:g} s (--run-timeout), and given up."
     remedy = "If the disk is slow, allow more; else try it alone, with -vv."
     return BidsRoiError(msg, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Serial(Executor):
+    """The process itself; nothing needs to be picklable.
+
+    An alarm ends an item after ``timeout`` seconds at its next step in Python, so not
+    inside a system call that never returns, nor outside the main thread.
+    """
+
+    timeout: float | None = None
+
+    def map(
+        self, function: Callable[[Item], Value], items: Iterable[Item]
+    ) -> Generator[Outcome[Item, Value], None, None]:
+        """Yield the outcomes in the order of the items."""
+        for item in items:
+            try:
+                with _alarm(self.timeout):
+                    value, error, trace = attempt(function, item)
+            except BidsRoiError as late:  # the alarm, when all but the return was done
+                value, error, trace = None, late, ""
+            yield Outcome(item, value, error, trace)
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float | None) -> Iterator[None]:
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(*_: object) -> NoReturn:
+        raise out_of_time(seconds)
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    # Again every second, should the first be caught on its way.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from bids_roi.schedule.outcome import (
     Executor,
     Outcome,
+    Serial,
     attempt,
     lost_worker,
     out_of_time,
     pack,
 )
-from bids_roi.schedule.serial import Serial
 from bids_roi.schedule.threads import block_interrupts
 
 if TYPE_CHECKING:

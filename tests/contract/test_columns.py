@@ -23,9 +23,11 @@ NOT_HERE = {
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
     *("AtlasParts", "SeedRadius"),
+    *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
+    "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
 }
-NO_COLUMN = {"network", "structure", "area", "overlapped"}
+NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 

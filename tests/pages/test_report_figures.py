@@ -151,10 +151,12 @@ def test_the_strongest_map_equals_the_loop():
 def test_mean_image_is_the_mean_of_the_volumes_taken():
     rng = np.random.default_rng(1)
     run = rng.integers(0, 1000, (130, 7)).astype(np.int16)
-    for size in (1, 4, 130):
+    for size, width in ((1, 7), (4, 7), (130, 7), (1, 3)):
         mean = MeanImage(130, 7)
         for start in range(0, 130, size):
-            mean.update(start, run[start : start + size])
+            for first in range(0, 7, width):
+                part = run[start : start + size, first : first + width]
+                mean.update(start, part, first)
         taken = [run[t].astype(float) for t in range(0, 130, 3)]
         assert mean.n_taken == len(taken) == 44
         assert_allclose(mean.finish((2.0, 5.0)), 2 * np.mean(taken, 0) + 5, rtol=1e-5)

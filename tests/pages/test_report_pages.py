@@ -15,7 +15,7 @@ from support.calls import run as call
 from support.datasets import SPACE
 from support.pictures import Page, check_page
 
-from bids_roi.atlases.citations import format_bibtex
+from bids_roi.atlases.names import format_bibtex
 from bids_roi.cli import main
 from bids_roi.report.methods import write_methods
 
@@ -279,7 +279,7 @@ def test_entries_of_bibtex_have_no_bare_ampersand():
 
 
 def test_methods_cite_the_atlas():
-    from bids_roi.atlases.citations import describe_known_atlas
+    from bids_roi.atlases.names import describe_known_atlas
 
     atlas = describe_known_atlas("HOCPA")
     sidecar = {"Statistic": "mean", "SmoothingFWHM": 6.0, "Mask": "none"}

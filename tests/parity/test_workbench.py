@@ -15,7 +15,7 @@ from bids_roi.errors import AtlasError, ImageError
 from bids_roi.images.cifti import open_dense_series, read_dense_labels
 from bids_roi.images.gifti import open_surface_series
 from bids_roi.images.parcellated import matrix_content, parcels_axis, series_content
-from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
+from bids_roi.images.surfaces import read_hemisphere, read_surface_labels
 
 WB = shutil.which("wb_command")
 pytestmark = [

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_roi.atlases.skeleton import read_skeleton
+from bids_roi.atlases.templateflow import read_skeleton
 from bids_roi.core.grid import Grid
 from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import label_points

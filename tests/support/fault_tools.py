@@ -154,7 +154,7 @@ def warm_up():
         importlib.import_module(name)
     from bids.layout import BIDSLayout
 
-    from bids_roi.atlases.skeleton import template_grids
+    from bids_roi.atlases.templateflow import template_grids
 
     codecs.lookup("utf-8-sig")
     template_grids()

@@ -14,13 +14,19 @@ from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
 from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.checks import check_values
-from bids_roi.atlases.citations import describe_known_atlas, own_table
 from bids_roi.atlases.formats import parse_table, read_raw_table
-from bids_roi.atlases.homes import choose_table, download_home, scan_names, search_path
-from bids_roi.atlases.names import space_of
+from bids_roi.atlases.names import describe_known_atlas, own_table, space_of
 from bids_roi.atlases.regions import build_regions, sides_of
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.atlases.skeleton import list_skeleton, read_skeleton, template_grids
+from bids_roi.atlases.templateflow import (
+    choose_table,
+    download_home,
+    list_skeleton,
+    read_skeleton,
+    scan_names,
+    search_path,
+    template_grids,
+)
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
 from bids_roi.images.nifti import write_image

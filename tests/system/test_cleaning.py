@@ -364,6 +364,9 @@ GIVEN = {
     "censor_before": [1],
     "censor_after": [2],
     "dummy_scans": ["auto"],
+    "motion_filter": ["lp"],
+    "motion_filter_band": [6],
+    "head_radius": [35],
     "censored": ["na"],
     "high_variance_confounds": [],
     "allow_missing_confounds": [],
@@ -389,8 +392,9 @@ def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
     assert f"raw signals, on which {option.flags[0]} has no effect" in shown.err
     assert not out.exists()
     # Beside another strategy the option is for that one, and raw signals stay raw.
-    # These need a cut-off, or a strategy that takes columns of the table.
-    if not option.name.startswith(("filter", "confounds_dataset")):
+    # These need a cut-off or one another, or a strategy with columns of the table.
+    in_need = ("filter", "motion_filter", "head_radius", "confounds_dataset")
+    if not option.name.startswith(in_need):
         run(capsys, *common, "--denoise", "none", "24P", *given)
         assert len(read(series(out, None))[1]) == T
 

@@ -20,7 +20,7 @@ from bids_roi.atlases.regions import build_regions
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.confounds.table import read_confounds
 from bids_roi.dataset.filters import load_filters
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.dataset.roots import dataset_around
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.files.tables import format_matrix, format_table, read_json, read_table

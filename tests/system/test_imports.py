@@ -28,9 +28,12 @@ NEVER |= {
 }
 # Of the formats that are not NIfTI, only nibabel's own (which it always loads).
 NEVER |= {
+    "bids_roi.atlases.surfaces",
     "bids_roi.images.cifti",
     "bids_roi.images.gifti",
+    "bids_roi.images.markup",
     "bids_roi.images.parcellated",
+    "bids_roi.images.surfaces",
 }
 NEVER |= {"bids_roi.schedule.cluster", "bids_roi.demo", "bids_roi.descriptor"}
 EXECUTORS = {"bids_roi.schedule.processes"}
@@ -120,7 +123,7 @@ def test_worker(call, tmp_path):
     plan = tmp_path / "plan"
     code = f"""
 import pickle, sys
-from bids_roi.schedule.serial import Serial
+from bids_roi.schedule.outcome import Serial
 def keep(self, function, items):
     with open({str(plan)!r}, "wb") as file:
         pickle.dump((function, next(iter(items))), file)

@@ -42,6 +42,7 @@ def place(tmp_path_factory):
 # words that name both. Files stand for themselves: {mask}, {aroma}.
 BAND = ["--denoise", "24P", "--high-pass", "0.01", "--low-pass", "0.1"]
 STRICT = ["--denoise", "24P"]
+LOW = [*STRICT, "--motion-filter", "lp", "--motion-filter-band", 6]
 WAVE = ["--high-pass", "0.01", "--filter", "butterworth"]
 CHANGES = {
     "mask": ([], ["--mask", "none"], "is none", "with auto"),
@@ -108,6 +109,9 @@ CHANGES = {
         "is 7",
         "with 4",
     ),
+    "motion_filter": (LOW, STRICT, "is none", "with lp"),
+    "motion_filter_band": (LOW, [*LOW[:-1], 8], "is 8", "with 6"),
+    "head_radius": (LOW, [*LOW, "--head-radius", 35], "is 35.0", "with 50.0"),
     "censored": (STRICT, [*STRICT, "--censored", "na"], "is na", "with drop"),
     "high_variance_confounds": (
         STRICT,

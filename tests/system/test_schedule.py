@@ -22,8 +22,8 @@ from bids_roi.participant.budget import (
     worker_count,
 )
 from bids_roi.schedule import threads
+from bids_roi.schedule.outcome import Serial
 from bids_roi.schedule.processes import Processes
-from bids_roi.schedule.serial import Serial
 from bids_roi.schedule.threads import usable_cpus
 
 TWO = Processes(2)

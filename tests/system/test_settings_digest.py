@@ -26,8 +26,10 @@ BASE = Settings(
     filter="butterworth",
     detrend=True,
     high_pass=0.02,
-    fd_threshold=0.5,
+    fd_threshold=1e4,  # the toys move by metres
     dummy_scans="auto",
+    motion_filter="notch",
+    motion_filter_band=(4.0, 5.0),
 )
 STRATEGY = {
     "name": "mine",
@@ -50,12 +52,15 @@ CHANGES = {
     "filter_ends": ["nearest"],
     "interpolation": ["cubic_spline"],
     "standardize": ["psc"],
-    "fd_threshold": ["0.95"],
+    "fd_threshold": ["2e4"],
     "std_dvars_threshold": ["1.5"],
     "scrub": ["3"],
     "censor_before": ["1"],
     "censor_after": ["1"],
     "dummy_scans": ["4"],
+    "motion_filter": ["lp", "--motion-filter-band", "6"],
+    "motion_filter_band": ["12", "16"],
+    "head_radius": ["35"],
     "censored": ["na"],
     "high_variance_confounds": [],
     "allow_missing_confounds": [],
@@ -95,6 +100,8 @@ def other_value(field):
     kind, now = typing.get_type_hints(Settings)[field], getattr(BASE, field)
     if isinstance(now, bool):
         return not now
+    if isinstance(now, tuple):
+        return tuple(2 * value for value in now)
     if isinstance(now, str):
         if "auto" in str(kind):
             return 3
@@ -232,6 +239,8 @@ def test_another_setting_of_a_strategy_is_refused(
     out = mix(finished, tmp_path)
     _, process = study
     settings = {**STRATEGY["settings"], field: other_value(field)}
+    if field == "motion_filter":  # another takes another number of ends
+        settings["motion_filter_band"] = [4]
     assert settings != STRATEGY["settings"]
     process(capsys, "02", out, strategy={**STRATEGY, "settings": settings})
     assert refused(out) == {"Toy", "own"}

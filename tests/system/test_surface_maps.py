@@ -18,8 +18,8 @@ from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.open import open_atlas
 from bids_roi.cli import main
 from bids_roi.errors import AtlasError, UsageError
-from bids_roi.images.label_table import choose_map
-from bids_roi.images.surface_labels import read_surface_labels
+from bids_roi.images.markup import choose_map
+from bids_roi.images.surfaces import read_surface_labels
 
 AXIS = dense.small_axis()
 V, T = len(AXIS), 20

@@ -8,8 +8,7 @@ import pytest
 from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
 from bids_roi.atlases import templateflow
-from bids_roi.atlases.skeleton import list_skeleton, read_skeleton
-from bids_roi.atlases.templateflow import download
+from bids_roi.atlases.templateflow import download, list_skeleton, read_skeleton
 from bids_roi.errors import MissingInput, OutputError
 
 

@@ -47,8 +47,8 @@ ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors":
 # One outside library, one home; numpy is at home everywhere, scipy in core.
 _NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
 HOMES = {
-    "bids": {"bids_roi.dataset.index"},
-    "sqlalchemy": {"bids_roi.dataset.index"},  # its errors come through pybids
+    "bids": {"bids_roi.dataset.layout"},
+    "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
     "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
     "templateflow": {"bids_roi.atlases.templateflow"},

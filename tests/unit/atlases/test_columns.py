@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_roi.atlases.columns import check_columns
+from bids_roi.atlases.checks import check_columns
 from bids_roi.atlases.formats import parse_table
 from bids_roi.atlases.names import AtlasKey
 from bids_roi.atlases.open import AtlasFiles, examine_atlas

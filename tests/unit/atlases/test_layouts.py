@@ -12,7 +12,7 @@ from support.tf_server import Server
 from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.atlases.regions import RegionTable, extend_table, unite_tables
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.atlases.skeleton import read_skeleton
+from bids_roi.atlases.templateflow import read_skeleton
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels

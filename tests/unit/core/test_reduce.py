@@ -1,5 +1,7 @@
 """The engine against the loop oracle: every statistic, any data, any blocks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,10 +33,12 @@ def run_engine(
     scaling=(1, 0),
     ends=None,
     gather_bytes=2**27,
+    picked=False,
 ):
     """Reduce (x, y, z, T) stored values as the app does, from blocks in file order.
 
-    Of ``block`` volumes each; or of points, where ``ends`` tells where to cut.
+    Of ``block`` volumes each; or of points, where ``ends`` tells where to cut; or
+    ``picked``, of volumes with no more than the points of the partition.
     """
     n_volumes = values.shape[3]
     flat = values.reshape(-1, n_volumes, order="F").T
@@ -46,6 +50,10 @@ def run_engine(
         passes.append(1)
         yield from cut_volumes(flat, block) if ends is None else cut_points(flat, ends)
 
+    def pick(points):
+        for whole in read():
+            yield replace(whole, values=whole.values[:, points], picked=True)
+
     reduction = reduce_run(
         read,
         partition,
@@ -54,6 +62,7 @@ def run_engine(
         n_volumes=n_volumes,
         scaling=scaling,
         gather_bytes=gather_bytes,
+        pick_blocks=pick if picked else None,
     )
     assert len(passes) == reduction.n_passes
     return reduction, partition
@@ -164,6 +173,23 @@ def test_bits_do_not_depend_on_blocks_or_company(case, random):
     for name, arrays in first.signals.items():
         for position, i in enumerate(order):
             assert_allclose(moved.signals[name][position], arrays[i], rtol=0, atol=0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(cases())
+def test_picked_points_give_what_whole_volumes_give(case):
+    values, atlases, mask, block, scaling = case
+    whole, _ = run_engine(values, atlases, mask, STATISTICS, block, scaling)
+    found, partition = run_engine(
+        values, atlases, mask, STATISTICS, block, scaling, picked=True
+    )
+    for name in ("finite", "dropout", "usable", "zero_crossing"):
+        assert_array_equal(getattr(found, name), getattr(whole, name))
+    if partition.voxels.size:
+        assert found.blank == whole.blank
+    for name, arrays in whole.signals.items():
+        for one, two in zip(arrays, found.signals[name], strict=True):
+            assert_array_equal(one, two)
 
 
 @settings(max_examples=50, deadline=None)
@@ -307,12 +333,16 @@ def test_data_about_a_mean_of_zero_lose_no_voxel_and_it_is_told():
         )
 
 
-def test_blank_volumes_say_nothing_about_the_view_and_are_told():
+@pytest.mark.parametrize("picked", [False, True])
+def test_blank_volumes_say_nothing_about_the_view_and_are_told(picked):
     values = ramp(9)
     values[..., [0, 4]] = 0
     values[0, 0, 0, 5] = 0
     labels, mask = np.ones(SHAPE, int), np.ones(SHAPE, bool)
-    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    regions = [(labels, np.array([1]))]
+    found, _ = run_engine(values, regions, mask, ("mean",), 2, picked=picked)
+    # For the voxel; picked, whole volumes are looked at before.
+    assert found.n_passes == 2 + picked
     assert found.blank == (0, 4)
     assert found.usable.sum() == 59
     assert (found.signals["mean"][0][[0, 4], 0] == 0).all()
@@ -320,7 +350,7 @@ def test_blank_volumes_say_nothing_about_the_view_and_are_told():
     labels[1:] = 0
     values = ramp(9)
     values[0, ..., 3] = 0
-    found, _ = run_engine(values, [(labels, np.array([1]))], mask, ("mean",), 2)
+    found, _ = run_engine(values, regions, mask, ("mean",), 2, picked=picked)
     assert found.blank == ()
     assert found.dropout.all()
     assert np.isnan(found.signals["mean"][0]).all()

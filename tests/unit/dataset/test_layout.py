@@ -14,9 +14,13 @@ import pytest
 from support.trees import SHARED, needs_shared, plant, unpack
 
 import bids_roi.dataset.filters as filters_module
-import bids_roi.dataset.metadata as metadata_module
-from bids_roi.dataset.index import index_series
-from bids_roi.dataset.layout import explain_nothing, find_runs, find_runs_of
+import bids_roi.dataset.partners as metadata_module
+from bids_roi.dataset.layout import (
+    explain_nothing,
+    find_runs,
+    find_runs_of,
+    index_series,
+)
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.options.input import Input
@@ -466,6 +470,6 @@ def test_nothing_need_be_writable(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr("bids_roi.dataset.index.tempfile.TemporaryDirectory", refuse)
+    monkeypatch.setattr("bids_roi.dataset.layout.tempfile.TemporaryDirectory", refuse)
     assert dict(find_runs_of(tmp_path, ["01", "02"], Input())) == expected
     assert [len(runs) for runs in expected.values()] == [1, 1]

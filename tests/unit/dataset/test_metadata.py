@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.dataset.metadata import Sidecars
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.options.input import Input
 
 BOLD = (

@@ -1,6 +1,7 @@
 """Blocks of a file: by volumes as in NIfTI, by points as in CIFTI."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -47,6 +48,48 @@ def test_blocks_put_together_are_the_plane(
         assert not by_points or v < N_POINTS
     assert_array_equal(found, plane())
     assert (times == 1).all()
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
+@pytest.mark.parametrize("dtype", ["<f4", ">i2"])
+@pytest.mark.parametrize("block_bytes", [1, 100, 2**20])
+@pytest.mark.parametrize("piece", [4, 12, 2**19])
+@pytest.mark.parametrize("points", [[0, 1, 4, 10], [5], range(N_POINTS)])
+def test_picked_points_are_those_of_the_plane(
+    tmp_path, monkeypatch, name, dtype, block_bytes, piece, points
+):
+    monkeypatch.setattr("bids_roi.images.stream._UNPACKED", piece)
+    source = write(tmp_path / name, plane(), dtype, by_points=False)
+    points = np.array(points)
+    found, watched = [], np.zeros((N_VOLUMES, N_POINTS))
+
+    def watch(start, values, first):
+        t, v = values.shape
+        watched[start : start + t, first : first + v] += values
+
+    for block in source.pick(block_bytes, points, watch):
+        assert block.picked
+        assert (block.volumes.start, block.points) == (len(found), slice(0, N_POINTS))
+        found.extend(block.values.copy())
+    assert_array_equal(found, plane()[:, points])
+    assert_array_equal(watched, plane())
+
+
+def test_a_file_that_is_picked_from_is_held_against_its_header_too(tmp_path):
+    source = write(tmp_path / "x.nii.gz", plane(), "<f4", by_points=False)
+    whole = gzip.decompress(source.path.read_bytes())
+    damaged = bytearray(gzip.compress(whole))
+    damaged[-6] ^= 1  # of the checksum
+    for content, words in (
+        (gzip.compress(whole[: 16 + 82]), "ends in volume 2 of 7"),
+        (gzip.compress(whole + bytes(4)), "goes on after the 7 volumes"),
+        (damaged, "damaged"),
+    ):
+        source.path.write_bytes(content)
+        for read in (source.blocks, lambda: source.pick(100, np.arange(3))):
+            with pytest.raises(ImageError, match=words) as told:
+                list(read())
+            words = re.escape(str(told.value))  # the same, whichever way
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 from support import gifti_files as gii
 
 from bids_roi.errors import AtlasError
-from bids_roi.images.surface_labels import read_hemisphere, read_surface_labels
+from bids_roi.images.surfaces import read_hemisphere, read_surface_labels
 
 ANNOTS = [
     "fsa5_lh_aparc",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.outputs.records import Record
-from bids_roi.participant.tally import Tally
+from bids_roi.participant.outcomes import Tally
 
 STATUSES = ("done", "complete", "skipped", "failed")
 
