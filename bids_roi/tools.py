@@ -16,9 +16,10 @@ from bids_roi.errors import (
     give_up_on,
     say,
 )
+from bids_roi.options.input import Input
 from bids_roi.options.record import Options
 from bids_roi.options.row import list_options, local_path
-from bids_roi.options.table import OPTIONS, Atlases, Input
+from bids_roi.options.table import OPTIONS, Atlases
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:

@@ -7,10 +7,12 @@ symmetric, and the diagonal of a correlation is 1, to the last bit.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.core.xdf import EdgeVariance, estimate_variance
 from bids_roi.options.words import MEASURES, hold_names
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.options.words import Estimator
+    from bids_roi.options.words import Estimator, Regularisation
 
     FloatArray = NDArray[np.float64]
 
@@ -260,7 +262,94 @@ def fisher_z(correlations: FloatArray) -> FloatArray:
     return np.arctanh(np.where(are_identical(correlations), np.nan, correlations))
 
 
-def relate(measure: str, signals: FloatArray, **parameters: str) -> FloatArray:
+def relate_xdf(
+    signals: FloatArray,
+    pick: Callable[[EdgeVariance], FloatArray],
+    *,
+    sample_mask: NDArray[np.bool_],
+    regularisation: Regularisation,
+) -> FloatArray:
+    """What ``pick`` takes of the variances of the correlations by xDF.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes; NaN columns for lost regions.
+    pick
+        Variance, degrees of freedom, z or p.
+    sample_mask, regularisation
+        As for ``xdf.estimate_variance``, with its source.
+
+    Returns
+    -------
+    (R, R)
+        NaN for regions without data or variation, on the diagonal, and for two regions
+        with the same series, of which nothing is left to chance.
+    """
+
+    def estimate(usable: FloatArray) -> FloatArray:
+        r = _correlate(usable)
+        r[are_identical(r)] = np.nan
+        return pick(estimate_variance(usable, r, sample_mask, regularisation))
+
+    return _over_usable(signals, estimate)
+
+
+def choose_volumes(n_kept: int, n_volumes: int, seed: int) -> NDArray[np.int_]:
+    """Choose as many of the kept volumes, in their order.
+
+    Parameters
+    ----------
+    n_kept, n_volumes
+        How many there are, and how many are wanted; not more.
+    seed
+        0 to 2**32 - 1.
+
+    Returns
+    -------
+    (n_volumes,)
+        Positions among the kept volumes.
+
+    Notes
+    -----
+    The first of ``numpy.random.RandomState(seed).permutation(n_kept)``: NumPy promises
+    (NEP 19) that these never change, which it does not of its newer generators.
+
+    >>> choose_volumes(10, 4, 0)
+    array([2, 4, 8, 9])
+    """
+    order = np.random.RandomState(seed).permutation(n_kept)
+    return np.asarray(np.sort(order[:n_volumes]))
+
+
+def freedom_of_some(degrees_of_freedom: float, n_kept: int, n_volumes: int) -> float:
+    """Degrees of freedom of volumes that were chosen at random from the kept ones.
+
+    Parameters
+    ----------
+    degrees_of_freedom
+        Of all kept volumes.
+    n_kept, n_volumes
+        How many these are, and how many were chosen.
+
+    Returns
+    -------
+    float
+        At most ``n_volumes`` - 1, and those of all where all were chosen.
+
+    Notes
+    -----
+    1 / d is the mean of the squared autocorrelations over all pairs of volumes, each
+    with itself too (Bartlett 1946, doi:10.2307/2983611). The mean over the pairs of two
+    is what they share with those that were chosen, on average over choices.
+    """
+    if n_volumes >= n_kept or degrees_of_freedom <= 0:
+        return degrees_of_freedom
+    shared = (n_kept / degrees_of_freedom - 1) / (n_kept - 1)
+    return min(n_volumes / (1 + (n_volumes - 1) * shared), n_volumes - 1.0)
+
+
+def relate(measure: str, signals: FloatArray, **parameters: object) -> FloatArray:
     """Matrix of a measure.
 
     Parameters
@@ -314,5 +403,11 @@ _FUNCTIONS: dict[str, Callable[..., FloatArray]] = {
     "spearman": spearman_correlation,
     "partial": partial_correlation,
     "covariance": covariance,
+    "pearsonxdfvariance": functools.partial(
+        relate_xdf, pick=lambda edges: edges.variance
+    ),
+    "pearsonxdfdof": functools.partial(relate_xdf, pick=lambda edges: edges.freedom),
+    "pearsonxdfz": functools.partial(relate_xdf, pick=lambda edges: edges.z),
+    "pearsonxdfp": functools.partial(relate_xdf, pick=lambda edges: edges.p),
 }
 hold_names(_FUNCTIONS, [measure.name for measure in MEASURES], "core/relmat.py")

@@ -32,6 +32,14 @@ def refuse_url(text: str) -> None:
         raise UsageError(msg, remedy=remedy)  # without it: it may hold a password
 
 
+def check_there(*paths: Path | None) -> None:
+    """Refuse files and folders that are not there."""
+    for path in paths:
+        if path is not None and not path.exists():
+            msg = "there is no such file or folder."
+            raise UsageError(msg, where=path, remedy="Check the spelling.")
+
+
 def local_path(text: str | Path) -> Path:
     """Path of a file or folder of this machine, which no URL is, and no blank."""
     refuse_url(str(text))

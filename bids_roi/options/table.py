@@ -16,100 +16,23 @@ from pathlib import Path  # noqa: TC003 - as above
 from typing import ClassVar
 
 from bids_roi.errors import UsageError
-from bids_roi.options.row import list_options, option, refuse_url
+from bids_roi.options.group import Group
+from bids_roi.options.input import Input
+from bids_roi.options.row import check_there, list_options, option, refuse_url
 from bids_roi.options.running import Running
 from bids_roi.options.settings import SETTING_OPTIONS
-from bids_roi.options.words import ESTIMATORS, MEASURES, STATISTICS, name_statistics
+from bids_roi.options.words import (
+    ESTIMATORS,
+    MEASURES,
+    REGION_MEASURES,
+    REGULARISATIONS,
+    STATISTICS,
+    name_statistics,
+)
 
 LEVELS = ("participant", "group")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
-
-GROUP_UNITS = ("participant", "run", "combined")
-
-STACKS = ("none", "timeseries", "relmat")
-
-STACK_DTYPES = ("float64", "float32")
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """What to process: filters over the names of files, and where they are."""
-
-    heading: ClassVar[str] = "what to process"
-
-    participant_label: tuple[str, ...] = option(
-        "Participants to process, with or without sub-. Default: all.",
-        default=(),
-        metavar="LABEL",
-    )
-    session_label: tuple[str, ...] = option(
-        "Sessions to process, with or without ses-. Default: all.",
-        default=(),
-        metavar="LABEL",
-        aliases=("--session-id",),
-    )
-    task_label: tuple[str, ...] = option(
-        "Tasks to process. Default: all.",
-        default=(),
-        metavar="LABEL",
-        aliases=("--task-id", "-t"),
-    )
-    run_label: tuple[str, ...] = option(
-        "Runs to process (the number after run-). Default: all.",
-        default=(),
-        metavar="LABEL",
-    )
-    echo_label: tuple[str, ...] = option(
-        "Single echoes to process. Default: only the optimally combined series.",
-        default=(),
-        metavar="LABEL",
-    )
-    space: tuple[str, ...] = option(
-        "Spaces to process, for example MNI152NLin2009cAsym; native for series whose"
-        " names have no space-. Default: every space that an asked-for atlas fits.",
-        default=(),
-        metavar="LABEL",
-    )
-    res: tuple[str, ...] = option(
-        "Values of the res- entity to process; native also for names without one."
-        " Default: all.",
-        default=(),
-        metavar="LABEL",
-    )
-    den: tuple[str, ...] = option(
-        "Values of the den- entity to process (91k). Default: all.",
-        default=(),
-        metavar="LABEL",
-    )
-    hemi: tuple[str, ...] = option(
-        "Hemispheres of surface series to process, L or R. Default: both.",
-        default=(),
-        metavar="LABEL",
-    )
-    desc: str = option(
-        "Value of the desc- entity of the BOLD files.",
-        default="preproc",
-        metavar="LABEL",
-    )
-    derivatives: Path | None = option(
-        "The fMRIPrep derivative, where BIDS_DIR is a raw dataset that holds none or"
-        " several in derivatives/.",
-        metavar="DIR",
-    )
-    bids_filter_file: Path | None = option(
-        "JSON with pybids filters under the keys bold, mask and confounds.",
-        metavar="FILE",
-    )
-    bids_database_dir: Path | None = option(
-        "Folder for pybids' index, kept between runs; never inside the input."
-        " Default: in memory.",
-        metavar="DIR",
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse files and folders that are not there."""
-        _check_there(self.bids_filter_file, self.derivatives)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +172,14 @@ class Extraction:
         sidecar="Statistic",
         of="series",
     )
+    region_measures: tuple[str, ...] = option(
+        "Columns of the region table that are over the single voxels of each region of"
+        " labels: voxel_tsnr, the mean of their tSNR, and homogeneity, of their"
+        " correlation with the regional mean. Default: none.",
+        default=(),
+        choices=REGION_MEASURES,
+        sidecar="RegionMeasures",
+    )
     mask: str = option(
         "Brain mask: auto (the run's own), none, or an image for all runs, of 0 and"
         " whole numbers; a probability map is refused.",
@@ -301,6 +232,8 @@ class Extraction:
     def __post_init__(self) -> None:
         """Check single values; raise ``UsageError`` with the remedy."""
         _refuse_urls(self.mask)
+        # In whatever order they are asked for, they make the same table.
+        object.__setattr__(self, "region_measures", tuple(sorted(self.region_measures)))
         if not 0 <= self.min_coverage <= 1:
             msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
             raise UsageError(msg)
@@ -329,6 +262,7 @@ class Extraction:
             raise UsageError(msg, remedy="Name the file of each hemisphere.")
         _refuse_urls(*files.values())
         others = [name for name in self.statistic if name != "mean"]
+        others += self.region_measures
         if self.vertex_weights == "none" and self.surface != "template":
             msg = "--surface has no effect with --vertex-weights none."
             raise UsageError(msg, remedy="Add --vertex-weights area.")
@@ -414,7 +348,7 @@ class Cleaning:
             msg = f"--max-censored is a share from 0 to 1, not {self.max_censored:g}."
             raise UsageError(msg, remedy="20 % is 0.2. Leave it out for no bound.")
         _refuse_urls(*self.strategy, *self.confounds_dataset)
-        _check_there(self.aroma_dataset)
+        check_there(self.aroma_dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,6 +379,25 @@ class Connectivity:
         " are refused. For the group level: --group-unit combined.",
         default=False,
     )
+    conditions: tuple[str, ...] = option(
+        "Write one matrix more for each of these conditions of the task (trial_type of"
+        " events.tsv), over the kept volumes within its events, after the whole run was"
+        " cleaned; its name goes behind the strategy's in desc-.",
+        default=(),
+        metavar="NAME",
+    )
+    condition_shift: float = option(
+        "Seconds that events are moved back by, for the delay of the haemodynamic"
+        " response.",
+        default=0.0,
+        metavar="S",
+        unit="s",
+    )
+    raw_dataset: Path | None = option(
+        "The raw BIDS dataset with the events.tsv. Default: the one that the"
+        " derivative lies in.",
+        metavar="DIR",
+    )
     partial_estimator: str = option(
         "Where the precision matrix of partial correlation comes from: the covariance"
         " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
@@ -452,6 +405,33 @@ class Connectivity:
         default="ledoit_wolf",
         choices=ESTIMATORS,
         sidecar="PartialEstimator",
+        of="relmat",
+    )
+    xdf_regularisation: str = option(
+        "What becomes of correlations at long lags, for the variance of xDF: each"
+        " region's end where they are as small as those of white noise (truncate), or"
+        " a window of the square root of the volumes acts on all (tukey).",
+        default="truncate",
+        choices=REGULARISATIONS,
+        sidecar="XDFRegularisation",
+        of="relmat",
+    )
+    relmat_volumes: int | None = option(
+        "Make each matrix of as many of the kept volumes, chosen at random by"
+        " --relmat-seed, so that those of all runs are of the same number. Of a run"
+        " that keeps fewer the matrix is n/a throughout, and the group level leaves it"
+        " out.",
+        default=None,
+        metavar="N",
+        unit="volumes",
+        sidecar="RelmatVolumes",
+        of="relmat",
+    )
+    relmat_seed: int = option(
+        "Which volumes --relmat-volumes chooses.",
+        default=0,
+        metavar="N",
+        sidecar="RelmatSeed",
         of="relmat",
     )
     min_degrees_of_freedom: float = option(
@@ -472,6 +452,24 @@ class Connectivity:
             )
             remedy = "Below 1 there is nothing that a correlation could rest on."
             raise UsageError(msg, remedy=remedy)
+        if self.relmat_volumes is not None and self.relmat_volumes < 3:
+            msg = f"--relmat-volumes is {self.relmat_volumes}: a matrix needs 3."
+            raise UsageError(msg, remedy="Leave it out for all kept volumes.")
+        if not 0 <= self.relmat_seed < 2**32:
+            msg = f"--relmat-seed is a number from 0 to 2^32 - 1: {self.relmat_seed}."
+            raise UsageError(msg)
+        if self.relmat_seed and self.relmat_volumes is None:
+            msg = "--relmat-seed has no effect without --relmat-volumes."
+            raise UsageError(msg, remedy="Add --relmat-volumes N, or leave it out.")
+        check_there(self.raw_dataset)
+        for name in ("condition_shift", "raw_dataset"):
+            if getattr(self, name) and not self.conditions:
+                msg = f"--{name.replace('_', '-')} has no effect without --conditions."
+                raise UsageError(msg, remedy="Name the conditions, or leave it out.")
+        if not abs(self.condition_shift) <= 60:
+            msg = f"--condition-shift is in s, not {self.condition_shift:g}."
+            remedy = "The response of the brain is about 5 s behind; -60 to 60."
+            raise UsageError(msg, remedy=remedy)
         for row in list_options(type(self)):
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue
@@ -490,59 +488,20 @@ class Connectivity:
             "spearman": "ranks are of the volumes of one run",
             "covariance": "z-scores have no units, and their covariance is pearson",
         }
+        if self.relmat_volumes is not None:
+            msg = "--combine-runs takes all kept volumes of all runs."
+            raise UsageError(msg, remedy="Leave --relmat-volumes or it out.")
         for name in self.relmat:
             if name not in pooled:
-                msg = f"--combine-runs cannot combine {name}: {why[name]}."
+                because = why.get(name, "xDF is of the volumes of one run")
+                msg = f"--combine-runs cannot combine {name}: {because}."
                 remedy = f"Ask for {' and '.join(pooled)} alone, or without it."
                 raise UsageError(msg, remedy=remedy)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What the group level makes of the runs."""
-
-    heading: ClassVar[str] = "group level"
-
-    group_unit: str = option(
-        "What group statistics are over: participants (the matrices of a participant's"
-        " runs are averaged first, as Fisher's z, and so is their mean framewise"
-        " displacement), single runs, or participants by the matrices over runs that"
-        " --combine-runs has written (combined); stacks hold these alone then.",
-        default="participant",
-        choices=GROUP_UNITS,
-    )
-    stack: tuple[str, ...] = option(
-        "What to put into one HDF5 file per space, atlas and desc-, for machine"
-        " learning: the time series of all runs, their matrices (upper triangles), or"
-        " none.",
-        default=("timeseries", "relmat"),
-        choices=STACKS,
-    )
-    stack_dtype: str = option(
-        "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
-        " rounded to 7 digits, in half the space or less.",
-        default="float64",
-        choices=STACK_DTYPES,
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse words that contradict each other."""
-        if "none" in self.stack and len(self.stack) > 1:
-            shown = " ".join(self.stack)
-            remedy = "Give none alone, or the others without it."
-            raise UsageError(f"--stack {shown} contradicts itself.", remedy=remedy)
 
 
 def _refuse_urls(*texts: str) -> None:
     for text in texts:
         refuse_url(text)
-
-
-def _check_there(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and not path.exists():
-            msg = "there is no such file or folder."
-            raise UsageError(msg, where=path, remedy="Check the spelling.")
 
 
 def _measures_of(option: str) -> list[str]:

@@ -15,16 +15,27 @@ if TYPE_CHECKING:
 
 
 Of = Literal["labels", "maps"]
-Family = Literal["sum", "sorted", "joint"]
-Scale = Literal["r", "z", "as_is"]
+Family = Literal["sum", "sorted", "series", "joint"]
+Scale = Literal["r", "z", "edges", "p", "as_is"]
 
 # Of the precision matrix of partial correlation.
 Estimator = Literal["ledoit_wolf", "pseudo_inverse"]
 ESTIMATORS: tuple[str, ...] = get_args(Estimator)
 
+# Of correlations at long lags, for the variance of xDF.
+Regularisation = Literal["truncate", "tukey"]
+REGULARISATIONS: tuple[str, ...] = get_args(Regularisation)
+
 # How the numbers of a matrix are averaged, and the end of its stat- that tells it (as
-# XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are.
-_ENDINGS: dict[Scale, str] = {"r": "correlation", "z": "fisherz", "as_is": ""}
+# XCP-D spells them): correlations as Fisher's z; Fisher's z, and all else, as they are,
+# but p not at all. What is of xDF has no value on the diagonal.
+_ENDINGS: dict[str, Scale] = {
+    "correlation": "r",
+    "fisherz": "z",
+    "xdfp": "p",
+    **dict.fromkeys(("xdfz", "xdfdof", "xdfvariance"), "edges"),
+    "": "as_is",
+}
 
 
 def stat_of_name(statistic: str) -> str:
@@ -41,19 +52,19 @@ def scale_of_word(stat: str) -> Scale:
 
     >>> scale_of_word("pearsoncorrelation"), scale_of_word("partialfisherz")
     ('r', 'z')
-    >>> scale_of_word("covariance")
-    'as_is'
+    >>> scale_of_word("covariance"), scale_of_word("pearsonxdfz")
+    ('as_is', 'edges')
     """
-    return next(scale for scale, end in _ENDINGS.items() if stat.endswith(end))
+    return next(scale for end, scale in _ENDINGS.items() if stat.endswith(end))
 
 
 def measure_of_word(stat: str) -> str:
     """Name of the measure with this ``stat-``.
 
-    >>> measure_of_word("pearsonfisherz"), measure_of_word("covariance")
-    ('pearson', 'covariance')
+    >>> measure_of_word("pearsonfisherz"), measure_of_word("pearsonxdfz")
+    ('pearson', 'pearsonxdfz')
     """
-    return stat.removesuffix(_ENDINGS[scale_of_word(stat)])
+    return stat.removesuffix("correlation").removesuffix("fisherz")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +82,9 @@ class Statistic:
     family
         What it is computed from. ``sum``: products of weights and volumes
         (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
-        region, of labels only (``core/statistics.py``); ``joint``: the one fit of all
-        maps (``core/map_solver.py``).
+        region, of labels only (``core/statistics.py``); ``series``: all volumes of
+        these at once (``core/region_series.py``); ``joint``: the one fit of all maps
+        (``core/map_solver.py``).
     definition
         For docs/numbers.md, in Markdown.
     help
@@ -80,6 +92,8 @@ class Statistic:
     parameters
         Names and values of what the function is given besides. The name tells them
         (``trimmed_mean_10``), and so does the sidecar.
+    note
+        What the sidecar says besides.
     """
 
     name: str
@@ -89,6 +103,7 @@ class Statistic:
     definition: str
     help: str = ""
     parameters: tuple[tuple[str, float], ...] = ()
+    note: str = ""
 
     @property
     def stat(self) -> str:
@@ -98,7 +113,9 @@ class Statistic:
     def describe(self) -> dict[str, Any]:
         """Keys of the sidecar that tell it."""
         parameters = {"StatisticParameters": dict(self.parameters)}
-        return {"Statistic": self.name, **(parameters if self.parameters else {})}
+        note = {"StatisticNote": self.note}
+        more = (parameters if self.parameters else {}) | (note if self.note else {})
+        return {"Statistic": self.name, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +130,15 @@ class Measure:
         As sentences and sidecars have it.
     scale
         ``r`` for correlations, which are averaged as Fisher's z and can be written so;
-        ``as_is`` for what is neither, and has a diagonal that says something.
+        ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
+        ``as_is`` for what has a diagonal that says something.
     definition, source
         For docs/numbers.md, in Markdown.
     parameters
         Names and values of what its function in ``core/relmat.py`` is given besides;
         values are options.
+    timed
+        Whether the function is told which volumes of the run were kept.
     """
 
     name: str
@@ -127,6 +147,7 @@ class Measure:
     definition: str
     source: str = ""
     parameters: tuple[tuple[str, str], ...] = ()
+    timed: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a name that file names would tell as that of another scale."""
@@ -139,17 +160,24 @@ class Measure:
         """Whether it lies between -1 and 1 and has a Fisher's z."""
         return self.scale == "r"
 
+    @property
+    def is_positive(self) -> bool:
+        """Whether no entry can be below 0."""
+        return self.name in ("pearsonxdfp", "pearsonxdfdof", "pearsonxdfvariance")
+
     def stat(self, *, fisher_z: bool = False) -> str:
         """Value of ``stat-`` in file names; Fisher's z where there is one."""
-        return (
-            self.name
-            + _ENDINGS["z" if fisher_z and self.is_correlation else self.scale]
-        )
+        if not self.is_correlation:
+            return self.name
+        return self.name + ("fisherz" if fisher_z else "correlation")
 
     def describe(self, *, fisher_z: bool = False) -> str:
         """Tell it in words; Fisher's z where there is one."""
         return f"Fisher z of the {self.words}" if fisher_z else self.words
 
+
+# Shares of the voxels that are cut off at either end, in percent.
+_TRIMMED = (5, 10, 20, 25)
 
 STATISTICS: tuple[Statistic, ...] = (
     Statistic("mean", "mean", "labels", "sum", "sum of x over n"),
@@ -171,6 +199,34 @@ STATISTICS: tuple[Statistic, ...] = (
         "sorted",
         "about the region's mean, over n (ddof 0)",
     ),
+    *(
+        Statistic(
+            f"trimmed_mean_{share}",
+            f"mean without the lowest and the highest {share} %",
+            "labels",
+            "sorted",
+            f"mean of the x without the lowest and the highest {share} % of them,"
+            " rounded down to whole voxels, as SciPy's `trim_mean(x,"
+            f" {share / 100:g})`",
+            parameters=(("share", share / 100),),
+        )
+        for share in _TRIMMED
+    ),
+    Statistic(
+        "eigenvariate",
+        "first eigenvariate",
+        "labels",
+        "series",
+        "Y v / √n: Y is volumes x voxels, each voxel centred over the steady volumes,"
+        " and v the first right singular vector of its steady rows, with a sum above 0;"
+        " SPM's scale and sign (`spm_regions.m`; Friston et al. 2006,"
+        " [10.1016/j.neuroimage.2005.08.012]"
+        "(https://doi.org/10.1016/j.neuroimage.2005.08.012))",
+        note="Each voxel was centred over the steady volumes (QualityVolumes of the"
+        " region table), which decide the weights of the voxels; SPM takes adjusted"
+        " data instead. It is not linear in the data: a series that is cleaned"
+        " afterwards is not that of voxels that were cleaned before.",
+    ),
     Statistic(
         "least_squares",
         "least-squares fit of all maps jointly",
@@ -191,6 +247,20 @@ STATISTICS: tuple[Statistic, ...] = (
         help="the mean weighted by each map",
     ),
 )
+
+
+def _of_xdf(what: str, words: str, definition: str, scale: Scale = "edges") -> Measure:
+    return Measure(
+        f"pearsonxdf{what}",
+        f"{words} by xDF",
+        scale,
+        definition,
+        "Afyouni et al. 2019, [10.1016/j.neuroimage.2019.05.011]"
+        "(https://doi.org/10.1016/j.neuroimage.2019.05.011)",
+        parameters=(("regularisation", "xdf_regularisation"),),
+        timed=True,
+    )
+
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
@@ -217,8 +287,33 @@ MEASURES: tuple[Measure, ...] = (
         parameters=(("estimator", "partial_estimator"),),
     ),
     Measure("covariance", "covariance (ddof 1)", "as_is", "sample covariance, ddof 1"),
+    _of_xdf(
+        "variance",
+        "variance of the Pearson correlation",
+        "of r, where volumes depend on those before ([below](#xdf))",
+    ),
+    _of_xdf(
+        "dof",
+        "effective degrees of freedom of the Pearson correlation",
+        "(1 - r²)² / variance: as many independent volumes have that variance",
+    ),
+    _of_xdf(
+        "z",
+        "z score of the Pearson correlation",
+        "artanh r · √dof: standard normal where nothing correlates",
+    ),
+    _of_xdf(
+        "p",
+        "two-sided p value of the Pearson correlation",
+        "of that z, of each edge alone (no correction for their number)",
+        scale="p",
+    ),
 )
 
+
+# Columns of the region table on request, over the voxels of a region of labels; their
+# words are in outputs/schema.py, what they compute in core/region_series.py.
+REGION_MEASURES = ("voxel_tsnr", "homogeneity")
 
 _STATISTICS = {statistic.name: statistic for statistic in STATISTICS}
 _MEASURES = {measure.name: measure for measure in MEASURES}

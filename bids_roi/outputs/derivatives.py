@@ -75,18 +75,19 @@ def write_relmat(
     """
     record = find_measure(output.measure)
     measure = record.describe(fisher_z=output.fisher_z)
+    some = f" {facts['RelmatVolumes']} of" if "RelmatVolumes" in facts else ""
     text = (
         f"{measure[0].upper()}{measure[1:]} of each pair of regions of atlas"
-        f" {atlas.name} over the kept volumes; n/a for regions without signal."
+        f" {atlas.name} over{some} the kept volumes; n/a for regions without signal."
     )
     own = {
         "Description": text,
         "RelationshipMeasure": measure,
         "Weighted": True,
         "Directed": False,
-        "ValidDiagonal": not record.is_correlation,
+        "ValidDiagonal": record.scale == "as_is",
         "StorageFormat": "Full",
-        "NonNegative": False,
+        "NonNegative": record.is_positive,
         "NodeFiles": [f"bids::{_table_name(atlas)}"],
         "Sources": [f"bids::{output.source}"],
         "FisherZ": output.fisher_z,
@@ -179,7 +180,8 @@ def tabulate_regions(
 ) -> dict[str, Any]:
     """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 
-    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
+    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, and what was asked for
+    of ``REGION_MEASURES``, (R,) each.
     """
     columns: dict[str, Any] = {
         "index": atlas.regions.index,

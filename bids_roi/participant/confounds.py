@@ -170,9 +170,12 @@ def read_motion(tables: RunConfounds) -> Motion:
     moved = None
     if set(PARAMETERS) <= set(confounds.names):
         moved = np.stack([confounds.column(name) for name in PARAMETERS], axis=1)
+    rmsd = confounds.column("rmsd") if "rmsd" in confounds.names else None
+    if rmsd is not None and not np.isfinite(rmsd).any():
+        rmsd = None
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
-    return Motion(fd, dvars, steady_or_none, parameters=moved)
+    return Motion(fd, dvars, steady_or_none, parameters=moved, rmsd=rmsd)
 
 
 def prepare_cleaning(job: Job) -> Job:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,7 +12,9 @@ from bids_roi.core.pool import pool_runs
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
+    choose_volumes,
     fisher_z,
+    freedom_of_some,
     has_variation,
     relate,
 )
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 # 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
 _SPARE = 10
 
+# Of edges without correlation, the share with p < 0.05 from which there is a warning.
+_SHARE = 0.06
+
 
 @dataclass(frozen=True, slots=True)
 class Related:
@@ -49,12 +55,62 @@ class Related:
         Why no entry has a value; empty where some have.
     notes
         What the user should know; ``absent`` among it.
+    facts
+        Sidecar keys that differ from those of the series.
     """
 
     relmat: FloatArray
     n_identical: int
     absent: str
     notes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The volumes that a matrix is of.
+
+    Attributes
+    ----------
+    signals : (n_kept, R)
+        Lost regions are NaN.
+    sample_mask : (T,)
+        Which volumes of the run they are.
+    freedom
+        Degrees of freedom that cleaning has left; of raw signals, volumes less one.
+    effective
+        The same after autocorrelation; NaN where it is not known.
+    is_even
+        Whether the volumes of the run are evenly spaced.
+    """
+
+    signals: FloatArray
+    sample_mask: NDArray[np.bool_]
+    freedom: float
+    effective: float = float("nan")
+    is_even: bool = True
+
+    def choose(self, n_volumes: int, seed: int) -> Kept:
+        """Some of them, as ``core.relmat.choose_volumes`` has it."""
+        n_kept = self.signals.shape[0]
+        if n_volumes >= n_kept:
+            return self
+        chosen = choose_volumes(n_kept, n_volumes, seed)
+        mask = np.zeros_like(self.sample_mask)
+        mask[np.flatnonzero(self.sample_mask)[chosen]] = True
+        freedom, effective = (
+            freedom_of_some(of_all, n_kept, n_volumes)
+            for of_all in (self.freedom, self.effective)
+        )
+        return Kept(self.signals[chosen], mask, freedom, effective, self.is_even)
+
+    def describe(self) -> dict[str, Any]:
+        """Keys of the series that are other of these volumes."""
+        effective = "n/a" if math.isnan(self.effective) else round(self.effective, 2)
+        return {
+            "DegreesOfFreedom": round(self.freedom, 2),
+            "EffectiveDegreesOfFreedom": effective,
+        }
 
 
 def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
@@ -66,42 +122,45 @@ def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
     rows = {option.name: option.sidecar for option in OPTIONS}
     for _, name in find_measure(output.measure).parameters:
         settings[rows[name]] = getattr(options.connectivity, name)
+    if options.connectivity.relmat_volumes is not None:
+        settings["RelmatVolumes"] = options.connectivity.relmat_volumes
+        settings["RelmatSeed"] = options.connectivity.relmat_seed
     return settings
 
 
-def relate_regions(
-    kept_signals: FloatArray,
-    output: RelmatOutput,
-    options: Options,
-    *,
-    degrees_of_freedom: float,
-) -> Related:
-    """Compute a matrix of kept volumes, (n_kept, R), in which lost regions are NaN.
+def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Related:
+    """Compute a matrix of kept volumes.
 
-    ``degrees_of_freedom`` are those that cleaning has left; of raw signals, volumes
-    less one. A partial correlation given k others has k fewer than a plain one (Fisher
-    1924, Metron 3:329), so that z of R regions has a standard deviation of 1 / sqrt(d -
-    R) under independence with d of them. With R or fewer the covariance has no inverse
-    but of what the volumes happen to span.
+    A partial correlation given k others has k fewer degrees of freedom than a plain one
+    (Fisher 1924, Metron 3:329), so that z of R regions has a standard deviation of
+    1 / sqrt(d - R) under independence with d of them. With R or fewer the covariance
+    has no inverse but of what the volumes happen to span.
     """
-    n_lost = int((~np.isfinite(kept_signals).all(axis=0)).sum())
-    n_usable = int(has_variation(kept_signals).sum())
-    absent = _find_absence(
-        kept_signals.shape[0], n_usable, degrees_of_freedom, output, options
-    )
+    n_kept, wanted = kept.signals.shape[0], options.connectivity.relmat_volumes
+    facts = {}
+    if wanted is not None and wanted < n_kept:
+        kept = kept.choose(wanted, options.connectivity.relmat_seed)
+        facts = kept.describe()
+    signals, measure = kept.signals, find_measure(output.measure)
+    n_lost = int((~np.isfinite(signals).all(axis=0)).sum())
+    n_usable = int(has_variation(signals).sum())
+    absent = _find_absence(n_kept, n_usable, kept.freedom, output, options)
     if absent:
-        relmat = np.full((kept_signals.shape[1],) * 2, np.nan)
+        relmat = np.full((signals.shape[1],) * 2, np.nan)
     else:
-        given = find_measure(output.measure).parameters
-        relmat = relate(
-            output.measure,
-            kept_signals,
-            **{word: getattr(options.connectivity, name) for word, name in given},
-        )
-    return _judge(
+        given = {
+            word: getattr(options.connectivity, name)
+            for word, name in measure.parameters
+        }
+        if measure.timed:
+            given["sample_mask"] = kept.sample_mask
+        relmat = relate(output.measure, signals, **given)
+    related = _judge(
         *(relmat, absent, n_lost, n_usable, output, options),
-        degrees_of_freedom=degrees_of_freedom,
+        degrees_of_freedom=kept.freedom,
     )
+    doubts = _doubt_xdf(kept, output, options) if measure.timed and not absent else []
+    return replace(related, notes=(*related.notes, *doubts), facts=facts)
 
 
 def relate_runs(
@@ -179,6 +238,9 @@ def _find_absence(
             f"{n_kept} volumes are kept, a {measure} matrix needs"
             f" {MINIMUM_VOLUMES}: {end}"
         )
+    wanted = options.connectivity.relmat_volumes
+    if wanted is not None and n_kept < wanted:
+        return f"{n_kept} volumes are kept, --relmat-volumes asks for {wanted}: {end}"
     if degrees_of_freedom < least:
         return (
             f"{degrees_of_freedom:g} degrees of freedom are left,"
@@ -223,4 +285,43 @@ def _doubt_partial(
         f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
         f" its z has a standard deviation of {spare**-0.5:.2f}:"
         " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+    ]
+
+
+def _doubt_xdf(kept: Kept, output: RelmatOutput, options: Options) -> list[str]:
+    """Say how far p can be trusted: xDF knows nothing of regressors and filters.
+
+    It takes them for what it sees of the autocorrelation. Of edges without correlation
+    z then has the standard deviation sqrt(n / d), with n degrees of freedom by xDF and
+    d that there are.
+    """
+    name = f"desc-{output.label}" if output.label else "the signals as they are"
+    notes = []
+    if not kept.is_even:
+        notes.append(
+            f"xDF of {name}: volumes are not evenly spaced, and lags are in volumes:"
+            " z and p are right only if its autocorrelation is short."
+        )
+    there = kept.freedom if math.isnan(kept.effective) else kept.effective
+    regularisation = options.connectivity.xdf_regularisation
+    found = relate(
+        "pearsonxdfdof",
+        kept.signals,
+        sample_mask=kept.sample_mask,
+        regularisation=regularisation,
+    )
+    found = found[np.isfinite(found)]
+    if not found.size or there <= 0:
+        return notes
+    middle = float(np.median(found))
+    ratio = math.sqrt(there / middle)
+    share = math.erfc(1.959964 * ratio / math.sqrt(2))
+    if share < _SHARE:
+        return notes
+    return [
+        *notes,
+        f"xDF of {name}: {middle:.0f} effective degrees of freedom (median over edges),"
+        f" where {there:.0f} are left after filter, regressors and autocorrelation. z"
+        f" and p are too sure: of edges without correlation some {share:.0%} would have"
+        f" p < 0.05; z times {ratio:.2f} allows for it.",
     ]

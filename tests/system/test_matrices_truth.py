@@ -20,13 +20,17 @@ from bids_roi.core.relmat import (
 )
 from bids_roi.options.record import Options
 from bids_roi.outputs.names import RelmatOutput
-from bids_roi.participant.connectivity import relate_regions
+from bids_roi.participant.connectivity import Kept, relate_regions
 
 MEASURES = ("pearson", "spearman", "partial", "covariance")
 
 
 def output(measure="pearson", *, fisher_z=False):
     return RelmatOutput(measure, fisher_z, "mine", "mean", "x.tsv", "x_relmat.tsv")
+
+
+def keep(signals, freedom):
+    return Kept(signals, np.ones(len(signals), dtype=bool), freedom)
 
 
 def clean(signals, confounds=None, *, detrend=True, standardize=None, mask=None):
@@ -53,10 +57,7 @@ def test_regions_that_are_explained_wholly_have_vanished(standardize, seed):
     options = Options()
     for measure in MEASURES:
         related = relate_regions(
-            cleaned.signals,
-            output(measure),
-            options,
-            degrees_of_freedom=cleaned.degrees_of_freedom,
+            keep(cleaned.signals, cleaned.degrees_of_freedom), output(measure), options
         )
         assert np.isnan(related.relmat[2:]).all()
         assert np.isnan(related.relmat[:, 2:]).all()
@@ -139,9 +140,7 @@ def test_identical_means_the_same_everywhere():
 def test_identical_regions_are_told(z):
     signals = np.random.default_rng(0).normal(size=(50, 3))
     twins = np.column_stack([signals, signals[:, 0], -signals[:, 1]])
-    related = relate_regions(
-        twins, output(fisher_z=z), Options(), degrees_of_freedom=49.0
-    )
+    related = relate_regions(keep(twins, 49.0), output(fisher_z=z), Options())
     assert related.n_identical == 2
     (note,) = related.notes
     assert "2 pairs of regions have the same series" in note
@@ -170,9 +169,7 @@ def test_spread_of_partial_correlations_under_independence(n_regions):
 def related_partial(n_regions, estimator="pseudo_inverse"):
     signals, freedom = band_passed(np.random.default_rng(1), 300, n_regions)
     options = Options.of(relmat=("partial",), partial_estimator=estimator)
-    return relate_regions(
-        signals, output("partial"), options, degrees_of_freedom=freedom
-    )
+    return relate_regions(keep(signals, freedom), output("partial"), options)
 
 
 def test_partial_correlations_need_freedom_not_volumes():

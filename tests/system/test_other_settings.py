@@ -137,6 +137,24 @@ CHANGES = {
         "is pseudo_inverse",
         "with ledoit_wolf",
     ),
+    "xdf_regularisation": (
+        ["--relmat", "pearsonxdfz"],
+        ["--relmat", "pearsonxdfz", "--xdf-regularisation", "tukey"],
+        "is tukey",
+        "with truncate",
+    ),
+    "relmat_volumes": (
+        ["--relmat", "pearson"],
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        "is 9",
+        "without it",
+    ),
+    "relmat_seed": (
+        ["--relmat", "pearson", "--relmat-volumes", 9],
+        ["--relmat", "pearson", "--relmat-volumes", 9, "--relmat-seed", 2],
+        "is 2",
+        "with 0",
+    ),
     "min_degrees_of_freedom": (
         ["--relmat", "pearson"],
         ["--relmat", "pearson", "--min-degrees-of-freedom", 3],

@@ -41,6 +41,7 @@ STRATEGY = {
 CHANGES = {
     "mask": ["none"],
     "min_coverage": ["0.4"],
+    "region_measures": ["homogeneity"],
     "smoothing_fwhm": ["4"],
     "repetition_time": ["2.5"],
     "detrend": None,  # a switch that is on already; see the fields of Settings
@@ -67,6 +68,9 @@ CHANGES = {
     "aroma_dataset": ["AROMA"],
     "confounds_dataset": ["own=OTHER"],
     "partial_estimator": ["pseudo_inverse"],
+    "xdf_regularisation": ["tukey"],
+    "relmat_volumes": ["9"],
+    "relmat_seed": ["1", "--relmat-volumes", "8"],
     "min_degrees_of_freedom": ["3"],
 }
 # Other values make other files, or none: there is nothing to mix.
@@ -81,7 +85,15 @@ APART = {
     "min_time": ["2"],
     "max_censored": ["0.9"],
 }
-COMMON = ("--relmat", "pearson", "partial", "--offline", "--atlas-space", "T1w")
+COMMON = (
+    "--relmat",
+    "pearson",
+    "partial",
+    "pearsonxdfz",
+    "--offline",
+    "--atlas-space",
+    "T1w",
+)
 
 
 def other_value(field):
@@ -201,9 +213,9 @@ def test_the_same_settings_are_put_together(study, finished, tmp_path, capsys):
     assert refused(out) == set()
     run(capsys, "x", out, "group")
     sidecars = [json.loads(p.read_text()) for p in out.glob("sub-*/func/*own*.json")]
-    assert len(sidecars) == 8  # regions, series and two matrices of both
-    assert len({s["OptionsDigest"] for s in sidecars}) == 8
-    assert len({s["SettingsDigest"] for s in sidecars}) == 4
+    assert len(sidecars) == 10  # regions, series and three matrices of both
+    assert len({s["OptionsDigest"] for s in sidecars}) == 10
+    assert len({s["SettingsDigest"] for s in sidecars}) == 5
 
 
 def test_every_option_that_decides_numbers_is_here():
