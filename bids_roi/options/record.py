@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.options.group import Group
 from bids_roi.options.input import Input
 from bids_roi.options.row import list_options
 from bids_roi.options.running import Running
@@ -22,7 +23,6 @@ from bids_roi.options.table import (
     Cleaning,
     Connectivity,
     Extraction,
-    Group,
 )
 
 if TYPE_CHECKING:

@@ -65,6 +65,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
         ):
             _refuse_without_effect(options)
         _refuse_percent(cleaned, options)
+        _check_tables(options, [cleaned])
         return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
@@ -105,9 +106,6 @@ def _check_tables(options: Options, strategies: list[Strategy]) -> None:
         if not folder.is_dir():
             msg = f"there is no such folder, which {flag} names."
             raise MissingInput(msg, where=folder, remedy="Check the path.")
-        if any(text.startswith(f"{name}=") for text in options.atlases.atlas_dataset):
-            msg = f"--atlas-dataset and {flag} have one name."
-            raise CollisionError(msg, remedy="Rename one: sidecars tell them by it.")
         if not any(name in strategy.tables for strategy in strategies):
             msg = f"no strategy takes columns of a table {name}: {flag} has no effect."
             item = f'{{"table": "{name}", "columns": ["..."]}}'

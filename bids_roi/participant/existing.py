@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from bids_roi.participant.results import Job
 
 
+# Of these the sidecar says at most what came of them in a run.
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
+_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
+
+
 class OtherSettings(OutputError):
     """Outputs are there that were made with other settings: nothing is touched."""
 
@@ -226,11 +231,6 @@ def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
     return len(made_of) == len(inputs) and all(
         now in (GONE, then) for then, now in zip(made_of, inputs, strict=True)
     )
-
-
-# Of these the sidecar says at most what came of them in a run.
-_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
-_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.report.canvas import Picture, count
@@ -44,7 +44,12 @@ KEYS = {
     "n_runs": "Runs",
     "n_runs_left_out": "Runs left out",
     "repetition_times": "Repetition times",
+    "motion_measure": "Motion",
+    "covariates": "Covariates",
+    "n_permutations": "Permutations",
 }
+
+_PLACE = ("space_id", "cohort_id", "res_id", "den_id", "hemi_id")
 
 # Column, words of its header, percent or digits after the point.
 _RESULTS: tuple[tuple[str, str, str], ...] = (
@@ -53,10 +58,18 @@ _RESULTS: tuple[tuple[str, str, str], ...] = (
     ("share_p05", "Edges p < 0.05", "%"),
     ("share_fdr", "Edges FDR < 0.05", "%"),
     ("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_partial", "Partial |r|", ".3f"),
+    ("median_abs_r_partial_chance", "by chance", ".3f"),
+    ("distance_rho_partial", "Partial \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_p", "p of |r|", ".4f"),
+    ("distance_rho_p", "p of \N{GREEK SMALL LETTER RHO}", ".4f"),
+    ("distance_rho_low", "\N{GREEK SMALL LETTER RHO}, 95 % from", ".3f"),
+    ("distance_rho_high", "to", ".3f"),
     ("n_volumes_kept_mean", "Volumes kept", ".1f"),
     ("degrees_of_freedom_mean", "Degrees of freedom", ".1f"),
     ("degrees_of_freedom_lost_mean", "Freedom lost", ".1f"),
     ("icc_median", "ICC median", ".3f"),
+    ("icc_mean_median", "ICC of all runs", ".3f"),
     ("discriminability", "Discrimi\N{SOFT HYPHEN}nability", ".3f"),
     ("identification_rate", "Identifi\N{SOFT HYPHEN}cation", "%"),
 )
@@ -90,27 +103,70 @@ def split_keys(rows: Sequence[Row]) -> tuple[list[tuple[str, str]], list[str]]:
     return same, varied
 
 
+def key_columns(varied: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Columns of what varies: their words, and the keys that each one joins.
+
+    A space, its resolution and the like are one: a column each would not fit a page.
+    """
+    places = [key for key in varied if key in _PLACE]
+    others = [(KEYS[key], [key]) for key in varied if key not in _PLACE]
+    return [*others, ("Space", places)] if places else others
+
+
+def tell_keys(row: Row, keys: Sequence[str]) -> str:
+    """One cell of what varies."""
+    if len(keys) == 1:
+        return row.get(keys[0], "n/a")
+    cells = [(key, row.get(key, "n/a")) for key in keys]
+    told = [
+        cell if key == "space_id" else f"{key.removesuffix('_id')}-{cell}"
+        for key, cell in cells
+        if cell != "n/a"
+    ]
+    return " ".join(told) or "n/a"
+
+
 def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
     """The table for a page: strategy and results first, what is the same above it."""
     same, varied = split_keys(rows)
     shown = [r for r in _RESULTS if any(row.get(r[0], "n/a") != "n/a" for row in rows)]
-    why = any(row.get("reason", "n/a") != "n/a" for row in rows)
     columns = [
         ("Strategy", False),
         *((words, True) for _, words, _ in shown),
-        *((KEYS[key], False) for key in varied),
-        *([("Why n/a", False)] if why else []),
+        *((words, False) for words, _ in key_columns(varied)),
     ]
     cells = [
         [
             name_strategy(row),
             *(_format(row.get(column, "n/a"), form) for column, _, form in shown),
-            *(row.get(key, "n/a") for key in varied),
-            *([row.get("reason", "").replace("n/a", "")] if why else []),
+            *(tell_keys(row, keys) for _, keys in key_columns(varied)),
         ]
         for row in rows
     ]
-    return {"same": same, "columns": columns, "rows": cells}
+    return {
+        "same": same,
+        "columns": columns,
+        "rows": cells,
+        "notes": tell_reasons(rows, varied),
+    }
+
+
+def tell_reasons(rows: Sequence[Row], varied: Sequence[str]) -> list[tuple[str, str]]:
+    """Why rows have n/a, each reason once, with the rows that it holds for, if not all.
+
+    In a column of its own a sentence would make rows of ten lines beside numbers.
+    """
+    found: dict[str, dict[str, None]] = {}
+    told = [keys for _, keys in key_columns(varied) if keys[0].endswith("_id")]
+    for row in rows:
+        if (reason := row.get("reason", "n/a")) not in ("n/a", ""):
+            cells = [tell_keys(row, keys) for keys in told]
+            place = " ".join([name_strategy(row), *(c for c in cells if c != "n/a")])
+            found.setdefault(reason, {})[place] = None
+    return [
+        (reason, "" if len(places) == len(rows) else ", ".join(places))
+        for reason, places in found.items()
+    ]
 
 
 def _format(cell: str, form: str) -> str:
@@ -138,7 +194,10 @@ class _Measure:
 _PANELS = (
     _Measure("median_abs_r", "QC-FC, median |r|", "lower", "median_abs_r_chance"),
     _Measure("share_p05", "Edges p < 0.05 (%)", "lower", 0.05, factor=100),
-    _Measure("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", "nearer to 0", 0.0),
+    _Measure(
+        *("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", "nearer to 0", 0.0),
+        reach=("distance_rho_low", "distance_rho_high"),
+    ),
     _Measure(
         "degrees_of_freedom_mean",
         "Degrees of freedom",
@@ -151,6 +210,20 @@ _PANELS = (
         "identification_rate", "Identification (%)", "higher", "_chance", factor=100
     ),
 )
+
+
+def _hold_constant(panel: _Measure, rows: Sequence[Row]) -> _Measure:
+    """The same figure with covariates held constant, where there is one.
+
+    Permutations and intervals are of that, too.
+    """
+    column = f"{panel.column}_partial"
+    if all(_value(row, column) is None for row in rows):
+        return panel
+    chance = panel.chance
+    if isinstance(chance, str):
+        chance = f"{column}_chance"
+    return replace(panel, column=column, title=f"Partial {panel.title}", chance=chance)
 
 
 def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:
@@ -173,7 +246,7 @@ def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:
 
 def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
     panels = [
-        panel
+        _hold_constant(panel, rows)
         for panel in _PANELS
         if any(_value(row, panel.column) is not None for row in rows)
     ]
@@ -192,6 +265,8 @@ def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
     for place, panel in enumerate(panels):
         box = (left + place * wide, _TOP, wide - _GAP, foot - _TOP)
         _draw_panel(sheet, box, panel, rows)
+    known = any(_value(row, "distance_rho_low") is not None for row in rows)
+    interval = ", that of \N{GREEK SMALL LETTER RHO} is its 95 % interval" * known
     heard = "; ".join(
         f"{name}: " + ", ".join(_hear(row, panel) for panel in panels)
         for name, row in zip(names, rows, strict=True)
@@ -203,8 +278,8 @@ def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
         f"Strategies: {about}" if about else "Strategies",
         "Dots: the strategy; grey ticks: what chance gives, or 0. The bar beside the"
         " degrees of freedom ends at the volumes kept; that of the ICC holds the middle"
-        " half of the edges. A strategy is good where motion is low, and freedom and"
-        " reliability are high.",
+        f" half of the edges{interval}. A strategy is good where motion is low, and"
+        " freedom and reliability are high.",
         f"{count(len(rows), 'strategy').replace('strategys', 'strategies')}. {heard}.",
     )
 
@@ -270,7 +345,7 @@ def _span(measure: _Measure, rows: Sequence[Row]) -> Span:
     told = [_value(row, column) for row in rows for column in columns]
     values = [measure.factor * v for v in told if v is not None]
     low, high = min(0.0, *values), max(0.0, *values)
-    if measure.column == "distance_rho":
+    if measure.column.startswith("distance_rho"):
         high = max(high, -low, 0.1)
         low = -high
     room = 0.08 * (high - low) or 1.0

@@ -85,7 +85,7 @@ def test_the_page_holds_together(out):
     titles = re.findall(r"<h2 id=\"(\w+)\"", text)
     assert titles == [
         *("strategies", "problems", "quality", "outliers", "coverage"),
-        *("connectivity", "tables", "participants"),
+        *("connectivity", "tables", "participants", "command"),
     ]
 
 
@@ -114,14 +114,48 @@ def test_what_varies_between_rows_is_a_column(out):
     rows = [*rows, {**rows[0], "atlas_id": "Other", "reason": "Too few."}]
     table = tabulate_strategies(rows)
     heads = [words for words, _ in table["columns"]]
-    assert heads[-2:] == ["Atlas", "Why n/a"]
+    assert heads[-1] == "Atlas"
     assert "Atlas" not in dict(table["same"])
-    assert [cells[-2:] for cells in table["rows"]] == [
-        *([["Toy", ""]] * 2),
-        ["Other", "Too few."],
-    ]
+    assert [cells[-1] for cells in table["rows"]] == ["Toy", "Toy", "Other"]
+    # A sentence among numbers would make rows of ten lines: it stands below.
+    assert table["notes"] == [("Too few.", "none Other")]
+    rows = [{**row, "reason": "Too few."} for row in rows]
+    assert tabulate_strategies(rows)["notes"] == [("Too few.", "")]
+    places = [{"space_id": "A", "res_id": "2"}, {"space_id": "B", "den_id": "32k"}]
+    rows = [{**rows[0], **place} for place in places]
+    table = tabulate_strategies(rows)
+    assert table["columns"][-1] == ("Space", False)
+    assert [cells[-1] for cells in table["rows"]] == ["A res-2", "B den-32k"]
+    rows = read_rows(out / "group_strategies.tsv")
+    rows = [*rows, {**rows[0], "atlas_id": "Other"}]
     pictures = list(draw_strategies(rows))
     assert [p.title for p in pictures] == ["Strategies: Toy", "Strategies: Other"]
+
+
+def test_partial_figures_and_intervals_take_the_place_of_the_others(out):
+    rows = read_rows(out / "group_strategies.tsv")
+    asked = {"covariates": "age", "distance_rho_partial": "-0.25"}
+    asked |= {"median_abs_r_partial": "0.31", "median_abs_r_partial_chance": "0.2"}
+    asked |= {"distance_rho_low": "-0.4", "distance_rho_high": "-0.125"}
+    asked |= {"median_abs_r_p": "0.004", "n_permutations": "250"}
+    table = tabulate_strategies([{**row, **asked} for row in rows])
+    assert ("Covariates", "age") in table["same"]
+    assert ("Permutations", "250") in table["same"]
+    words = [name for name, _ in table["columns"]]
+    shown = dict(zip(words, table["rows"][0], strict=True))
+    assert (shown["Partial |r|"], shown["p of |r|"]) == ("0.310", "0.0040")
+    assert "QC-FC median |r|" in words
+    (picture,) = draw_strategies([{**row, **asked} for row in rows])
+    text = re.sub(r"\s+", " ", picture.alt)
+    assert "Partial QC-FC, median |r| 0.31" in text
+    assert "; QC-FC, median |r|" not in text
+    assert "is its 95 % interval" in picture.caption
+    (plain,) = draw_strategies(rows)
+    assert "interval" not in plain.caption
+    assert "Partial" not in plain.alt
+    # A bar more in each row.
+    bars = [p.content.count(b'stroke-width="5"') for p in (picture, plain)]
+    assert bars[0] == bars[1] + len(rows)
 
 
 def test_the_figure_of_strategies_has_their_values_in_place(out):
