@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import signal
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from bids_roi.errors import (
 )
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
+from bids_roi.options.running import Running
 from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _WARNINGS = 50  # shown of a call
+_TALK = re.compile(r"-q|-v+|--quiet|--verbose")
 # What argparse says; it names an option by all its spellings.
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)")
 _ALIASES = re.compile(r"(?<=argument )(--[\w-]+)(?:/-[\w/-]+)?")
@@ -265,9 +268,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _set_up_logging(given)
         _set_up_signals()
         with _temporary_files_in(options.running.work_dir):
+            command = tell_command(sys.argv[1:] if argv is None else argv)
             if given.analysis_level == "group":
-                return _run_group(given, options)
-            return _run_participant(given, options)
+                return _run_group(given, options, command)
+            return _run_participant(given, options, command)
     except BidsRoiError as error:
         say(f": {error}")
         return error.exit_code
@@ -281,6 +285,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 74
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user
         return _explain(error)
+
+
+def tell_command(words: Sequence[str]) -> str:
+    """Command line as it was typed, without what changes no output.
+
+    So that a call that goes on after another, or with more processes, is the same.
+    """
+    idle = {
+        flag: option
+        for option in OPTIONS
+        if option.group == Running.heading
+        for flag in option.flags
+    }
+    told, skipped = ["bids_roi"], 0
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        flag = flag.replace("_", "-")
+        if skipped:
+            skipped -= 1
+        elif (option := idle.get(flag)) is not None:
+            skipped = int(option.kind is not bool and not equals)
+        elif not _TALK.fullmatch(word):
+            told.append(word)
+    return shlex.join(told)
 
 
 def open_streams() -> None:
@@ -402,7 +430,7 @@ def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
             os.environ["TMPDIR"] = before["TMPDIR"]
 
 
-def _run_participant(given: argparse.Namespace, options: Options) -> int:
+def _run_participant(given: argparse.Namespace, options: Options, command: str) -> int:
     from bids_roi.schedule.threads import pin_threads
 
     pin_threads()
@@ -410,7 +438,7 @@ def _run_participant(given: argparse.Namespace, options: Options) -> int:
     from bids_roi.participant.outcomes import Outcomes
 
     level = open_level(given.bids_dir, given.output_dir, options)
-    outcomes = Outcomes(level)
+    outcomes = Outcomes(level, command)
     if options.running.dry_run:
         from bids_roi.participant.description import describe_plan
 
@@ -448,7 +476,7 @@ def _say_warnings(warnings: Mapping[str, int]) -> None:
         log.warning("and %d other warnings: see logs/", len(frequent) - _WARNINGS)
 
 
-def _run_group(given: argparse.Namespace, options: Options) -> int:
+def _run_group(given: argparse.Namespace, options: Options, command: str) -> int:
     from bids_roi.group.level import run_group_level
 
     began = time.monotonic()
@@ -456,7 +484,7 @@ def _run_group(given: argparse.Namespace, options: Options) -> int:
     if not options.running.no_report:
         from bids_roi.report.group import write_group
 
-        if note := write_group(given.output_dir):
+        if note := write_group(given.output_dir, command):
             log.warning("%s", note)
         page = given.output_dir / "group.html"
         summary += f"\n  report {page}" if page.is_file() else ""

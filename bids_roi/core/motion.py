@@ -140,7 +140,11 @@ def filter_motion(
     return apply_butterworth(parameters, sections, "constant")
 
 
-def regional_dvars(signals: FloatArray, sample_mask: NDArray[np.bool_]) -> FloatArray:
+def regional_dvars(
+    signals: FloatArray,
+    sample_mask: NDArray[np.bool_],
+    deviation: FloatArray | None = None,
+) -> FloatArray:
     """Root mean square over the regions of the change from volume to volume.
 
     Parameters
@@ -149,11 +153,13 @@ def regional_dvars(signals: FloatArray, sample_mask: NDArray[np.bool_]) -> Float
         Kept volumes; NaN columns for lost regions, which do not count.
     sample_mask : (T,)
         Which volumes of the run are kept.
+    deviation : (R,), optional
+        What a region's changes are measured in; by default its standard deviation.
 
     Returns
     -------
     (T,)
-        In units of the signals, each region over its own standard deviation; NaN for
+        Of the signals of the regions over their deviations; NaN for
         the first volume, for volumes that are not kept and for those after a gap.
 
     Notes
@@ -162,7 +168,9 @@ def regional_dvars(signals: FloatArray, sample_mask: NDArray[np.bool_]) -> Float
     instead of voxels.
     """
     dvars = np.full(sample_mask.size, np.nan)
-    deviation = signals.std(axis=0) if len(signals) else np.full(signals.shape[1], 0.0)
+    if deviation is None:
+        empty = np.full(signals.shape[1], 0.0)
+        deviation = signals.std(axis=0) if len(signals) else empty
     used = np.isfinite(deviation) & (deviation > 0)
     kept = np.flatnonzero(sample_mask)
     if not used.any() or kept.size < 2:

@@ -372,6 +372,25 @@ class Connectivity:
         " are refused. For the group level: --group-unit combined.",
         default=False,
     )
+    conditions: tuple[str, ...] = option(
+        "Write one matrix more for each of these conditions of the task (trial_type of"
+        " events.tsv), over the kept volumes within its events, after the whole run was"
+        " cleaned; its name goes behind the strategy's in desc-.",
+        default=(),
+        metavar="NAME",
+    )
+    condition_shift: float = option(
+        "Seconds that events are moved back by, for the delay of the haemodynamic"
+        " response.",
+        default=0.0,
+        metavar="S",
+        unit="s",
+    )
+    raw_dataset: Path | None = option(
+        "The raw BIDS dataset with the events.tsv. Default: the one that the"
+        " derivative lies in.",
+        metavar="DIR",
+    )
     partial_estimator: str = option(
         "Where the precision matrix of partial correlation comes from: the covariance"
         " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
@@ -435,6 +454,15 @@ class Connectivity:
         if self.relmat_seed and self.relmat_volumes is None:
             msg = "--relmat-seed has no effect without --relmat-volumes."
             raise UsageError(msg, remedy="Add --relmat-volumes N, or leave it out.")
+        check_there(self.raw_dataset)
+        for name in ("condition_shift", "raw_dataset"):
+            if getattr(self, name) and not self.conditions:
+                msg = f"--{name.replace('_', '-')} has no effect without --conditions."
+                raise UsageError(msg, remedy="Name the conditions, or leave it out.")
+        if not abs(self.condition_shift) <= 60:
+            msg = f"--condition-shift is in s, not {self.condition_shift:g}."
+            remedy = "The response of the brain is about 5 s behind; -60 to 60."
+            raise UsageError(msg, remedy=remedy)
         for row in list_options(type(self)):
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue

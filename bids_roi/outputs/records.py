@@ -147,6 +147,20 @@ def tell_failures(records: Iterable[Record]) -> list[str]:
     return told
 
 
+def note_command(
+    output_dir: Path, participant: str, command: str, *, made: bool
+) -> None:
+    """Keep the command line of a call for the page of ``sub-<label>``.
+
+    One that ``made`` nothing anew is kept only where there is no other.
+    """
+    digest = hashlib.sha256(command.encode()).hexdigest()[:12]
+    folder = output_dir / "logs" / participant
+    if made or not any(folder.glob("command_*.json")):
+        name = f"logs/{participant}/command_{digest}.json"
+        write_file(output_dir, name, json.dumps({"Command": command}) + "\n")
+
+
 def record_path(output_dir: Path, run: str) -> Path:
     """Where the records of a run are, but for the digests in the files' names."""
     name = PurePosixPath(run).name.partition(".")[0]

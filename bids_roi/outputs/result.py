@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from bids_roi.core.quality import temporal_snr
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
@@ -67,6 +70,8 @@ class Motion:
         Translations along x, y and z in mm, rotations about them in radians.
     fd_filtered : (T,) or None
         Framewise displacement in mm after a strategy's motion filter.
+    rmsd : (T,) or None
+        Root mean square displacement from volume to volume in mm.
     """
 
     fd: NDArray[np.float64] | None = None
@@ -75,6 +80,7 @@ class Motion:
     notes: tuple[str, ...] = ()
     parameters: NDArray[np.float64] | None = None
     fd_filtered: NDArray[np.float64] | None = None
+    rmsd: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,3 +170,25 @@ class AtlasResult:
     maps: MapSolver | None = None
     notes: tuple[str, ...] = ()
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    @property
+    def level_statistic(self) -> str:
+        """What levels are of: the regional mean of labels; of maps, the first asked."""
+        if "mean" in self.signals:
+            return "mean"
+        return next(series.statistic for series in self.names.timeseries)
+
+    def levels(self, motion: Motion) -> dict[str, NDArray[np.float64]]:
+        """Level, deviation and tSNR of each region over the steady volumes, (R,)."""
+        signals = self.signals[self.level_statistic]
+        if motion.steady is not None:
+            signals = signals[motion.steady]
+        level = signals.mean(axis=0)
+        deviation = np.full_like(level, np.nan)
+        if len(signals) > 1:
+            deviation = signals.std(axis=0, ddof=1)
+        return {
+            "mean": level,
+            "standard_deviation": deviation,
+            "tsnr": temporal_snr(level, deviation),
+        }

@@ -376,6 +376,10 @@ _DECLARED = (
     ),
     Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
     Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
+    Key("Condition", "relmat", "choice", "", "Condition of the task (`--conditions`)."),
+    Key("ConditionShift", "relmat", "choice", "s", "Its events were moved by this."),
+    Key("ConditionVolumes", "relmat", "measured", "volumes", "In it, kept or not."),
+    Key("ConditionEvents", "relmat", "source", "", "Table of events, and its SHA-256."),
     Key(
         *("ReasonNotAvailable", "relmat", "measured", ""),
         "Why no entry has a value, where none has.",

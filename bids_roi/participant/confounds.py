@@ -171,7 +171,8 @@ def read_motion(tables: RunConfounds) -> Motion:
         moved = np.stack([confounds.column(name) for name in PARAMETERS], axis=1)
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
-    return Motion(fd, dvars, steady_or_none, parameters=moved)
+    rmsd = confounds.column("rmsd") if "rmsd" in confounds.names else None
+    return Motion(fd, dvars, steady_or_none, parameters=moved, rmsd=rmsd)
 
 
 def prepare_cleaning(job: Job) -> Job:

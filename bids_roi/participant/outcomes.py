@@ -15,6 +15,7 @@ from bids_roi.files.writing import remove_leftovers
 from bids_roi.outputs.records import (
     NOT_CLEANED,
     forget_loss,
+    note_command,
     shorten_reason,
     sweep_leftovers,
     tell_failures,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.errors import BidsRoiError
     from bids_roi.outputs.records import Record
+    from bids_roi.participant.combined import Combined
     from bids_roi.participant.level import ParticipantLevel
     from bids_roi.participant.plan import PlannedRun
     from bids_roi.schedule.outcome import Outcome
@@ -61,11 +63,12 @@ class Outcomes:
     used
         Atlases that served a run.
     not_combined
-        Why matrices over the runs of a participant could not be made.
+        Why matrices over runs, or of conditions, could not be made.
     """
 
-    def __init__(self, level: ParticipantLevel) -> None:
+    def __init__(self, level: ParticipantLevel, command: str = "") -> None:
         self.level = level
+        self._command = command
         self.tally = Tally()
         self.warnings: Counter[str] = Counter()
         self.errors: dict[str, BidsRoiError] = {}
@@ -178,20 +181,29 @@ class Outcomes:
                 self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
-            self._combine_runs(participant)
+            self._relate_more(participant)
             self._write_page(participant)
         return records
 
-    def _combine_runs(self, participant: str) -> None:
-        """Make the matrices over the runs of a participant, once all have ended.
+    def _relate_more(self, participant: str) -> None:
+        """Make the matrices over runs and of conditions, once all runs have ended.
 
         Here, and not in a worker: of what is on disk, whoever has put it there.
         """
-        if not self.level.options.connectivity.combine_runs:
-            return
-        from bids_roi.participant.combined import combine_runs
+        level, folder = self.level, self.level.output_dir
+        if level.options.connectivity.combine_runs:
+            from bids_roi.participant.combined import combine_runs
 
-        done = combine_runs(self.level.output_dir, participant, self.level.options)
+            self._note_more(
+                participant, combine_runs(folder, participant, level.options)
+            )
+        if level.options.connectivity.conditions:
+            from bids_roi.participant.conditions import relate_conditions
+
+            done = relate_conditions(folder, level.root, participant, level.options)
+            self._note_more(participant, done)
+
+    def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
         self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
         for text in done.errors:
@@ -274,7 +286,7 @@ class Outcomes:
         ]
         if len(self.not_combined) > _NAMED:
             n_more = len(self.not_combined) - _NAMED
-            lines.append(f"  ... and {n_more} more matrices over runs: see logs/")
+            lines.append(f"  ... and {n_more} more matrices: see logs/")
         if n := len(lost):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
@@ -319,16 +331,20 @@ class Outcomes:
 
     def _write_page(self, participant: str) -> None:
         remove_leftovers(self.level.output_dir / participant / "figures")
-        running = self.level.options.running
-        if running.no_report or participant not in self._with_news:
+        running, folder = self.level.options.running, self.level.output_dir
+        if participant not in self._with_news:
+            return
+        if self._command:
+            made = participant in self._changed
+            note_command(folder, participant, self._command, made=made)
+        if running.no_report:
             return
         from bids_roi.report.participant import is_current, write_page
 
-        folder = self.level.output_dir
         trusted = participant not in self._changed and not running.verify
         if trusted and is_current(folder, participant):
             return
-        if note := write_page(self.level.output_dir, participant):
+        if note := write_page(folder, participant):
             self.warnings.update([note])
 
 

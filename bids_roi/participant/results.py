@@ -9,7 +9,6 @@ import numpy as np
 
 from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.core.motion import correlate_quality, regional_dvars
-from bids_roi.core.quality import temporal_snr
 from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import read_json
 from bids_roi.files.writing import file_digest
@@ -355,15 +354,7 @@ def writes_parcellated(job: Job) -> bool:
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
-    signals = result.signals[_level_statistic(result)]
-    if motion.steady is not None:
-        signals = signals[motion.steady]
-    level, deviation = signals.mean(axis=0), signals.std(axis=0, ddof=1)
-    levels = {
-        "mean": level,
-        "standard_deviation": deviation,
-        "tsnr": temporal_snr(level, deviation),
-    }
+    levels = result.levels(motion)
     return tabulate_regions(
         result.quality, levels, atlas=result.atlas, mapped=result.mapped
     )
@@ -371,18 +362,11 @@ def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
 
 def describe_levels(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Sidecar keys that tell of what and over which volumes the levels are."""
-    facts: dict[str, Any] = {"QualityStatistic": _level_statistic(result)}
+    facts: dict[str, Any] = {"QualityStatistic": result.level_statistic}
     if motion.steady is None or motion.steady.all():
         return facts | {"QualityVolumes": "all"}
     flagged = np.flatnonzero(~motion.steady).tolist()
     return facts | {"QualityVolumes": "steady", "NonSteadyStateVolumes": flagged}
-
-
-def _level_statistic(result: AtlasResult) -> str:
-    """The regional mean of labels; of maps, the first statistic asked for."""
-    if "mean" in result.signals:
-        return "mean"
-    return next(series.statistic for series in result.names.timeseries)
 
 
 def kept_signals(

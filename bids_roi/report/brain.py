@@ -40,6 +40,7 @@ _STRIPES = (
 )  # yellow and black, whatever the eye
 _STRIPE = 5  # pixels
 _BRAIN = "#ffffff"
+_VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
 _SHADES = 96  # of grey
 _BESIDE, _NAMED = 18, 60  # networks in the key, beside and below
 NAMING = " The region under the pointer is named."
@@ -337,7 +338,6 @@ def draw_contours(
         _stripe(drawn, here, lost, plane.finer, first)
         layer.append(encode_png(drawn, palette))
     n_lost = int(lost.sum())
-    by = "its network" if order.groups else "its own"
     alt = (
         f"Seven slices in each of three planes of {ground.words}, with the edges of"
         f" {count(lost.size, 'region')}; {n_lost} of them n/a and striped."
@@ -348,10 +348,11 @@ def draw_contours(
     if hints:
         tell_regions(sheet, foot, boxes, labels, hints)
         foot += 20
-    key = [("#f0e442", "n/a, striped")] if n_lost else []
-    key += [(_lighten(c), name or "no network") for name, c in order.networks]
+    key = [("stripes", "", "n/a")] if n_lost else []
+    key += [("patch", _lighten(c), n or "no network") for n, c in order.networks]
     sheet.height = _write_key(sheet, foot, key)
-    parts = [f"lines: edge of each region in the colour of {by}"]
+    by = ", in the colours of their networks" if order.groups else ""
+    parts = [f"lines: edges of the regions{by}"]
     if ground.has_brain:
         parts.append("white line: edge of the brain mask")
     if n_lost:
@@ -393,16 +394,19 @@ def tell_regions(
     sheet.answer(2, foot + 12, about)
 
 
-def _write_key(sheet: Sheet, foot: float, key: list[tuple[str, str]]) -> float:
+def _write_key(sheet: Sheet, foot: float, key: list[tuple[str, str, str]]) -> float:
     """Write the key beside the slices, or below where it is long; return the height."""
     if len(key) > _BESIDE:
-        entries = [("patch", c, fit_words(words, 150, 10.5)) for c, words in key]
+        entries = [(kind, c, fit_words(words, 150, 10.5)) for kind, c, words in key]
         if more := len(entries[_NAMED:]):
             entries[_NAMED:] = [("patch", "#ffffff", f"and {more} more")]
         return sheet.legend(_WIDTH - _BAR, foot + 12, entries, left=2) + 10
-    for number, (colour, words) in enumerate(key):
+    for number, (kind, colour, words) in enumerate(key):
         left, y = _WIDTH - _BAR + 12, _HEAD + 12 + 20 * number
-        sheet.rect((left, y - 8, 14, 9), colour)
+        if kind == "stripes":
+            _key_of_lost(sheet, left, y)
+        else:
+            sheet.rect((left, y - 8, 14, 9), colour)
         sheet.text(left + 19, y, fit_words(words, _BAR - 32, 10.5), size=10.5)
     return max(foot, _HEAD + 20.0 * len(key))
 
@@ -416,6 +420,13 @@ def _lighten(colour: str) -> str:
     return "#{:02x}{:02x}{:02x}".format(*mixed)
 
 
+def _key_of_lost(sheet: Sheet, left: float, y: float) -> None:
+    """Patch of the stripes of regions that are n/a, above a base line."""
+    rows, columns = np.indices((18, 28))
+    codes = ((rows + columns) // _STRIPE % 2).astype(np.uint8)
+    sheet.raster((left, y - 8, 14, 9), codes, np.array(_STRIPES, dtype=np.uint8))
+
+
 def draw_coverage(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
@@ -425,9 +436,77 @@ def draw_coverage(
     minimum: float,
 ) -> Picture:
     """Draw what is missing of each region, (R,), on the slices of ``draw_contours``."""
-    inks = missing_inks()
+    found = coverage[np.isfinite(coverage)]
+    worst = float(found.min()) if found.size else 0.0
+    alt = (
+        f"Coverage of {count(coverage.size, 'region')} on the same slices: mean"
+        f" {float(found.mean()) if found.size else 0:.2f}, lowest {worst:.2f};"
+        f" {int(lost.sum())} n/a."
+    )
     shown = np.where(np.isfinite(coverage), coverage, 1.0)
-    codes = np.append(inks.encode(shown), inks.missing)
+    sheet = _fill(ground, labels, missing_inks(), shown, lost, ("Coverage", alt))
+    return Picture(
+        "coverage",
+        sheet,
+        ".svg",
+        "Coverage",
+        "Share of each region that could be used: clear where it is 1, the redder the"
+        " more is missing; pale line: edge of the atlas. Yellow and black stripes: n/a"
+        f" (below {minimum:g}, or lost otherwise).",
+        alt,
+    )
+
+
+def draw_tsnr(
+    ground: Ground,
+    labels: Sequence[NDArray[np.int32]],
+    tsnr: NDArray[np.float64],
+    *,
+    lost: NDArray[np.bool_],
+) -> Picture | None:
+    """Draw the temporal signal-to-noise ratio of each region, (R,), on these slices.
+
+    ``None`` where no region has one that can be drawn.
+    """
+    found = tsnr[np.isfinite(tsnr) & ~lost]
+    if not found.size or found.max() <= 0:
+        return None
+    alt = (
+        f"Temporal signal-to-noise ratio of {count(tsnr.size, 'region')} on the same"
+        f" slices: lowest {found.min():.0f}, median {np.median(found):.0f}, highest"
+        f" {found.max():.0f}."
+    )
+    # From 0, so that pictures of two runs are read alike; a bright region or two do not
+    # take the colours from all others.
+    high = float(np.quantile(found, 0.98))
+    step = 10.0 ** np.floor(np.log10(high)) / 2
+    scale = Scale.of(_VIRIDIS, 0, float(step * np.ceil(high / step)), 120)
+    sheet = _fill(ground, labels, scale, tsnr, lost, ("tSNR", alt))
+    return Picture(
+        "tsnr",
+        sheet,
+        ".svg",
+        "Temporal signal-to-noise ratio",
+        "tSNR of the signal of each region before cleaning: its mean over its standard"
+        " deviation, over the steady volumes. The lightest colour holds for all above"
+        " the scale, too; yellow and black stripes: n/a.",
+        alt,
+    )
+
+
+def _fill(
+    ground: Ground,
+    labels: Sequence[NDArray[np.int32]],
+    inks: Scale,
+    values: NDArray[np.float64],
+    lost: NDArray[np.bool_],
+    words: tuple[str, str],
+) -> bytes:
+    """Fill regions by their values, (R,), and stripe the lost ones; the sheet.
+
+    ``words`` are the title, which the bar has too, and what is told of the picture.
+    """
+    codes = np.append(inks.encode(values), inks.missing)
     edge, first = inks.missing + 1, inks.missing + 2
     palette = np.concatenate(
         [inks.palette, np.array([(255, 255, 255, 100), *_STRIPES], dtype=np.uint8)]
@@ -439,31 +518,15 @@ def draw_coverage(
         _outline(drawn, inside, (inside * edge).astype(np.uint8), plane)
         _stripe(drawn, here, lost, plane.finer, first)
         layer.append(encode_png(drawn, palette))
-    found = coverage[np.isfinite(coverage)]
-    worst = float(found.min()) if found.size else 0.0
-    n_lost = int(lost.sum())
-    alt = (
-        f"Coverage of {count(coverage.size, 'region')} on the same slices: mean"
-        f" {float(found.mean()) if found.size else 0:.2f}, lowest {worst:.2f};"
-        f" {n_lost} n/a."
-    )
-    sheet = Sheet(_WIDTH, 0, title="Coverage", description=alt)
+    sheet = Sheet(_WIDTH, 0, title=words[0], description=words[1])
     foot, _ = ground.lay_out(sheet, [layer])
-    sheet.bar((_WIDTH - _BAR + 16, _HEAD + 14, 14, 160), inks, ground="#777777")
-    if n_lost:
-        key = [("patch", "#f0e442", "n/a, striped")]
-        sheet.legend(_WIDTH, _HEAD + 204, key, left=_WIDTH - _BAR + 12)
+    left = _WIDTH - _BAR + 12
+    sheet.bar((left + 4, _HEAD + 14, 14, 160), inks, title=words[0], ground="#777777")
+    if lost.any():
+        _key_of_lost(sheet, left, _HEAD + 204)
+        sheet.text(left + 19, _HEAD + 204, "n/a", size=10.5)
     sheet.height = foot
-    return Picture(
-        "coverage",
-        sheet.finish(),
-        ".svg",
-        "Coverage",
-        "Share of each region that could be used: clear where it is 1, the redder the"
-        " more is missing; pale line: edge of the atlas. Yellow and black stripes: n/a"
-        f" (below {minimum:g}, or lost otherwise).",
-        alt,
-    )
+    return sheet.finish()
 
 
 def missing_inks() -> Scale:

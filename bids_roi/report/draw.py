@@ -12,6 +12,7 @@ from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
 from bids_roi.core.mapping import strongest_map
 from bids_roi.core.mean_image import MeanImage
+from bids_roi.core.motion import regional_dvars
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json
@@ -19,7 +20,14 @@ from bids_roi.files.writing import write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.names import figure_path, motion_table, report_path
-from bids_roi.report.brain import Ground, choose_slices, draw_contours, draw_coverage
+from bids_roi.outputs.result import Motion
+from bids_roi.report.brain import (
+    Ground,
+    choose_slices,
+    draw_contours,
+    draw_coverage,
+    draw_tsnr,
+)
 from bids_roi.report.canvas import measure_image
 from bids_roi.report.carpet import draw_carpet
 from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
@@ -38,7 +46,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.images.series import Series
     from bids_roi.outputs.names import RelmatOutput, SeriesOutput
-    from bids_roi.outputs.result import AtlasResult, Motion, Preparation
+    from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
     from bids_roi.report.canvas import Picture
     from bids_roi.report.motion import Drawn
     from bids_roi.report.order import RegionOrder
@@ -188,7 +196,10 @@ class RunFigures:
             ground, labels, quality.coverage, lost=lost, minimum=self.minimum_coverage
         )
         facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
-        made = [self._save(picture, source) for picture in (contours, coverage)]
+        levels = result.levels(self.motion or Motion())
+        tsnr = draw_tsnr(ground, labels, levels["tsnr"], lost=lost)
+        pictures = (contours, coverage, tsnr)
+        made = [self._save(picture, source) for picture in pictures if picture]
         self._list(source, made, facts)
 
     def _draw_series(
@@ -223,7 +234,8 @@ class RunFigures:
             title=f", {series.label}" if series.label else "",
             names=names,
         )
-        yield series.path, carpet
+        told = _tell_dvars(before, clean, same_unit=same_unit)
+        yield series.path, replace(carpet, facts={**carpet.facts, **told})
         for relmat in result.names.relmats:
             values = result.relmats.get(relmat.path)
             if relmat.source == series.path and values is not None:
@@ -343,6 +355,28 @@ def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | N
     if motion is None or moved is None:
         return motion
     return replace(motion, fd_filtered=moved.fd)
+
+
+def _tell_dvars(
+    before: FloatArray, clean: CleanedSeries | None, *, same_unit: bool
+) -> dict[str, list[float]]:
+    """Mean DVARS over the regions, before cleaning and, where one can say it, after.
+
+    Both are of the same pairs of volumes and in the same unit, the standard deviation
+    of each region before cleaning: what has become smaller has been taken out.
+    """
+    kept = np.ones(len(before), dtype=bool)
+    series = [before]
+    if clean is not None:
+        kept = clean.cleaned.sample_mask
+        series = [before[kept], *([clean.cleaned.signals] if same_unit else [])]
+    deviation = series[0].std(axis=0)
+    if len(series) > 1:  # what is n/a in one of the two is no change of the other
+        deviation[~np.isfinite(series[1]).all(axis=0)] = np.nan
+    traces = [regional_dvars(each, kept, deviation) for each in series]
+    if not all(np.isfinite(trace).any() for trace in traces):
+        return {}
+    return {"MeanRegionalDVARS": [round(float(np.nanmean(t)), 6) for t in traces]}
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

@@ -260,6 +260,90 @@ def _read_atlas(
     return facts
 
 
+def tell_run(run: RunFacts) -> list[tuple[str, str]]:
+    """What a reader asks of a run first: timing and motion, as ``(words, value)``."""
+    sidecar = {
+        k: v for a in run.atlases for s in a.series for k, v in s.sidecar.items()
+    }
+    figures = [f for _, own in run.motion for f in own if f["Kind"] == "motion"]
+    told = {**sidecar, **(figures[0] if figures else {})}
+    seconds = told.get("SourceRepetitionTime", told.get("RepetitionTime"))
+    volumes = told.get("NumberOfVolumes")
+    found = []
+    if seconds:
+        found.append(("Repetition time", f"{seconds:g} s"))
+    elif "VolumeTiming" in told:
+        found.append(("Repetition time", "uneven"))
+    if volumes:
+        minutes = f" ({volumes * seconds / 60:.1f} min)" if seconds else ""
+        found.append(("Volumes", f"{volumes}{minutes}"))
+    for key, words, form in (
+        ("MeanFramewiseDisplacement", "Mean FD", "{:.3f} mm"),
+        ("MaxFramewiseDisplacement", "Highest FD", "{:.2f} mm"),
+        ("PercentVolumesMoved", "FD above 0.2 mm", "{:.0f} %"),
+        ("MeanRMSDisplacement", "Mean RMS displacement", "{:.3f} mm"),
+        ("MeanStandardisedDVARS", "Mean standardised DVARS", "{:.2f}"),
+        ("FDDVARSCorrelation", "FD\N{EN DASH}DVARS correlation", "{:.2f}"),
+    ):
+        if told.get(key) is not None:
+            found.append((words, form.format(told[key])))
+    return found
+
+
+def tell_series(run: RunFacts) -> list[tuple[str, list[str]]]:
+    """Rows on the motion that is left in each time series: atlas, and cells."""
+    rows = []
+    for atlas in run.atlases:
+        for series in atlas.series:
+            told = series.sidecar
+            carpets = [f for f in series.figures if "MeanRegionalDVARS" in f]
+            dvars = carpets[0]["MeanRegionalDVARS"] if carpets else []
+            both = len(dvars) > 1 or (dvars and series.strategy == "none")
+            after = dvars[-1] if both else None
+            kept = told.get("NumberOfVolumesKept")
+            seconds = told.get("SecondsKept")
+            minutes = f" ({seconds / 60:.1f} min)" if seconds else ""
+            correlation = told.get("FDRegionalDVARSCorrelation")
+            cells = [
+                series.title,
+                "n/a" if kept is None else f"{kept}{minutes}",
+                f"{dvars[0]:.3f}" if dvars else "n/a",
+                "n/a" if after is None else f"{after:.3f}",
+                "n/a" if correlation is None else f"{correlation:.2f}",
+            ]
+            rows.append((atlas.name, cells))
+    return rows
+
+
+def name_dataset(dataset: Mapping[str, Any]) -> tuple[str, str]:
+    """Name of the dataset that the results are of, and where it is, as far as told.
+
+    The description of a derivative often has its program's name; the folder around
+    ``derivatives`` tells more.
+    """
+    name = str(dataset.get("Name", "")).removeprefix("Regional time series of ")
+    links = dataset.get("DatasetLinks")
+    link = str(links.get("preprocessed", "")) if isinstance(links, dict) else ""
+    makers = dataset.get("GeneratedBy")
+    programs = {
+        str(maker.get("Name", "")).casefold()
+        for maker in (makers if isinstance(makers, list) else ())
+        if isinstance(maker, dict)
+    }
+    if name.partition(" - ")[0].strip().casefold() in programs - {""}:
+        folders = link.rstrip("/").split("/")
+        place = folders.index("derivatives") if "derivatives" in folders else 0
+        name = folders[place - 1] if place else ""
+        name = "" if name in ("", ".", "..") else name
+    return name, link
+
+
+def read_commands(output_dir: Path, participant: str) -> list[str]:
+    """Calls that made outputs of ``sub-<label>``, without what changes no output."""
+    paths = sorted((output_dir / "logs" / participant).glob("command_*.json"))
+    return [str(told) for path in paths if (told := load_json(path).get("Command"))]
+
+
 def _listed(output: Output) -> list[dict[str, Any]]:
     """List the figures of a table that are there."""
     content = read_figures(output.folder / report_path(output.path))

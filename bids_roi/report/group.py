@@ -18,7 +18,7 @@ from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.find import find_outputs, list_group_files, name_run
 from bids_roi.report.canvas import count, measure_image
-from bids_roi.report.facts import load_json, number
+from bids_roi.report.facts import load_json, name_dataset, number
 from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
 from bids_roi.report.group_quality import LEAST_RUNS, draw_strips, list_strips
 from bids_roi.report.matrix import draw_relmat, find_limit
@@ -27,10 +27,13 @@ from bids_roi.report.pages import attempt, mark_safe, render_page
 from bids_roi.report.strategies import (
     KEYS,
     draw_strategies,
+    key_columns,
     name_strategy,
     rows_of,
     split_keys,
     tabulate_strategies,
+    tell_keys,
+    tell_reasons,
 )
 
 if TYPE_CHECKING:
@@ -53,13 +56,13 @@ _TABLES = (
 )
 
 
-def write_group(output_dir: Path) -> str | None:
-    """Write the page of the group; return what went wrong."""
-    write = functools.partial(write_group_page, output_dir)
+def write_group(output_dir: Path, command: str = "") -> str | None:
+    """Write the page of the group; return what went wrong. ``command`` is on it."""
+    write = functools.partial(write_group_page, output_dir, command)
     return attempt("the page of the group", write)
 
 
-def write_group_page(output_dir: Path) -> None:
+def write_group_page(output_dir: Path, command: str = "") -> None:
     """Write the page of the group and its figures, from the group tables."""
     runs = _read(output_dir / "group_runs.tsv")
     strips, places = list_strips(runs), _list_places(output_dir, runs)
@@ -73,8 +76,9 @@ def write_group_page(output_dir: Path) -> None:
     people = sorted(set(runs.get("participant_id", ())))
     n_runs = len({*runs.get("source", ())} - {"n/a"})
     content = {
-        "dataset": dataset.get("Name", "Regional time series"),
-        "lead": f"{count(n_runs, 'run')} of {count(len(people), 'participant')}",
+        "dataset": name_dataset(dataset),
+        "commands": [command] if command else [],
+        "size": f"{count(n_runs, 'run')} of {count(len(people), 'participant')}",
         "people": [
             (p, f"{p}.html" if (output_dir / f"{p}.html").is_file() else "")
             for p in people
@@ -126,24 +130,24 @@ def _tabulate(table: dict[str, list[str]]) -> dict[str, Any]:
     results = [
         name
         for name, cells in table.items()
-        if name not in (*KEYS, "desc_id") and set(cells) != {"n/a"}
+        if name not in (*KEYS, "desc_id", "reason") and set(cells) != {"n/a"}
     ]
     if len(rows) > 1:
-        alike = [n for n in results if len(set(table[n])) == 1 and n != "reason"]
+        alike = [name for name in results if len(set(table[name])) == 1]
         same = same + [(n.replace("_", " "), _round(table[n][0])) for n in alike]
         results = [name for name in results if name not in alike]
-    results.sort(key=lambda name: name == "reason")
     columns = [("strategy", False), *((n.replace("_", " "), True) for n in results)]
-    columns += [(KEYS[key], False) for key in varied]
+    columns += [(words, False) for words, _ in key_columns(varied)]
     cells = [
         [
             name_strategy(row),
             *(_round(row[name]) for name in results),
-            *(row.get(key, "n/a") for key in varied),
+            *(tell_keys(row, keys) for _, keys in key_columns(varied)),
         ]
         for row in rows
     ]
-    return {"same": same, "columns": columns, "rows": cells}
+    notes = tell_reasons(rows, varied)
+    return {"same": same, "columns": columns, "rows": cells, "notes": notes}
 
 
 def _round(cell: str) -> str:

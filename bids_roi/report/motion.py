@@ -229,16 +229,21 @@ def draw_motion(
         "Head motion",
         _caption(course, has_parameters=motion.parameters is not None),
         alt,
-        _facts(motion.fd, course.kept, course.n_volumes),
+        _facts(motion, course.kept, course.n_volumes),
     )
 
 
 def _facts(
-    fd: NDArray[np.float64] | None, kept: NDArray[np.bool_] | None, n_volumes: int
+    motion: Motion, kept: NDArray[np.bool_] | None, n_volumes: int
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {"NumberOfVolumes": n_volumes}
-    if fd is not None and np.isfinite(fd).any():
-        facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
+    for name, trace in (
+        ("MeanFramewiseDisplacement", motion.fd),
+        ("MeanRMSDisplacement", motion.rmsd),
+        ("MeanStandardisedDVARS", motion.std_dvars),
+    ):
+        if _is_known(trace):
+            facts[name] = round(float(np.nanmean(trace)), 6)
     if kept is not None:
         facts["NumberOfVolumesKept"] = int(kept.sum())
     return facts

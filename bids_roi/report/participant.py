@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.writing import write_file
+from bids_roi.outputs.find import COMBINED, find_outputs
 from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import (
     NOT_CLEANED,
@@ -26,9 +27,13 @@ from bids_roi.report.facts import (
     Verdict,
     judge_series,
     load_json,
+    name_dataset,
     number,
+    read_commands,
     read_runs,
     shared_entities,
+    tell_run,
+    tell_series,
 )
 from bids_roi.report.methods import write_methods
 from bids_roi.report.pages import attempt, mark_safe, render_page
@@ -129,8 +134,8 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         run["open"] = True
     content = {
         "participant": participant,
-        "dataset": dataset.get("Name", "Regional time series"),
-        "subtitle": _subtitle(runs, names),
+        "dataset": name_dataset(dataset),
+        "subtitle": _subtitle(runs, names) + _tell_combined(output_dir, participant),
         "counts": _count(summary),
         "problems": _find_problems(runs),
         "summary": summary,
@@ -139,6 +144,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "runs": views,
         "methods": _methods(output_dir, dataset, runs, names),
         "parameters": _parameters(runs),
+        "commands": read_commands(output_dir, participant),
     }
     page = render_page("participant.html", content)
     write_file(output_dir, participant_page_path(participant), page)
@@ -155,6 +161,19 @@ def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     if shared := shared_entities(runs):
         text += f" ({', '.join(shared)})"
     return f"{text}, {'atlas' if len(known) == 1 else 'atlases'} {', '.join(known)}"
+
+
+def _tell_combined(output_dir: Path, participant: str) -> str:
+    found = find_outputs(output_dir, participant)
+    counts = {
+        "over its runs": sum(output.kind == COMBINED for output in found),
+        "of conditions": sum(o.kind == "relmat" and o.is_of_tables for o in found),
+    }
+    return "".join(
+        f"; {n} matri{'x' if n == 1 else 'ces'} {words}"
+        for words, n in counts.items()
+        if n
+    )
 
 
 def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, str]]:
@@ -277,6 +296,8 @@ def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[st
         "key": run.key,
         "name": run.name,
         "path": run.path,
+        "facts": tell_run(run),
+        "told": tell_series(run),
         "motion": [
             shown
             for kind in ("motion", "design")

@@ -46,6 +46,8 @@ KEYS = {
     "repetition_times": "Repetition times",
 }
 
+_PLACE = ("space_id", "cohort_id", "res_id", "den_id", "hemi_id")
+
 # Column, words of its header, percent or digits after the point.
 _RESULTS: tuple[tuple[str, str, str], ...] = (
     ("median_abs_r", "QC-FC median |r|", ".3f"),
@@ -90,27 +92,70 @@ def split_keys(rows: Sequence[Row]) -> tuple[list[tuple[str, str]], list[str]]:
     return same, varied
 
 
+def key_columns(varied: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Columns of what varies: their words, and the keys that each one joins.
+
+    A space, its resolution and the like are one: a column each would not fit a page.
+    """
+    places = [key for key in varied if key in _PLACE]
+    others = [(KEYS[key], [key]) for key in varied if key not in _PLACE]
+    return [*others, ("Space", places)] if places else others
+
+
+def tell_keys(row: Row, keys: Sequence[str]) -> str:
+    """One cell of what varies."""
+    if len(keys) == 1:
+        return row.get(keys[0], "n/a")
+    cells = [(key, row.get(key, "n/a")) for key in keys]
+    told = [
+        cell if key == "space_id" else f"{key.removesuffix('_id')}-{cell}"
+        for key, cell in cells
+        if cell != "n/a"
+    ]
+    return " ".join(told) or "n/a"
+
+
 def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
     """The table for a page: strategy and results first, what is the same above it."""
     same, varied = split_keys(rows)
     shown = [r for r in _RESULTS if any(row.get(r[0], "n/a") != "n/a" for row in rows)]
-    why = any(row.get("reason", "n/a") != "n/a" for row in rows)
     columns = [
         ("Strategy", False),
         *((words, True) for _, words, _ in shown),
-        *((KEYS[key], False) for key in varied),
-        *([("Why n/a", False)] if why else []),
+        *((words, False) for words, _ in key_columns(varied)),
     ]
     cells = [
         [
             name_strategy(row),
             *(_format(row.get(column, "n/a"), form) for column, _, form in shown),
-            *(row.get(key, "n/a") for key in varied),
-            *([row.get("reason", "").replace("n/a", "")] if why else []),
+            *(tell_keys(row, keys) for _, keys in key_columns(varied)),
         ]
         for row in rows
     ]
-    return {"same": same, "columns": columns, "rows": cells}
+    return {
+        "same": same,
+        "columns": columns,
+        "rows": cells,
+        "notes": tell_reasons(rows, varied),
+    }
+
+
+def tell_reasons(rows: Sequence[Row], varied: Sequence[str]) -> list[tuple[str, str]]:
+    """Why rows have n/a, each reason once, with the rows that it holds for, if not all.
+
+    In a column of its own a sentence would make rows of ten lines beside numbers.
+    """
+    found: dict[str, dict[str, None]] = {}
+    told = [keys for _, keys in key_columns(varied) if keys[0].endswith("_id")]
+    for row in rows:
+        if (reason := row.get("reason", "n/a")) not in ("n/a", ""):
+            cells = [tell_keys(row, keys) for keys in told]
+            place = " ".join([name_strategy(row), *(c for c in cells if c != "n/a")])
+            found.setdefault(reason, {})[place] = None
+    return [
+        (reason, "" if len(places) == len(rows) else ", ".join(places))
+        for reason, places in found.items()
+    ]
 
 
 def _format(cell: str, form: str) -> str:

@@ -26,6 +26,7 @@ NOT_HERE = {
     *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
     "MeanFilteredFramewiseDisplacement",
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
+    *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
 KINDS = {"timeseries": "series", "dseg": "regions"}

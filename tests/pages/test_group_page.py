@@ -85,7 +85,7 @@ def test_the_page_holds_together(out):
     titles = re.findall(r"<h2 id=\"(\w+)\"", text)
     assert titles == [
         *("strategies", "problems", "quality", "outliers", "coverage"),
-        *("connectivity", "tables", "participants"),
+        *("connectivity", "tables", "participants", "command"),
     ]
 
 
@@ -114,12 +114,20 @@ def test_what_varies_between_rows_is_a_column(out):
     rows = [*rows, {**rows[0], "atlas_id": "Other", "reason": "Too few."}]
     table = tabulate_strategies(rows)
     heads = [words for words, _ in table["columns"]]
-    assert heads[-2:] == ["Atlas", "Why n/a"]
+    assert heads[-1] == "Atlas"
     assert "Atlas" not in dict(table["same"])
-    assert [cells[-2:] for cells in table["rows"]] == [
-        *([["Toy", ""]] * 2),
-        ["Other", "Too few."],
-    ]
+    assert [cells[-1] for cells in table["rows"]] == ["Toy", "Toy", "Other"]
+    # A sentence among numbers would make rows of ten lines: it stands below.
+    assert table["notes"] == [("Too few.", "none Other")]
+    rows = [{**row, "reason": "Too few."} for row in rows]
+    assert tabulate_strategies(rows)["notes"] == [("Too few.", "")]
+    places = [{"space_id": "A", "res_id": "2"}, {"space_id": "B", "den_id": "32k"}]
+    rows = [{**rows[0], **place} for place in places]
+    table = tabulate_strategies(rows)
+    assert table["columns"][-1] == ("Space", False)
+    assert [cells[-1] for cells in table["rows"]] == ["A res-2", "B den-32k"]
+    rows = read_rows(out / "group_strategies.tsv")
+    rows = [*rows, {**rows[0], "atlas_id": "Other"}]
     pictures = list(draw_strategies(rows))
     assert [p.title for p in pictures] == ["Strategies: Toy", "Strategies: Other"]
 

@@ -252,17 +252,21 @@ def share(layer, colour):
 def test_lost_regions_are_striped_and_others_are_not(tmp_path):
     draw_run(make_run(lost=(2,)), tmp_path / "a")
     draw_run(make_run(), tmp_path / "b")
-    for kind in ("contours", "coverage"):
+    for kind in ("contours", "coverage", "tsnr"):
         name = f"sub-1_atlas-A_desc-{kind}_dseg.svg"
         with_lost, without = (
-            sum(share(layer, YELLOW) for _, layer in rasters(files(tmp_path / d)[name]))
+            sum(
+                share(layer, YELLOW)
+                for _, layer in rasters(files(tmp_path / d)[name])
+                if layer.shape[:2] != (18, 28)  # the key
+            )
             for d in "ab"
         )
         # In each plane a sixth of the slices, about; half of that is yellow.
         assert 0.1 < with_lost < 0.5
         assert without == 0
         texts = [each["words"] for each in parts(files(tmp_path / "a")[name], "text")]
-        assert "n/a, striped" in texts
+        assert "n/a" in texts
 
 
 def outlined(plane, labels, colours):
