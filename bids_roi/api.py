@@ -448,7 +448,7 @@ def extract_run(
         made |= {(atlas.name, label): why for label in names.labels}
     if not job.work:
         return made
-    for result in clean_atlases(job, extract_signals(job)):
+    for result in clean_atlases(job, extract_signals(job, motion.steady)):
         name = result.atlas.name
         made |= {(name, label): why for label, why in result.failed.items()}
         for series in result.names.timeseries:

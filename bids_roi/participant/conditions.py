@@ -275,16 +275,14 @@ def _share_of(
     told: Mapping[str, Any], signals: NDArray[np.float64], mask: NDArray[np.bool_]
 ) -> Kept:
     """Some volumes of a run: cleaning has cost every kept volume the same share."""
-    whole, effective = (
-        told["NumberOfVolumesKept"],
-        told.get("EffectiveDegreesOfFreedom"),
-    )
+    whole = told["NumberOfVolumesKept"]
     share = len(signals) / whole if whole else 0.0
-    known = isinstance(effective, int | float)
+    left, effective = (
+        value * share if isinstance(value, int | float) else float("nan")
+        for value in map(told.get, ("DegreesOfFreedom", "EffectiveDegreesOfFreedom"))
+    )
     uneven = "VolumeTiming" in told and "SourceRepetitionTime" not in told
-    freedom = told["DegreesOfFreedom"] * share
-    effective = effective * share if known else float("nan")
-    return Kept(signals, mask, freedom, effective, is_even=not uneven)
+    return Kept(signals, mask, left, effective, is_even=not uneven)
 
 
 def _write(

@@ -41,6 +41,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _NAMED = 5  # participants in one message
+WORDS = {
+    "done": "extracted",
+    "complete": "already there",
+    "skipped": "skipped",
+    "failed": "failed",
+}
+# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
+_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
+_GOOD = ("done", "complete")
+_SHOWN = 5
 
 
 class Outcomes:
@@ -205,7 +215,8 @@ class Outcomes:
 
     def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
+        known = {*self.warnings, NOT_CLEANED}
+        self.warnings.update(note for note in {*done.notes} if note not in known)
         for text in done.errors:
             log.error("%s", text)
         self.not_combined += done.errors
@@ -351,18 +362,6 @@ class Outcomes:
 def _locate(text: str, item: PlannedRun) -> str:
     path = item.run.relative_path
     return text if Path(path).name in text else f"{path}: {text}"
-
-
-WORDS = {
-    "done": "extracted",
-    "complete": "already there",
-    "skipped": "skipped",
-    "failed": "failed",
-}
-# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
-_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
-_GOOD = ("done", "complete")
-_SHOWN = 5
 
 
 @dataclass(slots=True)

@@ -421,6 +421,12 @@ def _region_table(
         ("Mean", True, _cells(regions.get("mean", blank), ".5g")),
         ("tSNR", True, _cells(regions.get("tsnr", blank), ".1f")),
     ]
+    for measure, title, form in (
+        ("voxel_tsnr", "tSNR of voxels", ".1f"),
+        ("homogeneity", "Homogeneity", ".3f"),
+    ):
+        if measure in regions:  # asked for
+            columns.append((title, True, _cells(regions[measure], form)))
     rows = zip(*(cells for _, _, cells in columns), strict=True)
     return {
         "key": f"regions-{key}",

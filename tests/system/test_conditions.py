@@ -15,9 +15,7 @@ from support.validator import issues_of
 
 from bids_roi import load
 from bids_roi.core.relmat import relate
-from bids_roi.dataset.events import find_events, read_blocks
 from bids_roi.errors import DataError
-from bids_roi.files.names import parse_name
 
 T = toy_confounds.T
 USED = [0, 1, 2, 3]
@@ -247,38 +245,3 @@ def test_going_on(cleaned_input, atlas, raw, tmp_path, capsys):
     path.write_text(json.dumps(content | {"TableDigest": "sha256:" + "0" * 64}))
     with pytest.raises(DataError, match="has been made again since"):
         load(out, strategy="24PFace").relmats()
-
-
-def test_the_table_of_events_is_found_by_inheritance(tmp_path):
-    name = parse_name("sub-1_ses-a_task-x_run-2_echo-1_space-T1w_atlas-A_relmat.tsv")
-    assert find_events(tmp_path, name) is None
-    paths = [
-        "task-x_events.tsv",
-        "sub-1/sub-1_task-x_events.tsv",
-        "sub-1/ses-a/func/sub-1_ses-a_task-x_events.tsv",
-        "sub-1/ses-a/func/sub-1_ses-a_task-x_run-2_events.tsv",
-    ]
-    for path in paths:
-        other = tmp_path / path.replace("task-x", "task-y")
-        for file in (tmp_path / path, other):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.touch()
-        assert find_events(tmp_path, name) == tmp_path / path
-    (tmp_path / "sub-1/ses-a/func/sub-1_task-x_run-2_ses-a_events.tsv").touch()
-    with pytest.raises(DataError, match="two tables of events"):
-        find_events(tmp_path, name)
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("onset\tduration\n1\t2\n", "no column trial_type"),
-        ("onset\tduration\ttrial_type\n1,5\t2\ta\n", "'1,5' in row 1 is no time"),
-        ("onset\tduration\ttrial_type\n1\tinf\ta\n", "'inf' in row 1 is no time"),
-    ],
-)
-def test_tables_that_are_wrong(tmp_path, text, words):
-    path = tmp_path / "events.tsv"
-    path.write_text(text)
-    with pytest.raises(DataError, match=words):
-        read_blocks(path, ["a"])
