@@ -71,7 +71,7 @@ class Motion:
     fd_filtered : (T,) or None
         Framewise displacement in mm after a strategy's motion filter.
     rmsd : (T,) or None
-        Root mean square displacement from volume to volume in mm.
+        Jenkinson's displacement from volume to volume, mm.
     """
 
     fd: NDArray[np.float64] | None = None

@@ -393,7 +393,7 @@ _DECLARED = (
         more="Of QC-FC with `--covariates`, as the next.",
     ),
     Key(*("CovariatesTable", "group", "source", ""), "Where they are from."),
-    Key("PermutationSeed", "group", "choice", "", "Seed of the permutations."),
+    Key("PermutationSeed", "group", "choice", "", "Seed of `--permutations`."),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
     Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
     Key(

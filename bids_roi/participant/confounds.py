@@ -100,7 +100,7 @@ class RunConfounds:
             remedy = f"Choose by a pattern: {example}."
             raise DataError(msg, where=where, remedy=remedy)
         pairs = [p for p in self.run.entities if p[0] not in FREE_IN_CONFOUNDS]
-        stem = "_".join(f"{key}-{label}" for key, label in pairs)
+        stem = "_".join(f"{key}-{label}" for key, label in pairs) or "a nameless run"
         msg = (
             f"there is no table {name} of the run, which {strategy.name} needs: no"
             f" {pattern} of {stem} in {folder} or below its sub-{self.run.participant}."

@@ -22,10 +22,9 @@ NOT_HERE = {
     *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "MeanRMSD"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
-    *("AtlasParts", "SeedRadius", "FDGlobalSignalCorrelationBefore"),
-    *("StatisticNote", "RegionMeasures"),
+    *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
     *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
-    "MeanFilteredFramewiseDisplacement",
+    *("MeanFilteredFramewiseDisplacement", "FDGlobalSignalCorrelationBefore"),
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
     *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }

@@ -2,7 +2,8 @@
 
 import pytest
 
-from bids_roi.dataset.layout import BoldRun, find_tables
+from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.partners import find_tables
 from bids_roi.files.names import parse_name
 
 
