@@ -351,7 +351,9 @@ def explain_nothing(
         return MissingInput(problem, where=root, remedy=advise(files, rules))
     count = f"{len(series)} BOLD run{'s' * (len(series) != 1)}"
     problem = f"none of {count} of {people} is selected.\n"
-    problem += "\n".join(explain(rules, series)) + "\n"
+    # All participants, where none was asked for, are no news.
+    asked = rules if wanted.participant_label else rules[1:]
+    problem += "\n".join(explain(asked, series)) + "\n"
     if given or bold_rules(wanted, ()) != bold_rules(Input(), ()):
         return NothingFound(problem, where=root, remedy=advise(series, rules))
     return MissingInput(problem, where=root, remedy=advise(series, rules))

@@ -156,9 +156,9 @@ def note_command(
     """
     digest = hashlib.sha256(command.encode()).hexdigest()[:12]
     folder = output_dir / "logs" / participant
-    if made or not any(folder.glob("command_*.json")):
-        name = f"logs/{participant}/command_{digest}.json"
-        write_file(output_dir, name, json.dumps({"Command": command}) + "\n")
+    if made or not any(folder.glob("command_*.txt")):
+        name = f"logs/{participant}/command_{digest}.txt"
+        write_file(output_dir, name, f"{command}\n")
 
 
 def record_path(output_dir: Path, run: str) -> Path:

@@ -146,7 +146,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     """Lines on a run: its image, mask, confounds, timing, atlases, and where from."""
     yield item.run.relative_path
     if item.error is not None:
-        yield f"  cannot be processed: {item.error}"
+        why = str(item.error).replace(f"{item.run.path}: ", "", 1)  # told above
+        yield f"  cannot be processed: {why}"
         return
     image = item.image
     if image is not None:

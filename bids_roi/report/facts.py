@@ -340,8 +340,10 @@ def name_dataset(dataset: Mapping[str, Any]) -> tuple[str, str]:
 
 def read_commands(output_dir: Path, participant: str) -> list[str]:
     """Calls that made outputs of ``sub-<label>``, without what changes no output."""
-    paths = sorted((output_dir / "logs" / participant).glob("command_*.json"))
-    return [str(told) for path in paths if (told := load_json(path).get("Command"))]
+    paths = sorted((output_dir / "logs" / participant).glob("command_*.txt"))
+    return [
+        path.read_text(encoding="utf-8", errors="replace").strip() for path in paths
+    ]
 
 
 def _listed(output: Output) -> list[dict[str, Any]]:
