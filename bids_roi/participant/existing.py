@@ -318,10 +318,10 @@ def _found(
 
 
 def _in_words(value: object) -> object:
-    """Several numbers or words as they are typed; all else as it is."""
+    """Several numbers or words as they are typed, no word as none; else as it is."""
     if not isinstance(value, list | tuple):
         return value
-    return " ".join(x if isinstance(x, str) else f"{x:g}" for x in value)
+    return " ".join(x if isinstance(x, str) else f"{x:g}" for x in value) or None
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -149,6 +149,12 @@ CHANGES = {
         "is 9",
         "without it",
     ),
+    "region_measures": (
+        [],
+        ["--region-measures", "homogeneity"],
+        "is homogeneity",
+        "without it",
+    ),
     "relmat_seed": (
         ["--relmat", "pearson", "--relmat-volumes", 9],
         ["--relmat", "pearson", "--relmat-volumes", 9, "--relmat-seed", 2],
