@@ -2,6 +2,7 @@
 
     python benchmarks/extraction.py                  the table of docs/benchmarks.md
     python benchmarks/extraction.py --sweep          cost against volumes, regions, ...
+    python benchmarks/extraction.py --statistics     cost of each beside the mean
     python benchmarks/extraction.py --quick          small and once, to see that it runs
 
 Every measurement is a process of its own, so that its peak memory and processor time
@@ -298,6 +299,36 @@ def sweep(folder: Path, rounds: int, *, quick: bool) -> None:
         say(f"| {' | '.join(row)} |")
 
 
+def beside_the_mean(
+    folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int
+) -> None:
+    """Processor seconds of statistics and measures, as ratios to the mean's."""
+    root = make_data(folder / "data", shape, n_volumes)
+    n_regions = TEN[0] if shape == GRID_2MM else 4
+    atlases = [make_atlas(folder, shape, n_regions, 0)]
+    (bold,) = root.glob("sub-01/func/*_bold.nii.gz")
+    common = {"root": str(root), "bold": str(bold), "atlases": atlases}
+    common |= {"kind": "ours", "known": True}
+    cases = {
+        name: {"statistic": (name,)}
+        for name in ("mean", "median", "trimmed_mean_20", "eigenvariate")
+    }
+    cases["mean, voxel_tsnr and homogeneity"] = {
+        "region_measures": ("voxel_tsnr", "homogeneity")
+    }
+    rows = [Row(name, []) for name in cases]
+    for _ in range(rounds):
+        for row in rows:
+            options = {"name": row.name, "options": cases[row.name]}
+            row.results.append(measure({**common, **options}))
+    say("| statistic | CPU s | to the mean | peak MB |")
+    say("|---|---|---|---|")
+    least = [min(result["cpu"] for result in row.results) for row in rows]
+    for row, cpu in zip(rows, least, strict=True):
+        numbers = f"{cpu:.2f} | {cpu / least[0]:.2f} | {row.median('peak'):.0f}"
+        say(f"| {row.name} | {numbers} |")
+
+
 def machine() -> str:
     """Processor and cores, as the system tells."""
     try:
@@ -323,6 +354,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--volumes", type=int, default=300)
     parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--statistics", action="store_true")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
     if given.case:
@@ -335,7 +367,8 @@ def main() -> None:
         else:
             shape = (24, 28, 24) if given.quick else GRID_2MM
             n_volumes = 8 if given.quick else given.volumes
-            compare(Path(folder), shape, n_volumes, rounds)
+            run = beside_the_mean if given.statistics else compare
+            run(Path(folder), shape, n_volumes, rounds)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from bids_roi.arguments import (
     read_strategies,
 )
 from bids_roi.asked import RAW, Call, list_given, share
+from bids_roi.core.pool import POOLED, pool_runs
 from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
 from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
     from bids_roi.asked import Work
     from bids_roi.atlases.shelf import AtlasShelf
+    from bids_roi.options.words import Estimator
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
@@ -166,6 +168,71 @@ class Extractions(Mapping["Key", Extraction]):
 
     def __len__(self) -> int:
         return len(self.found)
+
+    def combine(
+        self,
+        measure: str = "pearson",
+        *,
+        atlas: str | None = None,
+        strategy: str | None = None,
+        partial_estimator: Estimator = "ledoit_wolf",
+    ) -> pd.DataFrame:
+        """Relate regions over the kept volumes of all runs, as ``--combine-runs`` does.
+
+        Parameters
+        ----------
+        measure : {"pearson", "partial"}
+            What relates them.
+        atlas, strategy
+            Of which runs, where there are several; as in the keys.
+        partial_estimator
+            Of partial correlations, as in ``extract``.
+
+        Returns
+        -------
+        DataFrame, (R, R)
+            Each run is z-scored (ddof 1) first; NaN for regions that one lacks.
+
+        Raises
+        ------
+        BidsRoiError
+            Runs of other settings, regions or repetition time; a measure that cannot be
+            combined; or why a run is missing.
+        """
+        keys = [
+            key
+            for key in (*self.found, *self.failed)
+            if atlas in (None, key[1], self.names.get(key[1]))
+            and strategy in (None, key[2])
+        ]
+        if len({key[1:] for key in keys}) != 1 or measure not in POOLED:
+            there = ", ".join(dict.fromkeys(f"{a}, {s}" for _, a, s in self))
+            msg = f"combine is of one atlas and strategy ({there}), and of"
+            raise UsageError(f"{msg} {' or '.join(POOLED)}, not {measure}.")
+        runs = [self[key] for key in keys]  # raises for one that failed
+        first = runs[0]
+        for key, run in zip(keys[1:], runs[1:], strict=True):
+            for word in ("SettingsDigest", "RepetitionTime", "SourceRepetitionTime"):
+                if run.sidecar.get(word) != first.sidecar.get(word):
+                    msg = (
+                        f"{keys[0]} and {key} differ in {word}: they are not combined."
+                    )
+                    raise UsageError(msg)
+            if list(run.signals) != list(first.signals):
+                msg = f"{keys[0]} and {key} do not have the same regions."
+                raise UsageError(msg)
+        kept = [run.signals.dropna(how="all") for run in runs]
+        for key, run, values in zip(keys, runs, kept, strict=True):
+            if len(values) != run.sidecar["NumberOfVolumesKept"]:
+                msg = f"{key} has rows that were interpolated."
+                raise UsageError(msg, remedy="Extract with censored='drop'.")
+        pool = pool_runs(
+            measure,
+            lambda: (values.to_numpy(dtype=float) for values in kept),
+            estimator=partial_estimator,
+        )
+        names = list(first.signals)
+        return pd.DataFrame(pool.relmat, index=names, columns=names)
 
     def table(self) -> pd.DataFrame:
         """List what there is and what failed, one row each."""
@@ -381,7 +448,7 @@ def extract_run(
         made |= {(atlas.name, label): why for label in names.labels}
     if not job.work:
         return made
-    for result in clean_atlases(job, extract_signals(job)):
+    for result in clean_atlases(job, extract_signals(job, motion.steady)):
         name = result.atlas.name
         made |= {(name, label): why for label, why in result.failed.items()}
         for series in result.names.timeseries:

@@ -30,6 +30,7 @@ _GROUPS = ("atlases", "extraction", "cleaning", "connectivity")
 _ELSEWHERE = (
     *("atlas", "atlas_file", "atlas_space", "combine", "seeds"),
     *("mask", "strategy", "cifti_output", "combine_runs"),
+    *("conditions", "condition_shift", "raw_dataset"),
 )
 ALLOWED = {
     option.name: option
@@ -69,6 +70,7 @@ _COUNTERPARTS = {
     "background_label": "atlas; 0 is the background",
     "resampling_target": "bold; atlases are always brought to the run",
     "cifti_output": "the command line; nothing is written here",
+    "conditions": "RegionMasker, whose transform takes a sample_mask",
     "combine_runs": "the method combine of what several runs give",
 }
 # Flags that stand for an argument of another name.

@@ -480,7 +480,7 @@ def _run_group(given: argparse.Namespace, options: Options, command: str) -> int
     from bids_roi.group.level import run_group_level
 
     began = time.monotonic()
-    summary = run_group_level(given.output_dir, options)
+    summary = run_group_level(given.output_dir, options, given.bids_dir)
     if not options.running.no_report:
         from bids_roi.report.group import write_group
 

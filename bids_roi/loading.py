@@ -516,12 +516,13 @@ def _check_making(tables: list[Output]) -> None:
         there = find_outputs(folder, person)
         stale = find_stale(there, read_all_records(folder, person))
         for table in tables:
+            if (table.folder, table.participant) != (folder, person):
+                continue
             if table.path in stale:
                 raise explain_stale(table)
-    for table in tables:
-        over_runs = table.kind == "relmat" and table.is_combined
-        if over_runs and (error := check_combined(table)) is not None:
-            raise error
+            made_later = table.kind == "relmat" and table.is_of_tables
+            if made_later and (error := check_combined(table, stale)) is not None:
+                raise error
 
 
 def _check(path: Path) -> None:

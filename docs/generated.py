@@ -28,12 +28,12 @@ from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import MEASURES, STATISTICS
+from bids_roi.outputs.declared import Of
 from bids_roi.outputs.schema import (
     FACTS,
     KEYS,
     OUTLIER_COLUMNS,
     REGION_COLUMNS,
-    Of,
     describe_columns,
 )
 

@@ -43,6 +43,19 @@ _PLANES = (
 )
 _TOLERATED = 0.12
 _LEAST = 10
+# How files of the Schaefer atlas tell their order of regions: there are two.
+_NETWORKS = re.compile(r"(?<!\d)(17|7)Networks|(?<=\dx)(17|7)(?!\d)", re.IGNORECASE)
+_FEW = 2**20
+_MANY, _SKIPPED, _EXACT = 8, 3, 1e-6
+_LIMITS = (127, 255, 32767, 65535)  # the most that 8 and 16 bits hold
+_OTHER = "Give the table that belongs to this image."
+# How columns of label values are called, without blanks, hyphens and underscores.
+_VALUES = re.compile(
+    r"(label|roi|region|parcel|voxel|image|atlas|key|gr[ae]y)?"
+    r"(index|id|value|key|label|roi|intensity|code)",
+    re.IGNORECASE,
+)
+_BLANK = ("", "n/a", "nan", "na")
 
 
 def check_places(
@@ -92,14 +105,6 @@ def _centres(
     held = values[position] == index
     centres[held] = means[position[held]]
     return centres
-
-
-# How files of the Schaefer atlas tell their order of regions: there are two.
-_NETWORKS = re.compile(r"(?<!\d)(17|7)Networks|(?<=\dx)(17|7)(?!\d)", re.IGNORECASE)
-_FEW = 2**20
-_MANY, _SKIPPED, _EXACT = 8, 3, 1e-6
-_LIMITS = (127, 255, 32767, 65535)  # the most that 8 and 16 bits hold
-_OTHER = "Give the table that belongs to this image."
 
 
 def check_values(table: RegionTable, present: Sequence[int]) -> list[Finding]:
@@ -351,15 +356,6 @@ def _order_of(names: Sequence[str]) -> tuple[str, str]:
             if network in own and network not in SEVEN_NETWORKS & SEVENTEEN_NETWORKS:
                 examples.setdefault(order, name)
     return next(iter(examples.items())) if len(examples) == 1 else ("", "")
-
-
-# How columns of label values are called, without blanks, hyphens and underscores.
-_VALUES = re.compile(
-    r"(label|roi|region|parcel|voxel|image|atlas|key|gr[ae]y)?"
-    r"(index|id|value|key|label|roi|intensity|code)",
-    re.IGNORECASE,
-)
-_BLANK = ("", "n/a", "nan", "na")
 
 
 def check_columns(

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 
 _WHAT = {"probseg": "weighted maps", "spheres": "spheres around coordinates"}
+_NAMES = ("name", "label", "region", "roi")
+_BLANK = ("", "n/a")
+# Of any head, mm from the origin; metres and voxel numbers are told from it.
+_FARTHEST = 300.0
+_LARGEST = 50.0
 
 
 def take_regions(atlas: Atlas) -> Atlas:
@@ -182,13 +187,6 @@ def _tell_overlap(regions: RegionTable, share: NDArray[np.float64]) -> list[Find
         fix = "See the column overlapped of the region table."
         findings.append(Finding(severity, "overlapped", text, fix))
     return findings
-
-
-_NAMES = ("name", "label", "region", "roi")
-_BLANK = ("", "n/a")
-# Of any head, mm from the origin; metres and voxel numbers are told from it.
-_FARTHEST = 300.0
-_LARGEST = 50.0
 
 
 def read_seeds(path: Path, declared: str | None, radius: float | None) -> AtlasFiles:

@@ -25,6 +25,33 @@ if TYPE_CHECKING:
 
 # From what stops the work to what is good to know.
 SEVERITIES = ("error", "warning", "corrected", "note")
+_INDEX_COLUMNS = ("index", "label", "id", "value", "component", "roi", "no", "number")
+_NAME_COLUMNS = (
+    "name",
+    "label",
+    "region",
+    "structure",
+    "difumo_names",
+    "roi",
+    "regionname",
+    "labelname",
+    "description",
+)
+BACKGROUND = re.compile(
+    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
+    re.IGNORECASE,
+)
+# FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
+_NO_CORTEX = re.compile(
+    rf"(?:ctx[-_][lr]h[-_])?(?:{BACKGROUND.pattern}corpus.?callosum|.*medial.?wall)",
+    re.IGNORECASE,
+)
+# Of stripped lines. Every pattern here takes time in proportion to its text.
+_COLOUR_ROW = re.compile(r"(-?\d{1,15})\s+(\S+)((?:\s+\d{1,15}){3,4})")
+_NUMBERED_ROW = re.compile(r"(\d{1,15})[\s,;:.]+(\S.*)")
+_XML_INDEX = re.compile(r"""\bindex\s*=\s*["']\s*(-?\d{1,15})\s*["']""")
+_MAX_INDEX = 2**53  # beyond, not every whole number is a double
+_LARGEST = 2**26  # bytes; FreeSurfer's colour table has 10^5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +85,6 @@ class Finding:
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings by severity; their order stays otherwise."""
     return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
-
-
-_INDEX_COLUMNS = ("index", "label", "id", "value", "component", "roi", "no", "number")
-_NAME_COLUMNS = (
-    "name",
-    "label",
-    "region",
-    "structure",
-    "difumo_names",
-    "roi",
-    "regionname",
-    "labelname",
-    "description",
-)
-BACKGROUND = re.compile(
-    r"back.?ground|unknown|\?+|none|null|empty|clear.?label|outside|medial.?wall|n/a|",
-    re.IGNORECASE,
-)
-# FreeSurfer's and CBIG's words in the tables of annots, whatever their number.
-_NO_CORTEX = re.compile(
-    rf"(?:ctx[-_][lr]h[-_])?(?:{BACKGROUND.pattern}corpus.?callosum|.*medial.?wall)",
-    re.IGNORECASE,
-)
-# Of stripped lines. Every pattern here takes time in proportion to its text.
-_COLOUR_ROW = re.compile(r"(-?\d{1,15})\s+(\S+)((?:\s+\d{1,15}){3,4})")
-_NUMBERED_ROW = re.compile(r"(\d{1,15})[\s,;:.]+(\S.*)")
-_XML_INDEX = re.compile(r"""\bindex\s*=\s*["']\s*(-?\d{1,15})\s*["']""")
-_MAX_INDEX = 2**53  # beyond, not every whole number is a double
-_LARGEST = 2**26  # bytes; FreeSurfer's colour table has 10^5
 
 
 @dataclass(frozen=True, slots=True)

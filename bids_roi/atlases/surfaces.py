@@ -67,6 +67,8 @@ _NO_REGION = re.compile(
     re.IGNORECASE,
 )
 _GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
+_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
+_GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -378,10 +380,6 @@ def _check_hemispheres(
     )
     fix = "Give the files as L=LEFT,R=RIGHT, and the table that belongs to them."
     return [Finding("error", "hemispheres", text, fix)]
-
-
-_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
-_GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,33 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 
+# Set in container images that bring atlases along.
+_IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"
+_KINDS = ("dseg", "probseg")
+_KIND_OF = {".label.gii": "surface", ".dlabel.nii": "dlabel"}
+# Tables of TemplateFlow whose names do not match their images'.
+_MISSPELT = {"CerebA": "CerebrA"}
+_CHUNK = 2**20
+S3_ROOT = "https://templateflow.s3.amazonaws.com"
+# A mirror of the archive, for institutes that have one and for tests.
+_MIRROR = "BIDS_ROI_TEMPLATEFLOW_URL"
+_TIMEOUT_S = 10
+_ATTEMPTS = 3
+_LONGEST = 200  # of a reason; -vv gives all
+# What urllib3 and the systems below it say.
+_SIGNS = {
+    **dict.fromkeys(("resolve", "unreachable", "Name or service"), "no network"),
+    "timed out": "no answer",
+    "refused": "connection refused",
+}
+log = logging.getLogger("bids_roi")
+# From the keys of the archive's git-annex.
+KNOWN_MD5 = {
+    "tpl-MNI152NLin2009cAsym/tpl-MNI152NLin2009cAsym_res-02_atlas-Schaefer2018"
+    "_desc-400Parcels7Networks_dseg.nii.gz": "c6d141b06b9ce0627eb197aa4657cfe0",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class TemplateGrid:
     """Grid of one resolution of a template.
@@ -150,14 +177,6 @@ def _grid(entry: object) -> TemplateGrid | None:
     except (KeyError, TypeError, ValueError):
         return None
     return TemplateGrid(shape, zooms, origin) if len(zooms) == 3 else None
-
-
-# Set in container images that bring atlases along.
-_IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"
-_KINDS = ("dseg", "probseg")
-_KIND_OF = {".label.gii": "surface", ".dlabel.nii": "dlabel"}
-# Tables of TemplateFlow whose names do not match their images'.
-_MISSPELT = {"CerebA": "CerebrA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,9 +369,6 @@ def choose_table(image: str, names: Iterable[str]) -> str | None:
     return max(ranked)[2] if ranked else None
 
 
-_CHUNK = 2**20
-
-
 def check_complete(path: Path, *, md5: str | None = None) -> None:
     """Read a file to its end and compare it with what it says of itself.
 
@@ -415,28 +431,6 @@ def _unpacked_size(path: Path) -> int:
     except (OSError, EOFError, zlib.error) as error:
         raise damaged_file(path, error) from error
     return size
-
-
-S3_ROOT = "https://templateflow.s3.amazonaws.com"
-# A mirror of the archive, for institutes that have one and for tests.
-_MIRROR = "BIDS_ROI_TEMPLATEFLOW_URL"
-_TIMEOUT_S = 10
-_ATTEMPTS = 3
-_LONGEST = 200  # of a reason; -vv gives all
-# What urllib3 and the systems below it say.
-_SIGNS = {
-    **dict.fromkeys(("resolve", "unreachable", "Name or service"), "no network"),
-    "timed out": "no answer",
-    "refused": "connection refused",
-}
-
-log = logging.getLogger("bids_roi")
-
-# From the keys of the archive's git-annex.
-KNOWN_MD5 = {
-    "tpl-MNI152NLin2009cAsym/tpl-MNI152NLin2009cAsym_res-02_atlas-Schaefer2018"
-    "_desc-400Parcels7Networks_dseg.nii.gz": "c6d141b06b9ce0627eb197aa4657cfe0",
-}
 
 
 def download(

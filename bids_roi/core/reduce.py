@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
+from bids_roi.core.region_series import WholeSeries
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import add_points, finish_sums, scale_values
+from bids_roi.core.signals import OVERFLOW, add_points, finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
-from bids_roi.core.volumes import Plan, Smoothing, choose_source
+from bids_roi.core.volumes import Plan, Smoothing, choose_source, load_voxels
+from bids_roi.core.voxel_measures import PointMoments, VolumeMoments
 from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
 
 
 _SORTED = set(name_statistics(family="sorted"))
+_SERIES = set(name_statistics(family="series"))
 _OF_MAPS = set(name_statistics(of="maps"))
 _GATHER_BYTES = 128 * 2**20
 _ROOM_BYTES = 2**20
 _FLOAT_BYTES = 16 * 2**20  # of what is gathered, as float64 at a time
-_OVERFLOW = "the values are too large: their sums are infinite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class Reduction:
         For each statistic a tuple with one (T, R) array per atlas, or ``None`` where
         the atlas has no such statistic; NaN columns for regions without a usable voxel.
         The mean of label atlases is always there.
+    measures
+        For each measure of ``REGION_MEASURES`` that was asked for a tuple with one (R,)
+        array per atlas, ``None`` for maps; NaN for regions without a usable voxel.
     finite : (N,)
         Voxels of the partition inside the mask and finite in every volume.
     dropout : (N,)
@@ -74,10 +79,12 @@ class Reduction:
     solvers
         One per atlas of maps that least squares were solved for, else ``None``.
     n_passes
-        How often the run was read: mostly 1 by volumes, by points as often as it takes.
+        How often the run was read: mostly 1 by volumes, by points as often as it takes;
+        and as often as it takes for what needs whole series.
     """
 
     signals: Signals
+    measures: dict[str, tuple[FloatArray | None, ...]]
     finite: BoolArray
     dropout: BoolArray
     usable: BoolArray
@@ -98,6 +105,8 @@ def reduce_run(
     smoothing: Smoothing | None = None,
     gather_bytes: int = _GATHER_BYTES,
     pick_blocks: Callable[[NDArray[np.intp]], Iterable[Block]] | None = None,
+    measures: Collection[str] = (),
+    steady: BoolArray | None = None,
 ) -> Reduction:
     """Reduce a run to the regions of every atlas.
 
@@ -119,10 +128,14 @@ def reduce_run(
     smoothing
         Applied to whole volumes, before mask and regions.
     gather_bytes
-        Most that a run cut by points may hold at a time, for statistics that need a
-        region as a whole.
+        Most that may be held at a time: of a run cut by points for statistics that need
+        a region as a whole, of any run for what needs whole series.
     pick_blocks
         As ``read_blocks``, but of these points alone, for files that are cheaper so.
+    measures
+        Names from ``options.words.REGION_MEASURES``.
+    steady : (T,) or None
+        Volumes that these, and the eigenvariate, are over; ``None`` for all.
 
     Returns
     -------
@@ -135,7 +148,11 @@ def reduce_run(
         is to be smoothed.
     """
     wanted = {"mean", *statistics}
-    plan = Plan(partition, n_volumes, scaling, smoothing)
+    if steady is None:
+        steady = np.ones(n_volumes, dtype=bool)
+    plan = Plan(partition, n_volumes, scaling, smoothing, tuple(measures), steady)
+    whole = WholeSeries(plan, in_mask, wanted & _SERIES, gather_bytes)
+    wanted -= _SERIES
     read = read_blocks
     if pick_blocks is not None and smoothing is None and partition.voxels.size:
         read = partial(pick_blocks, partition.voxels)
@@ -146,20 +163,23 @@ def reduce_run(
     blocks = chain([first], blocks)
     if first.picked or first.values.shape[1] == partition.n_points:
         found, signals, solvers, n_passes = _reduce_volumes(
-            blocks, read, read_blocks, plan, in_mask, wanted
+            blocks, read, read_blocks, plan, in_mask, wanted, whole
         )
     elif smoothing is not None:
         raise ValueError("only whole volumes can be smoothed")
     else:
         found, signals, solvers, n_passes = _reduce_points(
-            blocks, read_blocks, plan, in_mask, wanted, gather_bytes
+            blocks, read_blocks, plan, in_mask, wanted, whole
         )
+    signals |= whole.signals
+    measured = {name: signals.pop(name) for name in plan.measures}
     if any(
         a is not None and np.isinf(a).any() for each in signals.values() for a in each
     ):
-        raise ValueError(_OVERFLOW)
+        raise ValueError(OVERFLOW)
     return Reduction(
         signals=signals,
+        measures=measured,
         finite=found.finite,
         dropout=found.dropout,
         usable=found.usable,
@@ -177,6 +197,7 @@ def _reduce_volumes(
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
+    whole: WholeSeries,
 ) -> tuple[Voxels, Signals, Solvers, int]:
     """Reduce blocks that have all points of some volumes, or those of the partition."""
     run = _VolumePass(plan, in_mask, wanted)
@@ -191,6 +212,9 @@ def _reduce_volumes(
         # Once a value is not finite this pass only looks for the others.
         if scan.all_finite:
             run.add(block.volumes.start, taken)
+        # What is smoothed waits until it is known which voxels may reach the others.
+        if plan.smoothing is None:
+            whole.add(block.volumes, at, taken)
     n_passes = 1
     if read is not read_whole and scan.blank:  # there, but in all there is?
         scan.recheck_blank(read_whole())
@@ -205,12 +229,26 @@ def _reduce_volumes(
     if _needs_a_better_basis(solvers):
         again |= {"least_squares"}
     signals = run.finish(found.usable, wanted - again, solvers)
-    if again:
-        second = _VolumePass(plan, found.usable, again, valid, solvers)
+    whole.close(found.usable)
+    source = load_voxels(plan, found.usable, valid)
+    while again or not whole.done:
+        second = None
+        if again:
+            second = _VolumePass(plan, found.usable, again, valid, solvers)
         for block in read():
-            second.add(block.volumes.start, plan.take(block)[0])
-        signals |= second.finish(found.usable, again, solvers)
-    return found, signals, solvers, n_passes + bool(again)
+            taken, at = plan.take(block)
+            if second is not None:
+                second.add(block.volumes.start, taken)
+            if plan.smoothing is not None and not whole.done:
+                taken = np.stack([source.load(volume) for volume in taken])
+                at = slice(0, in_mask.size)
+            whole.add(block.volumes, at, taken)
+        if second is not None:
+            signals |= second.finish(found.usable, again, solvers)
+        whole.close(found.usable)
+        again = set()
+        n_passes += 1
+    return found, signals, solvers, n_passes
 
 
 def _reduce_points(
@@ -219,12 +257,12 @@ def _reduce_points(
     plan: Plan,
     in_mask: BoolArray,
     wanted: set[str],
-    gather_bytes: int,
+    whole: WholeSeries,
 ) -> tuple[Voxels, Signals, Solvers, int]:
     """Reduce blocks that have all volumes of some points."""
     sums = wanted - _SORTED
     run = _PointPass(plan)
-    stretches = _Stretches(plan, wanted & _SORTED, gather_bytes)
+    stretches = _Stretches(plan, wanted & _SORTED, whole.n_bytes)
     scan = VoxelScan(in_mask, plan.scaling, plan.n_volumes)
     added = np.zeros_like(in_mask)
     for block in blocks:
@@ -233,6 +271,7 @@ def _reduce_points(
         added[at] = scan.judge(at).usable & in_mask[at]
         run.add(at, taken, added[at])
         stretches.add(at, taken)
+        whole.add(block.volumes, at, taken)
     found = _inside_mask(scan.judge(), plan, in_mask)
     solvers = _solve_maps(plan.partition, found.usable, wanted)
     # Volumes that were taken for blank until a later point had a value there.
@@ -241,19 +280,22 @@ def _reduce_points(
         again = again | {"least_squares"}
     signals = run.finish(found.usable, sums - again, solvers)
     stretches.close(found.usable)
+    whole.close(found.usable)
     n_passes = 1
-    # Sums that were spoilt and stretches that did not fit share the passes: reading and
-    # unpacking is what a pass costs, whatever is done with its blocks.
-    while again or not stretches.done:
+    # Sums that were spoilt, stretches and groups that did not fit share the passes:
+    # reading and unpacking is what a pass costs, whatever is done with its blocks.
+    while again or not (stretches.done and whole.done):
         second = _PointPass(plan, solvers) if again else None
         for block in read_blocks():
             taken, at = plan.take(block)
             if second is not None:
                 second.add(at, taken, found.usable[at])
             stretches.add(at, taken)
+            whole.add(block.volumes, at, taken)
         if second is not None:
             signals |= second.finish(found.usable, again, solvers)
         stretches.close(found.usable)
+        whole.close(found.usable)
         again = set()
         n_passes += 1
     return found, signals | stretches.signals, solvers, n_passes
@@ -325,11 +367,15 @@ class _Pass:
             if solver is not None and solver.extra is not None
         }
         self.others: dict[str, list[FloatArray | None]] = {}
+        self.moments: VolumeMoments | PointMoments | None = None
 
     def finish(
         self, usable: BoolArray, statistics: set[str], solvers: Solvers
     ) -> Signals:
-        """Return statistics; regions without a usable voxel are NaN."""
+        """Return statistics; regions without a usable voxel are NaN.
+
+        With the mean come the measures of voxels: what spoils one spoils the others.
+        """
         partition = self.plan.partition
         signals: Signals = {}
         for name in statistics:
@@ -356,6 +402,8 @@ class _Pass:
                     values[:, n_used == 0] = np.nan
                 per_atlas.append(values)
             signals[name] = tuple(per_atlas)
+        if self.moments is not None and "mean" in statistics:
+            signals |= self.moments.finish(usable, self.plan.measures)
         return signals
 
 
@@ -375,6 +423,8 @@ class _VolumePass(_Pass):
         self.sorted = _sort_regions(plan.partition, kept, others)
         self.others = _make_room(self.sorted, others, plan.n_volumes)
         self.source = choose_source(plan, kept, statistics, valid)
+        if plan.measures and "mean" in statistics:
+            self.moments = VolumeMoments(plan.partition, plan.steady)
 
     def add(self, start: int, taken: NDArray[Any]) -> None:
         """Reduce what was taken of a block, (t, N)."""
@@ -384,12 +434,14 @@ class _VolumePass(_Pass):
         for t, stored in enumerate(taken, start):
             volume = source.load(stored)
             self.sums[t] = source.project(volume)
+            if isinstance(self.moments, VolumeMoments):
+                self.moments.add(t, volume, self.sums[t])
             for rows, products in self.extras.values():
                 products[t] = rows @ volume
             if self.others:
                 held.append(volume)
         if not np.isfinite(self.sums[start:stop]).all():
-            raise ValueError(_OVERFLOW)
+            raise ValueError(OVERFLOW)
         if held:
             _compute(self.sorted, self.others, slice(start, stop), np.stack(held))
 
@@ -408,6 +460,8 @@ class _PointPass(_Pass):
         # what this is slow by.
         n_points = max(1, _ROOM_BYTES // (8 * plan.n_volumes))
         self.room = np.empty((n_points, plan.n_volumes))
+        if plan.measures:
+            self.moments = PointMoments(plan.partition, plan.steady)
 
     def add(self, at: slice, taken: NDArray[Any], usable: BoolArray) -> None:
         """Add points, (T, m), those of them that are usable."""
@@ -422,6 +476,8 @@ class _PointPass(_Pass):
             add_points(self.sums, self.rows, which, series)
             for number, rows in self.more.items():
                 add_points(self.extras[number][1], rows, which, series)
+            if isinstance(self.moments, PointMoments):
+                self.moments.add(which, series)
 
     def finish(
         self, usable: BoolArray, statistics: set[str], solvers: Solvers
@@ -430,7 +486,7 @@ class _PointPass(_Pass):
         self.sums = self.sums.T
         self.extras = {n: (rows, x.T) for n, (rows, x) in self.extras.items()}
         if not np.isfinite(self.sums).all():
-            raise ValueError(_OVERFLOW)
+            raise ValueError(OVERFLOW)
         return super().finish(usable, statistics, solvers)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bids_roi.core.rows import Rows
 
 
+OVERFLOW = "the values are too large: their sums are infinite"
 # Sum of a map's weights over that of their absolute values, up to which they cancel.
 CANCELLED = 0.01
 

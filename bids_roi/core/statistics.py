@@ -88,6 +88,17 @@ def _median(values: FloatArray, regions: SortedRegions) -> FloatArray:
     return np.stack([np.median(piece, axis=1) for piece in pieces], axis=1)
 
 
+def _trimmed_mean(
+    values: FloatArray, regions: SortedRegions, share: float
+) -> FloatArray:
+    means = []
+    for piece in np.split(values, regions.starts[1:], axis=1):
+        n = piece.shape[1]
+        cut = int(share * n)  # of whole voxels, as scipy.stats.trim_mean
+        means.append(np.sort(piece, axis=1)[:, cut : n - cut].mean(axis=1))
+    return np.stack(means, axis=1)
+
+
 # Each takes values (t, n) of the regions that have any, region after region, and gives
 # (t, n_present); parameters come as keywords.
 _FUNCTIONS: dict[str, Callable[..., FloatArray]] = {
@@ -96,5 +107,9 @@ _FUNCTIONS: dict[str, Callable[..., FloatArray]] = {
     "maximum": _maximum,
     "standard_deviation": _standard_deviation,
     "variance": _variance,
+    **dict.fromkeys(
+        [name for name in name_statistics() if name.startswith("trimmed_mean_")],
+        _trimmed_mean,
+    ),
 }
 hold_names(_FUNCTIONS, name_statistics(family="sorted"), "core/statistics.py")

@@ -64,12 +64,18 @@ class Smoothing:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What does not change between the passes over a run."""
+    """What does not change between the passes over a run.
+
+    ``measures`` are those of single voxels that are asked for, ``steady`` (T,) the
+    volumes that they and eigenvariates are over.
+    """
 
     partition: Partition
     n_volumes: int
     scaling: tuple[float, float]
     smoothing: Smoothing | None
+    measures: tuple[str, ...]
+    steady: BoolArray
 
     def take(self, block: Block) -> tuple[NDArray[Any], slice]:
         """Values of a block, (t, m), that a pass needs, and which of all that it needs.
@@ -200,10 +206,20 @@ def choose_source(
     """
     smoothing, partition = plan.smoothing, plan.partition
     if smoothing is None:
-        return _RawVolumes(plan, kept)
+        return load_voxels(plan, kept, valid)
     labels_only = all(region.hard for region in partition.maps)
+    labels_only &= not plan.measures
     if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
             return _SmoothedRegions(plan, kept, smoothing, valid)
-    return _SmoothedVolumes(plan, kept, smoothing, valid)
+    return load_voxels(plan, kept, valid)
+
+
+def load_voxels(
+    plan: Plan, kept: BoolArray, valid: BoolArray | None
+) -> _RawVolumes | _SmoothedVolumes:
+    """Where the voxels themselves come from; see ``choose_source``."""
+    if plan.smoothing is None:
+        return _RawVolumes(plan, kept)
+    return _SmoothedVolumes(plan, kept, plan.smoothing, valid)

@@ -83,6 +83,12 @@ LISTED = 6
 
 # fMRIPrep writes its enumeration out as "<Query.NONE: 1>"; people type "Query.NONE".
 _QUERY = re.compile(r"<?Query\.([A-Z]+)(?::\s*\d+)?>?")
+# What a series may be, by its extensions.
+KINDS = {
+    "volume": (".nii.gz", ".nii"),
+    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
+    "gifti": (".func.gii", ".func.gii.gz"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ def load_filters(
 ) -> dict[str, tuple[Rule, ...]]:
     """Read a filter file in fMRIPrep's format.
 
-    ``path``: JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
+    It is JSON with the sections ``bold``, ``mask`` and ``confounds``, each an
     object of entity and value: a label, a number, a list of them, ``null`` (the entity
     is absent), ``"*"`` (it has any label), or ``"Query.NONE"``, ``"Query.ANY"``,
     ``"Query.OPTIONAL"``. ``None`` stands for no file. ``in_use`` tells the entities
@@ -254,12 +260,6 @@ def _unknown(kind: str, word: str, allowed: Iterable[str]) -> str:
     )
 
 
-# What a series may be, by its extensions.
-KINDS = {
-    "volume": (".nii.gz", ".nii"),
-    "cifti": (".dtseries.nii", ".dtseries.nii.gz"),
-    "gifti": (".func.gii", ".func.gii.gz"),
-}
 BOLD = {
     kind: (
         Rule("datatype", ("func",)),

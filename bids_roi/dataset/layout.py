@@ -64,6 +64,11 @@ if TYPE_CHECKING:
 
 
 _EXPLAINED = 50  # participants whose files are looked at for a message
+# Participants of one layout, and files in their func folders, so that memory is flat.
+_MOST, _MOST_FILES = 256, 4000
+# The one entity that is asked for: pybids writes each that it knows into its index.
+_EXTENSION = {"name": "extension", "pattern": r"[^./\\](\.[^/\\]+)$"}
+_CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,13 +357,6 @@ def explain_nothing(
     if given or bold_rules(wanted, ()) != bold_rules(Input(), ()):
         return NothingFound(problem, where=root, remedy=advise(series, rules))
     return MissingInput(problem, where=root, remedy=advise(series, rules))
-
-
-# Participants of one layout, and files in their func folders, so that memory is flat.
-_MOST, _MOST_FILES = 256, 4000
-# The one entity that is asked for: pybids writes each that it knows into its index.
-_EXTENSION = {"name": "extension", "pattern": r"[^./\\](\.[^/\\]+)$"}
-_CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
 
 
 class Files(NamedTuple):

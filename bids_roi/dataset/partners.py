@@ -25,6 +25,18 @@ if TYPE_CHECKING:
 # Entities in which a partner may differ from its BOLD series.
 FREE_IN_MASK = frozenset({"desc", "label", "echo", "part"})
 FREE_IN_CONFOUNDS = FREE_IN_MASK | {"space", "res", "den", "cohort", "hemi"}
+_Pairs = frozenset[tuple[str, str]]
+# What says how often volumes come; one of the two is enough.
+TIMING = ("RepetitionTime", "VolumeTiming")
+# What two hemispheres of one acquisition cannot differ in.
+_OF_THE_RUN = (
+    *TIMING,
+    *("StartTime", "SliceTimingCorrected", "SliceTiming", "DelayTime"),
+    *("AcquisitionDuration", "FrameAcquisitionDuration", "DelayAfterTrigger"),
+    *("NumberOfVolumesDiscardedByScanner", "NumberOfVolumesDiscardedByUser"),
+)
+# In which other series of the same run may differ.
+_OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
 
 
 class Partners:
@@ -129,20 +141,6 @@ def pair_hemispheres(
             error = DataError(msg, where=files[0], remedy=remedy)
         paired.append((tuple(files), error))
     return paired
-
-
-_Pairs = frozenset[tuple[str, str]]
-# What says how often volumes come; one of the two is enough.
-TIMING = ("RepetitionTime", "VolumeTiming")
-# What two hemispheres of one acquisition cannot differ in.
-_OF_THE_RUN = (
-    *TIMING,
-    *("StartTime", "SliceTimingCorrected", "SliceTiming", "DelayTime"),
-    *("AcquisitionDuration", "FrameAcquisitionDuration", "DelayAfterTrigger"),
-    *("NumberOfVolumesDiscardedByScanner", "NumberOfVolumesDiscardedByUser"),
-)
-# In which other series of the same run may differ.
-_OF_THE_SERIES = frozenset({"space", "cohort", "res", "den", "hemi", "desc", "label"})
 
 
 class _Sidecar(NamedTuple):
@@ -260,9 +258,8 @@ class Sidecars:
     def read_timing_of_run(self, path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Read the timing that other series of the same run have in their sidecars.
 
-        For surfaces, beside which fMRIPrep 20 wrote no repetition time.
-
-        Empty where none has it; with a warning where the others do not agree.
+        For surfaces, beside which fMRIPrep 20 wrote no repetition time. Empty where
+        none has it; with a warning where the others do not agree.
         """
         found: dict[str, tuple[Path, dict[str, Any]]] = {}
         for sidecar in self._of_other_series(path):

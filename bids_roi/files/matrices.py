@@ -62,15 +62,6 @@ def parse_matrix(
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     r"""Parse what ``read_matrix`` reads.
 
-    Parameters
-    ----------
-    content
-        Of the file.
-    path, nodes
-        As for ``read_matrix``.
-
-    Examples
-    --------
     >>> parse_matrix(b"a\tb\n0.1\tn/a\n", None)
     (('a', 'b'), array([[0.1, nan]]))
     """
@@ -112,21 +103,10 @@ def parse_triangle(
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     r"""Parse the upper half of a square matrix that is known to be symmetric.
 
-    Parameters
-    ----------
-    content
-        Of a file that this package wrote, byte for byte: its digest has been checked.
-    path
-        As for ``read_matrix``.
+    The file is one that this package wrote, byte for byte: its digest has been checked.
+    Names, R of them, and the bits of ``parse_matrix``, (R * (R + 1) / 2,), row by row
+    with the diagonal.
 
-    Returns
-    -------
-    names : R of them
-    values : (R * (R + 1) / 2,)
-        The bits of ``parse_matrix``, row by row with the diagonal.
-
-    Examples
-    --------
     >>> parse_triangle(b"Node\ta\tb\na\t1\t0.5\nb\t0.5\tn/a\n", None)
     (('a', 'b'), array([1. , 0.5, nan]))
     """

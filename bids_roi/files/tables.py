@@ -91,24 +91,10 @@ def format_matrix(
 ) -> Iterator[str]:
     r"""TSV text of a matrix, in the shortest digits that read back to the same bits.
 
-    Parameters
-    ----------
-    header
-        One name per column.
-    values : (rows, columns)
-        NaN becomes ``n/a``.
-    rows
-        Names of the rows: a first column.
-    corner
-        Header of that column.
+    Some rows at a time, so that a long run takes no more memory than a short one.
+    ``values``, (rows, columns), become ``n/a`` where they are NaN; ``rows`` has names
+    for a first column, whose header is ``corner``.
 
-    Yields
-    ------
-    str
-        Some rows at a time, so that a long run takes no more memory than a short one.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> "".join(format_matrix(["a", "b"], np.array([[0.1, np.nan]])))
     'a\tb\n0.1\tn/a\n'

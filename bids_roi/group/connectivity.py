@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.group.motion import LEAST_UNITS
+from bids_roi.core.group.motion import LEAST_UNITS, correlation_intervals
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.tables import format_matrix, format_table
 from bids_roi.group.ledger import name_group_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from bids_roi.group.ledger import Ledger
-    from bids_roi.group.matrices import Group
+    from bids_roi.group.matrices import Asked, Group
 
     FloatArray = NDArray[np.float64]
 
@@ -28,6 +28,9 @@ _SCALES = {
     "edges": "the values, as they are",
     "as_is": "the values, as they are",
 }
+
+_ENDS = ("Low", "High")
+_INTERVAL = "end of the 95 % confidence interval of"
 
 _WITHIN = {
     "run": "",
@@ -50,55 +53,119 @@ _NETWORK_TEXTS = {
 }
 
 
-def write_group(ledger: Ledger, group: Group, *, unit: str) -> None:
+def write_group(ledger: Ledger, group: Group, asked: Asked) -> None:
     """Write the matrices of a group."""
+    unit = asked.options.group_unit
     statistics, scale, edges = group.statistics, group.scale, group.edges
     moments = statistics.units
-    mean = edges.fill(moments.mean)
     n = edges.fill(moments.n, diagonal=0).astype(np.int64)
     if scale != "as_is":
         # Of a region: in how many units it has an edge at all.
         np.fill_diagonal(n, n.max(axis=0, initial=0))
-    if scale == "r":
-        mean = np.tanh(mean)
-        np.fill_diagonal(mean, np.where(n.diagonal() > 0, 1.0, np.nan))
-    back = ", back-transformed to correlations" if scale == "r" else ""
     noun = noun_of(unit)
-    over = f"over {statistics.n_units} {noun}s"
-    within = _WITHIN[unit]
-    what = f"of {_SCALES[scale]} {over}{within}"
-    deviation = edges.fill(moments.deviation)
-    text = f"Mean {what}{back}."
+    what = f"of {_SCALES[scale]} over {statistics.n_units} {noun}s{_WITHIN[unit]}"
+    end = "."
     if scale != "as_is":
-        text += " Edges of two regions with the same series (|r| = 1) are left out."
-    _write_square(ledger, group, "relmat", text, mean, unit)
-    _write_square(
-        ledger,
-        group,
-        "relmatsd",
-        f"Standard deviation (ddof 1) {what}; not back-transformed.",
-        deviation,
-        unit,
-    )
+        end += " Edges of two regions with the same series (|r| = 1) are left out."
+    _write_means(ledger, group, unit, ("", what, end), moments.mean, moments.deviation)
     text = f"Number of {noun}s that each edge is averaged over; 0 where none has it."
     _write_square(ledger, group, "relmatn", text, n, unit)
-    r = statistics.motion.correlate(LEAST_UNITS)
-    if np.isfinite(r).any():
-        text = (
-            "QC-FC: Pearson's correlation of mean framewise displacement with each"
-            f" edge ({_SCALES[scale]}) over {len(statistics.displacements)}"
-            f" {noun}s; n/a where fewer than {LEAST_UNITS} have the edge."
-        )
-        _write_square(ledger, group, "qcfc", text, edges.fill(r), unit)
-    icc = statistics.runs.correlate()
-    if np.isfinite(icc).any():
-        text = (
-            f"ICC(1,1) of single runs within participants ({_SCALES[scale]}):"
-            f" {statistics.n_runs} runs of {statistics.n_participants} participants."
-        )
-        _write_square(ledger, group, "icc", text, edges.fill(icc), unit)
+    if statistics.weighted is not None:
+        own = statistics.weighted
+        what += "; runs weigh by their degrees of freedom"
+        end = f". {group.n_weightless} runs have none and no weight{end}"
+        told = ("weighted", what, end)
+        _write_means(ledger, group, unit, told, own.mean, own.deviation)
+    _write_motion(ledger, group, asked)
+    _write_reliability(ledger, group, unit, intervals=asked.options.confidence)
     if group.blocks is not None:
         _write_networks(ledger, group, unit)
+
+
+def _write_means(
+    ledger: Ledger,
+    group: Group,
+    unit: str,
+    told: tuple[str, str, str],
+    mean: FloatArray,
+    deviation: FloatArray,
+) -> None:
+    """Write means, turned back to correlations, and deviations, which are not."""
+    kind, what, end = told
+    mean, back = group.edges.fill(mean), ""
+    if group.scale == "r":
+        back = ", back-transformed to correlations"
+        mean = np.tanh(mean)
+        known = group.statistics.units.n > 0
+        there = group.edges.fill(known.astype(float), diagonal=0).any(axis=0)
+        np.fill_diagonal(mean, np.where(there, 1.0, np.nan))
+    _write_square(ledger, group, f"relmat{kind}", f"Mean {what}{back}{end}", mean, unit)
+    text = f"Standard deviation (ddof 1) {what}; not back-transformed."
+    deviation = group.edges.fill(deviation)
+    _write_square(ledger, group, f"relmat{kind}sd", text, deviation, unit)
+
+
+def _write_motion(ledger: Ledger, group: Group, asked: Asked) -> None:
+    """Write QC-FC of each edge: without and with covariates, and its intervals."""
+    statistics, edges = group.statistics, group.edges
+    unit, measure = asked.options.group_unit, asked.options.fd_measure
+    noun = noun_of(unit)
+    more: dict[str, Any] = {}
+    if measure != "fd_mean":
+        more["MotionMeasure"] = measure
+    fd = "mean framewise displacement" if measure == "fd_mean" else measure
+    end = f"; n/a where fewer than {LEAST_UNITS} have the edge."
+    r, n = statistics.motion.correlate(LEAST_UNITS), statistics.motion.n
+    what = f"{fd} with each edge ({_SCALES[group.scale]}) over"
+    text = f"QC-FC: Pearson's correlation of {what} {len(statistics.displacements)}"
+    found = [("qcfc", r, n, f"{text} {noun}s{end}", more)]
+    if statistics.partial is not None and group.design is not None:
+        r, n = statistics.partial.correlate()
+        held, table = group.design.used, asked.covariates
+        more = more | {"Covariates": list(held)}
+        more |= {"CovariatesTable": table.source.name} if table is not None else {}
+        text = (
+            f"QC-FC: partial correlation of {what} the {noun}s with all covariates,"
+            f" {', '.join(held) or 'none of use'} held constant; n/a where fewer than"
+            f" {LEAST_UNITS} are left, less one for each covariate."
+        )
+        found.append(("qcfcpartial", r, n, text, more))
+    for suffix, r, n, text, keys in found:
+        if not np.isfinite(r).any():
+            continue
+        _write_square(ledger, group, suffix, text, edges.fill(r), unit, keys)
+        if asked.options.confidence:
+            for which, bound in enumerate(correlation_intervals(r, n)):
+                name, values = f"{suffix}{_ENDS[which].lower()}", edges.fill(bound)
+                said = f"{_ENDS[which]} {_INTERVAL} {text}"
+                _write_square(ledger, group, name, said, values, unit, keys)
+
+
+def _write_reliability(
+    ledger: Ledger, group: Group, unit: str, *, intervals: bool
+) -> None:
+    statistics, edges = group.statistics, group.edges
+    found = statistics.runs.agree()
+    if not np.isfinite(found.icc).any():
+        return
+    within = (
+        f"within participants ({_SCALES[group.scale]}):"
+        f" {statistics.n_runs} runs of {statistics.n_participants} participants."
+    )
+    text = f"ICC(1,1) of single runs {within}"
+    _write_square(ledger, group, "icc", text, edges.fill(found.icc), unit)
+    if not intervals:
+        return
+    mean = f"ICC(1,k) of the mean of k runs {within}"
+    ends = [f"{end} {_INTERVAL}" for end in _ENDS]
+    for suffix, values, said in (
+        ("icclow", found.low, f"{ends[0]} {text}"),
+        ("icchigh", found.high, f"{ends[1]} {text}"),
+        ("iccmean", found.mean, mean),
+        ("iccmeanlow", found.mean_low, f"{ends[0]} {mean}"),
+        ("iccmeanhigh", found.mean_high, f"{ends[1]} {mean}"),
+    ):
+        _write_square(ledger, group, suffix, said, edges.fill(values), unit)
 
 
 def noun_of(unit: str) -> str:
@@ -115,6 +182,13 @@ def warn_of_group(group: Group) -> list[str]:
             f" averaged: {say_times(group)}. Their bands and degrees of freedom"
             " differ; compare them, or give them output folders of their own."
         )
+    if group.n_weightless:
+        notes.append(
+            f"{_name(group, 'relmatweighted')}: runs without degrees of freedom, which"
+            f" weigh nothing: {group.n_weightless} of {group.statistics.n_runs}."
+        )
+    if group.design is not None:
+        notes += [f"{_name(group, 'qcfcpartial')}: {n}" for n in group.design.notes]
     return notes
 
 
@@ -156,6 +230,7 @@ def _write_square(
     description: str,
     matrix: NDArray[Any],
     unit: str,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a matrix; whole numbers as such."""
     names, corner = group.names, corner_of(group.names)
@@ -165,7 +240,7 @@ def _write_square(
         text = format_table({corner: names, **cells})
     else:
         text = format_matrix(names, matrix, rows=names, corner=corner)
-    sidecar = _describe(group, description, unit)
+    sidecar = _describe(group, description, unit) | dict(more or {})
     ledger.write(_name(group, suffix), text, sidecar, {corner: _NODE_TEXT})
 
 

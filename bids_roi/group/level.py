@@ -7,13 +7,15 @@ import itertools
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
 from bids_roi.group.connectivity import noun_of, warn_of_group, write_group
+from bids_roi.group.covariates import Covariates, find_table, read_covariates
 from bids_roi.group.ledger import Ledger
-from bids_roi.group.matrices import GroupKey, add_up, plan_group, tally_batch
+from bids_roi.group.matrices import Asked, GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
     Found,
     Problem,
@@ -29,8 +31,10 @@ from bids_roi.group.regions import (
     write_region_matrices,
 )
 from bids_roi.group.runs import (
+    check_measure,
     list_combined,
     list_rows,
+    measure_motion,
     sort_into_runs,
     tell_not_combined,
     write_runs,
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.group.runs import Row, Run
+    from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.record import Options
     from bids_roi.outputs.find import Output, RunKey
 
@@ -60,7 +65,8 @@ class _Level:
     """One call of the group level, and what it has found out so far."""
 
     output_dir: Path
-    unit: str
+    options: GroupOptions
+    covariates: Covariates | None
     found: Found
     ledger: Ledger
     workers: Workers
@@ -69,13 +75,26 @@ class _Level:
     regions: dict[tuple[str, ...], Regions] = field(default_factory=dict)
     summaries: dict[str, Row] = field(default_factory=dict)
 
+    @property
+    def unit(self) -> str:
+        """What statistics are over: participant or run."""
+        return self.options.group_unit
 
-def run_group_level(output_dir: Path, options: Options) -> str:
+
+def run_group_level(
+    output_dir: Path, options: Options, bids_dir: Path | None = None
+) -> str:
     """Write all group tables; returns a summary of one screen.
 
     Outputs that belong in one table and were made with different options are refused
-    before anything is written.
+    before anything is written, and so are covariates that are not there.
     """
+    asked = options.group
+    check_measure(asked.fd_measure)
+    covariates = None
+    if asked.covariates:
+        table = find_table(asked.participants_file, bids_dir)
+        covariates = read_covariates(table, asked.covariates)
     records = read_all_records(output_dir)
     combined = options.group.group_unit == "combined"
     found = check_outputs(
@@ -93,8 +112,10 @@ def run_group_level(output_dir: Path, options: Options) -> str:
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
     level = _Level(
-        output_dir, options.group.group_unit, found, ledger, workers, [*found.problems]
+        output_dir, asked, covariates, found, ledger, workers, [*found.problems]
     )
+    if covariates is not None:
+        level.notes.append(f"covariates: {', '.join(asked.covariates)} of {table}")
     _write_places(level)
     motion = _write_groups(level)
     _write_stacks(level, options)
@@ -153,35 +174,44 @@ def _write_groups(level: _Level) -> list[Row]:
         if problem.status == "left_out":
             left_out[_key_of(problem.output)].append(problem)
 
-    def tell(output: Output, key: str) -> float | None:
-        return _tell(runs, output, key)
-
-    by_run = level.unit == "run"
+    asked = Asked(
+        level.options,
+        level.covariates,
+        partial(measure_motion, level.options.fd_measure, runs),
+        partial(_tell, runs),
+    )
     plans = {
-        key: plan_group(
-            level.output_dir, outputs, level.regions.get(key[1]), tell, by_run=by_run
-        )
+        key: plan_group(level.output_dir, outputs, level.regions.get(key[1]), asked)
         for key, outputs in sorted(groups.items())
     }
     motion: list[Row] = []
     reliability: list[Row] = []
-    batches = itertools.chain.from_iterable(plans.values())
+    batches = itertools.chain.from_iterable(plan.batches for plan in plans.values())
     # One set of processes for all groups: to start it takes as long as 20 matrices.
     with contextlib.closing(level.workers.map(tally_batch, batches)) as tallies:
-        for key, planned in plans.items():
-            own = itertools.islice(tallies, len(planned))
+        for key, plan in plans.items():
+            own = itertools.islice(tallies, len(plan.batches))
             group, problems = add_up(
-                key, groups[key], level.regions.get(key[1]), own, tell
+                *(key, groups[key], level.regions.get(key[1]), own, asked, plan)
             )
             level.problems += problems
             if group is not None:
                 group.left_out += left_out[key]
                 level.notes += warn_of_group(group)
-                write_group(level.ledger, group, unit=level.unit)
-                of_motion, of_runs = summarise_group(group, unit=level.unit)
+                write_group(level.ledger, group, asked)
+                of_motion, of_runs = summarise_group(group, level.options)
                 motion.append(of_motion)
                 reliability.append(of_runs)
-    write_summaries(level.ledger, motion, reliability, level.notes)
+    level.notes[:] = dict.fromkeys(level.notes)
+    said: dict[str, object] = {}
+    if level.options.fd_measure != "fd_mean":
+        said["MotionMeasure"] = level.options.fd_measure
+    if level.covariates is not None:
+        said["Covariates"] = list(level.options.covariates)
+        said["CovariatesTable"] = level.covariates.source.name
+    if level.options.permutations:
+        said["PermutationSeed"] = level.options.permutation_seed
+    write_summaries(level.ledger, motion, reliability, level.notes, said)
     return motion
 
 
@@ -327,7 +357,12 @@ def _say_group(row: Row) -> str:
     size = f"{people}, {count_of(int(str(row['n_runs'])), 'run')}"
     if row["median_abs_r"] is None:
         return f"{name}: {size}; no QC-FC: {row['reason']}"
-    return (
+    told = (
         f"{name}: {size}; QC-FC median |r| {row['median_abs_r']:.3f} (by chance"
         f" {row['median_abs_r_chance']:.3f})"
     )
+    if row.get("median_abs_r_partial") is not None:
+        told += f", with covariates {row['median_abs_r_partial']:.3f}"
+    if row.get("median_abs_r_p") is not None:
+        told += f", p {row['median_abs_r_p']:.4f}"
+    return told

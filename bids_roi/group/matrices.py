@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bids_roi.core.group.accumulate import GroupStatistics
+from bids_roi.core.group.accumulate import GroupStatistics, More
 from bids_roi.core.group.edges import (
     Blocks,
     Edges,
@@ -22,9 +22,11 @@ from bids_roi.core.group.edges import (
     off_diagonal,
 )
 from bids_roi.core.group.identification import choose_participants
+from bids_roi.core.group.partial import choose_edges
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
+from bids_roi.group.covariates import Covariates, Design, build_design
 from bids_roi.group.outputs import Problem
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.regions import Regions
+    from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
 
@@ -76,6 +79,10 @@ class Group:
         Matrices without a value, which are not in the numbers; with the reason.
     repetition_times
         How many runs have each, s; those of which it is not known are not in it.
+    design
+        Covariates, where they are asked for.
+    n_weightless
+        Runs without degrees of freedom, where they are the weights.
     """
 
     key: GroupKey
@@ -90,6 +97,8 @@ class Group:
     n_identical: int = 0
     left_out: list[Problem] = field(default_factory=list)
     repetition_times: Counter[float] = field(default_factory=Counter)
+    design: Design | None = None
+    n_weightless: int = 0
 
     @property
     def first(self) -> Output:
@@ -98,12 +107,31 @@ class Group:
 
 
 class _File(NamedTuple):
-    """A matrix, and what its sidecar tells: digest of the table, mean FD of the run."""
+    """A matrix, and what is told of it: digest of the table, motion and weight."""
 
     path: str
     digest: str
     fisher_z: bool | None
     displacement: float | None
+    weight: float
+
+
+class Asked(NamedTuple):
+    """What is asked of all groups, and what tells numbers of the run of a matrix.
+
+    ``displace`` tells its motion, ``tell`` a number by its key in the sidecars.
+    """
+
+    options: GroupOptions
+    covariates: Covariates | None
+    displace: Callable[[Output], float | None]
+    tell: Callable[[Output, str], float | None]
+
+    @property
+    def holds(self) -> bool:
+        """Whether edges of all participants are held."""
+        asked = bool(self.options.permutations) or self.options.confidence
+        return asked and self.options.group_unit != "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +139,8 @@ class Batch:
     """Matrices of some participants of a group: what a worker is handed.
 
     ``names`` are empty where no region table tells them, and no matrix; ``compared``
-    says of each participant whether his runs are told from those of others.
+    says of each participant whether his runs are told from those of others, and
+    ``covariates`` are theirs.
     """
 
     folder: Path
@@ -119,8 +148,10 @@ class Batch:
     names: tuple[str, ...]
     networks: tuple[str | None, ...]
     by_run: bool
+    more: More
     participants: tuple[tuple[_File, ...], ...]
     compared: tuple[bool, ...]
+    covariates: tuple[FloatArray | None, ...]
 
 
 class _Became(NamedTuple):
@@ -140,13 +171,8 @@ class Tally(NamedTuple):
 
 
 def plan_group(
-    output_dir: Path,
-    outputs: list[Output],
-    regions: Regions | None,
-    tell: Callable[[Output, str], float | None],
-    *,
-    by_run: bool,
-) -> list[Batch]:
+    output_dir: Path, outputs: list[Output], regions: Regions | None, asked: Asked
+) -> Plan:
     """Cut the matrices of one group into batches, in their order.
 
     Parameters
@@ -156,18 +182,18 @@ def plan_group(
     regions
         Those of the space and atlas; ``None`` where there is no region table: then
         those of the first matrix that can be read hold.
-    tell
-        A number of a matrix's run by its key in the sidecars.
-    by_run
-        Whether every run is a unit of its own.
+    asked
+        What is asked for.
     """
     stat, names = outputs[0].stat, regions.names if regions is not None else ()
     networks = regions.networks if regions is not None else ()
-    batches, participants, n_runs = [], [], 0
-    for _, own in itertools.groupby(outputs, key=lambda output: output.participant):
-        files = tuple(_describe(output, tell) for output in own)
+    by_run = asked.options.group_unit == "run"
+    batches, participants, people, n_runs = [], [], [], 0
+    for person, own in itertools.groupby(outputs, key=lambda o: o.participant):
+        files = tuple(_describe(output, asked) for output in own)
         names = names or _find_names(output_dir, stat, files)
         participants.append(files)
+        people.append(person)
         # A participant is never cut: ICC and identification need all of his runs at
         # once, and a worker that held a part would have to send matrices instead of
         # sums.
@@ -179,20 +205,47 @@ def plan_group(
     # Chosen here, for all batches, so that who is compared does not depend on who works
     # on which batch.
     counts = [len(files) for cut in cuts for files in cut]
-    chosen = iter(choose_participants(counts, len(names) * (len(names) - 1) // 2))
-    return [
-        Batch(
-            *(output_dir, stat, names, networks, by_run, cut),
-            compared=tuple(itertools.islice(chosen, len(cut))),
-        )
-        for cut in cuts
-    ]
+    size = len(names) * (len(names) - 1) // 2
+    chosen = iter(choose_participants(counts, size))
+    design = None
+    if asked.covariates is not None:
+        design = build_design(asked.covariates, people)
+    rows = iter([design.rows.get(p) if design else None for p in people])
+    held = choose_edges(size, len(counts))
+    more = More(
+        n_covariates=design.n_columns if design else None,
+        held=held if asked.holds else None,
+        weighted=asked.options.group_weights != "none",
+    )
+    return Plan(
+        design,
+        more,
+        [
+            Batch(
+                *(output_dir, stat, names, networks, by_run, more, cut),
+                compared=tuple(itertools.islice(chosen, len(cut))),
+                covariates=tuple(itertools.islice(rows, len(cut))),
+            )
+            for cut in cuts
+        ],
+    )
 
 
-def _describe(output: Output, tell: Callable[[Output, str], float | None]) -> _File:
-    displacement = tell(output, "MeanFramewiseDisplacement")
+class Plan(NamedTuple):
+    """The batches of a group, with what all of them share."""
+
+    design: Design | None
+    more: More
+    batches: list[Batch]
+
+
+def _describe(output: Output, asked: Asked) -> _File:
     told = output.told
-    return _File(output.path, told.table, told.fisher_z, displacement)
+    weight = 0.0
+    if asked.options.group_weights != "none":
+        weight = max(asked.tell(output, "DegreesOfFreedom") or 0.0, 0.0)
+    motion = asked.displace(output)
+    return _File(output.path, told.table, told.fisher_z, motion, weight)
 
 
 def _find_names(
@@ -210,16 +263,19 @@ def add_up(
     outputs: list[Output],
     regions: Regions | None,
     tallies: Iterable[Tally],
-    tell: Callable[[Output, str], float | None],
+    asked: Asked,
+    plan: Plan,
 ) -> tuple[Group | None, list[Problem]]:
     """Merge what the batches of a group add up to.
 
     Parameters
     ----------
-    key, outputs, regions, tell
+    key, outputs, regions, asked
         Of ``plan_group``.
     tallies
         Of its batches, in their order.
+    plan
+        What it has planned.
 
     Returns
     -------
@@ -233,7 +289,7 @@ def add_up(
     left = iter(outputs)
     for tally in tallies:
         if tally.statistics is not None:
-            group = group or _begin(key, tally.names, regions)
+            group = group or _begin(key, tally.names, regions, plan)
             group.statistics.merge(tally.statistics)
         # Files first and not strict: the outputs go on with the next batch, and zip
         # stops before it takes one that is not of this.
@@ -245,7 +301,10 @@ def add_up(
             # Of Fisher's z, the participant level has left them out already.
             told = output.number("NumberOfIdenticalEdges") or 0
             group.n_identical += became.n_identical + int(told) * (group.scale == "z")
-            seconds = tell(output, "RepetitionTime")
+            if plan.more.weighted:
+                weight = asked.tell(output, "DegreesOfFreedom")
+                group.n_weightless += weight is None or weight <= 0
+            seconds = asked.tell(output, "RepetitionTime")
             if seconds is not None:
                 group.repetition_times[round(seconds, _DIGITS)] += 1
     if group is None or not group.outputs:
@@ -254,7 +313,9 @@ def add_up(
     return group, problems
 
 
-def _begin(key: GroupKey, names: tuple[str, ...], regions: Regions | None) -> Group:
+def _begin(
+    key: GroupKey, names: tuple[str, ...], regions: Regions | None, plan: Plan
+) -> Group:
     networks: tuple[str | None, ...] = ()
     centres = np.full((len(names), 3), np.nan)
     offsets = np.full(len(names), np.nan)
@@ -263,8 +324,11 @@ def _begin(key: GroupKey, names: tuple[str, ...], regions: Regions | None) -> Gr
     scale = scale_of_word(key[2])
     edges, blocks = _list_edges(len(names), networks, scale)
     # Nothing but merges happens to it, whatever the unit.
-    statistics = GroupStatistics(edges.size, blocks, by_run=False)
-    return Group(key, scale, [], names, centres, offsets, edges, blocks, statistics)
+    statistics = GroupStatistics(edges.size, blocks, by_run=False, more=plan.more)
+    return Group(
+        *(key, scale, [], names, centres, offsets, edges, blocks, statistics),
+        design=plan.design,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -283,8 +347,12 @@ def tally_batch(batch: Batch) -> Tally:
     files: list[_Became] = []
     if batch.names:
         edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
-        statistics = GroupStatistics(edges.size, blocks, by_run=batch.by_run)
-    for own, compared in zip(batch.participants, batch.compared, strict=True):
+        statistics = GroupStatistics(
+            edges.size, blocks, by_run=batch.by_run, more=batch.more
+        )
+    for own, compared, covariates in zip(
+        batch.participants, batch.compared, batch.covariates, strict=True
+    ):
         for file in own:
             try:
                 names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
@@ -300,7 +368,13 @@ def tally_batch(batch: Batch) -> Tally:
                 continue
             values, n_identical = _edge_values(triangle, len(names), scale)
             files.append(_Became(n_identical))
-            statistics.add_run(values, file.displacement, compared=compared)
+            statistics.add_run(
+                values,
+                file.displacement,
+                compared=compared,
+                weight=file.weight,
+                covariates=covariates,
+            )
         if statistics is not None:
             statistics.close_participant()
     return Tally(batch.names, statistics, files)

@@ -6,8 +6,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bids_roi.files.names import parse_name
-from bids_roi.files.tables import format_table
+import numpy as np
+
+from bids_roi.errors import BidsRoiError, UsageError, nearest_words
+from bids_roi.files.names import format_name, parse_name
+from bids_roi.files.tables import format_table, read_table, to_numbers
 from bids_roi.outputs.find import (
     SPACE_KEYS,
     choose_combined,
@@ -16,9 +19,10 @@ from bids_roi.outputs.find import (
     find_outputs,
     identify,
     key_columns,
+    series_of,
     stem_of_run,
 )
-from bids_roi.outputs.schema import COLUMNED
+from bids_roi.outputs.schema import COLUMNED, OUTLIER_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -122,6 +126,53 @@ def sort_into_runs(
     for problem in problems:
         runs[problem.output.run].problems.append(problem)
     return dict(runs)
+
+
+# Entities of a matrix that the table of outliers of its run does not have.
+_OF_ATLAS = ("atlas", "seg", "scale", "stat")
+_OF_VOLUMES = [c.name for c in OUTLIER_COLUMNS.values() if c.unit == "mm"]
+
+
+def check_measure(name: str) -> None:
+    """Refuse a measure of motion that is no column of the runs."""
+    known = [*(key.column for key in COLUMNED), *_OF_VOLUMES]
+    if name not in known:
+        near = nearest_words(name, known)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        remedy = f"One of {', '.join(known)}."
+        raise UsageError(f"--fd-measure {name}: no such column.{hint}", remedy=remedy)
+
+
+def measure_motion(
+    name: str, runs: Mapping[RunKey, Run], output: Output
+) -> float | None:
+    """Motion of the run of a matrix: a number of its sidecars, or a mean of volumes.
+
+    Of a matrix over several runs that does not tell it, the mean of theirs.
+    """
+    key = next((key for key in COLUMNED if key.column == name), None)
+    own = None if key is None else output.number(key.name)
+    if own is not None:
+        return own
+    if key is not None and not output.is_combined:
+        whole = key.of == "run"
+        return runs[output.run].number(key.name, output.desc, of_the_run=whole)
+    parts = series_of(output) if output.is_combined else [output]
+    told = [p.number(key.name) if key else _average_volumes(p, name) for p in parts]
+    known = [value for value in told if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _average_volumes(output: Output, name: str) -> float | None:
+    """Mean over volumes of a column of the table of outliers of an output's run."""
+    entities = [e for e in output.name.entities if e[0] not in _OF_ATLAS]
+    path = output.file.with_name(format_name(entities, "outliers", ".tsv"))
+    try:
+        values = to_numbers(read_table(path).get(name, []))
+    except (BidsRoiError, ValueError):
+        return None  # as a run whose sidecar does not tell it
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else None
 
 
 def list_rows(

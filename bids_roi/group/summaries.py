@@ -14,15 +14,19 @@ from bids_roi.core.group.motion import (
     summarise_motion,
     usable_centres,
 )
+from bids_roi.core.group.partial import Resampled, resample
 from bids_roi.files.tables import format_table
 from bids_roi.group.connectivity import noun_of, say_times
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, describe_keys, place_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Group
+    from bids_roi.options.group import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]
 
@@ -38,6 +42,19 @@ _KEY_TEXTS = {
         "Runs of which the matrix is n/a throughout: not in any of the numbers."
     ),
     "repetition_times": "Of the runs, s, with their number where they differ.",
+    "motion_measure": (
+        "What is taken as a run's motion: a column of the runs; there with"
+        " --fd-measure, and then fd_mean and so on are of it, too."
+    ),
+}
+
+# Columns of options, which are there where these were given.
+_ON_REQUEST = {
+    "motion_measure",
+    *("covariates", "n_units_partial", "median_abs_r_partial"),
+    *("median_abs_r_partial_chance", "share_p05_partial", "share_fdr_partial"),
+    *("distance_rho_partial", "n_permutations", "n_edges_permuted", "median_abs_r_p"),
+    *("distance_rho_p", "distance_rho_low", "distance_rho_high"),
 }
 
 _MOTION_TEXTS = {
@@ -65,6 +82,35 @@ _MOTION_TEXTS = {
         " the QC-FC correlation (doi:10.1016/j.neuroimage.2017.12.073); below 0 where"
         " motion raises short edges most."
     ),
+    "covariates": (
+        "What the next five hold constant: columns of participants.tsv. These columns"
+        " are there with --covariates."
+    ),
+    "n_units_partial": "Participants (or runs) with a mean FD and all covariates.",
+    "median_abs_r_partial": (
+        "Median over the edges of the absolute partial QC-FC correlation"
+        " (doi:10.1016/j.neuroimage.2017.03.020)."
+    ),
+    "median_abs_r_partial_chance": "What it is on average by chance.",
+    "share_p05_partial": "Share of edges (0 to 1) with p < 0.05 of it, uncorrected.",
+    "share_fdr_partial": "The same after the false discovery rate.",
+    "distance_rho_partial": "As distance_rho, with the partial QC-FC correlation.",
+    "n_permutations": (
+        "Permutations of the participants (Freedman and Lane 1983,"
+        " doi:10.1080/07350015.1983.10509354); all there are, where these are fewer"
+        " than were asked for. The next three are there with --permutations, and of the"
+        " partial QC-FC with --covariates."
+    ),
+    "n_edges_permuted": "Edges that they rest on: all, or evenly spaced ones.",
+    "median_abs_r_p": "One-sided p of the median absolute QC-FC correlation.",
+    "distance_rho_p": "Two-sided p of its distance dependence.",
+    "distance_rho_low": (
+        "Low end of the 95 % confidence interval of its distance dependence, by the"
+        " jackknife over participants (doi:10.1214/aos/1176345462); as the next, there"
+        " with --confidence or --permutations, and of the partial QC-FC with"
+        " --covariates."
+    ),
+    "distance_rho_high": "High end.",
     "reason": "Why figures are n/a.",
 }
 
@@ -74,6 +120,15 @@ _RELIABILITY_TEXTS = {
     "icc_median": "Median over the edges of ICC(1,1) of single runs.",
     "icc_q25": "First quartile.",
     "icc_q75": "Third quartile.",
+    "icc_low_median": (
+        "Median over the edges of the low end of its 95 % confidence interval (Shrout"
+        " and Fleiss; approximate where numbers of runs differ)."
+    ),
+    "icc_high_median": "The same of the high end.",
+    "runs_per_participant": "Usual number k of runs of a participant, for the next.",
+    "icc_mean_median": "Median over the edges of ICC(1,k) of the mean of k runs.",
+    "icc_mean_low_median": "Median of the low end of its 95 % confidence interval.",
+    "icc_mean_high_median": "The same of the high end.",
     "share_fair": "Share of edges (0 to 1) with 0.40 or more (Cicchetti 1994: fair).",
     "share_good": "Share of edges (0 to 1) with 0.60 or more (good).",
     "n_participants_compared": (
@@ -114,14 +169,18 @@ _STRATEGY_TEXTS = {
         name: _MOTION_TEXTS[name]
         for name in (
             *("median_abs_r", "median_abs_r_chance", "share_p05", "share_fdr"),
-            "distance_rho",
+            *("distance_rho", "covariates", "n_units_partial", "median_abs_r_partial"),
+            *("median_abs_r_partial_chance", "share_p05_partial", "share_fdr_partial"),
+            *("distance_rho_partial", "n_permutations", "median_abs_r_p"),
+            *("distance_rho_p", "distance_rho_low", "distance_rho_high"),
         )
     },
     **_LENGTH_TEXTS,
     **{
         name: _RELIABILITY_TEXTS[name]
         for name in (
-            *("icc_q25", "icc_median", "icc_q75", "n_participants_compared"),
+            *("icc_q25", "icc_median", "icc_q75", "icc_low_median", "icc_high_median"),
+            *("runs_per_participant", "icc_mean_median", "n_participants_compared"),
             *("discriminability", "identification_rate"),
         )
     },
@@ -153,13 +212,13 @@ _TABLES = {
 
 
 def summarise_group(
-    group: Group, *, unit: str
+    group: Group, options: GroupOptions
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Rows of ``group_qcfc.tsv`` and ``group_reliability.tsv``.
 
     Each holds what ``group_strategies.tsv`` has besides.
     """
-    statistics, name = group.statistics, group.first.name
+    statistics, name, unit = group.statistics, group.first.name, options.group_unit
     keys: dict[str, object] = {
         f"{key}_id": name.get(key) for key in (*SCOPE, *SPACE_KEYS)
     }
@@ -169,9 +228,11 @@ def summarise_group(
     keys["n_runs"] = statistics.n_runs
     keys["n_runs_left_out"] = len(group.left_out)
     keys["repetition_times"] = say_times(group)
+    if options.fd_measure != "fd_mean":
+        keys["motion_measure"] = options.fd_measure
     keys |= _average_lengths(group)
-    noun = noun_of(unit)
-    return keys | _summarise_motion(group, noun), keys | _summarise_reliability(group)
+    motion = _summarise_motion(group, options)
+    return keys | motion, keys | _summarise_reliability(group)
 
 
 def write_summaries(
@@ -179,8 +240,9 @@ def write_summaries(
     motion: list[dict[str, object]],
     reliability: list[dict[str, object]],
     warnings: list[str],
+    said: Mapping[str, object],
 ) -> None:
-    """Write the tables over all groups, where there are any."""
+    """Write the tables over all groups, where there are any; ``said`` in sidecars."""
     strategies = [
         {**one, **two, "reason": " ".join(str(r["reason"]) for r in (one, two)).strip()}
         for one, two in zip(motion, reliability, strict=True)
@@ -191,11 +253,15 @@ def write_summaries(
             continue
         description, texts = _TABLES[name]
         keys = place_columns(rows)
-        columns = [*keys, *_KEY_TEXTS, *texts]
+        told = {
+            column: text
+            for column, text in (_KEY_TEXTS | texts).items()
+            if column not in _ON_REQUEST or any(column in row for row in rows)
+        }
+        columns = [*keys, *told]
         text = format_table({c: [row.get(c) for row in rows] for c in columns})
-        told = describe_keys(keys) | _KEY_TEXTS | texts
-        said = {"Description": description}
-        ledger.write(name, text, said, told, warnings=warnings)
+        content = {"Description": description, **said}
+        ledger.write(name, text, content, describe_keys(keys) | told, warnings=warnings)
 
 
 def _average_lengths(group: Group) -> dict[str, object]:
@@ -218,16 +284,16 @@ def _average_lengths(group: Group) -> dict[str, object]:
     }
 
 
-def _summarise_motion(group: Group, unit: str) -> dict[str, object]:
+def _summarise_motion(group: Group, options: GroupOptions) -> dict[str, object]:
     statistics, edges = group.statistics, group.edges
     fd = np.array(statistics.displacements)
     between = edges.between
     r = statistics.motion.correlate(LEAST_UNITS)[between]
     centres = usable_centres(group.centres, group.offsets)
-    distances = edge_lengths(centres, edges)[between]
+    distances = edge_lengths(centres, edges)
     known = np.isfinite(group.centres).all(axis=1) & np.isfinite(group.offsets)
     n_outside = int((known & ~np.isfinite(centres).all(axis=1)).sum())
-    found = summarise_motion(r, statistics.motion.n[between], distances)
+    found = summarise_motion(r, statistics.motion.n[between], distances[between])
     row: dict[str, object] = {
         "n_units_fd": fd.size,
         "fd_mean": float(fd.mean()) if fd.size else None,
@@ -243,22 +309,89 @@ def _summarise_motion(group: Group, unit: str) -> dict[str, object]:
         "distance_rho": found.distance_rho,
     }
     regions = f"{n_outside} of {len(group.names)} regions"
-    return row | {
-        "reason": _explain_motion(fd, found, unit)
-        or _explain_distance(found, distances, regions if n_outside else "")
+    reasons = [
+        _explain_motion(fd, found, options)
+        or _explain_distance(found, distances[between], regions if n_outside else "")
+    ]
+    if group.design is not None:
+        row |= _summarise_partial(group, distances, reasons)
+    if group.statistics.more.held is not None:
+        row |= _resample(group, distances, options)
+    return row | {"reason": " ".join(filter(None, reasons))}
+
+
+def _summarise_partial(
+    group: Group, distances: FloatArray, reasons: list[str]
+) -> dict[str, object]:
+    """Columns of QC-FC with covariates; adds to the reasons why they are n/a."""
+    moments, design, between = (
+        group.statistics.partial,
+        group.design,
+        group.edges.between,
+    )
+    if moments is None or design is None:
+        return {}
+    r, n = moments.correlate()
+    found = summarise_motion(r[between], n[between], distances[between])
+    n_units = int(moments.n_units)
+    if found.median_abs_r is None:
+        reasons.append(
+            f"Partial QC-FC: {n_units} {'has' if n_units == 1 else 'have'} motion and"
+            f" all covariates ({design.n_columns} columns: {LEAST_UNITS} more are"
+            " needed), or the covariates tell all of the motion."
+        )
+    return {
+        "covariates": ", ".join(design.used) or None,
+        "n_units_partial": n_units,
+        "median_abs_r_partial": found.median_abs_r,
+        "median_abs_r_partial_chance": found.chance,
+        "share_p05_partial": found.share_p05,
+        "share_fdr_partial": found.share_fdr,
+        "distance_rho_partial": found.distance_rho,
     }
 
 
-def _explain_motion(fd: FloatArray, found: MotionSummary, unit: str) -> str:
+def _resample(
+    group: Group, distances: FloatArray, options: GroupOptions
+) -> dict[str, object]:
+    """Columns of permutations and of the interval of distance dependence."""
+    kept, held = group.statistics.kept, group.statistics.more.held
+    found = Resampled(len(kept), 0)
+    if held is not None and len(kept) >= LEAST_UNITS:
+        numbers, covariates, values = (
+            np.array(part) for part in zip(*kept, strict=True)
+        )
+        inside = group.edges.between[held]
+        found = resample(
+            numbers,
+            covariates,
+            values[:, inside].astype(np.float64),
+            distances[held][inside],
+            n_permutations=options.permutations,
+            seed=options.permutation_seed,
+        )
+    row: dict[str, object] = {
+        "distance_rho_low": found.distance_low,
+        "distance_rho_high": found.distance_high,
+    }
+    if options.permutations:
+        row["n_permutations"] = found.n_permutations
+        row["n_edges_permuted"] = found.n_edges if found.n_permutations else 0
+        row |= {"median_abs_r_p": found.median_p, "distance_rho_p": found.distance_p}
+    return row
+
+
+def _explain_motion(fd: FloatArray, found: MotionSummary, options: GroupOptions) -> str:
+    unit, measure = noun_of(options.group_unit), options.fd_measure
+    what = "a mean FD" if measure == "fd_mean" else measure
     if fd.size < LEAST_UNITS:
         have = f"{unit} has" if fd.size == 1 else f"{unit}s have"
-        return f"{fd.size} {have} a mean FD; {LEAST_UNITS} are needed."
+        return f"{fd.size} {have} {what}; {LEAST_UNITS} are needed."
     if fd.std() <= CONSTANT * abs(fd.mean()):
-        return f"Mean FD is the same in all {unit}s."
+        what = "Mean FD" if measure == "fd_mean" else measure
+        return f"{what} is the same in all {unit}s."
     if not found.n_edges:
-        return (
-            f"No edge is there, and differs, in {LEAST_UNITS} {unit}s with a mean FD."
-        )
+        return f"No edge is there, and differs, in {LEAST_UNITS} {unit}s with {what}."
     return ""
 
 
@@ -281,7 +414,8 @@ def _explain_distance(found: MotionSummary, distances: FloatArray, outside: str)
 
 def _summarise_reliability(group: Group) -> dict[str, object]:
     statistics = group.statistics
-    icc = statistics.runs.correlate()[group.edges.between]
+    agreed = statistics.runs.agree()
+    icc = agreed.icc[group.edges.between]
     icc = icc[np.isfinite(icc)]
     identity = statistics.identity.summarise()
     reason = ""
@@ -302,6 +436,12 @@ def _summarise_reliability(group: Group) -> dict[str, object]:
         "icc_median": median,
         "icc_q25": quarter,
         "icc_q75": three,
+        "icc_low_median": _median(agreed.low[group.edges.between]),
+        "icc_high_median": _median(agreed.high[group.edges.between]),
+        "runs_per_participant": _median(agreed.k0[group.edges.between]),
+        "icc_mean_median": _median(agreed.mean[group.edges.between]),
+        "icc_mean_low_median": _median(agreed.mean_low[group.edges.between]),
+        "icc_mean_high_median": _median(agreed.mean_high[group.edges.between]),
         "share_fair": float(np.mean(icc >= 0.4)) if icc.size else None,
         "share_good": float(np.mean(icc >= 0.6)) if icc.size else None,
         "n_participants_compared": identity.n_participants,
@@ -309,3 +449,8 @@ def _summarise_reliability(group: Group) -> dict[str, object]:
         "identification_rate": identity.identification_rate,
         "reason": reason,
     }
+
+
+def _median(values: FloatArray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else None

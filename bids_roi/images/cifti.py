@@ -76,6 +76,7 @@ _OTHER_TYPES = {
 }
 _AGAIN = "Copy or download the file again, or write it again with its software."
 _MODELS, _SERIES, _LABELS = "BRAIN_MODELS", "SERIES", "LABELS"
+_MOST_VOXELS = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,9 +356,6 @@ def _parse_labels(element: Element) -> tuple[Label, ...]:
         )
         for one in element.iter("Label")
     )
-
-
-_MOST_VOXELS = 2**31
 
 
 class _Model(NamedTuple):

@@ -57,6 +57,12 @@ _TYPES = {
     "FLOAT32": "f4",
     "FLOAT64": "f8",
 }
+_BLOCK_BYTES = 4 * 2**20
+# FreeSurfer tells milliseconds; what is no TR in them may be seconds, or anything.
+_TIME_STEPS_MS = 50.0, 100_000.0
+# What such files hold beside series; AFNI's NODE_INDEX would pass for a volume.
+_NO_VALUES = ("POINTSET", "TRIANGLE", "NODE_INDEX", "LABEL", "RGB_VECTOR")
+_STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,14 +319,6 @@ def read_arrays(path: Path) -> Iterator[Reading]:
     with open_file(path) as file:
         for _ in feed(parser, iter(lambda: file.read(PIECE), b"")):
             yield reading
-
-
-_BLOCK_BYTES = 4 * 2**20
-# FreeSurfer tells milliseconds; what is no TR in them may be seconds, or anything.
-_TIME_STEPS_MS = 50.0, 100_000.0
-# What such files hold beside series; AFNI's NODE_INDEX would pass for a volume.
-_NO_VALUES = ("POINTSET", "TRIANGLE", "NODE_INDEX", "LABEL", "RGB_VECTOR")
-_STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 
 
 @dataclass(frozen=True, slots=True)

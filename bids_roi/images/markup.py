@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+PIECE = 2**16  # bytes: what they unpack to, at most 1,032 times as much, fits in memory
+_MOST_MARKUP = 2**20  # bytes of one tag or comment, which expat holds until its end
+_MOST_ELEMENTS = 2**19
+_DEEPEST = 32
+_WRITE_AGAIN = "Write the file again with the software that made it."
+
+
 @dataclass(frozen=True, slots=True)
 class Label:
     """A row of a file's own table.
@@ -116,13 +123,6 @@ def choose_map(names: list[str], wanted: str | None) -> tuple[int, str]:
             f" {number} ({names[number - 1]!r})."
         )
     return found[0], told
-
-
-PIECE = 2**16  # bytes: what they unpack to, at most 1,032 times as much, fits in memory
-_MOST_MARKUP = 2**20  # bytes of one tag or comment, which expat holds until its end
-_MOST_ELEMENTS = 2**19
-_DEEPEST = 32
-_WRITE_AGAIN = "Write the file again with the software that made it."
 
 
 @contextlib.contextmanager

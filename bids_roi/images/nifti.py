@@ -50,6 +50,13 @@ _MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
 _MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
+_TOLERANCE = 1e-3
+# Labels were multiplied where the steps between values are alike to this share.
+_ALIKE = 0.02
+_MOST_STEPS = 2**16
+# Interpolation leaves the inside of regions whole, multiplying only some labels.
+_MOST_WHOLE = 0.6
+_NEAREST = "Resample the labels with nearest neighbour."
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,15 +328,6 @@ def write_image(
                 packed.write(content)
         else:
             file.write(content)
-
-
-_TOLERANCE = 1e-3
-# Labels were multiplied where the steps between values are alike to this share.
-_ALIKE = 0.02
-_MOST_STEPS = 2**16
-# Interpolation leaves the inside of regions whole, multiplying only some labels.
-_MOST_WHOLE = 0.6
-_NEAREST = "Resample the labels with nearest neighbour."
 
 
 def are_whole(values: NDArray[Any]) -> NDArray[np.bool_]:

@@ -28,6 +28,15 @@ _MOST_ENTRIES = 2**17
 _LONGEST_NAME = 2**12
 _LARGEST_ANNOT = 2**28  # bytes; 8 for a vertex
 _CHOOSE_LABELS = "Choose a .label.gii or .annot file."
+_CHOOSE = (
+    "Choose a midthickness surface (.surf.gii), or a map of areas in mm2 (.shape.gii,"
+    " as `wb_command -surface-vertex-areas` writes)."
+)
+# Surfaces whose areas are not the cortex's, and maps of something else, by their names.
+_NO_AREAS = {"inflated", "veryinflated", "vinflated", "sphere", "flat", "hull"}
+_NO_AREAS |= {"thickness", "sulc", "curv", "curvature", "myelinmap"}
+# The same of a surface by its GeometricType, as Workbench and FreeSurfer write it.
+_NO_CORTEX = re.compile("flat|spher|hull|ellips", re.IGNORECASE)
 
 
 def read_surface_labels(path: Path, wanted: str | None = None) -> LabelledPoints:
@@ -159,17 +168,6 @@ def _read_colours(file_of: _Numbers) -> list[Label]:
         rgba = red / 255, green / 255, blue / 255, 1 - transparency / 255
         labels.append(Label(key, name, rgba))
     return labels
-
-
-_CHOOSE = (
-    "Choose a midthickness surface (.surf.gii), or a map of areas in mm2 (.shape.gii,"
-    " as `wb_command -surface-vertex-areas` writes)."
-)
-# Surfaces whose areas are not the cortex's, and maps of something else, by their names.
-_NO_AREAS = {"inflated", "veryinflated", "vinflated", "sphere", "flat", "hull"}
-_NO_AREAS |= {"thickness", "sulc", "curv", "curvature", "myelinmap"}
-# The same of a surface by its GeometricType, as Workbench and FreeSurfer write it.
-_NO_CORTEX = re.compile("flat|spher|hull|ellips", re.IGNORECASE)
 
 
 def read_mesh(

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from bids_roi.options.group import Group
 from bids_roi.options.input import Input
 from bids_roi.options.row import list_options
 from bids_roi.options.running import Running
@@ -22,7 +23,6 @@ from bids_roi.options.table import (
     Cleaning,
     Connectivity,
     Extraction,
-    Group,
 )
 
 if TYPE_CHECKING:
@@ -90,11 +90,14 @@ class Options:
         return getattr(getattr(self, _HOMES[option.name]), option.name)
 
     def deciding(self) -> dict[str, Any]:
-        """Options of extraction that change numbers, by their key in the sidecars."""
+        """Options of extraction that change numbers, by their key in the sidecars.
+
+        Lists that are empty are left out: they ask for nothing.
+        """
         return {
             option.sidecar: self.value(option)
             for option in OPTIONS
-            if option.sidecar and option.of == "run"
+            if option.sidecar and option.of == "run" and self.value(option) != ()
         }
 
     def digest(self) -> str:

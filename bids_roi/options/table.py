@@ -16,6 +16,7 @@ from pathlib import Path  # noqa: TC003 - as above
 from typing import ClassVar
 
 from bids_roi.errors import UsageError
+from bids_roi.options.group import Group
 from bids_roi.options.input import Input
 from bids_roi.options.row import check_there, list_options, option, refuse_url
 from bids_roi.options.running import Running
@@ -23,6 +24,7 @@ from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.words import (
     ESTIMATORS,
     MEASURES,
+    REGION_MEASURES,
     REGULARISATIONS,
     STATISTICS,
     name_statistics,
@@ -31,12 +33,6 @@ from bids_roi.options.words import (
 LEVELS = ("participant", "group")
 
 DEFAULT_ATLAS = "Schaefer2018_seg-7n_scale-400"
-
-GROUP_UNITS = ("participant", "run", "combined")
-
-STACKS = ("none", "timeseries", "relmat")
-
-STACK_DTYPES = ("float64", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +172,14 @@ class Extraction:
         sidecar="Statistic",
         of="series",
     )
+    region_measures: tuple[str, ...] = option(
+        "Columns of the region table that are over the single voxels of each region of"
+        " labels: voxel_tsnr, the mean of their tSNR, and homogeneity, of their"
+        " correlation with the regional mean. Default: none.",
+        default=(),
+        choices=REGION_MEASURES,
+        sidecar="RegionMeasures",
+    )
     mask: str = option(
         "Brain mask: auto (the run's own), none, or an image for all runs, of 0 and"
         " whole numbers; a probability map is refused.",
@@ -228,6 +232,8 @@ class Extraction:
     def __post_init__(self) -> None:
         """Check single values; raise ``UsageError`` with the remedy."""
         _refuse_urls(self.mask)
+        # In whatever order they are asked for, they make the same table.
+        object.__setattr__(self, "region_measures", tuple(sorted(self.region_measures)))
         if not 0 <= self.min_coverage <= 1:
             msg = f"--min-coverage is a share from 0 to 1, not {self.min_coverage:g}."
             raise UsageError(msg)
@@ -256,6 +262,7 @@ class Extraction:
             raise UsageError(msg, remedy="Name the file of each hemisphere.")
         _refuse_urls(*files.values())
         others = [name for name in self.statistic if name != "mean"]
+        others += self.region_measures
         if self.vertex_weights == "none" and self.surface != "template":
             msg = "--surface has no effect with --vertex-weights none."
             raise UsageError(msg, remedy="Add --vertex-weights area.")
@@ -372,6 +379,25 @@ class Connectivity:
         " are refused. For the group level: --group-unit combined.",
         default=False,
     )
+    conditions: tuple[str, ...] = option(
+        "Write one matrix more for each of these conditions of the task (trial_type of"
+        " events.tsv), over the kept volumes within its events, after the whole run was"
+        " cleaned; its name goes behind the strategy's in desc-.",
+        default=(),
+        metavar="NAME",
+    )
+    condition_shift: float = option(
+        "Seconds that events are moved back by, for the delay of the haemodynamic"
+        " response.",
+        default=0.0,
+        metavar="S",
+        unit="s",
+    )
+    raw_dataset: Path | None = option(
+        "The raw BIDS dataset with the events.tsv. Default: the one that the"
+        " derivative lies in.",
+        metavar="DIR",
+    )
     partial_estimator: str = option(
         "Where the precision matrix of partial correlation comes from: the covariance"
         " as Ledoit and Wolf shrink it, or the pseudo-inverse of the correlations,"
@@ -435,6 +461,15 @@ class Connectivity:
         if self.relmat_seed and self.relmat_volumes is None:
             msg = "--relmat-seed has no effect without --relmat-volumes."
             raise UsageError(msg, remedy="Add --relmat-volumes N, or leave it out.")
+        check_there(self.raw_dataset)
+        for name in ("condition_shift", "raw_dataset"):
+            if getattr(self, name) and not self.conditions:
+                msg = f"--{name.replace('_', '-')} has no effect without --conditions."
+                raise UsageError(msg, remedy="Name the conditions, or leave it out.")
+        if not abs(self.condition_shift) <= 60:
+            msg = f"--condition-shift is in s, not {self.condition_shift:g}."
+            remedy = "The response of the brain is about 5 s behind; -60 to 60."
+            raise UsageError(msg, remedy=remedy)
         for row in list_options(type(self)):
             if row.name == "relmat" or getattr(self, row.name) == row.default:
                 continue
@@ -462,42 +497,6 @@ class Connectivity:
                 msg = f"--combine-runs cannot combine {name}: {because}."
                 remedy = f"Ask for {' and '.join(pooled)} alone, or without it."
                 raise UsageError(msg, remedy=remedy)
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """What the group level makes of the runs."""
-
-    heading: ClassVar[str] = "group level"
-
-    group_unit: str = option(
-        "What group statistics are over: participants (the matrices of a participant's"
-        " runs are averaged first, as Fisher's z, and so is their mean framewise"
-        " displacement), single runs, or participants by the matrices over runs that"
-        " --combine-runs has written (combined); stacks hold these alone then.",
-        default="participant",
-        choices=GROUP_UNITS,
-    )
-    stack: tuple[str, ...] = option(
-        "What to put into one HDF5 file per space, atlas and desc-, for machine"
-        " learning: the time series of all runs, their matrices (upper triangles), or"
-        " none.",
-        default=("timeseries", "relmat"),
-        choices=STACKS,
-    )
-    stack_dtype: str = option(
-        "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
-        " rounded to 7 digits, in half the space or less.",
-        default="float64",
-        choices=STACK_DTYPES,
-    )
-
-    def __post_init__(self) -> None:
-        """Refuse words that contradict each other."""
-        if "none" in self.stack and len(self.stack) > 1:
-            shown = " ".join(self.stack)
-            remedy = "Give none alone, or the others without it."
-            raise UsageError(f"--stack {shown} contradicts itself.", remedy=remedy)
 
 
 def _refuse_urls(*texts: str) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 Of = Literal["labels", "maps"]
-Family = Literal["sum", "sorted", "joint"]
+Family = Literal["sum", "sorted", "series", "joint"]
 Scale = Literal["r", "z", "edges", "p", "as_is"]
 
 # Of the precision matrix of partial correlation.
@@ -82,8 +82,9 @@ class Statistic:
     family
         What it is computed from. ``sum``: products of weights and volumes
         (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
-        region, of labels only (``core/statistics.py``); ``joint``: the one fit of all
-        maps (``core/map_solver.py``).
+        region, of labels only (``core/statistics.py``); ``series``: all volumes of
+        these at once (``core/region_series.py``); ``joint``: the one fit of all maps
+        (``core/map_solver.py``).
     definition
         For docs/numbers.md, in Markdown.
     help
@@ -91,6 +92,8 @@ class Statistic:
     parameters
         Names and values of what the function is given besides. The name tells them
         (``trimmed_mean_10``), and so does the sidecar.
+    note
+        What the sidecar says besides.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Statistic:
     definition: str
     help: str = ""
     parameters: tuple[tuple[str, float], ...] = ()
+    note: str = ""
 
     @property
     def stat(self) -> str:
@@ -109,7 +113,9 @@ class Statistic:
     def describe(self) -> dict[str, Any]:
         """Keys of the sidecar that tell it."""
         parameters = {"StatisticParameters": dict(self.parameters)}
-        return {"Statistic": self.name, **(parameters if self.parameters else {})}
+        note = {"StatisticNote": self.note}
+        more = (parameters if self.parameters else {}) | (note if self.note else {})
+        return {"Statistic": self.name, **more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +176,9 @@ class Measure:
         return f"Fisher z of the {self.words}" if fisher_z else self.words
 
 
+# Shares of the voxels that are cut off at either end, in percent.
+_TRIMMED = (5, 10, 20, 25)
+
 STATISTICS: tuple[Statistic, ...] = (
     Statistic("mean", "mean", "labels", "sum", "sum of x over n"),
     Statistic("median", "median", "labels", "sorted", "of the x"),
@@ -189,6 +198,34 @@ STATISTICS: tuple[Statistic, ...] = (
         "labels",
         "sorted",
         "about the region's mean, over n (ddof 0)",
+    ),
+    *(
+        Statistic(
+            f"trimmed_mean_{share}",
+            f"mean without the lowest and the highest {share} %",
+            "labels",
+            "sorted",
+            f"mean of the x without the lowest and the highest {share} % of them,"
+            " rounded down to whole voxels, as SciPy's `trim_mean(x,"
+            f" {share / 100:g})`",
+            parameters=(("share", share / 100),),
+        )
+        for share in _TRIMMED
+    ),
+    Statistic(
+        "eigenvariate",
+        "first eigenvariate",
+        "labels",
+        "series",
+        "Y v / √n: Y is volumes x voxels, each voxel centred over the steady volumes,"
+        " and v the first right singular vector of its steady rows, with a sum above 0;"
+        " SPM's scale and sign (`spm_regions.m`; Friston et al. 2006,"
+        " [10.1016/j.neuroimage.2005.08.012]"
+        "(https://doi.org/10.1016/j.neuroimage.2005.08.012))",
+        note="Each voxel was centred over the steady volumes (QualityVolumes of the"
+        " region table), which decide the weights of the voxels; SPM takes adjusted"
+        " data instead. It is not linear in the data: a series that is cleaned"
+        " afterwards is not that of voxels that were cleaned before.",
     ),
     Statistic(
         "least_squares",
@@ -273,6 +310,10 @@ MEASURES: tuple[Measure, ...] = (
     ),
 )
 
+
+# Columns of the region table on request, over the voxels of a region of labels; their
+# words are in outputs/schema.py, what they compute in core/region_series.py.
+REGION_MEASURES = ("voxel_tsnr", "homogeneity")
 
 _STATISTICS = {statistic.name: statistic for statistic in STATISTICS}
 _MEASURES = {measure.name: measure for measure in MEASURES}

@@ -180,7 +180,8 @@ def tabulate_regions(
 ) -> dict[str, Any]:
     """Columns of the region table of a run: those of ``REGION_COLUMNS`` that apply.
 
-    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, (R,) each.
+    ``levels`` are ``mean``, ``standard_deviation`` and ``tsnr``, and what was asked for
+    of ``REGION_MEASURES``, (R,) each.
     """
     columns: dict[str, Any] = {
         "index": atlas.regions.index,

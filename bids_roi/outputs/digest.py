@@ -68,5 +68,10 @@ def digest_outputs(options: str, atlas: Atlas, *more: object) -> Digests:
     return Digests(_hash([*own, *settings]), _hash(settings))
 
 
+def digest_condition(relmat: str, condition: str, shift: float) -> str:
+    """Digest of the matrix of a condition, from that of the matrix of the whole run."""
+    return _hash([relmat, condition, shift])
+
+
 def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ from bids_roi.outputs.records import RAW
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from bids_roi.outputs.records import Record
@@ -84,6 +84,8 @@ class Told:
         Why no entry of a matrix has a value; empty where some have.
     table
         Digest of the table's bytes; empty where the sidecar does not say.
+    condition
+        Of the task that a matrix is of; empty for the whole run.
     error
         Why the sidecar cannot be used, if so.
     """
@@ -95,6 +97,7 @@ class Told:
     fisher_z: bool | None = None
     absent: str = ""
     table: str = ""
+    condition: str = ""
     error: BidsRoiError | None = None
 
 
@@ -204,8 +207,16 @@ class Output:
     @property
     def is_combined(self) -> bool:
         """Whether its sidecar says that it is over several runs."""
+        return self._tells("CombinedRuns")
+
+    @property
+    def is_of_tables(self) -> bool:
+        """Whether its sidecar has the digests of the series that it was made of."""
+        return self._tells("CombinedTables")
+
+    def _tells(self, key: str) -> bool:
         try:
-            return b'"CombinedRuns"' in self.beside.read_bytes()
+            return f'"{key}"'.encode() in self.beside.read_bytes()
         except OSError:
             return False
 
@@ -280,7 +291,7 @@ def choose_combined(found: Iterable[Output]) -> tuple[list[Output], list[Output]
     """
     families: dict[str, list[Output]] = {}
     for output in found:
-        if output.kind in ("relmat", COMBINED):
+        if output.kind in ("relmat", COMBINED) and not output.told.condition:
             families.setdefault(name_combined(output.path), []).append(output)
     chosen, lacking = [], []
     for own in families.values():
@@ -292,8 +303,11 @@ def choose_combined(found: Iterable[Output]) -> tuple[list[Output], list[Output]
     return chosen, lacking
 
 
-def check_combined(output: Output) -> DataError | None:
-    """Why a matrix over runs is not of the series that are there; ``None`` if it is.
+def check_combined(output: Output, stale: Collection[str] = ()) -> DataError | None:
+    """Why a matrix is not of the series that are there; ``None`` if it is.
+
+    One over runs, or of a condition, which are made of series on disk; ``stale`` are
+    those that ``find_stale`` has found.
 
     Series that were removed since say nothing.
     """
@@ -304,12 +318,14 @@ def check_combined(output: Output) -> DataError | None:
     paths = [str(s).rpartition(":")[2] for s in sidecar.get("Sources", ())]
     made_of = dict(zip(paths, sidecar.get("CombinedTables", ()), strict=False))
     left_out = {str(t).partition(":")[0] for t in sidecar.get("RunsNotCombined", ())}
+    if any(path in stale for path in made_of):
+        return explain_stale(output)
     for path, series in output.series.items():
         told = series.told.table
         if path in made_of and told and told != made_of[path]:
             msg = f"{path} has been made again since."
         elif (
-            paths
+            output.is_combined
             and path not in made_of
             and name_combined(path) == name_combined(paths[0])
             and series.run_name not in left_out
@@ -317,7 +333,8 @@ def check_combined(output: Output) -> DataError | None:
             msg = f"it does not hold {path}."
         else:
             continue
-        remedy = "Run the participant level again with --combine-runs."
+        flag = "combine-runs" if output.is_combined else "conditions"
+        remedy = f"Run the participant level again with --{flag}."
         return DataError(msg, where=output.path, remedy=remedy)
     return None
 
@@ -424,6 +441,7 @@ def _read_told(output: Output) -> Told:
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
         absent=str(content.get("ReasonNotAvailable") or ""),
         table=told_digest(content),
+        condition=str(content.get("Condition") or ""),
     )
 
 

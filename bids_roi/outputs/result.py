@@ -68,10 +68,10 @@ class Motion:
         Why the table could not be used.
     parameters : (T, 6) or None
         Translations along x, y and z in mm, rotations about them in radians.
-    rmsd : (T,) or None
-        Root mean square displacement from volume to volume in mm.
     fd_filtered : (T,) or None
         Framewise displacement in mm after a strategy's motion filter.
+    rmsd : (T,) or None
+        Jenkinson's displacement from volume to volume, mm.
     """
 
     fd: NDArray[np.float64] | None = None
@@ -79,8 +79,8 @@ class Motion:
     steady: NDArray[np.bool_] | None = None
     notes: tuple[str, ...] = ()
     parameters: NDArray[np.float64] | None = None
-    rmsd: NDArray[np.float64] | None = None
     fd_filtered: NDArray[np.float64] | None = None
+    rmsd: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,8 @@ class AtlasResult:
         The series that were cleaned.
     failed
         Labels of the strategies that could not be carried out, and why.
+    measures
+        (R,) per measure of the regions that was asked for; NaN for lost ones.
     maps
         What least squares found of the maps; ``None`` for labels, or if not asked for.
     notes
@@ -167,6 +169,7 @@ class AtlasResult:
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
     failed: Mapping[str, BidsRoiError]
+    measures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     maps: MapSolver | None = None
     notes: tuple[str, ...] = ()
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)

@@ -8,55 +8,16 @@ options and of settings of cleaning come from the rows of these.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bids_roi.core.quality import STATUS
 from bids_roi.files.tables import format_json
 from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
+from bids_roi.outputs.declared import Column, Key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-Of = Literal["run", "series", "regions", "relmat", "outliers", "group"]
-Role = Literal["choice", "source", "measured", "text"]
-
-# Outputs whose sidecars have a key, where its declaration does not say.
-_WHERE = {"run": "series regions relmat", "series": "series relmat"}
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key of a sidecar.
-
-    ``of`` is what it tells something of; a number of the run holds for each of its
-    series. ``role`` is what a page makes of it: ``choice``, chosen or given by run and
-    atlas, is among the parameters; ``source`` (files, digests, definitions) and
-    ``measured`` are in the list of all keys only; ``text`` is said elsewhere. ``text``
-    describes its column too, ``column`` is its name in tables of many runs, ``more``
-    what docs/outputs.md says besides. ``where`` are the outputs whose sidecars have it,
-    where that does not follow from ``of``; ``copied`` ones come from the sidecar of the
-    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too.
-    """
-
-    name: str
-    of: Of
-    role: Role
-    unit: str
-    text: str
-    column: str = ""
-    _: KW_ONLY
-    where: str = ""
-    more: str = ""
-    copied: bool = False
-    stacked: bool = True
-
-    @property
-    def outputs(self) -> list[str]:
-        """Outputs whose sidecars have it."""
-        return (self.where or _WHERE.get(self.of, self.of)).split()
-
 
 # The order is that of the columns in stacks.
 _DECLARED = (
@@ -156,10 +117,7 @@ _DECLARED = (
         more="Only where the atlas was moved"
         " ([T1w and native runs](atlases.md#t1w-and-native-runs)), as the next three.",
     ),
-    Key(
-        *("AtlasTransformDigest", "run", "source", ""),
-        "SHA-256 of what these files hold.",
-    ),
+    Key("AtlasTransformDigest", "run", "source", "", "SHA-256 of what they hold."),
     Key(
         *("AtlasTransformFit", "run", "measured", ""),
         "How the moved atlas lies on the run: its volume over that in the template, the"
@@ -190,6 +148,10 @@ _DECLARED = (
     Key(
         *("StatisticParameters", "series", "choice", ""),
         "Parameters of the statistic, where it has any.",
+    ),
+    Key(
+        *("StatisticNote", "series", "text", ""),
+        "What to know of an eigenvariate: what was centred, and that it is not linear.",
     ),
     Key(
         *("OptionsDigest", "run", "source", ""),
@@ -243,6 +205,45 @@ _DECLARED = (
         *("PercentVolumesMoved", "run", "measured", "%"),
         *("The same in percent of all volumes, as MRIQC's fd_perc.", "fd_perc"),
         where="series relmat",
+    ),
+    Key(
+        *("MeanRMSD", "run", "measured", "mm"),
+        "Mean over all volumes of Jenkinson's displacement, rmsd of the table of"
+        " confounds, mm.",
+        "rmsd_mean",
+        where="series relmat",
+        stacked=False,
+    ),
+    Key(
+        *("GlobalSignalDeviation", "series", "measured", "arbitrary"),
+        "Standard deviation (ddof 1) over volumes of the global signal, the mean over"
+        " the regions of this series, in its units.",
+        "gs_sd",
+        where="series",
+        more="([definition](numbers.md#global-signal))",
+        stacked=False,
+    ),
+    Key(
+        *("GlobalSignalDeviationBefore", "series", "measured", "arbitrary"),
+        "The same before cleaning, of the same volumes and regions, in the units of the"
+        " image.",
+        "gs_sd_before",
+        where="series",
+        stacked=False,
+    ),
+    Key(
+        *("FDGlobalSignalCorrelation", "series", "measured", ""),
+        "Correlation over volumes of framewise displacement with that global signal.",
+        "fd_gs_correlation",
+        where="series",
+        stacked=False,
+    ),
+    Key(
+        *("FDGlobalSignalCorrelationBefore", "series", "measured", ""),
+        "The same before cleaning.",
+        "fd_gs_correlation_before",
+        where="series",
+        stacked=False,
     ),
     Key(
         *("FDDVARSCorrelation", "series", "measured", ""),
@@ -376,17 +377,23 @@ _DECLARED = (
     ),
     Key("CombinedVolumes", "relmat", "measured", "volumes", "Kept volumes of each."),
     Key("CombinedTables", "relmat", "source", "", "SHA-256 of the series of each."),
+    Key("Condition", "relmat", "choice", "", "Condition of the task (`--conditions`)."),
+    Key("ConditionShift", "relmat", "choice", "s", "Its events were moved by this."),
+    Key("ConditionVolumes", "relmat", "measured", "volumes", "In it, kept or not."),
+    Key("ConditionEvents", "relmat", "source", "", "Table of events, and its SHA-256."),
+    Key("ReasonNotAvailable", "relmat", "measured", "", "Why no entry has a value."),
+    Key("GroupUnit", "group", "choice", "", "What statistics are of: --group-unit."),
     Key(
-        *("ReasonNotAvailable", "relmat", "measured", ""),
-        "Why no entry has a value, where none has.",
+        *("MotionMeasure", "group", "choice", ""),
+        "What QC-FC took as motion, where not fd_mean: a column of the runs.",
     ),
     Key(
-        "GroupUnit",
-        "group",
-        "choice",
-        "",
-        "participant or run: what statistics are of.",
+        *("Covariates", "group", "choice", ""),
+        "What was held constant: columns of participants.tsv.",
+        more="Of QC-FC with `--covariates`, as the next.",
     ),
+    Key(*("CovariatesTable", "group", "source", ""), "Where they are from."),
+    Key("PermutationSeed", "group", "choice", "", "Seed of `--permutations`."),
     Key("NumberOfParticipants", "group", "measured", "", "Those with a matrix."),
     Key("NumberOfRuns", "group", "measured", "", "Runs with a matrix."),
     Key(
@@ -434,23 +441,6 @@ KEYS: dict[str, Key] = {
 # What ``group_runs.tsv`` tells of a series; stacks and ``Outputs.runs`` most of it.
 COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column of a table of a run: its description has ``{unit}`` for the unit.
-
-    That is of its numbers, ``1`` where they have none; empty for words.
-    """
-
-    name: str
-    text: str
-    unit: str = ""
-
-    @property
-    def description(self) -> str:
-        """Its description, with the unit."""
-        return self.text.format(unit=self.unit)
 
 
 def _by_name(*columns: Column) -> dict[str, Column]:
@@ -546,6 +536,17 @@ REGION_COLUMNS = _by_name(
         "arbitrary",
     ),
     Column("tsnr", "mean over standard_deviation.", "1"),
+    Column(
+        "voxel_tsnr",
+        "Mean over the voxels or vertices of their own mean over standard deviation"
+        " (ddof 1), over QualityVolumes; with --region-measures, as the next.",
+        "1",
+    ),
+    Column(
+        "homogeneity",
+        "The same of their correlation with the regional mean, which they are part of.",
+        "1",
+    ),
 )
 
 # XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError
+from bids_roi.options.words import name_statistics
 from bids_roi.schedule.threads import usable_cpus
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ BLOCK_BYTES = 16 * 2**20
 _PROCESS_BYTES = 140 * 2**20
 # Three buffers of the reader, the gathered values and their float64 copy.
 _COPIES = 6
-# The least that is worth a process beside that: blocks of half the size.
-_LEAST_BYTES = _COPIES * BLOCK_BYTES // 2
+# Blocks' worth of whole series that may be held for medians and the like. Of files that
+# are cut by points they are within these copies; else they come on top.
+GATHERED = 4
 # Measured: what rapidgzip takes, and each of its threads.
 _RAPIDGZIP_BYTES, _THREAD_BYTES = 100 * 2**20, 110 * 2**20
 # On fewer processors ISA-L alone is faster: rapidgzip takes nearly twice its time.
@@ -44,10 +46,11 @@ def _worth_bytes(options: Options) -> int:
 
     Points are moved before the series is read, so that the larger need counts.
     """
+    least = _copies(options) * BLOCK_BYTES // 2  # blocks of half the size
     moved = {"T1w", "native"} & set(options.input.space)
     if moved and options.atlases.atlas_transform == "auto":
-        return _process_bytes(options) + max(_LEAST_BYTES, _MOVING_BYTES)
-    return _process_bytes(options) + _LEAST_BYTES
+        return _process_bytes(options) + max(least, _MOVING_BYTES)
+    return _process_bytes(options) + least
 
 
 def _planner_bytes(options: Options) -> int:
@@ -119,10 +122,11 @@ def block_bytes(source: Source, options: Options) -> int:
         return BLOCK_BYTES
     room = options.running.mem_mb * 10**6 - _planner_bytes(options)
     mine = room // worker_count(options)
-    own = _process_bytes(options)
-    fitting = (mine - own) // _COPIES
+    own = _process_bytes(options) + _product_bytes(source, options)
+    copies = _copies(options)
+    fitting = (mine - own) // copies
     if fitting < source.volume_bytes:
-        needed = (own + _COPIES * source.volume_bytes) // 10**6 + 1
+        needed = (own + copies * source.volume_bytes) // 10**6 + 1
         msg = (
             f"a volume at a time needs about {needed} MB in each process,"
             f" {mine // 10**6} MB are given."
@@ -135,4 +139,20 @@ def block_bytes(source: Source, options: Options) -> int:
 def estimate_memory(source: Source, options: Options) -> int:
     """Bytes that a worker will need for a run, roughly."""
     n_volumes = source.block_volumes(block_bytes(source, options))
-    return _process_bytes(options) + _COPIES * n_volumes * source.volume_bytes
+    own = _process_bytes(options) + _product_bytes(source, options)
+    return own + _copies(options) * n_volumes * source.volume_bytes
+
+
+def _holds_series(options: Options) -> bool:
+    """Whether something needs whole series of voxels."""
+    asked = options.extraction.statistic
+    return not set(asked).isdisjoint(name_statistics(family="series"))
+
+
+def _copies(options: Options) -> int:
+    return _COPIES + GATHERED * _holds_series(options)
+
+
+def _product_bytes(source: Source, options: Options) -> int:
+    """Memory of what is decomposed for an eigenvariate: volumes x volumes, twice."""
+    return 2 * 8 * source.n_volumes**2 * _holds_series(options)

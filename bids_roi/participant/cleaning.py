@@ -22,6 +22,7 @@ from bids_roi.errors import (
 )
 from bids_roi.options.settings import Settings, read_given
 from bids_roi.options.table import CLEANING_OPTIONS
+from bids_roi.options.words import name_statistics
 from bids_roi.outputs.result import AtlasResult, CleanedSeries
 from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
 from bids_roi.participant.confounds import parse_tables
@@ -63,6 +64,8 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             and not options.cleaning.high_variance_confounds
         ):
             _refuse_without_effect(options)
+        _refuse_percent(cleaned, options)
+        _check_tables(options, [cleaned])
         return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
@@ -71,6 +74,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             strategies.append(None)
             continue
         strategy = override_settings(load_strategy(name), given)
+        _refuse_percent(strategy, options)
         other = labels.setdefault(strategy.label.casefold(), name)
         if other != name:
             msg = f"{other} and {name} would both be written as desc-{strategy.label}."
@@ -78,6 +82,16 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
         strategies.append(strategy)
     _check_tables(options, [s for s in strategies if s is not None])
     return tuple(strategies)
+
+
+def _refuse_percent(strategy: Strategy, options: Options) -> None:
+    """Refuse percent of statistics that are centred: their level is rounding errors."""
+    centred = name_statistics(family="series")
+    asked = [name for name in options.extraction.statistic if name in centred]
+    if strategy.settings.standardize == "psc" and asked:
+        msg = f"{asked[0]} has no level that {strategy.name} could take percent of."
+        remedy = "Choose --standardize zscore_sample or none, or another statistic."
+        raise UsageError(msg, remedy=remedy)
 
 
 def _check_tables(options: Options, strategies: list[Strategy]) -> None:
@@ -92,9 +106,6 @@ def _check_tables(options: Options, strategies: list[Strategy]) -> None:
         if not folder.is_dir():
             msg = f"there is no such folder, which {flag} names."
             raise MissingInput(msg, where=folder, remedy="Check the path.")
-        if any(text.startswith(f"{name}=") for text in options.atlases.atlas_dataset):
-            msg = f"--atlas-dataset and {flag} have one name."
-            raise CollisionError(msg, remedy="Rename one: sidecars tell them by it.")
         if not any(name in strategy.tables for strategy in strategies):
             msg = f"no strategy takes columns of a table {name}: {flag} has no effect."
             item = f'{{"table": "{name}", "columns": ["..."]}}'
@@ -162,6 +173,11 @@ def clean_atlases(job: Job, extracted: Extracted) -> Iterator[AtlasResult]:
             signals=signals,
             cleaned=cleaned,
             failed={k: why for k, why in failed.items() if k in names.labels},
+            measures={
+                name: values
+                for name, arrays in reduction.measures.items()
+                if (values := arrays[number]) is not None
+            },
             maps=reduction.solvers[number],
             notes=warn_of_voxels(reduction, partition, number),
         )

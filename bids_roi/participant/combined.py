@@ -133,6 +133,8 @@ def _list_families(
             fisher_z=options.connectivity.fisher_z
         ):
             continue
+        if output.told.condition:  # of a part of the run
+            continue
         path = name_combined(output.path)
         family = families.setdefault(path, _Family(path))
         why = _find_fault(output, failed, stale)
@@ -182,7 +184,7 @@ def _combine(
     """Make one matrix; return what to say of it, and whether it was written."""
     members = family.members
     _check_name(family)
-    series = [_series_of(output) for output in members]
+    series = [series_of_matrix(output) for output in members]
     _check_alike(members, series)
     tables = [one.told.table or file_digest(one.file) for one in series]
     sidecars = [output.read_sidecar() for output in members]
@@ -228,7 +230,7 @@ def _check_name(family: _Family) -> None:
         raise DataError(msg, where=family.path, remedy=remedy)
 
 
-def _series_of(output: Output) -> Output:
+def series_of_matrix(output: Output) -> Output:
     """The series that a matrix is of."""
     path = str(output.read_sidecar().get("Sources", [""])[0]).rpartition(":")[2]
     series = output.series.get(path)

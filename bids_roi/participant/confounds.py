@@ -62,7 +62,7 @@ class RunConfounds:
             name: find_tables(folder, pattern, run)
             for name, (folder, pattern) in self._folders.items()
         }
-        self._tables: dict[Path, Confounds | BidsRoiError] = {}
+        self._tables: dict[tuple[Path, bool], Confounds | BidsRoiError] = {}
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -100,7 +100,7 @@ class RunConfounds:
             remedy = f"Choose by a pattern: {example}."
             raise DataError(msg, where=where, remedy=remedy)
         pairs = [p for p in self.run.entities if p[0] not in FREE_IN_CONFOUNDS]
-        stem = "_".join(f"{key}-{label}" for key, label in pairs)
+        stem = "_".join(f"{key}-{label}" for key, label in pairs) or "a nameless run"
         msg = (
             f"there is no table {name} of the run, which {strategy.name} needs: no"
             f" {pattern} of {stem} in {folder} or below its sub-{self.run.participant}."
@@ -124,14 +124,15 @@ class RunConfounds:
         return {name: self._folders[name] for name in strategy.tables}
 
     def _read(self, path: Path, *, own: bool = False) -> Confounds:
-        if path not in self._tables:
+        key = (path, own)
+        if key not in self._tables:
             try:
                 # Of one's own all rows are counted: physiology is sampled faster.
                 bound = None if own else self.n_volumes
-                self._tables[path] = read_confounds(path, bound, rename=not own)
+                self._tables[key] = read_confounds(path, bound, rename=not own)
             except BidsRoiError as error:
-                self._tables[path] = error
-        found = self._tables[path]
+                self._tables[key] = error
+        found = self._tables[key]
         if isinstance(found, BidsRoiError):
             raise found
         return found
@@ -169,9 +170,11 @@ def read_motion(tables: RunConfounds) -> Motion:
     moved = None
     if set(PARAMETERS) <= set(confounds.names):
         moved = np.stack([confounds.column(name) for name in PARAMETERS], axis=1)
+    rmsd = confounds.column("rmsd") if "rmsd" in confounds.names else None
+    if rmsd is not None and not np.isfinite(rmsd).any():
+        rmsd = None
     # A deviation over time needs two.
     steady_or_none = steady if steady.sum() > 1 else None
-    rmsd = confounds.column("rmsd") if "rmsd" in confounds.names else None
     return Motion(fd, dvars, steady_or_none, parameters=moved, rmsd=rmsd)
 
 

@@ -42,6 +42,11 @@ if TYPE_CHECKING:
     from bids_roi.participant.results import Job
 
 
+# Of these the sidecar says at most what came of them in a run.
+_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
+_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
+
+
 class OtherSettings(OutputError):
     """Outputs are there that were made with other settings: nothing is touched."""
 
@@ -228,11 +233,6 @@ def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
     )
 
 
-# Of these the sidecar says at most what came of them in a run.
-_NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
-_FLAGS = {option.name: option.flags[0] for option in OPTIONS}
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """What differs between outputs and what is asked for.
@@ -268,9 +268,10 @@ def tell_differences(
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
     now = options.deciding() | dict(more)
     for option in OPTIONS:
-        if option.sidecar in now:
-            wanted[option.name] = now[option.sidecar]
-            found[option.name] = sidecar.get(option.sidecar)
+        key = option.sidecar
+        if key in now or (option.of == "run" and key in sidecar):
+            wanted[option.name] = _in_words(now.get(key))
+            found[option.name] = _in_words(sidecar.get(key))
     if options.extraction.mask not in ("auto", "none"):
         # A sidecar may have no more than the name.
         wanted["mask"] = PurePath(options.extraction.mask).name
@@ -317,10 +318,10 @@ def _found(
 
 
 def _in_words(value: object) -> object:
-    """Several numbers as they are typed; all else as it is."""
-    return (
-        " ".join(f"{x:g}" for x in value) if isinstance(value, list | tuple) else value
-    )
+    """Several numbers or words as they are typed; all else as it is."""
+    if not isinstance(value, list | tuple):
+        return value
+    return " ".join(x if isinstance(x, str) else f"{x:g}" for x in value)
 
 
 def _definition(sidecar: Mapping[str, Any]) -> Mapping[str, Any]:

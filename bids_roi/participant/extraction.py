@@ -28,7 +28,7 @@ from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.images.stream import VolumeSource
 from bids_roi.outputs.result import Extracted
-from bids_roi.participant.budget import block_bytes, threads_per_run
+from bids_roi.participant.budget import GATHERED, block_bytes, threads_per_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,21 +46,19 @@ if TYPE_CHECKING:
     from bids_roi.participant.results import Job
 
 
-# Blocks' worth of whole series that may be held for medians and the like, within what
-# budget.py counts.
-_GATHERED = 4
-
-
-def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
+def extract(
+    job: Job, steady: NDArray[np.bool_] | None, *, mean: MeanImage | None = None
+) -> Extracted:
     """Reduce a run to the signals of all its atlases, NaN for regions that are lost.
 
-    ``mean`` is fed with its volumes in passing.
+    ``steady`` are the volumes that measures and eigenvariates are over, ``None`` for
+    all; ``mean`` is fed with its volumes in passing.
     """
     image = job.image
     partition = find_partition([atlas for atlas, _ in job.work], image.frame)
     inside = read_mask_of(job.planned.mask_path, image.frame)
     reduction, high_variance = reduce_image(
-        image, partition, inside, job.options, mean=mean
+        image, partition, inside, job.options, steady=steady, mean=mean
     )
     qualities = []
     for number in range(len(job.work)):
@@ -74,6 +72,9 @@ def extract(job: Job, *, mean: MeanImage | None = None) -> Extracted:
         for arrays in reduction.signals.values():
             if (values := arrays[number]) is not None:
                 values[:, ~quality.has_voxels] = np.nan
+        for each in reduction.measures.values():
+            if (numbers := each[number]) is not None:
+                numbers[~quality.has_voxels] = np.nan
         qualities.append(quality)
     return Extracted(partition, inside, reduction, tuple(qualities), high_variance)
 
@@ -209,6 +210,7 @@ def reduce_image(
     inside: NDArray[np.bool_],
     options: Options,
     *,
+    steady: NDArray[np.bool_] | None = None,
     mean: MeanImage | None = None,
 ) -> tuple[Reduction, NDArray[np.float64] | None]:
     """Reduce a run to regional signals.
@@ -223,6 +225,8 @@ def reduce_image(
         Whether each of its voxels is inside the mask.
     options
         What to compute.
+    steady : (T,) or None
+        Volumes that measures and eigenvariates are over; ``None`` for all.
     mean
         Is fed with the volumes in passing.
 
@@ -278,8 +282,10 @@ def reduce_image(
             n_volumes=n_volumes,
             scaling=(image.slope, image.intercept),
             smoothing=smoothing,
-            gather_bytes=_GATHERED * size,
+            gather_bytes=GATHERED * size,
             pick_blocks=pick if picks else None,
+            measures=options.extraction.region_measures,
+            steady=steady,
         )
     except ValueError as error:
         remedy = "Check the image; its values are beyond any BOLD signal."

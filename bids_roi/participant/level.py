@@ -19,6 +19,7 @@ from bids_roi.dataset.roots import (
 )
 from bids_roi.errors import (
     BidsRoiError,
+    CollisionError,
     MissingInput,
     NothingFound,
     OutputError,
@@ -88,6 +89,10 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
     participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
     shelf = AtlasShelf(options.atlases, options.input.space)
+    own = parse_tables(options.cleaning.confounds_dataset)
+    if both := sorted(own.keys() & shelf.links.keys()):
+        msg = f"--confounds-dataset and --atlas-dataset are both called {both[0]}."
+        raise CollisionError(msg, remedy="Rename one: sidecars tell them by it.")
     return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
 

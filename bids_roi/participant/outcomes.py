@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.errors import BidsRoiError
     from bids_roi.outputs.records import Record
+    from bids_roi.participant.combined import Combined
     from bids_roi.participant.level import ParticipantLevel
     from bids_roi.participant.plan import PlannedRun
     from bids_roi.schedule.outcome import Outcome
@@ -40,6 +41,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("bids_roi")
 
 _NAMED = 5  # participants in one message
+WORDS = {
+    "done": "extracted",
+    "complete": "already there",
+    "skipped": "skipped",
+    "failed": "failed",
+}
+# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
+_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
+_GOOD = ("done", "complete")
+_SHOWN = 5
 
 
 class Outcomes:
@@ -62,7 +73,7 @@ class Outcomes:
     used
         Atlases that served a run.
     not_combined
-        Why matrices over the runs of a participant could not be made.
+        Why matrices over runs, or of conditions, could not be made.
     """
 
     def __init__(self, level: ParticipantLevel, command: str = "") -> None:
@@ -180,22 +191,32 @@ class Outcomes:
                 self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
-            self._combine_runs(participant)
+            self._relate_more(participant)
             self._write_page(participant)
         return records
 
-    def _combine_runs(self, participant: str) -> None:
-        """Make the matrices over the runs of a participant, once all have ended.
+    def _relate_more(self, participant: str) -> None:
+        """Make the matrices over runs and of conditions, once all runs have ended.
 
         Here, and not in a worker: of what is on disk, whoever has put it there.
         """
-        if not self.level.options.connectivity.combine_runs:
-            return
-        from bids_roi.participant.combined import combine_runs
+        level, folder = self.level, self.level.output_dir
+        if level.options.connectivity.combine_runs:
+            from bids_roi.participant.combined import combine_runs
 
-        done = combine_runs(self.level.output_dir, participant, self.level.options)
+            self._note_more(
+                participant, combine_runs(folder, participant, level.options)
+            )
+        if level.options.connectivity.conditions:
+            from bids_roi.participant.conditions import relate_conditions
+
+            done = relate_conditions(folder, level.root, participant, level.options)
+            self._note_more(participant, done)
+
+    def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        self.warnings.update(n for n in {*done.notes} if n not in self.warnings)
+        known = {*self.warnings, NOT_CLEANED}
+        self.warnings.update(note for note in {*done.notes} if note not in known)
         for text in done.errors:
             log.error("%s", text)
         self.not_combined += done.errors
@@ -276,7 +297,7 @@ class Outcomes:
         ]
         if len(self.not_combined) > _NAMED:
             n_more = len(self.not_combined) - _NAMED
-            lines.append(f"  ... and {n_more} more matrices over runs: see logs/")
+            lines.append(f"  ... and {n_more} more matrices: see logs/")
         if n := len(lost):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
@@ -341,18 +362,6 @@ class Outcomes:
 def _locate(text: str, item: PlannedRun) -> str:
     path = item.run.relative_path
     return text if Path(path).name in text else f"{path}: {text}"
-
-
-WORDS = {
-    "done": "extracted",
-    "complete": "already there",
-    "skipped": "skipped",
-    "failed": "failed",
-}
-# Mostly the same in all runs of a dataset; two hemispheres go by the left one's file.
-_OF_THE_GRID = ("space", "res", "den", "desc", "hemi")
-_GOOD = ("done", "complete")
-_SHOWN = 5
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from bids_roi.dataset.roots import (
 )
 from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
+    AtlasError,
     BidsRoiError,
     CollisionError,
     DataError,
@@ -225,6 +226,10 @@ def _find_atlases(
                 bold=run.path,
                 asked=(run.space or "native") in options.input.space,
             )
+            if options.extraction.region_measures and not atlas.hard:
+                msg = f"{name} is of maps: --region-measures are of regions of labels."
+                remedy = "Leave them out, or the atlas: give it a folder of its own."
+                raise AtlasError(msg, remedy=remedy)
         except BidsRoiError as problem:
             refused.append((name, problem))
             continue

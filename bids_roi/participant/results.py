@@ -86,6 +86,8 @@ def describe_quality(
     facts["MeanCoverage"] = round(float(quality.coverage.mean()), 6)
     lost = ~quality.has_voxels | np.isnan(kept_signals).all(axis=0)
     facts["NumberOfRegionsLost"] = int(lost.sum())
+    if motion.rmsd is not None:
+        facts["MeanRMSD"] = round(float(np.nanmean(motion.rmsd)), 6)
     fd = motion.fd
     if fd is None:
         return facts
@@ -104,6 +106,39 @@ def describe_quality(
     value = correlate_quality(fd, regional_dvars(kept_signals, sample_mask))
     if value is not None:
         facts["FDRegionalDVARSCorrelation"] = round(value, 6)
+    return facts
+
+
+def describe_global_signal(
+    kept_signals: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    sample_mask: NDArray[np.bool_],
+    motion: Motion,
+    *,
+    cleaned: bool,
+) -> dict[str, Any]:
+    """Sidecar keys of the mean over the regions of a series, and of it before cleaning.
+
+    Kept volumes, (n_kept, R), and all of the run before cleaning, (T, R). Of signals as
+    they are, volumes that are not steady do not count.
+    """
+    mask = sample_mask
+    if not cleaned and motion.steady is not None:
+        mask = mask & motion.steady
+        kept_signals = kept_signals[mask[sample_mask]]
+    used = np.isfinite(kept_signals).all(axis=0) & np.isfinite(raw[mask]).all(axis=0)
+    facts: dict[str, Any] = {}
+    series = {"": kept_signals} | ({"Before": raw[mask]} if cleaned else {})
+    for when, signals in series.items():
+        if not used.any() or len(signals) < 2:
+            continue
+        values = signals[:, used].mean(axis=1)
+        # Digits, not places: a share of the level may be in any unit.
+        facts[f"GlobalSignalDeviation{when}"] = float(f"{values.std(ddof=1):.7g}")
+        if motion.fd is not None:
+            value = correlate_quality(motion.fd[mask], values)
+            if value is not None:
+                facts[f"FDGlobalSignalCorrelation{when}"] = round(value, 6)
     return facts
 
 
@@ -354,7 +389,7 @@ def writes_parcellated(job: Job) -> bool:
 
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
-    levels = result.levels(motion)
+    levels = {**result.levels(motion), **result.measures}
     return tabulate_regions(
         result.quality, levels, atlas=result.atlas, mapped=result.mapped
     )
@@ -402,11 +437,14 @@ def describe_series(
         result.quality,
         repetition_time=job.planned.repetition_time,
     )
+    raw = result.signals[series.statistic]
+    facts |= describe_global_signal(
+        signals, raw, sample_mask, motion, cleaned=clean is not None
+    )
     if clean is None:  # of signals as they are, only the mean is not free
         facts |= describe_freedom(signals)
     elif clean.signals.shape[0] < sample_mask.size:
         facts |= describe_kept_rows(common, sample_mask)
-    raw = result.signals[series.statistic]
     without, said = tell_lost_regions(signals, raw, result.quality, result.atlas)
     facts |= without
     if result.maps is not None and series.statistic == "least_squares":

@@ -266,7 +266,7 @@ def _make(job: Job) -> list[Record]:
             minimum_coverage=options.extraction.min_coverage,
             homes=search_path(options.atlases.templateflow_home),
         )
-    extracted = extract(job, mean=None if figures is None else figures.mean)
+    extracted = extract(job, motion.steady, mean=figures.mean if figures else None)
     if figures is not None:
         figures.motion, figures.voxels = motion, extracted.partition.voxels
         if planned.mask_path is not None:

@@ -349,6 +349,14 @@ def _describe_regions(result: AtlasResult) -> list[str]:
     ]
 
 
+def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | None:
+    """Motion with the displacement that is left after a strategy's motion filter."""
+    moved = preparation.filtered
+    if motion is None or moved is None:
+        return motion
+    return replace(motion, fd_filtered=moved.fd)
+
+
 def _tell_dvars(
     before: FloatArray, clean: CleanedSeries | None, *, same_unit: bool
 ) -> dict[str, list[float]]:
@@ -369,14 +377,6 @@ def _tell_dvars(
     if not all(np.isfinite(trace).any() for trace in traces):
         return {}
     return {"MeanRegionalDVARS": [round(float(np.nanmean(t)), 6) for t in traces]}
-
-
-def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | None:
-    """Motion with the displacement that is left after a strategy's motion filter."""
-    moved = preparation.filtered
-    if motion is None or moved is None:
-        return motion
-    return replace(motion, fd_filtered=moved.fd)
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import format_bibtex
+from bids_roi.options.words import find_statistic
 from bids_roi.report.canvas import count
 
 if TYPE_CHECKING:
@@ -126,7 +127,10 @@ def _extraction(
             " Every volume was first smoothed with a Gaussian kernel of"
             f" {fwhm:g} mm full width at half maximum."
         )
-    what = str(sidecar.get("Statistic", "mean")).replace("_", " ")
+    what = str(sidecar.get("Statistic", "mean"))
+    if {"StatisticParameters", "StatisticNote"} & set(sidecar):
+        what = find_statistic(what).words
+    what = what.replace("_", " ")
     places, reference = "voxels", sidecar.get("SpatialReference")
     if isinstance(reference, dict):  # of surfaces, and of grayordinates with a volume
         mixed = "VolumeReference" in reference
@@ -136,6 +140,11 @@ def _extraction(
         f" {where}finite and inside the field of view in every volume, and not"
         " constant."
     )
+    if "StatisticNote" in sidecar:
+        text += (
+            " Before, each voxel was centred over the volumes in a steady state; scale"
+            f" and sign are those of SPM {cite('Eigenvariate')}."
+        )
     least = sidecar.get("MinimumCoverage")
     if least is not None:
         text += (

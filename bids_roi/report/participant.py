@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.writing import write_file
+from bids_roi.outputs.find import COMBINED, find_outputs
 from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import (
     NOT_CLEANED,
@@ -134,7 +135,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
     content = {
         "participant": participant,
         "dataset": name_dataset(dataset),
-        "subtitle": _subtitle(runs, names),
+        "subtitle": _subtitle(runs, names) + _tell_combined(output_dir, participant),
         "counts": _count(summary),
         "problems": _find_problems(runs),
         "summary": summary,
@@ -160,6 +161,19 @@ def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     if shared := shared_entities(runs):
         text += f" ({', '.join(shared)})"
     return f"{text}, {'atlas' if len(known) == 1 else 'atlases'} {', '.join(known)}"
+
+
+def _tell_combined(output_dir: Path, participant: str) -> str:
+    found = find_outputs(output_dir, participant)
+    counts = {
+        "over its runs": sum(output.kind == COMBINED for output in found),
+        "of conditions": sum(o.kind == "relmat" and o.is_of_tables for o in found),
+    }
+    return "".join(
+        f"; {n} matri{'x' if n == 1 else 'ces'} {words}"
+        for words, n in counts.items()
+        if n
+    )
 
 
 def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, str]]:
@@ -407,6 +421,12 @@ def _region_table(
         ("Mean", True, _cells(regions.get("mean", blank), ".5g")),
         ("tSNR", True, _cells(regions.get("tsnr", blank), ".1f")),
     ]
+    for measure, title, form in (
+        ("voxel_tsnr", "tSNR of voxels", ".1f"),
+        ("homogeneity", "Homogeneity", ".3f"),
+    ):
+        if measure in regions:  # asked for
+            columns.append((title, True, _cells(regions[measure], form)))
     rows = zip(*(cells for _, _, cells in columns), strict=True)
     return {
         "key": f"regions-{key}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.report.canvas import Picture, count
@@ -44,6 +44,9 @@ KEYS = {
     "n_runs": "Runs",
     "n_runs_left_out": "Runs left out",
     "repetition_times": "Repetition times",
+    "motion_measure": "Motion",
+    "covariates": "Covariates",
+    "n_permutations": "Permutations",
 }
 
 _PLACE = ("space_id", "cohort_id", "res_id", "den_id", "hemi_id")
@@ -55,10 +58,18 @@ _RESULTS: tuple[tuple[str, str, str], ...] = (
     ("share_p05", "Edges p < 0.05", "%"),
     ("share_fdr", "Edges FDR < 0.05", "%"),
     ("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_partial", "Partial |r|", ".3f"),
+    ("median_abs_r_partial_chance", "by chance", ".3f"),
+    ("distance_rho_partial", "Partial \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_p", "p of |r|", ".4f"),
+    ("distance_rho_p", "p of \N{GREEK SMALL LETTER RHO}", ".4f"),
+    ("distance_rho_low", "\N{GREEK SMALL LETTER RHO}, 95 % from", ".3f"),
+    ("distance_rho_high", "to", ".3f"),
     ("n_volumes_kept_mean", "Volumes kept", ".1f"),
     ("degrees_of_freedom_mean", "Degrees of freedom", ".1f"),
     ("degrees_of_freedom_lost_mean", "Freedom lost", ".1f"),
     ("icc_median", "ICC median", ".3f"),
+    ("icc_mean_median", "ICC of all runs", ".3f"),
     ("discriminability", "Discrimi\N{SOFT HYPHEN}nability", ".3f"),
     ("identification_rate", "Identifi\N{SOFT HYPHEN}cation", "%"),
 )
@@ -183,7 +194,10 @@ class _Measure:
 _PANELS = (
     _Measure("median_abs_r", "QC-FC, median |r|", "lower", "median_abs_r_chance"),
     _Measure("share_p05", "Edges p < 0.05 (%)", "lower", 0.05, factor=100),
-    _Measure("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", "nearer to 0", 0.0),
+    _Measure(
+        *("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", "nearer to 0", 0.0),
+        reach=("distance_rho_low", "distance_rho_high"),
+    ),
     _Measure(
         "degrees_of_freedom_mean",
         "Degrees of freedom",
@@ -196,6 +210,20 @@ _PANELS = (
         "identification_rate", "Identification (%)", "higher", "_chance", factor=100
     ),
 )
+
+
+def _hold_constant(panel: _Measure, rows: Sequence[Row]) -> _Measure:
+    """The same figure with covariates held constant, where there is one.
+
+    Permutations and intervals are of that, too.
+    """
+    column = f"{panel.column}_partial"
+    if all(_value(row, column) is None for row in rows):
+        return panel
+    chance = panel.chance
+    if isinstance(chance, str):
+        chance = f"{column}_chance"
+    return replace(panel, column=column, title=f"Partial {panel.title}", chance=chance)
 
 
 def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:
@@ -218,7 +246,7 @@ def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:
 
 def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
     panels = [
-        panel
+        _hold_constant(panel, rows)
         for panel in _PANELS
         if any(_value(row, panel.column) is not None for row in rows)
     ]
@@ -237,6 +265,8 @@ def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
     for place, panel in enumerate(panels):
         box = (left + place * wide, _TOP, wide - _GAP, foot - _TOP)
         _draw_panel(sheet, box, panel, rows)
+    known = any(_value(row, "distance_rho_low") is not None for row in rows)
+    interval = ", that of \N{GREEK SMALL LETTER RHO} is its 95 % interval" * known
     heard = "; ".join(
         f"{name}: " + ", ".join(_hear(row, panel) for panel in panels)
         for name, row in zip(names, rows, strict=True)
@@ -248,8 +278,8 @@ def _draw_family(rows: Sequence[Row], about: str) -> Picture | None:
         f"Strategies: {about}" if about else "Strategies",
         "Dots: the strategy; grey ticks: what chance gives, or 0. The bar beside the"
         " degrees of freedom ends at the volumes kept; that of the ICC holds the middle"
-        " half of the edges. A strategy is good where motion is low, and freedom and"
-        " reliability are high.",
+        f" half of the edges{interval}. A strategy is good where motion is low, and"
+        " freedom and reliability are high.",
         f"{count(len(rows), 'strategy').replace('strategys', 'strategies')}. {heard}.",
     )
 
@@ -315,7 +345,7 @@ def _span(measure: _Measure, rows: Sequence[Row]) -> Span:
     told = [_value(row, column) for row in rows for column in columns]
     values = [measure.factor * v for v in told if v is not None]
     low, high = min(0.0, *values), max(0.0, *values)
-    if measure.column == "distance_rho":
+    if measure.column.startswith("distance_rho"):
         high = max(high, -low, 0.1)
         low = -high
     room = 0.08 * (high - low) or 1.0

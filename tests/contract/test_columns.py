@@ -19,15 +19,17 @@ NOT_HERE = {
     *("SliceTimingCorrected", "DelayTime", "Resolution", "Density"),
     *("SmoothingFWHM", "RepetitionTimeGiven", "StdDVARSThreshold"),
     *("StatisticParameters", "MapRank", "MapCondition", "FDDVARSCorrelation"),
-    *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "Warnings"),
+    *("RegionsWithoutSignal", "ReasonNotAvailable", "RunsLeftOut", "MeanRMSD"),
     *("AtlasTransform", "AtlasTransformDigest", "AtlasTransformFit", "CoverageOf"),
     *("VertexWeights", "VertexAreas", "VertexAreasDigest", "AtlasMap"),
-    *("AtlasParts", "SeedRadius"),
+    *("AtlasParts", "SeedRadius", "StatisticNote", "RegionMeasures"),
     *("MotionFilter", "MotionFilterBand", "MotionFilterOrder", "HeadRadius"),
-    "MeanFilteredFramewiseDisplacement",
+    *("MeanFilteredFramewiseDisplacement", "FDGlobalSignalCorrelationBefore"),
     *("CombinedRuns", "CombinedVolumes", "CombinedTables", "RunsNotCombined"),
+    *("Condition", "ConditionShift", "ConditionVolumes", "ConditionEvents"),
 }
 NO_COLUMN = {"network", "structure", "area", "overlapped", "fd_filtered"}
+NO_COLUMN |= {"voxel_tsnr", "homogeneity"}
 KINDS = {"timeseries": "series", "dseg": "regions"}
 
 
@@ -49,7 +51,10 @@ def out(cleaned_input, atlas, tmp_path, capsys):
     run(capsys, *common, "--denoise", "none", "simple")
     some = [*common, "pearsonxdfz", "--relmat-volumes", 20]
     run(capsys, *some, "--denoise", "24P", "--censored", "interpolate")
-    run(capsys, out.parent, out, "group")
+    people = root / "participants.tsv"
+    people.write_text("participant_id\tage\nsub-01\t30\n")
+    asked = ["--covariates", "age", "--participants-file", people, "--permutations", 9]
+    run(capsys, out.parent, out, "group", *asked, "--fd-measure", "fd_max")
     return out
 
 

@@ -37,7 +37,15 @@ INTERPRETERS = {
 # Long flags of other programs that the pages name.
 FOREIGN = {"--user", "--rm", "--read-only", "--network", "--cleanenv", "--containall"}
 FOREIGN |= {"--bind", "--array", "--mem", "--cpus-per-task", "--time", "--partition"}
-FOREIGN |= {"--strict", "--sweep", "--quick", "--rounds", "--writable-tmpfs", "--wrap"}
+FOREIGN |= {
+    "--statistics",
+    "--strict",
+    "--sweep",
+    "--quick",
+    "--rounds",
+    "--writable-tmpfs",
+    "--wrap",
+}
 FOREIGN |= {"--use-aroma", "--output-spaces", "--check", "--report"}
 FOREIGN |= {"--resume", "--depth", "--volume", "--output", "--parsable", "--dependency"}
 

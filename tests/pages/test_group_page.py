@@ -132,6 +132,32 @@ def test_what_varies_between_rows_is_a_column(out):
     assert [p.title for p in pictures] == ["Strategies: Toy", "Strategies: Other"]
 
 
+def test_partial_figures_and_intervals_take_the_place_of_the_others(out):
+    rows = read_rows(out / "group_strategies.tsv")
+    asked = {"covariates": "age", "distance_rho_partial": "-0.25"}
+    asked |= {"median_abs_r_partial": "0.31", "median_abs_r_partial_chance": "0.2"}
+    asked |= {"distance_rho_low": "-0.4", "distance_rho_high": "-0.125"}
+    asked |= {"median_abs_r_p": "0.004", "n_permutations": "250"}
+    table = tabulate_strategies([{**row, **asked} for row in rows])
+    assert ("Covariates", "age") in table["same"]
+    assert ("Permutations", "250") in table["same"]
+    words = [name for name, _ in table["columns"]]
+    shown = dict(zip(words, table["rows"][0], strict=True))
+    assert (shown["Partial |r|"], shown["p of |r|"]) == ("0.310", "0.0040")
+    assert "QC-FC median |r|" in words
+    (picture,) = draw_strategies([{**row, **asked} for row in rows])
+    text = re.sub(r"\s+", " ", picture.alt)
+    assert "Partial QC-FC, median |r| 0.31" in text
+    assert "; QC-FC, median |r|" not in text
+    assert "is its 95 % interval" in picture.caption
+    (plain,) = draw_strategies(rows)
+    assert "interval" not in plain.caption
+    assert "Partial" not in plain.alt
+    # A bar more in each row.
+    bars = [p.content.count(b'stroke-width="5"') for p in (picture, plain)]
+    assert bars[0] == bars[1] + len(rows)
+
+
 def test_the_figure_of_strategies_has_their_values_in_place(out):
     rows = read_rows(out / "group_strategies.tsv")
     (picture,) = draw_strategies(rows)

@@ -1,8 +1,10 @@
 """Slow and obvious: what the engine must agree with, written another way."""
 
+import functools
 import itertools
 
 import numpy as np
+from scipy.stats import trim_mean
 
 FUNCTIONS = {
     "mean": np.mean,
@@ -12,7 +14,35 @@ FUNCTIONS = {
     "maximum": np.max,
     "standard_deviation": np.std,
     "variance": np.var,
+} | {
+    f"trimmed_mean_{share}": functools.partial(trim_mean, proportiontocut=share / 100)
+    for share in (5, 10, 20, 25)
 }
+
+
+def eigenvariate(y):
+    """(T,) of (T, n), line by line as spm_regions.m of SPM12 has it."""
+    m, n = y.shape
+    if m > n:
+        _, s, vh = np.linalg.svd(y.T @ y)
+        v = vh.T[:, 0]
+        u = y @ v / np.sqrt(s[0])
+    else:
+        u, s, _ = np.linalg.svd(y @ y.T)
+        u = u[:, 0]
+        v = y.T @ u / np.sqrt(s[0])
+    d = np.sign(v.sum())
+    return u * d * np.sqrt(s[0] / n)
+
+
+def voxel_tsnr(y):
+    """Mean over voxels, one after the other."""
+    return np.mean([x.mean() / x.std(ddof=1) for x in y.T])
+
+
+def homogeneity(y):
+    """Mean correlation of a voxel with the mean of all, itself included."""
+    return np.mean([np.corrcoef(x, y.mean(axis=1))[0, 1] for x in y.T])
 
 
 def usable_voxels(values, mask, step=None):

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from bids_roi.group import connectivity, runs, summaries
-from bids_roi.outputs.schema import FACTS, KEYS, OUTLIER_COLUMNS, REGION_COLUMNS, Of
+from bids_roi.outputs.declared import Of
+from bids_roi.outputs.schema import FACTS, KEYS, OUTLIER_COLUMNS, REGION_COLUMNS
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "contract" / "columns.json"

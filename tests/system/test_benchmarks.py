@@ -14,6 +14,7 @@ SCRIPTS = Path(__file__).parents[2] / "benchmarks"
     [
         ("extraction.py", ["--quick"], ["ISA-L", "10 atlas", "nilearn"]),
         ("extraction.py", ["--quick", "--sweep"], ["voxels"]),
+        ("extraction.py", ["--quick", "--statistics"], ["| eigenvariate |"]),
         ("command.py", ["--quick", "--check"], ["ISA-L", "ten atlases", "warning"]),
         ("discovery.py", ["--quick"], ["20  one", "20  all", "20  planning"]),
         ("transforms.py", ["--quick"], ["17x20x17      f8"]),

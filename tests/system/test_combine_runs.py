@@ -1,17 +1,21 @@
 """One matrix over the runs of a task: numbers, losses, going on, group, load()."""
 
 import json
+from importlib import resources
 
 import numpy as np
 import pytest
+from bids import BIDSLayout
 from numpy.testing import assert_allclose, assert_array_equal
 from support import datasets, toy_confounds
 from support.calls import read, read_relmat, run, sidecar
-from support.datasets import SPACE, snapshot
+from support.datasets import NAMES, SPACE, snapshot
 from support.group_trees import read_rows, read_square
+from support.validator import issues_of
 
-from bids_roi import load
-from bids_roi.errors import DataError, NothingFound
+from bids_roi import extract, load
+from bids_roi.demo.dataset import write_demo_dataset
+from bids_roi.errors import DataError, NothingFound, UsageError
 
 T = toy_confounds.T
 CLEAN = ["--strategy", "24P", "--fd-threshold", 0.5, "--dummy-scans", "auto"]
@@ -391,3 +395,72 @@ def test_load_takes_the_one_or_the_others(group_of_two):
     ).unlink()
     with pytest.raises(NothingFound, match=r"no matrix over the runs of .*sub-02"):
         load(out, combine_runs=True)
+
+
+def test_extract_combines_runs_in_memory(three, atlas, tmp_path, capsys):
+    image, table = atlas.split(",")
+    bolds = sorted((three / "sub-01" / "func").glob("*_bold.nii.gz"))
+    given = {"atlas_table": table, "fd_threshold": 0.5, "dummy_scans": "auto"}
+    found = extract(bolds, image, strategy="24P", **given)
+    runs = [f.signals.to_numpy()[:, USED] for f in found.values()]
+    assert [len(r) for r in runs] == [56, 46, 56]
+    matrix = found.combine()
+    assert list(matrix) == list(matrix.index) == list(NAMES)
+    assert_allclose(matrix.to_numpy()[:4, :4], by_hand(runs), rtol=0, atol=1e-12)
+    with_rows = extract(bolds, image, strategy="24P", censored="na", **given)
+    assert_array_equal(with_rows.combine(), matrix)
+    out = tmp_path / "out"
+    options = ["--atlas-file", atlas, *CLEAN, "--combine-runs", "--relmat", "partial"]
+    run(capsys, three, out, "participant", *options)
+    partial = read_relmat(pooled(out, stat="partialcorrelation"))
+    assert_allclose(found.combine("partial"), partial, rtol=0, atol=1e-12)
+    filled = extract(bolds, image, strategy="24P", censored="interpolate", **given)
+    with pytest.raises(UsageError, match="rows that were interpolated"):
+        filled.combine()
+    with pytest.raises(UsageError, match=r"pearson or partial, not spearman"):
+        found.combine("spearman")
+    with pytest.raises(UsageError, match=r"counterpart here is the method combine"):
+        extract(bolds, image, relmat="pearson", combine_runs=True)
+    other = extract(bolds, image, strategy=["24P", "simple"], **given)
+    with pytest.raises(UsageError, match=r"one atlas and strategy"):
+        other.combine()
+    assert_array_equal(other.combine(strategy="24P"), matrix)
+    add_run(three, 2, tr=2.5)
+    with pytest.raises(UsageError, match="differ in SourceRepetitionTime"):
+        extract(bolds, image, strategy="24P", **given).combine()
+
+
+def test_the_page_tells_it_and_names_are_valid(three, atlas, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(
+        capsys,
+        *(three, out, "participant", "--atlas-file", atlas, *CLEAN, *POOL),
+        report=True,
+    )
+    page = (out / "sub-01.html").read_text()
+    assert "; 1 matrix over its runs" in page
+    assert issues_of(out, "error", "warning") == []
+    ours = resources.files("bids_roi") / "data" / "pybids_config.json"
+    layout = BIDSLayout(out, validate=False, config=["bids", "derivatives", str(ours)])
+    there = layout.get(suffix="relmat", extension=".tsv")
+    runs = [file.get_entities().get("run") for file in there]
+    assert sorted(runs, key=str) == [1, 2, 3, None]
+
+
+def test_two_runs_of_the_demo(tmp_path, capsys):
+    demo = write_demo_dataset(tmp_path / "demo")
+    out = tmp_path / "out"
+    where = ["--atlas-file", f"{demo.atlas_image},{demo.atlas_table}"]
+    where += ["--participant-label", "01", "--session-label", "1"]
+    options = [*where, "--strategy", "36P", "--high-pass", 0.01, "--low-pass", 0.1]
+    space = ["--space", SPACE, "--res", "2", "--fd-threshold", 0.4]
+    run(capsys, demo.derivative, out, "participant", *options, *space, *POOL)
+    (path,) = [p for p in out.rglob("*_relmat.tsv") if "_run-" not in p.name]
+    runs = [read(p)[1] for p in sorted(out.rglob("*_timeseries.tsv"))]
+    assert len(runs) == 2
+    whole = ~np.isnan(np.concatenate(runs)).any(axis=0)
+    found = read_square(path)[1]
+    expected = by_hand([values[:, whole] for values in runs])
+    assert_allclose(found[np.ix_(whole, whole)], expected, rtol=0, atol=1e-12)
+    assert np.isnan(found[~whole]).all()
+    assert sidecar(path)["CombinedVolumes"] == [len(values) for values in runs]

@@ -286,6 +286,22 @@ def test_a_table_without_a_folder_and_the_reverse_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_that_atlases_have_already_is_refused(physio, tmp_path, capsys):
+    common, given, _, _ = physio
+    template = tmp_path / "other" / f"tpl-{datasets.SPACE}"
+    shutil.copytree(tmp_path / "atlas", template)
+    words = [*given, "--atlas-dataset", f"physio={tmp_path / 'other'}"]
+    shown = run(capsys, *common, *words, code=65)
+    told = "--confounds-dataset and --atlas-dataset are both called physio"
+    assert told in shown.err
+
+
+def test_settings_alone_take_no_columns(physio, capsys):
+    common, given, _, _ = physio
+    shown = run(capsys, *common[:5], "--detrend", *given, code=64)
+    assert "no strategy takes columns of a table physio" in shown.err
+
+
 @pytest.mark.parametrize(
     ("component", "message"),
     [

@@ -41,6 +41,7 @@ STRATEGY = {
 CHANGES = {
     "mask": ["none"],
     "min_coverage": ["0.4"],
+    "region_measures": ["homogeneity"],
     "smoothing_fwhm": ["4"],
     "repetition_time": ["2.5"],
     "detrend": None,  # a switch that is on already; see the fields of Settings

@@ -352,3 +352,56 @@ def test_check_atlas_refuses_such_maps_too(tmp_path, capsys):
     assert "1 in map 1, 4 in map 3" in said
     assert "cannot be used" in said
     assert datasets.SPACE in said
+
+
+@pytest.mark.parametrize("strategy", ["none", "simple"])
+def test_the_global_signal_before_and_after_cleaning(
+    strategy, cleaned_input, atlas, tmp_path, capsys
+):
+    """By hand from the tables of series: a region that is lost is in neither."""
+    root, columns, path = cleaned_input
+    rng = np.random.default_rng(0)
+    fd = columns["framewise_displacement"] + 0.1 * rng.random(60)
+    table = root / FUNC / "sub-01_task-rest_desc-confounds_timeseries.tsv"
+    header, *rows = (line.split("\t") for line in table.read_text().splitlines())
+    place = header.index("framewise_displacement")
+    for row, value in zip(rows[1:], fd[1:], strict=True):
+        row[place] = repr(float(value))
+    rmsd = rng.random(60)
+    lines = ["\t".join([*header, "rmsd"])]
+    lines += ["\t".join([*row, str(r)]) for row, r in zip(rows, rmsd, strict=True)]
+    table.write_text("\n".join(lines) + "\n")
+    image = nb.load(path)
+    values = image.get_fdata()
+    values[datasets.labels() == datasets.INDEX[1]] = 0  # a region outside the view
+    nb.save(nb.Nifti1Image(values.astype(np.float32), image.affine, image.header), path)
+    out = tmp_path / "out"
+    asked = ["--strategy", "none", "simple", "--fd-threshold", 0.5, "--censored", "na"]
+    run(capsys, root, out, "participant", "--atlas-file", atlas, *asked)
+    run(capsys, root, out, "group")
+    tail = "" if strategy == "none" else f"_desc-{strategy}"
+    series = out / FUNC / f"{STEM}_atlas-Toy_stat-mean{tail}_timeseries.tsv"
+    _, raw = read(out / FUNC / f"{STEM}_atlas-Toy_stat-mean_timeseries.tsv")
+    _, own = read(series)
+    kept = np.isfinite(own).any(axis=1)
+    kept[0] &= strategy != "none"  # of raw signals, the steady ones count
+    assert kept.sum() == (59 if strategy == "none" else 56)
+    used = np.isfinite(own[kept]).all(axis=0)
+    assert used.sum() == own.shape[1] - 2  # one is not in the image
+    told = json.loads(series.with_suffix(".json").read_text())
+    expected = {"": own[kept][:, used].mean(axis=1)}
+    if strategy != "none":
+        expected["Before"] = raw[kept][:, used].mean(axis=1)
+    for when, signal in expected.items():
+        both = kept & np.isfinite(fd)
+        r = np.corrcoef(fd[both], signal[both[kept]])[0, 1]
+        assert_allclose(told[f"GlobalSignalDeviation{when}"], signal.std(ddof=1), 1e-6)
+        assert_allclose(told[f"FDGlobalSignalCorrelation{when}"], r, atol=1e-6)
+    assert ("GlobalSignalDeviationBefore" in told) == (strategy != "none")
+    assert_allclose(told["MeanRMSD"], rmsd.mean(), atol=1e-6)
+    runs = read_regions(out / "group_runs.tsv")
+    row = runs["desc_id"].index("n/a" if strategy == "none" else strategy)
+    assert float(runs["gs_sd"][row]) == told["GlobalSignalDeviation"]
+    assert float(runs["rmsd_mean"][row]) == told["MeanRMSD"]
+    before = told.get("FDGlobalSignalCorrelationBefore", "n/a")
+    assert runs["fd_gs_correlation_before"][row] == str(before)

@@ -153,3 +153,20 @@ def test_the_page_does_not_list_hundreds_of_times(make, tmp_path, capsys):
     page = (out / "sub-01.html").read_text(encoding="utf-8")
     assert "SourceRepetitionTime" in page
     assert "VolumeTiming" not in page
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_xdf_says_where_lags_are_no_times(even, dataset, atlas, tmp_path, capsys):
+    times = 3.0 * np.arange(60)
+    if not even:
+        times[30:] += 1.5
+    name = f"sub-03_task-rest_space-{SPACE}"
+    given = {"VolumeTiming": times.tolist(), "RepetitionTime": None}
+    datasets.write_run(dataset, name, datasets.bold(1, 60), **given)
+    common = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    only = ["--participant-label", "03", "--relmat", "pearsonxdfz"]
+    told = run(capsys, *common, *only)
+    said = "volumes are not evenly spaced, and lags are in volumes"
+    assert (said in told.err) != even
+    (path,) = (tmp_path / "out").glob("sub-03/func/*pearsonxdfz*.json")
+    assert (said in path.read_text()) != even

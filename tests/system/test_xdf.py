@@ -222,6 +222,11 @@ def test_too_few_volumes_are_told_in_four_places(dataset, atlas, tmp_path, capsy
         (["--relmat-seed", "4"], "--relmat-seed has no effect without"),
         (["--relmat-volumes", "9", "--relmat-seed", "-1"], "from 0 to 2^32 - 1: -1"),
         (["--xdf-regularisation", "tukey"], "--xdf-regularisation has no effect"),
+        (["--combine-runs", "--relmat-volumes", "9"], "takes all kept volumes of all"),
+        (
+            ["pearsonxdfz", "--combine-runs"],
+            "cannot combine pearsonxdfz: xDF is of the volumes of one run",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused(given, said, dataset, atlas, tmp_path, capsys):

@@ -210,4 +210,5 @@ def test_every_option_of_a_run_can_be_given():
     there = {option.name for option in OPTIONS if option.group in groups}
     own = {"atlas", "atlas_file", "atlas_space", "combine", "seeds"}
     own |= {"mask", "strategy", "cifti_output", "combine_runs"}
+    own |= {"conditions", "condition_shift", "raw_dataset"}
     assert there - set(ALLOWED) == own

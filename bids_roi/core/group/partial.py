@@ -71,6 +71,11 @@ class PartialMoments:
                 self._missing = np.zeros((values.size, *product.shape))
             self._missing[~there] += product
 
+    @property
+    def n_units(self) -> int:
+        """Units that were added."""
+        return round(float(self._gram[0, 0]))
+
     @classmethod
     def of(
         cls, number: FloatArray, covariates: FloatArray, values: FloatArray

@@ -7,7 +7,7 @@ import pytest
 
 from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
-from bids_roi.outputs import schema
+from bids_roi.outputs import declared, schema
 from bids_roi.outputs.schema import (
     COLUMNED,
     FACTS,
@@ -43,10 +43,10 @@ def test_every_option_and_setting_that_is_recorded_has_its_key():
 
 
 def test_declarations_use_the_words_that_there_are():
-    outputs = {*get_args(schema.Of)} - {"run"}
+    outputs = {*get_args(declared.Of)} - {"run"}
     for key in KEYS.values():
-        assert key.of in get_args(schema.Of), key
-        assert key.role in get_args(schema.Role), key
+        assert key.of in get_args(declared.Of), key
+        assert key.role in get_args(declared.Role), key
         assert {*key.outputs} <= outputs, key
         assert key.text.endswith((".", ";")), key
     # A column without a unit would be stacked as text.

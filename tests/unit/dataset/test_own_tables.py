@@ -1,0 +1,77 @@
+"""Which tables of one's own belong to a run: by the entities of its name."""
+
+import pytest
+
+from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.partners import find_tables
+from bids_roi.files.names import parse_name
+
+
+def run_of(tmp_path, name):
+    path = tmp_path / "fmriprep" / "sub-01" / name
+    return BoldRun(tmp_path, (path,), parse_name(path).entities, None, None, {})
+
+
+def found(tmp_path, run, *names, pattern="*.tsv"):
+    folder = tmp_path / "own"
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    tables = find_tables(folder, pattern, run_of(tmp_path, run))
+    return [path.relative_to(folder).as_posix() for path in tables]
+
+
+VOLUME = "sub-01_ses-2_task-rest_run-1_space-MNI_res-2_desc-preproc_bold.nii.gz"
+SURFACE = "sub-01_ses-2_task-rest_run-1_space-fsLR_den-91k_bold.dtseries.nii"
+
+
+@pytest.mark.parametrize("run", [VOLUME, SURFACE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01_ses-2_task-rest_run-1_physio.tsv",
+        "sub-01_ses-2_task-rest_run-1_space-T1w_desc-mine_timeseries.tsv",
+        "sub-01/ses-2/func/sub-01_ses-2_task-rest_run-1_regressors.tsv",
+        "sub-01/sub-01_task-rest_run-1_ses-2_regressors.tsv",
+    ],
+)
+def test_one_table_serves_all_spaces(run, name, tmp_path):
+    assert found(tmp_path, run, name) == [name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sub-01_ses-1_task-rest_run-1_physio.tsv",
+        "sub-01_task-rest_run-1_physio.tsv",
+        "sub-01_ses-2_task-rest_physio.tsv",
+        "sub-01_ses-2_task-rest_run-2_physio.tsv",
+        "sub-01_ses-2_task-rest_acq-fast_run-1_physio.tsv",
+        "sub-01_ses-2_task-rest_echo-1_run-1_physio.tsv",
+        "sub-02_ses-2_task-rest_run-1_physio.tsv",
+        "sub-02/sub-01_ses-2_task-rest_run-1_physio.tsv",
+        "sub-01_ses-2_task-rest_run-1_physio.json",
+        "physio.tsv",
+    ],
+)
+def test_a_table_of_another_run_is_none(name, tmp_path):
+    assert found(tmp_path, VOLUME, name) == []
+
+
+def test_an_echo_takes_its_own_table_or_that_of_all(tmp_path):
+    run = "sub-01_task-rest_echo-2_desc-preproc_bold.nii.gz"
+    names = [f"sub-01_task-rest_echo-{n}_physio.tsv" for n in (1, 2)]
+    assert found(tmp_path, run, *names) == names[1:]
+    assert found(tmp_path, run, "sub-01_task-rest_physio.tsv") == [
+        names[1],
+        "sub-01_task-rest_physio.tsv",
+    ]
+
+
+def test_a_pattern_narrows(tmp_path):
+    stem = "sub-01_ses-2_task-rest_run-1_desc"
+    names = [f"{stem}-a_timeseries.tsv", f"{stem}-b_timeseries.tsv"]
+    assert found(tmp_path, VOLUME, *names) == names
+    assert found(tmp_path, VOLUME, pattern="*_desc-b_*.tsv") == names[1:]
+    assert found(tmp_path, "bold.nii.gz") == []
