@@ -8,7 +8,7 @@ import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
@@ -253,6 +253,22 @@ def _tell(runs: dict[RunKey, Run], output: Output, key: str) -> float | None:
     return runs[output.run].number(key, output.desc, of_the_run=True)
 
 
+def _say_losses(status: str, rows: list[dict[str, Any]]) -> list[str]:
+    """Lines about what has a status; what many share is said once, by the first."""
+    reasons: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        reasons.setdefault(str(row["reason"]), []).append(row)
+    lines = []
+    for reason, alike in list(reasons.items())[:_SHOWN]:
+        more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
+        where = f"{status.replace('_', ' ')}: {_locate(alike[0])}{more}"
+        lines.append(f"  {where}: {reason}")
+    if len(reasons) > _SHOWN:
+        others = count_of(len(reasons) - _SHOWN, "other reason")
+        lines.append(f"  ... and {others}: see group_runs.tsv")
+    return lines
+
+
 def _summarise(
     level: _Level, rows: list[Row], motion: list[Row], stale: list[str]
 ) -> str:
@@ -269,13 +285,7 @@ def _summarise(
     head = f"{count_of(runs, 'run')} of {count_of(people, 'participant')}"
     lines = [f"{head}; each atlas and strategy of a run counts: {told}"]
     for status in keys[1:]:
-        found = [row for row in rows if row["status"] == status]
-        word = status.replace("_", " ")
-        lines += [
-            f"  {word}: {_locate(row)}: {row['reason']}" for row in found[:_SHOWN]
-        ]
-        if len(found) > _SHOWN:
-            lines.append(f"  ... and {len(found) - _SHOWN} more: see group_runs.tsv")
+        lines += _say_losses(status, [r for r in rows if r["status"] == status])
     if not level.found.usable:
         lines.append("no run has outputs: there is nothing to put into tables")
     if motion:

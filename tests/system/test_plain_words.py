@@ -173,6 +173,17 @@ def test_one_reason_is_one_line(tree, capsys):
     assert line.startswith(f"  2 without QC-FC (space {SPACE}): 3 participants have")
 
 
+def test_what_many_runs_lack_is_said_once(dataset, atlas, tmp_path, capsys):
+    out = tmp_path / "out"
+    datasets.write_run(dataset, "sub-02_task-rest_space-T1w")
+    datasets.write_run(dataset, "sub-01_task-rest_space-T1w")
+    run(capsys, dataset, out, "participant", "--atlas-file", atlas, code=None)
+    told = run(capsys, dataset, out, "group").out
+    (line,) = [line for line in told.splitlines() if line.startswith("  skipped: ")]
+    assert "sub-01_task-rest_space-T1w" in line
+    assert "_bold.nii.gz and 1 more: " in line
+
+
 def test_verbose_tells_of_the_group_what_is_used_and_written(tree, capsys):
     broken = next(tree.root.glob("sub-02/func/*_desc-36P_relmat.tsv"))
     broken.write_text("nothing")
