@@ -112,6 +112,12 @@ class Strategy:
         named = (part.model for part in self.components if part.kind == "table")
         return tuple(dict.fromkeys(named))
 
+    @property
+    def takes_aroma(self) -> bool:
+        """Whether columns of fMRIPost-AROMA's table may be among its regressors."""
+        named = {part.kind for part in self.components if part.model != "full"}
+        return not named.isdisjoint({"ica_aroma", "columns", "pattern"})
+
 
 def describe_strategy(strategy: Strategy) -> dict[str, Any]:
     """JSON content that reads back to the same strategy.

@@ -8,7 +8,6 @@ to one image takes a millisecond.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.dataset.filters import PARTS, Rule, kind_of, passes
@@ -18,6 +17,7 @@ from bids_roi.files.tables import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from bids_roi.dataset.layout import BoldRun
 
@@ -368,22 +368,6 @@ def _read(path: Path) -> dict[str, Any]:
             remedy = remedy_of(cause, "")
             raise MissingInput(error.problem, where=path, remedy=remedy) from error
         raise
-
-
-def find_aroma_confounds(dataset: Path, run: BoldRun) -> Path | None:
-    """Find a run's table in a fMRIPost-AROMA derivative.
-
-    ``*_desc-aroma_timeseries.tsv`` with the run's entities; space and resolution do
-    not matter.
-    """
-    free = {"space", "cohort", "res", "den", "desc", "echo", "part"}
-    wanted = {pair for pair in run.entities if pair[0] not in free}
-    folder = dataset / Path(run.relative_path).parent
-    for path in sorted(folder.glob("*_desc-aroma_timeseries.tsv")):
-        name = parse_name(path)
-        if {pair for pair in name.entities if pair[0] not in free} == wanted:
-            return path
-    return None
 
 
 def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:

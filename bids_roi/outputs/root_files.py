@@ -149,12 +149,28 @@ def write_dataset_files(
     description["DatasetLinks"] |= {
         name: _link(output_dir, folder, {}) for name, folder in atlas_datasets.items()
     }
+    _add_links(output_dir, description)
     texts = (format_json(description), BIDSIGNORE, README)
     return [
         warning
         for name, text in zip(ROOT_FILES, texts, strict=True)
         for warning in _write_once(output_dir, name, text)
     ]
+
+
+def _add_links(output_dir: Path, description: dict[str, Any]) -> None:
+    """Put links beside those that are there, where nothing else differs.
+
+    Sidecars of an earlier call may refer to other datasets than those of this one.
+    """
+    there = dataset_description(output_dir)[0]
+    links, own = there.get("DatasetLinks"), description["DatasetLinks"]
+    if not isinstance(links, dict) or there | {"DatasetLinks": own} != description:
+        return
+    if all(links.get(name, link) == link for name, link in own.items()):
+        description["DatasetLinks"] = links | own
+        if own.keys() - links.keys():
+            write_file(output_dir, ROOT_FILES[0], format_json(description))
 
 
 def _describe_dataset(

@@ -25,7 +25,7 @@ from bids_roi.options.table import CLEANING_OPTIONS
 from bids_roi.options.words import name_statistics
 from bids_roi.outputs.result import AtlasResult, CleanedSeries
 from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
-from bids_roi.participant.confounds import parse_tables
+from bids_roi.participant.confounds import AROMA, parse_tables
 from bids_roi.participant.signal_checks import warn_of_voxels
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 # Names of datasets that sidecars refer to already.
-_TAKEN = ("preprocessed", "templateflow", "freesurfer")
+_TAKEN = ("preprocessed", "templateflow", "freesurfer", AROMA)
 
 
 def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
@@ -96,6 +96,10 @@ def _refuse_percent(strategy: Strategy, options: Options) -> None:
 
 def _check_tables(options: Options, strategies: list[Strategy]) -> None:
     """Refuse tables that no folder is given for, and folders that nothing needs."""
+    aroma = options.cleaning.aroma_dataset
+    if aroma is not None and not any(s.takes_aroma for s in strategies):
+        msg = "no strategy takes columns of ICA-AROMA: --aroma-dataset has no effect."
+        raise UsageError(msg, remedy="Add --strategy aroma, or leave it out.")
     given = parse_tables(options.cleaning.confounds_dataset)
     for name, (folder, _) in given.items():
         flag = f"--confounds-dataset {name}"

@@ -26,7 +26,6 @@ from bids_roi.confounds.table import (
 from bids_roi.core.censor import Censoring, censor
 from bids_roi.dataset.partners import (
     FREE_IN_CONFOUNDS,
-    find_aroma_confounds,
     find_tables,
 )
 from bids_roi.dataset.timing import explain_untimed
@@ -46,6 +45,10 @@ if TYPE_CHECKING:
     from bids_roi.participant.results import Job
 
 
+# Name of fMRIPost-AROMA's dataset in sidecars.
+AROMA = "aroma"
+
+
 class RunConfounds:
     """The tables of a run: each is read when it is first asked for, and once.
 
@@ -55,9 +58,7 @@ class RunConfounds:
     def __init__(self, run: BoldRun, n_volumes: int, wanted: Cleaning) -> None:
         self.run = run
         self.n_volumes = n_volumes
-        aroma = wanted.aroma_dataset
-        self._aroma = None if aroma is None else find_aroma_confounds(aroma, run)
-        self._folders = parse_tables(wanted.confounds_dataset)
+        self._folders = list_datasets(wanted)
         self._own = {
             name: find_tables(folder, pattern, run)
             for name, (folder, pattern) in self._folders.items()
@@ -70,34 +71,39 @@ class RunConfounds:
         own = self.run.confounds_path
         described = own.with_suffix(".json") if own is not None else None
         more = [path for paths in self._own.values() for path in paths]
-        return tuple(p for p in (own, described, self._aroma, *more) if p is not None)
+        return tuple(p for p in (own, described, *more) if p is not None)
 
     def read(self) -> Confounds | None:
         """Read the run's own table; ``None`` where it has none."""
         path = self.run.confounds_path
         return None if path is None else self._read(path)
 
-    def read_all(self) -> Confounds | None:
-        """Read the table with the columns of AROMA's beside it."""
+    def read_all(self, strategy: Strategy) -> Confounds | None:
+        """Read the table, with AROMA's columns where a strategy may take them."""
         own = self.read()
-        if own is None or self._aroma is None:
+        if own is None or not strategy.takes_aroma or not self._own.get(AROMA):
             return own
-        return merge_confounds(own, self._read(self._aroma))
+        return merge_confounds(own, self._read(self._choose(AROMA, strategy)))
 
     def read_own(self, strategy: Strategy) -> dict[str, Confounds]:
         """Read the tables that a strategy names, by their names."""
-        return {name: self._read_own(name, strategy) for name in strategy.tables}
+        return {
+            name: self._read(self._choose(name, strategy), own=True)
+            for name in strategy.tables
+        }
 
-    def _read_own(self, name: str, strategy: Strategy) -> Confounds:
+    def _choose(self, name: str, strategy: Strategy) -> Path:
         found, (folder, pattern) = self._own[name], self._folders[name]
         if len(found) == 1:
-            return self._read(found[0], own=True)
+            return found[0]
         where = self.run.relative_path
         if found:
             listed = " and ".join(str(path.relative_to(folder)) for path in found)
             msg = f"{len(found)} files could be its table {name}: {listed}."
             example = f"--confounds-dataset '{name}={folder}/*_desc-LABEL_*.tsv'"
             remedy = f"Choose by a pattern: {example}."
+            if name == AROMA:
+                remedy = "Leave one of them in a copy of the folder."
             raise DataError(msg, where=where, remedy=remedy)
         pairs = [p for p in self.run.entities if p[0] not in FREE_IN_CONFOUNDS]
         stem = "_".join(f"{key}-{label}" for key, label in pairs) or "a nameless run"
@@ -112,11 +118,11 @@ class RunConfounds:
         raise MissingInput(msg, where=where, remedy=remedy)
 
     def list_own(self, strategy: Strategy) -> list[str]:
-        """BIDS URIs of the tables that a strategy names."""
+        """BIDS URIs of the tables that a strategy takes columns of."""
         return [
             f"bids:{name}:{path.relative_to(self._folders[name][0]).as_posix()}"
-            for name in strategy.tables
-            for path in self._own[name]
+            for name in (*strategy.tables, *([AROMA] if strategy.takes_aroma else ()))
+            for path in self._own.get(name, ())
         ]
 
     def describe_own(self, strategy: Strategy) -> dict[str, tuple[Path, str]]:
@@ -147,6 +153,15 @@ def parse_tables(texts: Iterable[str]) -> dict[str, tuple[Path, str]]:
         chosen = "*" in folder.name
         pattern = folder.name if chosen else "*.tsv"
         found[name] = (folder.parent if chosen else folder, pattern)
+    return found
+
+
+def list_datasets(wanted: Cleaning) -> dict[str, tuple[Path, str]]:
+    """Folders and patterns of all tables beside fMRIPrep's, by their names."""
+    found = parse_tables(wanted.confounds_dataset)
+    if wanted.aroma_dataset is not None:
+        folder = wanted.aroma_dataset.absolute()
+        found[AROMA] = (folder, "*_desc-aroma_timeseries.tsv")
     return found
 
 
@@ -272,7 +287,7 @@ def _read_needed(tables: RunConfounds, strategy: Strategy) -> Confounds | None:
             "Expected *_desc-confounds_timeseries.tsv beside it; or --strategy none."
         )
         raise MissingInput(msg, where=tables.run.relative_path, remedy=remedy)
-    return tables.read_all()
+    return tables.read_all(strategy)
 
 
 def _censor(

@@ -33,7 +33,7 @@ from bids_roi.outputs.root_files import (
 )
 from bids_roi.participant.budget import choose_executor
 from bids_roi.participant.cleaning import load_strategies
-from bids_roi.participant.confounds import parse_tables
+from bids_roi.participant.confounds import AROMA, list_datasets
 from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.plan import (
     PlannedRun,
@@ -89,9 +89,10 @@ def open_level(bids_dir: Path, output_dir: Path, options: Options) -> Participan
     participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
     shelf = AtlasShelf(options.atlases, options.input.space)
-    own = parse_tables(options.cleaning.confounds_dataset)
+    own = list_datasets(options.cleaning)
     if both := sorted(own.keys() & shelf.links.keys()):
-        msg = f"--confounds-dataset and --atlas-dataset are both called {both[0]}."
+        flag = "--confounds-dataset" if both[0] != AROMA else "--aroma-dataset"
+        msg = f"{flag} and --atlas-dataset are both called {both[0]}."
         raise CollisionError(msg, remedy="Rename one: sidecars tell them by it.")
     return ParticipantLevel(root, participants, output_dir, options, strategies, shelf)
 
@@ -294,7 +295,7 @@ def _announce(
         for item in planned:
             if not begun:
                 begun = True
-                own = parse_tables(level.options.cleaning.confounds_dataset)
+                own = list_datasets(level.options.cleaning)
                 links = level.shelf.links | {k: where for k, (where, _) in own.items()}
                 notes = write_dataset_files(level.output_dir, level.root, source, links)
                 outcomes.warnings.update(notes)

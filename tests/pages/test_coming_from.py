@@ -11,7 +11,9 @@ import bids_roi
 from bids_roi.atlases.names import SHORT_NAMES
 from bids_roi.cli import main
 from bids_roi.confounds.strategies import list_strategies
+from bids_roi.confounds.strategy_checks import parse_strategy
 from bids_roi.demo.dataset import write_demo_dataset
+from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 
 PAGE = ROOT / "docs" / "coming-from.md"
@@ -49,6 +51,9 @@ def test_flags_and_their_values_are_those_of_the_options(word):
         assert value in list_strategies()
     elif flag == "--atlas" and value:
         assert value in SHORT_NAMES or re.fullmatch(r"(schaefer|difumo)\d+", value)
+    elif value and option.name in ROWS and not option.choices:
+        row = ROWS[option.name].values
+        assert row.fits(row.read(flag, tuple(value.split()) if option.many else value))
     elif value:
         assert value in option.choices
 
@@ -83,5 +88,10 @@ def test_files_are_written_under_these_names(word, results):
 def test_all_other_words_are_columns_keys_strategies_or_python(word):
     if word.startswith("bids_roi."):
         assert inspect.isfunction(getattr(bids_roi, word.removeprefix("bids_roi.")))
+    elif word.startswith("{"):  # an item of a strategy file
+        (kind,) = json.loads(word.replace("...", '"x"'))
+        problems = []
+        item = {kind: "x", "columns": ["y"]}
+        assert parse_strategy({"name": "s", "components": [item]}, problems), problems
     else:
         assert word in COLUMNS | KEYS | PLAIN | set(list_strategies())

@@ -1,6 +1,7 @@
 """Cleaning through the whole app: names, numbers, censored volumes, bad input."""
 
 import json
+import shutil
 import warnings
 
 import nibabel as nb
@@ -273,31 +274,69 @@ def test_two_high_passes_are_told(cleaned_input, atlas, tmp_path, capsys):
     assert table["status"].count("ok") >= 3
 
 
-def test_aroma_components_come_from_their_own_dataset(
-    cleaned_input, atlas, tmp_path, capsys
-):
+AROMA = "sub-01_task-rest_desc-aroma_timeseries.tsv"
+
+
+@pytest.fixture
+def aroma(cleaned_input, atlas, tmp_path):
     """fMRIPost-AROMA beside fMRIPrep 23 and later, which has no such columns."""
     root, _, _ = cleaned_input
-    extra = tmp_path / "fmripost-aroma" / "sub-01" / "func"
-    extra.mkdir(parents=True)
-    rng = np.random.default_rng(1)
-    noise = rng.normal(size=(T, 2))
+    table = tmp_path / "fmripost-aroma" / FUNC / AROMA
+    table.parent.mkdir(parents=True)
+    noise = np.random.default_rng(1).normal(size=(T, 2))
     rows = ["\t".join(map(repr, row)) for row in noise.tolist()]
     head = "aroma_orth_motion_00\taroma_orth_motion_01"
-    table = extra / "sub-01_task-rest_desc-aroma_timeseries.tsv"
     table.write_text("\n".join([head, *rows]) + "\n")
     common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
-    common += ["--denoise", "aroma"]
-    refused = run(capsys, *common, code=1)
+    return common, ["--aroma-dataset", table.parents[2]], table, noise
+
+
+def test_aroma_components_come_from_their_own_dataset(aroma, tmp_path, capsys):
+    common, given, table, noise = aroma
+    refused = run(capsys, *common, "--denoise", "aroma", code=1)
     assert "aroma" in refused.err
-    run(capsys, *common, "--aroma-dataset", extra.parents[1])
+    run(capsys, *common, "--denoise", "aroma", *given)
     path = series(tmp_path / "out", "aroma")
     facts = json.loads(path.with_suffix(".json").read_text())
-    assert set(head.split("\t")) <= set(facts["ConfoundRegressors"])
+    head = table.read_text().split("\n")[0].split("\t")
+    assert set(head) <= set(facts["ConfoundRegressors"])
+    assert facts["Sources"][-1] == f"bids:aroma:{FUNC}/{AROMA}"
+    described = json.loads((tmp_path / "out/dataset_description.json").read_text())
+    # Beside those of the first call, into the same folder.
+    assert described["DatasetLinks"]["aroma"] == "../fmripost-aroma"
+    again = run(capsys, *common, "--denoise", "aroma", *given, "--overwrite")
+    assert "other content" not in again.err + run(capsys, *common, code=None).err
     _, found = read(path)
     kept = noise[1:] - noise[1:].mean(axis=0)
     column = found[:, datasets.INDEX.index(3)]
     assert np.abs(kept.T @ column).max() < 1e-6 * np.abs(column).max() * T
+
+
+def test_two_tables_of_aroma_are_not_chosen_from_silently(aroma, tmp_path, capsys):
+    """Of one run, on two grids; a strategy that takes none of it is as it was."""
+    common, given, table, _ = aroma
+    other = table.with_name(AROMA.replace("_desc", "_space-MNI152NLin6Asym_desc"))
+    shutil.copy(table, other)
+    shown = run(capsys, *common, "--denoise", "aroma", "24P", *given, code=1)
+    assert "2 files could be its table aroma" in shown.err
+    assert AROMA in shown.err
+    assert other.name in shown.err
+    assert "Leave one of them" in shown.err
+    assert not series(tmp_path / "out", "aroma").exists()
+    facts = json.loads(series(tmp_path / "out", "24P").with_suffix(".json").read_text())
+    assert not [uri for uri in facts["Sources"] if "aroma" in uri]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [["--detrend"], ["--denoise", "24P"], ["--denoise", "none", "36P"]],
+)
+def test_aroma_that_no_strategy_takes_is_refused(asked, aroma, tmp_path, capsys):
+    common, given, _, _ = aroma
+    shown = run(capsys, *common, *asked, *given, code=64)
+    assert "no strategy takes columns of ICA-AROMA" in shown.err
+    assert "--aroma-dataset has no effect" in shown.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_filtering_without_a_repetition_time_names_the_run(
@@ -393,7 +432,7 @@ def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
     assert not out.exists()
     # Beside another strategy the option is for that one, and raw signals stay raw.
     # These need a cut-off or one another, or a strategy with columns of the table.
-    in_need = ("filter", "motion_filter", "head_radius", "confounds_dataset")
+    in_need = ("filter", "motion_filter", "head_radius", "confounds_", "aroma_")
     if not option.name.startswith(in_need):
         run(capsys, *common, "--denoise", "none", "24P", *given)
         assert len(read(series(out, None))[1]) == T

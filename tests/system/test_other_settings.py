@@ -35,6 +35,8 @@ def place(tmp_path_factory):
         table.write_text("mine\n" + "".join(f"{n**0.5}\n" for n in range(T)))
     own = {"name": "own", "components": [{"table": "own", "columns": "all"}]}
     (folder / "own.json").write_text(json.dumps(own))
+    named = {"name": "named", "components": [{"columns": ["trans_x"]}]}
+    (folder / "named.json").write_text(json.dumps(named))
     return folder, root, datasets.write_atlas(folder / "atlas")
 
 
@@ -42,6 +44,7 @@ def place(tmp_path_factory):
 # words that name both. Files stand for themselves: {mask}, {aroma}.
 BAND = ["--denoise", "24P", "--high-pass", "0.01", "--low-pass", "0.1"]
 STRICT = ["--denoise", "24P"]
+NAMED = ["--denoise", "{folder}/named.json"]
 LOW = [*STRICT, "--motion-filter", "lp", "--motion-filter-band", 6]
 WAVE = ["--high-pass", "0.01", "--filter", "butterworth"]
 CHANGES = {
@@ -121,7 +124,7 @@ CHANGES = {
     ),
     # The sidecars do not hold these; they are named among what can differ.
     "allow_missing_confounds": (STRICT, [*STRICT, "--allow-missing-confounds"], "", ""),
-    "aroma_dataset": (STRICT, [*STRICT, "--aroma-dataset", "{folder}"], "", ""),
+    "aroma_dataset": (NAMED, [*NAMED, "--aroma-dataset", "{folder}"], "", ""),
     "confounds_dataset": (
         ["--denoise", "{folder}/own.json", "--confounds-dataset", "own={folder}/own"],
         [
