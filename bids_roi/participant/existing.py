@@ -212,12 +212,16 @@ def _explain(
 ) -> OtherSettings:
     relmat = next((r for r in names.relmats if r.path == table), None)
     series = next((s for s in names.timeseries if s.path == table), relmat)
+    more: dict[str, Any] = {}
+    if relmat is not None:
+        settings = settings_of(relmat, job.options)
+        more = {"RelmatVolumes": None, "Statistic": relmat.statistic, **settings}
     found = tell_differences(
         sidecar,
         options=job.options,
         strategy=job.strategy(series.label) if series is not None else None,
         atlas=atlas,
-        more=settings_of(relmat, job.options) if relmat is not None else {},
+        more=more,
         own_mask=job.planned.mask_path is not None,
     )
     own = atlas.individual or atlas.route is not None
@@ -267,8 +271,11 @@ def tell_differences(
     wanted = dict(_wanted(options, strategy))
     found = dict(_found(sidecar, with_cleaning=strategy is not None))
     now = options.deciding() | dict(more)
+    other = "map_statistic" if atlas.hard else "statistic"
     for option in OPTIONS:
         key = option.sidecar
+        if option.name == other:
+            continue
         if key in now or (option.of == "run" and key in sidecar):
             wanted[option.name] = _in_words(now.get(key))
             found[option.name] = _in_words(sidecar.get(key))

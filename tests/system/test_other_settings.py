@@ -209,6 +209,23 @@ def test_the_option_is_named_with_both_values(name, place, tmp_path, capsys):
     assert "2  extracted" in run(capsys, *common, *after, "--overwrite").out
 
 
+def test_what_decides_a_matrix_alone_is_named_where_it_is_left_out(
+    place, tmp_path, capsys
+):
+    _, root, atlas = place
+    common = [root, tmp_path / "out", "participant", "--atlas-file", atlas]
+    common += ["--relmat", "pearson", "--no-report"]
+    some = ["--relmat-volumes", 9, "--relmat-seed", 2]
+    both = ["--statistic", "mean", "eigenvariate"]
+    run(capsys, *common, *both, *some)
+    told = run(capsys, *common, *both, code=1).err
+    assert "--relmat-volumes is not given, the outputs were made with 9." in told
+    # The matrix is of the statistic that is named first.
+    told = run(capsys, *common, "--statistic", *both[:0:-1], *some, code=1).err
+    assert "--statistic is eigenvariate, the outputs were made with mean." in told
+    assert "--map-statistic" not in told
+
+
 def test_the_dozen_tables_of_a_run_are_told_once(place, tmp_path, capsys):
     """With figures and pages, raw signals beside three strategies, and the group."""
     _, root, atlas = place
