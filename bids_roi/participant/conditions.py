@@ -110,20 +110,22 @@ def _relate_run(
     done: Combined,
     there: Mapping[str, Output],
 ) -> None:
-    """Make the matrices of one run, from that of the whole run and its series."""
-    wanted = options.connectivity.conditions
+    """Make the matrices of one run, from that of the whole run and its series.
+
+    An error where it has not all conditions comes after those that it has.
+    """
     events = find_events(raw, output.name)
     if events is None:
         done.notes.append("a run without events.tsv has no matrices of conditions.")
         return
-    blocks = read_blocks(events, wanted)
+    blocks, lacking = read_blocks(events, options.connectivity.conditions)
     series = series_of_matrix(output)
     source = f"{events.relative_to(raw).as_posix()} sha256:{file_digest(events)}"
     table = series.told.table or file_digest(series.file)
     inside: dict[str, NDArray[np.bool_]] = {}
     signals: NDArray[np.float64] | None = None
     names: tuple[str, ...] = ()
-    paths = _name_all(output, wanted, there)
+    paths = _name_all(output, tuple(blocks), there)
     shift = options.connectivity.condition_shift
     base = output.read_sidecar()
     for condition, path in paths.items():
@@ -138,8 +140,8 @@ def _relate_run(
             signals, volumes, names = _read_kept(series)
             times = _times_of(series)
             inside = {
-                word: np.array(blocks[word].choose(times, shift), dtype=bool)
-                for word in wanted
+                word: np.array(own.choose(times, shift), dtype=bool)
+                for word, own in blocks.items()
             }
         facts = {
             "Condition": condition,
@@ -154,6 +156,8 @@ def _relate_run(
         _write(output, path, kept, names, base, {**facts, **made}, notes, options)
         done.changed = True
         done.notes += notes
+    if lacking is not None:
+        raise lacking
 
 
 def _name_all(

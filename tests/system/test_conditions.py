@@ -196,6 +196,26 @@ def test_unknown_conditions(cleaned_input, atlas, raw, tmp_path, capsys, given, 
     assert words[0] not in logs
 
 
+def test_a_condition_that_a_run_lacks_costs_no_other(
+    cleaned_input, atlas, raw, tmp_path, capsys
+):
+    """A participant who made no error has the matrices of what was right."""
+    out, given = tmp_path / "out", ["--conditions", "error", "face"]
+    options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson", *given]
+    options += ["--raw-dataset", raw]
+    told = run(capsys, cleaned_input[0], out, "participant", *options, code=1)
+    assert "there is no condition error (trial_type). There are face" in told.err
+    assert matrix(out, "Face").is_file()
+    assert not matrix(out, "Error").exists()
+    made = state(out / "sub-01")
+    run(capsys, cleaned_input[0], out, "participant", *options, code=1)
+    assert state(out / "sub-01") == made
+    run(capsys, "x", out, "group", code=None)
+    rows = read_rows(out / "group_runs.tsv")
+    assert {r["desc_id"]: r["status"] for r in rows}["24PFace"] == "done"
+    assert [r for r in rows if "no condition error" in r["reason"]]
+
+
 @pytest.mark.parametrize(
     ("given", "words", "code"),
     [
