@@ -25,7 +25,7 @@ from bids_roi.outputs.records import (
     read_all_records,
     write_records,
 )
-from bids_roi.participant.combined import Combined, series_of_matrix
+from bids_roi.participant.combined import Combined, is_asked, series_of_matrix
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def relate_conditions(
 ) -> Combined:
     """Make the matrices of conditions of ``sub-<label>``, of the series on disk.
 
-    ``root`` is that of the derivative, in or beside which the raw dataset is. What was
-    made of the same tables is left as it is. What cannot be made is a failure under
-    ``logs/``, and the others go on.
+    Of the sessions, tasks and runs that are asked for. ``root`` is that of the
+    derivative, in or beside which the raw dataset is. What was made of the same tables
+    is left as it is. What cannot be made is a failure under ``logs/``, and the others
+    go on.
     """
     done = Combined()
     found = find_outputs(output_dir, participant)
@@ -64,6 +65,7 @@ def relate_conditions(
         for output in found
         if output.kind == "relmat"
         and measure_of_word(output.stat) in asked
+        and is_asked(output, options, "ses", "task", "run")
         and not output.told.condition
         and output.told.error is None
         and output.path not in stale

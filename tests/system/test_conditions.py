@@ -196,6 +196,31 @@ def test_unknown_conditions(cleaned_input, atlas, raw, tmp_path, capsys, given, 
     assert words[0] not in logs
 
 
+def test_tasks_that_are_not_asked_for_are_left_alone(
+    cleaned_input, atlas, raw, tmp_path, capsys
+):
+    """Of a task without the condition, made by an earlier call: no word of it."""
+    root, out = cleaned_input[0], tmp_path / "out"
+    events = raw / "sub-01/func/sub-01_task-rest_events.tsv"
+    events.with_name("sub-01_task-nback_events.tsv").write_text(EVENTS)
+    events.write_text(EVENTS.replace("face", "other"))
+    for path in [p for p in (root / FUNC).iterdir() if "task-rest" in p.name]:
+        path.with_name(path.name.replace("-rest", "-nback")).write_bytes(
+            path.read_bytes()
+        )
+    options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson"]
+    run(capsys, root, out, "participant", *options)
+    before = state(out / FUNC)
+    given = ["--task-label", "nback", "--conditions", "face", "--raw-dataset", raw]
+    run(capsys, root, out, "participant", *options, *given)
+    new = {*state(out / FUNC)} - {*before}
+    nback = matrix(out, "Face").name.replace("-rest", "-nback")
+    assert {str(path).rpartition("/")[2] for path in new} == {
+        nback,
+        nback.replace(".tsv", ".json"),
+    }
+
+
 def test_a_condition_that_a_run_lacks_costs_no_other(
     cleaned_input, atlas, raw, tmp_path, capsys
 ):
