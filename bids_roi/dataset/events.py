@@ -96,13 +96,17 @@ def find_events(raw: Path, name: BidsName) -> Path | None:
     return None
 
 
-def read_blocks(path: Path, conditions: Sequence[str]) -> dict[str, Blocks]:
+def read_blocks(
+    path: Path, conditions: Sequence[str]
+) -> tuple[dict[str, Blocks], DataError | None]:
     """Read the events of some conditions (``trial_type``).
+
+    Returns them by condition, and the error of those that the table does not have.
 
     Raises
     ------
     DataError
-        The table has no such condition, or lacks a column; with what it has.
+        The table lacks a column; with what it has.
     """
     table = read_table(path)
     if lacking := [column for column in _COLUMNS if column not in table]:
@@ -111,15 +115,16 @@ def read_blocks(path: Path, conditions: Sequence[str]) -> dict[str, Blocks]:
         raise DataError(msg, where=path, remedy=remedy)
     kinds = [cell.strip() for cell in table["trial_type"]]
     there = sorted(set(kinds) - {MISSING})
-    for condition in conditions:
-        if condition not in there:
-            near = ", ".join(nearest_words(condition, there))
-            hint = f"Nearest: {near}. " if near else ""
-            msg = f"there is no condition {condition} (trial_type)."
-            remedy = f"{hint}There are {', '.join(there) or 'none'}."
-            raise DataError(msg, where=path, remedy=remedy)
+    lacking = [condition for condition in conditions if condition not in there]
+    error = None
+    if lacking:
+        near = ", ".join(nearest_words(lacking[0], there))
+        hint = f"Nearest: {near}. " if near else ""
+        msg = f"there is no condition {', '.join(lacking)} (trial_type)."
+        remedy = f"{hint}There are {', '.join(there) or 'none'}."
+        error = DataError(msg, where=path, remedy=remedy)
     blocks = {}
-    for condition in conditions:
+    for condition in [c for c in conditions if c in there]:
         spans, n_unusable = [], 0
         for row, kind in enumerate(kinds):
             if kind != condition:
@@ -131,7 +136,7 @@ def read_blocks(path: Path, conditions: Sequence[str]) -> dict[str, Blocks]:
             else:
                 spans.append((onset, onset + length))
         blocks[condition] = Blocks(tuple(spans), n_unusable)
-    return blocks
+    return blocks, error
 
 
 def _number(cell: str, path: Path, row: int) -> float:

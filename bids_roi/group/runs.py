@@ -253,14 +253,20 @@ def _row_of_record(record: Record) -> Row:
 def write_runs(ledger: Ledger, rows: list[Row]) -> None:
     """Write ``group_runs.tsv``."""
     keys = key_columns(rows, ("desc_id",))
-    columns = [*keys, *_COLUMNS]
+    empty = {
+        key.column
+        for key in COLUMNED
+        if key.optional and all(row.get(key.column) is None for row in rows)
+    }
+    told = {c: text for c, text in _COLUMNS.items() if c not in empty}
+    columns = [*keys, *told]
     digests = {str(row["options_digest"]) for row in rows if row.get("options_digest")}
     sidecar = {
         "Description": "Every run, atlas and strategy, and what became of it.",
         "OptionsDigest": sorted(digests),
     }
     text = format_table({c: [row.get(c) for row in rows] for c in columns})
-    ledger.write("group_runs.tsv", text, sidecar, describe_keys(keys) | _COLUMNS)
+    ledger.write("group_runs.tsv", text, sidecar, describe_keys(keys) | told)
 
 
 def _family(output: Output) -> _Family:

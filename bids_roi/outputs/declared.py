@@ -23,7 +23,8 @@ class Key:
     describes its column too, ``column`` is its name in tables of many runs, ``more``
     what docs/outputs.md says besides. ``where`` are the outputs whose sidecars have it,
     where that does not follow from ``of``; ``copied`` ones come from the sidecar of the
-    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too.
+    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too; the column of
+    an ``optional`` one is in tables only where a run has a value.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Key:
     more: str = ""
     copied: bool = False
     stacked: bool = True
+    optional: bool = False
 
     @property
     def outputs(self) -> list[str]:

@@ -188,7 +188,9 @@ _DECLARED = (
     ),
     Key(
         *("MeanFilteredFramewiseDisplacement", "series", "measured", "mm"),
-        "Mean over all volumes after --motion-filter, mm.",
+        *("Mean over all volumes after --motion-filter, mm.", "fd_filtered_mean"),
+        stacked=False,
+        optional=True,
     ),
     Key("MotionFilterOrder", "series", "choice", "1", "Both directions counted."),
     Key(

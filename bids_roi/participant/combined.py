@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.pool import POOLED
+from bids_roi.dataset.filters import Rule
 from bids_roi.errors import BidsRoiError, DataError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name
@@ -61,6 +62,7 @@ _SUMS = (
 _MEANS = {
     "MeanFramewiseDisplacement": "NumberOfVolumes",
     "MeanFramewiseDisplacementKept": "NumberOfVolumesKept",
+    "MeanFilteredFramewiseDisplacement": "NumberOfVolumes",
     "PercentVolumesMoved": "NumberOfVolumes",
 }
 
@@ -88,10 +90,11 @@ class _Family:
 
 
 def combine_runs(output_dir: Path, participant: str, options: Options) -> Combined:
-    """Make the matrices over runs of ``sub-<label>``, of all that is on disk of it.
+    """Make the matrices over runs of ``sub-<label>``, of all runs that are on disk.
 
-    What was made of the same tables is left as it is. One that cannot be made is a
-    failure under ``logs/``, and the others go on.
+    Of the sessions and tasks that are asked for. What was made of the same tables is
+    left as it is. One that cannot be made is a failure under ``logs/``, and the others
+    go on.
     """
     done = Combined()
     for family in _list_families(output_dir, participant, options):
@@ -135,6 +138,8 @@ def _list_families(
             continue
         if output.told.condition:  # of a part of the run
             continue
+        if not is_asked(output, options, "ses", "task"):
+            continue
         path = name_combined(output.path)
         family = families.setdefault(path, _Family(path))
         why = _find_fault(output, failed, stale)
@@ -148,6 +153,21 @@ def _list_families(
                 name = Output(output_dir, "", "", parse_name(record.run)).run_name
                 family.left_out.setdefault(name, shorten_reason(record.reason))
     return list(families.values())
+
+
+def is_asked(output: Output, options: Options, *keys: str) -> bool:
+    """Whether an output is of a session, task or run that a call asks for."""
+    given = options.input
+    labels = {
+        "ses": given.session_label,
+        "task": given.task_label,
+        "run": given.run_label,
+    }
+    return all(
+        Rule(key, labels[key]).accepts(output.name.get(key))
+        for key in keys
+        if labels[key]
+    )
 
 
 def _find_fault(output: Output, failed: Sequence[Record], stale: set[str]) -> str:

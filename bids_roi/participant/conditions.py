@@ -25,7 +25,7 @@ from bids_roi.outputs.records import (
     read_all_records,
     write_records,
 )
-from bids_roi.participant.combined import Combined, series_of_matrix
+from bids_roi.participant.combined import Combined, is_asked, series_of_matrix
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 if TYPE_CHECKING:
@@ -51,9 +51,10 @@ def relate_conditions(
 ) -> Combined:
     """Make the matrices of conditions of ``sub-<label>``, of the series on disk.
 
-    ``root`` is that of the derivative, in or beside which the raw dataset is. What was
-    made of the same tables is left as it is. What cannot be made is a failure under
-    ``logs/``, and the others go on.
+    Of the sessions, tasks and runs that are asked for. ``root`` is that of the
+    derivative, in or beside which the raw dataset is. What was made of the same tables
+    is left as it is. What cannot be made is a failure under ``logs/``, and the others
+    go on.
     """
     done = Combined()
     found = find_outputs(output_dir, participant)
@@ -64,6 +65,7 @@ def relate_conditions(
         for output in found
         if output.kind == "relmat"
         and measure_of_word(output.stat) in asked
+        and is_asked(output, options, "ses", "task", "run")
         and not output.told.condition
         and output.told.error is None
         and output.path not in stale
@@ -110,20 +112,22 @@ def _relate_run(
     done: Combined,
     there: Mapping[str, Output],
 ) -> None:
-    """Make the matrices of one run, from that of the whole run and its series."""
-    wanted = options.connectivity.conditions
+    """Make the matrices of one run, from that of the whole run and its series.
+
+    An error where it has not all conditions comes after those that it has.
+    """
     events = find_events(raw, output.name)
     if events is None:
         done.notes.append("a run without events.tsv has no matrices of conditions.")
         return
-    blocks = read_blocks(events, wanted)
+    blocks, lacking = read_blocks(events, options.connectivity.conditions)
     series = series_of_matrix(output)
     source = f"{events.relative_to(raw).as_posix()} sha256:{file_digest(events)}"
     table = series.told.table or file_digest(series.file)
     inside: dict[str, NDArray[np.bool_]] = {}
     signals: NDArray[np.float64] | None = None
     names: tuple[str, ...] = ()
-    paths = _name_all(output, wanted, there)
+    paths = _name_all(output, tuple(blocks), there)
     shift = options.connectivity.condition_shift
     base = output.read_sidecar()
     for condition, path in paths.items():
@@ -138,8 +142,8 @@ def _relate_run(
             signals, volumes, names = _read_kept(series)
             times = _times_of(series)
             inside = {
-                word: np.array(blocks[word].choose(times, shift), dtype=bool)
-                for word in wanted
+                word: np.array(own.choose(times, shift), dtype=bool)
+                for word, own in blocks.items()
             }
         facts = {
             "Condition": condition,
@@ -154,6 +158,8 @@ def _relate_run(
         _write(output, path, kept, names, base, {**facts, **made}, notes, options)
         done.changed = True
         done.notes += notes
+    if lacking is not None:
+        raise lacking
 
 
 def _name_all(

@@ -196,6 +196,51 @@ def test_unknown_conditions(cleaned_input, atlas, raw, tmp_path, capsys, given, 
     assert words[0] not in logs
 
 
+def test_tasks_that_are_not_asked_for_are_left_alone(
+    cleaned_input, atlas, raw, tmp_path, capsys
+):
+    """Of a task without the condition, made by an earlier call: no word of it."""
+    root, out = cleaned_input[0], tmp_path / "out"
+    events = raw / "sub-01/func/sub-01_task-rest_events.tsv"
+    events.with_name("sub-01_task-nback_events.tsv").write_text(EVENTS)
+    events.write_text(EVENTS.replace("face", "other"))
+    for path in [p for p in (root / FUNC).iterdir() if "task-rest" in p.name]:
+        path.with_name(path.name.replace("-rest", "-nback")).write_bytes(
+            path.read_bytes()
+        )
+    options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson"]
+    run(capsys, root, out, "participant", *options)
+    before = state(out / FUNC)
+    given = ["--task-label", "nback", "--conditions", "face", "--raw-dataset", raw]
+    run(capsys, root, out, "participant", *options, *given)
+    new = {*state(out / FUNC)} - {*before}
+    nback = matrix(out, "Face").name.replace("-rest", "-nback")
+    assert {str(path).rpartition("/")[2] for path in new} == {
+        nback,
+        nback.replace(".tsv", ".json"),
+    }
+
+
+def test_a_condition_that_a_run_lacks_costs_no_other(
+    cleaned_input, atlas, raw, tmp_path, capsys
+):
+    """A participant who made no error has the matrices of what was right."""
+    out, given = tmp_path / "out", ["--conditions", "error", "face"]
+    options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson", *given]
+    options += ["--raw-dataset", raw]
+    told = run(capsys, cleaned_input[0], out, "participant", *options, code=1)
+    assert "there is no condition error (trial_type). There are face" in told.err
+    assert matrix(out, "Face").is_file()
+    assert not matrix(out, "Error").exists()
+    made = state(out / "sub-01")
+    run(capsys, cleaned_input[0], out, "participant", *options, code=1)
+    assert state(out / "sub-01") == made
+    run(capsys, "x", out, "group", code=None)
+    rows = read_rows(out / "group_runs.tsv")
+    assert {r["desc_id"]: r["status"] for r in rows}["24PFace"] == "done"
+    assert [r for r in rows if "no condition error" in r["reason"]]
+
+
 @pytest.mark.parametrize(
     ("given", "words", "code"),
     [

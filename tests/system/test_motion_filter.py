@@ -106,6 +106,9 @@ def test_it_is_the_app_on_a_table_with_xcp_d_s_parameters(breathes, tmp_path, ca
     run(capsys, breathes[0], tmp_path / "out", "group")
     (row,) = read_rows(tmp_path / "out" / "group_runs.tsv")
     assert float(row["fd_mean"]) == facts["MeanFramewiseDisplacement"]
+    assert float(row["fd_filtered_mean"]) == mean
+    told = json.loads((tmp_path / "out" / "group_runs.json").read_text())
+    assert "--motion-filter" in told["fd_filtered_mean"]["Description"]
     loaded = load(tmp_path / "out").outliers()
     assert_allclose(loaded["fd_filtered"].to_numpy()[1:], filtered)
 
@@ -126,6 +129,9 @@ def test_without_a_filter_no_word_is_said_of_one(breathes, tmp_path, capsys):
     assert "otionFilter" not in said
     assert "motion_filter" not in said
     assert "HeadRadius" not in said
+    run(capsys, breathes[0], tmp_path / "out", "group")
+    for name in ("group_runs.tsv", "group_runs.json"):
+        assert "filtered" not in (tmp_path / "out" / name).read_text()
     table = tmp_path / "out" / FUNC / f"{STEM}_desc-24P_outliers"
     assert "filtered" not in table.with_suffix(".tsv").read_text()
     assert "filtered" not in table.with_suffix(".json").read_text()
