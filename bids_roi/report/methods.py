@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
+# Of single voxels, for the text.
+_MEASURES = {
+    "homogeneity": "the mean correlation with the regional mean",
+    "voxel_tsnr": "the mean tSNR",
+}
+_LAGS = {
+    "truncate": "lags up to the first at which they are no larger than of white noise",
+    "tukey": "lags under Tukey's window",
+}
 _DATA = Path(__file__).parents[1] / "data" / "references.json"
 
 
@@ -72,10 +81,9 @@ def write_methods(
     """
     cite = _Cited()
     found = list(series)
-    first = found[0][1] if found else {}
     moved = {said.get("Atlas") for _, said in found if said.get("AtlasTransform")}
     paragraphs = [
-        _extraction(dataset, first, cite),
+        _extraction(dataset, [sidecar for _, sidecar in found], cite),
         *(
             _atlas(name, description, n_regions.get(name), cite, moved=name in moved)
             for name, description in atlases.items()
@@ -92,7 +100,8 @@ def write_methods(
     if "none" in strategies:
         text = "The series as extracted were not cleaned, filtered or scaled."
         paragraphs.append(text)
-    paragraphs += _connectivity(list(relmats), cite)
+    several = len({_statistic(sidecar) for _, sidecar in found}) > 1
+    paragraphs += _connectivity(list(relmats), cite, several=several)
     paragraphs.append(
         f"Files were found with PyBIDS {cite('PyBIDS')} and computed on with NumPy"
         f" {cite('NumPy')} and SciPy {cite('SciPy')}."
@@ -102,8 +111,9 @@ def write_methods(
 
 
 def _extraction(
-    dataset: Mapping[str, Any], sidecar: Mapping[str, Any], cite: _Cited
+    dataset: Mapping[str, Any], sidecars: Sequence[Mapping[str, Any]], cite: _Cited
 ) -> str:
+    sidecar = sidecars[0] if sidecars else {}
     tools = [t for t in dataset.get("GeneratedBy", ()) if t.get("Name") != "bids_roi"]
     before = ""
     for tool in tools[:1]:
@@ -127,23 +137,26 @@ def _extraction(
             " Every volume was first smoothed with a Gaussian kernel of"
             f" {fwhm:g} mm full width at half maximum."
         )
-    what = str(sidecar.get("Statistic", "mean"))
-    if {"StatisticParameters", "StatisticNote"} & set(sidecar):
-        what = find_statistic(what).words
-    what = what.replace("_", " ")
+    whats = list(dict.fromkeys(f"the {_statistic(each)}" for each in sidecars))
     places, reference = "voxels", sidecar.get("SpatialReference")
     if isinstance(reference, dict):  # of surfaces, and of grayordinates with a volume
         mixed = "VolumeReference" in reference
         places = "voxels or vertices" if mixed else "vertices"
     text += (
-        f" For each region and volume the {what} was taken over the {places} that were"
+        f" For each region and volume {_enumerate(whats)}"
+        f" {'was' if len(whats) == 1 else 'were'} taken over the {places} that were"
         f" {where}finite and inside the field of view in every volume, and not"
         " constant."
     )
-    if "StatisticNote" in sidecar:
+    if any("StatisticNote" in each for each in sidecars):
         text += (
-            " Before, each voxel was centred over the volumes in a steady state; scale"
-            f" and sign are those of SPM {cite('Eigenvariate')}."
+            " For the eigenvariate each voxel was centred before, over the volumes in a"
+            f" steady state; scale and sign are those of SPM {cite('Eigenvariate')}."
+        )
+    if measures := [_MEASURES.get(m, m) for m in sidecar.get("RegionMeasures", ())]:
+        text += (
+            f" The tables of regions have {_enumerate(measures)} of their {places}"
+            " over the volumes in a steady state."
         )
     least = sidecar.get("MinimumCoverage")
     if least is not None:
@@ -152,6 +165,24 @@ def _extraction(
             " n/a."
         )
     return text
+
+
+def _statistic(sidecar: Mapping[str, Any]) -> str:
+    what = str(sidecar.get("Statistic", "mean"))
+    if {"StatisticParameters", "StatisticNote"} & set(sidecar):
+        what = find_statistic(what).words
+    return what.replace("_", " ")
+
+
+def _enumerate(words: Sequence[str]) -> str:
+    """Put a comma between words, and "and" before the last.
+
+    >>> _enumerate(["a"]), _enumerate(["a", "b"]), _enumerate(["a", "b", "c"])
+    ('a', 'a and b', 'a, b, and c')
+    """
+    if len(words) < 3:
+        return " and ".join(words)
+    return f"{', '.join(words[:-1])}, and {words[-1]}"
 
 
 def _atlas(
@@ -359,20 +390,25 @@ def _rows(sidecar: Mapping[str, Any]) -> str:
     return " In the series censored volumes are left out."
 
 
-def _connectivity(relmats: Sequence[Mapping[str, Any]], cite: _Cited) -> list[str]:
+def _connectivity(
+    relmats: Sequence[Mapping[str, Any]], cite: _Cited, *, several: bool
+) -> list[str]:
     texts: dict[str, None] = {}
     for sidecar in relmats:
         measure = str(sidecar.get("RelationshipMeasure", "")) or "connectivity"
-        text = f"Between regions the {_decapitalise(measure)} was computed"
+        of = f" of the {_statistic(sidecar)}" if several else ""
+        text = f"Between regions the {_decapitalise(measure)}{of} was computed"
         if sidecar.get("PartialEstimator") == "ledoit_wolf":
             text += f" with the covariance shrunk {cite('LedoitWolf')}"
         elif sidecar.get("PartialEstimator"):
             text += " by the pseudo-inverse of the correlation matrix"
-        if sidecar.get("XDFRegularisation"):
-            text += f" {cite('Afyouni')}"
-        number = sidecar.get("RelmatVolumes")
-        some = "" if number is None else f" {number} of"
-        texts[f"{text} over{some} the kept volumes."] = None
+        if lags := _LAGS.get(str(sidecar.get("XDFRegularisation"))):
+            text += f" {cite('Afyouni')}, with {lags},"
+        over = "the kept volumes"
+        if (number := sidecar.get("RelmatVolumes")) is not None:
+            seed = sidecar.get("RelmatSeed")
+            over = f"{number} of {over}, chosen at random (seed {seed})"
+        texts[f"{text} over {over}."] = None
     return list(texts)
 
 

@@ -259,6 +259,40 @@ def test_methods_tell_the_pseudo_inverse():
     assert "by the pseudo-inverse of the correlation matrix" in text
 
 
+def test_methods_name_all_statistics_and_that_of_the_matrices():
+    note = {"StatisticNote": "each voxel was centred"}
+    trimmed = {"Statistic": "trimmed_mean_10", "StatisticParameters": {"share": 0.1}}
+    two = ({"Statistic": "eigenvariate"} | note, {"Statistic": "mean"})
+    relmat = {
+        "RelationshipMeasure": "z score of the Pearson correlation by xDF",
+        "Statistic": "mean",
+        "XDFRegularisation": "tukey",
+        "RelmatVolumes": 60,
+        "RelmatSeed": 3,
+    }
+    text = methods_text(*two, trimmed, relmats=[relmat])
+    whats = "the first eigenvariate, the mean, and the mean without the lowest and the"
+    assert f"For each region and volume {whats} highest 10 % were taken" in text
+    assert "For the eigenvariate each voxel was centred" in text
+    assert "the z score of the Pearson correlation by xDF of the mean was" in text
+    assert "over 60 of the kept volumes, chosen at random (seed 3)." in text
+    assert "Tukey's window" in text
+    # One statistic needs no telling apart.
+    text = methods_text(two[1], relmats=[relmat])
+    assert "the mean was taken" in text
+    assert "by xDF was computed" in text
+    assert "steady" not in text
+
+
+def test_methods_name_the_measures_of_regions():
+    text = methods_text({"RegionMeasures": ["homogeneity", "voxel_tsnr"]})
+    both = "the mean correlation with the regional mean and the mean tSNR of their"
+    assert f"{both} voxels over the volumes in a steady state." in text
+    text = methods_text({"RegionMeasures": ["voxel_tsnr"]})
+    assert "the mean tSNR of their voxels" in text
+    assert "correlation" not in text
+
+
 def test_methods_cite_nothing_that_did_not_run():
     methods = write_methods({}, {}, [], [], {})
     keys = {key for key, _, _ in methods.references}
