@@ -113,7 +113,7 @@ class Outputs:
             f"{sum(table.kind == kind for table in self.tables)} {kind}"
             for kind in dict.fromkeys(table.kind for table in self.tables)
         )
-        n_runs = len({table.run_name for table in self.tables})
+        n_runs = len({t.run_name for t in self.tables if t.kind != "combined"})
         return f"<bids_roi outputs of {n_runs} runs in {self.output_dir}: {counts}>"
 
     def _repr_html_(self) -> str:

@@ -173,22 +173,25 @@ def noun_of(unit: str) -> str:
     return "run" if unit == "run" else "participant"
 
 
-def warn_of_group(group: Group) -> list[str]:
-    """Say what a reader of the numbers of a group should know."""
+def warn_of_group(group: Group) -> list[tuple[str, str]]:
+    """Say what a reader of the numbers of a group should know, by table."""
     notes = []
     if len(group.repetition_times) > 1:
-        notes.append(
-            f"{_name(group, 'relmat')}: runs of different repetition times are"
-            f" averaged: {say_times(group)}. Their bands and degrees of freedom"
-            " differ; compare them, or give them output folders of their own."
+        text = (
+            f"runs of different repetition times are averaged: {say_times(group)}."
+            " Their bands and degrees of freedom differ; compare them, or give them"
+            " output folders of their own."
         )
+        notes.append((_name(group, "relmat"), text))
     if group.n_weightless:
-        notes.append(
-            f"{_name(group, 'relmatweighted')}: runs without degrees of freedom, which"
-            f" weigh nothing: {group.n_weightless} of {group.statistics.n_runs}."
+        text = (
+            "runs without degrees of freedom, which weigh nothing:"
+            f" {group.n_weightless} of {group.statistics.n_runs}."
         )
+        notes.append((_name(group, "relmatweighted"), text))
     if group.design is not None:
-        notes += [f"{_name(group, 'qcfcpartial')}: {n}" for n in group.design.notes]
+        name = _name(group, "qcfcpartial")
+        notes += [(name, note) for note in group.design.notes]
     return notes
 
 
@@ -219,7 +222,7 @@ def _describe(group: Group, description: str, unit: str) -> dict[str, Any]:
         ]
     warnings = warn_of_group(group)
     if warnings:
-        content["Warnings"] = warnings
+        content["Warnings"] = [f"{name}: {text}" for name, text in warnings]
     return content
 
 

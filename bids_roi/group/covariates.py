@@ -17,7 +17,7 @@ from bids_roi.errors import (
     UsageError,
     nearest_words,
 )
-from bids_roi.files.tables import read_json, read_table
+from bids_roi.files.tables import read_json, read_table, to_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +32,8 @@ _TABLE = "participants.tsv"
 # BIDS has n/a; of numbers, what other programs write for it, too.
 _MISSING = {"", "n/a"}
 _NO_NUMBER = {*_MISSING, "na", "nan", "none"}
+# A number with something else: a decimal comma, a unit, a bound; or a date.
+_LIKE_NUMBER = re.compile(r"[<>~+\N{MINUS SIGN}-]*\s*[.,]?\d")
 _SHOWN = 5
 # What is left of a column after those before it, of its own size.
 _DEPENDENT = 1e-8
@@ -112,12 +114,10 @@ def read_covariates(path: Path, asked: Sequence[str]) -> Covariates:
         )
     people = [f"sub-{cell.removeprefix('sub-')}" for cell in table["participant_id"]]
     doubled = [person for person, n in Counter(people).items() if n > 1]
+    _check_asked(asked)
     found = Covariates(path)
     for word in asked:
         name, _, kind = word.partition(":")
-        if kind not in ("", "category"):
-            msg = f"--covariates {word}: only :category can follow the name."
-            raise UsageError(msg)
         if name not in table or name == "participant_id":
             columns = [c for c in table if c != "participant_id"]
             near = nearest_words(name, columns)
@@ -135,6 +135,18 @@ def read_covariates(path: Path, asked: Sequence[str]) -> Covariates:
         as_category = kind == "category" or _has_levels(path, name)
         _sort_in(found, name, cells, as_category=as_category)
     return found
+
+
+def _check_asked(asked: Sequence[str]) -> None:
+    """Refuse another word than ``category`` behind a name, and a name twice."""
+    names = [word.partition(":")[0] for word in asked]
+    for word, name in zip(asked, names, strict=True):
+        if word not in (name, f"{name}:category"):
+            msg = f"--covariates {word}: only :category can follow the name."
+            raise UsageError(msg)
+        if names.count(name) > 1:
+            msg = f"--covariates names {name} more than once."
+            raise UsageError(msg, remedy=f"Give {name} or {name}:category alone.")
 
 
 def _has_levels(path: Path, name: str) -> bool:
@@ -160,11 +172,12 @@ def _sort_in(
     if len(numbers) == len(there):
         found.numbers[name] = numbers
         return
-    if numbers or any(re.match(r"[<>~]?\d", cell) for cell in there.values()):
+    if numbers or any(_LIKE_NUMBER.match(cell) for cell in there.values()):
         odd = [cell for k, cell in there.items() if k not in numbers]
         shown = ", ".join(repr(c) for c in dict.fromkeys(odd[:_SHOWN]))
         msg = f"column {name} has cells that are no numbers beside others: {shown}."
-        remedy = f"Write n/a for what is not known, or ask for {name}:category."
+        remedy = "Write numbers with a point, and n/a for what is not known, or ask"
+        remedy += f" for {name}:category."
         raise DataError(msg, where=found.source, remedy=remedy)
     found.categories[name] = {
         k: c for k, c in cells.items() if c.lower() not in _MISSING
@@ -173,7 +186,7 @@ def _sort_in(
 
 def _number(cell: str) -> float | None:
     try:
-        value = float(cell)
+        value = to_number(cell)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -215,6 +228,13 @@ def build_design(covariates: Covariates, people: Iterable[str]) -> Design:
         )
         if new:
             used.append(word)
+        if odd := [
+            c for c in sorted({str(cells[p]) for p in known}) if c.lower() in _NO_NUMBER
+        ]:
+            notes.append(
+                f"the covariate {name} has the category {', '.join(odd)}: of what is"
+                " not known, BIDS has n/a, which leaves the participant out."
+            )
         if new < len(own):
             notes.append(
                 f"the covariate {word} is told by the others before it"

@@ -186,6 +186,7 @@ def _write_groups(level: _Level) -> list[Row]:
     }
     motion: list[Row] = []
     reliability: list[Row] = []
+    warnings: dict[str, list[str]] = defaultdict(list)
     batches = itertools.chain.from_iterable(plan.batches for plan in plans.values())
     # One set of processes for all groups: to start it takes as long as 20 matrices.
     with contextlib.closing(level.workers.map(tally_batch, batches)) as tallies:
@@ -197,12 +198,15 @@ def _write_groups(level: _Level) -> list[Row]:
             level.problems += problems
             if group is not None:
                 group.left_out += left_out[key]
-                level.notes += warn_of_group(group)
+                for name, text in warn_of_group(group):
+                    warnings[text].append(name)
                 write_group(level.ledger, group, asked)
                 of_motion, of_runs = summarise_group(group, level.options)
                 motion.append(of_motion)
                 reliability.append(of_runs)
-    level.notes[:] = dict.fromkeys(level.notes)
+    for text, (name, *more) in warnings.items():
+        many = f" and {count_of(len(more), 'table')} more" if more else ""
+        level.notes.append(f"{name}{many}: {text}")
     said: dict[str, object] = {}
     if level.options.fd_measure != "fd_mean":
         said["MotionMeasure"] = level.options.fd_measure
@@ -278,7 +282,8 @@ def _summarise(
         *("skipped", "failed"),
     )
     counts = Counter(str(row["status"]) for row in rows)
-    runs = len({row.get("source") for row in rows})
+    sources = {str(row.get("source")) for row in rows}
+    runs = sum(not source.endswith(".tsv") for source in sources)  # nor combined ones
     people = len({row.get("participant_id") for row in rows})
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
     told = told.replace("left_out", "left out")
@@ -373,6 +378,8 @@ def _say_group(row: Row) -> str:
     )
     if row.get("median_abs_r_partial") is not None:
         told += f", with covariates {row['median_abs_r_partial']:.3f}"
+    elif "median_abs_r_partial" in row:
+        told += f", none with covariates. {row['reason']}"
     if row.get("median_abs_r_p") is not None:
         told += f", p {row['median_abs_r_p']:.4f}"
     return told

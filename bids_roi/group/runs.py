@@ -22,6 +22,7 @@ from bids_roi.outputs.find import (
     series_of,
     stem_of_run,
 )
+from bids_roi.outputs.records import NO_ATLAS
 from bids_roi.outputs.schema import COLUMNED, OUTLIER_COLUMNS
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ _COLUMNS = {
     **_FACTS,
     **_OF_REGIONS,
     "options_digest": "Hash of the options, atlas and version that made the outputs.",
-    "source": "The BOLD file, relative to its dataset.",
+    "source": (
+        "The BOLD file, relative to its dataset; of a matrix over runs, that matrix,"
+        " relative to the output folder."
+    ),
     "regions_file": "Region quality table, relative to the output folder.",
 }
 
@@ -195,6 +199,8 @@ def list_rows(
     seen: set[tuple[str, str]] = set()
     for (stem, _), run in runs.items():
         own = by_run.get((stem, run.one.atlas_name), {})
+        # One that failed before its atlases were known is a loss to each of them.
+        own = own | by_run.get((stem, NO_ATLAS), {})
         # Of a run without a sidecar that can be read, the record knows the source.
         source = run.source or next((record.run for record in own.values()), "")
         seen.add((source, run.one.atlas_name))
@@ -202,8 +208,10 @@ def list_rows(
             {**row, "source": source} for row in _rows_of(run, expected, summaries, own)
         ]
     there = frozenset(seen)
+    runs_there = {source for source, _ in there}
     for record in records:
-        if (record.run, record.atlas) not in there:
+        told = record.atlas == NO_ATLAS and record.run in runs_there
+        if not told and (record.run, record.atlas) not in there:
             rows.append(_row_of_record(record))
             seen.add((record.run, record.atlas))
     rows += _absent_atlases(runs.values(), seen)
@@ -319,7 +327,8 @@ def _rows_of(
             problems,
             missing,
             counts,
-            records.get(desc, records.get(None)),
+            # One of the whole run is only there where nothing was made since.
+            records.get(None) or records.get(desc),
         )
         for key in COLUMNED:
             whole = key.of == "run"  # what is known of the run holds for every series

@@ -74,7 +74,8 @@ def write_group_page(output_dir: Path, command: str = "") -> None:
     connectivity = _show_connectivity(output_dir, regions)
     dataset = load_json(output_dir / "dataset_description.json")
     people = sorted(set(runs.get("participant_id", ())))
-    n_runs = len({*runs.get("source", ())} - {"n/a"})
+    sources = {*runs.get("source", ())} - {"n/a"}
+    n_runs = sum(not source.endswith(".tsv") for source in sources)  # nor combined ones
     content = {
         "dataset": name_dataset(dataset),
         "commands": [command] if command else [],

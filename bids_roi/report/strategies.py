@@ -127,19 +127,28 @@ def tell_keys(row: Row, keys: Sequence[str]) -> str:
 
 
 def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
-    """The table for a page: strategy and results first, what is the same above it."""
+    """The table for a page; what is the same in all rows stands above it.
+
+    What tells rows of one strategy apart is beside its name: the end of a wide table is
+    out of sight.
+    """
     same, varied = split_keys(rows)
+    keys = key_columns(varied)
+    first = [key for key in keys if key[1][0].endswith("_id")]
+    last = [key for key in keys if key not in first]
     shown = [r for r in _RESULTS if any(row.get(r[0], "n/a") != "n/a" for row in rows)]
     columns = [
         ("Strategy", False),
+        *((words, False) for words, _ in first),
         *((words, True) for _, words, _ in shown),
-        *((words, False) for words, _ in key_columns(varied)),
+        *((words, False) for words, _ in last),
     ]
     cells = [
         [
             name_strategy(row),
+            *(tell_keys(row, keys) for _, keys in first),
             *(_format(row.get(column, "n/a"), form) for column, _, form in shown),
-            *(tell_keys(row, keys) for _, keys in key_columns(varied)),
+            *(tell_keys(row, keys) for _, keys in last),
         ]
         for row in rows
     ]

@@ -114,9 +114,10 @@ def test_what_varies_between_rows_is_a_column(out):
     rows = [*rows, {**rows[0], "atlas_id": "Other", "reason": "Too few."}]
     table = tabulate_strategies(rows)
     heads = [words for words, _ in table["columns"]]
-    assert heads[-1] == "Atlas"
+    # Beside the strategy: the last of many columns are out of sight.
+    assert heads[:3] == ["Strategy", "Atlas", "QC-FC median |r|"]
     assert "Atlas" not in dict(table["same"])
-    assert [cells[-1] for cells in table["rows"]] == ["Toy", "Toy", "Other"]
+    assert [cells[1] for cells in table["rows"]] == ["Toy", "Toy", "Other"]
     # A sentence among numbers would make rows of ten lines: it stands below.
     assert table["notes"] == [("Too few.", "none Other")]
     rows = [{**row, "reason": "Too few."} for row in rows]
@@ -124,8 +125,12 @@ def test_what_varies_between_rows_is_a_column(out):
     places = [{"space_id": "A", "res_id": "2"}, {"space_id": "B", "den_id": "32k"}]
     rows = [{**rows[0], **place} for place in places]
     table = tabulate_strategies(rows)
-    assert table["columns"][-1] == ("Space", False)
-    assert [cells[-1] for cells in table["rows"]] == ["A res-2", "B den-32k"]
+    assert table["columns"][1] == ("Space", False)
+    assert [cells[1] for cells in table["rows"]] == ["A res-2", "B den-32k"]
+    rows = [{**rows[0], "n_runs": n} for n in ("8", "9")]
+    table = tabulate_strategies(rows)
+    assert table["columns"][-1] == ("Runs", False)
+    assert [cells[-1] for cells in table["rows"]] == ["8", "9"]
     rows = read_rows(out / "group_strategies.tsv")
     rows = [*rows, {**rows[0], "atlas_id": "Other"}]
     pictures = list(draw_strategies(rows))

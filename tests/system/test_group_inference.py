@@ -20,6 +20,8 @@ from support.group_trees import (
 )
 from support.oracles import anova_by_hand
 
+from bids_roi.report.group import write_group_page
+
 N = 12
 AGES = [20, 33, 41, 28, 60, 55, 47, 36, 29, 31, 50, 44]
 SITES = ["Basel", "Genf", "Basel", "Bern", "Genf", "Bern"] * 2
@@ -185,6 +187,29 @@ def test_useless_covariates_are_told(
     assert row["median_abs_r_partial"] != "n/a"
 
 
+def test_a_reason_is_told_once_for_all_groups(tmp_path, raw, capsys):
+    tree, rng = Tree(tmp_path), np.random.default_rng(7)
+    for person in range(1, 8):
+        for desc in ("24P", "36P"):
+            fd = 0.1 * person
+            tree.run(f"sub-{person:02d}_task-rest", correlation(rng), fd=fd, desc=desc)
+    write_people(raw, sex=["M", "F", "NA", "nan"] * 3, age=[30] * N)
+    asked = [raw, tmp_path, "group", "--stack", "none", "--covariates"]
+    told = run(capsys, *asked, "age", "sex")
+    for reason in (
+        "desc-24P_qcfcpartial.tsv and 1 table more: the covariate age is the same",
+        "qcfcpartial.tsv and 1 table more: the covariate sex has the category NA, nan",
+    ):
+        assert told.out.count(reason) == 1
+    assert told.out.count("is the same for all") == 1
+    write_people(raw, sex=[f"X{person}" for person in range(N)])
+    told = run(capsys, *asked, "sex")
+    row, _ = read_rows(tmp_path / "group_strategies.tsv")
+    assert "Partial QC-FC: 7 have motion" in row["reason"]
+    reason = row["reason"].partition(" No participant")[0]
+    assert told.out.count(f", none with covariates. {reason}") == 2
+
+
 def test_numbers_are_categories_where_something_says_so(tmp_path, raw, capsys):
     plant(tmp_path)
     codes = {"Basel": 1, "Bern": 2, "Genf": 3}
@@ -205,7 +230,12 @@ def test_numbers_are_categories_where_something_says_so(tmp_path, raw, capsys):
     [
         ({}, ["agee"], "no column agee. Did you mean age? It has age, site, sex."),
         ({"age": ["89+", *AGES[1:]]}, ["age"], "no numbers beside others: '89+'"),
+        # Numbers to a person, and not to Python; and one to Python alone.
+        ({"age": [f"-1,{age}" for age in AGES]}, ["age"], "'-1,20'"),
+        ({"age": [f",{age}" for age in AGES]}, ["age"], "no numbers beside others"),
+        ({"age": [f"{age}_0" for age in AGES]}, ["age"], "'20_0'"),
         ({}, ["age:number"], "only :category can follow"),
+        ({}, ["age", "site", "age:category"], "names age more than once"),
     ],
 )
 def test_covariates_that_cannot_be_read_stop_before_anything_is_written(
@@ -213,7 +243,7 @@ def test_covariates_that_cannot_be_read_stop_before_anything_is_written(
 ):
     plant(tmp_path)
     write_people(raw, **columns)
-    code = {"age:number": 64}.get(asked[0], 65)
+    code = 64 if ":" in asked[-1] else 65
     options = ["group", "--covariates", *asked]
     told = run(capsys, raw, tmp_path, *options, code=code)
     assert words in " ".join(told.err.split())
@@ -422,6 +452,10 @@ def test_matrices_over_runs_are_those_of_their_participants(tmp_path, raw, capsy
     assert_allclose(float(row["median_abs_r_partial"]), np.median(np.abs(r)), rtol=1e-9)
     assert row["n_permutations"] == "30"
     assert f"p {float(row['median_abs_r_p']):.4f}" in told.out
+    # Matrices over runs are no runs.
+    assert "14 runs of 7 participants" in told.out
+    write_group_page(tmp_path)
+    assert "14 runs of 7 participants" in (tmp_path / "group.html").read_text()
     mean = np.tanh(np.average(z, axis=0, weights=np.arange(91, 98)))
     _, found = read_square(tmp_path / f"{BASE}_relmatweighted.tsv")
     assert_allclose(found[UPPER], mean, rtol=1e-9)

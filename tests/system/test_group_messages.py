@@ -14,7 +14,7 @@ from support.validator import issues_of
 
 from bids_roi.errors import DataError
 from bids_roi.loading import load
-from bids_roi.outputs.records import Record, write_records
+from bids_roi.outputs.records import NO_ATLAS, Record, write_records
 
 RELMAT = f"task-rest_space-{SPACE}_atlas-Toy_stat-pearsoncorrelation"
 
@@ -328,6 +328,19 @@ def test_failed_again_with_outputs_of_an_earlier_call(tree, capsys):
     assert status == "failed"
     assert reason == "disk full. Outputs of an earlier call are there and are used."
     assert n_runs(tree) == 5
+
+
+def test_a_run_that_failed_as_a_whole_is_no_done_one(tree, capsys):
+    source = tree.source("sub-03_task-rest")
+    made = Record(source, "Toy", "done", strategy="36P")
+    write_records(tree.root, source, [made])
+    write_records(tree.root, source, [Record(source, NO_ATLAS, "failed", "cut short.")])
+    run(capsys, "x", tree.root, "group")
+    status, reason = statuses(tree)["sub-03"]
+    assert status == "failed"
+    assert reason == "cut short. Outputs of an earlier call are there and are used."
+    rows = read_rows(tree.root / "group_runs.tsv")
+    assert [row["atlas_id"] for row in rows] == ["Toy"] * 5
 
 
 @pytest.mark.parametrize("left_behind", ["not asked for", "failed"])
