@@ -85,6 +85,7 @@ class _Total:
         read = sum(size_of(path) for path in item.run.files)
         self.counts.update(runs=1, impossible=impossible, read=read)
         self.counts["there"] += found is not None
+        self.counts["unread"] += item.image is None
         if found is not None or item.image is None:
             return
         source = item.image.source
@@ -102,8 +103,13 @@ class _Total:
         people = count_of(len(self.participants), "participant")
         size = f"{counts['read'] / 10**6:.0f} MB"
         yield f"{count_of(counts['runs'], 'run')} ({size}) of {people}"
+        unread = ""
+        if n := counts["unread"]:
+            unread = f"  {count_of(n, 'run')} could not be read: see below"
+            yield unread
         for name in level.shelf.names:
-            yield f"  atlas {name}: fits {count_of(self.atlases[name], 'run')}"
+            fits = count_of(self.atlases[name], "run")
+            yield f"  atlas {name}: fits {fits}{unread and ' of those read'}"
         labels = [label or "none" for label in level.labels]
         word = "strategies" if labels[1:] else "strategy"
         yield f"  {word} {', '.join(labels)}"

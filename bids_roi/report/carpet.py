@@ -15,6 +15,7 @@ from bids_roi.report.motion import (
     WIDTH,
     Course,
     draw_rows,
+    dvars_rows,
     motion_rows,
 )
 from bids_roi.report.order import RegionOrder, bracket
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 _COLUMNS, _ROWS = 800, 400
 _GREYS = 80
+_DVARS = (
+    " DVARS: root mean square over the regions of the change from volume to volume, in"
+    " standard deviations before cleaning."
+)
 OTHERS = (CLEAR, (*rgb(CENSORED), 255), (*rgb(DUMMY), 255))
 
 
@@ -42,6 +47,7 @@ def draw_carpet(
     course: Course,
     *,
     motion: Motion | None = None,
+    dvars: Sequence[NDArray[np.float64]] = (),
     drawn: Drawn | None = None,
     fd_threshold: float | None = None,
     same_unit: bool = False,
@@ -53,7 +59,7 @@ def draw_carpet(
     After Power (2017), doi:10.1016/j.neuroimage.2016.08.009. Regions that are n/a are
     NaN columns, volumes that were left out NaN rows of ``after``; with ``same_unit``
     both panels are in the standard deviation before cleaning. ``names`` are those of
-    the regions, in table order.
+    the regions, in table order; ``dvars`` are as of ``draw.find_dvars``.
     """
     panels = [("Before cleaning" if after is not None else "As extracted", before)]
     if after is not None:
@@ -73,7 +79,8 @@ def draw_carpet(
     key += [("stripes", "", "n/a")] if lost else []
     if key:
         sheet.legend(LEFT + WIDTH, 16, key)
-    top = draw_rows(sheet, 2, [*first, *others], course, drawn=drawn) + 24
+    rows = [*first, *others, *dvars_rows(dvars)]
+    top = draw_rows(sheet, 2, rows, course, drawn=drawn) + 24
     # A pixel for each row, where that is neither thin nor endless.
     height = float(
         np.clip(-(-order.order.size // bin_size(order.order.size, _ROWS)), 160, _ROWS)
@@ -104,7 +111,8 @@ def draw_carpet(
         sheet.finish(),
         ".svg",
         "Regional carpet",
-        _caption(before, after, order, limit, same_unit=same_unit),
+        _caption(before, after, order, limit, same_unit=same_unit)
+        + (_DVARS if dvars else ""),
         alt,
     )
 

@@ -222,19 +222,21 @@ class RunFigures:
             course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
             same_unit = settings.standardize == "none"
             threshold, unit = settings.fd_threshold, clean.facts.get("Units", unit)
+        dvars = find_dvars(before, clean, course, same_unit=same_unit)
         carpet = draw_carpet(
             before,
             after,
             order,
             course,
             motion=motion,
+            dvars=dvars,
             drawn=self._drawn,
             fd_threshold=threshold,
             same_unit=same_unit,
             title=f", {series.label}" if series.label else "",
             names=names,
         )
-        told = _tell_dvars(before, clean, same_unit=same_unit)
+        told = _tell_dvars(dvars, course.kept)
         yield series.path, replace(carpet, facts={**carpet.facts, **told})
         for relmat in result.names.relmats:
             values = result.relmats.get(relmat.path)
@@ -357,26 +359,49 @@ def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | N
     return replace(motion, fd_filtered=moved.fd)
 
 
-def _tell_dvars(
-    before: FloatArray, clean: CleanedSeries | None, *, same_unit: bool
-) -> dict[str, list[float]]:
-    """Mean DVARS over the regions, before cleaning and, where one can say it, after.
+def find_dvars(
+    before: FloatArray,
+    clean: CleanedSeries | None,
+    course: Course,
+    *,
+    same_unit: bool,
+) -> list[FloatArray]:
+    """DVARS over the regions, (T,), before cleaning and, where one can say it, after.
 
-    Both are of the same pairs of volumes and in the same unit, the standard deviation
-    of each region before cleaning: what has become smaller has been taken out.
+    Both are in the same unit, the standard deviation of each region before cleaning:
+    what has become smaller has been taken out. Before, volumes that were censored have
+    a value, too: it shows why.
     """
-    kept = np.ones(len(before), dtype=bool)
-    series = [before]
-    if clean is not None:
-        kept = clean.cleaned.sample_mask
-        series = [before[kept], *([clean.cleaned.signals] if same_unit else [])]
-    deviation = series[0].std(axis=0)
-    if len(series) > 1:  # what is n/a in one of the two is no change of the other
-        deviation[~np.isfinite(series[1]).all(axis=0)] = np.nan
-    traces = [regional_dvars(each, kept, deviation) for each in series]
-    if not all(np.isfinite(trace).any() for trace in traces):
+    steady = np.ones(len(before), dtype=bool)
+    if clean is None:
+        return _known([regional_dvars(before, steady, before.std(axis=0))])
+    kept = clean.cleaned.sample_mask
+    if course.dummy is not None:
+        steady = kept | ~course.dummy
+    deviation = before[kept].std(axis=0)
+    traces = []
+    if same_unit:  # what is n/a in one of the two is no change of the other
+        after = clean.cleaned.signals
+        deviation[~np.isfinite(after).all(axis=0)] = np.nan
+        traces.append(regional_dvars(after, kept, deviation))
+    return _known([regional_dvars(before[steady], steady, deviation), *traces])
+
+
+def _known(traces: list[FloatArray]) -> list[FloatArray]:
+    return traces if all(np.isfinite(trace).any() for trace in traces) else []
+
+
+def _tell_dvars(
+    traces: Sequence[FloatArray], kept: BoolArray | None
+) -> dict[str, list[float]]:
+    """Means of the traces over the same pairs of neighbours, which both are kept."""
+    if not traces:
         return {}
-    return {"MeanRegionalDVARS": [round(float(np.nanmean(t)), 6) for t in traces]}
+    pairs = np.isfinite(traces[-1])
+    if kept is not None:
+        pairs[1:] &= kept[1:] & kept[:-1]
+    means = [float(trace[pairs].mean()) for trace in traces if pairs.any()]
+    return {"MeanRegionalDVARS": [round(mean, 6) for mean in means]} if means else {}
 
 
 def _shared_limit(result: AtlasResult, relmat: RelmatOutput) -> float:

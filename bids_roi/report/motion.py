@@ -12,6 +12,8 @@ from bids_roi.report.paper import BLUE, INK, ORANGE, SOFT, Panel, Sheet
 from bids_roi.report.raster import CLEAR, rgb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from bids_roi.outputs.result import Motion
@@ -101,6 +103,7 @@ class _Row:
     title: str
     traces: tuple[tuple[NDArray[np.float64], str, str], ...]
     threshold: float | None = None
+    is_position: bool = False  # known by its means; all else by its peaks
 
 
 def motion_rows(
@@ -127,8 +130,19 @@ def motion_rows(
                 if _is_known(trace)
             ]
             if traces:
-                others.append(_Row(title, tuple(traces)))
+                others.append(_Row(title, tuple(traces), is_position=True))
     return first, others
+
+
+def dvars_rows(traces: Sequence[NDArray[np.float64]]) -> list[_Row]:
+    """Row of the regional DVARS before and after cleaning, (T,), as far as known."""
+    named = zip(traces, ("before cleaning", "after"), (SOFT, BLUE), strict=False)
+    shown = tuple(
+        (trace, word if len(traces) > 1 else "", colour)
+        for trace, word, colour in named
+        if _is_known(trace)
+    )
+    return [_Row("DVARS of the regions (standard deviations)", shown)] if shown else []
 
 
 def _is_known(trace: NDArray[np.float64] | None) -> TypeGuard[NDArray[np.float64]]:
@@ -152,15 +166,14 @@ def draw_rows(
     drawn = {} if drawn is None else drawn
     size = bin_size(course.n_volumes, _POINTS)
     for number, row in enumerate(rows):
-        # A displacement is known by its peaks; a position by its mean.
-        bins = bin_rows if len(row.traces) > 1 else bin_peaks
+        bins = bin_rows if row.is_position else bin_peaks
         shown = [bins(trace, _POINTS) for trace, _, _ in row.traces]
         low, high = _find_span(shown, row.threshold)
         box = (LEFT, top + _HEAD - 8, WIDTH, _ROW)
         panel = Panel(sheet, box, course.span, (low, high))
         course.shade(panel)
         # Their values too: strategies may filter motion in different ways.
-        key = (row.title, top, high, shown[0].tobytes())
+        key = (row.title, top, high, b"".join(each.tobytes() for each in shown))
         begin = len(sheet.parts)
         if key not in drawn:
             times = (np.arange(len(shown[0])) * size + (size - 1) / 2) * course.step

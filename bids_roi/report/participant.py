@@ -128,9 +128,10 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
     summary = [row for run in runs for row in _summarise(run)]
     for run in views:
         run |= {"verdict": Verdict(_worst(summary, run["key"])), "open": False}
-    # One run is unfolded: the first that has something to be looked at.
-    odd = [run for run in views if run["verdict"].light != "good"]
-    for run in (odd or views)[:1]:
+    # One run is unfolded: the first with a picture of the atlas, problems first.
+    ranked = sorted(views, key=lambda run: run["verdict"].light == "good")
+    seen = [run for run in ranked if any(a["figures"] for a in run["atlases"])]
+    for run in (seen or ranked)[:1]:
         run["open"] = True
     content = {
         "participant": participant,

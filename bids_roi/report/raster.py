@@ -27,6 +27,7 @@ BLUE_RED = (
 )
 NIGHT_SUN = ("#001f52", "#44506b", "#7d7c76", "#bcaa6a", "#ffea46")
 CLEAR = (255, 255, 255, 0)
+_SMALL = 4096  # bytes
 
 # Okabe and Ito (2008), told apart by every kind of colour vision, and darker shades.
 DISTINCT = (
@@ -178,8 +179,10 @@ def encode_png(codes: Codes, palette: Palette) -> bytes:
     ]
     if palette.shape[1] == 4:
         chunks.append((b"tRNS", palette[:, 3].astype(np.uint8).tobytes()))
-    # Higher levels take several times longer for two in a hundred bytes.
-    chunks += [(b"IDAT", isal_zlib.compress(rows.data, 2)), (b"IEND", b"")]
+    # zlib gives the same bytes on every CPU, and its time is nothing for a few pixels.
+    # Higher levels of ISA-L take several times longer for two in a hundred bytes.
+    pack = zlib.compress if rows.size < _SMALL else isal_zlib.compress
+    chunks += [(b"IDAT", pack(rows.data, 2)), (b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, *zip(*chunks, strict=True)))
 
 

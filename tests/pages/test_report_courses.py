@@ -1,8 +1,10 @@
 """Carpets, matrices and regressors: what is drawn is what was computed."""
 
 import json
+import math
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from support.pictures import draw_run, make_run, parts, rasters
 
 from bids_roi.outputs.result import Motion
 from bids_roi.report.carpet import draw_carpet
-from bids_roi.report.draw import spread
+from bids_roi.report.draw import find_dvars, spread
 from bids_roi.report.matrix import draw_design, draw_relmat, find_limit, group_columns
 from bids_roi.report.motion import CENSORED, DUMMY, Course, draw_motion
 from bids_roi.report.order import order_regions
@@ -201,6 +203,55 @@ def test_motion_stands_above_the_carpet_on_its_axis_of_time():
     places = [words.index(title) for title in titles]
     assert places == sorted(places)
     assert {"threshold", "censored", "Time (s)"} <= set(words)
+
+
+@pytest.mark.parametrize("same_unit", [True, False])
+def test_regional_dvars_before_and_after_stand_above_the_carpet(same_unit):
+    rng = np.random.default_rng(1)
+    n_volumes, peak = 90, 40
+    before = rng.normal(100, [3.0, 5, 8, 1], (n_volumes, 4))
+    before[:2] += 500  # not steady yet
+    before[peak] += 60
+    before[:, 3] = np.nan
+    course = make_course(n_volumes, censored=(peak,), early=2)
+    after = (before - 100)[course.kept] / 2
+    cleaned = SimpleNamespace(sample_mask=course.kept, signals=after)
+    clean = SimpleNamespace(cleaned=cleaned)
+    traces = find_dvars(before, clean, course, same_unit=same_unit)
+    deviation = [np.std(before[course.kept, k]) for k in range(3)]
+    for trace, factor, missing in zip(
+        traces, (1, 0.5), ({0, 1, 2}, {0, 1, 2, peak, peak + 1}), strict=False
+    ):
+        for t in range(n_volumes):
+            if t in missing:
+                assert np.isnan(trace[t])
+                continue
+            moved = [(before[t, k] - before[t - 1, k]) / deviation[k] for k in range(3)]
+            expected = factor * math.sqrt(sum(m * m for m in moved) / 3)
+            assert_allclose(trace[t], expected, rtol=1e-12)
+    assert len(traces) == 1 + same_unit
+    whole = np.full(before.shape, np.nan)
+    whole[course.kept] = after
+    order = order_regions(4, None)
+    picture = draw_carpet(
+        before, whole, order, course, same_unit=same_unit, dvars=traces
+    )
+    lines = [
+        p for p in parts(picture.content, "path")
+        if p["stroke-width"] == "1.1"
+    ]  # fmt: skip
+    assert len(lines) == len(traces)
+    points = re.findall(r"[ML ]?([\d.]+) ([\d.]+)", lines[0]["d"])
+    x, y = np.array(points, dtype=float).T
+    assert len(x) == n_volumes - 3
+    ((row, _), (carpet, _)) = rasters(picture.content)[:2]
+    assert (row[0], row[2]) == (carpet[0], carpet[2])
+    middle = carpet[0] + (np.array([peak, peak + 1]) + 0.5) * carpet[2] / n_volumes
+    assert_allclose(np.sort(x[np.argsort(y)[:2]]), middle, atol=0.06)
+    words = [t["words"] for t in parts(picture.content, "text")]
+    assert "DVARS of the regions (standard deviations)" in words
+    assert ({"before cleaning", "after"} <= set(words)) is same_unit
+    assert "DVARS: root mean square over the regions" in picture.caption
 
 
 def test_motion_has_its_parameters_and_says_how_large_they_are():

@@ -101,20 +101,35 @@ def test_table_of_options_is_the_record():
     assert sorted([*fields, "settings"]) == sorted(held)
 
 
+# Options whose path is looked for, and what others have no effect without.
+EXISTING = ("derivatives", "bids_filter_file", "aroma_dataset", "raw_dataset")
+EXISTING += ("participants_file",)
+CONDITIONS = {"relmat": ["pearson"], "conditions": ["a"]}
+BESIDE = {
+    "seed_radius": {"seeds": "seeds.tsv"},
+    "conditions": {"relmat": ["pearson"]},
+    "condition_shift": CONDITIONS,
+    "raw_dataset": CONDITIONS,
+    "relmat_seed": {"relmat": ["pearson"], "relmat_volumes": 100},
+    "relmat_volumes": {"relmat": ["pearson"]},
+    "participants_file": {"covariates": ["age"]},
+    "permutation_seed": {"permutations": 1000},
+}
+
+
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.kind is not bool])
 def test_every_spelling_reaches_the_field(option: Option, tmp_path):
     value = option.choices[0] if option.choices else "1"
-    value = "200" if option.name == "mem_mb" else value
-    value = "template" if option.name == "surface" else value
-    if option.name in ("derivatives", "bids_filter_file", "aroma_dataset"):
+    special = {"mem_mb": "200", "surface": "template", "relmat_volumes": "100"}
+    value = special.get(option.name, value)
+    if option.name in EXISTING:
         value = str(tmp_path)
     for flag in option.flags:
         given = build_parser().parse_args(["in", "out", "participant", flag, value])
         values = {option.name: getattr(given, option.name)}
         if option.name.startswith(("dask_", "slurm_")):  # of one executor only
             values["executor"] = option.name.partition("_")[0]
-        if option.name == "seed_radius":
-            values["seeds"] = "seeds.tsv"
+        values = BESIDE.get(option.name, {}) | values
         options = Options.from_values(values)
         found = options.value(option)
         expected = option.kind(value)
@@ -272,7 +287,16 @@ def test_closed_pipe_is_no_traceback(dataset, atlas, tmp_path):
 
 
 def test_statistics_of_the_contract():
-    assert len(name_statistics(of="labels")) == 7
+    nilearns = [
+        "mean",
+        "median",
+        "sum",
+        "minimum",
+        "maximum",
+        "standard_deviation",
+        "variance",
+    ]
+    assert list(name_statistics(of="labels")[:7]) == nilearns
 
 
 def test_installed_demo_command_runs_and_validates(tmp_path):

@@ -51,6 +51,21 @@ def test_a_dry_run_begins_with_the_sum(call, tmp_path, capsys):
     assert snapshot(out) == before
 
 
+def test_a_run_that_cannot_be_read_is_not_one_that_no_atlas_fits(
+    call, tmp_path, capsys
+):
+    (bold,) = call[0].glob("sub-01/func/*_bold.nii.gz")
+    for number in (8, 9):
+        broken = bold.name.replace("_space-", f"_run-{number}_space-")
+        bold.with_name(broken).write_bytes(b"")
+    shown = run(capsys, *call, "--dry-run", code=None).out
+    assert shown.splitlines()[1:4] == [
+        "  2 runs could not be read: see below",
+        "  atlas Toy: fits 1 run of those read",
+        "  atlas B_scale-5: fits 1 run of those read",
+    ]
+
+
 def test_a_dry_run_says_what_the_call_would_refuse(call, tmp_path, capsys):
     run(capsys, *call)
     before = snapshot(tmp_path / "out")
