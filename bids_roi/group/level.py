@@ -39,6 +39,7 @@ from bids_roi.group.runs import (
     tell_not_combined,
     write_runs,
 )
+from bids_roi.group.spool import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
@@ -117,8 +118,9 @@ def run_group_level(
     if covariates is not None:
         level.notes.append(f"covariates: {', '.join(asked.covariates)} of {table}")
     _write_places(level)
-    motion = _write_groups(level)
-    _write_stacks(level, options)
+    with spooling(output_dir) as spool:
+        motion = _write_groups(level, spool if "relmat" in asked.stack else None)
+        _write_stacks(level, options, spool)
     if combined:
         level.notes += tell_not_combined(output_dir)
     left_out = {id(problem.output) for problem in level.problems}
@@ -157,7 +159,7 @@ def _write_places(level: _Level) -> None:
                 level.regions[place] = regions.without_tables()
 
 
-def _write_groups(level: _Level) -> list[Row]:
+def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
     """Connectivity: one task, space, atlas, statistic and desc after the other.
 
     Returns the rows of ``group_qcfc.tsv``.
@@ -179,11 +181,14 @@ def _write_groups(level: _Level) -> list[Row]:
         level.covariates,
         partial(measure_motion, level.options.fd_measure, runs),
         partial(_tell, runs),
+        spool,
     )
     plans = {
         key: plan_group(level.output_dir, outputs, level.regions.get(key[1]), asked)
         for key, outputs in sorted(groups.items())
     }
+    if spool is not None:
+        spool.begin()
     motion: list[Row] = []
     reliability: list[Row] = []
     warnings: dict[str, list[str]] = defaultdict(list)
@@ -223,7 +228,7 @@ def _key_of(output: Output) -> GroupKey:
     return output.scope, output.place, output.stat, output.desc
 
 
-def _write_stacks(level: _Level, options: Options) -> None:
+def _write_stacks(level: _Level, options: Options, spool: Spool) -> None:
     """Stacks for machine learning; h5py is imported only where they are asked for."""
     if "none" in options.group.stack:
         return
@@ -238,6 +243,7 @@ def _write_stacks(level: _Level, options: Options) -> None:
         dtype=options.group.stack_dtype,
         workers=level.workers,
         found=known,
+        spool=spool,
         claim=level.ledger.claim,
         # Tasks, or participants' own segmentations, may differ in their options.
         refuse=lambda error: level.notes.append(f"a stack is left out: {error}"),

@@ -28,6 +28,7 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.group.covariates import Covariates, Design, build_design
 from bids_roi.group.outputs import Problem
+from bids_roi.group.spool import keep
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
 from bids_roi.outputs.making import check_table
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.regions import Regions
+    from bids_roi.group.spool import Spool
     from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
@@ -120,12 +122,14 @@ class Asked(NamedTuple):
     """What is asked of all groups, and what tells numbers of the run of a matrix.
 
     ``displace`` tells its motion, ``tell`` a number by its key in the sidecars.
+    ``spool`` keeps what is parsed for the stacks, where these are asked for.
     """
 
     options: GroupOptions
     covariates: Covariates | None
     displace: Callable[[Output], float | None]
     tell: Callable[[Output, str], float | None]
+    spool: Spool | None = None
 
     @property
     def holds(self) -> bool:
@@ -140,7 +144,8 @@ class Batch:
 
     ``names`` are empty where no region table tells them, and no matrix; ``compared``
     says of each participant whether his runs are told from those of others, and
-    ``covariates`` are theirs.
+    ``covariates`` are theirs. In ``spool`` matrices are kept one after the other, the
+    first at ``place``, bytes.
     """
 
     folder: Path
@@ -152,6 +157,8 @@ class Batch:
     participants: tuple[tuple[_File, ...], ...]
     compared: tuple[bool, ...]
     covariates: tuple[FloatArray | None, ...]
+    spool: Path | None
+    place: int
 
 
 class _Became(NamedTuple):
@@ -160,6 +167,7 @@ class _Became(NamedTuple):
     n_identical: int = 0
     reason: str = ""
     status: str = ""
+    is_kept: bool = False
 
 
 class Tally(NamedTuple):
@@ -217,18 +225,27 @@ def plan_group(
         held=held if asked.holds else None,
         weighted=asked.options.group_weights != "none",
     )
-    return Plan(
-        design,
-        more,
-        [
+    spool, step, place = asked.spool, _bytes_of(names), 0
+    if spool is not None:
+        place = spool.reserve(step * len(outputs))
+    planned = []
+    for cut in cuts:
+        planned.append(
             Batch(
                 *(output_dir, stat, names, networks, by_run, more, cut),
                 compared=tuple(itertools.islice(chosen, len(cut))),
                 covariates=tuple(itertools.islice(rows, len(cut))),
+                spool=None if spool is None else spool.path,
+                place=place,
             )
-            for cut in cuts
-        ],
-    )
+        )
+        place += step * sum(map(len, cut))
+    return Plan(design, more, planned)
+
+
+def _bytes_of(names: tuple[str, ...]) -> int:
+    """Bytes of the upper triangle of a matrix, with its diagonal."""
+    return 4 * len(names) * (len(names) + 1)
 
 
 class Plan(NamedTuple):
@@ -287,17 +304,20 @@ def add_up(
     problems: list[Problem] = []
     group: Group | None = None
     left = iter(outputs)
-    for tally in tallies:
+    for batch, tally in zip(plan.batches, tallies, strict=True):
         if tally.statistics is not None:
             group = group or _begin(key, tally.names, regions, plan)
             group.statistics.merge(tally.statistics)
         # Files first and not strict: the outputs go on with the next batch, and zip
         # stops before it takes one that is not of this.
-        for became, output in zip(tally.files, left, strict=False):
+        places = itertools.count(batch.place, _bytes_of(batch.names))
+        for became, output, place in zip(tally.files, left, places, strict=False):
             if became.status or group is None:
                 problems.append(Problem(output, became.reason, became.status))
                 continue
             group.outputs.append(output)
+            if asked.spool is not None and became.is_kept:
+                asked.spool.kept[output.path] = place, batch.names
             # Of Fisher's z, the participant level has left them out already.
             told = output.number("NumberOfIdenticalEdges") or 0
             group.n_identical += became.n_identical + int(told) * (group.scale == "z")
@@ -367,7 +387,12 @@ def tally_batch(batch: Batch) -> Tally:
                 files.append(_Became(0, reason, "left_out"))
                 continue
             values, n_identical = _edge_values(triangle, len(names), scale)
-            files.append(_Became(n_identical))
+            is_kept = False
+            # Without a digest, who reads the table again would not know that it is it.
+            if batch.spool is not None and file.digest:
+                place = batch.place + len(files) * triangle.nbytes
+                is_kept = keep(batch.spool, place, triangle)
+            files.append(_Became(n_identical, is_kept=is_kept))
             statistics.add_run(
                 values,
                 file.displacement,

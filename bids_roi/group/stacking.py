@@ -16,6 +16,7 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import file_digest
 from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
+from bids_roi.group.spool import fetch
 from bids_roi.group.workers import Workers
 from bids_roi.outputs.find import (
     PLACE_KEYS,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.outputs import Found
+    from bids_roi.group.spool import Spool
     from bids_roi.outputs.stack import Copy
 
     Place = tuple[tuple[str, str], ...]
@@ -77,7 +79,8 @@ class _Wanted(NamedTuple):
 
     ``width`` is how many columns it has in the stack; ``digest`` what its sidecar
     tells; ``held`` the beginning of it where the stack of before has the numbers;
-    ``diagonal`` whether that of a matrix is kept, ``None`` for a series.
+    ``diagonal`` whether that of a matrix is kept, ``None`` for a series; ``place`` is
+    where in the spool its triangle is.
     """
 
     path: str
@@ -86,6 +89,7 @@ class _Wanted(NamedTuple):
     digest: str
     held: str
     diagonal: bool | None
+    place: int | None = None
 
 
 class _Batch(NamedTuple):
@@ -95,6 +99,7 @@ class _Batch(NamedTuple):
     names: tuple[str, ...]
     dtype: str
     runs: tuple[tuple[_Wanted, ...], ...]
+    spool: Path | None
 
 
 def write_stacks(
@@ -104,6 +109,7 @@ def write_stacks(
     dtype: str = "float64",
     workers: Workers = Workers(),  # noqa: B008 - frozen
     found: Found | None = None,
+    spool: Spool | None = None,
     claim: Callable[[str], None] = lambda _: None,
     refuse: Callable[[DataError], None] | None = None,
 ) -> tuple[list[str], list[Problem]]:
@@ -122,6 +128,8 @@ def write_stacks(
         Processes that read.
     found
         What the folder holds, and the problems that are known; found here by default.
+    spool
+        Where the statistics have kept matrices, which are not read again.
     claim
         Called with each name before the file is written.
     refuse
@@ -168,7 +176,8 @@ def write_stacks(
             tables = [output_dir / p for (of, _), p in regions.items() if of == raw]
         ordered = dict(sorted(runs.items()))
         path = output_dir / name
-        if _write_place(path, place, ordered, tables, dtype, workers, problems):
+        asked = dtype, workers, spool
+        if _write_place(path, place, ordered, tables, asked, problems):
             names.append(name)
     return names, problems
 
@@ -201,12 +210,11 @@ def _write_place(
     place: Place,
     runs: Runs,
     tables: Sequence[Path],
-    dtype: str,
-    workers: Workers,
+    asked: tuple[str, Workers, Spool | None],
     problems: list[Problem],
 ) -> int:
     """Write one stack; return how many runs it has."""
-    folder = path.parent
+    folder, (dtype, workers, spool) = path.parent, asked
     columns = _read_regions(tables, folder, runs)
     if columns is None:
         reason = "neither a region table nor a series of this atlas can be read"
@@ -220,11 +228,16 @@ def _write_place(
     parts = _describe_parts(runs, len(names), dtype)
     with reuse_stack(path, names, dtype) as (there, copy):
         wanted = [
-            tuple(_want(o[p.name], p, len(names), there) for p in parts if p.name in o)
+            tuple(
+                _want(o[p.name], p, names, there, spool) for p in parts if p.name in o
+            )
             for o in runs.values()
         ]
         batches = [
-            _Batch(folder, names, dtype, tuple(wanted[start : start + _BATCH]))
+            _Batch(
+                *(folder, names, dtype, tuple(wanted[start : start + _BATCH])),
+                spool=None if spool is None else spool.path,
+            )
             for start in range(0, len(wanted), _BATCH)
         ]
         with contextlib.closing(workers.map(_read_batch, batches)) as found:
@@ -286,11 +299,13 @@ def _describe_parts(runs: Runs, n_regions: int, dtype: str) -> list[StackPart]:
 def _want(
     output: Output,
     part: StackPart,
-    n_regions: int,
+    names: tuple[str, ...],
     there: Collection[tuple[str, str]],
+    spool: Spool | None,
 ) -> _Wanted:
     """Say what is wanted of a table; ``there`` is what the stack of before has."""
     told = digest = output.told.table
+    n_regions = len(names)
     if there and not told:  # of an earlier release
         with contextlib.suppress(OSError):
             digest = file_digest(output.file)
@@ -299,7 +314,8 @@ def _want(
         return _Wanted(output.path, part.name, n_regions, told, held, None)
     width = len(part.edges)
     diagonal = width > n_regions * (n_regions - 1) // 2
-    return _Wanted(output.path, part.name, width, told, held, diagonal)
+    place = None if spool is None else spool.find(output.path, names)
+    return _Wanted(output.path, part.name, width, told, held, diagonal, place)
 
 
 def _read_batch(batch: _Batch) -> list[list[Values]]:
@@ -320,18 +336,28 @@ def _read_batch(batch: _Batch) -> list[list[Values]]:
 def _read_table(batch: _Batch, table: _Wanted) -> Values:
     """Digest of a table, and its numbers, unless the stack of before has them."""
     path = batch.folder / table.path
-    content = read_bytes(path)
-    whole = hashlib.sha256(content).hexdigest()
-    check_table(path, table.digest, digest=whole)
+    columns, size = batch.names, len(batch.names)
+    values = None
+    if batch.spool is not None and table.place is not None:
+        values = fetch(batch.spool, table.place, size * (size + 1) // 2)
+    if values is None:
+        content = read_bytes(path)
+        whole = hashlib.sha256(content).hexdigest()
+        check_table(path, table.digest, digest=whole)
+    else:  # the statistics have held the table against its digest
+        whole = table.digest
     digest = whole[:_DIGITS]
     if digest == table.held:
         return digest, None
-    columns, values = _parse(content, path, table)
+    if values is None:
+        columns, values = _parse(content, path, table)
     if columns != batch.names:
-        msg = f"its {len(columns)} columns are not the {len(batch.names)} of the atlas."
+        msg = f"its {len(columns)} columns are not the {size} of the atlas."
         raise DataError(msg, where=path, remedy=REMEDY)
+    if table.diagonal is False:
+        values = values[off_diagonal(size)]
     with np.errstate(over="ignore"):
-        numbers = values.astype(batch.dtype)
+        numbers = values.astype(batch.dtype, copy=False)
     if np.isinf(numbers).any():
         msg = f"it holds a number that {batch.dtype} cannot hold."
         remedy = "Use --stack-dtype float64."
@@ -346,11 +372,9 @@ def _parse(
     if table.diagonal is None:
         return parse_matrix(content, path)
     if table.digest:
-        names, triangle = parse_triangle(content, path)
-    else:
-        names, matrix = parse_matrix(content, path, nodes=True)
-        triangle = matrix[np.triu_indices(len(names))]
-    return names, triangle if table.diagonal else triangle[off_diagonal(len(names))]
+        return parse_triangle(content, path)
+    names, matrix = parse_matrix(content, path, nodes=True)
+    return names, matrix[np.triu_indices(len(names))]
 
 
 def _complete(

@@ -4,17 +4,23 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
 
+from bids_roi.group import spool, stacking
+from bids_roi.group.spool import Spool
 from bids_roi.group.workers import Workers
 from bids_roi.options.running import Running
 
+FIND, READ = Spool.find, stacking.read_bytes
 N_PEOPLE = 75  # with two runs each: three batches
 
 
@@ -114,6 +120,74 @@ def edit(path, row, column):
     path.write_text("\n".join(lines))
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert path.stat().st_size == state.st_size
+
+
+def stack_all(root, capsys, n_procs="1"):
+    """What the group level writes anew, a stack of matrices among it."""
+    for path in root.glob("group_*"):
+        path.unlink()
+    shown = run(capsys, "x", root, "group", "--stack", "relmat", "--n-procs", n_procs)
+    assert not list(root.glob(".bids_roi-*"))
+    assert sum(name.endswith("_stack.h5") for name in contents(root)) == 1
+    return contents(root), [x for x in shown.out.splitlines() if "took" not in x]
+
+
+def refuse(*_):
+    raise AssertionError
+
+
+def test_a_matrix_is_read_once_for_statistics_and_stack(tmp_path, capsys, monkeypatch):
+    held = plant(tmp_path, 40)  # two batches, a damaged matrix
+    tell_digests(tmp_path)
+    monkeypatch.setattr(stacking, "read_bytes", refuse)
+    found, said = stack_all(tmp_path, capsys)
+    monkeypatch.undo()
+    assert stack_all(tmp_path, capsys, "2") == (found, said)
+    (name,) = (name for name in found if name.endswith("_stack.h5"))
+    with h5py.File(tmp_path / name) as file:
+        people = [text.decode() for text in file["runs/participant_id"]]
+        (part,) = file["relmat"].values()
+        rows, (first, second) = part["data"][:], part["edges"][:].T
+    expected = [matrix[first, second] for p in sorted(held) for matrix in held[p]]
+    assert people == [f"sub-{p}" for p in sorted(held) for _ in held[p]]
+    assert_array_equal(rows, expected)
+
+
+def full(path):
+    """Each write to it fails, for there is no space left."""
+    path.symlink_to("/dev/full")
+
+
+@pytest.mark.parametrize("lacks", ["room", "space", "end", "file", "names"])
+def test_what_is_not_kept_is_read_again(tmp_path, capsys, monkeypatch, lacks):
+    plant(tmp_path, 4)
+    tell_digests(tmp_path)
+    expected = stack_all(tmp_path, capsys)
+    reads = []
+    if lacks == "room":
+        usage = shutil.disk_usage(tmp_path)._replace(free=0)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    elif lacks == "space":
+        monkeypatch.setattr(Spool, "begin", lambda self: full(self.path))
+    elif lacks == "names":
+        monkeypatch.setattr(Spool, "find", lambda self, t, n: FIND(self, t, n[1:]))
+    else:
+        lose_it = Path.unlink if lacks == "file" else lambda path: os.truncate(path, 9)
+
+        def fetch(path, *where):
+            if path.exists():
+                lose_it(path)
+            return spool.fetch(path, *where)
+
+        monkeypatch.setattr(stacking, "fetch", fetch)
+
+    def read_bytes(path):
+        reads.append(path)
+        return READ(path)
+
+    monkeypatch.setattr(stacking, "read_bytes", read_bytes)
+    assert stack_all(tmp_path, capsys) == expected
+    assert len(reads) == len(set(reads)) == 7  # of eight, one is damaged
 
 
 @pytest.mark.parametrize("cell", [(2, 1), (1, 2)])
