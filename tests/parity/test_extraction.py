@@ -9,9 +9,9 @@ from numpy.testing import assert_allclose
 from support import datasets
 from support.calls import read, run
 
-from bids_roi.options.words import name_statistics
-
-STATISTICS = name_statistics(of="labels")
+# What nilearn has; the others have oracles of their own.
+STATISTICS = ("mean", "median", "sum", "minimum", "maximum")
+STATISTICS += ("variance", "standard_deviation")
 
 pytestmark = pytest.mark.parity
 

@@ -66,13 +66,14 @@ def test_several_in_one_pass_are_the_apps_tables(
     out, path, _ = made
     image, table = atlas.split(",")
     n_passes = []
-    blocks = stream.VolumeSource.blocks
+    for way in ("blocks", "pick"):
+        read = getattr(stream.VolumeSource, way)
 
-    def counted(self, *arguments):
-        n_passes.append(self.path.name)
-        return blocks(self, *arguments)
+        def counted(self, *arguments, _read=read, **how):
+            n_passes.append(self.path.name)
+            return _read(self, *arguments, **how)
 
-    monkeypatch.setattr(stream.VolumeSource, "blocks", counted)
+        monkeypatch.setattr(stream.VolumeSource, way, counted)
     found = bids_roi.extract(
         path,
         [image, second_atlas],
