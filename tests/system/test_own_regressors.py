@@ -270,10 +270,13 @@ def test_other_bytes_make_the_series_anew_and_another_dataset_is_refused(
         ([], "takes columns of a table physio", 64),
         (["physio=nowhere"], "no such folder", 66),
         (["physio={0}", "task={0}"], "no strategy takes columns of a table task", 64),
-        (["{0}"], "cannot be the name of a --confounds-dataset", 64),
+        (["{0}"], "names no folder. Give NAME=DIR", 64),
+        (["a/b={0}"], "cannot be the name of a --confounds-dataset", 64),
         (["preprocessed={0}"], "cannot be the name", 64),
         (["physio={0}", "physio={0}/physio"], "given twice", 64),
         (["physio=s3://lab/x"], "a URL (s3://)", 64),
+        (["physio"], "--confounds-dataset physio names no folder", 64),
+        (["physio="], "--confounds-dataset physio= names no folder", 64),
     ],
 )
 def test_a_table_without_a_folder_and_the_reverse_are_refused(
