@@ -25,7 +25,12 @@ from bids_roi.outputs.records import (
     read_all_records,
     write_records,
 )
-from bids_roi.participant.combined import Combined, is_asked, series_of_matrix
+from bids_roi.participant.combined import (
+    Combined,
+    is_asked,
+    is_made_so,
+    series_of_matrix,
+)
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 if TYPE_CHECKING:
@@ -69,6 +74,7 @@ def relate_conditions(
         and not output.told.condition
         and output.told.error is None
         and output.path not in stale
+        and is_made_so(output, options)
     ]
     try:
         raw = _find_raw(root, options)

@@ -226,6 +226,20 @@ def test_other_repetition_times_are_refused(three, atlas, tmp_path, capsys):
     assert pooled(out).is_file()
 
 
+def test_matrices_of_other_settings_are_left_alone(three, atlas, tmp_path, capsys):
+    """A strategy that an earlier call made otherwise, and this one does not ask for."""
+    out = tmp_path / "out"
+    options = ["--atlas-file", atlas, "--relmat", "partial"]
+    other = [*CLEAN, "--partial-estimator", "pseudo_inverse"]
+    run(capsys, three, out, "participant", *options, *other)
+    run(capsys, three, out, "participant", *options, "--combine-runs")
+    assert pooled(out, None, "partialcorrelation").is_file()
+    assert not pooled(out, "24P", "partialcorrelation").exists()
+    run(capsys, three, out, "participant", *options, *other, "--combine-runs")
+    told = sidecar(pooled(out, "24P", "partialcorrelation"))
+    assert told["PartialEstimator"] == "pseudo_inverse"
+
+
 def test_other_settings_and_regions_are_refused(three, atlas, tmp_path, capsys):
     out, other = tmp_path / "out", tmp_path / "other"
     options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson"]
