@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
+# What a table of confounds that changes may change, where no series does.
+MOTION = ("MeanFramewiseDisplacement", "MaxFramewiseDisplacement")
 _SETTINGS = {row.sidecar for row in OPTIONS if row.of == "relmat"}
 _SETTINGS -= {"", "RelationshipMeasure"}
 # Repetition times that differ by less are the same: headers round to a millisecond.
@@ -232,9 +234,10 @@ def _combine(
     key |= {k: sidecars[0][k] for k in ("OptionsDigest", "SettingsDigest")}
     if left_out:
         key["RunsNotCombined"] = left_out
-    if (known := _read_made(output_dir / family.path, key)) is not None:
-        return known, False
     facts = _join_facts(sidecars)
+    motion = {name: facts.get(name) for name in MOTION}
+    if (known := _read_made(output_dir / family.path, key | motion)) is not None:
+        return known, False
     measure = measure_of_word(members[0].stat)
     output = RelmatOutput(
         measure,

@@ -26,6 +26,7 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.participant.combined import (
+    MOTION,
     Combined,
     is_asked,
     is_made_so,
@@ -142,7 +143,8 @@ def _relate_run(
             for digest in ("OptionsDigest", "SettingsDigest")
         }
         made = key | {"CombinedTables": [table], "ConditionEvents": source}
-        if _is_made(output.folder, path, made, overwrite=options.running.overwrite):
+        known = made | {name: base.get(name) for name in MOTION}
+        if _is_made(output.folder, path, known, overwrite=options.running.overwrite):
             continue
         if signals is None:
             signals, volumes, names = _read_kept(series)
