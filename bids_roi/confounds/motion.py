@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 PARAMETERS = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
-_FD = "framewise_displacement"
+FD = "framewise_displacement"
 
 
 def expand_course(course: FloatArray) -> dict[str, FloatArray]:
@@ -96,12 +96,12 @@ def filter_confounds(
         msg = f"{error}."
         raise ConfoundsError(msg, where=confounds.where, remedy=remedy) from error
     fd = framewise_displacement(filtered, settings.head_radius)
-    made = {_FD: fd}
+    made = {FD: fd}
     for name, course in zip(PARAMETERS, filtered.T, strict=True):
         made[name] = course
         made |= {name + end: values for end, values in expand_course(course).items()}
     # Of a table without squares all are made later, of what is filtered.
-    names = (*confounds.names, *({_FD} - set(confounds.names)))
+    names = (*confounds.names, *({FD} - set(confounds.names)))
     old = dict(zip(confounds.names, confounds.values.T, strict=True))
     values = np.stack([made.get(name, old.get(name, fd)) for name in names], axis=1)
     return FilteredMotion(

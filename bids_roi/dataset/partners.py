@@ -374,16 +374,16 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     """Tables of a run in a folder, or below its participant's folder there.
 
     Their names have the run's entities; those that do not matter for its confounds may
-    be others, or lack.
+    be others, or lack. One of this very echo goes before that of all echoes.
     """
     wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
     participant = f"sub-{run.participant}"
-    found = []
+    found: dict[int, list[Path]] = {0: []}
     for path in (*folder.glob(pattern), *(folder / participant).rglob(pattern)):
         if path.name.startswith(f"{participant}_"):
             pairs = parse_name(path).entities
             rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
             split = [pair for pair in pairs if pair[0] in ("echo", "part")]
             if rest == wanted and set(split) <= set(run.entities):
-                found.append(path)
-    return tuple(sorted(found))
+                found.setdefault(len(split), []).append(path)
+    return tuple(sorted(found[max(found)]))

@@ -62,20 +62,22 @@ def _as_it_is(_: str, value: object) -> object:
     return value
 
 
-def _number(flag: str, value: object) -> float:
+def _number(flag: str, value: object, or_off: str = "") -> float:
     try:
         return float(str(value))
     except ValueError:
-        raise UsageError(f"{flag} is a number or none, not '{value}'.") from None
+        raise UsageError(f"{flag} is a number{or_off}, not '{value}'.") from None
 
 
 def _number_or_off(flag: str, value: object) -> float | None:
-    return None if value == "none" else _number(flag, value)
+    return None if value == "none" else _number(flag, value, " or none")
 
 
 def _band_or_off(flag: str, value: object) -> tuple[float, ...] | None:
     words = value if isinstance(value, tuple | list) else (value,)
-    return None if [*words] == ["none"] else tuple(_number(flag, w) for w in words)
+    if [*words] == ["none"]:
+        return None
+    return tuple(_number(flag, word, " or none") for word in words)
 
 
 def _auto_or_count(flag: str, value: object) -> int | str | None:

@@ -65,7 +65,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
         ):
             _refuse_without_effect(options)
         _refuse_percent(cleaned, options)
-        _check_tables(options, [cleaned])
+        _check_needed(options, [cleaned])
         return (cleaned,)
     strategies: list[Strategy | None] = []
     labels = {"none": "none"}  # what logs and reports call raw signals
@@ -80,7 +80,7 @@ def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
             msg = f"{other} and {name} would both be written as desc-{strategy.label}."
             raise CollisionError(msg, remedy="Choose one, or change a file's label.")
         strategies.append(strategy)
-    _check_tables(options, [s for s in strategies if s is not None])
+    _check_needed(options, [s for s in strategies if s is not None])
     return tuple(strategies)
 
 
@@ -94,12 +94,26 @@ def _refuse_percent(strategy: Strategy, options: Options) -> None:
         raise UsageError(msg, remedy=remedy)
 
 
-def _check_tables(options: Options, strategies: list[Strategy]) -> None:
-    """Refuse tables that no folder is given for, and folders that nothing needs."""
+def _check_needed(options: Options, strategies: list[Strategy]) -> None:
+    """Refuse what no strategy has a use for, and tables that no folder is given for."""
+    thresholds = ("fd_threshold", "std_dvars_threshold")
+    if options.cleaning.max_censored is not None and not any(
+        getattr(s.settings, name) is not None for s in strategies for name in thresholds
+    ):
+        msg = "no strategy censors volumes: --max-censored has no effect."
+        raise UsageError(msg, remedy="Add --fd-threshold MM, or leave it out.")
     aroma = options.cleaning.aroma_dataset
     if aroma is not None and not any(s.takes_aroma for s in strategies):
         msg = "no strategy takes columns of ICA-AROMA: --aroma-dataset has no effect."
         raise UsageError(msg, remedy="Add --strategy aroma, or leave it out.")
+    _check_tables(options, strategies)
+
+
+def _check_tables(options: Options, strategies: list[Strategy]) -> None:
+    for text in options.cleaning.confounds_dataset:
+        if not text.partition("=")[2]:
+            msg = f"--confounds-dataset {text} names no folder."
+            raise UsageError(msg, remedy="Give NAME=DIR.")
     given = parse_tables(options.cleaning.confounds_dataset)
     for name, (folder, _) in given.items():
         flag = f"--confounds-dataset {name}"

@@ -16,6 +16,7 @@ from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import MISSING, format_matrix, read_table
 from bids_roi.files.writing import file_digest
+from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
 from bids_roi.outputs.find import (
     Output,
@@ -38,7 +39,7 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.schema import KEYS
-from bids_roi.participant.connectivity import relate_runs
+from bids_roi.participant.connectivity import relate_runs, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,10 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
+# What a table of confounds that changes may change, where no series does.
+MOTION = ("MeanFramewiseDisplacement", "MaxFramewiseDisplacement")
+_SETTINGS = {row.sidecar for row in OPTIONS if row.of == "relmat"}
+_SETTINGS -= {"", "RelationshipMeasure"}
 # Repetition times that differ by less are the same: headers round to a millisecond.
 _SAME_S = 1e-3
 # Numbers of runs that add up, or are a mean weighted by the other.
@@ -170,6 +175,18 @@ def is_asked(output: Output, options: Options, *keys: str) -> bool:
     )
 
 
+def is_made_so(output: Output, options: Options) -> bool:
+    """Whether a matrix has the settings of a call; of an earlier one, it may not.
+
+    With those of this call, what is made beside it would be of another kind.
+    """
+    measure = measure_of_word(output.stat)
+    scaled = options.connectivity.fisher_z and find_measure(measure).is_correlation
+    asked = settings_of(RelmatOutput(measure, scaled, None, "", "", ""), options)
+    told = output.read_sidecar()
+    return {key: told[key] for key in _SETTINGS if key in told} == asked
+
+
 def _find_fault(output: Output, failed: Sequence[Record], stale: set[str]) -> str:
     """Why the matrix of a run cannot go into that of all; empty where it can."""
     if output.told.error is not None:
@@ -206,6 +223,8 @@ def _combine(
     _check_name(family)
     series = [series_of_matrix(output) for output in members]
     _check_alike(members, series)
+    if not is_made_so(members[0], options):
+        return [], False
     tables = [one.told.table or file_digest(one.file) for one in series]
     sidecars = [output.read_sidecar() for output in members]
     left_out = [f"{run}: {why}" for run, why in sorted(family.left_out.items())]
@@ -215,9 +234,10 @@ def _combine(
     key |= {k: sidecars[0][k] for k in ("OptionsDigest", "SettingsDigest")}
     if left_out:
         key["RunsNotCombined"] = left_out
-    if (known := _read_made(output_dir / family.path, key)) is not None:
-        return known, False
     facts = _join_facts(sidecars)
+    motion = {name: facts.get(name) for name in MOTION}
+    if (known := _read_made(output_dir / family.path, key | motion)) is not None:
+        return known, False
     measure = measure_of_word(members[0].stat)
     output = RelmatOutput(
         measure,

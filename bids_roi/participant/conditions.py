@@ -25,7 +25,13 @@ from bids_roi.outputs.records import (
     read_all_records,
     write_records,
 )
-from bids_roi.participant.combined import Combined, is_asked, series_of_matrix
+from bids_roi.participant.combined import (
+    MOTION,
+    Combined,
+    is_asked,
+    is_made_so,
+    series_of_matrix,
+)
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 if TYPE_CHECKING:
@@ -69,6 +75,7 @@ def relate_conditions(
         and not output.told.condition
         and output.told.error is None
         and output.path not in stale
+        and is_made_so(output, options)
     ]
     try:
         raw = _find_raw(root, options)
@@ -136,7 +143,8 @@ def _relate_run(
             for digest in ("OptionsDigest", "SettingsDigest")
         }
         made = key | {"CombinedTables": [table], "ConditionEvents": source}
-        if _is_made(output.folder, path, made, overwrite=options.running.overwrite):
+        known = made | {name: base.get(name) for name in MOTION}
+        if _is_made(output.folder, path, known, overwrite=options.running.overwrite):
             continue
         if signals is None:
             signals, volumes, names = _read_kept(series)

@@ -10,6 +10,7 @@ import numpy as np
 
 from bids_roi.confounds.gaps import check_rows
 from bids_roi.confounds.motion import (
+    FD,
     PARAMETERS,
     FilteredMotion,
     filter_confounds,
@@ -235,8 +236,8 @@ def prepare(
     filtered, fd = None, None
     if confounds is not None and strategy.settings.motion_filter != "none":
         check_rows(confounds, n_volumes)
-        if "framewise_displacement" in confounds.names:
-            fd = confounds.column("framewise_displacement")
+        if FD in confounds.names:
+            fd = confounds.column(FD)
         filtered = _filter_motion(run, confounds, strategy, repetition_time)
         confounds = filtered.confounds
     censoring, used, dvars = _censor(confounds, strategy.settings, n_volumes)
@@ -254,7 +255,15 @@ def prepare(
         )
     if filtered is None:
         return Preparation(strategy, selected, censoring, used, dvars)
-    selected = replace(selected, notes=(*selected.notes, *filtered.notes))
+    notes = [*selected.notes, *filtered.notes]
+    if strategy.settings.fd_threshold is None and not any(
+        name.startswith((*PARAMETERS, FD)) for name in selected.names
+    ):
+        notes.append(
+            f"{strategy.name}: the motion filter changes no number of the series: no"
+            " motion is regressed out, and there is no --fd-threshold."
+        )
+    selected = replace(selected, notes=tuple(notes))
     return Preparation(strategy, selected, censoring, fd, dvars, filtered)
 
 

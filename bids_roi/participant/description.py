@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from bids_roi.atlases.names import is_surface
 from bids_roi.dataset.layout import size_of
-from bids_roi.dataset.partners import Sidecars
+from bids_roi.dataset.partners import Sidecars, find_tables
 from bids_roi.errors import BidsRoiError, SpaceMismatch, count_of, say_of_atlas
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import ROOT_FILES, name_atlas_files
 from bids_roi.participant.budget import estimate_memory, worker_count
+from bids_roi.participant.confounds import list_datasets
 from bids_roi.participant.level import check_settings, plan_dataset
 from bids_roi.participant.plan import template_of
 from bids_roi.participant.run import find_finished
@@ -83,7 +84,7 @@ class _Total:
             write=False,
         )
         read = sum(size_of(path) for path in item.run.files)
-        self.counts.update(runs=1, impossible=impossible, read=read)
+        self.counts.update(runs=1, impossible=int(impossible), read=read)
         self.counts["there"] += found is not None
         self.counts["unread"] += item.image is None
         if found is not None or item.image is None:
@@ -134,9 +135,18 @@ class _Total:
 
 def _is_impossible(item: PlannedRun, level: ParticipantLevel) -> bool:
     """Whether something that is asked for cannot be done with a run."""
-    lost = [why for _, why in item.refused if not isinstance(why, SpaceMismatch)]
+    lost = any(not isinstance(why, SpaceMismatch) for _, why in item.refused)
     cleaned = any(label is not None for label in level.labels)
+    tables = _find_tables(item, level.options)
+    needed = {name for s in level.strategies if s is not None for name in s.tables}
+    lost |= any(len(tables[name]) != 1 for name in needed)
     return bool(item.error or lost or (cleaned and _fault_of(item.run.confounds_path)))
+
+
+def _find_tables(item: PlannedRun, options: Options) -> dict[str, tuple[Path, ...]]:
+    """Tables of a run beside fMRIPrep's, by the names of their datasets."""
+    datasets = list_datasets(options.cleaning).items()
+    return {name: find_tables(*where, item.run) for name, where in datasets}
 
 
 def _fault_of(path: Path | None) -> BidsRoiError | None:
@@ -166,6 +176,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     yield f"  confounds  {path.name if path else 'none found'}"
     if fault := _fault_of(path):
         yield f"  confounds cannot be read: {fault}"
+    for name, tables in _find_tables(item, options).items():
+        yield f"  table {name}  {' and '.join(map(str, tables)) or 'none found'}"
     yield f"  repetition time  {_tell_timing(item, options)}"
     for warning in item.warnings:
         yield f"  warning  {warning}"

@@ -327,6 +327,14 @@ def test_two_tables_of_aroma_are_not_chosen_from_silently(aroma, tmp_path, capsy
     assert not [uri for uri in facts["Sources"] if "aroma" in uri]
 
 
+def test_a_bound_without_censoring_is_refused(cleaned_input, atlas, tmp_path, capsys):
+    common = [cleaned_input[0], tmp_path / "out", "participant", "--atlas-file", atlas]
+    asked = ["--denoise", "24P", "--max-censored", 0.2, "--dummy-scans", "auto"]
+    shown = run(capsys, *common, *asked, code=64)
+    assert "no strategy censors volumes: --max-censored has no effect" in shown.err
+    run(capsys, *common, *asked, "--std-dvars-threshold", 9)
+
+
 @pytest.mark.parametrize(
     "asked",
     [["--detrend"], ["--denoise", "24P"], ["--denoise", "none", "36P"]],
@@ -433,6 +441,7 @@ def test_raw_signals_and_an_option_of_cleaning_contradict_each_other(
     # Beside another strategy the option is for that one, and raw signals stay raw.
     # These need a cut-off or one another, or a strategy with columns of the table.
     in_need = ("filter", "motion_filter", "head_radius", "confounds_", "aroma_")
+    in_need += ("max_censored",)
     if not option.name.startswith(in_need):
         run(capsys, *common, "--denoise", "none", "24P", *given)
         assert len(read(series(out, None))[1]) == T

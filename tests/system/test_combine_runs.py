@@ -155,6 +155,30 @@ def test_going_on_and_a_run_that_changes(three, atlas, tmp_path, capsys):
     assert pooled(workers).read_bytes() == whole
 
 
+def test_motion_of_a_table_that_was_mended_comes_in(three, atlas, tmp_path, capsys):
+    """Of signals as they are, of which no number depends on it."""
+    out, raw = tmp_path / "out", tmp_path / "raw"
+    raw.mkdir()
+    events = raw / "task-rest_events.tsv"
+    events.write_text("onset\tduration\ttrial_type\n10\t60\tface\n")
+    options = ["--atlas-file", atlas, *POOL]
+    options += ["--conditions", "face", "--raw-dataset", raw]
+    table = three / "sub-01/func/sub-01_task-rest_run-2_desc-confounds_timeseries.tsv"
+    whole = table.read_text()
+    table.write_text("\n".join(whole.split("\n")[:20]) + "\n")
+    run(capsys, three, out, "participant", *options, code=None)
+    face = of_run(out, 2, "relmat", "pearsoncorrelation", "Face")
+    assert "MeanFramewiseDisplacement" not in sidecar(pooled(out, None))
+    assert "MeanFramewiseDisplacement" not in sidecar(face)
+    table.write_text(whole)
+    run(capsys, three, out, "participant", *options)
+    runs = [sidecar(of_run(out, n, desc=None)) for n in (1, 2, 3)]
+    means = [told["MeanFramewiseDisplacement"] for told in runs]
+    assert sidecar(face)["MeanFramewiseDisplacement"] == means[1]
+    found = sidecar(pooled(out, None))["MeanFramewiseDisplacement"]
+    assert_allclose(found, np.average(means, weights=[T, 50, T]), atol=1e-6)
+
+
 def test_a_run_that_fails_is_named_everywhere(three, atlas, tmp_path, capsys):
     out = tmp_path / "out"
     bold = of_run(three, 2).parent / f"sub-01_task-rest_run-2_space-{SPACE}"
@@ -224,6 +248,20 @@ def test_other_repetition_times_are_refused(three, atlas, tmp_path, capsys):
     logs = "".join(p.read_text() for p in (out / "logs").rglob("*.jsonl"))
     assert "2.5 s" not in logs
     assert pooled(out).is_file()
+
+
+def test_matrices_of_other_settings_are_left_alone(three, atlas, tmp_path, capsys):
+    """A strategy that an earlier call made otherwise, and this one does not ask for."""
+    out = tmp_path / "out"
+    options = ["--atlas-file", atlas, "--relmat", "partial"]
+    other = [*CLEAN, "--partial-estimator", "pseudo_inverse"]
+    run(capsys, three, out, "participant", *options, *other)
+    run(capsys, three, out, "participant", *options, "--combine-runs")
+    assert pooled(out, None, "partialcorrelation").is_file()
+    assert not pooled(out, "24P", "partialcorrelation").exists()
+    run(capsys, three, out, "participant", *options, *other, "--combine-runs")
+    told = sidecar(pooled(out, "24P", "partialcorrelation"))
+    assert told["PartialEstimator"] == "pseudo_inverse"
 
 
 def test_other_settings_and_regions_are_refused(three, atlas, tmp_path, capsys):

@@ -196,6 +196,30 @@ def test_unknown_conditions(cleaned_input, atlas, raw, tmp_path, capsys, given, 
     assert words[0] not in logs
 
 
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        ["--fisher-z"],
+        ["--relmat-volumes", 12],
+        ["--partial-estimator", "pseudo_inverse"],
+        ["--min-degrees-of-freedom", 9],
+    ],
+)
+def test_matrices_of_other_settings_are_left_alone(
+    cleaned_input, atlas, raw, tmp_path, capsys, earlier
+):
+    """A strategy that an earlier call made otherwise, and this one does not ask for."""
+    out, root = tmp_path / "out", cleaned_input[0]
+    options = ["--atlas-file", atlas, "--relmat", "partial"]
+    run(capsys, root, out, "participant", *options, *CLEAN, *earlier)
+    before = {*state(out / FUNC)}
+    given = ["--conditions", "face", "--raw-dataset", raw]
+    run(capsys, root, out, "participant", *options, *given)
+    made = {*state(out / FUNC)} - before
+    assert matrix(out, "Face", "partialcorrelation", "").is_file()
+    assert not [path for path in made if "24PFace" in str(path)]
+
+
 def test_tasks_that_are_not_asked_for_are_left_alone(
     cleaned_input, atlas, raw, tmp_path, capsys
 ):

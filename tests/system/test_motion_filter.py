@@ -177,7 +177,7 @@ def test_strategies_of_two_filters_side_by_side(breathes, tmp_path, capsys):
         (["--motion-filter-band", 12, 18], "does nothing without motion_filter"),
         (["--motion-filter", "lp", "--motion-filter-band", 6, 9], "lp takes 1"),
         (["--head-radius", 35], "head_radius does nothing without"),
-        ([*NOTCH, "--head-radius", "none"], "--head-radius is a number"),
+        ([*NOTCH, "--head-radius", "none"], "--head-radius is a number, not 'none'"),
         (["--motion-filter", "notch", "--motion-filter-band", "12,18"], "blanks"),
     ],
 )
@@ -186,6 +186,22 @@ def test_words_that_do_not_go_together_are_refused(
 ):
     assert message in run(capsys, *breathes, *given, code=64).err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--detrend"], True),
+        (["--filter", "cosine", "--high-pass", 0.01], True),
+        (["--strategy", "24P"], False),
+        (["--detrend", "--fd-threshold", 0.15], False),
+    ],
+)
+def test_a_filter_that_changes_no_number_is_told(
+    asked, told, breathes, tmp_path, capsys
+):
+    shown = run(capsys, *breathes[:5], *asked, *NOTCH)
+    assert ("the motion filter changes no number" in shown.err) == told
 
 
 def spoil_columns(root):

@@ -18,6 +18,9 @@ from support.toy_confounds import MOTION, SPIKES, T
 from bids_roi import load
 from bids_roi.api import extract
 from bids_roi.confounds.table import read_confounds
+from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.partners import find_tables
+from bids_roi.files.names import parse_name
 from bids_roi.outputs.records import read_all_records
 
 OWN = "sub-01_task-rest_desc-physio_timeseries.tsv"
@@ -244,6 +247,28 @@ def test_a_pattern_chooses_among_several_tables(physio, tmp_path, capsys):
     run(capsys, *common, given[0], f"{given[1]}/*_desc-physio_*.tsv")
 
 
+def test_a_table_of_the_very_echo_goes_before_that_of_all(tmp_path):
+    name = "sub-01_task-rest_echo-{}_bold.nii.gz"
+    shared = write_table(tmp_path / "sub-01_task-rest_physio.tsv", {"a": [1]})
+    own = write_table(tmp_path / "sub-01_task-rest_echo-2_physio.tsv", {"a": [1]})
+    for echo, expected in ((1, shared), (2, own)):
+        path = tmp_path / name.format(echo)
+        run = BoldRun(tmp_path, (path,), parse_name(path).entities, None, None, {})
+        assert find_tables(tmp_path, "*.tsv", run) == (expected,)
+
+
+def test_a_dry_run_tells_tables_and_those_that_are_not_there(physio, tmp_path, capsys):
+    common, given, _, _ = physio
+    table = tmp_path / "physio" / FUNC / OWN
+    told = run(capsys, *common, *given, "--dry-run").out
+    assert f"  table physio  {table}" in told
+    assert "not all can be made" not in told
+    table.unlink()
+    told = run(capsys, *common, *given, "--dry-run", code=None).out
+    assert "  table physio  none found" in told
+    assert "1 run of which not all can be made" in told
+
+
 def test_other_bytes_make_the_series_anew_and_another_dataset_is_refused(
     physio, tmp_path, capsys
 ):
@@ -270,10 +295,13 @@ def test_other_bytes_make_the_series_anew_and_another_dataset_is_refused(
         ([], "takes columns of a table physio", 64),
         (["physio=nowhere"], "no such folder", 66),
         (["physio={0}", "task={0}"], "no strategy takes columns of a table task", 64),
-        (["{0}"], "cannot be the name of a --confounds-dataset", 64),
+        (["{0}"], "names no folder. Give NAME=DIR", 64),
+        (["a/b={0}"], "cannot be the name of a --confounds-dataset", 64),
         (["preprocessed={0}"], "cannot be the name", 64),
         (["physio={0}", "physio={0}/physio"], "given twice", 64),
         (["physio=s3://lab/x"], "a URL (s3://)", 64),
+        (["physio"], "--confounds-dataset physio names no folder", 64),
+        (["physio="], "--confounds-dataset physio= names no folder", 64),
     ],
 )
 def test_a_table_without_a_folder_and_the_reverse_are_refused(

@@ -34,7 +34,10 @@ BASE = Settings(
 STRATEGY = {
     "name": "mine",
     "description": "As it is.",
-    "components": [{"motion": "basic"}, {"table": "own", "columns": ["mine"]}],
+    "components": [
+        *({"motion": "basic"}, {"columns": ["trans_x"]}),
+        {"table": "own", "columns": ["mine"]},
+    ],
     "settings": dataclasses.asdict(BASE),
 }
 # What else to ask for, in words of the command line; "MASK" and so on are made below.
