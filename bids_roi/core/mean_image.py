@@ -45,13 +45,15 @@ class MeanImage:
         start
             Number of the block's first volume.
         block : (t, v)
-            Stored values; not finite ones make the mean not finite there.
+            Stored values; not finite ones make the mean not finite there, and so
+            do sums beyond float32.
         first
             Number of the block's first voxel; those that follow it come later.
         """
         some = self._sum[first : first + block.shape[1]]
         for number in range(-start % self.step, len(block), self.step):
-            np.add(some, block[number], out=some, casting="unsafe")
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.add(some, block[number], out=some, casting="unsafe")
             self.n_taken += first == 0
 
     def finish(self, scaling: tuple[float, float]) -> NDArray[np.float32]:
@@ -64,4 +66,5 @@ class MeanImage:
         """
         slope, intercept = scaling
         mean = self._sum / np.float32(max(1, self.n_taken))
-        return np.asarray(mean * np.float32(slope) + np.float32(intercept))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(mean * np.float32(slope) + np.float32(intercept))

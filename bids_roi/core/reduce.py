@@ -26,7 +26,7 @@ from bids_roi.core.region_series import WholeSeries
 from bids_roi.core.scan import Voxels, VoxelScan
 from bids_roi.core.signals import OVERFLOW, add_points, finish_sums, scale_values
 from bids_roi.core.statistics import SortedRegions
-from bids_roi.core.volumes import Plan, Smoothing, choose_source, load_voxels
+from bids_roi.core.volumes import Plan, Smoothing, choose_sources, load_voxels
 from bids_roi.core.voxel_measures import PointMoments, VolumeMoments
 from bids_roi.options.words import name_statistics
 
@@ -422,9 +422,10 @@ class _VolumePass(_Pass):
         others = statistics & _SORTED
         self.sorted = _sort_regions(plan.partition, kept, others)
         self.others = _make_room(self.sorted, others, plan.n_volumes)
-        self.source = choose_source(plan, kept, statistics, valid)
         if plan.measures and "mean" in statistics:
             self.moments = VolumeMoments(plan.partition, plan.steady)
+        voxels = bool(others) or self.moments is not None
+        self.source, self.singles = choose_sources(plan, kept, valid, voxels=voxels)
 
     def add(self, start: int, taken: NDArray[Any]) -> None:
         """Reduce what was taken of a block, (t, N)."""
@@ -434,6 +435,8 @@ class _VolumePass(_Pass):
         for t, stored in enumerate(taken, start):
             volume = source.load(stored)
             self.sums[t] = source.project(volume)
+            if self.singles is not None:
+                volume = self.singles.load(stored)
             if isinstance(self.moments, VolumeMoments):
                 self.moments.add(t, volume, self.sums[t])
             for rows, products in self.extras.values():

@@ -15,7 +15,6 @@ from bids_roi.core.smooth import (
     smooth_volume,
     weights_are_cheaper,
 )
-from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,10 +181,10 @@ class _SmoothedRegions:
 Source = _RawVolumes | _SmoothedVolumes | _SmoothedRegions
 
 
-def choose_source(
-    plan: Plan, kept: BoolArray, statistics: set[str], valid: BoolArray | None
-) -> Source:
-    """Of two ways to smooth that give the same numbers, take the cheaper.
+def choose_sources(
+    plan: Plan, kept: BoolArray, valid: BoolArray | None, *, voxels: bool
+) -> tuple[Source, Source | None]:
+    """Of two ways to smooth that give the same numbers, take the cheaper for sums.
 
     Parameters
     ----------
@@ -193,33 +192,33 @@ def choose_source(
         Of the run.
     kept : (N,)
         Voxels of the partition that count.
-    statistics
-        To be computed.
     valid : (V,) or None
         Voxels of the grid that may reach their neighbours; ``None`` for all.
+    voxels
+        Whether something needs the voxels themselves. The way of the sums does not
+        depend on it, nor do their last digits.
 
     Returns
     -------
-    Source
+    sums
         Its ``load`` turns what the plan took of a volume into what its ``project`` sums
         up.
+    singles
+        Where voxels come from, if they are needed and ``sums`` does not load them.
     """
     smoothing, partition = plan.smoothing, plan.partition
-    if smoothing is None:
-        return load_voxels(plan, kept, valid)
-    labels_only = all(region.hard for region in partition.maps)
-    labels_only &= not plan.measures
-    if labels_only and statistics.isdisjoint(name_statistics(family="sorted")):
+    if smoothing is not None and all(region.hard for region in partition.maps):
         sizes = np.concatenate([np.diff(part.indptr) for part in partition.members])
         if weights_are_cheaper(sizes, smoothing.grid, smoothing.sigmas):
-            return _SmoothedRegions(plan, kept, smoothing, valid)
-    return load_voxels(plan, kept, valid)
+            sums = _SmoothedRegions(plan, kept, smoothing, valid)
+            return sums, load_voxels(plan, kept, valid) if voxels else None
+    return load_voxels(plan, kept, valid), None
 
 
 def load_voxels(
     plan: Plan, kept: BoolArray, valid: BoolArray | None
 ) -> _RawVolumes | _SmoothedVolumes:
-    """Where the voxels themselves come from; see ``choose_source``."""
+    """Where the voxels themselves come from; see ``choose_sources``."""
     if plan.smoothing is None:
         return _RawVolumes(plan, kept)
     return _SmoothedVolumes(plan, kept, plan.smoothing, valid)

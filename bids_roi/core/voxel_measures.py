@@ -199,9 +199,10 @@ def _finish(
     n[n == 0] = np.nan
     # Voxels that cancel have no signal that one of them could be like.
     there = sizes > _NOTHING * add_up(lengths)
+    alike = add_up(shared) / np.where(there, sizes, np.nan) / n
     return {
         "voxel_tsnr": add_up(ratios) * np.sqrt(n_volumes - 1) / n,
-        "homogeneity": add_up(shared) / np.where(there, sizes, np.nan) / n,
+        "homogeneity": np.clip(alike, -1.0, 1.0),  # by rounding it is 1 and a little
     }
 
 

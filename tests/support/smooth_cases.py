@@ -24,7 +24,7 @@ def case(seed=0, n_volumes=4):
     return values, labels, mask
 
 
-def engine(values, atlases, mask, fwhm, statistics=("mean",), block=2):
+def engine(values, atlases, mask, fwhm, statistics=("mean",), block=2, **more):
     n_volumes = values.shape[3]
     flat = values.reshape(-1, n_volumes, order="F").T
     partition = build_partition([map_labels(*atlas, GRID, GRID) for atlas in atlases])
@@ -35,4 +35,5 @@ def engine(values, atlases, mask, fwhm, statistics=("mean",), block=2):
         statistics=statistics,
         n_volumes=n_volumes,
         smoothing=Smoothing(GRID, smoothing_sigmas(fwhm, GRID), mask.ravel(order="F")),
+        **more,
     )

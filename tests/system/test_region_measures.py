@@ -78,7 +78,9 @@ def test_volumes_over_the_steady_ones(cleaned_input, atlas, tmp_path, capsys):
     page = (out / "sub-01.html").read_text()
     assert "Homogeneity" in page
     assert "tSNR of voxels" in page
-    assert "the first eigenvariate was taken" in page
+    both = "the first eigenvariate and the mean without the lowest and the highest 20 %"
+    assert f"{both} were taken" in page
+    assert "of the first eigenvariate was computed" in page
     assert "10.1016/j.neuroimage.2005.08.012" in page
     run(capsys, out.parent, out, "group")
     found = load(out)

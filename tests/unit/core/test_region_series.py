@@ -86,6 +86,17 @@ def hold(found, values, inside, column, rtol=1e-9):
     assert_allclose(homogeneity, oracles.homogeneity(voxels), rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("ends", [None, [100, N]])
+def test_a_correlation_is_never_above_1(ends):
+    """Of single voxels it is 1, and by rounding a little more."""
+    single = map_labels(
+        np.arange(1, N + 1).reshape(SHAPE), np.arange(1, N + 1), GRID, GRID
+    )
+    found = reduce(bold(31), [single], ends=ends).measures["homogeneity"][0]
+    assert found.max() <= 1
+    assert_allclose(found, 1, rtol=1e-12)
+
+
 @pytest.mark.parametrize("cut", [{}, {"ends": (3, 90, N)}], ids=["volumes", "points"])
 @pytest.mark.parametrize("n_volumes", [30, 7], ids=["long", "short"])
 def test_regions_of_fewer_and_of_more_voxels_than_volumes(n_volumes, cut):

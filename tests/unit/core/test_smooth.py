@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from support import oracles
 from support.smooth_cases import GRID, SHAPE, ZOOMS, case, engine
 
@@ -126,3 +126,17 @@ def test_other_statistics_are_of_smoothed_volumes():
     for statistic in names:
         oracle = expected(values, labels, mask, 4.0, statistic)
         assert_allclose(found.signals[statistic][0], oracle, rtol=1e-9)
+
+
+@pytest.mark.parametrize("spoil", ["nothing", "nan"])
+def test_no_bit_of_a_mean_depends_on_what_else_is_asked_for(spoil, monkeypatch):
+    monkeypatch.setattr(volumes, "weights_are_cheaper", lambda *_: True)
+    values, labels, mask = case(2)
+    SPOILS[spoil](values, mask)
+    atlas = [(labels, np.array([1, 2, 3]))]
+    alone = engine(values, atlas, mask, 4.0).signals["mean"][0]
+    for more in (("median",), ("trimmed_mean_10", "eigenvariate")):
+        found = engine(values, atlas, mask, 4.0, ("mean", *more)).signals["mean"][0]
+        assert_array_equal(found, alone)
+    found = engine(values, atlas, mask, 4.0, measures=("homogeneity",))
+    assert_array_equal(found.signals["mean"][0], alone)
