@@ -250,6 +250,21 @@ def test_covariates_that_cannot_be_read_stop_before_anything_is_written(
     assert not [*tmp_path.glob("group_*")]
 
 
+@pytest.mark.parametrize("broken", ["text", "link"])
+def test_codes_that_nobody_can_look_up_are_no_numbers(tmp_path, raw, capsys, broken):
+    plant(tmp_path, 2)
+    beside = raw / "participants.json"
+    if broken == "text":
+        beside.write_text('{"site": {"Levels": {"1": "Basel"')
+    else:
+        beside.symlink_to("nowhere.json")
+    asked = ["group", "--covariates"]
+    told = run(capsys, raw, tmp_path, *asked, "age", code=65)
+    assert f"{beside}: " in told.err
+    assert not [*tmp_path.glob("group_*")]
+    run(capsys, raw, tmp_path, *asked, "age:category")
+
+
 def test_two_rows_of_a_participant_are_refused(tmp_path, raw, capsys):
     plant(tmp_path)
     with (raw / "participants.tsv").open("a") as file:
@@ -293,6 +308,7 @@ def test_no_participant_in_the_table_is_words(tmp_path, raw, capsys):
     told, row = group(capsys, tmp_path, "--covariates", "age", "--permutations", 9)
     assert row["median_abs_r_partial"] == row["median_abs_r_p"] == "n/a"
     assert "12 of 12 participants have no age" in told.out
+    assert "is the same for all" not in told.out
     assert row["median_abs_r"] != "n/a"
 
 
