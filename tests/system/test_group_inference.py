@@ -436,7 +436,45 @@ def test_a_column_of_the_tables_of_outliers(tmp_path, raw, capsys):
         tree.write_json(path, {})
         z.append(np.arctanh(matrix[UPPER]))
         moved.append(own.mean())
-    _, row = group(capsys, tmp_path, "--fd-measure", "fd")
+        # That of a condition is of a series with another desc-.
+        told = {"Condition": "go"}
+        path = tree.relmat(run_name, matrix, desc="24Pgo", **told)
+        content = json.loads(path.with_suffix(".json").read_text())
+        content["Sources"] = [s.replace("24Pgo", "24P") for s in content["Sources"]]
+        tree.write_json(path, content)
+    options = ["group", "--fd-measure", "fd", "--stack", "none"]
+    run(capsys, raw, tmp_path, *options)
+    r = by_lstsq(np.array(moved), np.empty((6, 0)), np.array(z))
+    rows = read_rows(tmp_path / "group_strategies.tsv")
+    assert [row["desc_id"] for row in rows] == ["24P", "24Pgo"]
+    for row in rows:
+        assert_allclose(float(row["median_abs_r"]), np.median(np.abs(r)), rtol=1e-9)
+
+
+def test_a_mean_over_volumes_of_several_runs_is_over_all_of_them(tmp_path, raw, capsys):
+    rng, tree = np.random.default_rng(8), Tree(tmp_path)
+    z, moved = [], []
+    for person in range(1, 7):
+        name, series, volumes = f"sub-{person:02d}_task-rest", [], []
+        for number, n_volumes in ((1, 3), (2, 9)):
+            key = f"{name}_run-{number}"
+            tree.run(key, correlation(rng), fd=0.1)
+            folder, stem = tree.stem(key)
+            inside = folder.relative_to(tmp_path).as_posix()
+            series.append(f"bids::{inside}/{stem}_stat-mean_timeseries.tsv")
+            volumes += (own := rng.random(n_volumes).tolist())
+            path = folder / f"{key}_space-{SPACE}_outliers.tsv"
+            write_tsv(path, ["fd"], [[value] for value in own])
+            tree.write_json(path, {})
+        matrix = correlation(rng)
+        path = tree.relmat(name, matrix)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        runs = {"CombinedRuns": ["run-1", "run-2"], "CombinedTables": ["a", "b"]}
+        tree.write_json(path, sidecar | {"Sources": series, **runs})
+        z.append(np.arctanh(matrix[UPPER]))
+        moved.append(np.mean(volumes))
+    options = ["--fd-measure", "fd", "--group-unit", "combined"]
+    _, row = group(capsys, tmp_path, *options)
     r = by_lstsq(np.array(moved), np.empty((6, 0)), np.array(z))
     assert_allclose(float(row["median_abs_r"]), np.median(np.abs(r)), rtol=1e-9)
 
