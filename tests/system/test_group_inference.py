@@ -414,6 +414,25 @@ def test_another_measure_of_motion(tmp_path, raw, capsys):
     assert_allclose(float(motion["fd_mean"]), moved.mean())
 
 
+def test_who_is_not_in_qcfc_is_told(tmp_path, raw, capsys):
+    """As where some runs were made by a release that did not tell a measure yet."""
+    tree, rng = Tree(tmp_path), np.random.default_rng(9)
+    for person in range(1, 8):
+        known = {"MeanRMSD": 0.1 * person} if person > 2 else {}
+        for number in (1, 2):
+            name = f"sub-{person:02d}_task-rest_run-{number}"
+            tree.run(name, correlation(rng), fd=0.2 * person, **known)
+    told, row = group(capsys, tmp_path, "--fd-measure", "rmsd_mean")
+    assert row["median_abs_r"] != "n/a"
+    assert "_qcfc.tsv: 2 of 7 participants have no rmsd_mean: not in QC-FC." in told.out
+    options = ["--group-unit", "run", "--confidence"]
+    told, _ = group(capsys, tmp_path, *options)
+    assert "not in QC-FC" not in told.out
+    assert "take the runs of one participant for independent" in told.out
+    told, _ = group(capsys, tmp_path, "--confidence")
+    assert "independent" not in told.out
+
+
 def test_a_measure_that_runs_lack_is_words(tmp_path, raw, capsys):
     plant(tmp_path)
     _, row = group(capsys, tmp_path, "--fd-measure", "rmsd_mean")
