@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Asked, Group
+    from bids_roi.options.group import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]
 
@@ -192,6 +193,27 @@ def warn_of_group(group: Group) -> list[tuple[str, str]]:
     if group.design is not None:
         name = _name(group, "qcfcpartial")
         notes += [(name, note) for note in group.design.notes]
+    return notes
+
+
+def warn_of_motion(group: Group, options: GroupOptions) -> list[tuple[str, str]]:
+    """Say who is not in QC-FC, and which of its intervals are too narrow, by table."""
+    statistics, unit = group.statistics, noun_of(options.group_unit)
+    name, notes = _name(group, "qcfc"), []
+    n, n_known = statistics.n_units, len(statistics.displacements)
+    if LEAST_UNITS <= n_known < n:
+        measure = options.fd_measure
+        what = "mean FD" if measure == "fd_mean" else measure
+        verb = "has" if n - n_known == 1 else "have"
+        text = f"{n - n_known} of {n} {unit}s {verb} no {what}: not in QC-FC."
+        notes.append((name, text))
+    if options.confidence and unit == "run" and statistics.n_repeated:
+        text = (
+            "intervals of QC-FC take the runs of one participant for independent and"
+            " are too narrow, and distance dependence has none; --group-unit"
+            " participant has both."
+        )
+        notes.append((name, text))
     return notes
 
 

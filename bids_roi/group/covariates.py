@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import (
-    BidsRoiError,
     DataError,
     MissingInput,
     UsageError,
@@ -151,10 +150,10 @@ def _check_asked(asked: Sequence[str]) -> None:
 
 def _has_levels(path: Path, name: str) -> bool:
     """Whether participants.json says that the numbers of a column are codes."""
-    try:
-        told = read_json(path.with_suffix(".json")).get(name)
-    except BidsRoiError:
+    beside = path.with_suffix(".json")
+    if not beside.exists() and not beside.is_symlink():
         return False
+    told = read_json(beside).get(name)
     return isinstance(told, dict) and bool(told.get("Levels"))
 
 
@@ -212,6 +211,8 @@ def build_design(covariates: Covariates, people: Iterable[str]) -> Design:
     for name, cells in columns.items():
         own = _columns_of([cells[p] for p in known])
         if not own:
+            if not known:
+                continue
             notes.append(f"the covariate {name} is the same for all: it is left out.")
             continue
         new = 0

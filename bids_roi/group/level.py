@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import count_of
 from bids_roi.files.writing import remove_leftovers
-from bids_roi.group.connectivity import noun_of, warn_of_group, write_group
+from bids_roi.group.connectivity import (
+    noun_of,
+    warn_of_group,
+    warn_of_motion,
+    write_group,
+)
 from bids_roi.group.covariates import Covariates, find_table, read_covariates
 from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import Asked, GroupKey, add_up, plan_group, tally_batch
@@ -203,7 +208,8 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
             level.problems += problems
             if group is not None:
                 group.left_out += left_out[key]
-                for name, text in warn_of_group(group):
+                told = (*warn_of_group(group), *warn_of_motion(group, level.options))
+                for name, text in told:
                     warnings[text].append(name)
                 write_group(level.ledger, group, asked)
                 of_motion, of_runs = summarise_group(group, level.options)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.outputs import Problem
     from bids_roi.outputs.find import Output, RunKey
@@ -152,31 +154,34 @@ def measure_motion(
 ) -> float | None:
     """Motion of the run of a matrix: a number of its sidecars, or a mean of volumes.
 
-    Of a matrix over several runs that does not tell it, the mean of theirs.
+    Of a matrix over several runs, over the volumes of all; of a number that it does not
+    tell, the mean of theirs.
     """
     key = next((key for key in COLUMNED if key.column == name), None)
-    own = None if key is None else output.number(key.name)
+    if key is None:
+        # The table of outliers is that of the series: of a condition, its strategy's.
+        parts = series_of(output) or [output]
+        known = np.concatenate([_read_volumes(part, name) for part in parts])
+        return float(known.mean()) if known.size else None
+    own = output.number(key.name)
     if own is not None:
         return own
-    if key is not None and not output.is_combined:
+    if not output.is_combined:
         whole = key.of == "run"
         return runs[output.run].number(key.name, output.desc, of_the_run=whole)
-    parts = series_of(output) if output.is_combined else [output]
-    told = [p.number(key.name) if key else _average_volumes(p, name) for p in parts]
-    known = [value for value in told if value is not None]
-    return sum(known) / len(known) if known else None
+    told = [n for n in (s.number(key.name) for s in series_of(output)) if n is not None]
+    return sum(told) / len(told) if told else None
 
 
-def _average_volumes(output: Output, name: str) -> float | None:
-    """Mean over volumes of a column of the table of outliers of an output's run."""
+def _read_volumes(output: Output, name: str) -> NDArray[np.float64]:
+    """Known values of a column of the table of outliers of an output's run."""
     entities = [e for e in output.name.entities if e[0] not in _OF_ATLAS]
     path = output.file.with_name(format_name(entities, "outliers", ".tsv"))
     try:
         values = to_numbers(read_table(path).get(name, []))
     except (BidsRoiError, ValueError):
-        return None  # as a run whose sidecar does not tell it
-    values = values[np.isfinite(values)]
-    return float(values.mean()) if values.size else None
+        return np.empty(0)  # as a run whose sidecar does not tell it
+    return values[np.isfinite(values)]
 
 
 def list_rows(

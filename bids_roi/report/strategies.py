@@ -189,7 +189,8 @@ def _format(cell: str, form: str) -> str:
 class _Measure:
     """A panel of the figure: one value of each strategy.
 
-    ``chance`` is a column or a number; ``reach`` are two columns that a bar joins.
+    ``chance`` is a column or a number; ``reach`` are two columns that a bar joins;
+    ``partial`` is the title of the same with covariates held constant.
     """
 
     column: str
@@ -198,14 +199,23 @@ class _Measure:
     chance: str | float | None = None
     reach: tuple[str, str] | None = None
     factor: float = 1.0
+    partial: str = ""
 
 
 _PANELS = (
-    _Measure("median_abs_r", "QC-FC, median |r|", "lower", "median_abs_r_chance"),
-    _Measure("share_p05", "Edges p < 0.05 (%)", "lower", 0.05, factor=100),
+    _Measure(
+        *("median_abs_r", "QC-FC, median |r|", "lower", "median_abs_r_chance"),
+        partial="Partial |r|",
+    ),
+    _Measure(
+        *("share_p05", "Edges p < 0.05 (%)", "lower", 0.05),
+        factor=100,
+        partial="Partial p < 0.05 (%)",
+    ),
     _Measure(
         *("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", "nearer to 0", 0.0),
         reach=("distance_rho_low", "distance_rho_high"),
+        partial="Partial \N{GREEK SMALL LETTER RHO}",
     ),
     _Measure(
         "degrees_of_freedom_mean",
@@ -232,7 +242,7 @@ def _hold_constant(panel: _Measure, rows: Sequence[Row]) -> _Measure:
     chance = panel.chance
     if isinstance(chance, str):
         chance = f"{column}_chance"
-    return replace(panel, column=column, title=f"Partial {panel.title}", chance=chance)
+    return replace(panel, column=column, title=panel.partial, chance=chance)
 
 
 def draw_strategies(rows: Sequence[Row]) -> Iterator[Picture]:

@@ -143,6 +143,7 @@ def test_partial_figures_and_intervals_take_the_place_of_the_others(out):
     asked |= {"median_abs_r_partial": "0.31", "median_abs_r_partial_chance": "0.2"}
     asked |= {"distance_rho_low": "-0.4", "distance_rho_high": "-0.125"}
     asked |= {"median_abs_r_p": "0.004", "n_permutations": "250"}
+    asked |= {"share_p05_partial": "0.1"}
     table = tabulate_strategies([{**row, **asked} for row in rows])
     assert ("Covariates", "age") in table["same"]
     assert ("Permutations", "250") in table["same"]
@@ -152,7 +153,9 @@ def test_partial_figures_and_intervals_take_the_place_of_the_others(out):
     assert "QC-FC median |r|" in words
     (picture,) = draw_strategies([{**row, **asked} for row in rows])
     text = re.sub(r"\s+", " ", picture.alt)
-    assert "Partial QC-FC, median |r| 0.31" in text
+    assert "Partial |r| 0.31" in text
+    # Titles are whole; only labels of strategies may be cut.
+    assert "\N{HORIZONTAL ELLIPSIS}" not in picture.content.decode()
     assert "; QC-FC, median |r|" not in text
     assert "is its 95 % interval" in picture.caption
     (plain,) = draw_strategies(rows)

@@ -250,6 +250,21 @@ def test_covariates_that_cannot_be_read_stop_before_anything_is_written(
     assert not [*tmp_path.glob("group_*")]
 
 
+@pytest.mark.parametrize("broken", ["text", "link"])
+def test_codes_that_nobody_can_look_up_are_no_numbers(tmp_path, raw, capsys, broken):
+    plant(tmp_path, 2)
+    beside = raw / "participants.json"
+    if broken == "text":
+        beside.write_text('{"site": {"Levels": {"1": "Basel"')
+    else:
+        beside.symlink_to("nowhere.json")
+    asked = ["group", "--covariates"]
+    told = run(capsys, raw, tmp_path, *asked, "age", code=65)
+    assert f"{beside}: " in told.err
+    assert not [*tmp_path.glob("group_*")]
+    run(capsys, raw, tmp_path, *asked, "age:category")
+
+
 def test_two_rows_of_a_participant_are_refused(tmp_path, raw, capsys):
     plant(tmp_path)
     with (raw / "participants.tsv").open("a") as file:
@@ -293,6 +308,7 @@ def test_no_participant_in_the_table_is_words(tmp_path, raw, capsys):
     told, row = group(capsys, tmp_path, "--covariates", "age", "--permutations", 9)
     assert row["median_abs_r_partial"] == row["median_abs_r_p"] == "n/a"
     assert "12 of 12 participants have no age" in told.out
+    assert "is the same for all" not in told.out
     assert row["median_abs_r"] != "n/a"
 
 
@@ -398,6 +414,25 @@ def test_another_measure_of_motion(tmp_path, raw, capsys):
     assert_allclose(float(motion["fd_mean"]), moved.mean())
 
 
+def test_who_is_not_in_qcfc_is_told(tmp_path, raw, capsys):
+    """As where some runs were made by a release that did not tell a measure yet."""
+    tree, rng = Tree(tmp_path), np.random.default_rng(9)
+    for person in range(1, 8):
+        known = {"MeanRMSD": 0.1 * person} if person > 2 else {}
+        for number in (1, 2):
+            name = f"sub-{person:02d}_task-rest_run-{number}"
+            tree.run(name, correlation(rng), fd=0.2 * person, **known)
+    told, row = group(capsys, tmp_path, "--fd-measure", "rmsd_mean")
+    assert row["median_abs_r"] != "n/a"
+    assert "_qcfc.tsv: 2 of 7 participants have no rmsd_mean: not in QC-FC." in told.out
+    options = ["--group-unit", "run", "--confidence"]
+    told, _ = group(capsys, tmp_path, *options)
+    assert "not in QC-FC" not in told.out
+    assert "take the runs of one participant for independent" in told.out
+    told, _ = group(capsys, tmp_path, "--confidence")
+    assert "independent" not in told.out
+
+
 def test_a_measure_that_runs_lack_is_words(tmp_path, raw, capsys):
     plant(tmp_path)
     _, row = group(capsys, tmp_path, "--fd-measure", "rmsd_mean")
@@ -420,7 +455,45 @@ def test_a_column_of_the_tables_of_outliers(tmp_path, raw, capsys):
         tree.write_json(path, {})
         z.append(np.arctanh(matrix[UPPER]))
         moved.append(own.mean())
-    _, row = group(capsys, tmp_path, "--fd-measure", "fd")
+        # That of a condition is of a series with another desc-.
+        told = {"Condition": "go"}
+        path = tree.relmat(run_name, matrix, desc="24Pgo", **told)
+        content = json.loads(path.with_suffix(".json").read_text())
+        content["Sources"] = [s.replace("24Pgo", "24P") for s in content["Sources"]]
+        tree.write_json(path, content)
+    options = ["group", "--fd-measure", "fd", "--stack", "none"]
+    run(capsys, raw, tmp_path, *options)
+    r = by_lstsq(np.array(moved), np.empty((6, 0)), np.array(z))
+    rows = read_rows(tmp_path / "group_strategies.tsv")
+    assert [row["desc_id"] for row in rows] == ["24P", "24Pgo"]
+    for row in rows:
+        assert_allclose(float(row["median_abs_r"]), np.median(np.abs(r)), rtol=1e-9)
+
+
+def test_a_mean_over_volumes_of_several_runs_is_over_all_of_them(tmp_path, raw, capsys):
+    rng, tree = np.random.default_rng(8), Tree(tmp_path)
+    z, moved = [], []
+    for person in range(1, 7):
+        name, series, volumes = f"sub-{person:02d}_task-rest", [], []
+        for number, n_volumes in ((1, 3), (2, 9)):
+            key = f"{name}_run-{number}"
+            tree.run(key, correlation(rng), fd=0.1)
+            folder, stem = tree.stem(key)
+            inside = folder.relative_to(tmp_path).as_posix()
+            series.append(f"bids::{inside}/{stem}_stat-mean_timeseries.tsv")
+            volumes += (own := rng.random(n_volumes).tolist())
+            path = folder / f"{key}_space-{SPACE}_outliers.tsv"
+            write_tsv(path, ["fd"], [[value] for value in own])
+            tree.write_json(path, {})
+        matrix = correlation(rng)
+        path = tree.relmat(name, matrix)
+        sidecar = json.loads(path.with_suffix(".json").read_text())
+        runs = {"CombinedRuns": ["run-1", "run-2"], "CombinedTables": ["a", "b"]}
+        tree.write_json(path, sidecar | {"Sources": series, **runs})
+        z.append(np.arctanh(matrix[UPPER]))
+        moved.append(np.mean(volumes))
+    options = ["--fd-measure", "fd", "--group-unit", "combined"]
+    _, row = group(capsys, tmp_path, *options)
     r = by_lstsq(np.array(moved), np.empty((6, 0)), np.array(z))
     assert_allclose(float(row["median_abs_r"]), np.median(np.abs(r)), rtol=1e-9)
 
