@@ -471,17 +471,33 @@ def draw_tsnr(
     found = tsnr[np.isfinite(tsnr) & ~lost]
     if not found.size or found.max() <= 0:
         return None
-    alt = (
-        f"Temporal signal-to-noise ratio of {count(tsnr.size, 'region')} on the same"
-        f" slices: lowest {found.min():.0f}, median {np.median(found):.0f}, highest"
-        f" {found.max():.0f}."
-    )
-    # From 0, so that pictures of two runs are read alike; a bright region or two do not
-    # take the colours from all others.
+    alt = describe_tsnr(found, tsnr.size, "slices")
+    sheet = _fill(ground, labels, scale_tsnr(found, 120), tsnr, lost, ("tSNR", alt))
+    return picture_tsnr(sheet, alt)
+
+
+def scale_tsnr(found: NDArray[np.float64], n: int) -> Scale:
+    """Colours of ``n`` steps for these values.
+
+    From 0, so that pictures of two runs are read alike; a bright region or two do not
+    take the colours from all others.
+    """
     high = float(np.quantile(found, 0.98))
     step = 10.0 ** np.floor(np.log10(high)) / 2
-    scale = Scale.of(_VIRIDIS, 0, float(step * np.ceil(high / step)), 120)
-    sheet = _fill(ground, labels, scale, tsnr, lost, ("tSNR", alt))
+    return Scale.of(_VIRIDIS, 0, float(step * np.ceil(high / step)), n)
+
+
+def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str:
+    """What a picture of tSNR shows, for those who do not see it."""
+    return (
+        f"Temporal signal-to-noise ratio of {count(n_regions, 'region')} on the same"
+        f" {where}: lowest {found.min():.0f}, median {np.median(found):.0f}, highest"
+        f" {found.max():.0f}."
+    )
+
+
+def picture_tsnr(sheet: bytes, alt: str) -> Picture:
+    """Picture of the tSNR with its caption, on whatever it was drawn."""
     return Picture(
         "tsnr",
         sheet,

@@ -34,7 +34,12 @@ from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
 from bids_roi.report.motion import Course, draw_motion
 from bids_roi.report.order import order_regions
 from bids_roi.report.signals import encode_signals
-from bids_roi.report.surface import draw_parcels, find_meshes
+from bids_roi.report.surface import (
+    draw_cortex_tsnr,
+    draw_parcels,
+    find_meshes,
+    view_atlas,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,11 +159,12 @@ class RunFigures:
             if meshes:
                 lost = ~result.quality.usable
                 hints = _describe_regions(result)
-                picture = draw_parcels(
-                    result.atlas, meshes, words, order, lost=lost, hints=hints
-                )
-                if picture is not None:
-                    made.append(self._save(picture, source))
+                cortex = view_atlas(result.atlas, meshes, words)
+                if cortex is not None:
+                    levels = result.levels(self.motion or Motion())
+                    parcels = draw_parcels(cortex, order, lost=lost, hints=hints)
+                    tsnr = draw_cortex_tsnr(cortex, levels["tsnr"], lost=lost)
+                    made = [self._save(p, source) for p in (parcels, tsnr) if p]
             self._list(source, made, {"Frame": str(self.image.frame)})
         else:
             self._draw_brain(result, self.image.grid, order)

@@ -344,6 +344,9 @@ def _show_atlas(
         for figure in each.figures:
             if figure["Kind"] == "relmat":
                 matrices.setdefault(figure["Title"], []).append((each.title, figure))
+    rows = list(matrices.values())
+    if len(atlas.series) == 1:  # nothing to compare: measures beside each other
+        rows = [[pair for row in rows for pair in row]] if rows else []
     return {
         "key": key,
         "name": atlas.name,
@@ -353,7 +356,7 @@ def _show_atlas(
         if "structure" in atlas.regions and not atlas.figures
         else "",
         "carpets": carpets,
-        "matrices": list(matrices.values()),
+        "matrices": rows,
         "picker": _offer_regions(atlas),
         "table": _region_table(run, atlas, key, own_page=own_page),
         "parameters": [(each.title, _describe(each.sidecar)) for each in atlas.series],

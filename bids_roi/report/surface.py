@@ -12,7 +12,13 @@ from bids_roi.core.frame import Frame, Mesh
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.images.surfaces import read_mesh
-from bids_roi.report.brain import NAMING, tell_regions
+from bids_roi.report.brain import (
+    NAMING,
+    describe_tsnr,
+    picture_tsnr,
+    scale_tsnr,
+    tell_regions,
+)
 from bids_roi.report.canvas import Picture, count
 from bids_roi.report.paper import SOFT, Sheet
 from bids_roi.report.raster import CLEAR, rgb
@@ -46,6 +52,7 @@ _WIDE, _GAP, _LINE = 300, 12, 16  # pixels of a page
 _FINER = 1.5  # pixels of the raster for one of the page
 _LIGHTS = np.linspace(0.55, 1, 5)  # of a colour, as a face is seen askance or in front
 _MOST_COLOURS = 256 // len(_LIGHTS) - 4
+_TSNR_STEPS = 40
 _WALL, _EDGE_INK, _STRIPES = "#c9ccd1", "#3a3f47", ("#f0e442", "#141414")
 _MOST_PAIRS = 2**19  # of faces and pixels at a time; about 200 bytes each
 _EDGE = 1e-9  # a pixel on an edge belongs to the faces on both sides of it
@@ -221,19 +228,36 @@ def _try_mesh(path: Path, n_vertices: int) -> tuple[FloatArray, IntArray] | None
         return None
 
 
-def draw_parcels(
-    atlas: Atlas,
-    meshes: Meshes,
-    words: str,
-    order: RegionOrder,
-    *,
-    lost: NDArray[np.bool_],
-    hints: Sequence[str] = (),
-) -> Picture | None:
-    """Draw an atlas on ``meshes``, which ``words`` describe; ``lost`` regions, (R,).
+@dataclass(frozen=True, slots=True)
+class Cortex:
+    """An atlas on meshes, from each side, as all of its pictures show it.
 
-    ``hints`` are what is said of each region under the pointer. ``None`` where the
-    atlas has no region there.
+    Attributes
+    ----------
+    atlas
+        With all of its regions, R.
+    words
+        What the meshes are.
+    shown : (K,)
+        Rows of the regions that lie on them.
+    views
+        ``(words, raster, region)``, where ``region`` is the row of the one that a pixel
+        shows, -1 for none and -2 beside the brain.
+    tall
+        Height of a view in pixels of a page.
+    """
+
+    atlas: Atlas
+    words: str
+    shown: IntArray
+    views: list[tuple[str, Raster, IntArray]]
+    tall: int
+
+
+def view_atlas(atlas: Atlas, meshes: Meshes, words: str) -> Cortex | None:
+    """Look at an atlas on ``meshes``, which ``words`` describe, at one scale.
+
+    ``None`` where the atlas has no region there.
     """
     labels, frame = load_atlas_labels(atlas.image)
     if not isinstance(frame, Frame):
@@ -251,25 +275,66 @@ def draw_parcels(
     shown = shown[shown >= 0].astype(np.intp)
     if not shown.size:
         return None
-    meshes = {structure: meshes[structure] for structure in on_mesh}
+    points = np.concatenate([meshes[structure][0] for structure in on_mesh])
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, reach = (low + high) / 2, (high - low) * 0.52
+    tall = round(_WIDE * reach[2] / reach[1])
+    pixels = round(tall * _FINER), round(_WIDE * _FINER)
+    extent = (-reach[1], reach[1], -reach[2], reach[2])
+    views = []
+    for structure, title, way in _VIEWS:
+        if structure not in on_mesh:
+            continue
+        vertices, faces = meshes[structure]
+        outward = -1 if structure == "CORTEX_LEFT" else 1
+        side = outward if "lateral" in title else -outward
+        seen = np.column_stack(
+            [
+                way * (vertices[:, 1] - middle[1]),
+                vertices[:, 2] - middle[2],
+                side * vertices[:, 0],
+            ]
+        )
+        raster = draw_mesh(seen, faces, pixels, extent)
+        region = np.append(on_mesh[structure], -2)[raster.vertices]
+        views.append((title, raster, region))
+    return Cortex(atlas, words, shown, views, tall)
+
+
+def draw_parcels(
+    cortex: Cortex,
+    order: RegionOrder,
+    *,
+    lost: NDArray[np.bool_],
+    hints: Sequence[str] = (),
+) -> Picture:
+    """Draw the regions of an atlas, and stripe those that are ``lost``, (R,).
+
+    ``hints`` are what is said of each region under the pointer.
+    """
+    shown, n_regions = cortex.shown, len(cortex.atlas.regions.name)
     order = order.with_few_colours(_MOST_COLOURS)
     colours = order.row_colours
     drawn = {colours[row] for row in shown}
-    key = [(name, colour) for name, colour in order.networks if colour in drawn]
+    key = [("patch", ink, name) for name, ink in order.networks if ink in drawn]
     striped = int(lost[shown].sum())
     alt = (
         f"Both hemispheres from their outer and inner side, with"
         f" {count(shown.size, 'region')}; {striped} of them n/a and striped."
     )
-    parts = [f"{words.capitalize()}, seen from four sides"]
+    parts = [f"{cortex.words.capitalize()}, seen from four sides"]
     parts.append("colours are networks" if key else "colours tell neighbours apart")
     if striped:
         parts.append("yellow and black stripes: regions that are n/a")
     parts.append("grey: no region")
-    if below := len(atlas.regions.name) - shown.size:
+    if below := n_regions - shown.size:
         parts.append(f"{count(below, 'region')} not on the surface")
-    title = f"Atlas {atlas.name}"
-    sheet = _compose(meshes, on_mesh, colours, lost, title, alt, key, hints)
+    sheet = Sheet(0, 0, title=f"Atlas {cortex.atlas.name}", description=alt)
+    boxes = _lay_out(sheet, cortex, colours, lost, key)
+    if hints:
+        labels = [np.maximum(region, -1) for _, _, region in cortex.views]
+        tell_regions(sheet, sheet.height - 2, boxes, labels, hints)
+        sheet.height += 18
     return Picture(
         "parcels",
         sheet.finish(),
@@ -280,67 +345,55 @@ def draw_parcels(
     )
 
 
-def _compose(
-    meshes: Meshes,
-    rows: dict[str, IntArray],
-    colours: list[str],
+def draw_cortex_tsnr(
+    cortex: Cortex, tsnr: NDArray[np.float64], *, lost: NDArray[np.bool_]
+) -> Picture | None:
+    """Draw the temporal signal-to-noise ratio of each region, (R,), on these views.
+
+    ``None`` where no region on the cortex has one that can be drawn.
+    """
+    usable = np.isfinite(tsnr) & ~lost
+    found = tsnr[cortex.shown][usable[cortex.shown]]
+    if not found.size or found.max() <= 0:
+        return None
+    scale = scale_tsnr(found, _TSNR_STEPS)
+    inks = ["#{:02x}{:02x}{:02x}".format(*ink) for ink in scale.colours]
+    colours = [*inks, _WALL]  # no number, and yet no region that is lost
+    alt = describe_tsnr(found, cortex.shown.size, "four sides")
+    sheet = Sheet(0, 0, title="tSNR", description=alt)
+    _lay_out(sheet, cortex, [colours[code] for code in scale.encode(tsnr)], lost, [])
+    sheet.bar((sheet.width + 8, _LINE + 14, 14, 160), scale, title="tSNR")
+    sheet.width += 64
+    return picture_tsnr(sheet.finish(), alt)
+
+
+def _lay_out(
+    sheet: Sheet,
+    cortex: Cortex,
+    colours: Sequence[str],
     lost: NDArray[np.bool_],
-    title: str,
-    alt: str,
-    key: list[tuple[str, str]],
-    hints: Sequence[str],
-) -> Sheet:
-    """Four views at one scale, and the key below."""
-    views = [view for view in _VIEWS if view[0] in meshes]
-    points = np.concatenate([meshes[structure][0] for structure, *_ in views])
-    low, high = points.min(axis=0), points.max(axis=0)
-    middle, reach = (low + high) / 2, (high - low) * 0.52
-    tall = round(_WIDE * reach[2] / reach[1])
-    pixels = round(tall * _FINER), round(_WIDE * _FINER)
+    key: Sequence[tuple[str, str, str]],
+) -> list[tuple[float, float, float, float]]:
+    """Put all views and the key below on a sheet; where the views are."""
+    row = cortex.tall + _LINE + _GAP
+    foot = -(-len(cortex.views) // 2) * row
+    sheet.width, sheet.height = 2 * _WIDE + _GAP, foot + 16 * (1 + len(key) // 4)
     bases = [_WALL, _EDGE_INK, *_STRIPES, *dict.fromkeys(colours)]
     base_of = np.array([bases.index(colour, 4) for colour in colours] + [0])
     tints = np.array([rgb(colour) for colour in bases])[:, None] * _LIGHTS[:, None]
     solid = np.rint(tints).reshape(-1, 3).astype(np.uint8)
     opaque = np.full((len(solid), 1), 255, dtype=np.uint8)
     palette = np.vstack([[CLEAR], np.hstack([solid, opaque])]).astype(np.uint8)
-    n_rows = -(-len(views) // 2)
-    boxes, labels = [], []
-    sheet = Sheet(
-        2 * _WIDE + _GAP,
-        n_rows * (tall + _LINE + _GAP) + 16 * (1 + len(key) // 4),
-        title=title,
-        description=alt,
-    )
-    for number, (structure, words, way) in enumerate(views):
-        vertices, faces = meshes[structure]
-        outward = -1 if structure == "CORTEX_LEFT" else 1
-        side = outward if "lateral" in words else -outward
-        seen = np.column_stack(
-            [
-                way * (vertices[:, 1] - middle[1]),
-                vertices[:, 2] - middle[2],
-                side * vertices[:, 0],
-            ]
-        )
-        extent = (-reach[1], reach[1], -reach[2], reach[2])
-        raster = draw_mesh(seen, faces, pixels, extent)
-        region = np.append(rows[structure], -2)[raster.vertices]  # -2: beside the brain
-        codes = _ink(raster, region, base_of, lost)
-        left = (number % 2) * (_WIDE + _GAP)
-        top = (number // 2) * (tall + _LINE + _GAP)
+    boxes: list[tuple[float, float, float, float]] = []
+    for number, (words, raster, region) in enumerate(cortex.views):
+        left, top = (number % 2) * (_WIDE + _GAP), (number // 2) * row
         sheet.text(left + 4, top + 11, words, size=10, colour=SOFT)
-        boxes.append((left, top + _LINE, _WIDE, tall))
-        labels.append(np.maximum(region, -1))
-        sheet.raster(boxes[-1], codes, palette)
-    foot = n_rows * (tall + _LINE + _GAP)
-    entries = [("patch", colour, name) for name, colour in key]
+        boxes.append((left, top + _LINE, _WIDE, cortex.tall))
+        sheet.raster(boxes[-1], _ink(raster, region, base_of, lost), palette)
     sheet.legend(
-        sheet.width - 4, foot + 10, [*entries, ("patch", _WALL, "no region")], left=4
+        sheet.width - 4, foot + 10, [*key, ("patch", _WALL, "no region")], left=4
     )
-    if hints:
-        tell_regions(sheet, sheet.height - 2, boxes, labels, hints)
-        sheet.height += 18
-    return sheet
+    return boxes
 
 
 def _ink(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support import datasets, toy_confounds
 
 from bids_roi.cli import main
 from bids_roi.demo.dataset import write_demo_dataset
@@ -181,12 +182,52 @@ def test_the_page_can_be_used_without_eyes_or_mouse(browser, demo, tmp_path, sch
     assert found["faults"] == []
 
 
-def test_nothing_is_cut_off(browser, demo, tmp_path):
+@pytest.mark.parametrize("wide", [1200, 1400])
+def test_nothing_is_cut_off(browser, demo, tmp_path, wide):
     page, table = demo / "sub-02.html", "#summary-table"
-    found, _ = use(browser, page, tmp_path, table, size=(1400, 2000))
+    found, _ = use(browser, page, tmp_path, table, size=(wide, 2000))
     inside, frame = found["frames"][0]  # the summary
     assert inside <= frame
     assert found["width"][0] <= found["width"][1]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """One run with matrices of three strategies."""
+    folder = tmp_path_factory.mktemp("compared")
+    root = folder / "fmriprep"
+    stem = f"sub-01_task-rest_space-{datasets.SPACE}"
+    datasets.write_run(root, stem, datasets.bold(0, toy_confounds.T))
+    toy_confounds.write_confounds(root)
+    atlas = datasets.write_atlas(folder / "atlas")
+    call = [root, folder / "out", "participant", "--atlas-file", atlas, "-q"]
+    words = ["--strategy", "none", "simple", "24P", "--relmat", "pearson"]
+    assert main([*map(str, call), *words]) == 0
+    return folder / "out" / "sub-01.html"
+
+
+@pytest.mark.parametrize("wide", [1200, 1400])
+def test_three_matrices_fill_one_row(browser, compared, tmp_path, wide):
+    page = compared.with_name("row.html")
+    script = (
+        'const row = document.querySelector(".beside:not(.carpets)");'
+        "const box = (e) => { const r = e.getBoundingClientRect();"
+        " return [r.left, r.top, r.right]; };"
+        "document.title = JSON.stringify([row, ...row.children].map(box));"
+    )
+    text = compared.read_text(encoding="utf-8")
+    page.with_name("row.js").write_text(script)
+    page.write_text(text.replace("</body>", '<script src="row.js"></script></body>'))
+    done = browser(tmp_path, page.as_uri(), "--dump-dom", size=(wide, 2000))
+    row, *figures = json.loads(re.search(r"<title>(.*?)</title>", done.stdout)[1])
+    lefts, tops, rights = zip(*figures, strict=True)
+    assert len(figures) == 3
+    assert len(set(tops)) == 1
+    assert min(lefts) == pytest.approx(row[0], abs=1)
+    assert max(rights) == pytest.approx(row[2], abs=1)
+    widths = np.subtract(rights, lefts)
+    assert widths.min() > 300
+    assert widths.max() - widths.min() < 1
 
 
 def test_a_region_is_marked_in_the_figures(browser, demo, tmp_path):

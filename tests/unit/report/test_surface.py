@@ -22,7 +22,13 @@ from bids_roi.errors import ImageError
 from bids_roi.images.surfaces import read_mesh
 from bids_roi.options.table import Atlases
 from bids_roi.report.order import order_regions
-from bids_roi.report.surface import draw_mesh, draw_parcels, find_meshes
+from bids_roi.report.surface import (
+    draw_cortex_tsnr,
+    draw_mesh,
+    draw_parcels,
+    find_meshes,
+    view_atlas,
+)
 
 
 def follow_rays(vertices, faces, pixels, extent):
@@ -190,7 +196,8 @@ def draw(cortex, meshes, lost, hints=()):
     regions = cortex.atlas.regions
     columns = dict(regions.extra)
     order = order_regions(len(regions.name), columns["network"], columns["color"])
-    return draw_parcels(cortex.atlas, meshes, "a ball", order, lost=lost, hints=hints)
+    seen = view_atlas(cortex.atlas, meshes, "a ball")
+    return seen and draw_parcels(seen, order, lost=lost, hints=hints)
 
 
 def pixels_of(picture):
@@ -255,6 +262,45 @@ def test_lost_regions_are_striped_and_others_are_not(cortex):
         np.testing.assert_array_equal(views[k], whole[k])
     assert "1 of them n/a and striped" in picture.alt
     assert "stripes" in picture.caption
+
+
+def test_tsnr_is_told_by_colours_of_one_scale_from_0(cortex):
+    """Left regions from 10 on, right ones from 70 on; one lost, one without number."""
+    tsnr = np.r_[10:70:10, 70:130:10].astype(float)
+    lost = np.zeros(12, bool)
+    lost[6 + 5] = True  # inner side of the right; "highest" is that of the others
+    tsnr[5] = np.nan  # inner side of the left
+    seen = view_atlas(cortex.atlas, cortex.meshes, "a ball")
+    picture = draw_cortex_tsnr(seen, tsnr, lost=lost)
+    assert (picture.kind, picture.extension) == ("tsnr", ".svg")
+    assert "lowest 10, median 60, highest 110." in picture.alt
+    *views, bar = pixels_of(picture)
+    assert len(views) == 4
+    scale = bar[::-1, 0, :3].astype(float)  # from 0 to 150 in 40 steps
+    lit = scale / scale.max(axis=1, keepdims=True)
+    words = picture.content.decode()
+    assert ">100</text>" in words
+    top = max(map(float, re.findall(r">(\d+)</text>", words)))
+
+    def value(pixel):
+        levels = pixel[:3] / pixel[:3].max()
+        return (np.abs(lit - levels).sum(axis=1).argmin() + 0.5) / len(lit) * top
+
+    for view, first, middle in ((views[0], 10, 50), (views[1], 70, 110)):
+        high, wide = view.shape[:2]
+        found = [
+            value(view[high // 2, wide // 12 if first == 10 else -wide // 12]),
+            value(view[high // 12, wide // 2]),
+            value(view[high // 2, wide // 2]),
+        ]
+        np.testing.assert_allclose(found, [first, first + 20, middle], atol=top / 40)
+    high, wide = views[2].shape[:2]
+    blank = views[2][high // 2, wide // 2, :3].astype(int)
+    assert np.ptp(blank) < 12  # grey
+    middle = views[3][high // 2, wide // 3 : -wide // 3, :3].astype(int)
+    assert ((middle.max(axis=1) < 40) | (middle[:, 0] > 120)).all()
+    assert len(np.unique(middle, axis=0)) > 1
+    assert draw_cortex_tsnr(seen, tsnr * np.nan, lost=lost) is None
 
 
 def test_what_is_no_region_is_grey(cortex):
