@@ -4,6 +4,8 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
+import resource
 import shutil
 import signal
 from pathlib import Path
@@ -250,6 +252,20 @@ def fail(number):
 def test_values_come_in_the_order_of_the_items(n):
     assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))
     assert list(Workers(n).map(double, [])) == []
+
+
+def read_more(size):
+    """Take memory and give it back; pages that were fetched for that."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+def test_workers_keep_the_memory_of_one_table_for_the_next():
+    sizes = [3 * 2**20 + k * 2**14 for k in range(40)]
+    pages = list(Workers(2).map(read_more, sizes))
+    assert sum(n > 200 for n in pages) <= 2 * 2  # each worker's first; 768 pages or so
 
 
 def test_what_a_worker_died_of_is_done_here():

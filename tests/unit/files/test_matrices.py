@@ -88,3 +88,19 @@ def test_what_is_not_as_this_package_writes_it_is_read_whole():
 def test_damage_is_told_as_where_the_whole_is_read(content, message):
     with pytest.raises(DataError, match=message):
         parse_triangle(content, "x.tsv")
+
+
+@pytest.mark.parametrize("cell", ["n/l", "nula", "nu/", "a", "/", "n//a", "true1", "l"])
+def test_what_is_nearly_missing_is_no_number(cell):
+    for other in ("n/a", "1"):
+        content = f"a\tb\n{other}\t0.5\n0.25\t{cell}\n".encode()
+        with pytest.raises(DataError, match="not 2 numbers or n/a each"):
+            parse_matrix(content, None)
+
+
+def test_missing_cells_beside_names_with_their_letters():
+    names = ("nula", "l/a n/a")
+    content = text_of(names, np.array([[1, math.nan], [math.nan, -2.5]]))
+    found, values = parse_matrix(content, None, nodes=True)
+    assert found == names
+    assert_array_equal(values, [[1, math.nan], [math.nan, -2.5]])
