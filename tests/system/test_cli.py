@@ -101,16 +101,33 @@ def test_table_of_options_is_the_record():
     assert sorted([*fields, "settings"]) == sorted(held)
 
 
+RELATED = {"relmat": ("pearson",)}
+# What an option does nothing without.
+NEEDED = {
+    "conditions": RELATED,
+    "condition_shift": RELATED | {"conditions": ("a",)},
+    "raw_dataset": RELATED | {"conditions": ("a",)},
+    "relmat_volumes": RELATED,
+    "relmat_seed": RELATED | {"relmat_volumes": 9},
+    "permutation_seed": {"permutations": 9},
+    "participants_file": {"covariates": ("age",)},
+}
+PATHS = ("derivatives", "bids_filter_file", "aroma_dataset", "raw_dataset")
+PATHS += ("participants_file",)
+
+
 @pytest.mark.parametrize("option", [o for o in OPTIONS if o.kind is not bool])
 def test_every_spelling_reaches_the_field(option: Option, tmp_path):
     value = option.choices[0] if option.choices else "1"
-    value = "200" if option.name == "mem_mb" else value
+    value = {"mem_mb": "200", "relmat_volumes": "9"}.get(option.name, value)
     value = "template" if option.name == "surface" else value
-    if option.name in ("derivatives", "bids_filter_file", "aroma_dataset"):
+    if option.name in PATHS:
         value = str(tmp_path)
     for flag in option.flags:
         given = build_parser().parse_args(["in", "out", "participant", flag, value])
-        values = {option.name: getattr(given, option.name)}
+        values = NEEDED.get(option.name, {}) | {
+            option.name: getattr(given, option.name)
+        }
         if option.name.startswith(("dask_", "slurm_")):  # of one executor only
             values["executor"] = option.name.partition("_")[0]
         if option.name == "seed_radius":
@@ -272,7 +289,7 @@ def test_closed_pipe_is_no_traceback(dataset, atlas, tmp_path):
 
 
 def test_statistics_of_the_contract():
-    assert len(name_statistics(of="labels")) == 7
+    assert len(name_statistics(of="labels")) == 12
 
 
 def test_installed_demo_command_runs_and_validates(tmp_path):
