@@ -63,10 +63,10 @@ def test_an_echo_takes_its_own_table_or_that_of_all(tmp_path):
     run = "sub-01_task-rest_echo-2_desc-preproc_bold.nii.gz"
     names = [f"sub-01_task-rest_echo-{n}_physio.tsv" for n in (1, 2)]
     assert found(tmp_path, run, *names) == names[1:]
-    assert found(tmp_path, run, "sub-01_task-rest_physio.tsv") == [
-        names[1],
-        "sub-01_task-rest_physio.tsv",
-    ]
+    shared = "sub-01_task-rest_physio.tsv"
+    assert found(tmp_path, run, shared) == names[1:]
+    other = "sub-01_task-rest_echo-3_desc-preproc_bold.nii.gz"
+    assert found(tmp_path, other) == [shared]
 
 
 def test_a_pattern_narrows(tmp_path):
