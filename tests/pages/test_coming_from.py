@@ -10,6 +10,7 @@ from support.doc_blocks import ROOT
 import bids_roi
 from bids_roi.atlases.names import SHORT_NAMES
 from bids_roi.cli import main
+from bids_roi.confounds import strategy_format
 from bids_roi.confounds.strategies import list_strategies
 from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.options.table import OPTIONS
@@ -49,8 +50,12 @@ def test_flags_and_their_values_are_those_of_the_options(word):
         assert value in list_strategies()
     elif flag == "--atlas" and value:
         assert value in SHORT_NAMES or re.fullmatch(r"(schaefer|difumo)\d+", value)
-    elif value:
+    elif value and option.choices:
         assert value in option.choices
+    elif value:
+        words = value.split()
+        assert words == [f"{float(each):g}" for each in words]
+        assert option.many or len(words) == 1
 
 
 @pytest.fixture(scope="module")
@@ -83,5 +88,7 @@ def test_files_are_written_under_these_names(word, results):
 def test_all_other_words_are_columns_keys_strategies_or_python(word):
     if word.startswith("bids_roi."):
         assert inspect.isfunction(getattr(bids_roi, word.removeprefix("bids_roi.")))
+    elif part := re.fullmatch(r'\{"(\w+)": \.\.\.\}', word):
+        assert f'{{"{part[1]}": "' in strategy_format.__doc__
     else:
         assert word in COLUMNS | KEYS | PLAIN | set(list_strategies())
