@@ -16,8 +16,9 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.writing import check_inside, remove_leftovers, write_file
@@ -25,7 +26,6 @@ from bids_roi.outputs.making import Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 # In place of the atlas, where a run failed before it was known which ones fit.
@@ -154,7 +154,10 @@ def note_command(
 
     One that ``made`` nothing anew is kept only where there is no other.
     """
-    digest = hashlib.sha256(command.encode()).hexdigest()[:12]
+    # Not of the place of the outputs: the same call into two folders is the same.
+    here = output_dir.absolute()
+    words = [w for w in shlex.split(command) if Path(w).absolute() != here]
+    digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
     folder = output_dir / "logs" / participant
     if made or not any(folder.glob("command_*.txt")):
         name = f"logs/{participant}/command_{digest}.txt"

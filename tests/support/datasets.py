@@ -101,6 +101,8 @@ def write_dataset(root, runs=("sub-01_task-rest", "sub-02_task-rest")):
 def without_call(path):
     """Bytes of a file; of a page without the calls that made it, which name folders."""
     content = path.read_bytes()
+    if path.name.startswith("command_"):
+        return b""
     if path.suffix == ".html":
         content = re.sub(
             rb'<pre class="command">.*?</pre>', b"", content, flags=re.DOTALL
