@@ -51,7 +51,13 @@ class Making:
         sidecar: Mapping[str, Any],
         columns: Mapping[str, str] | None = None,
     ) -> None:
-        """Write a table and its sidecar, which describes columns."""
+        """Write a table and its sidecar, which describes columns.
+
+        That of a strategy says so where it has no warning: pybids would take those of
+        the signals as they are, whose name is the same without ``desc-``.
+        """
+        if kind in ("series", "relmat") and "_desc-" in table:
+            sidecar = {**sidecar, "Warnings": sidecar.get("Warnings", [])}
         self._written[table] = write_pair(
             self.output_dir,
             table,

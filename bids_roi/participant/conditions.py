@@ -44,11 +44,14 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
 
 
-# What the matrix of the whole run says of volumes that are not in it.
-_OF_THE_WHOLE = (
+# What the matrix of the whole run says of volumes that are not in it. Numbers become
+# n/a: readers that inherit keys would take them from a sidecar with a shorter name.
+_NOT_KNOWN = (
     *("EffectiveDegreesOfFreedom", "MeanFramewiseDisplacementKept", "LongestGap"),
-    *("NumberOfGaps", "FDRegionalDVARSCorrelation", "TableDigest", "Warnings"),
-    *("ReasonNotAvailable", "NumberOfIdenticalEdges"),
+    *("NumberOfGaps", "FDRegionalDVARSCorrelation"),
+)
+_OF_THE_WHOLE = (
+    *("TableDigest", "Warnings", "ReasonNotAvailable", "NumberOfIdenticalEdges"),
 )
 
 
@@ -318,6 +321,7 @@ def _write(
     related = relate_regions(kept, matrix, options)
     notes += related.notes
     content = {k: v for k, v in base.items() if k not in _OF_THE_WHOLE} | facts
+    content |= {k: "n/a" for k in _NOT_KNOWN if k in content}
     content["Description"] = (
         f"{base['Description']} Volumes of condition {facts['Condition']} alone."
     )

@@ -87,7 +87,7 @@ def test_volumes_are_nilearns_after_cleaning_the_whole(
             of_run["DegreesOfFreedom"] * share, abs=1e-3
         )
         assert content["OptionsDigest"] != of_run["OptionsDigest"]
-        assert "EffectiveDegreesOfFreedom" not in content
+        assert content["EffectiveDegreesOfFreedom"] == "n/a"
         found = read_relmat(matrix(out, condition.title(), "covariance"))
         assert_allclose(found[np.ix_(USED, USED)], np.cov(signals.T), rtol=1e-10)
 

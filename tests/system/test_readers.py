@@ -122,6 +122,18 @@ def test_pybids_indexes_a_raw_dataset_with_the_results_in_it(raw, out):
     }
 
 
+def test_pybids_does_not_lend_cleaned_tables_the_warnings_of_raw_ones(out):
+    """Theirs is the shorter name: what the longer one lacks, pybids takes from it."""
+    layout = layout_of(out)
+    for suffix in ("relmat", "timeseries"):
+        files = layout.get(suffix=suffix, extension=".tsv", desc="24P", subject="01")
+        for file in files:
+            own = json.loads(Path(file.path).with_suffix(".json").read_text())
+            assert file.get_metadata()["Warnings"] == own["Warnings"]
+            assert not any("not cleaned" in note for note in own["Warnings"])
+        assert files
+
+
 def test_bids2table_reads_the_group_folder(out):
     bids2table = pytest.importorskip("bids2table", exc_type=ImportError)
     table = bids2table.index_dataset(out).to_pandas()
