@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import DataError, nearest_words
+from bids_roi.errors import DataError, UsageError, nearest_words
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import MISSING, read_table
 
@@ -57,6 +57,17 @@ class Blocks:
             )
             for time in times
         ]
+
+
+def find_raw(root: Path, given: Path | None) -> Path:
+    """Find the raw dataset: as given, or that in whose ``derivatives/`` ``root`` is."""
+    if given is not None:
+        return given
+    for folder in root.absolute().parents:
+        if folder.name == "derivatives":
+            return folder.parent
+    msg = "the derivative lies in no raw dataset, and conditions need its events.tsv."
+    raise UsageError(msg, where=root, remedy="Name it with --raw-dataset.")
 
 
 def find_events(raw: Path, name: BidsName) -> Path | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.dataset.events import find_events, read_blocks
+from bids_roi.dataset.events import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
@@ -81,7 +81,7 @@ def relate_conditions(
         and is_made_so(output, options)
     ]
     try:
-        raw = _find_raw(root, options)
+        raw = find_raw(root, options.connectivity.raw_dataset)
         if runs and not any(find_events(raw, output.name) for output in runs):
             msg = f"no run of {participant} has an events.tsv."
             remedy = "Name the dataset that has them with --raw-dataset."
@@ -103,16 +103,6 @@ def relate_conditions(
         else:
             forget_loss(output_dir, loss)
     return done
-
-
-def _find_raw(root: Path, options: Options) -> Path:
-    """The raw dataset: as given, or that which holds the derivative."""
-    if options.connectivity.raw_dataset is not None:
-        return options.connectivity.raw_dataset
-    if root.parent.name == "derivatives":
-        return root.parent.parent
-    msg = "the derivative lies in no raw dataset, and conditions need its events.tsv."
-    raise UsageError(msg, where=root, remedy="Name it with --raw-dataset.")
 
 
 def _relate_run(

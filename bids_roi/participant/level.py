@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
+from bids_roi.dataset.events import find_raw
 from bids_roi.dataset.layout import explain_nothing, survey_runs
 from bids_roi.dataset.roots import (
     dataset_description,
@@ -86,6 +87,8 @@ class ParticipantLevel:
 def open_level(bids_dir: Path, output_dir: Path, options: Options) -> ParticipantLevel:
     """Find the input and the atlases; an error where nothing can be done at all."""
     root = find_derivative(bids_dir, options.input.derivatives)
+    if options.connectivity.conditions:  # told now, and not after all runs
+        find_raw(root, options.connectivity.raw_dataset)
     participants = tuple(list_participants(root, options.input.participant_label))
     strategies = load_strategies(options)
     shelf = AtlasShelf(options.atlases, options.input.space)

@@ -269,7 +269,7 @@ def test_a_condition_that_a_run_lacks_costs_no_other(
     ("given", "words", "code"),
     [
         (["--condition-shift", 5], "no effect without --conditions", 64),
-        (["--conditions", "face"], "lies in no raw dataset", 1),
+        (["--conditions", "face"], "lies in no raw dataset", 64),
         (["--conditions", "face", "--condition-shift", "500"], "not 500", 64),
         (["--conditions", "face", "--raw-dataset", "nowhere"], "no such file", 64),
         (["--conditions", "face", "--raw-dataset", "."], "has an events.tsv", 1),
