@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
     from typing import TextIO
 
 __all__ = [
@@ -44,6 +45,8 @@ __all__ = [
     "SpaceMismatch",
     "UsageError",
 ]
+
+FETCH_AGAIN = "Fetch or copy it again; `gzip -t` tests a .gz file."
 
 
 # What a disk, a mount or a network says when it fails, whatever the file is like.
@@ -258,3 +261,12 @@ class OutputError(BidsRoiError):
     """An output cannot be created."""
 
     exit_code = 73
+
+
+def damaged_file(
+    path: Path, problem: Exception, error: type[DataError] = AtlasError
+) -> DataError:
+    """Error for a file that cannot be read to its end."""
+    text = " ".join(str(problem).split()) or type(problem).__name__
+    msg = f"the file cannot be read: it is damaged or cut short ({text})."
+    return error(msg, where=path, remedy=FETCH_AGAIN)

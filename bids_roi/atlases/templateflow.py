@@ -33,10 +33,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import AtlasKey, key_of_file, space_of
-from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, OutputError
+from bids_roi.errors import (
+    FETCH_AGAIN,
+    AtlasError,
+    BidsRoiError,
+    MissingInput,
+    OutputError,
+    damaged_file,
+)
 from bids_roi.files.names import parse_name
 from bids_roi.files.writing import file_digest
-from bids_roi.images.header import FETCH_AGAIN, damaged_file, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -401,6 +407,8 @@ def check_complete(path: Path, *, md5: str | None = None) -> None:
 
 
 def _check_image(path: Path) -> None:
+    from bids_roi.images.header import read_header
+
     header, size = read_header(path), _unpacked_size(path)
     if size < header.n_bytes:
         shape = "x".join(map(str, header.shape))

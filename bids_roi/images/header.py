@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 import numpy as np
 
 from bids_roi.core.grid import Grid
-from bids_roi.errors import AtlasError, DataError, ImageError
+from bids_roi.errors import (
+    FETCH_AGAIN,
+    AtlasError,
+    DataError,
+    ImageError,
+    damaged_file,
+)
 from bids_roi.images.stream import VolumeSource, check_size
 
 if TYPE_CHECKING:
@@ -24,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-FETCH_AGAIN = "Fetch or copy it again; `gzip -t` tests a .gz file."
 VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."
 _CIFTI_INTENTS = range(3000, 3100)
 
@@ -220,15 +225,6 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
         repetition_time=round(seconds, 6) if seconds > 0 else None,
         is_cifti=value["intent"][0] in _CIFTI_INTENTS,
     )
-
-
-def damaged_file(
-    path: Path, problem: Exception, error: type[DataError] = AtlasError
-) -> DataError:
-    """Error for a file that cannot be read to its end."""
-    text = " ".join(str(problem).split()) or type(problem).__name__
-    msg = f"the file cannot be read: it is damaged or cut short ({text})."
-    return error(msg, where=path, remedy=FETCH_AGAIN)
 
 
 _MAX_VOLUME_BYTES = 2**31

@@ -14,8 +14,13 @@ from xml.parsers import expat
 
 import numpy as np
 
-from bids_roi.errors import AtlasError, DataError, ImageError, MissingInput
-from bids_roi.images.header import FETCH_AGAIN
+from bids_roi.errors import (
+    FETCH_AGAIN,
+    AtlasError,
+    DataError,
+    ImageError,
+    MissingInput,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
