@@ -137,14 +137,14 @@ def _extraction(
             " Every volume was first smoothed with a Gaussian kernel of"
             f" {fwhm:g} mm full width at half maximum."
         )
-    whats = list(dict.fromkeys(f"the {_statistic(each)}" for each in sidecars))
+    nouns = list(dict.fromkeys(f"the {_statistic(each)}" for each in sidecars))
     places, reference = "voxels", sidecar.get("SpatialReference")
     if isinstance(reference, dict):  # of surfaces, and of grayordinates with a volume
         mixed = "VolumeReference" in reference
         places = "voxels or vertices" if mixed else "vertices"
     text += (
-        f" For each region and volume {_enumerate(whats)}"
-        f" {'was' if len(whats) == 1 else 'were'} taken over the {places} that were"
+        f" For each region and volume {_enumerate(nouns)}"
+        f" {'was' if len(nouns) == 1 else 'were'} taken over the {places} that were"
         f" {where}finite and inside the field of view in every volume, and not"
         " constant."
     )
