@@ -159,6 +159,8 @@ def note_command(
     words = [w for w in shlex.split(command) if Path(w).absolute() != here]
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
     folder = output_dir / "logs" / participant
+    if not folder.is_dir():  # removed meanwhile: what is made anew would hide that
+        return
     if made or not any(folder.glob("command_*.txt")):
         name = f"logs/{participant}/command_{digest}.txt"
         write_file(output_dir, name, f"{command}\n")
