@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,19 @@ def write_dataset(root, runs=("sub-01_task-rest", "sub-02_task-rest")):
     for seed, run in enumerate(runs):
         write_run(root, f"{run}_space-{SPACE}", bold(seed))
     return root
+
+
+def copy_pyhrf(shared, folder):
+    """A dataset of pyhrf's real BOLD; its folder, the BOLD file and its labels."""
+    source, labels = (
+        shared / "bold" / "pyhrf" / f"real_data_vol_4_regions_{what}.nii.gz"
+        for what in ("BOLD", "mask")
+    )
+    root = write_dataset(folder, [])
+    bold = root / "sub-01/func/sub-01_task-hrf_space-MNI152Lin_desc-preproc_bold.nii.gz"
+    bold.parent.mkdir(parents=True)
+    shutil.copy(source, bold)
+    return root, source, labels
 
 
 def without_call(path):

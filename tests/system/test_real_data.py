@@ -87,13 +87,7 @@ def test_real_grid_equals_nilearn_and_the_loop(real_grid, home, tmp_path, capsys
 
 def test_real_bold_of_pyhrf(shared, tmp_path, capsys):
     """int16, 79x95x46, zero outside its regions; the header's TR of 1 s is wrong."""
-    source = shared / "bold/pyhrf/real_data_vol_4_regions_BOLD.nii.gz"
-    labels = shared / "bold/pyhrf/real_data_vol_4_regions_mask.nii.gz"
-    root = datasets.write_dataset(tmp_path / "in", [])
-    func = root / "sub-01" / "func"
-    func.mkdir(parents=True)
-    stem = "sub-01_task-hrf_space-MNI152Lin"
-    shutil.copy(source, func / f"{stem}_desc-preproc_bold.nii.gz")
+    root, source, labels = datasets.copy_pyhrf(shared, tmp_path / "in")
     out = tmp_path / "out"
     options = ["--atlas-file", labels, "--atlas-space", "MNI152Lin", "--mask", "none"]
     shown = run(capsys, root, out, "participant", *options)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import nibabel as nb
 import numpy as np
@@ -19,6 +20,7 @@ from bids_roi.errors import AtlasError, UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.loading import load
 from bids_roi.options.record import Options
+from bids_roi.participant.budget import block_bytes
 
 MEASURES = ("voxel_tsnr", "homogeneity")
 ASKED = ("--region-measures", *MEASURES)
@@ -264,19 +266,25 @@ def test_what_makes_no_sense_is_refused(dataset, atlas, tmp_path, capsys):
 
 
 def test_little_memory_counts_what_is_held(dataset, atlas, tmp_path, capsys):
+    """By hand: 140 MiB, ten volumes (six for the mean), 2 x 8 x 2,000 squared bytes."""
+    source = SimpleNamespace(volume_bytes=10**6, n_volumes=2000, path="bold.nii")
+
+    def fits(statistic, mem_mb):
+        given = Options.of(statistic=(statistic,), mem_mb=mem_mb, executor="serial")
+        return block_bytes(source, given)
+
+    assert fits("mean", 200) == (200 * 10**6 - 140 * 2**20) // 6
+    with pytest.raises(UsageError, match="needs about 221 MB in each process, 220 MB"):
+        fits("eigenvariate", 220)
+    assert fits("eigenvariate", 221) >= 10**6
     call = (dataset, tmp_path / "out", "participant", "--atlas-file", atlas, *ASKED)
-    run(capsys, *call, "--statistic", "eigenvariate", "--mem-mb", 400)
+    run(capsys, *call, "--statistic", "eigenvariate", "--mem-mb", 200)
+    assert list(tmp_path.glob("out/sub-01/func/*_stat-eigenvariate_timeseries.tsv"))
 
 
 def test_real_bold_of_pyhrf(shared, tmp_path, capsys):
     """Regions of 600 to 1,900 voxels and 128 volumes, int16."""
-    source = shared / "bold/pyhrf/real_data_vol_4_regions_BOLD.nii.gz"
-    labels = shared / "bold/pyhrf/real_data_vol_4_regions_mask.nii.gz"
-    root = datasets.write_dataset(tmp_path / "in", [])
-    func = root / "sub-01" / "func"
-    func.mkdir(parents=True)
-    stem = "sub-01_task-hrf_space-MNI152Lin"
-    shutil.copy(source, func / f"{stem}_desc-preproc_bold.nii.gz")
+    root, source, labels = datasets.copy_pyhrf(shared, tmp_path / "in")
     out = tmp_path / "out"
     options = ["--atlas-file", labels, "--atlas-space", "MNI152Lin", "--mask", "none"]
     run(capsys, root, out, "participant", *options, *STATISTIC, *ASKED)
