@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.canvas import Picture, count
-from bids_roi.report.paper import SOFT, Sheet, data_url, fit_words
+from bids_roi.report.paper import SOFT, Figure, Sheet, count, data_url, fit_words
 from bids_roi.report.raster import CLEAR, Scale, encode_png, ramp, rgb
 
 if TYPE_CHECKING:
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.report.order import RegionOrder
     from bids_roi.report.paper import Box
+    from bids_roi.report.raster import RegionOrder
 
 
 _N_SLICES = 7
@@ -316,7 +315,7 @@ def draw_contours(
     lost: NDArray[np.bool_],
     title: str = "Atlas",
     hints: Sequence[str] = (),
-) -> Picture:
+) -> Figure:
     """Draw the outlines of the regions in the colours of their networks.
 
     ``labels`` are rows of the region table in each plane, -1 for none; ``lost`` are
@@ -357,7 +356,7 @@ def draw_contours(
         parts.append("white line: edge of the brain mask")
     if n_lost:
         parts.append("yellow and black stripes: regions that are n/a")
-    return Picture(
+    return Figure(
         "contours",
         sheet.finish(),
         ".svg",
@@ -434,7 +433,7 @@ def draw_coverage(
     *,
     lost: NDArray[np.bool_],
     minimum: float,
-) -> Picture:
+) -> Figure:
     """Draw what is missing of each region, (R,), on the slices of ``draw_contours``."""
     found = coverage[np.isfinite(coverage)]
     worst = float(found.min()) if found.size else 0.0
@@ -445,7 +444,7 @@ def draw_coverage(
     )
     shown = np.where(np.isfinite(coverage), coverage, 1.0)
     sheet = _fill(ground, labels, missing_inks(), shown, lost, ("Coverage", alt))
-    return Picture(
+    return Figure(
         "coverage",
         sheet,
         ".svg",
@@ -463,7 +462,7 @@ def draw_tsnr(
     tsnr: NDArray[np.float64],
     *,
     lost: NDArray[np.bool_],
-) -> Picture | None:
+) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these slices.
 
     ``None`` where no region has one that can be drawn.
@@ -496,9 +495,9 @@ def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str
     )
 
 
-def picture_tsnr(sheet: bytes, alt: str) -> Picture:
-    """Picture of the tSNR with its caption, on whatever it was drawn."""
-    return Picture(
+def picture_tsnr(sheet: bytes, alt: str) -> Figure:
+    """Figure of the tSNR with its caption, on whatever it was drawn."""
+    return Figure(
         "tsnr",
         sheet,
         ".svg",

@@ -28,12 +28,10 @@ from bids_roi.report.brain import (
     draw_coverage,
     draw_tsnr,
 )
-from bids_roi.report.canvas import measure_image
-from bids_roi.report.carpet import draw_carpet
-from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
-from bids_roi.report.motion import Course, draw_motion
-from bids_roi.report.order import order_regions
-from bids_roi.report.signals import encode_signals
+from bids_roi.report.courses import Course, draw_motion, encode_signals
+from bids_roi.report.matrix import draw_carpet, draw_design, draw_relmat, find_limit
+from bids_roi.report.paper import measure_image
+from bids_roi.report.raster import order_regions
 from bids_roi.report.surface import (
     draw_cortex_tsnr,
     draw_parcels,
@@ -52,9 +50,9 @@ if TYPE_CHECKING:
     from bids_roi.images.series import Series
     from bids_roi.outputs.names import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
-    from bids_roi.report.canvas import Picture
-    from bids_roi.report.motion import Drawn
-    from bids_roi.report.order import RegionOrder
+    from bids_roi.report.courses import Drawn
+    from bids_roi.report.paper import Figure
+    from bids_roi.report.raster import RegionOrder
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
@@ -210,7 +208,7 @@ class RunFigures:
 
     def _draw_series(
         self, result: AtlasResult, series: SeriesOutput, order: RegionOrder
-    ) -> Iterator[tuple[str, Picture]]:
+    ) -> Iterator[tuple[str, Figure]]:
         """Draw one series: carpet, matrices, and the data of the picker."""
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
@@ -298,7 +296,7 @@ class RunFigures:
         made = [self._save(p, source) for p in pictures if p is not None]
         self._list(source, made, {"Strategy": label})
 
-    def _save(self, picture: Picture, source: str) -> dict[str, object]:
+    def _save(self, picture: Figure, source: str) -> dict[str, object]:
         """Write a figure; return how the page finds and describes it."""
         path = figure_path(source, picture.kind, picture.extension)
         write_file(self.output_dir, path, picture.content)

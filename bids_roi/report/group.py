@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,33 +18,42 @@ from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table
 from bids_roi.files.writing import write_file
 from bids_roi.outputs.find import find_outputs, list_group_files, name_run
-from bids_roi.report.canvas import count, measure_image
-from bids_roi.report.facts import load_json, name_dataset, number
-from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
-from bids_roi.report.group_quality import LEAST_RUNS, draw_strips, list_strips
-from bids_roi.report.matrix import draw_relmat, find_limit
-from bids_roi.report.order import order_regions
-from bids_roi.report.pages import attempt, mark_safe, render_page
-from bids_roi.report.strategies import (
-    KEYS,
+from bids_roi.report.group_figures import (
+    LEAST_RUNS,
+    draw_coverage_table,
+    draw_qcfc,
     draw_strategies,
+    draw_strips,
+)
+from bids_roi.report.matrix import draw_relmat, find_limit
+from bids_roi.report.pages import (
+    KEYS,
+    attempt,
     key_columns,
+    load_json,
+    mark_safe,
+    name_dataset,
     name_strategy,
+    number,
+    render_page,
     rows_of,
     split_keys,
-    tabulate_strategies,
     tell_keys,
     tell_reasons,
 )
+from bids_roi.report.paper import Figure, count, measure_image
+from bids_roi.report.raster import order_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from bids_roi.report.canvas import Picture
-    from bids_roi.report.group_quality import Strip
+    from bids_roi.report.pages import Row
+
+    FloatArray = NDArray[np.float64]
+    Kind = Literal["share", "count", "amount"]
 
 
 GROUP_PAGE = "group.html"
@@ -53,6 +63,29 @@ _MOST = 500  # rows of a list in the page
 _TABLES = (
     ("Motion in connectivity (QC-FC)", "group_qcfc.tsv"),
     ("Reliability over runs", "group_reliability.tsv"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A column of ``group_runs.tsv`` in words, and on which side it is bad."""
+
+    column: str
+    words: str
+    high_is_bad: bool
+    kind: Kind = "amount"
+
+
+MEASURES = (
+    Measure("fd_mean", "Mean FD, all (mm)", high_is_bad=True),
+    Measure("fd_mean_kept", "Mean FD, kept (mm)", high_is_bad=True),
+    Measure("n_volumes_kept", "Volumes kept", high_is_bad=False, kind="count"),
+    Measure("longest_gap", "Longest gap (volumes)", high_is_bad=True, kind="count"),
+    Measure("degrees_of_freedom", "Degrees of freedom", high_is_bad=False),
+    Measure("effective_degrees_of_freedom", "Effective ones", high_is_bad=False),
+    Measure("coverage_mean", "Mean coverage", high_is_bad=False, kind="share"),
+    Measure("n_regions_lost", "Regions lost", high_is_bad=True, kind="count"),
+    Measure("tsnr_median", "Median tSNR", high_is_bad=False),
 )
 
 
@@ -156,7 +189,7 @@ def _round(cell: str) -> str:
     return cell if value is None or value == int(value) else f"{value:.3g}"
 
 
-def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str, Any]]:
+def _save(output_dir: Path, picture: Figure | None, name: str) -> list[dict[str, Any]]:
     """Write a figure; nothing where there is none."""
     if picture is None:
         return []
@@ -177,7 +210,7 @@ def _save(output_dir: Path, picture: Picture | None, name: str) -> list[dict[str
     ]
 
 
-def _column(table: dict[str, list[str]], name: str) -> NDArray[np.float64]:
+def _column(table: dict[str, list[str]], name: str) -> FloatArray:
     values = [number(cell) for cell in table.get(name, ())]
     return np.array([np.nan if v is None else v for v in values])
 
@@ -353,7 +386,7 @@ def _say(sidecar: dict[str, Any]) -> list[str]:
     return [*text, *(f"Warning: {note}" for note in sidecar.get("Warnings", ()))]
 
 
-def _read_square(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def _read_square(path: Path) -> tuple[tuple[str, ...], FloatArray]:
     return read_matrix(path, nodes=True)
 
 
@@ -366,7 +399,7 @@ def _places(tables: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]
     return {}
 
 
-def _distances(regions: dict[str, list[str]]) -> NDArray[np.float64] | None:
+def _distances(regions: dict[str, list[str]]) -> FloatArray | None:
     """Between the centres that lie in their regions, mm; others have none, (R, R)."""
     if not {"x", "y", "z", "centre_offset"} <= set(regions):
         return None
@@ -374,3 +407,173 @@ def _distances(regions: dict[str, list[str]]) -> NDArray[np.float64] | None:
     centres = usable_centres(centres, _column(regions, "centre_offset"))
     edges = list_edges(len(centres), diagonal=False)
     return edges.fill(edge_lengths(centres, edges))
+
+
+# Column, words of its header, percent or digits after the point.
+_RESULTS: tuple[tuple[str, str, str], ...] = (
+    ("median_abs_r", "QC-FC median |r|", ".3f"),
+    ("median_abs_r_chance", "|r| by chance", ".3f"),
+    ("share_p05", "Edges p < 0.05", "%"),
+    ("share_fdr", "Edges FDR < 0.05", "%"),
+    ("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_partial", "Partial |r|", ".3f"),
+    ("median_abs_r_partial_chance", "by chance", ".3f"),
+    ("distance_rho_partial", "Partial \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_p", "p of |r|", ".4f"),
+    ("distance_rho_p", "p of \N{GREEK SMALL LETTER RHO}", ".4f"),
+    ("distance_rho_low", "\N{GREEK SMALL LETTER RHO}, 95 % from", ".3f"),
+    ("distance_rho_high", "to", ".3f"),
+    ("n_volumes_kept_mean", "Volumes kept", ".1f"),
+    ("degrees_of_freedom_mean", "Degrees of freedom", ".1f"),
+    ("degrees_of_freedom_lost_mean", "Freedom lost", ".1f"),
+    ("icc_median", "ICC median", ".3f"),
+    ("icc_mean_median", "ICC of all runs", ".3f"),
+    ("discriminability", "Discrimi\N{SOFT HYPHEN}nability", ".3f"),
+    ("identification_rate", "Identifi\N{SOFT HYPHEN}cation", "%"),
+)
+
+_WIDTH, _TOP, _ROW, _GAP = 1120.0, 58.0, 26.0, 26.0
+
+
+def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
+    """The table for a page; what is the same in all rows stands above it.
+
+    What tells rows of one strategy apart is beside its name: the end of a wide table is
+    out of sight.
+    """
+    same, varied = split_keys(rows)
+    keys = key_columns(varied)
+    first = [key for key in keys if key[1][0].endswith("_id")]
+    last = [key for key in keys if key not in first]
+    shown = [r for r in _RESULTS if any(row.get(r[0], "n/a") != "n/a" for row in rows)]
+    columns = [
+        ("Strategy", False),
+        *((words, False) for words, _ in first),
+        *((words, True) for _, words, _ in shown),
+        *((words, False) for words, _ in last),
+    ]
+    cells = [
+        [
+            name_strategy(row),
+            *(tell_keys(row, keys) for _, keys in first),
+            *(_format(row.get(column, "n/a"), form) for column, _, form in shown),
+            *(tell_keys(row, keys) for _, keys in last),
+        ]
+        for row in rows
+    ]
+    return {
+        "same": same,
+        "columns": columns,
+        "rows": cells,
+        "notes": tell_reasons(rows, varied),
+    }
+
+
+def _format(cell: str, form: str) -> str:
+    value = number(cell)
+    if value is None:
+        return "n/a"
+    return f"{100 * value:.1f} %" if form == "%" else f"{value:{form}}"
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One measure of all runs; of one atlas or strategy where it differs by these.
+
+    Attributes
+    ----------
+    rows : (N,)
+        Of ``group_runs.tsv``, one for each run.
+    values : (N,)
+        Known ones only.
+    outlying : (N,)
+        Whether each lies beyond ``limit``, on the bad side.
+    """
+
+    measure: Measure
+    label: str
+    rows: NDArray[np.intp]
+    values: FloatArray
+    outlying: NDArray[np.bool_]
+    limit: float
+
+
+def find_outliers(
+    values: FloatArray, *, high_is_bad: bool
+) -> tuple[NDArray[np.bool_], float]:
+    """Mark values far outside the others, on the bad side only, and the limit.
+
+    Beyond one and a half times the range between the quartiles (Tukey 1977), which is
+    taken for a twentieth of the median at least: where most runs are alike, one volume
+    less is no news. The limit is NaN for fewer than ten values; NaN is no outlier.
+    """
+    known = values[np.isfinite(values)]
+    if known.size < LEAST_RUNS:
+        return np.zeros(values.shape, dtype=bool), float("nan")
+    low, middle, high = np.quantile(known, [0.25, 0.5, 0.75])
+    reach = 1.5 * max(high - low, abs(middle) / 20)
+    limit = float(high + reach if high_is_bad else low - reach)
+    with np.errstate(invalid="ignore"):
+        return (values > limit if high_is_bad else values < limit), limit
+
+
+def list_strips(runs: Mapping[str, Sequence[str]]) -> list[Strip]:
+    """Strips of all measures that are known of some run.
+
+    A measure has one strip, where each run has one value of it whatever the atlas and
+    the strategy; else one for each strategy, or atlas, or both.
+    """
+    found = []
+    n_rows = len(runs.get("participant_id", ()))
+    for measure in MEASURES:
+        told = [number(cell) for cell in runs.get(measure.column, ())]
+        values = np.array([np.nan if v is None else v for v in told])
+        if not np.isfinite(values).any():
+            continue
+        for label, rows in _split(runs, values, n_rows):
+            own = values[rows]
+            outlying, limit = find_outliers(own, high_is_bad=measure.high_is_bad)
+            found.append(Strip(measure, label, rows, own, outlying, limit))
+    return found
+
+
+def _split(
+    runs: Mapping[str, Sequence[str]], values: FloatArray, n_rows: int
+) -> list[tuple[str, NDArray[np.intp]]]:
+    """Rows of each strip: by as little as makes the value of a run one value."""
+    sources = [
+        str(row) if source == "n/a" else source
+        for row, source in enumerate(runs.get("source", ["n/a"] * n_rows))
+    ]
+    known = np.flatnonzero(np.isfinite(values)).tolist()
+    strips: dict[tuple[str, ...], dict[str, int]] = {}
+    for keys in ((), ("desc_id",), ("atlas_id",), ("atlas_id", "desc_id")):
+        strips = {}
+        one = True
+        for row in known:
+            key = tuple(runs[k][row] for k in keys if k in runs)
+            first = strips.setdefault(key, {}).setdefault(sources[row], row)
+            one &= values[first] == values[row]
+        if one:
+            break
+    # Strategies that do the same to this measure share a strip.
+    alike: dict[tuple[object, ...], tuple[list[tuple[str, ...]], list[int]]] = {}
+    for key, own in strips.items():
+        told = (*key[:-1], *((source, values[row]) for source, row in own.items()))
+        alike.setdefault(told, ([], [*own.values()]))[0].append(key)
+    return [
+        (_label(keys), np.array(rows, dtype=np.intp)) for keys, rows in alike.values()
+    ]
+
+
+def _label(keys: Sequence[tuple[str, ...]]) -> str:
+    """Atlas and strategy, or strategies: ``none, 24P and 3 others``.
+
+    >>> _label([("n/a",)]), _label([("A", "24P"), ("A", "36P")])
+    ('none', 'A, 24P, 36P')
+    """
+    shared, last = keys[0][:-1], [key[-1] for key in keys if key]
+    names = ["none" if name == "n/a" else name for name in last]
+    if len(names) > 3:
+        names = [names[0], f"{names[1]} and {len(names) - 2} others"]
+    return ", ".join((*shared, *names))

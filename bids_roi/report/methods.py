@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import format_bibtex
 from bids_roi.options.words import find_statistic
-from bids_roi.report.canvas import count
+from bids_roi.report.paper import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -473,3 +473,50 @@ class Panel:
         if label:
             middle = top + high / 2
             self.sheet.text(left - 42, middle, label, anchor="middle", turn=-90)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure, or the data of one that the page draws itself.
+
+    Attributes
+    ----------
+    kind
+        ``motion``, ``design``, ``contours``, ``coverage``, ``parcels``, ``carpet``,
+        ``relmat`` or ``signals``.
+    content
+        The file.
+    extension
+        Of the file, with its dot.
+    title, caption
+        For the reader.
+    alt
+        The same for those who do not see the picture.
+    facts
+        Numbers that the page takes from it; plain JSON values.
+    """
+
+    kind: str
+    content: bytes
+    extension: str
+    title: str
+    caption: str
+    alt: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def count(number: int, word: str) -> str:
+    """Number with its word, in the plural where need be.
+
+    >>> count(1, "region"), count(1200, "volume")
+    ('1 region', '1,200 volumes')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def measure_image(content: bytes, extension: str) -> tuple[int, int] | None:
+    """Width and height of a picture in pixels of a page; ``None`` for what is none."""
+    found = re.search(rb'<svg[^>]*? width="([\d.]+)" height="([\d.]+)', content)
+    if extension != ".svg" or found is None:
+        return None
+    return round(float(found[1])), round(float(found[2]))

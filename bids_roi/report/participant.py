@@ -20,24 +20,26 @@ from bids_roi.outputs.records import (
     tell_failures,
 )
 from bids_roi.outputs.schema import KEYS
-from bids_roi.report.canvas import count
-from bids_roi.report.facts import (
+from bids_roi.report.courses import script_json
+from bids_roi.report.methods import write_methods
+from bids_roi.report.pages import (
     LIGHTS,
     RULES,
     Verdict,
+    attempt,
     judge_series,
     load_json,
+    mark_safe,
     name_dataset,
     number,
     read_commands,
     read_runs,
+    render_page,
     shared_entities,
     tell_run,
     tell_series,
 )
-from bids_roi.report.methods import write_methods
-from bids_roi.report.pages import attempt, mark_safe, render_page
-from bids_roi.report.signals import script_json
+from bids_roi.report.paper import count
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.outputs.records import Record
-    from bids_roi.report.facts import AtlasFacts, RunFacts, SeriesFacts
+    from bids_roi.report.pages import AtlasFacts, RunFacts, SeriesFacts
 
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own

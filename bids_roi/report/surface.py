@@ -19,8 +19,7 @@ from bids_roi.report.brain import (
     scale_tsnr,
     tell_regions,
 )
-from bids_roi.report.canvas import Picture, count
-from bids_roi.report.paper import SOFT, Sheet
+from bids_roi.report.paper import SOFT, Figure, Sheet, count
 from bids_roi.report.raster import CLEAR, rgb
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.report.order import RegionOrder
+    from bids_roi.report.raster import RegionOrder
 
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.intp]
@@ -307,7 +306,7 @@ def draw_parcels(
     *,
     lost: NDArray[np.bool_],
     hints: Sequence[str] = (),
-) -> Picture:
+) -> Figure:
     """Draw the regions of an atlas, and stripe those that are ``lost``, (R,).
 
     ``hints`` are what is said of each region under the pointer.
@@ -335,7 +334,7 @@ def draw_parcels(
         labels = [np.maximum(region, -1) for _, _, region in cortex.views]
         tell_regions(sheet, sheet.height - 2, boxes, labels, hints)
         sheet.height += 18
-    return Picture(
+    return Figure(
         "parcels",
         sheet.finish(),
         ".svg",
@@ -347,7 +346,7 @@ def draw_parcels(
 
 def draw_cortex_tsnr(
     cortex: Cortex, tsnr: NDArray[np.float64], *, lost: NDArray[np.bool_]
-) -> Picture | None:
+) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these views.
 
     ``None`` where no region on the cortex has one that can be drawn.
