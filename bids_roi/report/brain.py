@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bids_roi.report.paper import Box
     from bids_roi.report.raster import RegionOrder
 
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
 
 _N_SLICES = 7
 _WIDTH = 1150  # of the sheet, in pixels of a page; lines have two for each of them
@@ -49,31 +52,15 @@ _AXES = ((1, 2), (0, 2), (0, 1))
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Slices across one axis of the head, side by side.
+    """Slices across one axis of the head, side by side."""
 
-    Attributes
-    ----------
-    voxels
-        Flat index at each pixel, (rows, columns), -1 between slices.
-    cuts, starts
-        Millimetres of each slice, and the first of its columns.
-    width
-        Columns of a slice.
-    size
-        Width and height on the sheet.
-    finer
-        Rows and columns of lines for one of voxels.
-    thick
-        Rows and columns of a line.
-    """
-
-    voxels: NDArray[np.int32]
-    cuts: tuple[float, ...]
-    starts: tuple[int, ...]
-    width: int
-    size: tuple[float, float]
-    finer: tuple[int, int]
-    thick: tuple[int, int]
+    voxels: NDArray[np.int32]  # flat index at each pixel, -1 between slices
+    cuts: tuple[float, ...]  # millimetres of each slice
+    starts: tuple[int, ...]  # first column of each
+    width: int  # columns of a slice
+    size: tuple[float, float]  # width and height on the sheet
+    finer: tuple[int, int]  # rows and columns of lines for one of voxels
+    thick: tuple[int, int]  # rows and columns of a line
 
     def show(self, values: NDArray, fill: int) -> NDArray:  # type: ignore[type-arg]
         """Raster of one value per voxel, (V,), in the order of the file."""
@@ -82,7 +69,7 @@ class Plane:
         return raster
 
 
-def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> tuple[Plane, ...]:
+def choose_slices(grid: Grid, inside: BoolArray) -> tuple[Plane, ...]:
     """Cut seven slices in each of three planes through what is ``inside``, (V,)."""
     axes, signs = _nearest_axes(grid.matrix)
     volume = inside.reshape(grid.shape, order="F")
@@ -139,7 +126,7 @@ def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> tuple[Plane, ...]:
     return tuple(planes)
 
 
-def _span(volume: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+def _span(volume: BoolArray, axis: int) -> tuple[int, int]:
     """First and last slice that holds something; all where none does."""
     others = tuple({0, 1, 2} - {axis})
     seen = np.flatnonzero(volume.any(axis=others))
@@ -148,7 +135,7 @@ def _span(volume: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     return int(seen[0]), int(seen[-1])
 
 
-def _nearest_axes(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+def _nearest_axes(matrix: FloatArray) -> tuple[list[int], list[int]]:
     """Which axis of the grid runs along x, y and z of the head, and which way."""
     directions = matrix[:3, :3] / np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
     best = max(
@@ -182,7 +169,7 @@ class Ground:
         self,
         planes: Sequence[Plane],
         image: NDArray[np.floating],
-        brain: NDArray[np.bool_] | None,
+        brain: BoolArray | None,
         words: str,
     ) -> None:
         self.planes, self.words = planes, words
@@ -293,7 +280,7 @@ def _outline(
 def _stripe(
     drawn: NDArray[np.uint8],
     labels: NDArray[np.int32],
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     finer: tuple[int, int],
     first: int,
 ) -> None:
@@ -312,7 +299,7 @@ def draw_contours(
     labels: Sequence[NDArray[np.int32]],
     order: RegionOrder,
     *,
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     title: str = "Atlas",
     hints: Sequence[str] = (),
 ) -> Figure:
@@ -356,14 +343,11 @@ def draw_contours(
         parts.append("white line: edge of the brain mask")
     if n_lost:
         parts.append("yellow and black stripes: regions that are n/a")
-    return Figure(
+    return sheet.figure(
         "contours",
-        sheet.finish(),
-        ".svg",
-        f"{title} over the {ground.words}",
         f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
         f" head.{NAMING if hints else ''}",
-        alt,
+        title=f"{title} over the {ground.words}",
     )
 
 
@@ -429,9 +413,9 @@ def _key_of_lost(sheet: Sheet, left: float, y: float) -> None:
 def draw_coverage(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
-    coverage: NDArray[np.float64],
+    coverage: FloatArray,
     *,
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     minimum: float,
 ) -> Figure:
     """Draw what is missing of each region, (R,), on the slices of ``draw_contours``."""
@@ -444,24 +428,20 @@ def draw_coverage(
     )
     shown = np.where(np.isfinite(coverage), coverage, 1.0)
     sheet = _fill(ground, labels, missing_inks(), shown, lost, ("Coverage", alt))
-    return Figure(
+    return sheet.figure(
         "coverage",
-        sheet,
-        ".svg",
-        "Coverage",
         "Share of each region that could be used: clear where it is 1, the redder the"
         " more is missing; pale line: edge of the atlas. Yellow and black stripes: n/a"
         f" (below {minimum:g}, or lost otherwise).",
-        alt,
     )
 
 
 def draw_tsnr(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
-    tsnr: NDArray[np.float64],
+    tsnr: FloatArray,
     *,
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
 ) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these slices.
 
@@ -472,10 +452,10 @@ def draw_tsnr(
         return None
     alt = describe_tsnr(found, tsnr.size, "slices")
     sheet = _fill(ground, labels, scale_tsnr(found, 120), tsnr, lost, ("tSNR", alt))
-    return picture_tsnr(sheet, alt)
+    return picture_tsnr(sheet)
 
 
-def scale_tsnr(found: NDArray[np.float64], n: int) -> Scale:
+def scale_tsnr(found: FloatArray, n: int) -> Scale:
     """Colours of ``n`` steps for these values.
 
     From 0, so that pictures of two runs are read alike; a bright region or two do not
@@ -486,7 +466,7 @@ def scale_tsnr(found: NDArray[np.float64], n: int) -> Scale:
     return Scale.of(_VIRIDIS, 0, float(step * np.ceil(high / step)), n)
 
 
-def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str:
+def describe_tsnr(found: FloatArray, n_regions: int, where: str) -> str:
     """What a picture of tSNR shows, for those who do not see it."""
     return (
         f"Temporal signal-to-noise ratio of {count(n_regions, 'region')} on the same"
@@ -495,17 +475,14 @@ def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str
     )
 
 
-def picture_tsnr(sheet: bytes, alt: str) -> Figure:
+def picture_tsnr(sheet: Sheet) -> Figure:
     """Figure of the tSNR with its caption, on whatever it was drawn."""
-    return Figure(
+    return sheet.figure(
         "tsnr",
-        sheet,
-        ".svg",
-        "Temporal signal-to-noise ratio",
         "tSNR of the signal of each region before cleaning: its mean over its standard"
         " deviation, over the steady volumes. The lightest colour holds for all above"
         " the scale, too; yellow and black stripes: n/a.",
-        alt,
+        title="Temporal signal-to-noise ratio",
     )
 
 
@@ -513,10 +490,10 @@ def _fill(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
     inks: Scale,
-    values: NDArray[np.float64],
-    lost: NDArray[np.bool_],
+    values: FloatArray,
+    lost: BoolArray,
     words: tuple[str, str],
-) -> bytes:
+) -> Sheet:
     """Fill regions by their values, (R,), and stripe the lost ones; the sheet.
 
     ``words`` are the title, which the bar has too, and what is told of the picture.
@@ -541,7 +518,7 @@ def _fill(
         _key_of_lost(sheet, left, _HEAD + 204)
         sheet.text(left + 19, _HEAD + 204, "n/a", size=10.5)
     sheet.height = foot
-    return sheet.finish()
+    return sheet
 
 
 def missing_inks() -> Scale:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
 
 # Pictures with an axis of time have it at the same place.
 SHEET, LEFT, WIDTH = 1100, 150, 860
@@ -60,8 +63,8 @@ class Course:
 
     n_volumes: int
     repetition_time: float | None = None
-    kept: NDArray[np.bool_] | None = None
-    dummy: NDArray[np.bool_] | None = None
+    kept: BoolArray | None = None
+    dummy: BoolArray | None = None
 
     @property
     def step(self) -> float:
@@ -114,7 +117,7 @@ class _Row:
     """Traces over time that share an axis: values with their name and colour."""
 
     title: str
-    traces: tuple[tuple[NDArray[np.float64], str, str], ...]
+    traces: tuple[tuple[FloatArray, str, str], ...]
     threshold: float | None = None
     is_position: bool = False  # known by its means; all else by its peaks
 
@@ -147,7 +150,7 @@ def motion_rows(
     return first, others
 
 
-def dvars_rows(traces: Sequence[NDArray[np.float64]]) -> list[_Row]:
+def dvars_rows(traces: Sequence[FloatArray]) -> list[_Row]:
     """Row of the regional DVARS before and after cleaning, (T,), as far as known."""
     named = zip(traces, ("before cleaning", "after"), (SOFT, BLUE), strict=False)
     shown = tuple(
@@ -158,7 +161,7 @@ def dvars_rows(traces: Sequence[NDArray[np.float64]]) -> list[_Row]:
     return [_Row("DVARS of the regions (standard deviations)", shown)] if shown else []
 
 
-def _is_known(trace: NDArray[np.float64] | None) -> TypeGuard[NDArray[np.float64]]:
+def _is_known(trace: FloatArray | None) -> TypeGuard[FloatArray]:
     return trace is not None and bool(np.isfinite(trace).any())
 
 
@@ -207,9 +210,7 @@ def draw_rows(
     return top
 
 
-def _find_span(
-    shown: list[NDArray[np.float64]], threshold: float | None
-) -> tuple[float, float]:
+def _find_span(shown: list[FloatArray], threshold: float | None) -> tuple[float, float]:
     """Ends of an axis that holds 0, all values and the threshold."""
     low = min(0.0, *(float(np.nanmin(values)) for values in shown)) * 1.08
     high = max(0.0, *(float(np.nanmax(values)) for values in shown)) * 1.08
@@ -248,20 +249,14 @@ def draw_motion(
         words = "all volumes kept"
         sheet.text(LEFT + WIDTH, 16, words, size=10.5, anchor="end", colour=SOFT)
     draw_rows(sheet, 2, rows, course, last=True, drawn=drawn)
-    return Figure(
+    return sheet.figure(
         "motion",
-        sheet.finish(),
-        ".svg",
-        "Head motion",
         _caption(course, has_parameters=motion.parameters is not None),
-        alt,
-        _facts(motion, course.kept, course.n_volumes),
+        facts=_facts(motion, course.kept, course.n_volumes),
     )
 
 
-def _facts(
-    motion: Motion, kept: NDArray[np.bool_] | None, n_volumes: int
-) -> dict[str, Any]:
+def _facts(motion: Motion, kept: BoolArray | None, n_volumes: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"NumberOfVolumes": n_volumes}
     for name, trace in (
         ("MeanFramewiseDisplacement", motion.fd),
@@ -294,7 +289,7 @@ def _caption(course: Course, *, has_parameters: bool) -> str:
     return text
 
 
-def _describe(motion: Motion, kept: NDArray[np.bool_] | None) -> str:
+def _describe(motion: Motion, kept: BoolArray | None) -> str:
     parts = ["Line plot over time."]
     for name, trace, unit in (
         ("Framewise displacement", motion.fd, " mm"),
@@ -321,8 +316,8 @@ def _describe(motion: Motion, kept: NDArray[np.bool_] | None) -> str:
 
 
 def encode_signals(
-    before: NDArray[np.float64],
-    after: NDArray[np.float64] | None,
+    before: FloatArray,
+    after: FloatArray | None,
     names: Sequence[str],
     *,
     key: str,
@@ -361,15 +356,15 @@ def encode_signals(
     return Figure(
         "signals",
         text.encode(),
-        ".js",
         "Signals of a region",
         words,
         f"Series of {count(shown, 'region')} to choose from.",
         {"Key": key},
+        ".js",
     )
 
 
-def _encode(unit: str, values: NDArray[np.float64]) -> dict[str, Any]:
+def _encode(unit: str, values: FloatArray) -> dict[str, Any]:
     """Each region between its lowest and highest value in 255 steps, one byte each."""
     binned = bin_rows(values, _OFFERED)
     finite = np.isfinite(binned)

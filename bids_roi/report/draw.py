@@ -30,7 +30,6 @@ from bids_roi.report.brain import (
 )
 from bids_roi.report.courses import Course, draw_motion, encode_signals
 from bids_roi.report.matrix import draw_carpet, draw_design, draw_relmat, find_limit
-from bids_roi.report.paper import measure_image
 from bids_roi.report.raster import order_regions
 from bids_roi.report.surface import (
     draw_cortex_tsnr,
@@ -256,12 +255,7 @@ class RunFigures:
                 )
                 yield relmat.path, picture
         signals = encode_signals(
-            before,
-            after,
-            names,
-            key=series.path,
-            course=course,
-            unit=unit,
+            before, after, names, key=series.path, course=course, unit=unit
         )
         yield series.path, signals
 
@@ -300,16 +294,7 @@ class RunFigures:
         """Write a figure; return how the page finds and describes it."""
         path = figure_path(source, picture.kind, picture.extension)
         write_file(self.output_dir, path, picture.content)
-        size = measure_image(picture.content, picture.extension)
-        return {
-            "Kind": picture.kind,
-            "File": path.rpartition("/")[2],
-            **({"Size": list(size)} if size else {}),
-            "Title": picture.title,
-            "Caption": picture.caption,
-            "Alternative": picture.alt,
-            **picture.facts,
-        }
+        return picture.tell(File=path.rpartition("/")[2])
 
     def _list(
         self,
@@ -364,11 +349,7 @@ def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | N
 
 
 def find_dvars(
-    before: FloatArray,
-    clean: CleanedSeries | None,
-    course: Course,
-    *,
-    same_unit: bool,
+    before: FloatArray, clean: CleanedSeries | None, course: Course, *, same_unit: bool
 ) -> list[FloatArray]:
     """DVARS over the regions, (T,), before cleaning and, where one can say it, after.
 

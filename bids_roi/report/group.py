@@ -41,7 +41,7 @@ from bids_roi.report.pages import (
     tell_keys,
     tell_reasons,
 )
-from bids_roi.report.paper import Figure, count, measure_image
+from bids_roi.report.paper import Figure, count
 from bids_roi.report.raster import order_regions
 
 if TYPE_CHECKING:
@@ -197,17 +197,8 @@ def _save(output_dir: Path, picture: Figure | None, name: str) -> list[dict[str,
     write_file(output_dir, path, picture.content)
     # Dots lead to pages, from the file and from the page that holds the same drawing.
     inside = picture.content.replace(b'href="../', b'href="').decode()
-    return [
-        {
-            "Kind": picture.kind,
-            "Link": path,
-            "Title": picture.title,
-            "Caption": picture.caption,
-            "Alternative": picture.alt,
-            "Size": measure_image(picture.content, picture.extension),
-            "Drawing": mark_safe(inside.replace(' role="img"', "", 1)),
-        }
-    ]
+    drawing = mark_safe(inside.replace(' role="img"', "", 1))
+    return [picture.tell(Link=path, Drawing=drawing)]
 
 
 def _column(table: dict[str, list[str]], name: str) -> FloatArray:

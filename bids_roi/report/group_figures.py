@@ -25,22 +25,16 @@ from bids_roi.report.paper import (
 from bids_roi.report.raster import CLEAR, Scale, bin_rows, bin_size, bracket, ramp
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import NDArray
-
-    from bids_roi.report.raster import RegionOrder
-
-    FloatArray = NDArray[np.float64]
-
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from bids_roi.report.group import Measure, Strip
     from bids_roi.report.pages import Row
+    from bids_roi.report.paper import Box, Figure, Span
+    from bids_roi.report.raster import RegionOrder
 
-    Span = tuple[float, float]
+    FloatArray = NDArray[np.float64]
 
 
 # Of five values of a normal distribution one in 23 is beyond the limit, of ten one in
@@ -99,15 +93,11 @@ def draw_coverage_table(
             f" Each cell is the mean of {bin_size(n_runs, _ROWS)} runs x"
             f" {bin_size(n_regions, _COLUMNS)} regions."
         )
-    return Figure(
-        "coverage",
-        sheet.finish(),
-        ".svg",
-        "Coverage",
-        text,
+    alt = (
         f"Raster of {count(n_runs, 'run')} by {count(n_regions, 'region')}: mean"
-        f" coverage {float(np.nanmean(values)):.2f}.",
+        f" coverage {float(np.nanmean(values)):.2f}."
     )
+    return sheet.figure("coverage", text, title="Coverage", alt=alt)
 
 
 def _name_groups(panel: Panel, groups: Sequence[tuple[str, int, int]]) -> None:
@@ -165,7 +155,7 @@ def draw_qcfc(correlations: FloatArray, distances: FloatArray | None) -> Figure 
                 " By distance nothing is drawn: the centres of the regions are not"
                 " known, or lie outside of them."
             )
-    return Figure("qcfc", sheet.finish(), ".svg", "QC-FC", text, alt)
+    return sheet.figure("qcfc", text, title="QC-FC", alt=alt)
 
 
 def _draw_histogram(sheet: Sheet, r: FloatArray) -> None:
@@ -251,14 +241,8 @@ def draw_strips(
         text += " Diamonds: beyond one and a half times that range, on the bad side."
     else:
         text += f" Outliers are marked from {LEAST_RUNS} runs on."
-    return Figure(
-        "distributions",
-        sheet.finish(),
-        ".svg",
-        "Quality of all runs",
-        text,
-        f"Strips of dots. {'; '.join(heard)}.",
-    )
+    alt = f"Strips of dots. {'; '.join(heard)}."
+    return sheet.figure("distributions", text, title="Quality of all runs", alt=alt)
 
 
 def _height(strips: Sequence[Strip]) -> float:
@@ -274,7 +258,7 @@ def _hear_strip(strip: Strip) -> str:
     return told
 
 
-def _span_strips(measure: Measure, strips: Sequence[Strip]) -> tuple[float, float]:
+def _span_strips(measure: Measure, strips: Sequence[Strip]) -> Span:
     """Ends of an axis that mean something, though all runs be the same."""
     if measure.kind == "share":
         return 0.0, 1.0
@@ -459,16 +443,15 @@ def _draw_family(rows: Sequence[Row], about: str) -> Figure | None:
         f"{name}: " + ", ".join(_hear_value(row, panel) for panel in panels)
         for name, row in zip(names, rows, strict=True)
     )
-    return Figure(
+    n_rows = count(len(rows), "strategy").replace("strategys", "strategies")
+    return sheet.figure(
         "strategies",
-        sheet.finish(),
-        ".svg",
-        f"Strategies: {about}" if about else "Strategies",
         "Dots: the strategy; grey ticks: what chance gives, or 0. The bar beside the"
         " degrees of freedom ends at the volumes kept; that of the ICC holds the middle"
         f" half of the edges{interval}. A strategy is good where motion is low, and"
         " freedom and reliability are high.",
-        f"{count(len(rows), 'strategy').replace('strategys', 'strategies')}. {heard}.",
+        title=f"Strategies: {about}" if about else "Strategies",
+        alt=f"{n_rows}. {heard}.",
     )
 
 
@@ -487,12 +470,7 @@ def _hear_value(row: Row, panel: _Measure) -> str:
     return f"{panel.title} {told}"
 
 
-def _draw_panel(
-    sheet: Sheet,
-    box: tuple[float, float, float, float],
-    measure: _Measure,
-    rows: Sequence[Row],
-) -> None:
+def _draw_panel(sheet: Sheet, box: Box, measure: _Measure, rows: Sequence[Row]) -> None:
     panel = Panel(sheet, box, _span_values(measure, rows), (len(rows), 0))
     title = fit_words(measure.title, 0.88 * (box[2] + _GAP - 8), 11)
     sheet.text(box[0], box[1] - 24, title, size=11, bold=True, hint=measure.title)

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from bids_roi.report.courses import Drawn
     from bids_roi.report.paper import Box
 
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
 
 _COLUMNS, _ROWS = 800, 400
 _GREYS = 80
@@ -84,13 +87,13 @@ _AXES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
 
 def draw_carpet(
-    before: NDArray[np.float64],
-    after: NDArray[np.float64] | None,
+    before: FloatArray,
+    after: FloatArray | None,
     order: RegionOrder,
     course: Course,
     *,
     motion: Motion | None = None,
-    dvars: Sequence[NDArray[np.float64]] = (),
+    dvars: Sequence[FloatArray] = (),
     drawn: Drawn | None = None,
     fd_threshold: float | None = None,
     same_unit: bool = False,
@@ -149,15 +152,8 @@ def draw_carpet(
     sheet.height = top + 10
     if len(names) == order.order.size:
         _tell_regions(sheet, order, course, names, live)
-    return Figure(
-        "carpet",
-        sheet.finish(),
-        ".svg",
-        "Regional carpet",
-        _caption_carpet(before, after, order, limit, same_unit=same_unit)
-        + (_DVARS if dvars else ""),
-        alt,
-    )
+    caption = _caption_carpet(before, after, order, limit, same_unit=same_unit)
+    return sheet.figure("carpet", caption + (_DVARS if dvars else ""))
 
 
 def _tell_regions(
@@ -183,7 +179,7 @@ def _tell_regions(
 
 
 def encode_course(
-    values: NDArray[np.float64], scale: Scale, course: Course
+    values: FloatArray, scale: Scale, course: Course
 ) -> NDArray[np.uint8]:
     """Codes of (T, R) values as (rows, columns), with ``OTHERS`` behind the scale.
 
@@ -198,9 +194,7 @@ def encode_course(
     return codes
 
 
-def _deviation(
-    values: NDArray[np.float64], kept: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
+def _deviation(values: FloatArray, kept: BoolArray | None) -> FloatArray:
     """Standard deviation of each region over the volumes kept, (R,)."""
     chosen = values if kept is None or kept.sum() < 2 else values[kept]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -211,10 +205,8 @@ def _deviation(
 
 
 def standardise(
-    values: NDArray[np.float64],
-    kept: NDArray[np.bool_] | None,
-    scale: NDArray[np.float64] | None = None,
-) -> NDArray[np.float64]:
+    values: FloatArray, kept: BoolArray | None, scale: FloatArray | None = None
+) -> FloatArray:
     """Deviation of each region from its mean, in standard deviations over kept volumes.
 
     ``scale``, (R,), is used instead of the signals' own standard deviation.
@@ -232,7 +224,7 @@ def standardise(
         return np.asarray(moved / np.where(scale > 0, scale, np.nan))
 
 
-def _limit(drawn: list[NDArray[np.float64]]) -> float:
+def _limit(drawn: list[FloatArray]) -> float:
     """Where the grey scale ends: 98 % of all values lie within, 1 to 4 SD."""
     some = [values[:: values.size // 100_000 + 1] for values in map(np.ravel, drawn)]
     values = np.abs(np.concatenate(some))
@@ -269,8 +261,8 @@ def mark_groups(panel: Panel, order: RegionOrder) -> None:
 
 
 def _caption_carpet(
-    before: NDArray[np.float64],
-    after: NDArray[np.float64] | None,
+    before: FloatArray,
+    after: FloatArray | None,
     order: RegionOrder,
     limit: float,
     *,
@@ -297,9 +289,7 @@ def _caption_carpet(
 
 
 def _describe_carpet(
-    before: NDArray[np.float64],
-    after: NDArray[np.float64] | None,
-    drawn: list[NDArray[np.float64]],
+    before: FloatArray, after: FloatArray | None, drawn: list[FloatArray]
 ) -> str:
     lost = int(np.isnan(before).all(axis=0).sum())
     text = (
@@ -317,7 +307,7 @@ def _describe_carpet(
     return text
 
 
-def _common(values: NDArray[np.float64]) -> float:
+def _common(values: FloatArray) -> float:
     """Variance of the mean over the regions, as a share of their mean variance."""
     good = values[:, np.isfinite(values).any(axis=0)]
     good = good[np.isfinite(good).all(axis=1)]
@@ -328,7 +318,7 @@ def _common(values: NDArray[np.float64]) -> float:
 
 
 def draw_relmat(
-    values: NDArray[np.float64],
+    values: FloatArray,
     order: RegionOrder,
     *,
     measure: str,
@@ -393,13 +383,10 @@ def draw_relmat(
     if n_regions > _CELLS:
         size = bin_size(n_regions, _CELLS)
         text += f" Each cell is the mean of {size} x {size} pairs."
-    facts = {"Measure": measure}
-    return Figure("relmat", sheet.finish(), ".svg", measure, text, alt, facts)
+    return sheet.figure("relmat", text, title=measure, facts={"Measure": measure})
 
 
-def _encode(
-    values: NDArray[np.float64], scale: Scale
-) -> tuple[NDArray[np.uint8], bool]:
+def _encode(values: FloatArray, scale: Scale) -> tuple[NDArray[np.uint8], bool]:
     """Codes of a matrix, the diagonal apart, and whether there is an n/a."""
     shown = values.copy()
     np.fill_diagonal(shown, np.nan)
@@ -449,7 +436,7 @@ def _name_regions(panel: Panel, names: Sequence[str]) -> None:
         panel.sheet.text(x, foot, words, size=size, anchor="end", turn=-90, hint=name)
 
 
-def find_limit(matrices: Iterable[NDArray[np.float64]]) -> float:
+def find_limit(matrices: Iterable[FloatArray]) -> float:
     """Where colours end so that 99 % of all pairs lie within, in two digits.
 
     Matrices that are to be compared go in together, so that they share it.
@@ -466,9 +453,7 @@ def find_limit(matrices: Iterable[NDArray[np.float64]]) -> float:
     return float(f"{np.ceil(top / digits / 10) * digits * 10:.12g}")
 
 
-def _describe(
-    measure: str, others: NDArray[np.float64], values: NDArray[np.float64]
-) -> str:
+def _describe(measure: str, others: FloatArray, values: FloatArray) -> str:
     lost = int(np.isnan(values).all(axis=0).sum())
     text = f"Square matrix: {measure}, {count(len(values), 'region')}, {lost} n/a."
     if others.size:
@@ -481,11 +466,7 @@ def _describe(
 
 
 def draw_design(
-    design: NDArray[np.float64],
-    names: Sequence[str],
-    course: Course,
-    *,
-    strategy: str = "",
+    design: FloatArray, names: Sequence[str], course: Course, *, strategy: str = ""
 ) -> Figure | None:
     """Draw the regressors of a cleaning, (T, C), and the correlations between them.
 
@@ -533,16 +514,12 @@ def draw_design(
             y = top + (number + 0.5) * pitch + 3.6
             words = fit_words(name, left - 96, 10.5)
             sheet.text(left - 6, y, words, size=10.5, anchor="end", hint=name)
-    return Figure(
+    return sheet.figure(
         "design",
-        sheet.finish(),
-        ".svg",
-        "Design matrix",
         "One row per regressor. Left: from its lowest (dark) to its highest value"
         " (yellow) over the volumes kept. Right: their correlations, from"
         " \N{MINUS SIGN}1 (blue) to 1 (red). Stripes: no number; pale: left out.",
-        alt,
-        {"Columns": list(names)},
+        facts={"Columns": list(names)},
     )
 
 
@@ -575,7 +552,7 @@ def _mark_kinds(sheet: Sheet, top: float, pitch: float, kinds: Sequence[str]) ->
         free = middle + 12
 
 
-def _correlate(design: NDArray[np.float64]) -> NDArray[np.float64]:
+def _correlate(design: FloatArray) -> FloatArray:
     """Correlations over the volumes kept; NaN for columns that do not vary."""
     moved = design[np.isfinite(design).all(axis=1)]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -584,7 +561,7 @@ def _correlate(design: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(moved.T @ moved)
 
 
-def _rescale(design: NDArray[np.float64]) -> NDArray[np.float64]:
+def _rescale(design: FloatArray) -> FloatArray:
     """Each column from 0 to 1; half where it does not vary."""
     low = np.nanmin(design, axis=0, initial=np.inf)
     span = np.nanmax(design, axis=0, initial=-np.inf) - low

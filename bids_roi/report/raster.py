@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Palette = NDArray[np.uint8]
     from numpy.typing import NDArray
 
+    FloatArray = NDArray[np.float64]
+
 
 # Ends and turning points of the colour maps; what lies between is computed.
 GREYS = ("#0c0c0c", "#ffffff")
@@ -104,20 +106,13 @@ def group_colours(n: int) -> list[str]:
 class Scale:
     """Colours of the values from ``low`` to ``high``; what is beyond has the ends'.
 
-    Attributes
-    ----------
-    low, high
-        Ends of the scale.
-    colours : (n, 3) or (n, 4)
-        Of even steps, at most 255 with ``others``.
-    others
-        Further colours, red to opacity: the first is that of NaN, as a rule ``CLEAR``,
-        so that the stripes below are seen.
+    The first of the ``others``, red to opacity, is that of NaN, as a rule ``CLEAR``, so
+    that the stripes below are seen.
     """
 
     low: float
     high: float
-    colours: Palette
+    colours: Palette  # (n, 3) or (n, 4), even steps; at most 255 with others
     others: tuple[tuple[int, int, int, int], ...] = (CLEAR,)
 
     @classmethod
@@ -203,7 +198,7 @@ def bin_size(n: int, most: int) -> int:
     return max(1, -(-n // most))
 
 
-def bin_rows(values: NDArray[Any], most: int) -> NDArray[np.float64]:
+def bin_rows(values: NDArray[Any], most: int) -> FloatArray:
     """Mean of neighbouring rows, so that at most ``most`` are left.
 
     NaN does not count; a bin of nothing else is NaN. The last may hold fewer rows.
@@ -211,12 +206,12 @@ def bin_rows(values: NDArray[Any], most: int) -> NDArray[np.float64]:
     return _bin(values, most, np.nanmean)
 
 
-def bin_peaks(values: NDArray[Any], most: int) -> NDArray[np.float64]:
+def bin_peaks(values: NDArray[Any], most: int) -> FloatArray:
     """Highest value of neighbouring rows; otherwise as ``bin_rows``."""
     return _bin(values, most, np.nanmax)
 
 
-def _bin(values: NDArray[Any], most: int, function: Any) -> NDArray[np.float64]:  # noqa: ANN401
+def _bin(values: NDArray[Any], most: int, function: Any) -> FloatArray:  # noqa: ANN401
     size = bin_size(len(values), most)
     result = np.asarray(values, dtype=np.float64)
     if size == 1:
@@ -236,21 +231,11 @@ _HEX = re.compile("#[0-9a-fA-F]{6}")
 
 @dataclass(frozen=True, slots=True)
 class RegionOrder:
-    """In which order regions are drawn, what they belong to, and in which colour.
+    """In which order regions are drawn, what they belong to, and in which colour."""
 
-    Attributes
-    ----------
-    order : (R,)
-        Rows of the region table, as drawn.
-    groups
-        Network of each drawn region; empty where the atlas tells none.
-    colours
-        ``#rrggbb`` of each drawn region: that of its network, where there are any.
-    """
-
-    order: NDArray[np.intp]
-    groups: tuple[str, ...] = ()
-    colours: tuple[str, ...] = ()
+    order: NDArray[np.intp]  # (R,), rows of the region table
+    groups: tuple[str, ...] = ()  # network of each; empty where the atlas tells none
+    colours: tuple[str, ...] = ()  # #rrggbb: that of its network, where there are any
 
     @property
     def words(self) -> str:
