@@ -37,6 +37,7 @@ from bids_roi.report.pages import (
     number,
     render_page,
     rows_of,
+    spell_cell,
     split_keys,
     tell_keys,
     tell_reasons,
@@ -45,7 +46,7 @@ from bids_roi.report.paper import Figure, count
 from bids_roi.report.raster import order_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     Kind = Literal["share", "count", "amount"]
+    Column = tuple[str, bool, Callable[[Row], str]]  # words, numeric, cell of a row
 
 
 GROUP_PAGE = "group.html"
@@ -63,6 +65,30 @@ _MOST = 500  # rows of a list in the page
 _TABLES = (
     ("Motion in connectivity (QC-FC)", "group_qcfc.tsv"),
     ("Reliability over runs", "group_reliability.tsv"),
+)
+
+
+# Column, words of its header, percent or digits after the point.
+_RESULTS: tuple[tuple[str, str, str], ...] = (
+    ("median_abs_r", "QC-FC median |r|", ".3f"),
+    ("median_abs_r_chance", "|r| by chance", ".3f"),
+    ("share_p05", "Edges p < 0.05", "%"),
+    ("share_fdr", "Edges FDR < 0.05", "%"),
+    ("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_partial", "Partial |r|", ".3f"),
+    ("median_abs_r_partial_chance", "by chance", ".3f"),
+    ("distance_rho_partial", "Partial \N{GREEK SMALL LETTER RHO}", ".3f"),
+    ("median_abs_r_p", "p of |r|", ".4f"),
+    ("distance_rho_p", "p of \N{GREEK SMALL LETTER RHO}", ".4f"),
+    ("distance_rho_low", "\N{GREEK SMALL LETTER RHO}, 95 % from", ".3f"),
+    ("distance_rho_high", "to", ".3f"),
+    ("n_volumes_kept_mean", "Volumes kept", ".1f"),
+    ("degrees_of_freedom_mean", "Degrees of freedom", ".1f"),
+    ("degrees_of_freedom_lost_mean", "Freedom lost", ".1f"),
+    ("icc_median", "ICC median", ".3f"),
+    ("icc_mean_median", "ICC of all runs", ".3f"),
+    ("discriminability", "Discrimi\N{SOFT HYPHEN}nability", ".3f"),
+    ("identification_rate", "Identifi\N{SOFT HYPHEN}cation", "%"),
 )
 
 
@@ -168,24 +194,60 @@ def _tabulate(table: dict[str, list[str]]) -> dict[str, Any]:
     ]
     if len(rows) > 1:
         alike = [name for name in results if len(set(table[name])) == 1]
-        same = same + [(n.replace("_", " "), _round(table[n][0])) for n in alike]
+        same = same + [(n.replace("_", " "), _cell(rows[0], n)) for n in alike]
         results = [name for name in results if name not in alike]
-    columns = [("strategy", False), *((n.replace("_", " "), True) for n in results)]
-    columns += [(words, False) for words, _ in key_columns(varied)]
-    cells = [
-        [
-            name_strategy(row),
-            *(_round(row[name]) for name in results),
-            *(tell_keys(row, keys) for _, keys in key_columns(varied)),
-        ]
-        for row in rows
+    columns: list[Column] = [("strategy", False, name_strategy)]
+    columns += [
+        (n.replace("_", " "), True, functools.partial(_cell, column=n)) for n in results
     ]
-    notes = tell_reasons(rows, varied)
-    return {"same": same, "columns": columns, "rows": cells, "notes": notes}
+    return _lay_out(rows, [*columns, *_columns_of_keys(varied)], same, varied)
 
 
-def _round(cell: str) -> str:
+def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
+    """The table of strategies; what is the same in all rows stands above it.
+
+    What tells rows of one strategy apart is beside its name: the end of a wide table is
+    out of sight.
+    """
+    same, varied = split_keys(rows)
+    first = _columns_of_keys([key for key in varied if key.endswith("_id")])
+    last = _columns_of_keys([key for key in varied if not key.endswith("_id")])
+    shown: list[Column] = [
+        (words, True, functools.partial(_cell, column=c, form=f))
+        for c, words, f in _RESULTS
+        if any(row.get(c, "n/a") != "n/a" for row in rows)
+    ]
+    strategy: Column = ("Strategy", False, name_strategy)
+    return _lay_out(rows, [strategy, *first, *shown, *last], same, varied)
+
+
+def _columns_of_keys(varied: Sequence[str]) -> list[Column]:
+    return [
+        (words, False, functools.partial(tell_keys, keys=keys))
+        for words, keys in key_columns(varied)
+    ]
+
+
+def _lay_out(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    same: Sequence[tuple[str, str]],
+    varied: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "same": same,
+        "columns": [(words, numeric) for words, numeric, _ in columns],
+        "rows": [[tell(row) for _, _, tell in columns] for row in rows],
+        "notes": tell_reasons(rows, varied),
+    }
+
+
+def _cell(row: Row, column: str, form: str = "") -> str:
+    """Cell of a row as ``form`` says; otherwise in three digits, if a number."""
+    cell = row.get(column, "n/a")
     value = number(cell)
+    if form:
+        return spell_cell(value, form)
     return cell if value is None or value == int(value) else f"{value:.3g}"
 
 
@@ -330,13 +392,13 @@ def _show_connectivity(
     limits = _find_limits(paths)
     for path, title in zip(paths, _tell_apart(paths), strict=True):
         with contextlib.suppress(BidsRoiError):
-            names, values = _read_square(path)
+            names, values = read_matrix(path, nodes=True)
             sidecar = load_json(path.with_suffix(".json"))
             regions = _places(tables, names)
             figures = []
             other = path.with_name(path.name.replace("_relmat.tsv", "_qcfc.tsv"))
             if other.is_file():
-                _, correlations = _read_square(other)
+                _, correlations = read_matrix(other, nodes=True)
                 drawn = draw_qcfc(correlations, _distances(regions))
                 figures += _save(output_dir, drawn, other.stem)
             picture = draw_relmat(
@@ -359,7 +421,7 @@ def _find_limits(paths: Sequence[Path]) -> dict[str | None, float]:
     for path in paths:
         with contextlib.suppress(BidsRoiError):
             # One after the other: a hundred of a thousand regions would take 0.8 GB.
-            own = find_limit([_read_square(path)[1]])
+            own = find_limit([read_matrix(path, nodes=True)[1]])
             stat = parse_name(path).get("stat")
             limits[stat] = max(own, limits.get(stat, 0.0))
     return limits
@@ -375,10 +437,6 @@ def _say(sidecar: dict[str, Any]) -> list[str]:
             " (see above, or group_runs.tsv)."
         )
     return [*text, *(f"Warning: {note}" for note in sidecar.get("Warnings", ()))]
-
-
-def _read_square(path: Path) -> tuple[tuple[str, ...], FloatArray]:
-    return read_matrix(path, nodes=True)
 
 
 def _places(tables: Sequence[Path], names: Sequence[str]) -> dict[str, list[str]]:
@@ -400,92 +458,15 @@ def _distances(regions: dict[str, list[str]]) -> FloatArray | None:
     return edges.fill(edge_lengths(centres, edges))
 
 
-# Column, words of its header, percent or digits after the point.
-_RESULTS: tuple[tuple[str, str, str], ...] = (
-    ("median_abs_r", "QC-FC median |r|", ".3f"),
-    ("median_abs_r_chance", "|r| by chance", ".3f"),
-    ("share_p05", "Edges p < 0.05", "%"),
-    ("share_fdr", "Edges FDR < 0.05", "%"),
-    ("distance_rho", "Distance \N{GREEK SMALL LETTER RHO}", ".3f"),
-    ("median_abs_r_partial", "Partial |r|", ".3f"),
-    ("median_abs_r_partial_chance", "by chance", ".3f"),
-    ("distance_rho_partial", "Partial \N{GREEK SMALL LETTER RHO}", ".3f"),
-    ("median_abs_r_p", "p of |r|", ".4f"),
-    ("distance_rho_p", "p of \N{GREEK SMALL LETTER RHO}", ".4f"),
-    ("distance_rho_low", "\N{GREEK SMALL LETTER RHO}, 95 % from", ".3f"),
-    ("distance_rho_high", "to", ".3f"),
-    ("n_volumes_kept_mean", "Volumes kept", ".1f"),
-    ("degrees_of_freedom_mean", "Degrees of freedom", ".1f"),
-    ("degrees_of_freedom_lost_mean", "Freedom lost", ".1f"),
-    ("icc_median", "ICC median", ".3f"),
-    ("icc_mean_median", "ICC of all runs", ".3f"),
-    ("discriminability", "Discrimi\N{SOFT HYPHEN}nability", ".3f"),
-    ("identification_rate", "Identifi\N{SOFT HYPHEN}cation", "%"),
-)
-
-_WIDTH, _TOP, _ROW, _GAP = 1120.0, 58.0, 26.0, 26.0
-
-
-def tabulate_strategies(rows: Sequence[Row]) -> dict[str, Any]:
-    """The table for a page; what is the same in all rows stands above it.
-
-    What tells rows of one strategy apart is beside its name: the end of a wide table is
-    out of sight.
-    """
-    same, varied = split_keys(rows)
-    keys = key_columns(varied)
-    first = [key for key in keys if key[1][0].endswith("_id")]
-    last = [key for key in keys if key not in first]
-    shown = [r for r in _RESULTS if any(row.get(r[0], "n/a") != "n/a" for row in rows)]
-    columns = [
-        ("Strategy", False),
-        *((words, False) for words, _ in first),
-        *((words, True) for _, words, _ in shown),
-        *((words, False) for words, _ in last),
-    ]
-    cells = [
-        [
-            name_strategy(row),
-            *(tell_keys(row, keys) for _, keys in first),
-            *(_format(row.get(column, "n/a"), form) for column, _, form in shown),
-            *(tell_keys(row, keys) for _, keys in last),
-        ]
-        for row in rows
-    ]
-    return {
-        "same": same,
-        "columns": columns,
-        "rows": cells,
-        "notes": tell_reasons(rows, varied),
-    }
-
-
-def _format(cell: str, form: str) -> str:
-    value = number(cell)
-    if value is None:
-        return "n/a"
-    return f"{100 * value:.1f} %" if form == "%" else f"{value:{form}}"
-
-
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One measure of all runs; of one atlas or strategy where it differs by these.
-
-    Attributes
-    ----------
-    rows : (N,)
-        Of ``group_runs.tsv``, one for each run.
-    values : (N,)
-        Known ones only.
-    outlying : (N,)
-        Whether each lies beyond ``limit``, on the bad side.
-    """
+    """One measure of all runs; of one atlas or strategy where it differs by these."""
 
     measure: Measure
     label: str
-    rows: NDArray[np.intp]
-    values: FloatArray
-    outlying: NDArray[np.bool_]
+    rows: NDArray[np.intp]  # (N,), of group_runs.tsv, one for each run
+    values: FloatArray  # (N,), known ones only
+    outlying: NDArray[np.bool_]  # (N,), beyond the limit, on the bad side
     limit: float
 
 

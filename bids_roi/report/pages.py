@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from jinja2 import Environment
 
-    Row = Mapping[str, str]
-
     from bids_roi.outputs.records import Record
+
+    Row = Mapping[str, str]
 
 
 # Columns that say what a row is about, in words; the rest is what came of it.
@@ -83,8 +83,6 @@ def _environment() -> Environment:
 @functools.cache
 def _shared() -> dict[str, Any]:
     """Style, script and the policy that allows no others."""
-    from markupsafe import Markup
-
     style = (_TEMPLATES / "style.css").read_text("utf-8")
     script = (_TEMPLATES / "page.js").read_text("utf-8")
     policy = (
@@ -93,8 +91,8 @@ def _shared() -> dict[str, Any]:
         " base-uri 'none'; form-action 'none'"
     )
     return {
-        "style": Markup(style),  # noqa: S704 - a file of ours
-        "script": Markup(script),  # noqa: S704 - a file of ours
+        "style": mark_safe(style),
+        "script": mark_safe(script),
         "policy": policy,
         "software": f"bids_roi {__version__}",
     }
@@ -105,11 +103,11 @@ def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(digest).decode()}"
 
 
-def mark_safe(drawing: str) -> str:
-    """Say that a drawing of ours is markup already, with its words escaped."""
+def mark_safe(text: str) -> str:
+    """Say that a text of ours is markup already, with its words escaped."""
     from markupsafe import Markup
 
-    return Markup(drawing)  # noqa: S704 - made by paper.Sheet
+    return Markup(text)  # noqa: S704 - a file of ours, or made by paper.Sheet
 
 
 def render_page(template: str, content: Mapping[str, Any]) -> str:
@@ -150,18 +148,10 @@ RULES = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a reader should think of a series at first sight.
+    """What a reader should think of a series at first sight."""
 
-    Attributes
-    ----------
-    light
-        ``good``, ``check``, ``failed`` or ``skipped``.
-    reason
-        Why, in words; empty where it is good.
-    """
-
-    light: str
-    reason: str = ""
+    light: str  # good, check, failed or skipped
+    reason: str = ""  # in words; empty where it is good
 
     @property
     def sign(self) -> str:
@@ -197,24 +187,12 @@ def judge_series(
 
 @dataclass(slots=True)
 class SeriesFacts:
-    """A time series and what was made of it.
+    """A time series and what was made of it."""
 
-    Attributes
-    ----------
-    path
-        The table, relative to the output folder.
-    sidecar
-        Its keys.
-    figures
-        What its figures show, as the worker that drew them wrote it.
-    relmats
-        ``(table, sidecar)`` of its matrices.
-    """
-
-    path: str
+    path: str  # of the table, relative to the output folder
     sidecar: dict[str, Any]
-    figures: list[dict[str, Any]]
-    relmats: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    figures: list[dict[str, Any]]  # as the worker that drew them wrote it
+    relmats: list[dict[str, Any]] = field(default_factory=list)  # sidecars
 
     @property
     def strategy(self) -> str:
@@ -231,55 +209,25 @@ class SeriesFacts:
 
 @dataclass(slots=True)
 class AtlasFacts:
-    """A run and atlas.
-
-    Attributes
-    ----------
-    name
-        Canonical id of the atlas.
-    records
-        What became of it, by strategy.
-    regions
-        Columns of the region table; empty where it cannot be read.
-    regions_path
-        The table, relative to the output folder; empty where there is none.
-    figures
-        As in ``SeriesFacts``.
-    series
-        In the order of their names.
-    """
+    """A run and atlas, by its canonical id; what cannot be read is empty."""
 
     name: str
-    records: list[Record]
-    regions: dict[str, list[str]] = field(default_factory=dict)
-    regions_path: str = ""
+    records: list[Record]  # what became of it, by strategy
+    regions: dict[str, list[str]] = field(default_factory=dict)  # columns of the table
+    regions_path: str = ""  # the table, relative to the output folder
     figures: list[dict[str, Any]] = field(default_factory=list)
     series: list[SeriesFacts] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class RunFacts:
-    """A BOLD run.
+    """A BOLD run; ``motion`` is ``(strategy, figures)`` of what no atlas changes."""
 
-    Attributes
-    ----------
-    path
-        The BOLD file, relative to its dataset.
-    name
-        In words, as far as it differs from other runs: ``ses-1 task-rest run-2``.
-    motion
-        ``(strategy, figures)`` of what does not depend on the atlas.
-    atlases
-        In the order of their names.
-    of_one_side
-        Whether it may be a hemisphere alone; a pair goes by its left file.
-    """
-
-    path: str
-    name: str = ""
+    path: str  # of the BOLD file, relative to its dataset
+    name: str = ""  # as far as it differs from other runs: ses-1 task-rest run-2
     motion: list[tuple[str, list[dict[str, Any]]]] = field(default_factory=list)
     atlases: list[AtlasFacts] = field(default_factory=list)
-    of_one_side: bool = True
+    of_one_side: bool = True  # maybe a hemisphere alone; a pair goes by its left file
 
     @property
     def entities(self) -> list[str]:
@@ -361,7 +309,7 @@ def _read_atlas(
             sidecar = load_json(output.beside)
             for each in facts.series:
                 if any(str(s).endswith(each.path) for s in sidecar.get("Sources", ())):
-                    each.relmats.append((output.path, sidecar))
+                    each.relmats.append(sidecar)
     return facts
 
 
@@ -404,17 +352,15 @@ def tell_series(run: RunFacts) -> list[tuple[str, list[str]]]:
             carpets = [f for f in series.figures if "MeanRegionalDVARS" in f]
             dvars = carpets[0]["MeanRegionalDVARS"] if carpets else []
             both = len(dvars) > 1 or (dvars and series.strategy == "none")
-            after = dvars[-1] if both else None
             kept = told.get("NumberOfVolumesKept")
             seconds = told.get("SecondsKept")
             minutes = f" ({seconds / 60:.1f} min)" if seconds else ""
-            correlation = told.get("FDRegionalDVARSCorrelation")
             cells = [
                 series.title,
                 "n/a" if kept is None else f"{kept}{minutes}",
-                f"{dvars[0]:.3f}" if dvars else "n/a",
-                "n/a" if after is None else f"{after:.3f}",
-                "n/a" if correlation is None else f"{correlation:.2f}",
+                spell_cell(dvars[0] if dvars else None, ".3f"),
+                spell_cell(dvars[-1] if both else None, ".3f"),
+                spell_cell(told.get("FDRegionalDVARSCorrelation"), ".2f"),
             ]
             rows.append((atlas.name, cells))
     return rows
@@ -479,6 +425,13 @@ def number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def spell_cell(value: float | None, form: str) -> str:
+    """Spell a number as ``form`` says, which may be ``%``; ``n/a`` for none."""
+    if value is None:
+        return "n/a"
+    return f"{100 * value:.1f} %" if form == "%" else format(value, form)
 
 
 def rows_of(table: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
