@@ -117,7 +117,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
     """Write the page, and those of long region tables."""
     runs = read_runs(output_dir, records)
     own_pages = sum(len(a.regions.get("name", ())) for r in runs for a in r.atlases)
-    names = atlas_names(runs)
+    names = sorted({atlas.name for run in runs for atlas in run.atlases})
     views = [_show_run(run, names, own_page=own_pages > _ROWS_IN_PAGE) for run in runs]
     for run in views:
         for atlas in run["atlases"]:
@@ -156,11 +156,6 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
     }
     page = render_page("participant.html", content)
     write_file(output_dir, f"{participant}.html", page)
-
-
-def atlas_names(runs: Sequence[RunFacts]) -> list[str]:
-    """Atlases of all runs, each once."""
-    return sorted({atlas.name for run in runs for atlas in run.atlases})
 
 
 def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
@@ -297,24 +292,15 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
 
 
 def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[str, Any]:
+    drawn = [(strategy, f) for strategy, figures in run.motion for f in figures]
+    motion = [[p for p in drawn if p[1]["Kind"] == k] for k in ("motion", "design")]
     return {
         "key": run.key,
         "name": run.name,
         "path": run.path,
         "facts": tell_run(run),
         "told": tell_series(run),
-        "motion": [
-            shown
-            for kind in ("motion", "design")
-            if (
-                shown := [
-                    (strategy, figure)
-                    for strategy, figures in run.motion
-                    for figure in figures
-                    if figure["Kind"] == kind
-                ]
-            )
-        ],
+        "motion": [shown for shown in motion if shown],
         "atlases": [
             _show_atlas(run, atlas, names.index(atlas.name), own_page=own_page)
             for atlas in run.atlases
