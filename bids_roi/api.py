@@ -39,7 +39,7 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
-from bids_roi.picture import draw_regions
+from bids_roi.report.courses import draw_regions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from bids_roi.outputs.names import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
-    from bids_roi.picture import Picture
+    from bids_roi.report.courses import Picture
 
     Key = tuple[Any, str, str]
 
