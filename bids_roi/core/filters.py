@@ -1,7 +1,9 @@
 """Trends, frequencies and gaps: what is taken out of a series over time.
 
 Every function treats the columns of a (T, R) array alike and apart, so that signals and
-confounds can go through it side by side.
+confounds can go through it side by side. The Butterworth filter is for those who want
+nilearn's or XCP-D's way. How gaps are filled before it, and how a series goes on beyond
+its ends, decides as much as the order of the filter: both are settings.
 """
 
 from __future__ import annotations

@@ -4,7 +4,10 @@ Of two series that have nothing in common, the correlation r has mean 0 and a va
 its inverse is what is called degrees of freedom here. Independent volumes less their
 mean have one less than there are volumes; every filter and every regressor takes some.
 The figure belongs to the linear operator that was applied, gaps and ends included, and
-supposes white noise before it; ``effective_freedom`` does not.
+supposes white noise before it; ``effective_freedom`` does not. Nor does xDF, of each
+pair of regions: the variance of a correlation is (1 - r^2)^2 / n for n independent
+volumes, and those of a scanner depend on what was before, in themselves and in each
+other. Lags are in volumes of the run, across gaps: products are of two kept volumes.
 """
 
 from __future__ import annotations
@@ -272,20 +275,14 @@ def estimate_variance(
     own *= window[:, np.newaxis] * (lags[:, np.newaxis] <= ends)
     # The published code counts each lag once less than it has pairs.
     counts = np.maximum(pairs - 1, 0.0)
-    sums = _sum_lags(whole, own, ends=ends, counts=counts, scale=filled * window)
+    squares, mixed, products = _sum_lags(
+        whole, own, ends=ends, counts=counts, scale=filled * window
+    )
     r, plain = correlations, (1 - correlations**2) ** 2
-    variance = (n - 1) * plain + r**2 * sums.squares - 2 * r * sums.mixed
-    variance = np.maximum((variance + 2 * sums.products) / n**2, plain / n)
+    variance = (n - 1) * plain + r**2 * squares - 2 * r * mixed
+    variance = np.maximum((variance + 2 * products) / n**2, plain / n)
     np.fill_diagonal(variance, np.nan)
     return EdgeVariance(r, variance, n)
-
-
-class _Sums(NamedTuple):
-    """Of each pair of regions over lags, (R, R): terms of the variance."""
-
-    squares: FloatArray
-    mixed: FloatArray
-    products: FloatArray
 
 
 def _sum_lags(
@@ -295,8 +292,10 @@ def _sum_lags(
     ends: NDArray[np.int_],
     counts: FloatArray,
     scale: FloatArray,
-) -> _Sums:
-    """Add up lag by lag, so that no array has regions x regions x lags.
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Squares, mixed terms and products, (R, R), added up lag by lag.
+
+    So no array has regions x regions x lags.
 
     ``whole`` (T, R) is 0 in gaps; ``own`` (lags, R) and ``scale`` (lags,) are those of
     ``estimate_variance``; a pair of regions is summed up to the later of its ``ends``.
@@ -322,8 +321,5 @@ def _sum_lags(
     )
     alone = counts @ own**2
     crossed = (own * counts[:, np.newaxis]).T @ own
-    return _Sums(
-        squares + np.add.outer(alone, alone),
-        mixed,
-        products + (crossed + crossed.T) / 2,
-    )
+    squares = squares + np.add.outer(alone, alone)
+    return squares, mixed, products + (crossed + crossed.T) / 2

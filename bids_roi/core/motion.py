@@ -1,4 +1,4 @@
-"""How much the head moved, without breathing, and how much the signals show of it."""
+"""How much the head moved, without breathing, what shows of it, what is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Filters that are projections: slow terms taken out, a pass band kept.
+"""Orthogonal projections: slow terms and confounds taken out, a pass band kept.
 
 The pass band is fitted, not convolved: sines and cosines on the frequency grid of the
 whole run, by least squares to the kept volumes, beside mean, line and the cosines that

@@ -1,8 +1,17 @@
-"""What became of each region of a run: status words, coverage, level, tSNR."""
+"""What became of each region of a run: status, coverage, tSNR, homogeneity.
+
+Measures of single voxels (tSNR, homogeneity) are finished from moments of each, its
+product with the regional sum among them: a correlation does not ask how many voxels the
+sum is of, and the sum of a volume is known as soon as the volume is. Cut by points,
+where it is known at the end, the series of voxels, brought to length 1, are added up
+instead: the mean of correlations with one signal is the product of that signal with the
+mean of what was correlated.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +20,7 @@ from bids_roi.core.rows import add_points
 from bids_roi.core.statistics import OVERFLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from numpy.typing import NDArray
 
@@ -239,27 +248,16 @@ class VolumeMoments:
             sizes = np.sqrt(np.maximum(self.sum_squares - self.sums**2 / n, 0))
         means = self.base + self.linear / n if self.n else self.linear
         changing = usable & (self.square > 0) & (lengths > 0)
-        found: list[dict[str, FloatArray] | None] = []
-        for atlas, members in enumerate(self.partition.members):
-            if atlas not in self.rows:
-                found.append(None)
-                continue
-            at, rows = members.indices, self.rows[atlas]
-            kept = changing[at]
-            at, rows = at[kept], rows[kept]
-            shared = self.products[atlas][kept] - self.linear[at] * self.sums[rows] / n
-            own = self.partition.rows[atlas]
-            found.append(
-                _finish(
-                    rows - own.start,
-                    means[at] / lengths[at],
-                    shared / lengths[at],
-                    lengths[at],
-                    sizes[own],
-                    n,
-                )
-            )
-        return _by_name(found, names)
+
+        def share(atlas: int, kept: BoolArray, rows: NDArray[np.intp]) -> FloatArray:
+            at = self.partition.members[atlas].indices[kept]
+            sums = self.sums[self.partition.rows[atlas]][rows]
+            shared = self.products[atlas][kept] - self.linear[at] * sums / n
+            return np.asarray(shared / lengths[at])
+
+        return _measure(
+            self.partition, changing, means, lengths, sizes, n, share, names
+        )
 
 
 class PointMoments:
@@ -294,75 +292,58 @@ class PointMoments:
         changing = usable & (self.lengths > 0)
         sizes = np.linalg.norm(self.totals, axis=1)
         alike = np.einsum("ij,ij->i", self.units, self.totals)
-        found: list[dict[str, FloatArray] | None] = []
-        for atlas, members in enumerate(self.partition.members):
-            if not self.partition.maps[atlas].hard:
-                found.append(None)
-                continue
-            rows = np.repeat(np.arange(members.shape[0]), np.diff(members.indptr))
-            kept = changing[members.indices]
-            at, rows, own = (
-                members.indices[kept],
-                rows[kept],
-                self.partition.rows[atlas],
-            )
-            each = np.maximum(np.bincount(rows, minlength=members.shape[0]), 1)
-            found.append(
-                _finish(
-                    rows,
-                    self.means[at] / self.lengths[at],
-                    (alike[own] / each)[rows],
-                    self.lengths[at],
-                    sizes[own],
-                    int(self.steady.sum()),
-                )
-            )
-        return _by_name(found, names)
+
+        def share(atlas: int, _: BoolArray, rows: NDArray[np.intp]) -> FloatArray:
+            own = alike[self.partition.rows[atlas]]
+            each = np.maximum(np.bincount(rows, minlength=own.size), 1)
+            return np.asarray((own / each)[rows])
+
+        n, means, lengths = int(self.steady.sum()), self.means, self.lengths
+        return _measure(
+            self.partition, changing, means, lengths, sizes, n, share, names
+        )
 
 
-def _finish(
-    rows: NDArray[np.intp],
-    ratios: FloatArray,
-    shared: FloatArray,
+def _measure(
+    partition: Partition,
+    changing: BoolArray,
+    means: FloatArray,
     lengths: FloatArray,
     sizes: FloatArray,
     n_volumes: int,
-) -> dict[str, FloatArray]:
-    """Measures of one atlas, from its changing voxels, (k,) each.
-
-    Parameters
-    ----------
-    rows
-        Region of each.
-    ratios
-        Mean by length: the root of the sum of squares about the mean.
-    shared
-        Product with the regional sum, by length.
-    lengths
-        Of each.
-    sizes : (R,)
-        Length of each regional sum.
-    n_volumes
-        That they are over.
-    """
-
-    def add_up(values: FloatArray) -> FloatArray:
-        return np.bincount(rows, values, sizes.size).astype(np.float64)
-
-    n = np.bincount(rows, minlength=sizes.size).astype(np.float64)
-    n[n == 0] = np.nan
-    # Voxels that cancel have no signal that one of them could be like.
-    there = sizes > _NOTHING * add_up(lengths)
-    alike = add_up(shared) / np.where(there, sizes, np.nan) / n
-    return {
-        "voxel_tsnr": add_up(ratios) * np.sqrt(n_volumes - 1) / n,
-        "homogeneity": np.clip(alike, -1.0, 1.0),  # by rounding it is 1 and a little
-    }
-
-
-def _by_name(
-    found: list[dict[str, FloatArray] | None], names: Collection[str]
+    share: Callable[[int, BoolArray, NDArray[np.intp]], FloatArray],
+    names: Collection[str],
 ) -> Measured:
+    """Measures of each atlas of labels, from its changing voxels.
+
+    Lengths are roots of sums of squares about the mean, of voxels (N,) and, as sizes,
+    of regional sums. ``share`` gives the product of each changing voxel of an atlas
+    with its regional sum, by the voxel's length, of the region of each.
+    """
+    found: list[dict[str, FloatArray] | None] = []
+    for atlas, (own, members) in enumerate(
+        zip(partition.rows, partition.members, strict=True)
+    ):
+        if not partition.maps[atlas].hard:
+            found.append(None)
+            continue
+        kept, n_regions = changing[members.indices], members.shape[0]
+        at = members.indices[kept]
+        rows = np.repeat(np.arange(n_regions), np.diff(members.indptr))[kept]
+        add_up = partial(np.bincount, rows, minlength=n_regions)
+        n = add_up().astype(np.float64)
+        n[n == 0] = np.nan
+        # Voxels that cancel have no signal that one of them could be like.
+        there = sizes[own] > _NOTHING * add_up(lengths[at])
+        shared = add_up(share(atlas, kept, rows))
+        alike = shared / np.where(there, sizes[own], np.nan) / n
+        ratios = add_up(means[at] / lengths[at])
+        found.append(
+            {
+                "voxel_tsnr": ratios * np.sqrt(n_volumes - 1) / n,
+                "homogeneity": np.clip(alike, -1.0, 1.0),  # by rounding it is above 1
+            }
+        )
     return {
         name: tuple(None if each is None else each[name] for each in found)
         for name in names

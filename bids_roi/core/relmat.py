@@ -3,6 +3,10 @@
 Only kept volumes come in. A region without data, or without any variation, is left out
 of the arithmetic and comes out as a row and column of NaN, never as 0. Matrices are
 symmetric, and the diagonal of a correlation is 1, to the last bit.
+
+One matrix over several runs is of sums over each: no run is put behind another. Each is
+standardised over its own kept volumes first, so that neither its level nor its scale
+comes into the correlations; their products are added up over the runs.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
+    # Of each time that it is called, the runs one after the other: (T, R) kept volumes.
     Runs = Callable[[], Iterable[FloatArray]]
 
 
@@ -280,7 +285,7 @@ def relate_xdf(
     pick
         Variance, degrees of freedom, z or p.
     sample_mask, regularisation
-        As for ``xdf.estimate_variance``, with its source.
+        As for ``freedom.estimate_variance``, with its source.
 
     Returns
     -------
@@ -450,7 +455,7 @@ def pool_runs(measure: str, runs: Runs, *, estimator: Estimator) -> Pool:
         Yields (T, R) kept volumes of one run after the other, in float64; NaN columns
         for lost regions. It is called a second time for shrunk partial correlations.
     estimator
-        Of the precision matrix, as in ``relmat.partial_correlation``.
+        Of the precision matrix, as in ``partial_correlation``.
 
     Returns
     -------

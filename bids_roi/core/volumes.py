@@ -1,4 +1,14 @@
-"""Where the voxels of a pass come from: raw or smoothed, by volume or by region."""
+"""Where the voxels of a pass come from: raw or smoothed, by volume or by region.
+
+Smoothing and summing over a region are both linear, so the sum of a smoothed volume
+over a region is the sum of the raw volume weighted by the smoothed region: smoothing is
+moved from every volume to the region (its adjoint), which is done once.
+
+A voxel that cannot be used must not reach its neighbours either. It is left out of
+every volume and the kernel is normalised to what is left of it (normalised convolution,
+Knutsson & Westin 1993, doi:10.1109/CVPR.1993.341081): s = K(x m) / K(m) with m = 1 for
+voxels that count and 0 for others. Where m = 1 throughout this is K(x).
+"""
 
 from __future__ import annotations
 
@@ -109,29 +119,22 @@ class _RawVolumes:
         return values
 
 
-class _SmoothedVolumes:
+class _SmoothedVolumes(_RawVolumes):
     """Smooth each volume as a whole; for whatever is not a sum."""
 
     def __init__(
-        self,
-        plan: Plan,
-        kept: BoolArray,
-        smoothing: Smoothing,
-        valid: BoolArray | None,
+        self, plan: Plan, kept: BoolArray, smoothing: Smoothing, valid: BoolArray | None
     ) -> None:
-        self.voxels = plan.partition.voxels
-        self.project = plan.partition.project
-        self.scaling = plan.scaling
-        self.smoothing = smoothing
-        self.left_out = np.flatnonzero(~kept)
+        super().__init__(plan, kept)
+        self.voxels, self.smoothing = plan.partition.voxels, smoothing
         self.invalid, self.shares = None, None
         if valid is not None:
             self.invalid = np.flatnonzero(~valid)
-            shares = kernel_shares(valid, smoothing.grid, smoothing.sigmas)
+            shares = _kernel_shares(valid, smoothing.grid, smoothing.sigmas)
             self.shares = shares[self.voxels]
 
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        values = scale_values(volume, self.scaling)
+    def load(self, taken: NDArray[Any]) -> FloatArray:
+        values = scale_values(taken, self.scaling)
         if self.invalid is not None:
             values[self.invalid] = 0.0
         values = values.reshape(self.smoothing.grid.shape, order="F")
@@ -147,11 +150,7 @@ class _SmoothedRegions:
     """Smooth the regions once instead, those of all atlases; for sums over labels."""
 
     def __init__(
-        self,
-        plan: Plan,
-        kept: BoolArray,
-        smoothing: Smoothing,
-        valid: BoolArray | None,
+        self, plan: Plan, kept: BoolArray, smoothing: Smoothing, valid: BoolArray | None
     ) -> None:
         partition = plan.partition
         weights = smooth_regions(
@@ -171,11 +170,11 @@ class _SmoothedRegions:
     def project(self, values: FloatArray) -> FloatArray:
         return np.asarray(self.matrix @ values)
 
-    def load(self, volume: NDArray[Any]) -> FloatArray:
-        return scale_values(volume.take(self.voxels), self.scaling)
+    def load(self, taken: NDArray[Any]) -> FloatArray:
+        return scale_values(taken.take(self.voxels), self.scaling)
 
 
-Source = _RawVolumes | _SmoothedVolumes | _SmoothedRegions
+Source = _RawVolumes | _SmoothedRegions
 
 
 def choose_sources(
@@ -212,9 +211,7 @@ def choose_sources(
     return load_voxels(plan, kept, valid), None
 
 
-def load_voxels(
-    plan: Plan, kept: BoolArray, valid: BoolArray | None
-) -> _RawVolumes | _SmoothedVolumes:
+def load_voxels(plan: Plan, kept: BoolArray, valid: BoolArray | None) -> _RawVolumes:
     """Where the voxels themselves come from; see ``choose_sources``."""
     if plan.smoothing is None:
         return _RawVolumes(plan, kept)
@@ -263,23 +260,10 @@ def smooth_volume(volume: FloatArray, sigmas: tuple[float, float, float]) -> Flo
     return np.asarray(volume)
 
 
-def kernel_shares(
+def _kernel_shares(
     valid: BoolArray, grid: Grid, sigmas: tuple[float, float, float]
 ) -> FloatArray:
-    """Share of the kernel about each voxel that lies in voxels that count.
-
-    Parameters
-    ----------
-    valid : (V,)
-        Voxels that count.
-    grid, sigmas
-        Of the run.
-
-    Returns
-    -------
-    (V,)
-        0 to 1; 1 where the voxel itself does not count, which nobody asks for.
-    """
+    """Share of the kernel about each voxel in voxels that count; 1 at others, (V,)."""
     volume = valid.astype(np.float64).reshape(grid.shape, order="F")
     shares = smooth_volume(volume, sigmas).ravel(order="F")
     shares[~valid] = 1
@@ -335,8 +319,7 @@ def smooth_regions(
     """
     from scipy.sparse import csr_array
 
-    shares = None if valid is None else kernel_shares(valid, grid, sigmas)
-
+    shares = None if valid is None else _kernel_shares(valid, grid, sigmas)
     kernels = [
         _axis_matrix(n, sigma) for n, sigma in zip(grid.shape, sigmas, strict=True)
     ]
