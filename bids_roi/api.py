@@ -22,7 +22,7 @@ from bids_roi.arguments import (
     read_strategies,
 )
 from bids_roi.asked import RAW, Call, list_given, share
-from bids_roi.core.pool import POOLED, pool_runs
+from bids_roi.core.relmat import POOLED, pool_runs
 from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
 from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
 
 
 # What is a participant's own, as ``space-`` of a run; without any it is native.

@@ -11,8 +11,8 @@ import numpy as np
 from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.mean_image import MeanImage
 from bids_roi.core.motion import regional_dvars
+from bids_roi.core.scan import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json
