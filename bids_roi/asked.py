@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
 
 RAW = "none"
 # What names of files hold, and those of atlases do not.
