@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from bids_roi.asked import Work
     from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.options.words import Estimator
-    from bids_roi.outputs.names import SeriesOutput
+    from bids_roi.outputs.derivatives import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
     from bids_roi.picture import Picture

@@ -431,7 +431,7 @@ def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
 
 
 def _run_participant(given: argparse.Namespace, options: Options, command: str) -> int:
-    from bids_roi.schedule.threads import pin_threads
+    from bids_roi.schedule.outcome import pin_threads
 
     pin_threads()
     from bids_roi.participant.level import open_level, run_level

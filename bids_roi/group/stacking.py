@@ -25,8 +25,7 @@ from bids_roi.outputs.find import (
     Output,
     identify,
 )
-from bids_roi.outputs.making import check_table
-from bids_roi.outputs.records import read_all_records
+from bids_roi.outputs.records import check_table, read_all_records
 from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
     StackedRun,

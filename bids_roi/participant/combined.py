@@ -18,6 +18,7 @@ from bids_roi.files.tables import MISSING, format_matrix, read_table
 from bids_roi.files.writing import file_digest
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
+from bids_roi.outputs.derivatives import RelmatOutput
 from bids_roi.outputs.find import (
     Output,
     desc_of,
@@ -27,11 +28,11 @@ from bids_roi.outputs.find import (
     read_fact,
     without_run,
 )
-from bids_roi.outputs.making import Making, check_table
-from bids_roi.outputs.names import RelmatOutput
 from bids_roi.outputs.records import (
     NO_ATLAS,
+    Making,
     Record,
+    check_table,
     forget_loss,
     leave_out_numbers,
     read_all_records,

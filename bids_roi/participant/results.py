@@ -22,9 +22,7 @@ from bids_roi.outputs.derivatives import (
     write_relmat,
     write_timeseries,
 )
-from bids_roi.outputs.digest import Digests, digest_outputs
-from bids_roi.outputs.making import Making
-from bids_roi.outputs.records import RAW, Record
+from bids_roi.outputs.records import RAW, Digests, Making, Record, digest_outputs
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
 from bids_roi.participant.connectivity import (
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.images.series import Series
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.participant.placing import Placed
     from bids_roi.participant.plan import PlannedRun
@@ -364,7 +362,7 @@ def _write_strategy(
             said.append(note)
     if writes_parcellated(job):
         frame, seconds = job.image.frame, job.planned.repetition_time
-        from bids_roi.outputs.parcellated import write_parcellated
+        from bids_roi.outputs.result import write_parcellated
 
         said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(

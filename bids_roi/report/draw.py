@@ -19,8 +19,7 @@ from bids_roi.files.tables import format_json
 from bids_roi.files.writing import write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
-from bids_roi.outputs.names import figure_path, motion_table, report_path
-from bids_roi.outputs.result import Motion
+from bids_roi.outputs.result import Motion, figure_path, motion_table, report_path
 from bids_roi.report.brain import (
     Ground,
     choose_slices,
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.images.series import Series
-    from bids_roi.outputs.names import RelmatOutput, SeriesOutput
+    from bids_roi.outputs.derivatives import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
     from bids_roi.report.canvas import Picture
     from bids_roi.report.motion import Drawn
