@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import UsageError, nearest_words
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import write_file
 from bids_roi.report.paper import BLUE, INK, Panel, Sheet
 
 if TYPE_CHECKING:

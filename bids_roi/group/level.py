@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import count_of
-from bids_roi.files.writing import remove_leftovers
+from bids_roi.files.tables import remove_leftovers
 from bids_roi.group.connectivity import (
     noun_of,
     warn_of_group,

@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, OutputError
-from bids_roi.files.writing import (
+from bids_roi.files.tables import (
     Written,
     check_inside,
     file_digest,

@@ -10,8 +10,7 @@ import numpy as np
 
 from bids_roi.core.quality import STATUS, temporal_snr
 from bids_roi.errors import BidsRoiError
-from bids_roi.files.tables import read_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import read_json, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,8 +14,7 @@ from bids_roi.dataset.filters import Rule
 from bids_roi.errors import BidsRoiError, DataError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name
-from bids_roi.files.tables import MISSING, format_matrix, read_table
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import MISSING, file_digest, format_matrix, read_table
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
 from bids_roi.outputs.derivatives import RelmatOutput

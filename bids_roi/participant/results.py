@@ -10,8 +10,7 @@ import numpy as np
 from bids_roi.confounds.strategy_format import describe_strategy
 from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.errors import BidsRoiError, ImageError
-from bids_roi.files.tables import read_json
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest, read_json
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
     describe_kept_rows,

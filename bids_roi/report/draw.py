@@ -15,8 +15,7 @@ from bids_roi.core.mean_image import MeanImage
 from bids_roi.core.motion import regional_dvars
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
-from bids_roi.files.tables import format_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import format_json, write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.result import Motion, figure_path, motion_table, report_path

@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import write_file
 from bids_roi.outputs.find import COMBINED, find_outputs
 from bids_roi.outputs.records import (
     NOT_CLEANED,

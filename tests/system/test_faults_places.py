@@ -16,8 +16,12 @@ from support.fault_tools import files_of, leftovers
 import bids_roi
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_matrix
-from bids_roi.files.tables import format_matrix, format_table, read_table
-from bids_roi.files.writing import name_temporary
+from bids_roi.files.tables import (
+    format_matrix,
+    format_table,
+    name_temporary,
+    read_table,
+)
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image
 from bids_roi.outputs.result import has_figures

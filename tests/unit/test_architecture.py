@@ -32,7 +32,7 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory picture tools \
+api asked arguments cli descriptor masker picture tools \
 __main__ __init__
 """
 FLOOR = {
@@ -45,7 +45,7 @@ FRONT = FLOOR["cli"]
 ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors": set()}
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
-_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
+_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "picture")
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
