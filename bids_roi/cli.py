@@ -32,8 +32,7 @@ from bids_roi.errors import (
     say_time,
 )
 from bids_roi.options.record import Options
-from bids_roi.options.row import local_path
-from bids_roi.options.running import Running
+from bids_roi.options.row import Running, local_path
 from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 

@@ -17,9 +17,8 @@ from bids_roi.errors import (
     give_up_on,
     say,
 )
-from bids_roi.options.input import Input
 from bids_roi.options.record import Options
-from bids_roi.options.row import list_options, local_path
+from bids_roi.options.row import Input, list_options, local_path
 from bids_roi.options.table import LEVELS, OPTIONS, Atlases
 from bids_roi.version import __version__
 

@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.group.runs import Row, Run
-    from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.record import Options
+    from bids_roi.options.row import Group as GroupOptions
     from bids_roi.outputs.find import Output, RunKey
 
 

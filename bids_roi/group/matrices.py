@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bids_roi.group.regions import Regions
     from bids_roi.group.spool import Spool
-    from bids_roi.options.group import Group as GroupOptions
+    from bids_roi.options.row import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
 

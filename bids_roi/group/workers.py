@@ -15,7 +15,7 @@ from bids_roi.schedule.outcome import usable_cpus
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from bids_roi.options.running import Running
+    from bids_roi.options.row import Running
     from bids_roi.schedule.outcome import Executor
 
 

@@ -23,7 +23,7 @@ from bids_roi.dataset.layout import (
 )
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 def found(root, participant="01", **options):
