@@ -27,7 +27,7 @@ from bids_roi.dataset.layout import BoldRun
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, write_image
 from bids_roi.options.settings import Settings
-from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
 from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
 from bids_roi.report.draw import RunFigures
 
