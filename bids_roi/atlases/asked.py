@@ -24,7 +24,7 @@ from bids_roi.atlases.open import AtlasFiles
 from bids_roi.atlases.regions import some
 from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
 from bids_roi.files.tables import read_json
-from bids_roi.images.meshes import meshes_of, surface_template
+from bids_roi.images.header import meshes_of, surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:

@@ -29,8 +29,7 @@ from bids_roi.atlases.templateflow import (
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
-from bids_roi.images.header import ATLAS
-from bids_roi.images.meshes import DENSITIES, meshes_of
+from bids_roi.images.header import ATLAS, DENSITIES, meshes_of
 from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:

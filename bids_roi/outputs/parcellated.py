@@ -9,7 +9,7 @@ import numpy as np
 from bids_roi.core.frame import Points
 from bids_roi.core.mapping import strongest_map
 from bids_roi.files.writing import write_file
-from bids_roi.images.parcellated import matrix_content, parcels_axis, series_content
+from bids_roi.images.cifti import matrix_content, parcels_axis, series_content
 from bids_roi.outputs.names import parcellated_of
 
 if TYPE_CHECKING:

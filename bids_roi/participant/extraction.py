@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.mean_image import MeanImage
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.participant.results import Job
 

@@ -33,8 +33,13 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
-from bids_roi.images.nifti import check_file, describe_mask, read_volume
-from bids_roi.images.series import Series, open_series
+from bids_roi.images.nifti import (
+    Series,
+    check_file,
+    describe_mask,
+    open_series,
+    read_volume,
+)
 from bids_roi.outputs.names import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
