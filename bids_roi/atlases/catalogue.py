@@ -11,13 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.formats import Finding, parse_table, read_raw_table, without_wall
 from bids_roi.atlases.names import describe_known_atlas, own_table, space_of
 from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import build_regions, name_by_value, unite_tables
+from bids_roi.atlases.regions import (
+    Finding,
+    build_regions,
+    name_by_value,
+    parse_table,
+    read_raw_table,
+    unite_tables,
+    without_wall,
+)
 from bids_roi.atlases.templateflow import (
     HeldImage,
-    check_complete,
     choose_table,
     download,
     list_folder,
@@ -29,7 +35,7 @@ from bids_roi.atlases.templateflow import (
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
-from bids_roi.images.header import ATLAS, DENSITIES, meshes_of
+from bids_roi.images.header import ATLAS, DENSITIES, check_complete, meshes_of
 from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:
@@ -45,21 +51,11 @@ _OWN = "own"  # in the place of a table's text: what the image itself holds
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A folder of atlases: a BIDS-atlas dataset or a TemplateFlow home.
+    """A folder of atlases: a BIDS-atlas dataset or a TemplateFlow home."""
 
-    Attributes
-    ----------
-    name
-        Under which sidecars refer to it.
-    root
-        The folder.
-    files
-        Relative paths and sizes.
-    """
-
-    name: str
-    root: Path
-    files: dict[str, int] = field(hash=False)
+    name: str  # under which sidecars refer to it
+    root: Path  # the folder
+    files: dict[str, int] = field(hash=False)  # relative paths and sizes
 
     @classmethod
     def of(cls, name: str, root: Path) -> Dataset:

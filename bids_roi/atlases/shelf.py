@@ -12,15 +12,17 @@ import numpy as np
 
 from bids_roi.atlases.asked import (
     SUBJECT,
+    combine_atlases,
     parse_combination,
     parse_dataset,
     parse_file,
     parse_segmentation,
+    read_seeds,
     refuse_lone_tables,
     refuse_twins,
+    take_regions,
 )
 from bids_roi.atlases.catalogue import Catalogue, Dataset
-from bids_roi.atlases.composed import combine_atlases, read_seeds, take_regions
 from bids_roi.atlases.names import (
     AtlasKey,
     is_surface,
@@ -30,17 +32,15 @@ from bids_roi.atlases.names import (
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
 from bids_roi.atlases.subject import (
+    can_be_reached,
+    find_anatomical_route,
     find_annots,
+    find_route,
     find_segmentation,
     is_of_annots,
     list_annots,
 )
 from bids_roi.atlases.templateflow import download_home, search_path
-from bids_roi.atlases.transforms import (
-    can_be_reached,
-    find_anatomical_route,
-    find_route,
-)
 from bids_roi.core.frame import Mesh
 from bids_roi.core.grid import Grid
 from bids_roi.errors import (

@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.formats import Finding, RawTable, is_background, without_wall
 from bids_roi.atlases.names import is_dense, side_in_name, space_of
-from bids_roi.atlases.regions import sides_of, some
+from bids_roi.atlases.regions import (
+    Finding,
+    RawTable,
+    is_background,
+    sides_of,
+    some,
+    without_wall,
+)
 from bids_roi.atlases.templateflow import (
     download,
     download_home,
@@ -73,18 +79,10 @@ _GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Surface:
-    """Labels as the files have them; what they call background is 0.
+    """Labels as the files have them; what they call background is 0."""
 
-    Attributes
-    ----------
-    frame
-        Where they lie.
-    sides
-        The labels of each file: one, or left and right.
-    """
-
-    frame: Frame
-    sides: tuple[LabelledPoints, ...]
+    frame: Frame  # where they lie
+    sides: tuple[LabelledPoints, ...]  # the labels of each file: one, or left and right
 
     @property
     def shared(self) -> bool:
@@ -384,22 +382,13 @@ def _check_hemispheres(
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """Files with the areas of the meshes of a run; a key.
+    """Files with the areas of the meshes of a run; a key."""
 
-    Attributes
-    ----------
-    structures, files
-        Of each hemisphere.
-    digest
-        SHA-256 of the files' bytes together.
-    individual
-        Whether they are the participant's own, and no other has them.
-    """
-
+    # Of each hemisphere
     structures: tuple[str, ...]
     files: tuple[Path, ...]
-    digest: str
-    individual: bool
+    digest: str  # SHA-256 of the files' bytes together
+    individual: bool  # whether they are the participant's own, and no other has them
 
     def read(self) -> dict[str, NDArray[np.float64]]:
         """Read them: mm2 of each vertex of each structure."""

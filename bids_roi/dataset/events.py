@@ -29,18 +29,11 @@ _SAME_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """Events of one condition.
+    """Events of one condition."""
 
-    Attributes
-    ----------
-    spans
-        Onset and end in s from the first volume; only events that have a length.
-    n_unusable
-        Events without an onset, and without a length.
-    """
-
+    # Onset and end in s from the first volume; only events that have a length
     spans: tuple[tuple[float, float], ...]
-    n_unusable: int
+    n_unusable: int  # events without an onset, and without a length
 
     def choose(self, times: Sequence[float], shift: float) -> list[bool]:
         """Whether each of some times (s) is within an event, all moved by a shift (s).

@@ -93,24 +93,12 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One requirement on one part of a file name.
+    """One requirement on one part of a file name."""
 
-    Attributes
-    ----------
-    key
-        The entity as file names have it (``ses``), or one of ``PARTS``.
-    values
-        Labels that pass.
-    absent
-        Whether a file without the entity passes.
-    anything
-        Whether every label passes.
-    """
-
-    key: str
-    values: tuple[str, ...] = ()
-    absent: bool = False
-    anything: bool = False
+    key: str  # the entity as file names have it (ses), or one of PARTS
+    values: tuple[str, ...] = ()  # labels that pass
+    absent: bool = False  # whether a file without the entity passes
+    anything: bool = False  # whether every label passes
 
     def accepts(self, label: str | None) -> bool:
         """Whether a label passes; ``None`` stands for a name without the entity.

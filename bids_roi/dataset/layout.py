@@ -73,38 +73,22 @@ _CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
 
 @dataclass(frozen=True, slots=True)
 class BoldRun:
-    """One preprocessed BOLD series with its partners.
+    """One preprocessed BOLD series with its partners."""
 
-    Attributes
-    ----------
-    root
-        Root of the derivative, absolute.
-    files
-        The series: one file, or those of the left and the right hemisphere. Absolute;
-        links are not followed.
-    entities
-        ``(key, label)`` pairs of the file name, in its order and as written there;
-        without ``hemi`` where both hemispheres are there.
-    mask_path
-        The brain mask on the same grid; ``None`` where there is none, or where
-        another mask or none was asked for.
-    confounds_path
-        The confounds table; ``None`` where there is none.
-    metadata
-        The sidecars that apply, merged.
-    warnings
-        What was wrong with the sidecars.
-    error
-        Why the run cannot be used: two files could be its mask, for example.
-    """
-
-    root: Path
+    root: Path  # root of the derivative, absolute
+    # The series: one file, or those of the left and the right hemisphere. Absolute;
+    # links are not followed.
     files: tuple[Path, ...]
+    # (key, label) pairs of the file name, in its order and as written there; without
+    # hemi where both hemispheres are there
     entities: tuple[tuple[str, str], ...]
+    # The brain mask on the same grid; None where there is none, or where another mask
+    # or none was asked for
     mask_path: Path | None
-    confounds_path: Path | None
-    metadata: Mapping[str, Any] = field(hash=False)
-    warnings: tuple[str, ...] = ()
+    confounds_path: Path | None  # the confounds table; None where there is none
+    metadata: Mapping[str, Any] = field(hash=False)  # the sidecars that apply, merged
+    warnings: tuple[str, ...] = ()  # what was wrong with the sidecars
+    # Why the run cannot be used: two files could be its mask, for example
     error: BidsRoiError | None = field(default=None, compare=False)
 
     @property

@@ -19,23 +19,14 @@ REMEDY = "Give one time in s for each volume, or RepetitionTime in its place."
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What ``VolumeTiming`` says of a run.
+    """What ``VolumeTiming`` says of a run."""
 
-    Attributes
-    ----------
-    step
-        Seconds between volumes, where they are evenly spaced; else ``None``.
-    uneven
-        Whether they are not evenly spaced.
-    problem
-        Why there is no step; blank where there is one, or no ``VolumeTiming``.
-    times
-        Seconds, where they increase and there is one for each volume.
-    """
-
+    # Seconds between volumes, where they are evenly spaced; else None
     step: float | None = None
-    uneven: bool = False
+    uneven: bool = False  # whether they are not evenly spaced
+    # Why there is no step; blank where there is one, or no VolumeTiming
     problem: str = ""
+    # Seconds, where they increase and there is one for each volume
     times: tuple[float, ...] = ()
 
 

@@ -6,6 +6,8 @@ A damaged or hostile header is refused before anything is allocated by it.
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import math
 import struct
 import zlib
@@ -39,25 +41,15 @@ _CIFTI_INTENTS = range(3000, 3100)
 
 
 class ImageKind(NamedTuple):
-    """What an image must be to serve, and what is said where it is not.
+    """What an image must be to serve, and what is said where it is not."""
 
-    Attributes
-    ----------
-    error
-        Class of the errors.
-    n_axes
-        How many it may have.
-    needed, remedy
-        The same in words, and what to do.
-    whole
-        Whether a file that is too short for its header is refused when it is opened;
-        else it is when the values are read.
-    """
-
-    error: type[DataError]
-    n_axes: tuple[int, ...]
+    error: type[DataError]  # class of the errors
+    n_axes: tuple[int, ...]  # how many it may have
+    # The same in words, and what to do
     needed: str
     remedy: str
+    # Whether a file that is too short for its header is refused when it is opened; else
+    # it is when the values are read
     whole: bool = True
 
 
@@ -80,39 +72,23 @@ ATLAS = ImageKind(
 
 @dataclass(frozen=True, slots=True)
 class NiftiHeader:
-    """What an image's header says about itself.
+    """What an image's header says about itself."""
 
-    Attributes
-    ----------
-    axes
-        Voxels along each axis.
-    dtype
-        Type of the stored values, as ``numpy.dtype.str``; blank where they are no real
-        numbers.
-    bits
-        Bits of a stored value.
-    offset
-        Bytes before the first value; -1 where the header has no number there.
-    slope, intercept
-        Value = slope * stored + intercept; 1 and 0 where there is no scaling.
-    sform_code, qform_code
-        What the affines refer to; 0 is nothing.
-    repetition_time
-        Seconds, from the header's own unit; ``None`` where it is 0 or has no unit.
-    is_cifti
-        Whether it holds grayordinates and not a volume.
-    """
-
-    axes: tuple[int, ...]
+    axes: tuple[int, ...]  # voxels along each axis
+    # Type of the stored values, as numpy.dtype.str; blank where they are no real
+    # numbers
     dtype: str
-    bits: int
-    offset: int
+    bits: int  # bits of a stored value
+    offset: int  # bytes before the first value; -1 where the header has no number there
+    # Value = slope * stored + intercept; 1 and 0 where there is no scaling
     slope: float
     intercept: float
+    # What the affines refer to; 0 is nothing
     sform_code: int
     qform_code: int
+    # Seconds, from the header's own unit; None where it is 0 or has no unit
     repetition_time: float | None
-    is_cifti: bool
+    is_cifti: bool  # whether it holds grayordinates and not a volume
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -233,6 +209,7 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
 _MAX_VOLUME_BYTES = 2**31
 MAX_OFFSET = 2**26  # bytes of header extensions, which are read into memory
 _MAX_MM = 1e6
+_CHUNK = 2**20
 _DAMAGED = "The header may be damaged."
 
 
@@ -334,6 +311,73 @@ def check_whole(source: VolumeSource, kind: ImageKind) -> None:
     except ImageError as error:
         msg, remedy = error.problem, error.remedy
         raise kind.error(msg, where=source.path, remedy=remedy) from error
+
+
+def check_complete(path: Path, *, md5: str | None = None) -> None:
+    """Read a file to its end and compare it with what it says of itself.
+
+    An image (``.nii``, ``.nii.gz``, ``.gii``), a table or JSON; an ``AtlasError`` if it
+    is empty, an error page, cut short, damaged, or not the file expected (``md5``).
+    """
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        raise AtlasError("the file is empty (0 bytes).", where=path, remedy=FETCH_AGAIN)
+    surface = path.suffix == ".gii" and b"GIFTI" in head
+    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")) and not surface:
+        msg = "the file holds a server's error page."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if md5 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != md5:
+            msg = f"its MD5 checksum is {found}, {md5} is expected."
+            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if path.suffix == ".gii":
+        _check_surface(path)
+    elif path.name.endswith((".nii", ".nii.gz")):
+        _check_image(path)
+    elif path.name.endswith(".gz"):
+        _unpacked_size(path)
+    elif path.suffix == ".json":
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            msg = f"the file is not JSON ({error})."
+            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN) from error
+
+
+def _check_image(path: Path) -> None:
+    header, size = read_header(path), _unpacked_size(path)
+    if size < header.n_bytes:
+        shape = "x".join(map(str, header.shape))
+        msg = (
+            f"the image ends early: it has {size} bytes, its header ({shape}) needs"
+            f" {header.n_bytes}."
+        )
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _check_surface(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read().rstrip()
+    if not tail.endswith(b"</GIFTI>"):
+        msg = "the file ends before </GIFTI>: it is cut short, or no GIFTI."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _unpacked_size(path: Path) -> int:
+    if not path.name.endswith(".gz"):
+        return path.stat().st_size
+    size = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged_file(path, error) from error
+    return size
 
 
 # Vertices of a hemisphere at each density (TemplateFlow's den-3k, 10k, 32k, ...).

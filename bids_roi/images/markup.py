@@ -47,44 +47,25 @@ _WRITE_AGAIN = "Write the file again with the software that made it."
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A row of a file's own table.
+    """A row of a file's own table."""
 
-    Attributes
-    ----------
-    key
-        Value in the data. FreeSurfer packs the colour into it, so that 32 bits with a
-        sign do not hold all of them.
-    name
-        Stripped; may be blank, or the same in two rows.
-    rgba
-        Red, green, blue and opacity, 0 to 1; NaN where the file has none.
-    """
-
+    # Value in the data. FreeSurfer packs the colour into it, so that 32 bits with a
+    # sign do not hold all of them.
     key: int
-    name: str
+    name: str  # stripped; may be blank, or the same in two rows
+    # Red, green, blue and opacity, 0 to 1; NaN where the file has none
     rgba: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class LabelledPoints:
-    """One map of labels.
+    """One map of labels."""
 
-    Attributes
-    ----------
-    keys : (V,)
-        Of each point, int64, in the order of the file; 0 is background.
-    table
-        In the order of the file, the background included.
-    map_name
-        Which map of the file this is; blank where maps have no names.
-    told
-        What the user should know of the choice; blank for most.
-    """
-
+    # (V,). Of each point, int64, in the order of the file; 0 is background.
     keys: NDArray[np.int64]
-    table: tuple[Label, ...]
-    map_name: str = ""
-    told: str = ""
+    table: tuple[Label, ...]  # in the order of the file, the background included
+    map_name: str = ""  # which map of the file this is; blank where maps have no names
+    told: str = ""  # what the user should know of the choice; blank for most
 
     def __post_init__(self) -> None:
         """Refuse a key of the data that means two things."""
@@ -269,27 +250,14 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class ArrayHead:
-    """Attributes of a DataArray.
+    """Attributes of a DataArray."""
 
-    Attributes
-    ----------
-    intent
-        Without ``NIFTI_INTENT_``.
-    lengths
-        Of the axes, those of length 1 left out, the slowest on disk first.
-    by_column
-        Whether ``lengths`` is in the reverse order of the file's Dim0, Dim1.
-    dtype
-        Type of the values, with its byte order.
-    encoding
-        ``ASCII``, ``Base64Binary`` or ``GZipBase64Binary``.
-    """
-
-    intent: str
+    intent: str  # without NIFTI_INTENT_
+    # Of the axes, those of length 1 left out, the slowest on disk first
     lengths: tuple[int, ...]
-    by_column: bool
-    dtype: str
-    encoding: str
+    by_column: bool  # whether lengths is in the reverse order of the file's Dim0, Dim1
+    dtype: str  # type of the values, with its byte order
+    encoding: str  # ASCII, Base64Binary or GZipBase64Binary
 
     @property
     def n_values(self) -> int:
@@ -396,31 +364,18 @@ class _Decoder:
 
 @dataclass
 class Reading:
-    """A GIFTI file as it is being read.
+    """A GIFTI file as it is being read."""
 
-    Attributes
-    ----------
-    n_arrays
-        As the file declares.
-    metadata
-        Of the file and of its first array.
-    heads, names
-        Of the arrays so far.
-    rows
-        Values that nobody took yet, (n, n_fast), with the number of their array.
-    labels
-        The label table.
-    has_values
-        Whether the values of the first array began.
-    """
-
-    n_arrays: int = 0
+    n_arrays: int = 0  # as the file declares
+    # Of the file and of its first array
     metadata: dict[str, str] = field(default_factory=dict)
+    # Of the arrays so far
     heads: list[ArrayHead] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
+    # Values that nobody took yet, (n, n_fast), with the number of their array
     rows: deque[tuple[int, NDArray[Any]]] = field(default_factory=deque)
-    labels: list[Label] = field(default_factory=list)
-    has_values: bool = False
+    labels: list[Label] = field(default_factory=list)  # the label table
+    has_values: bool = False  # whether the values of the first array began
     _decoder: _Decoder | None = None
     _n_decoded: int = 0
     _inside: list[str] = field(default_factory=list)

@@ -64,24 +64,12 @@ _NEAREST = "Resample the labels with nearest neighbour."
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An image whose header was read and found good; picklable.
+    """An image whose header was read and found good; picklable."""
 
-    Attributes
-    ----------
-    header
-        What it says of itself.
-    grid
-        Shape and affine.
-    source
-        Where the values are.
-    kind
-        What it was opened as.
-    """
-
-    header: NiftiHeader
-    grid: Grid
-    source: VolumeSource
-    kind: ImageKind
+    header: NiftiHeader  # what it says of itself
+    grid: Grid  # shape and affine
+    source: VolumeSource  # where the values are
+    kind: ImageKind  # what it was opened as
 
     @property
     def slope(self) -> float:
@@ -441,24 +429,14 @@ def describe_mask(values: NDArray[Any], path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A series whose header was read and found good; picklable.
+    """A series whose header was read and found good; picklable."""
 
-    Attributes
-    ----------
-    frame
-        Where its values lie.
-    source
-        The values as stored, in blocks.
-    slope, intercept
-        Value = slope * stored + intercept.
-    repetition_time
-        Seconds, as the file itself has them; ``None`` where it has none.
-    """
-
-    frame: Frame
-    source: Source
+    frame: Frame  # where its values lie
+    source: Source  # the values as stored, in blocks
+    # Value = slope * stored + intercept
     slope: float
     intercept: float
+    # Seconds, as the file itself has them; None where it has none
     repetition_time: float | None
 
     @property

@@ -75,37 +75,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VolumeSource:
-    """Where the stored values of a series are in one file, without gaps.
+    """Where the stored values of a series are in one file, without gaps."""
 
-    Attributes
-    ----------
-    path
-        The file; compressed when ``compressed``.
-    offset
-        Bytes before the first value.
-    dtype
-        Type of the stored values, with its byte order, as ``numpy.dtype.str``.
-    n_voxels
-        Values in a volume.
-    n_volumes
-        Volumes that the header declares.
-    compressed
-        Whether the file is a gzip stream.
-    by_points
-        Whether the file has one point's values of all volumes after the other, as CIFTI
-        has, and not one volume after the other.
-    n_threads
-        That decompress a large file, where rapidgzip is there.
-    """
-
-    path: Path
-    offset: int
-    dtype: str
-    n_voxels: int
-    n_volumes: int
-    compressed: bool
+    path: Path  # the file; compressed when compressed
+    offset: int  # bytes before the first value
+    dtype: str  # type of the stored values, with its byte order, as numpy.dtype.str
+    n_voxels: int  # values in a volume
+    n_volumes: int  # volumes that the header declares
+    compressed: bool  # whether the file is a gzip stream
+    # Whether the file has one point's values of all volumes after the other, as CIFTI
+    # has, and not one volume after the other
     by_points: bool = False
-    n_threads: int = 1
+    n_threads: int = 1  # that decompress a large file, where rapidgzip is there
 
     @property
     def volume_bytes(self) -> int:

@@ -57,24 +57,12 @@ class _Hemisphere:
 
 @dataclass(frozen=True, slots=True)
 class SurfaceSeries:
-    """What the files of one run say.
+    """What the files of one run say."""
 
-    Attributes
-    ----------
-    frame
-        A part for each hemisphere, whole meshes.
-    hemispheres
-        The files, in the order of the parts.
-    n_volumes
-        Volumes, T, of each.
-    repetition_time
-        Seconds; ``None`` where no file has it.
-    """
-
-    frame: Frame
-    hemispheres: tuple[_Hemisphere, ...]
-    n_volumes: int
-    repetition_time: float | None
+    frame: Frame  # A part for each hemisphere, whole meshes
+    hemispheres: tuple[_Hemisphere, ...]  # the files, in the order of the parts
+    n_volumes: int  # volumes, T, of each
+    repetition_time: float | None  # seconds; None where no file has it
 
     @property
     def path(self) -> Path:

@@ -43,18 +43,10 @@ _INTACT = "Get the file again; ITK can check it, in Python: SimpleITK.ReadTransf
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A map of points in mm.
+    """A map of points in mm."""
 
-    Attributes
-    ----------
-    path
-        The file.
-    steps
-        Of points in LPS+, in the order in which they are applied.
-    """
-
-    path: Path
-    steps: tuple[Step, ...]
+    path: Path  # the file
+    steps: tuple[Step, ...]  # of points in LPS+, in the order in which they are applied
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move (n, 3) points in mm, RAS+ as in NIfTI."""

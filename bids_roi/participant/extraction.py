@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas, AtlasImage
-    from bids_roi.atlases.transforms import Route
+    from bids_roi.atlases.subject import Route
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.mean_image import MeanImage

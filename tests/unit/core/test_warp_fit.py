@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bids_roi.atlases.transforms import Route, explain_fit, refuse_mirrored
+from bids_roi.atlases.subject import Route, explain_fit, refuse_mirrored
 from bids_roi.core.frame import Frame
 from bids_roi.core.grid import Grid, resample_labels
 from bids_roi.core.warp import Affine, move_points
