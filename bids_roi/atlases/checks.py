@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.names import space_of
-from bids_roi.atlases.regions import (
-    Finding,
-    sides_of,
-    some,
-)
+from bids_roi.atlases.regions import Finding, sides_of, some
 from bids_roi.errors import BidsRoiError, UsageError
 from bids_roi.files.tables import to_number
 from bids_roi.images.header import MAPS

@@ -22,7 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.filters import (
+from bids_roi.dataset.partners import (
+    FREE_IN_CONFOUNDS,
+    FREE_IN_MASK,
+    Partners,
+    Sidecars,
+    group_series,
+)
+from bids_roi.dataset.query import (
     BOLD,
     CONFOUNDS,
     KINDS,
@@ -31,20 +38,14 @@ from bids_roi.dataset.filters import (
     advise,
     bold_rules,
     explain,
+    files_in_func,
+    func_folders,
     kind_of,
     labels_of,
     load_filters,
     passes,
     replace_rules,
 )
-from bids_roi.dataset.partners import (
-    FREE_IN_CONFOUNDS,
-    FREE_IN_MASK,
-    Partners,
-    Sidecars,
-    group_series,
-)
-from bids_roi.dataset.roots import files_in_func, func_folders
 from bids_roi.errors import (
     BidsRoiError,
     DataError,

@@ -21,13 +21,7 @@ from xml.parsers import expat
 
 import numpy as np
 
-from bids_roi.errors import (
-    FETCH_AGAIN,
-    AtlasError,
-    DataError,
-    ImageError,
-    MissingInput,
-)
+from bids_roi.errors import FETCH_AGAIN, AtlasError, DataError, ImageError, MissingInput
 from bids_roi.images.header import MOST_VERTICES, open_file
 from bids_roi.images.stream import new_inflater
 

@@ -483,7 +483,7 @@ def _open_gifti(files: Mapping[str, Path], template: str | None) -> Series:
     return Series(both.frame, both, 1.0, 0.0, both.repetition_time)
 
 
-# For the kinds of ``dataset/filters.py``.
+# For the kinds of ``dataset/query.py``.
 READERS: dict[str, Callable[[Mapping[str, Path], str | None], Series]] = {
     "volume": _open_volume,
     "cifti": _open_cifti,

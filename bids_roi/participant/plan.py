@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import KINDS
 from bids_roi.dataset.layout import explain_nothing, find_runs_of
-from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.partners import REMEDY, Sidecars, Timing, read_timing
+from bids_roi.dataset.query import (
+    KINDS,
     dataset_description,
     find_derivative,
     list_participants,
 )
-from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
     AtlasError,
     BidsRoiError,

@@ -24,9 +24,8 @@ from bids_roi.atlases.regions import read_raw_table
 from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import list_strategies, load_strategy
 from bids_roi.confounds.table import read_confounds
-from bids_roi.dataset.filters import load_filters
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import dataset_description
+from bids_roi.dataset.query import dataset_description, load_filters
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json, format_table, read_json, read_table

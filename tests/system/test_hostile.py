@@ -18,9 +18,8 @@ from bids_roi.atlases.names import key_of_file, parse_atlas_name
 from bids_roi.atlases.regions import build_regions, parse_table, read_raw_table
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.confounds.table import read_confounds
-from bids_roi.dataset.filters import load_filters
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import dataset_around
+from bids_roi.dataset.query import dataset_around, load_filters
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.files.tables import format_matrix, format_table, read_json, read_table
 from bids_roi.files.writing import name_temporary, remove_leftovers, write_file

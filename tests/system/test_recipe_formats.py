@@ -58,7 +58,7 @@ def recipe():
 def test_a_format_that_follows_it(tmp_path, shared):
     reader, kinds = recipe()
     copy = Copy(tmp_path / "copy")
-    copy.add({reader: ("# For the kinds of ``dataset/filters.py``.", READER)})
+    copy.add({reader: ("# For the kinds of ``dataset/query.py``.", READER)})
     copy.add({reader: ('    "gifti": _open_gifti,', '    "array": _open_array,\n')})
     copy.add(
         {
@@ -96,7 +96,7 @@ def test_a_format_that_follows_it(tmp_path, shared):
 
 
 def test_it_names_both_places():
-    assert recipe() == ["bids_roi/images/nifti.py", "bids_roi/dataset/filters.py"]
+    assert recipe() == ["bids_roi/images/nifti.py", "bids_roi/dataset/query.py"]
 
 
 @pytest.mark.parametrize("place", recipe())
