@@ -416,11 +416,7 @@ def _tell_overlap(regions: RegionTable, share: NDArray[np.float64]) -> list[Find
 
 
 def read_seeds(path: Path, declared: str | None, radius: float | None) -> AtlasFiles:
-    """Read a table of coordinates as an atlas of spheres.
-
-    ``declared`` is the space of a table whose name does not tell it; ``radius``, mm, is
-    that of rows without one of their own.
-    """
+    """Read a table of coordinates as an atlas of spheres."""
     check_file(path)
     space = space_of(path)
     if declared and space and declared.partition("+")[0] != space.partition("+")[0]:

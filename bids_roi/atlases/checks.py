@@ -73,11 +73,7 @@ _UNSAID = "?"  # the space of an image that nothing tells
 def check_places(
     table: RegionTable, labels: NDArray[np.int64], grid: Grid
 ) -> list[Finding]:
-    """Compare names of the Schaefer atlas with the positions of the regions.
-
-    An error where more than 12 % of at least 10 named places are wrong; ``labels`` are
-    in a template's space.
-    """
+    """Compare names of the Schaefer atlas with the positions of the regions."""
     if not any(map(_schaefer_network, table.original_name)):
         return []
     centres = _centres(labels, table.values, grid)
@@ -252,10 +248,7 @@ def _find_stranger(table: RegionTable, found: set[int]) -> Finding | None:
 
 
 def check_maps(table: RegionTable, n_maps: int) -> list[Finding]:
-    """Compare a table with the number of maps of a 4D image.
-
-    The index of a map is its number, from 1, or from 0 throughout.
-    """
+    """Compare a table with the number of maps of a 4D image."""
     known = set(table.index)
     if len(known) != n_maps:
         text = f"the image holds {n_maps} maps, the table {len(known)} regions."
@@ -367,11 +360,7 @@ def check_file_name(table: RegionTable, name: str, *, n_maps: int) -> list[Findi
 
 
 def _order_of(names: Sequence[str]) -> tuple[str, str]:
-    """Order of the Schaefer atlas that names belong to, and one that tells it.
-
-    ``7``, ``17`` or blank. Names of other atlases among them (subcortex, cerebellum)
-    say nothing.
-    """
+    """Order of the Schaefer atlas that names belong to, and one that tells it."""
     examples: dict[str, str] = {}
     for name in names:
         network = _schaefer_network(name)
@@ -397,7 +386,13 @@ def check_columns(
     for column, cells in table.extra:
         numbers = _whole_numbers(cells)
         held = [number for number in numbers if number is not None]
-        if len(set(held)) < len(held) or _agrees(numbers, rows, found):
+        # Whether it gives every value of the image the row that the index does.
+        agrees = all(
+            number == row
+            for number, row in zip(numbers, rows, strict=False)
+            if number is not None and number in found
+        )
+        if len(set(held)) < len(held) or agrees:
             continue
         if 2 * len(found & set(held)) >= len(found) and (
             _fit(held, found) > _fit(rows, found)
@@ -424,17 +419,6 @@ def _whole_numbers(cells: Sequence[str]) -> list[int | None]:
             return []
         numbers.append(whole)
     return numbers
-
-
-def _agrees(
-    numbers: Sequence[int | None], rows: Sequence[int], found: set[int]
-) -> bool:
-    """Whether a column gives every value of the image the row that the index does."""
-    return all(
-        number == row
-        for number, row in zip(numbers, rows, strict=False)
-        if number is not None and number in found
-    )
 
 
 def _fit(numbers: Sequence[int], found: set[int]) -> float:

@@ -537,7 +537,8 @@ def unite_tables(
     base = order[0]
     joined, apart = [tables[base]], {}
     for n in order[1:]:
-        clash = _find_clash(tables[base], tables[n])
+        drawn, others = _colours_of(tables[base]), _colours_of(tables[n]).items()
+        clash = next((x for x, colour in others if drawn.get(x, colour) != colour), "")
         missing = sorted(set(tables[n].name) - set(tables[base].name))
         if clash:
             apart[n] = f"{clash} is another region there, by its colour"
@@ -558,12 +559,6 @@ def unite_tables(
     original = tuple(name for _, name, _ in rows.values())
     index = tuple(value for value, *_ in rows.values())
     return RegionTable(index, tuple(rows), original, extra), apart
-
-
-def _find_clash(one: RegionTable, other: RegionTable) -> str:
-    """Name that two tables draw in two colours; blank if there is none."""
-    drawn, others = _colours_of(one), _colours_of(other).items()
-    return next((name for name, own in others if drawn.get(name, own) != own), "")
 
 
 def _colours_of(table: RegionTable) -> dict[str, str]:

@@ -4,6 +4,12 @@ FreeSurfer's segmentation, resampled by fMRIPrep to the grid of a run, stands be
 in func; on the grid of the T1w image it is in anat, which fits runs in T1w space. Its
 region table is at the root of the derivative. FreeSurfer's annots are on the
 participant's own surface, which fits runs in fsnative.
+
+fMRIPrep writes ``from-<template>_to-T1w`` into ``anat`` and, for each run,
+``from-boldref_to-T1w`` (23.2 on) or ``from-scanner_to-T1w`` into ``func``. Names say
+which way *images* go; points go the other way. So a point of a run in T1w space reaches
+the template by ``from-<template>_to-T1w`` as it is, and a point of a native run reaches
+T1w space by the inverse of ``from-boldref_to-T1w``.
 """
 
 from __future__ import annotations
@@ -55,11 +61,7 @@ _OWN_SPACES = ("T1w", "anat")
 
 
 def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFiles:
-    """Find the segmentation (``desc``: ``aparcaseg``, ``aseg``) that fits a run.
-
-    A ``SpaceMismatch`` if there is none in this space, of no participant;
-    ``MissingInput`` if this run's is absent; an ``AtlasError`` if there are several.
-    """
+    """Find the segmentation (``desc``: ``aparcaseg``, ``aseg``) that fits a run."""
     if is_of_annots(desc):
         msg = f"subject:{desc} is on the participant's own surface, the run a volume."
         remedy = "Choose runs with --space fsnative, or take subject:aparcaseg."
@@ -73,10 +75,8 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
     if not found:
         raise _no_segmentation(root, bold, space, desc)
     if len(found) > 1:
-        names = ", ".join(path.relative_to(root).as_posix() for path in found)
-        msg = f"several segmentations desc-{desc} fit the run: {names}."
         remedy = "Leave all but one out of the derivative, or give it by --atlas-file."
-        raise AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
+        raise _ambiguous(root, bold, f"segmentations desc-{desc}", found, remedy)
     image = found[0]
     beside = image.with_name(image.name.replace(".nii.gz", ".tsv"))
     tables = [
@@ -213,7 +213,13 @@ def list_annots(
     root: Path, bold: Path, desc: str, folder: Path | None
 ) -> tuple[Path, Path]:
     """Name both annots of a run's participant; links to what is not here count."""
-    folders = _label_folders(root, bold, folder)
+    # The folder of the session comes before that of the participant.
+    labels = dict(parse_name(bold).entities)
+    people = [f"sub-{labels.get('sub')}"]
+    if "ses" in labels:
+        people.insert(0, f"{people[0]}_ses-{labels['ses']}")
+    home = folder or root / "sourcedata" / "freesurfer"
+    folders = [home / person / "label" for person in people]
     names = [f"{side}.{desc}.annot" for side in ("lh", "rh")]
 
     def is_there(path: Path) -> bool:
@@ -231,16 +237,6 @@ def list_annots(
         raise MissingInput(msg, where=bold.relative_to(root), remedy=remedy)
     left, right = (found / name for name in names)
     return left, right
-
-
-def _label_folders(root: Path, bold: Path, folder: Path | None) -> list[Path]:
-    """Folders of a participant's annots, that of the session first."""
-    labels = dict(parse_name(bold).entities)
-    names = [f"sub-{labels.get('sub')}"]
-    if "ses" in labels:
-        names.insert(0, f"{names[0]}_ses-{labels['ses']}")
-    homes = [folder] if folder else [root / "sourcedata" / "freesurfer"]
-    return [home / name / "label" for home in homes for name in names]
 
 
 def _check_vertices(path: Path, mesh: Mesh, structure: str) -> None:
@@ -262,6 +258,10 @@ _NATIVE = (None, "boldref", "func", "scanner")
 # The map to the T1w image is the same for these, whatever the run's name has.
 _FREE = ("from", "to", "mode", "desc", "space", "res", "den", "cohort", "echo", "part")
 
+_ONE_IMAGE = (
+    "Leave out of the derivative what is not of the T1w image that the run was"
+    " aligned to."
+)
 # What is odd; the docstring of explain_fit has the measurements.
 _MOST_MIRRORED = 0.5
 _VOLUMES = (0.35, 1.3)
@@ -325,11 +325,7 @@ def find_anatomical_route(root: Path, bold: Path) -> Route:
 
 
 def find_route(root: Path, bold: Path, template: str) -> Route:
-    """Find the transforms for an atlas and a run.
-
-    The run is native, or in the space of its anatomical image; ``template`` has its
-    cohort (``MNIInfant+1``).
-    """
+    """Find the transforms for an atlas and a run."""
     space = parse_name(bold).get("space")
     if space in _NATIVE:
         begun = find_anatomical_route(root, bold).steps
@@ -401,7 +397,7 @@ def _find_anatomical(root: Path, bold: Path, template: str, image: str) -> Path:
     for near in folders:
         found = _list_transforms(near, template, image)
         if len(found) > 1:
-            raise _ambiguous(root, bold, found)
+            raise _ambiguous(root, bold, "transforms", found)
         if found:
             return found[0]
     raise _missing_anatomical(root, bold, template, image)
@@ -431,7 +427,7 @@ def _find_coregistration(root: Path, bold: Path) -> Path:
             and _entities(name) == wanted
         ]
         if len(found) > 1:
-            raise _ambiguous(root, bold, found)
+            raise _ambiguous(root, bold, "transforms", found)
         if found:
             return found[0]
     stem = format_name(wanted, "from", "").removesuffix("from")
@@ -451,13 +447,11 @@ def _entities(name: BidsName) -> tuple[tuple[str, str], ...]:
     return tuple((key, label) for key, label in name.entities if key not in _FREE)
 
 
-def _ambiguous(root: Path, bold: Path, found: list[Path]) -> AtlasError:
+def _ambiguous(
+    root: Path, bold: Path, what: str, found: list[Path], remedy: str = _ONE_IMAGE
+) -> AtlasError:
     names = ", ".join(path.relative_to(root).as_posix() for path in found)
-    msg = f"several transforms fit the run: {names}."
-    remedy = (
-        "Leave out of the derivative what is not of the T1w image that the run was"
-        " aligned to."
-    )
+    msg = f"several {what} fit the run: {names}."
     return AtlasError(msg, where=bold.relative_to(root), remedy=remedy)
 
 

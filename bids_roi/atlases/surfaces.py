@@ -130,10 +130,7 @@ class Surface:
 def read_surface(
     files: tuple[Path, ...], space: str | None, map_name: str | None = None
 ) -> Surface:
-    """Read an atlas of surfaces: a dlabel file, or the left and the right hemisphere.
-
-    An ``AtlasError`` or ``SpaceMismatch`` where the files are not what they seem.
-    """
+    """Read an atlas of surfaces: a dlabel file, or the left and right hemisphere."""
     if is_dense(files[0]):
         template = surface_template(space)
         from bids_roi.images.cifti import read_dense_labels  # volumes need it not
@@ -190,10 +187,7 @@ def _check_side(path: Path, side: str) -> None:
 
 
 def _without_background(points: LabelledPoints, path: Path) -> LabelledPoints:
-    """Make 0 of what the file's own table calls background, the wall or unknown.
-
-    An ``AtlasError`` where 0 is a region's key, and points have it.
-    """
+    """Make 0 of what the file's own table calls background, the wall or unknown."""
     if not points.keys.all():
         _refuse_zero([x.name for x in points.table if x.key == 0], path)
     dropped = [x.key for x in points.table if x.key == 0 or is_background(x.name)]
@@ -409,11 +403,7 @@ def _read_once(
 def find_areas(
     frame: Frame, surface: str, wanted: Atlases, *, root: Path, bold: Path
 ) -> Areas:
-    """Find the areas of the meshes of a run, and check that they are of these meshes.
-
-    ``surface`` is what ``--surface`` says. ``root`` and ``bold`` are the derivative and
-    the run's file in it.
-    """
+    """Find the areas of the meshes of a run, by what ``--surface`` says."""
     meshes = {
         p.structure: p.support for p in frame.parts if isinstance(p.support, Mesh)
     }

@@ -29,7 +29,7 @@ import zipfile
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bids_roi.atlases.names import (
     AtlasKey,
@@ -128,19 +128,6 @@ def read_skeleton(name: str) -> bytes:
 
 
 @functools.cache
-def template_description(template: str) -> dict[str, Any]:
-    """Read the description of a template: its grids per resolution, its licence.
-
-    ``template`` is without ``tpl-`` and cohort; empty where there is no such template.
-    """
-    name = f"tpl-{template}/template_description.json"
-    if name not in list_skeleton():
-        return {}
-    content = json.loads(read_skeleton(name))
-    return content if isinstance(content, dict) else {}
-
-
-@functools.cache
 def template_grids() -> dict[str, dict[str, TemplateGrid]]:
     """Collect the grids of every template: template to ``res-`` label to grid.
 
@@ -152,7 +139,8 @@ def template_grids() -> dict[str, dict[str, TemplateGrid]]:
         if file != "template_description.json":
             continue
         template = folder.removeprefix("tpl-")
-        content = template_description(template)
+        content = json.loads(read_skeleton(name))
+        content = content if isinstance(content, dict) else {}
         places = {template: content.get("res")}
         cohorts = content.get("cohort")
         if isinstance(cohorts, dict):

@@ -310,12 +310,7 @@ def _keys_in_use(root: Path, participants: list[str]) -> set[str]:
 def explain_nothing(
     root: Path, participants: Sequence[str], wanted: Input
 ) -> NothingFound | MissingInput:
-    """Say why ``find_runs`` found nothing.
-
-    ``NothingFound`` where filters exclude the BOLD runs that there are,
-    ``MissingInput`` where nothing that could be processed exists; with the query, the
-    labels that exist, and the files that fail by one entity only.
-    """
+    """Say why ``find_runs`` found nothing."""
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
     given = load_filters(

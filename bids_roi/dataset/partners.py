@@ -180,11 +180,7 @@ class Sidecars:
         return merged, tuple(warnings)
 
     def list_needed(self, path: Path, *, surface: bool) -> list[Path]:
-        """List the JSON files that tell the metadata of a data file.
-
-        Those of its run's other series are among them where its own do not tell the
-        timing, or are not here to be read.
-        """
+        """List the JSON files that tell the metadata of a data file."""
         chosen = (
             self._choose(folder, path, extension)[:1]
             for folder, extension in self._places(path)
@@ -453,10 +449,7 @@ def _is_number(value: object) -> bool:
 
 
 def explain_untimed(metadata: object, n_volumes: int) -> tuple[str, str]:
-    """Say why a run has no repetition time, and how it gets one.
-
-    The remedy is blank where there can be no repetition time.
-    """
+    """Say why a run has no repetition time, and how it gets one."""
     timing = read_timing(metadata, n_volumes)
     if timing.uneven:
         return timing.problem, ""
@@ -544,11 +537,7 @@ def find_events(raw: Path, name: BidsName) -> Path | None:
 def read_blocks(
     path: Path, conditions: Sequence[str]
 ) -> tuple[dict[str, Blocks], DataError | None]:
-    """Read the events of some conditions (``trial_type``).
-
-    Returns them by condition, and the error of those that the table does not have. A
-    ``DataError`` where it lacks a column.
-    """
+    """Read the events of some conditions (``trial_type``)."""
     table = read_table(path)
     if lacking := [column for column in _COLUMNS if column not in table]:
         msg = f"there is no column {', '.join(lacking)} among {', '.join(table)}."

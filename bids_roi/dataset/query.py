@@ -47,10 +47,7 @@ _PROBES = 20
 
 
 def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Read ``dataset_description.json``.
-
-    Where it is missing or invalid: nothing, and a warning with the remedy.
-    """
+    """Read ``dataset_description.json``."""
     path = root / "dataset_description.json"
     try:
         return read_json(path), ()
@@ -167,10 +164,7 @@ def _possible_roots(holder: Path, depth: int) -> list[Path]:
 
 
 def _bold_in(root: Path) -> set[str]:
-    """Labels of ``desc-`` of the BOLD series of the first participants.
-
-    Blank for surface series, which have none.
-    """
+    """Labels of ``desc-`` of the BOLD series of the first participants."""
     participants = [path for path in _listed(root) if path.name.startswith("sub-")]
     found = set()
     for participant in participants[:_PROBES]:
@@ -220,20 +214,14 @@ def func_folders(participant_dir: Path) -> list[Path]:
 
 
 def files_in_func(root: Path, participant: str) -> Iterator[Path]:
-    """Yield all that lies in the ``func`` folders of a participant, sorted in each.
-
-    Nothing of folders that cannot be listed.
-    """
+    """Yield all that lies in the ``func`` folders of a participant, sorted in each."""
     with contextlib.suppress(OSError):
         for folder in func_folders(root / f"sub-{participant.removeprefix('sub-')}"):
             yield from sorted(folder.iterdir())
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
-    """Return the participants to process, sorted, without ``sub-``.
-
-    ``labels`` are with or without ``sub-``; none stands for all.
-    """
+    """Return the participants to process, sorted, without ``sub-``."""
     _check_readable(root)
     names = [path.name for path in _listed(root)]
     available = [name[4:] for name in names if name.startswith("sub-") and name[4:]]
@@ -519,10 +507,7 @@ def bold_rules(
 
 
 def explain(rules: Sequence[Rule], files: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """Say why no file is selected: what was asked, what exists, what comes close.
-
-    Lines; long lists are cut, with the number left out.
-    """
+    """Say why no file is selected: what was asked, what exists, what comes close."""
     lines = ["asked for: " + "; ".join(map(str, rules))]
     keys = dict.fromkeys(k for labels in files.values() for k in labels)
     for key in (key for key in keys if key not in (*PARTS, "sub", FOREIGN)):

@@ -51,24 +51,15 @@ _INTENTS = {
     3009: "connectivity of parcels and grayordinates (pdconn)",
     3010: "connectivity of grayordinates and parcels (dpconn)",
 }
-_OTHER_TYPES = {
-    1: "bits",
-    32: "complex numbers",
-    128: "RGB colours",
-    1536: "128-bit floats",
-    1792: "complex numbers",
-    2048: "complex numbers",
-    2304: "RGBA colours",
-}
+_OTHER_TYPES = dict.fromkeys((32, 1792, 2048), "complex numbers")
+_OTHER_TYPES |= {1: "bits", 128: "RGB colours", 2304: "RGBA colours"}
+_OTHER_TYPES |= {1536: "128-bit floats"}
 _MODELS, _SERIES, _LABELS = "BRAIN_MODELS", "SERIES", "LABELS"
 _MOST_VOXELS = 2**31
 
 
 def open_dense_series(path: Path, template: str | None = None) -> Series:
-    """Read the header of a ``.dtseries.nii`` file and check that it can be used.
-
-    ``template`` is the space of its surfaces, see ``mesh_of``.
-    """
+    """Read the header of a ``.dtseries.nii`` file and check that it can be used."""
     check_file(path)
     with located(path, ImageError):
         head = _read_head(path)
@@ -90,10 +81,7 @@ def open_dense_series(path: Path, template: str | None = None) -> Series:
 def read_dense_labels(
     path: Path, template: str | None = None, wanted: str | None = None
 ) -> tuple[Frame, LabelledPoints]:
-    """Read one map of a ``.dlabel.nii`` file.
-
-    ``wanted`` is the name or number of the map, see ``choose_map``.
-    """
+    """Read one map of a ``.dlabel.nii`` file."""
     check_file(path)
     with located(path, AtlasError):
         head = _read_head(path)
@@ -332,10 +320,7 @@ class _Model(NamedTuple):
 
 
 def read_frame(axis: Element, template: str | None) -> Frame:
-    """Frame that the brain models of a file make.
-
-    ``axis`` is the element of the XML that holds them.
-    """
+    """Frame that the brain models of a file make."""
     volume = axis.find("Volume")
     place = None
     if volume is not None:
@@ -387,14 +372,22 @@ def _build_frame(
         end += parts[-1].n_points
     if not end:
         raise ImageError("the file holds no grayordinates.", remedy=AGAIN)
-    _check_voxels(parts)
+    voxels = [part.numbers for part in parts if isinstance(part.support, Grid)]
+    together = np.concatenate(voxels) if voxels else np.empty(0)
+    if np.unique(together).size < together.size:
+        msg = "a voxel belongs to two brain models, or twice to one."
+        raise ImageError(msg, remedy=AGAIN)
     return Frame(tuple(parts))
 
 
 def _part_of(model: _Model, grid: Grid | None, template: str | None) -> Part:
     name = model.structure
     count = whole(model.n_points, f"IndexCount of {name}")
-    numbers = _parse_numbers(model.numbers, name)
+    if model.numbers.encode().translate(None, b"0123456789 \t\r\n"):
+        msg = f"{name} holds numbers of vertices or voxels that are no whole numbers."
+        raise ImageError(msg, remedy=AGAIN)
+    # fromstring makes of what is too large the largest, which no mesh has.
+    numbers = np.fromstring(model.numbers.strip(), np.int64, sep=" ")
     per_point = {"SURFACE": 1, "VOXELS": 0 if grid is None else 3}.get(model.kind)
     if not per_point:
         lack = "" if per_point is None else " without a Volume that places them"
@@ -425,27 +418,10 @@ def _part_of(model: _Model, grid: Grid | None, template: str | None) -> Part:
     return Part(grid, name, Points(ijk[:, 0] + nx * (ijk[:, 1] + ny * ijk[:, 2])))
 
 
-def _parse_numbers(text: str, name: str) -> NDArray[np.int64]:
-    if text.encode().translate(None, b"0123456789 \t\r\n"):
-        msg = f"{name} holds numbers of vertices or voxels that are no whole numbers."
-        raise ImageError(msg, remedy=AGAIN)
-    # fromstring makes of what is too large the largest, which no mesh has.
-    return np.array(np.fromstring(text if text.strip() else "", np.int64, sep=" "))
-
-
 def _check_range(numbers: NDArray[np.int64], limit: int, what: str) -> None:
     if numbers.size and not 0 <= numbers.max() < limit:
         msg = f"{what} {numbers.max():,}; 0 to {limit - 1:,} can be used."
         raise ImageError(msg, remedy=AGAIN)
-
-
-def _check_voxels(parts: list[Part]) -> None:
-    voxels = [part.numbers for part in parts if isinstance(part.support, Grid)]
-    if voxels:
-        together = np.concatenate(voxels)
-        if np.unique(together).size < together.size:
-            msg = "a voxel belongs to two brain models, or twice to one."
-            raise ImageError(msg, remedy=AGAIN)
 
 
 def _volume_grid(dimensions: str, exponent: str, matrix: str) -> Grid:

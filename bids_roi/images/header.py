@@ -214,11 +214,7 @@ _DAMAGED = "The header may be damaged."
 
 
 def check_header(path: Path, header: NiftiHeader, kind: ImageKind) -> None:
-    """Refuse what no image of a kind can say of itself.
-
-    Grayordinates, extensions without end (which nibabel would read), other axes, no
-    orientation, no real numbers, volumes beyond 2 GiB.
-    """
+    """Refuse what no image of a kind can say of itself."""
     axes = header.axes if kind is BOLD else header.shape
     listed = "x".join(map(str, axes))
     place = header.sform_code, header.qform_code
@@ -314,11 +310,7 @@ def check_whole(source: VolumeSource, kind: ImageKind) -> None:
 
 
 def check_complete(path: Path, *, md5: str | None = None) -> None:
-    """Read a file to its end and compare it with what it says of itself.
-
-    An image (``.nii``, ``.nii.gz``, ``.gii``), a table or JSON; an ``AtlasError`` if it
-    is empty, an error page, cut short, damaged, or not the file expected (``md5``).
-    """
+    """Read a file to its end and compare it with what it says of itself."""
     with path.open("rb") as file:
         head = file.read(256)
     if not head:

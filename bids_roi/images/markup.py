@@ -228,18 +228,9 @@ _LONGEST_NUMBER = 1000  # characters of ASCII
 _PRIMARY = {"CORTEXLEFT": "CORTEX_LEFT", "CORTEXRIGHT": "CORTEX_RIGHT"}
 AGAIN = "Copy or download the file again, or write it again with its software."
 _CONVERT = "`wb_command -gifti-convert GZIP_BASE64_BINARY IN OUT` writes it anew."
-_TYPES = {
-    "UINT8": "u1",
-    "INT8": "i1",
-    "INT16": "i2",
-    "UINT16": "u2",
-    "INT32": "i4",
-    "UINT32": "u4",
-    "INT64": "i8",
-    "UINT64": "u8",
-    "FLOAT32": "f4",
-    "FLOAT64": "f8",
-}
+# In small letters, as numpy calls them.
+_TYPES = {"UINT8", "UINT16", "UINT32", "UINT64", "FLOAT32", "FLOAT64"}
+_TYPES |= {"INT8", "INT16", "INT32", "INT64"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +277,7 @@ def parse_array_head(attributes: Mapping[str, str]) -> ArrayHead:
         intent=attributes.get("Intent", "").removeprefix("NIFTI_INTENT_")[:40],
         lengths=tuple(reversed(lengths) if by_column else lengths),
         by_column=by_column,
-        dtype=np.dtype(_TYPES[kind]).newbyteorder(order).str,
+        dtype=np.dtype(kind.lower()).newbyteorder(order).str,
         encoding=encoding,
     )
 

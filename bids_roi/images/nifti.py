@@ -83,11 +83,7 @@ class Opened:
 
 
 def open_image(path: Path, kind: ImageKind) -> Opened:
-    """Open an image that is there, and whose header can be that of such an image.
-
-    What cannot be read at all is a ``MissingInput``; what cannot be used, an error of
-    the kind's class.
-    """
+    """Open an image that is there, and whose header can be that of such an image."""
     check_file(path)
     head = read_head(path, kind.error)
     header = parse_header(path, head, kind.error)
@@ -266,10 +262,7 @@ def file_of_image(
 
 
 def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
-    """Write a nibabel image that is in memory, if NIfTI can hold it.
-
-    The image goes on being of the file that it was read from.
-    """
+    """Write a nibabel image that is in memory, if NIfTI can hold it."""
     file_map = image.file_map
     try:
         nb.save(image, path)
@@ -385,11 +378,7 @@ def _common_step(distinct: NDArray[Any]) -> float:
 
 
 def inside_mask(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
-    """Whether each voxel of a mask is inside: those that are not 0; NaN is outside.
-
-    An error where there are several values other than 0, and some are further than 1e-3
-    from a whole number.
-    """
+    """Whether each voxel of a mask is inside: those that are not 0; NaN is outside."""
     if values.dtype.kind in "iu":
         return np.asarray(values != 0)
     values = np.where(np.isnan(values), 0, values)
@@ -446,10 +435,7 @@ class Series:
 
 
 def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> Series:
-    """Open a run's series and check that it can be used.
-
-    ``kind`` is a key of ``READERS``, ``template`` the space of the run.
-    """
+    """Open a run's series and check that it can be used."""
     return READERS[kind](files, template)
 
 

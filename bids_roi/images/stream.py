@@ -47,6 +47,7 @@ _BLOCK_BYTES = 16 * 2**20
 _POINTS_BYTES = 2 * 2**20
 # Smaller files are done before rapidgzip's threads have begun.
 _WORTH_THREADS = 64 * 2**20
+_COPY = "Copy or download it again, or run its preprocessing again."
 # Deflate cannot pack tighter: 258 bytes in two bits (zlib.net/zlib_tech.html).
 _MAX_RATIO = 1032
 
@@ -395,10 +396,7 @@ def _fill_by_threads(
 
 
 def new_inflater() -> tuple[Any, type[Exception]]:
-    """Make what decompresses pieces as ``zlib.decompressobj``, and find its error.
-
-    With the header of zlib, as GIFTI has it, or that of gzip.
-    """
+    """Make what decompresses pieces as ``zlib.decompressobj``, and find its error."""
     try:
         from isal import isal_zlib as fast
     except ImportError:
@@ -441,12 +439,9 @@ def _row(source: VolumeSource) -> str:
 
 
 def _truncated(source: VolumeSource, reached: int) -> ImageError:
-    return ImageError(
-        f"the file ends in {_row(source)} {reached + 1} of {source.rows[0]}: it is"
-        " truncated.",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
-    )
+    where = f"{_row(source)} {reached + 1} of {source.rows[0]}"
+    msg = f"the file ends in {where}: it is truncated."
+    return ImageError(msg, where=source.path, remedy=_COPY)
 
 
 def _is_followed(source: VolumeSource) -> bool:
@@ -467,11 +462,8 @@ def _is_followed(source: VolumeSource) -> bool:
 
 
 def _followed(source: VolumeSource) -> ImageError:
-    return ImageError(
-        "bytes that do not belong to it come after the end of the gzip stream.",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
-    )
+    msg = "bytes that do not belong to it come after the end of the gzip stream."
+    return ImageError(msg, where=source.path, remedy=_COPY)
 
 
 def _too_long(source: VolumeSource) -> ImageError:
@@ -507,9 +499,8 @@ def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiErr
         )
         remedy = "Check the disk or network, and run the same command again."
         return MissingInput(msg, where=source.path, remedy=remedy)
-    return ImageError(
+    msg = (
         f"the compressed data are damaged, noticed after {_row(source)} {reached} of"
-        f" {source.rows[0]} ({error}).",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
+        f" {source.rows[0]} ({error})."
     )
+    return ImageError(msg, where=source.path, remedy=_COPY)

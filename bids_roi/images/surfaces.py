@@ -126,10 +126,7 @@ def open_surface_series(
     *,
     hemispheres: tuple[str, ...] = ("L", "R"),
 ) -> SurfaceSeries:
-    """Read the heads of the files of one run and check that they belong together.
-
-    ``paths`` has a file for ``L`` and ``R``; ``hemispheres`` are those that are needed.
-    """
+    """Read the heads of the files of one run and check that they belong together."""
     for hemisphere in hemispheres:
         if hemisphere not in paths:
             there, path = next(iter(paths.items()), ("", ""))
@@ -431,10 +428,7 @@ def _read_colours(file_of: _Numbers) -> list[Label]:
 def read_mesh(
     path: Path, n_vertices: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Places of the vertices in mm, (V, 3), and corners of the faces, (F, 3).
-
-    An ``ImageError`` where a surface is damaged or has other than ``n_vertices``.
-    """
+    """Places of the vertices in mm, (V, 3), and corners of the faces, (F, 3)."""
     check_file(path)
     with located(path, ImageError):
         reading, arrays = _read_whole(path, n_vertices)
@@ -442,12 +436,7 @@ def read_mesh(
 
 
 def read_areas(path: Path) -> tuple[str, NDArray[np.float64]]:
-    """Structure that a file says it is of, or blank, and mm2 of each vertex, (n,).
-
-    An ``ImageError`` where it is neither a surface nor one map of areas, is damaged, an
-    inflated surface or a map of something else by what it says, or has vertices without
-    area.
-    """
+    """Structure that a file says it is of, or blank, and mm2 of each vertex, (n,)."""
     check_file(path)
     with located(path, ImageError):
         reading, arrays = _read_whole(path)
