@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.frame import Frame
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
 
 
 # What aseg.mgz and aparc+aseg.mgz can hold. The table that fMRIPrep writes is all of

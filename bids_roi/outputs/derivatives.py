@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.frame import Frame
     from bids_roi.core.mapping import RegionMap
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.outputs.digest import Digests
     from bids_roi.outputs.making import Making

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
     from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.censor import Censoring
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.mapping import RegionMap
+    from bids_roi.core.motion import Censoring
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction

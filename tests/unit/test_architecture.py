@@ -32,7 +32,7 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory picture tools \
+api asked arguments cli completion descriptor masker memory tools \
 __main__ __init__
 """
 FLOOR = {
@@ -45,7 +45,7 @@ FRONT = FLOOR["cli"]
 ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors": set()}
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
-_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
+_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory")
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
@@ -68,7 +68,7 @@ HOMES = {
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS},
+    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS} | {"bids_roi.report.courses"},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
