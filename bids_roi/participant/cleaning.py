@@ -15,7 +15,7 @@ from bids_roi.confounds.strategies import (
 )
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.core.filters import CutoffError
-from bids_roi.dataset.timing import explain_untimed, read_timing
+from bids_roi.dataset.partners import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.atlases.transforms import Route
+from bids_roi.atlases.subject import Route
 from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.names import parse_name

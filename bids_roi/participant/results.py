@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation

@@ -50,7 +50,7 @@ HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
-    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
+    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.cifti"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "rapidgzip": {"bids_roi.images.stream"},
     # Images that are read, pictures that are drawn, stacks that are packed.
