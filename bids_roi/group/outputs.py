@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import format_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
     LEDGER,
     PLACE,
@@ -23,16 +22,14 @@ from bids_roi.outputs.find import (
     find_stale,
     list_group_files,
 )
-from bids_roi.outputs.making import check_table
-from bids_roi.outputs.names import sidecar_of
+from bids_roi.outputs.records import check_table, sidecar_of
 from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.outputs.making import Stamp
-    from bids_roi.outputs.records import Record
+    from bids_roi.outputs.records import Record, Stamp
 
 
 _SHOWN = 5

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from bids_roi.files.writing import name_temporary
-from bids_roi.schedule.threads import usable_cpus
+from bids_roi.files.tables import name_temporary
+from bids_roi.schedule.outcome import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.options.running import Running
+    from bids_roi.options.row import Running
     from bids_roi.schedule.outcome import Executor
 
 
