@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas, AtlasImage
-    from bids_roi.atlases.transforms import Route
+    from bids_roi.atlases.subject import Route
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.scan import MeanImage
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.participant.results import Job
 
