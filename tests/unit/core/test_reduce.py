@@ -142,7 +142,7 @@ def hold_against_loop(case, reduction, partition):
     assert_array_equal(reduction.usable, flat)
     spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
     for number, (labels, index) in enumerate(atlases):
-        for statistic in BY_VOLUME:  # others: test_region_series.py
+        for statistic in BY_VOLUME:  # others: test_statistics.py
             expected = oracles.by_region(scaled, labels, index, usable, statistic)
             found = reduction.signals[statistic][number]
             # Sums that cancel keep the precision of their terms, not of themselves.
