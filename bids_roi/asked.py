@@ -33,7 +33,7 @@ from bids_roi.memory import (
 )
 from bids_roi.options.record import Options
 from bids_roi.options.table import Atlases
-from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.confounds import load_strategies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -85,22 +85,10 @@ _HINTS = {
 class Selected:
     """What is to be regressed out of a run.
 
-    Attributes
-    ----------
-    names
-        In alphabetical order, as nilearn has it.
-    regressors : (T, C)
-        Finite in the volumes that are kept; C is 0 where the strategy regresses
-        nothing.
-    filled
-        Columns without a value in the first volume, which have that of the second.
-    computed
-        Columns that the table lacks and that were computed from others.
-    missing
-        What was asked for and is not there, or holds nothing; empty unless that was
-        allowed.
-    notes
-        Everything a reader should know, in sentences.
+    ``names`` are in alphabetical order, as nilearn has it; ``regressors``, (T, C), are
+    finite in the volumes that are kept. ``filled`` lack a first value, and have that of
+    the second; ``computed`` were made of others; ``missing`` were asked for and are not
+    there, or hold nothing, which was allowed. ``notes`` are what a reader should know.
     """
 
     names: tuple[str, ...]
@@ -151,17 +139,6 @@ def select_confounds(
         Go on with what exists, with a note, where columns are missing or empty.
     tables
         Further tables of the run, by the names that components have for them.
-
-    Returns
-    -------
-    Selected
-
-    Raises
-    ------
-    ConfoundsError
-        The table has another number of rows than the series has volumes; columns are
-        missing or empty; a column has a gap in a kept volume; CompCor needs the JSON
-        and it is not usable; or the series is not the one that the strategy is for.
     """
     every = (confounds, *(tables or {}).values())
     for table in every:

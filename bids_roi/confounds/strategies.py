@@ -218,17 +218,6 @@ def load_strategy(name_or_path: str | Path) -> Strategy:
         One of ``list_strategies``, or a path: what ends in ``.json`` or holds a
         slash.
 
-    Raises
-    ------
-    UsageError
-        There is no preset of that name; the message lists the nearest and all.
-    MissingInput
-        There is no such file.
-    ConfoundsError
-        The file is no strategy; the message names every item that is wrong.
-    DataError
-        The file is not JSON.
-
     Examples
     --------
     >>> load_strategy("24P").components
@@ -278,11 +267,6 @@ def override_settings(strategy: Strategy, given: Mapping[str, object]) -> Strate
     given
         Fields of ``Settings`` that were asked for; ``None`` is off, not "as it was".
 
-    Raises
-    ------
-    UsageError
-        A setting is unknown, has no use, or contradicts another.
-
     Examples
     --------
     >>> scrubbing = load_strategy("scrubbing")
@@ -323,20 +307,7 @@ def _idle_settings(settings: Settings, given: Mapping[str, object]) -> list[str]
 
 
 def parse_strategy(content: Mapping[str, Any], problems: list[str]) -> Strategy | None:
-    """Build a strategy from the content of a JSON file.
-
-    Parameters
-    ----------
-    content
-        See the top of this module.
-    problems
-        Gets a line for every item that is wrong, beginning with the item's path.
-
-    Returns
-    -------
-    Strategy or None
-        ``None`` where there are problems.
-    """
+    """Build a strategy from the content of a JSON file."""
     known = len(problems)
     _check_keys(content, _KEYS, "", problems)
     name = _text(content, "name", problems)
@@ -502,11 +473,6 @@ def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | N
         Path of the object, for the messages.
     problems
         Gets a line for every setting that is wrong.
-
-    Returns
-    -------
-    Settings or None
-        ``None`` where there are problems.
     """
     if not isinstance(raw, dict):
         problems.append(f"{place}: an object is needed, found {raw!r}")
