@@ -28,14 +28,8 @@ from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import MEASURES, STATISTICS
-from bids_roi.outputs.declared import Of
-from bids_roi.outputs.schema import (
-    FACTS,
-    KEYS,
-    OUTLIER_COLUMNS,
-    REGION_COLUMNS,
-    describe_columns,
-)
+from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS, describe_columns
+from bids_roi.outputs.schema import FACTS, KEYS, Of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -42,7 +42,7 @@ from bids_roi.errors import (
     damaged_file,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -22,7 +22,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import BidsName, format_name, parse_name
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest
 from bids_roi.images.nifti import check_file
 from bids_roi.images.transforms import read_transform
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
 
 
 # What is a participant's own, as ``space-`` of a run; without any it is native.

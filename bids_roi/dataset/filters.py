@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from bids_roi.errors import DataError, UsageError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

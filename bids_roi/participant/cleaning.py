@@ -12,13 +12,12 @@ from bids_roi.confounds.strategies import (
     Strategy,
     describe_strategy,
 )
-from bids_roi.core.butterworth import Butterworth
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
-from bids_roi.core.filters import CutoffError
+from bids_roi.core.filters import Butterworth, CutoffError
 from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.map_solver import NEARLY_DEPENDENT
 from bids_roi.core.motion import MOTION_FILTER_ORDER, correlate_quality, regional_dvars
-from bids_roi.core.passband import Projection
+from bids_roi.core.projections import Projection
 from bids_roi.dataset.timing import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
@@ -35,9 +34,9 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
-    from bids_roi.core.censor import Censoring
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
+    from bids_roi.core.motion import Censoring
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction

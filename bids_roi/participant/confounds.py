@@ -31,7 +31,7 @@ from bids_roi.confounds.table import (
     read_confounds,
     std_dvars,
 )
-from bids_roi.core.censor import Censoring, censor
+from bids_roi.core.motion import Censoring, censor
 from bids_roi.dataset.partners import (
     FREE_IN_CONFOUNDS,
     find_tables,

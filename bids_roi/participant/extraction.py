@@ -12,26 +12,20 @@ from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.atlases.transforms import explain_fit, refuse_mirrored
 from bids_roi.core.frame import Frame, FrameMismatch
 from bids_roi.core.grid import resample_labels
-from bids_roi.core.high_variance import (
-    SeriesCollector,
-    VarianceScan,
-    select_voxels,
-)
-from bids_roi.core.mapping import map_labels, map_weights, strongest_map
+from bids_roi.core.mapping import map_labels, map_spheres, map_weights, strongest_map
 from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.quality import RegionQuality, assess_regions
 from bids_roi.core.reduce import Reduction, reduce_run
-from bids_roi.core.signals import weights_cancel
-from bids_roi.core.smooth import smoothing_sigmas
-from bids_roi.core.spheres import map_spheres
-from bids_roi.core.volumes import Smoothing
-from bids_roi.core.warp_fit import find_cut, measure_fit
+from bids_roi.core.scan import SeriesCollector, VarianceScan, select_voxels
+from bids_roi.core.statistics import weights_cancel
+from bids_roi.core.volumes import Smoothing, smoothing_sigmas
+from bids_roi.core.warp import find_cut, measure_fit
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.images.stream import VolumeSource
 from bids_roi.options.words import name_statistics
 from bids_roi.outputs.result import Extracted
-from bids_roi.schedule.threads import usable_cpus
+from bids_roi.schedule.outcome import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -43,12 +37,12 @@ if TYPE_CHECKING:
     from bids_roi.atlases.transforms import Route
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
-    from bids_roi.core.mean_image import MeanImage
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.scan import MeanImage
+    from bids_roi.core.warp import WarpFit
     from bids_roi.images.series import Series
     from bids_roi.images.stream import Source
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RunOutputs
+    from bids_roi.outputs.derivatives import RunOutputs
     from bids_roi.participant.job import Job
 
 

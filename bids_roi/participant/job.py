@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, ImageError, OutputError
-from bids_roi.files.tables import read_json
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure
-from bids_roi.outputs.digest import Digests, digest_outputs, release_of
-from bids_roi.outputs.making import Making, renew_stamps
-from bids_roi.outputs.names import (
-    has_figures,
-    motion_table,
-    parcellated_of,
-    sidecar_of,
-)
 from bids_roi.outputs.records import (
     RAW,
+    Digests,
+    Making,
     Record,
+    digest_outputs,
     read_records,
+    release_of,
+    renew_stamps,
+    sidecar_of,
     write_records,
 )
+from bids_roi.outputs.result import has_figures, motion_table, parcellated_of
 from bids_roi.participant.confounds import RunConfounds
 from bids_roi.participant.plan import GONE, fingerprint, recall_plan
 from bids_roi.version import __version__
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategies import Strategy
     from bids_roi.images.series import Series
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RelmatOutput, RunOutputs
+    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs
     from bids_roi.outputs.result import Preparation
     from bids_roi.participant.extraction import Placed
     from bids_roi.participant.plan import PlannedRun

@@ -36,12 +36,8 @@ from bids_roi.files.tables import read_json, read_table
 from bids_roi.images.nifti import check_file, describe_mask, read_volume
 from bids_roi.images.series import Series, open_series
 from bids_roi.options.words import find_statistic
-from bids_roi.outputs.names import (
-    RunOutputs,
-    name_outputs,
-    sidecar_of,
-)
-from bids_roi.outputs.records import Record, read_records
+from bids_roi.outputs.derivatives import RunOutputs, name_outputs
+from bids_roi.outputs.records import Record, read_records, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

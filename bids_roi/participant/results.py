@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bids_roi.core.pool import pool_runs
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
@@ -16,6 +15,7 @@ from bids_roi.core.relmat import (
     fisher_z,
     freedom_of_some,
     has_variation,
+    pool_runs,
     relate,
 )
 from bids_roi.options.words import find_measure
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.core.pool import Runs
+    from bids_roi.core.relmat import Runs
     from bids_roi.errors import BidsRoiError
     from bids_roi.options.record import Options
     from bids_roi.options.words import Estimator
-    from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.participant.job import Job
 
@@ -166,7 +166,7 @@ def _write_strategy(
             said.append(note)
     if writes_parcellated(job):
         frame, seconds = job.image.frame, job.planned.repetition_time
-        from bids_roi.outputs.parcellated import write_parcellated
+        from bids_roi.outputs.result import write_parcellated
 
         said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import BidsRoiError, SpaceMismatch
-from bids_roi.files.writing import check_inside
+from bids_roi.files.tables import check_inside
 from bids_roi.outputs.records import (
     NO_ATLAS,
     RAW,

@@ -17,10 +17,9 @@ from bids_roi.options.record import Options
 from bids_roi.participant import extraction
 from bids_roi.participant.extraction import block_bytes, threads_per_run, worker_count
 from bids_roi.participant.level import choose_executor
-from bids_roi.schedule import threads
-from bids_roi.schedule.outcome import Serial
+from bids_roi.schedule import outcome
+from bids_roi.schedule.outcome import Serial, usable_cpus
 from bids_roi.schedule.processes import Processes
-from bids_roi.schedule.threads import usable_cpus
 
 TWO = Processes(2)
 
@@ -306,11 +305,11 @@ def test_slurm_bounds_the_processors(monkeypatch):
 
 
 def test_cgroup_bounds_the_processors(tmp_path):
-    assert threads._cgroup_cpus(tmp_path) == 0
+    assert outcome._cgroup_cpus(tmp_path) == 0
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert threads._cgroup_cpus(tmp_path) == 1
+    assert outcome._cgroup_cpus(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert threads._cgroup_cpus(tmp_path) == 0
+    assert outcome._cgroup_cpus(tmp_path) == 0
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory picture tools \
+api asked arguments cli descriptor masker tools \
 __main__ __init__
 """
 FLOOR = {
@@ -45,7 +45,7 @@ FRONT = FLOOR["cli"]
 ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors": set()}
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
-_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
+_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices")
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
@@ -62,13 +62,13 @@ HOMES = {
     "sklearn": {"bids_roi.masker"},  # where it calls, and has been imported
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
-    "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
+    "distributed": {"bids_roi.schedule.cluster"},
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     # Stacks of all runs, which we write; transforms, as ITK writes them.
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS},
+    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS} | {"bids_roi.report.courses"},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
@@ -175,8 +175,7 @@ def test_every_module_can_be_the_first_that_is_imported():
         "    try:\n"
         "        importlib.import_module(name)\n"
         "    except ImportError as error:\n"
-        "        if error.name != 'distributed':\n"  # of an extra; nobody needs it
-        "            sys.exit(f'{name}: {error}')\n"
+        "        sys.exit(f'{name}: {error}')\n"
         "    seen.add(name)\n"
         "    early = (set(sys.modules) & set(names)) - seen\n"
         # A package is loaded with the first module in it; it holds a docstring.

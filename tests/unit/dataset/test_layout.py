@@ -23,7 +23,7 @@ from bids_roi.dataset.layout import (
 )
 from bids_roi.dataset.roots import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 def found(root, participant="01", **options):
@@ -432,7 +432,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 from pathlib import Path
 from bids_roi.dataset.layout import find_runs
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 assert len(find_runs(Path({str(tmp_path)!r}), "03", Input())) == 1
 print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
 """
