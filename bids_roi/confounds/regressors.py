@@ -122,23 +122,10 @@ def select_confounds(
 ) -> Selected:
     """Take the columns that a strategy names.
 
-    Parameters
-    ----------
-    confounds
-        Of the run.
-    strategy
-        Its components say which columns.
-    n_volumes
-        Of the BOLD series, dummy scans included.
-    image_desc
-        Value of ``desc-`` of the BOLD series; the strategies on ICA-AROMA's output need
-        the right one.
-    kept : (T,) bool or None
-        Volumes that enter the results, and so need values; all by default.
-    allow_missing
-        Go on with what exists, with a note, where columns are missing or empty.
-    tables
-        Further tables of the run, by the names that components have for them.
+    ``image_desc`` is ``desc-`` of the BOLD series, as strategies on ICA-AROMA's output
+    need the right one. Volumes that are ``kept``, (T,), all by default, need values.
+    With ``allow_missing`` it goes on with what exists, and a note. ``tables`` are
+    further ones, by the names that components have for them.
     """
     every = (confounds, *(tables or {}).values())
     for table in every:

@@ -105,15 +105,9 @@ def read_confounds(
 ) -> Confounds:
     """Read a confounds table and the JSON beside it.
 
-    Parameters
-    ----------
-    path
-        A TSV file with a header; the JSON has the same name. A JSON that is absent or
-        damaged matters only when a strategy needs it, and is an error then.
-    n_volumes
-        Of the run: a table with far more rows is not read to its end.
-    rename
-        Whether names of fMRIPrep 1.0 and 1.1 become today's.
+    A JSON that is absent or damaged matters only when a strategy needs it, and is an
+    error then. A table with far more rows than ``n_volumes`` is not read to its end;
+    ``rename`` makes names of fMRIPrep 1.0 and 1.1 today's.
     """
     bound = None if n_volumes is None else n_volumes + _MORE_ROWS
     table = read_table(path, max_rows=bound)
@@ -225,10 +219,7 @@ def check_rows(confounds: Confounds, n_volumes: int) -> None:
 def merge_confounds(first: Confounds, second: Confounds) -> Confounds:
     """Put two tables of one run side by side, those of fMRIPost-AROMA for example.
 
-    Parameters
-    ----------
-    first, second
-        Columns that both have must have the same values.
+    Columns that both have must have the same values.
     """
     if first.n_volumes != second.n_volumes:
         msg = (
@@ -268,12 +259,7 @@ def framewise_displacement(
 
     Comparing with a threshold leaves the first volume below it, as it should.
 
-    Parameters
-    ----------
-    confounds
-        Of the run.
-    needed : (T,) bool or None
-        Volumes of which it decides; all by default. The first needs no value.
+    ``needed``, (T,), are volumes of which it decides; the first needs no value.
     """
     return _quality(confounds, "framewise_displacement", "--fd-threshold", needed)
 

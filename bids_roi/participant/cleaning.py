@@ -475,18 +475,8 @@ def describe_quality(
 ) -> dict[str, Any]:
     """Sidecar keys of a series' quality.
 
-    Parameters
-    ----------
-    kept_signals : (n_kept, R)
-        The series.
-    sample_mask : (T,)
-        Which volumes of the run they are.
-    motion
-        Of the run.
-    quality
-        Of its regions.
-    repetition_time
-        Seconds.
+    Of a series as it is kept, (n_kept, R), and which volumes of the run these are,
+    (T,); the repetition time is in s.
     """
     n_kept = int(sample_mask.sum())
     facts: dict[str, Any] = {"NumberOfVolumesKept": n_kept}

@@ -208,20 +208,9 @@ def reduce_image(
 ) -> tuple[Reduction, NDArray[np.float64] | None]:
     """Reduce a run to regional signals.
 
-    Parameters
-    ----------
-    image
-        Header of the BOLD file.
-    partition
-        Of its grid.
-    inside : (V,)
-        Whether each of its voxels is inside the mask.
-    options
-        What to compute.
-    steady : (T,) or None
-        Volumes that measures and eigenvariates are over; ``None`` for all.
-    mean
-        Is fed with the volumes in passing.
+    ``inside``, (V,), are voxels in the mask; measures and eigenvariates are over
+    ``steady`` volumes, (T,), ``None`` for all. ``mean`` is fed with the volumes in
+    passing.
 
     Returns
     -------
