@@ -407,11 +407,7 @@ def write_parcellated(
     """
     from bids_roi.core.frame import Points
     from bids_roi.core.mapping import strongest_map
-    from bids_roi.images.parcellated import (
-        matrix_content,
-        parcels_axis,
-        series_content,
-    )
+    from bids_roi.images.cifti import matrix_content, parcels_axis, series_content
 
     rows = strongest_map(result.mapped.weights)
     regions = tuple(enumerate(result.atlas.regions.name, 1))

@@ -18,7 +18,7 @@ from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.map_solver import NEARLY_DEPENDENT
 from bids_roi.core.motion import MOTION_FILTER_ORDER, correlate_quality, regional_dvars
 from bids_roi.core.projections import Projection
-from bids_roi.dataset.timing import explain_untimed, read_timing
+from bids_roi.dataset.partners import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     ConfoundsError,

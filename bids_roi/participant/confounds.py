@@ -34,9 +34,9 @@ from bids_roi.confounds.table import (
 from bids_roi.core.motion import Censoring, censor
 from bids_roi.dataset.partners import (
     FREE_IN_CONFOUNDS,
+    explain_untimed,
     find_tables,
 )
-from bids_roi.dataset.timing import explain_untimed
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING
 from bids_roi.atlases.names import is_surface
 from bids_roi.dataset.layout import explain_nothing, size_of
 from bids_roi.dataset.partners import Sidecars, find_tables
-from bids_roi.dataset.roots import (
-    find_derivative,
-    list_participants,
-)
+from bids_roi.dataset.query import find_derivative, list_participants
 from bids_roi.errors import (
     BidsRoiError,
     SpaceMismatch,

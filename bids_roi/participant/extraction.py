@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
-from bids_roi.atlases.transforms import explain_fit, refuse_mirrored
+from bids_roi.atlases.subject import explain_fit, refuse_mirrored
 from bids_roi.core.frame import Frame, FrameMismatch
 from bids_roi.core.grid import resample_labels
 from bids_roi.core.mapping import map_labels, map_spheres, map_weights, strongest_map
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas, AtlasImage
-    from bids_roi.atlases.transforms import Route
+    from bids_roi.atlases.subject import Route
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.scan import MeanImage
     from bids_roi.core.warp import WarpFit
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.images.stream import Source
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RunOutputs

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs
     from bids_roi.outputs.result import Preparation

@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.events import find_raw
 from bids_roi.dataset.layout import explain_nothing, survey_runs
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.partners import find_raw
+from bids_roi.dataset.query import (
     dataset_description,
     find_derivative,
     list_participants,

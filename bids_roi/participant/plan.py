@@ -15,13 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.atlases.transforms import Route
-from bids_roi.dataset.filters import KINDS
+from bids_roi.atlases.subject import Route
 from bids_roi.dataset.layout import find_runs_of
-from bids_roi.dataset.roots import (
-    dataset_description,
-)
-from bids_roi.dataset.timing import REMEDY, Timing, read_timing
+from bids_roi.dataset.partners import REMEDY, Timing, read_timing
+from bids_roi.dataset.query import KINDS, dataset_description
 from bids_roi.errors import (
     AtlasError,
     BidsRoiError,
@@ -33,8 +30,13 @@ from bids_roi.errors import (
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
 from bids_roi.files.tables import read_json, read_table
-from bids_roi.images.nifti import check_file, describe_mask, read_volume
-from bids_roi.images.series import Series, open_series
+from bids_roi.images.nifti import (
+    Series,
+    check_file,
+    describe_mask,
+    open_series,
+    read_volume,
+)
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import RunOutputs, name_outputs
 from bids_roi.outputs.records import Record, read_records, sidecar_of

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.outputs.derivatives import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
     from bids_roi.report.courses import Drawn

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from support.transform_cases import displace, smooth_field
 
-from bids_roi.atlases.transforms import Route, explain_fit, refuse_mirrored
+from bids_roi.atlases.subject import Route, explain_fit, refuse_mirrored
 from bids_roi.core import warp
 from bids_roi.core.frame import Frame
 from bids_roi.core.grid import Grid, resample_labels, resample_weights
