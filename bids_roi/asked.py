@@ -31,7 +31,7 @@ from bids_roi.images.nifti import file_of_image, save_image
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
 from bids_roi.options.table import Atlases
-from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.confounds import load_strategies
 
 if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas

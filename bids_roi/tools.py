@@ -235,7 +235,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
 
 def _list_inputs(given: argparse.Namespace) -> int:
     """Print the files that are needed; what cannot be told goes to standard error."""
-    from bids_roi.participant.plan import list_inputs
+    from bids_roi.participant.description import list_inputs
 
     values = {option.name: getattr(given, option.name) for option in _INPUT_OPTIONS}
     options, code = Options.from_values(values), 0
