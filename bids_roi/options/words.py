@@ -69,40 +69,28 @@ def measure_of_word(stat: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A statistic over the voxels of a region, computed for each volume.
+    """A statistic over the voxels of a region, computed for each volume."""
 
-    Attributes
-    ----------
-    name
-        As the option takes it and the sidecar has it.
-    words
-        As sentences have it: regional ... of the BOLD signal.
-    of
-        ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
-    family
-        What it is computed from. ``sum``: products of weights and volumes
-        (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
-        region, of labels only (``core/statistics.py``); ``series``: all volumes of
-        these at once (``core/region_series.py``); ``joint``: the one fit of all maps
-        (``core/map_solver.py``).
-    definition
-        For docs/numbers.md, in Markdown.
-    help
-        What --help says of it beside its name; of maps only.
-    parameters
-        Names and values of what the function is given besides. The name tells them
-        (``trimmed_mean_10``), and so does the sidecar.
-    note
-        What the sidecar says besides.
-    """
-
+    # As the option takes it and the sidecar has it.
     name: str
+    # As sentences have it: regional ... of the BOLD signal.
     words: str
+    # ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
     of: Of
+    # What it is computed from. ``sum``: products of weights and volumes
+    # (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
+    # region, of labels only (``core/statistics.py``); ``series``: all volumes of
+    # these at once (``core/region_series.py``); ``joint``: the one fit of all maps
+    # (``core/map_solver.py``).
     family: Family
+    # For docs/numbers.md, in Markdown.
     definition: str
+    # What --help says of it beside its name; of maps only.
     help: str = ""
+    # Names and values of what the function is given besides. The name tells them
+    # (``trimmed_mean_10``), and so does the sidecar.
     parameters: tuple[tuple[str, float], ...] = ()
+    # What the sidecar says besides.
     note: str = ""
 
     @property
@@ -120,33 +108,23 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure of connectivity: how two regions go together.
+    """A measure of connectivity: how two regions go together."""
 
-    Attributes
-    ----------
-    name
-        As --relmat takes it, and as file names begin to.
-    words
-        As sentences and sidecars have it.
-    scale
-        ``r`` for correlations, which are averaged as Fisher's z and can be written so;
-        ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
-        ``as_is`` for what has a diagonal that says something.
-    definition, source
-        For docs/numbers.md, in Markdown.
-    parameters
-        Names and values of what its function in ``core/relmat.py`` is given besides;
-        values are options.
-    timed
-        Whether the function is told which volumes of the run were kept.
-    """
-
+    # As --relmat takes it, and as file names begin to.
     name: str
+    # As sentences and sidecars have it.
     words: str
+    # ``r`` for correlations, which are averaged as Fisher's z and can be written so;
+    # ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
+    # ``as_is`` for what has a diagonal that says something.
     scale: Scale
+    # definition and source: for docs/numbers.md, in Markdown.
     definition: str
     source: str = ""
+    # Names and values of what its function in ``core/relmat.py`` is given besides;
+    # values are options.
     parameters: tuple[tuple[str, str], ...] = ()
+    # Whether the function is told which volumes of the run were kept.
     timed: bool = False
 
     def __post_init__(self) -> None:
@@ -345,13 +323,7 @@ def find_measure(name: str) -> Measure:
 def hold_names(
     functions: Mapping[str, object], names: Iterable[str], where: str
 ) -> None:
-    """Refuse to go on where functions and records are not of the same names.
-
-    Raises
-    ------
-    ImportError
-        With the names that one of the two lacks.
-    """
+    """Refuse to go on where functions and records are not of the same names."""
     if differing := functions.keys() ^ set(names):
         msg = f"{where} and options/words.py differ in {', '.join(sorted(differing))}"
         raise ImportError(msg)
