@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
 
 __all__ = ["RegionMasker"]
 

@@ -202,7 +202,7 @@ def _print_completion(given: argparse.Namespace) -> int:
 
 
 def _list_atlases(given: argparse.Namespace) -> int:
-    from bids_roi.atlases.tools import list_atlases
+    from bids_roi.atlases.templateflow import list_atlases
 
     for line in list_atlases(given.space, given.templateflow_home):
         cli.write_out(f"{line}\n")
@@ -210,7 +210,7 @@ def _list_atlases(given: argparse.Namespace) -> int:
 
 
 def _fetch(given: argparse.Namespace) -> int:
-    from bids_roi.atlases.tools import fetch_atlases
+    from bids_roi.atlases.templateflow import fetch_atlases
 
     lines = fetch_atlases(
         given.atlas, spaces=given.space, res=given.res, dest=given.dest
@@ -221,7 +221,7 @@ def _fetch(given: argparse.Namespace) -> int:
 
 
 def _check_atlas(given: argparse.Namespace) -> int:
-    from bids_roi.atlases.tools import check_atlas
+    from bids_roi.atlases.checks import check_atlas
 
     code = 0
     for text in given.atlas:

@@ -2,7 +2,7 @@
 
 A field of ``Settings`` carries its ``Row``. The options of ``--help``, the checks of
 strategy files, what ``none`` means on the command line, the example in
-``confounds.strategy_format`` and the keys of the sidecars are made from the rows.
+``confounds.strategies`` and the keys of the sidecars are made from the rows.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from bids_roi.atlases.regions import networks_of
 from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
-from bids_roi.dataset.timing import read_timing
+from bids_roi.dataset.partners import read_timing
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import format_matrix, format_table
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.frame import Frame
     from bids_roi.core.mapping import RegionMap
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.outputs.records import Digests, Making
 

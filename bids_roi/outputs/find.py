@@ -172,7 +172,7 @@ class Output:
         """The BOLD file, relative to its dataset; empty where nothing says."""
         return "" if self.told.error or not self.told.origin else self.told.origin[0]
 
-    @property
+    @cached_property
     def source_desc(self) -> str:
         """``desc-`` of the BOLD file, empty for ``preproc``."""
         return desc_of(self.source, "") if self.source else ""
@@ -187,7 +187,7 @@ class Output:
         """The run, as its outputs are named."""
         return name_run(self.name)
 
-    @property
+    @cached_property
     def run(self) -> RunKey:
         """Name of the BOLD run, and the place: the same for all outputs of both."""
         return _stem(self.name, self.source_desc), self.place

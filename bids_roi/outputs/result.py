@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
-    from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.censor import Censoring
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.frame import Frame
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.mapping import RegionMap
+    from bids_roi.core.motion import Censoring
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
@@ -352,11 +352,7 @@ def write_parcellated(
     """
     from bids_roi.core.frame import Points
     from bids_roi.core.mapping import strongest_map
-    from bids_roi.images.parcellated import (
-        matrix_content,
-        parcels_axis,
-        series_content,
-    )
+    from bids_roi.images.cifti import matrix_content, parcels_axis, series_content
 
     rows = strongest_map(result.mapped.weights)
     regions = tuple(enumerate(result.atlas.regions.name, 1))

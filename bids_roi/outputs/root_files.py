@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bids_roi.dataset.roots import dataset_around, dataset_description
+from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import (

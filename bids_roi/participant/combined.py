@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.pool import POOLED
-from bids_roi.dataset.filters import Rule
+from bids_roi.core.relmat import POOLED
+from bids_roi.dataset.query import Rule
 from bids_roi.errors import BidsRoiError, DataError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name

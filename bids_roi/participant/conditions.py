@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.dataset.events import find_events, find_raw, read_blocks
+from bids_roi.dataset.partners import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.dataset.events import Blocks
+    from bids_roi.dataset.partners import Blocks
     from bids_roi.options.record import Options
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.atlases.transforms import Route
-from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.atlases.subject import Route
+from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json, read_table
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from bids_roi.atlases.surfaces import Areas
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RunOutputs
     from bids_roi.participant.plan import PlannedRun

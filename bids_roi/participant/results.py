@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.errors import BidsRoiError, ImageError
 from bids_roi.files.tables import file_digest, read_json
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation

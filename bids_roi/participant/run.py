@@ -36,7 +36,7 @@ from bids_roi.participant.results import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
     from bids_roi.participant.plan import PlannedRun
 

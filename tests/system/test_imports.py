@@ -30,9 +30,7 @@ NEVER |= {
 NEVER |= {
     "bids_roi.atlases.surfaces",
     "bids_roi.images.cifti",
-    "bids_roi.images.gifti",
     "bids_roi.images.markup",
-    "bids_roi.images.parcellated",
     "bids_roi.images.surfaces",
 }
 NEVER |= {"bids_roi.schedule.cluster", "bids_roi.demo", "bids_roi.descriptor"}

@@ -8,7 +8,7 @@ import pytest
 from support.trees import plant
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.query import (
     dataset_description,
     find_derivative,
     list_participants,
