@@ -188,13 +188,6 @@ class Input:
         check_there(self.bids_filter_file, self.derivatives)
 
 
-GROUP_UNITS = ("participant", "run", "combined")
-
-STACKS = ("none", "timeseries", "relmat")
-
-STACK_DTYPES = ("float64", "float32")
-
-
 @dataclass(frozen=True, slots=True)
 class Group:
     """What the group level makes of the runs."""
@@ -207,20 +200,20 @@ class Group:
         " displacement), single runs, or participants by the matrices over runs that"
         " --combine-runs has written (combined); stacks hold these alone then.",
         default="participant",
-        choices=GROUP_UNITS,
+        choices=("participant", "run", "combined"),
     )
     stack: tuple[str, ...] = option(
         "What to put into one HDF5 file per space, atlas and desc-, for machine"
         " learning: the time series of all runs, their matrices (upper triangles), or"
         " none.",
         default=("timeseries", "relmat"),
-        choices=STACKS,
+        choices=("none", "timeseries", "relmat"),
     )
     stack_dtype: str = option(
         "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
         " rounded to 7 digits, in half the space or less.",
         default="float64",
-        choices=STACK_DTYPES,
+        choices=("float64", "float32"),
     )
 
     covariates: tuple[str, ...] = labels(
@@ -288,8 +281,6 @@ class Group:
             raise UsageError(msg, remedy="Leave --group-unit run out.")
 
 
-EXECUTORS = ("processes", "serial", "dask", "slurm")
-
 _SLURM = "--executor slurm"
 
 # Fields that mean something to one executor only.
@@ -317,7 +308,7 @@ class Running:
         " one, on Dask, or in SLURM jobs through dask-jobqueue. The outputs are the"
         " same.",
         default="processes",
-        choices=EXECUTORS,
+        choices=("processes", "serial", "dask", "slurm"),
     )
     n_procs: int | None = option(
         "Runs to process at the same time; with --executor slurm, in each job. Default:"

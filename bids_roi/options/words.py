@@ -163,17 +163,11 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic("minimum", "minimum", "labels", "sorted", "of the x"),
     Statistic("maximum", "maximum", "labels", "sorted", "of the x"),
     Statistic(
-        "standard_deviation",
-        "standard deviation (ddof 0)",
-        "labels",
-        "sorted",
+        *("standard_deviation", "standard deviation (ddof 0)", "labels", "sorted"),
         "about the region's mean, over n (ddof 0)",
     ),
     Statistic(
-        "variance",
-        "variance (ddof 0)",
-        "labels",
-        "sorted",
+        *("variance", "variance (ddof 0)", "labels", "sorted"),
         "about the region's mean, over n (ddof 0)",
     ),
     *(
@@ -190,10 +184,7 @@ STATISTICS: tuple[Statistic, ...] = (
         for share in _TRIMMED
     ),
     Statistic(
-        "eigenvariate",
-        "first eigenvariate",
-        "labels",
-        "series",
+        *("eigenvariate", "first eigenvariate", "labels", "series"),
         "Y v / √n: Y is volumes x voxels, each voxel centred over the steady volumes,"
         " and v the first right singular vector of its steady rows, with a sum above 0;"
         " SPM's scale and sign (`spm_regions.m`; Friston et al. 2006,"
@@ -205,19 +196,13 @@ STATISTICS: tuple[Statistic, ...] = (
         " afterwards is not that of voxels that were cleaned before.",
     ),
     Statistic(
-        "least_squares",
-        "least-squares fit of all maps jointly",
-        "maps",
-        "joint",
+        *("least_squares", "least-squares fit of all maps jointly", "maps", "joint"),
         "the b that minimises the sum of squares of y - W b, all maps jointly, as"
         " nilearn's `NiftiMapsMasker`",
         help="the signals that fit all maps jointly (nilearn's NiftiMapsMasker)",
     ),
     Statistic(
-        "weighted_mean",
-        "weighted mean",
-        "maps",
-        "sum",
+        *("weighted_mean", "weighted mean", "maps", "sum"),
         "for each map, the sum of w y over the sum of w; `n/a` (`weights_cancel`)"
         " where the sum of w is 1 % or less of the sum of |w|, as in signed maps it"
         " may be",
@@ -241,23 +226,17 @@ def _of_xdf(what: str, words: str, definition: str, scale: Scale = "edges") -> M
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        "pearson",
-        "Pearson correlation coefficient",
-        "r",
+        *("pearson", "Pearson correlation coefficient", "r"),
         "product-moment correlation",
         "Pearson 1895, [10.1098/rspl.1895.0041](https://doi.org/10.1098/rspl.1895.0041)",
     ),
     Measure(
-        "spearman",
-        "Spearman rank correlation coefficient",
-        "r",
+        *("spearman", "Spearman rank correlation coefficient", "r"),
         "the same of ranks; ties share their mean rank",
         "Spearman 1904, [10.2307/1412159](https://doi.org/10.2307/1412159)",
     ),
     Measure(
-        "partial",
-        "partial correlation coefficient",
-        "r",
+        *("partial", "partial correlation coefficient", "r"),
         "-p_ij / √(p_ii p_jj) with the precision matrix p of the standardised signals",
         "Marrelec et al. 2006, [10.1016/j.neuroimage.2005.12.057]"
         "(https://doi.org/10.1016/j.neuroimage.2005.12.057)",

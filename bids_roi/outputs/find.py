@@ -230,19 +230,16 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             found.append(Output(output_dir, relative, kind, name, series))
             if kind == "timeseries":
                 series[relative] = found[-1]
-    of_all = {
-        name_combined(o.path) for o in found if o.kind == "relmat" and _runs_in(o)
-    }
+    of_runs = [
+        o for o in found if o.kind == "relmat" and any(map(o.name.get, _OF_RUNS))
+    ]
+    of_all = {name_combined(o.path) for o in of_runs}
     return [
         replace(o, kind=COMBINED)
         if o.kind == "relmat" and o.path in of_all and o.is_combined
         else o
         for o in found
     ]
-
-
-def _runs_in(output: Output) -> bool:
-    return any(output.name.get(key) for key in _OF_RUNS)
 
 
 def name_combined(path: str) -> str:

@@ -365,16 +365,11 @@ def write_parcellated(
     for series in names.timeseries:
         clean = result.cleaned.get(series)
         values = result.signals[series.statistic] if clean is None else clean.signals
-        if clean is not None and len(values) < len(clean.cleaned.sample_mask):
-            values = _spread(values, clean.cleaned.sample_mask)
+        kept = None if clean is None else clean.cleaned.sample_mask
+        if kept is not None and len(values) < len(kept):
+            whole = np.full((kept.size, values.shape[1]), np.nan)
+            whole[kept] = values
+            values = whole
         content = series_content(axis, values, repetition_time)
         write_file(output_dir, parcellated_of(series.path), content)
     return []
-
-
-def _spread(
-    values: NDArray[np.float64], kept: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    whole = np.full((kept.size, values.shape[1]), np.nan)
-    whole[kept] = values
-    return whole
