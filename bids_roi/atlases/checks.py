@@ -459,7 +459,7 @@ def _remedy(column: str, index_column: str) -> str:
 def check_atlas(
     text: str, *, space: str | None, home: Path | None, full: bool
 ) -> tuple[list[str], bool]:
-    """Check an atlas without any data: the table of findings, and whether it is good."""
+    """Check an atlas without data: the table of findings, and whether it is good."""
     from bids_roi.atlases.open import examine_atlas
 
     try:
