@@ -40,7 +40,7 @@ from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.combine import Combined, Labelled, combine_labels
 from bids_roi.core.frame import FrameMismatch
 from bids_roi.errors import AtlasError
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest
 from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
     are_whole,

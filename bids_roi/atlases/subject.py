@@ -30,7 +30,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import BidsName, format_name, parse_name
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest
 from bids_roi.images.nifti import check_file
 from bids_roi.images.transforms import read_transform
 

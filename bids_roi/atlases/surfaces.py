@@ -43,7 +43,7 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest
 from bids_roi.images.header import mesh_of, name_density, surface_template
 from bids_roi.images.nifti import check_file
 from bids_roi.images.surfaces import read_areas, read_hemisphere, read_surface_labels

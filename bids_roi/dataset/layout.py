@@ -56,7 +56,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError, remedy_of
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
     from collections.abc import (

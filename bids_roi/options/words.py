@@ -311,7 +311,7 @@ MEASURES: tuple[Measure, ...] = (
 
 
 # Columns of the region table on request, over the voxels of a region of labels; their
-# words are in outputs/schema.py, what they compute in core/quality.py.
+# words are in outputs/result.py, what they compute in core/quality.py.
 REGION_MEASURES = ("voxel_tsnr", "homogeneity")
 
 _STATISTICS = {statistic.name: statistic for statistic in STATISTICS}

@@ -11,8 +11,7 @@ from bids_roi.atlases.names import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
-from bids_roi.outputs.making import told_digest
-from bids_roi.outputs.records import RAW
+from bids_roi.outputs.records import RAW, told_digest
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.core.filters import Butterworth
 from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.motion import MOTION_FILTER_ORDER
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.motion import Censoring
     from bids_roi.options.record import Options

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.gaps import check_rows
 from bids_roi.confounds.motion import (
     FD,
     PARAMETERS,
@@ -18,6 +17,7 @@ from bids_roi.confounds.motion import (
 from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.table import (
     Confounds,
+    check_rows,
     framewise_displacement,
     merge_confounds,
     non_steady_state,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings

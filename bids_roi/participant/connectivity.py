@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bids_roi.core.relmat import Runs
     from bids_roi.options.record import Options
     from bids_roi.options.words import Estimator
-    from bids_roi.outputs.names import RelmatOutput
+    from bids_roi.outputs.derivatives import RelmatOutput
 
     FloatArray = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
     from bids_roi.core.warp import WarpFit
-    from bids_roi.outputs.names import RunOutputs
+    from bids_roi.outputs.derivatives import RunOutputs
     from bids_roi.participant.results import Job
 
 

@@ -39,7 +39,7 @@ from bids_roi.images.nifti import (
     open_series,
     read_volume,
 )
-from bids_roi.outputs.names import RunOutputs, name_outputs
+from bids_roi.outputs.derivatives import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -21,8 +21,15 @@ from bids_roi.confounds.table import read_confounds
 from bids_roi.dataset.partners import Sidecars
 from bids_roi.dataset.query import dataset_around, load_filters
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
-from bids_roi.files.tables import format_matrix, format_table, read_json, read_table
-from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
+from bids_roi.files.tables import (
+    format_matrix,
+    format_table,
+    name_temporary,
+    read_json,
+    read_table,
+    remove_leftovers,
+    write_file,
+)
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, read_labels, write_image
 

@@ -143,7 +143,7 @@ def hold_against_loop(case, reduction, partition):
     spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
     for number, (labels, index) in enumerate(atlases):
         for statistic in BY_VOLUME:  # others: test_region_series.py
-            expected = oracles.regional(scaled, labels, index, mask, statistic, step)
+            expected = oracles.by_region(scaled, labels, index, usable, statistic)
             found = reduction.signals[statistic][number]
             # Sums that cancel keep the precision of their terms, not of themselves.
             atol = RTOL * spread * 60 * (spread if statistic == "variance" else 1)

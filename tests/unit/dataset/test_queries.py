@@ -15,7 +15,7 @@ from bids_roi.dataset.partners import (
 )
 from bids_roi.dataset.query import CONFOUNDS, MASKS, labels_of
 from bids_roi.errors import DataError, MissingInput, NothingFound
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 @pytest.fixture

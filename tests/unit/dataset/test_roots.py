@@ -14,7 +14,7 @@ from bids_roi.dataset.query import (
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
 

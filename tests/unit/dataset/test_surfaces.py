@@ -8,7 +8,7 @@ from support.trees import SHARED, needs_shared, plant, unpack
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.query import KINDS, list_participants
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 ALL = tuple(KINDS)
 

@@ -19,8 +19,8 @@ from bids_roi.files.tables import (
     read_json,
     read_table,
     to_numbers,
+    write_file,
 )
-from bids_roi.files.writing import write_file
 
 
 @given(arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False)))
