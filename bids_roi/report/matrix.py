@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,31 +151,25 @@ def draw_carpet(
         top += height + 30
     sheet.height = top + 10
     if len(names) == order.order.size:
-        _tell_regions(sheet, order, course, names, live)
+        about = _name_rows("carpet", order, names, _ROWS)
+        about |= {
+            "volumes": bin_size(course.n_volumes, _COLUMNS),
+            "count": course.n_volumes,
+            "step": course.repetition_time,
+            "panels": live,
+        }
+        sheet.answer(LEFT, sheet.height - 8, about)
     caption = _caption_carpet(before, after, order, limit, same_unit=same_unit)
     return sheet.figure("carpet", caption + (_DVARS if dvars else ""))
 
 
-def _tell_regions(
-    sheet: Sheet,
-    order: RegionOrder,
-    course: Course,
-    names: Sequence[str],
-    panels: list[dict[str, object]],
-) -> None:
-    """Let the figure tell which region and volume lie under the pointer."""
+def _name_rows(
+    kind: str, order: RegionOrder, names: Sequence[str], most: int
+) -> dict[str, Any]:
+    """What a figure needs to tell which region lies under the pointer."""
     rows = order.order.tolist()
-    about = {
-        "kind": "carpet",
-        "names": [names[row] for row in rows],
-        "rows": rows,
-        "size": bin_size(len(rows), _ROWS),
-        "volumes": bin_size(course.n_volumes, _COLUMNS),
-        "count": course.n_volumes,
-        "step": course.repetition_time,
-        "panels": panels,
-    }
-    sheet.answer(LEFT, sheet.height - 8, about)
+    size = bin_size(len(rows), most)
+    return {"kind": kind, "names": [names[r] for r in rows], "rows": rows, "size": size}
 
 
 def encode_course(
@@ -359,15 +353,9 @@ def draw_relmat(
         sheet.text(middle, _TOP + side + 18, words, anchor="middle", colour=SOFT)
     sheet.bar((_LEFT + side + 22, _TOP + 14, 14, 220), scale)
     if len(names) == n_regions:
-        about = {
-            "kind": "matrix",
-            "names": [names[row] for row in order.order.tolist()],
-            "rows": order.order.tolist(),
-            "size": bin_size(n_regions, _CELLS),
-            "low": -limit,
-            "high": limit,
-            "panels": [{"box": box, "rows": len(codes), "columns": len(codes)}],
-        }
+        about = _name_rows("matrix", order, names, _CELLS)
+        about |= {"low": -limit, "high": limit}
+        about["panels"] = [{"box": box, "rows": len(codes), "columns": len(codes)}]
         sheet.answer(_LEFT, 36, about)
     if lost:
         sheet.stripe((_LEFT + side + 22, _TOP + 252, 14, 14))
