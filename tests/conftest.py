@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import datasets, toy_confounds
+from support.once import make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -46,6 +48,28 @@ def cleaned_input(tmp_path):
     return root, toy_confounds.write_confounds(root), path
 
 
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo dataset, one for all workers: read only."""
+    from bids_roi.demo.dataset import write_demo_dataset  # not for every test
+
+    return make_once(tmp_path_factory, "demo", write_demo_dataset)
+
+
+@pytest.fixture(scope="session")
+def demo_call(tmp_path_factory):
+    """Folder and words of ``bids_roi_tools demo``, one for all workers: read only."""
+    tools = str(Path(sys.executable).with_name("bids_roi_tools"))
+
+    def make(folder):
+        words = [tools, "demo", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return folder, done.stdout
+
+    return make_once(tmp_path_factory, "demo_call", make)
+
+
 @pytest.fixture
 def app():
     """Run the installed command (or the one in BIDS_ROI_EXECUTABLE)."""
@@ -71,3 +95,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(item.path.relative_to(here).parts[0])
+
+
+def pytest_collection_finish():
+    """Modules and thousands of tests stay: no garbage collection walks them again."""
+    gc.collect()
+    gc.freeze()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from bids_roi.errors import UsageError, nearest_words
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import write_file
 from bids_roi.report.paper import BLUE, INK, ORANGE, SOFT, Figure, Panel, Sheet, count
 from bids_roi.report.raster import CLEAR, bin_peaks, bin_rows, bin_size, rgb
 

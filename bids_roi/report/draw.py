@@ -11,16 +11,14 @@ import numpy as np
 from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.mean_image import MeanImage
 from bids_roi.core.motion import regional_dvars
+from bids_roi.core.scan import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
-from bids_roi.files.tables import format_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import format_json, write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
-from bids_roi.outputs.names import figure_path, motion_table, report_path
-from bids_roi.outputs.result import Motion
+from bids_roi.outputs.result import Motion, figure_path, motion_table, report_path
 from bids_roi.report.brain import (
     Ground,
     choose_slices,
@@ -46,8 +44,8 @@ if TYPE_CHECKING:
 
     from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
-    from bids_roi.outputs.names import RelmatOutput, SeriesOutput
+    from bids_roi.images.nifti import Series
+    from bids_roi.outputs.derivatives import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
     from bids_roi.report.courses import Drawn
     from bids_roi.report.paper import Figure

@@ -15,8 +15,7 @@ from bids_roi.core.group.motion import edge_lengths, usable_centres
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import parse_name
-from bids_roi.files.tables import read_table
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import read_table, write_file
 from bids_roi.outputs.find import find_outputs, list_group_files, name_run
 from bids_roi.report.group_figures import (
     LEAST_RUNS,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.tables import read_json, read_table
 from bids_roi.outputs.find import Output, find_outputs
-from bids_roi.outputs.names import read_figures, report_path
+from bids_roi.outputs.result import read_figures, report_path
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:

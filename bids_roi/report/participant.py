@@ -9,9 +9,8 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import write_file
 from bids_roi.outputs.find import COMBINED, find_outputs
-from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import (
     NOT_CLEANED,
     RAW,
@@ -19,6 +18,7 @@ from bids_roi.outputs.records import (
     read_all_records,
     tell_failures,
 )
+from bids_roi.outputs.result import figure_path
 from bids_roi.outputs.schema import KEYS
 from bids_roi.report.courses import script_json
 from bids_roi.report.methods import write_methods

@@ -20,9 +20,8 @@ from support.pictures import draw_run, make_run, parts, rasters
 from bids_roi.confounds.regressors import Selected
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.mean_image import MeanImage
-from bids_roi.outputs.names import has_figures
-from bids_roi.outputs.result import Motion
+from bids_roi.core.scan import MeanImage
+from bids_roi.outputs.result import Motion, has_figures
 from bids_roi.report.brain import (
     Ground,
     _lighten,
