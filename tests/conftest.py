@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -102,3 +103,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(item.path.relative_to(here).parts[0])
+
+
+def pytest_collection_finish():
+    """Modules and thousands of tests stay: no garbage collection walks them again."""
+    gc.collect()
+    gc.freeze()

@@ -10,8 +10,7 @@ from support.doc_blocks import ROOT
 import bids_roi
 from bids_roi.atlases.names import SHORT_NAMES
 from bids_roi.cli import main
-from bids_roi.confounds.strategies import list_strategies
-from bids_roi.confounds.strategy_checks import parse_strategy
+from bids_roi.confounds.strategies import list_strategies, parse_strategy
 from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 

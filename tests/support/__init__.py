@@ -3,7 +3,7 @@
 import os
 import sys
 
-from bids_roi.schedule.threads import pin_threads
+from bids_roi.schedule.outcome import pin_threads
 
 # As the app does, and here because this comes before numpy: a thread per processor
 # spins where matrices are small, and sums over several of them round differently.

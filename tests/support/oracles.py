@@ -79,14 +79,19 @@ def leaves_the_view(series, step=None):
 
 
 def regional(values, labels, index, mask, statistic, step=None):
-    """(T, R) by a loop over regions and volumes; NaN without a usable voxel."""
-    usable = usable_voxels(values, mask, step)
+    """(T, R) by a loop over regions; NaN without a usable voxel."""
+    return by_region(
+        values, labels, index, usable_voxels(values, mask, step), statistic
+    )
+
+
+def by_region(values, labels, index, usable, statistic):
+    """As ``regional``, where it is known which voxels are usable."""
     result = np.full((values.shape[3], len(index)), np.nan)
     for column, value in enumerate(index):
         inside = usable & (labels == value)
         if inside.any():
-            for t in range(values.shape[3]):
-                result[t, column] = FUNCTIONS[statistic](values[..., t][inside])
+            result[:, column] = FUNCTIONS[statistic](values[inside], axis=0)
     return result
 
 

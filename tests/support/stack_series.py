@@ -1,5 +1,6 @@
 """Series and matrices as the participant level writes them."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -51,3 +52,28 @@ def signals(seed, n_volumes=6):
     values = np.random.default_rng(seed).normal(1e4, 1, (n_volumes, len(NAMES)))
     values[:, 2] = np.nan
     return values
+
+
+def matrix(seed):
+    values = np.random.default_rng(seed).uniform(-1, 1, (4, 4))
+    values = values + values.T
+    values[2] = values[:, 2] = np.nan
+    return values
+
+
+def write_many(out):
+    """Eleven runs with two kinds of matrices."""
+    for number in range(11):
+        run = f"sub-{20 + number}_task-rest"
+        write_series(out, run, signals(number, 50 + number))
+        write_relmat(out, run, matrix(number))
+        more = {"stat": "covariance", "ValidDiagonal": True}
+        write_relmat(out, run, matrix(number + 11), **more)
+
+
+def tell_digest(path):
+    """Write into the sidecar of a table what the participant level does: its digest."""
+    sidecar = json.loads(path.with_suffix(".json").read_text())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    sidecar["TableDigest"] = f"sha256:{digest}"
+    path.with_suffix(".json").write_text(json.dumps(sidecar))

@@ -13,8 +13,9 @@ from support.datasets import NAMES, SPACE, snapshot
 from support.group_trees import read_rows, read_square
 from support.validator import issues_of
 
-from bids_roi import extract, load
+from bids_roi.api import extract
 from bids_roi.errors import DataError, NothingFound, UsageError
+from bids_roi.loading import load
 
 T = toy_confounds.T
 CLEAN = ["--strategy", "24P", "--fd-threshold", 0.5, "--dummy-scans", "auto"]

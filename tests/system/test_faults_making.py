@@ -19,9 +19,8 @@ from support.fault_tools import Server, files_of, leftovers
 import bids_roi
 from bids_roi.cli import main
 from bids_roi.errors import DataError
-from bids_roi.outputs import making
-from bids_roi.outputs.making import told_digest
-from bids_roi.outputs.records import read_all_records
+from bids_roi.outputs import records
+from bids_roi.outputs.records import read_all_records, told_digest
 
 RUN = "sub-01_task-rest"
 SERIES = f"sub-01/func/{RUN}_space-{datasets.SPACE}_atlas-Toy_stat-mean_desc-Own"
@@ -299,9 +298,9 @@ def test_a_copy_is_read_once_and_not_made_again(site, monkeypatch):
     before = site.changed()
     assert before
     read = []
-    file_digest = making.file_digest
+    file_digest = records.file_digest
     monkeypatch.setattr(
-        making, "file_digest", lambda path: read.append(path) or file_digest(path)
+        records, "file_digest", lambda path: read.append(path) or file_digest(path)
     )
     arguments = [str(a) for a in (*site.arguments, *FIRST, "--executor", "serial")]
     assert main(arguments) == 0

@@ -1,5 +1,6 @@
 """What each command loads: no library, and no part of one, that it does not use."""
 
+import graphlib
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from support import datasets
 from support.group_trees import Tree, correlation, read_rows
+from support.modules import MODULES, imports_when_loaded
 
 # Whatever is called, none of these is used on volumes without a report.
 NEVER = {
@@ -30,9 +32,7 @@ NEVER |= {
 NEVER |= {
     "bids_roi.atlases.surfaces",
     "bids_roi.images.cifti",
-    "bids_roi.images.gifti",
     "bids_roi.images.markup",
-    "bids_roi.images.parcellated",
     "bids_roi.images.surfaces",
 }
 NEVER |= {"bids_roi.schedule.cluster", "bids_roi.demo", "bids_roi.descriptor"}
@@ -143,3 +143,78 @@ main(sys.argv[1:])
         "bids_roi.participant.level",
     }
     assert list((tmp_path / "out").rglob("*_timeseries.tsv"))
+
+
+def test_every_module_can_be_the_first_that_is_imported():
+    """No circles, whoever comes first elsewhere.
+
+    An order exists in which every module comes after those that it imports. That it is
+    the whole order is seen by loading: a function that is called while its module
+    loads, and that imports another, would bring that one along before its turn.
+    """
+    needed = {
+        module: {name for name in imports_when_loaded(path) if name in MODULES}
+        for module, path in MODULES.items()
+        if "__main__" not in module
+    }
+    order = [
+        module.removesuffix(".__init__")
+        for module in graphlib.TopologicalSorter(needed).static_order()
+    ]
+    code = (
+        "import importlib, sys\n"
+        "names, seen = sys.argv[1:], set()\n"
+        "for name in names:\n"
+        "    try:\n"
+        "        importlib.import_module(name)\n"
+        "    except ImportError as error:\n"
+        "        sys.exit(f'{name}: {error}')\n"
+        "    seen.add(name)\n"
+        "    early = (set(sys.modules) & set(names)) - seen\n"
+        # A package is loaded with the first module in it; it holds a docstring.
+        "    early = {m for m in early if not hasattr(sys.modules[m], '__path__')}\n"
+        "    if early:\n"
+        "        sys.exit(f'{name} loads {early}')"
+    )
+    argv = [sys.executable, "-c", code, *order]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
+def test_help_and_version_load_no_scientific_library(flag):
+    code = (
+        "import sys; from bids_roi.cli import main\n"
+        f"try: main(['{flag}'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'scipy', 'nibabel', 'bids', 'pandas', 'isal', 'tqdm'}\n"
+        "heavy.add('jinja2')\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_h5py_is_imported_for_hdf5_files_only(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text(
+        "#Insight Transform File V1.0\n#Transform 0\n"
+        "Transform: TranslationTransform_double_3_3\n"
+        "Parameters: 1 2 3\nFixedParameters:\n"
+    )
+    names = loaded(
+        "import sys; from pathlib import Path\n"
+        "from bids_roi.images.transforms import read_transform\n"
+        "read_transform(Path(sys.argv[1]))",
+        path,
+    )
+    assert "bids_roi.images.transforms" in names
+    assert "h5py" not in names
+
+
+def test_layout_is_lazy():
+    names = loaded("import sys, bids_roi.dataset.layout")
+    tops = {name.partition(".")[0] for name in names}
+    assert not tops & {"bids", "sqlalchemy", "numpy", "pandas", "nibabel", "scipy"}

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from support import datasets
 from support.moved_trees import write_moved
-from support.trees import SHARED, needs_shared, unpack
+from support.trees import SHARED, needs_shared, plant, unpack
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import list_participants
-from bids_roi.options.input import Input
+from bids_roi.dataset.query import list_participants
+from bids_roi.options.row import Input
 from bids_roi.participant.plan import files_of_run
 from bids_roi.tools import main
 
@@ -237,3 +237,27 @@ def test_surfaces_of_real_trees(name, tmp_path):
             n_pairs += 1
     assert n_pairs
     assert SHARED.is_dir()
+
+
+def test_other_participants_are_not_opened(tmp_path):
+    """Count what is listed and opened, by Python's own audit events."""
+    names = [f"sub-{i:02}_task-a_desc-preproc_bold" for i in range(1, 6)]
+    plant(tmp_path, *(n + ".nii.gz" for n in names), *(n + ".json" for n in names))
+    code = f"""
+import sys
+seen = []
+def hook(event, args):
+    if event in ("open", "os.scandir", "os.listdir"):
+        seen.append(str(args[0]))
+sys.addaudithook(hook)
+from pathlib import Path
+from bids_roi.dataset.layout import find_runs
+from bids_roi.options.row import Input
+assert len(find_runs(Path({str(tmp_path)!r}), "03", Input())) == 1
+print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
+"""
+    touched = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert touched
+    assert not [p for p in touched if "sub-" in p and "sub-03" not in p]

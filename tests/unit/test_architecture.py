@@ -1,24 +1,15 @@
-"""The house: which folder may import which, how long things are, what --help costs."""
+"""The house: which folder may import which, how long things are."""
 
 import ast
-import functools
-import graphlib
 import importlib
 import re
-import subprocess
 import sys
 import tomllib
-from pathlib import Path
 
 import pytest
+from support.modules import MODULES, ROOT, imports, nodes_of
 
 import bids_roi
-
-ROOT = Path(bids_roi.__file__).parent
-MODULES = {
-    ".".join(("bids_roi", *path.relative_to(ROOT).with_suffix("").parts)): path
-    for path in sorted(ROOT.rglob("*.py"))
-}
 
 # A row may import the rows above it. Folders (and modules that lie in none) of one row
 # do not import each other; inside a folder, and among the front doors of the last row,
@@ -32,7 +23,7 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory picture tools \
+api asked arguments cli descriptor masker tools \
 __main__ __init__
 """
 FLOOR = {
@@ -45,12 +36,12 @@ FRONT = FLOOR["cli"]
 ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors": set()}
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
-_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
+_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices")
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
-    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
+    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.cifti"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "rapidgzip": {"bids_roi.images.stream"},
     # Images that are read, pictures that are drawn, stacks that are packed.
@@ -62,53 +53,16 @@ HOMES = {
     "sklearn": {"bids_roi.masker"},  # where it calls, and has been imported
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
-    "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
+    "distributed": {"bids_roi.schedule.cluster"},
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     # Stacks of all runs, which we write; transforms, as ITK writes them.
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS},
+    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS} | {"bids_roi.report.courses"},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}
-
-
-@functools.cache
-def nodes_of(path):
-    """Every node of a file's syntax tree; dozens of tests ask for the same files."""
-    return tuple(ast.walk(ast.parse(path.read_text())))
-
-
-def names_in(node, path):
-    """Top-level names and in-package modules that a statement imports, if it does."""
-    if isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names)
-    elif isinstance(node, ast.ImportFrom):
-        assert node.level == 0, f"{path}: relative import"
-        for alias in node.names:
-            full = f"{node.module}.{alias.name}"
-            yield full if full in MODULES else str(node.module)
-
-
-@functools.cache
-def imports(path):
-    """All that a file imports, inside functions and for types too."""
-    return tuple(name for node in nodes_of(path) for name in names_in(node, path))
-
-
-def imports_when_loaded(path):
-    """What a file imports as it is imported itself: not in functions, nor for types."""
-    waiting = list(ast.parse(path.read_text()).body)
-    while waiting:
-        node = waiting.pop()
-        later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if later or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        ):
-            continue
-        yield from names_in(node, path)
-        waiting += ast.iter_child_nodes(node)
 
 
 def folder_of(module):
@@ -150,43 +104,6 @@ def test_only_the_levels_know_all_that_is_asked_for():
 
 def test_no_floor_for_a_folder_that_is_gone():
     assert set(FLOOR) == {folder_of(module) for module in MODULES}
-
-
-def test_every_module_can_be_the_first_that_is_imported():
-    """No circles, whoever comes first elsewhere.
-
-    An order exists in which every module comes after those that it imports. That it is
-    the whole order is seen by loading: a function that is called while its module
-    loads, and that imports another, would bring that one along before its turn.
-    """
-    needed = {
-        module: {name for name in imports_when_loaded(path) if name in MODULES}
-        for module, path in MODULES.items()
-        if "__main__" not in module
-    }
-    order = [
-        module.removesuffix(".__init__")
-        for module in graphlib.TopologicalSorter(needed).static_order()
-    ]
-    code = (
-        "import importlib, sys\n"
-        "names, seen = sys.argv[1:], set()\n"
-        "for name in names:\n"
-        "    try:\n"
-        "        importlib.import_module(name)\n"
-        "    except ImportError as error:\n"
-        "        if error.name != 'distributed':\n"  # of an extra; nobody needs it
-        "            sys.exit(f'{name}: {error}')\n"
-        "    seen.add(name)\n"
-        "    early = (set(sys.modules) & set(names)) - seen\n"
-        # A package is loaded with the first module in it; it holds a docstring.
-        "    early = {m for m in early if not hasattr(sys.modules[m], '__path__')}\n"
-        "    if early:\n"
-        "        sys.exit(f'{name} loads {early}')"
-    )
-    argv = [sys.executable, "-c", code, *order]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_core_knows_arrays_only():
@@ -231,22 +148,6 @@ def test_no_module_hides_a_function_of_the_package():
     """``bids_roi.load`` is a function; a module of that name would replace it."""
     for name in bids_roi.__all__:
         assert f"bids_roi.{name}" not in MODULES
-
-
-@pytest.mark.parametrize("flag", ["--help", "--version", "--bids-exec-spec"])
-def test_help_and_version_load_no_scientific_library(flag):
-    code = (
-        "import sys; from bids_roi.cli import main\n"
-        f"try: main(['{flag}'])\n"
-        "except SystemExit: pass\n"
-        "heavy = {'numpy', 'scipy', 'nibabel', 'bids', 'pandas', 'isal', 'tqdm'}\n"
-        "heavy.add('jinja2')\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_no_plotting_library_in_the_package_nor_among_what_it_needs():

@@ -143,7 +143,7 @@ def hold_against_loop(case, reduction, partition):
     spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
     for number, (labels, index) in enumerate(atlases):
         for statistic in BY_VOLUME:  # others: test_region_series.py
-            expected = oracles.regional(scaled, labels, index, mask, statistic, step)
+            expected = oracles.by_region(scaled, labels, index, usable, statistic)
             found = reduction.signals[statistic][number]
             # Sums that cancel keep the precision of their terms, not of themselves.
             atol = RTOL * spread * 60 * (spread if statistic == "variance" else 1)
@@ -436,29 +436,6 @@ def test_infinite_sums_by_points_are_an_error():
         run_engine(
             values, [(labels, np.array([1]))], np.ones(SHAPE, bool), ends=(20, 60)
         )
-
-
-def test_sums_are_the_same_where_scipy_has_no_product_in_place(monkeypatch):
-    """The private function may be gone; no bit of a sum tells it."""
-    from scipy.sparse import random_array
-
-    from bids_roi.core import signals
-
-    rng = np.random.default_rng(6)
-    columns = random_array((7, 60), density=0.3, rng=rng, format="csc")
-    series = rng.normal(1e4, 1, (60, 9))
-    found = []
-    there = signals.find_product("csc_matvecs")
-    assert there is not None
-    for product in (there, None):
-        monkeypatch.setattr(signals, "find_product", lambda _, p=product: p)
-        sums = np.ones((7, 9))
-        for at in (slice(0, 25), slice(25, 60)):
-            signals.add_points(sums, columns, at, series[at])
-        found.append(sums)
-    assert_array_equal(*found)
-    slow = [sum((columns[[r], :] @ series).ravel()) for r in range(7)]
-    assert_allclose(found[0].sum(axis=1), np.array(slow) + 9, rtol=RTOL)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])

@@ -4,26 +4,23 @@ import errno
 import gzip
 import os
 import pickle
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import bids.layout
 import pytest
 from support.trees import SHARED, needs_shared, plant, unpack
 
-import bids_roi.dataset.filters as filters_module
-import bids_roi.dataset.partners as metadata_module
+import bids_roi.dataset.partners as partners_module
+import bids_roi.dataset.query as query_module
 from bids_roi.dataset.layout import (
     explain_nothing,
     find_runs,
     find_runs_of,
     index_series,
 )
-from bids_roi.dataset.roots import find_derivative, list_participants
+from bids_roi.dataset.query import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 def found(root, participant="01", **options):
@@ -340,8 +337,8 @@ def test_partners_and_sidecars_are_looked_at_once(tmp_path, monkeypatch):
         return calls.total()
 
     for module, name in (
-        (filters_module, "parse_name"),
-        (metadata_module, "parse_name"),
+        (query_module, "parse_name"),
+        (partners_module, "parse_name"),
     ):
         really = getattr(module, name)
         monkeypatch.setattr(
@@ -417,47 +414,6 @@ def test_nothing_is_written_into_the_input(tmp_path):
     find_runs(dataset, "01", Input(bids_database_dir=tmp_path / "index"))
     explain_nothing(dataset, ["01"], Input(task_label=("x",)))
     assert snapshot() == before
-
-
-def test_other_participants_are_not_opened(tmp_path):
-    """Count what is listed and opened, by Python's own audit events."""
-    names = [f"sub-{i:02}_task-a_desc-preproc_bold" for i in range(1, 6)]
-    plant(tmp_path, *(n + ".nii.gz" for n in names), *(n + ".json" for n in names))
-    code = f"""
-import sys
-seen = []
-def hook(event, args):
-    if event in ("open", "os.scandir", "os.listdir"):
-        seen.append(str(args[0]))
-sys.addaudithook(hook)
-from pathlib import Path
-from bids_roi.dataset.layout import find_runs
-from bids_roi.options.input import Input
-assert len(find_runs(Path({str(tmp_path)!r}), "03", Input())) == 1
-print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
-"""
-    touched = run_python(code).split()
-    assert touched
-    assert not [p for p in touched if "sub-" in p and "sub-03" not in p]
-
-
-def test_import_is_lazy():
-    code = "import sys, bids_roi.dataset.layout; print(*sys.modules)"
-    loaded = {name.split(".")[0] for name in run_python(code).split()}
-    assert not loaded & {"bids", "sqlalchemy", "numpy", "pandas", "nibabel", "scipy"}
-
-
-def run_python(code):
-    # The folder of the repository, so that it runs uninstalled as well.
-    folder = Path(__file__).parents[3]
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=folder,
-    )
-    return done.stdout
 
 
 def test_nothing_need_be_writable(tmp_path, monkeypatch):

@@ -380,25 +380,6 @@ def test_damage_behind_the_header_is_found_when_it_is_read(tmp_path):
         transform.apply(POINTS)
 
 
-def test_h5py_is_imported_for_hdf5_files_only(tmp_path):
-    import subprocess
-    import sys
-
-    path = write_text(
-        tmp_path / "x.txt", [(AFFINE, *random_affine(np.random.default_rng(7)))]
-    )
-    code = (
-        "import sys; from pathlib import Path\n"
-        "from bids_roi.images.transforms import read_transform\n"
-        f"read_transform(Path({str(path)!r}))\n"
-        "assert 'h5py' not in sys.modules"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 # SimpleITK: what antsApplyTransforms does, in its own code.
 
 

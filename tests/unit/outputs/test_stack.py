@@ -1,17 +1,21 @@
 """Stacks: what is in the file, how it grows, what is refused."""
 
-import hashlib
-import json
 import os
-import subprocess
-import sys
 import zlib
 
 import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from support.stack_series import NAMES, signals, write_relmat, write_series
+from support.stack_series import (
+    NAMES,
+    matrix,
+    signals,
+    tell_digest,
+    write_many,
+    write_relmat,
+    write_series,
+)
 
 from bids_roi.errors import DataError, MissingInput, OutputError, UsageError
 from bids_roi.files.matrices import read_matrix
@@ -19,17 +23,10 @@ from bids_roi.files.tables import format_matrix
 from bids_roi.group.outputs import check_outputs
 from bids_roi.group.stacking import write_stacks
 from bids_roi.group.workers import Workers
-from bids_roi.options.group import Group
+from bids_roi.options.row import Group
 from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
 STACK = "group_space-X_atlas-Toy_stack.h5"
-
-
-def matrix(seed):
-    values = np.random.default_rng(seed).uniform(-1, 1, (4, 4))
-    values = values + values.T
-    values[2] = values[:, 2] = np.nan
-    return values
 
 
 def content(path):
@@ -352,23 +349,9 @@ def test_a_chunk_of_before_that_is_damaged_is_read_from_the_tables(out):
     assert (out / STACK).read_bytes() == sound
 
 
-def told(path):
-    """Write into the sidecar of a table what the participant level does: its digest."""
-    sidecar = json.loads(path.with_suffix(".json").read_text())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    sidecar["TableDigest"] = f"sha256:{digest}"
-    path.with_suffix(".json").write_text(json.dumps(sidecar))
-
-
-@pytest.mark.parametrize("n_workers", [1, 3])
-def test_processes_and_digests_change_no_byte(out, n_workers):
-    """With two kinds of matrices, as processes take half a second each to start."""
-    for number in range(11):
-        run = f"sub-{20 + number}_task-rest"
-        write_series(out, run, signals(number, 50 + number))
-        write_relmat(out, run, matrix(number))
-        more = {"stat": "covariance", "ValidDiagonal": True}
-        write_relmat(out, run, matrix(number + 11), **more)
+def test_digests_change_no_byte(out):
+    """Over processes too: tests/system/test_stack_processes.py."""
+    write_many(out)
     write_stacks(out)
     with h5py.File(out / STACK) as file:
         n_edges = [len(kind["edges"]) for kind in file["relmat"].values()]
@@ -376,15 +359,15 @@ def test_processes_and_digests_change_no_byte(out, n_workers):
     expected = (out / STACK).read_bytes()
     (out / STACK).unlink()
     for path in out.glob("sub-*/func/*.tsv"):
-        told(path)
+        tell_digest(path)
     for _ in range(2):  # read from the tables, then copied
-        assert write_stacks(out, workers=Workers(n_workers)) == ([STACK], [])
+        assert write_stacks(out, workers=Workers(1)) == ([STACK], [])
         assert (out / STACK).read_bytes() == expected
 
 
 def test_a_table_that_is_not_the_one_of_its_sidecar_costs_its_run(out):
     for path in out.glob("sub-*/func/*.tsv"):
-        told(path)
+        tell_digest(path)
     (path,) = out.glob("sub-01/func/*run-02*_relmat.tsv")
     state, found = path.stat(), check_outputs(out)
     text = path.read_text()
@@ -445,36 +428,6 @@ def test_a_reader_does_not_stop_the_writer(out):
         assert len(old["runs/name"]) == 3
     with h5py.File(out / STACK) as new:
         assert len(new["runs/name"]) == 4
-
-
-def test_memory_does_not_grow_with_the_runs(tmp_path):
-    """In a process of its own, which tells its peak: 60 runs of 1 MB, 15 more MB."""
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(30000, 4))
-    text = "".join(format_matrix(NAMES, values))
-    code = (
-        "import resource, sys, pathlib\n"
-        "from bids_roi.group.stacking import write_stacks\n"
-        "print(write_stacks(pathlib.Path(sys.argv[1]))[1])\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-    )
-    peaks = []
-    for n_runs in (2, 60):
-        for number in range(n_runs):
-            path = tmp_path / f"sub-{number:02}" / "func"
-            if not path.exists():
-                write_series(tmp_path, f"sub-{number:02}", values[:2])
-                (written,) = path.glob("*_timeseries.tsv")
-                written.write_text(text)
-        done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True
-        )
-        notes, peak = done.stdout.split("\n")[:2]
-        assert notes == "[]", done.stderr
-        peaks.append(int(peak) * (1 if sys.platform == "darwin" else 1024))
-    with h5py.File(tmp_path / STACK) as file:
-        assert file["timeseries/mean/data"].shape == (60 * 30000, 4)
-    assert peaks[1] - peaks[0] < 15 * 2**20
 
 
 def test_read_matrix_gives_back_the_bits(tmp_path):
