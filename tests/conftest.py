@@ -26,6 +26,14 @@ def shared():
     return SHARED
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """Files are read back here and now; processes that tests start sync as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def dataset(tmp_path):
     """Two participants with one run each on an oblique 6 x 7 x 5 grid."""
