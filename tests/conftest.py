@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import functools
 import gc
 import os
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support import datasets, toy_confounds
+from support import datasets, toy_confounds, trees
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -23,6 +24,17 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip(f"no real data: {SHARED} is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_tree(tmp_path_factory):
+    """Roots of real trees, by name; unpacked once for all tests, which only read."""
+
+    @functools.cache
+    def unpack(name):
+        return trees.unpack(f"{name}_tree.tar.gz", tmp_path_factory.mktemp("tree"))
+
+    return unpack
 
 
 @pytest.fixture

@@ -150,7 +150,8 @@ def test_p_values_are_those_of_pearsonr():
 def test_chance_is_what_noise_gives(n):
     rng = np.random.default_rng(n)
     x, y = rng.normal(size=(2, 20000, n))
-    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(x, y, strict=True)]
+    x, y = (z - z.mean(axis=1, keepdims=True) for z in (x, y))
+    r = (x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1))
     # Standard error of the median of 20,000.
     assert abs(np.median(np.abs(r)) - chance_correlation(n)) < 0.01
 
