@@ -128,7 +128,7 @@ def membership(case: dict):
 
 def open_ours(case: dict):
     """Header or heads of a run."""
-    from bids_roi.images.series import open_series
+    from bids_roi.images.nifti import open_series
 
     if "bold" in case:
         return open_series("cifti", {"": Path(case["bold"])}, "fsLR")
@@ -221,7 +221,7 @@ def work(case: dict) -> None:
 
     nb.cifti2, nb.gifti  # noqa: B018
     import bids_roi.core.reduce
-    import bids_roi.images.series  # noqa: F401
+    import bids_roi.images.nifti  # noqa: F401
 
     more = (prepare_partition(case),) if case["way"] == REDUCED else ()
     base, cpu = memory("VmRSS"), time.process_time()

@@ -21,10 +21,9 @@ from bids_roi.arguments import (
     python_words,
     read_strategies,
 )
-from bids_roi.asked import RAW, Call, list_given, share
-from bids_roi.core.pool import POOLED, pool_runs
+from bids_roi.asked import RAW, Call, Desk, list_given, share
+from bids_roi.core.relmat import POOLED, pool_runs
 from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
-from bids_roi.memory import Desk
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
 from bids_roi.participant.cleaning import clean_atlases
@@ -39,7 +38,7 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
-from bids_roi.picture import draw_regions
+from bids_roi.report.courses import draw_regions
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -49,10 +48,10 @@ if TYPE_CHECKING:
     from bids_roi.asked import Work
     from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.options.words import Estimator
-    from bids_roi.outputs.names import SeriesOutput
+    from bids_roi.outputs.derivatives import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
     from bids_roi.participant.results import Job
-    from bids_roi.picture import Picture
+    from bids_roi.report.courses import Picture
 
     Key = tuple[Any, str, str]
 

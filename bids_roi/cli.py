@@ -32,8 +32,7 @@ from bids_roi.errors import (
     say_time,
 )
 from bids_roi.options.record import Options
-from bids_roi.options.row import local_path
-from bids_roi.options.running import Running
+from bids_roi.options.row import Running, local_path
 from bids_roi.options.table import LEVELS, OPTIONS
 from bids_roi.version import __version__
 
@@ -431,7 +430,7 @@ def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
 
 
 def _run_participant(given: argparse.Namespace, options: Options, command: str) -> int:
-    from bids_roi.schedule.threads import pin_threads
+    from bids_roi.schedule.outcome import pin_threads
 
     pin_threads()
     from bids_roi.participant.level import open_level, run_level

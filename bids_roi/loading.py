@@ -42,9 +42,9 @@ from bids_roi.outputs.find import (
     find_stale,
     identify,
 )
-from bids_roi.outputs.making import check_table, told_digest
-from bids_roi.outputs.records import read_all_records
-from bids_roi.outputs.schema import FACTS, OUTLIER_COLUMNS, REGION_COLUMNS
+from bids_roi.outputs.records import check_table, read_all_records, told_digest
+from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS
+from bids_roi.outputs.schema import FACTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -84,8 +84,8 @@ _RAW = "none"
 # How what a name lacks is shown, and asked for.
 _ABSENT = {"strategy": _RAW, "space": "native", "hemi": "both"}
 _TEXT_COLUMNS = {
-    column.name
-    for column in (*REGION_COLUMNS.values(), *OUTLIER_COLUMNS.values())
+    name
+    for name, column in (REGION_COLUMNS | OUTLIER_COLUMNS).items()
     if not column.unit
 }
 _SHOWN = 8

@@ -16,18 +16,17 @@ import numpy as np
 
 from bids_roi.api import extract_run
 from bids_roi.arguments import ALLOWED, python_words, read_value, say
-from bids_roi.asked import Call, Work, list_given, share
+from bids_roi.asked import Call, Desk, Work, list_given, share
 from bids_roi.core.grid import resample_labels
 from bids_roi.errors import BidsRoiError, UsageError, nearest_words
 from bids_roi.images.nifti import make_image, read_labels
-from bids_roi.memory import Desk
 from bids_roi.participant.plan import plan_run
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
 
 __all__ = ["RegionMasker"]
 

@@ -28,19 +28,13 @@ from bids_roi.group import runs as group_runs
 from bids_roi.group import summaries as group_summaries
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import MEASURES, STATISTICS
-from bids_roi.outputs.declared import Of
-from bids_roi.outputs.schema import (
-    FACTS,
-    KEYS,
-    OUTLIER_COLUMNS,
-    REGION_COLUMNS,
-    describe_columns,
-)
+from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS, describe_columns
+from bids_roi.outputs.schema import FACTS, KEYS, Of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from bids_roi.confounds.strategy_format import Component
+    from bids_roi.confounds.strategies import Component
     from bids_roi.options.row import Option
     from bids_roi.options.settings import Settings
 
@@ -385,7 +379,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "stack-layout": _literal("bids_roi.outputs.stack"),
     "events": _literal("bids_roi.participant.progress"),
     "strategies": _strategies,
-    "strategy-format": _literal("bids_roi.confounds.strategy_format"),
+    "strategy-format": _literal("bids_roi.confounds.strategies"),
     "short-names": _short_names,
     "atlases": _atlases,
     "citations": _citations,

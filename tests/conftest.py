@@ -1,6 +1,5 @@
 """Fixtures that several test files share."""
 
-import functools
 import gc
 import os
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import datasets, toy_confounds, trees
+from support.once import make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -30,11 +30,11 @@ def shared():
 def real_tree(tmp_path_factory):
     """Roots of real trees, by name; unpacked once for all tests, which only read."""
 
-    @functools.cache
-    def unpack(name):
-        return trees.unpack(f"{name}_tree.tar.gz", tmp_path_factory.mktemp("tree"))
+    def find(name):
+        tar = f"{name}_tree.tar.gz"
+        return make_once(tmp_path_factory, name, lambda place: trees.unpack(tar, place))
 
-    return unpack
+    return find
 
 
 @pytest.fixture
@@ -57,6 +57,28 @@ def cleaned_input(tmp_path):
     bold[..., toy_confounds.SPIKES] += 200
     path = datasets.write_run(root, f"sub-01_task-rest_space-{datasets.SPACE}", bold)
     return root, toy_confounds.write_confounds(root), path
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The demo dataset, one for all workers: read only."""
+    from bids_roi.demo.dataset import write_demo_dataset  # not for every test
+
+    return make_once(tmp_path_factory, "demo", write_demo_dataset)
+
+
+@pytest.fixture(scope="session")
+def demo_call(tmp_path_factory):
+    """Folder and words of ``bids_roi_tools demo``, one for all workers: read only."""
+    tools = str(Path(sys.executable).with_name("bids_roi_tools"))
+
+    def make(folder):
+        words = [tools, "demo", str(folder)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return folder, done.stdout
+
+    return make_once(tmp_path_factory, "demo_call", make)
 
 
 @pytest.fixture

@@ -1,11 +1,17 @@
-"""Words of the options that name atlases, understood: files, datasets, combinations."""
+"""Atlases that options ask for: files, datasets, coordinates, combinations."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
+from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.names import (
@@ -20,15 +26,34 @@ from bids_roi.atlases.names import (
     space_of,
     without_side,
 )
-from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import some
-from bids_roi.errors import AtlasError, CollisionError, MissingInput, UsageError
-from bids_roi.files.tables import read_json
-from bids_roi.images.meshes import meshes_of, surface_template
+from bids_roi.atlases.open import NOWHERE, Atlas, AtlasFiles, combine_images
+from bids_roi.atlases.regions import (
+    SIDE_COLUMNS,
+    Finding,
+    RawTable,
+    RegionTable,
+    build_regions,
+    networks_of,
+    sides_of,
+    some,
+)
+from bids_roi.errors import (
+    AtlasError,
+    CollisionError,
+    MissingInput,
+    SpaceMismatch,
+    UsageError,
+)
+from bids_roi.files.tables import read_json, read_table, to_number
+from bids_roi.images.header import meshes_of, surface_template
 from bids_roi.images.nifti import check_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from bids_roi.atlases.open import Spheres
 
 
 SUBJECT = "subject:"
@@ -234,3 +259,267 @@ def parse_combination(text: str) -> tuple[AtlasKey, tuple[str, ...]]:
         remedy = "Write NAME=ATLAS,ATLAS[,ATLAS], for example both=schaefer400,HOSPA."
         raise UsageError(msg, remedy=remedy)
     return AtlasKey(name), parts
+
+
+_WHAT = {"probseg": "weighted maps", "spheres": "spheres around coordinates"}
+_NAMES = ("name", "label", "region", "roi")
+_NO_RADIUS = ("", "n/a")
+# Of any head, mm from the origin; metres and voxel numbers are told from it.
+_FARTHEST = 300.0
+_LARGEST = 50.0
+
+
+def take_regions(atlas: Atlas) -> Atlas:
+    """An atlas as a part that the run's layout cannot hold: its regions alone."""
+    return replace(atlas, kind=NOWHERE, findings=())
+
+
+def combine_atlases(key: AtlasKey, parts: Sequence[Atlas]) -> Atlas:
+    """Put atlases together; where two have a region, the earlier one's stays."""
+    held = [part for part in parts if part.kind != NOWHERE]
+    for part in held:
+        if part.kind != "dseg":
+            msg = f"{key.name}: {part.name} is made of {_WHAT[part.kind]}, not labels."
+            remedy = "Combine atlases of labels; ask for the others beside, by --atlas."
+            raise AtlasError(msg, where=part.image_path, remedy=remedy)
+    ways = {(part.space, part.route) for part in held}
+    # On surfaces the meshes decide; the name of a dlabel's space is that of its voxels.
+    if len(ways) > 1 and not is_surface(held[0].image_path):
+        told = ", ".join(f"{part.name} in {part.space}" for part in held)
+        msg = f"{key.name}: its parts are not in one space ({told})."
+        remedy = "Take parts of one template, or all of the participant's own."
+        raise SpaceMismatch(msg, where=held[0].image_path, remedy=remedy)
+    regions = _join_tables(parts)
+    elsewhere, start = set(), 0
+    for part in parts:
+        lost = part.elsewhere if part.kind != NOWHERE else set(part.regions.index)
+        elsewhere |= {
+            start + row + 1 for row, v in enumerate(part.regions.index) if v in lost
+        }
+        start += len(part.regions.index)
+    atlas = Atlas(
+        label=key.label,
+        seg=key.seg,
+        scale=key.scale,
+        space=held[0].space,
+        kind="dseg",
+        files=tuple(dict.fromkeys(file for part in held for file in part.files)),
+        table_path=None,
+        image_digest=_digest([f"{p.name}:{p.kind}:{p.image_digest}" for p in parts]),
+        table_digest=_digest([f"{p.name}:{p.table_digest}" for p in parts]),
+        regions=regions,
+        source="",
+        description=_describe(key, parts),
+        route=held[0].route,
+        elsewhere=frozenset(elsewhere),
+        parts=tuple(parts),
+    )
+    combined = combine_images(atlas.image)
+    share = np.full(len(regions.index), np.nan)
+    np.divide(
+        *(combined.n_lost, combined.n_places), out=share, where=combined.n_places > 0
+    )
+    findings = [finding for part in held for finding in part.findings]
+    findings += _tell_overlap(regions, share)
+    return replace(atlas, overlapped=tuple(share.tolist()), findings=tuple(findings))
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _join_tables(parts: Sequence[Atlas]) -> RegionTable:
+    """Rows of all parts; a name that two of them have gets its atlas's before it."""
+    tables = [part.regions for part in parts]
+    labels = Counter(part.label for part in parts)
+    prefixes = [p.label if labels[p.label] == 1 else p.name for p in parts]
+    counts = Counter(name for table in tables for name in table.name)
+    names = [
+        f"{prefix}_{name}" if counts[name] > 1 else name
+        for prefix, table in zip(prefixes, tables, strict=True)
+        for name in table.name
+    ]
+    again = Counter(names)  # a name that another's prefix made
+    names = [f"{n}_{row}" if again[n] > 1 else n for row, n in enumerate(names, 1)]
+    columns: dict[str, list[str]] = {
+        "source_atlas": [p.name for p in parts for _ in p.regions.index],
+        "source_index": [str(value) for table in tables for value in table.index],
+    }
+    networks = [networks_of(table) for table in tables]
+    if any(networks):
+        columns["network"] = [
+            cell
+            for table, own in zip(tables, networks, strict=True)
+            for cell in own or ["n/a"] * len(table.index)
+        ]
+    sides = [s for table in tables for s in sides_of(table.original_name, table.extra)]
+    if any(sides):
+        columns["hemisphere"] = sides
+    own = [{column.lower(): cells for column, cells in t.extra} for t in tables]
+    for column in dict.fromkeys(column for held in own for column in held):
+        if column not in columns and column not in SIDE_COLUMNS:
+            columns[column] = [
+                cell
+                for held, table in zip(own, tables, strict=True)
+                for cell in held.get(column, [""] * len(table.index))
+            ]
+    return RegionTable(
+        index=tuple(range(1, len(names) + 1)),
+        name=tuple(names),
+        original_name=tuple(name for table in tables for name in table.original_name),
+        extra=tuple((column, tuple(cells)) for column, cells in columns.items()),
+    )
+
+
+def _describe(key: AtlasKey, parts: Sequence[Atlas]) -> dict[str, Any]:
+    """Description of all, for the file at the root and the text of the report."""
+    told = [part.description for part in parts]
+    names = [str(part.description.get("Name") or part.name) for part in parts]
+    licences = [f"{p.name}: {p.description.get('License', 'n/a')}" for p in parts]
+    content: dict[str, Any] = {
+        "Name": f"{key.label} ({', then '.join(names)})",
+        "License": "; ".join(licences),
+        "Parts": [part.name for part in parts],
+    }
+    for kind in ("Authors", "ReferencesAndLinks"):
+        entries: dict[str, None] = {}
+        for description in told:
+            own = description.get(kind, ())
+            entries |= dict.fromkeys([own] if isinstance(own, str) else map(str, own))
+        if entries:
+            content[kind] = list(entries)
+    entries = dict.fromkeys(str(d["BibTeX"]) for d in told if d.get("BibTeX"))
+    if entries:
+        content["BibTeX"] = "\n".join(entries)
+    return content
+
+
+def _tell_overlap(regions: RegionTable, share: NDArray[np.float64]) -> list[Finding]:
+    """Say which regions earlier parts swallowed, and how many they cut."""
+    gone = [regions.name[row] for row in np.flatnonzero(share == 1)]
+    cut = np.flatnonzero((share > 0) & (share < 1))
+    findings = []
+    if gone:
+        text = f"{len(gone)} regions lie wholly in earlier parts: {some(gone)}."
+        fix = "They are n/a (overlapped); put their atlas first to keep them."
+        findings.append(Finding("warning", "overlapped", text, fix))
+    if cut.size:
+        most = cut[np.argmax(share[cut])]
+        text = (
+            f"{cut.size} regions lost places to earlier parts, the most"
+            f" {regions.name[most]} ({share[most]:.0%} of it)."
+        )
+        severity = "warning" if share[most] >= 0.5 else "note"
+        fix = "See the column overlapped of the region table."
+        findings.append(Finding(severity, "overlapped", text, fix))
+    return findings
+
+
+def read_seeds(path: Path, declared: str | None, radius: float | None) -> AtlasFiles:
+    """Read a table of coordinates as an atlas of spheres."""
+    check_file(path)
+    space = space_of(path)
+    if declared and space and declared.partition("+")[0] != space.partition("+")[0]:
+        msg = f"its name says that it is in {space}, --atlas-space {declared}."
+        remedy = "Leave --atlas-space out, or correct the name."
+        raise UsageError(msg, where=path, remedy=remedy)
+    space = declared or space
+    if not space:
+        msg = "nothing tells the space of the coordinates (tpl- or space- in its name)."
+        remedy = "Give it with --atlas-space, for example MNI152NLin6Asym."
+        raise UsageError(msg, where=path, remedy=remedy)
+    columns = {name.lower(): cells for name, cells in read_table(path).items()}
+    if not {"x", "y", "z"} <= columns.keys():
+        msg = f"the table has the columns {', '.join(columns)}; x, y and z are needed."
+        remedy = "Give each seed one row, with x, y and z in mm (RAS+) and name."
+        raise AtlasError(msg, where=path, remedy=remedy)
+    own = columns.get("radius", [""] * len(columns["x"]))
+    given = ["" if radius is None else repr(radius)]
+    radii = [given[0] if cell.lower() in _NO_RADIUS else cell for cell in own]
+    if "" in radii:
+        msg = f"seed {radii.index('') + 1} has no radius."
+        remedy = "Give one for all with --seed-radius MM, or a column radius."
+        raise UsageError(msg, where=path, remedy=remedy)
+    numbers = [
+        _read_numbers(columns[axis], axis, _FARTHEST, path) for axis in ("x", "y", "z")
+    ]
+    numbers.append(_read_numbers(radii, "radius", _LARGEST, path))
+    if min(numbers[3], default=1.0) <= 0:
+        msg = f"a radius is above 0 mm, not {min(numbers[3]):g}."
+        raise AtlasError(msg, where=path, remedy="Correct the table.")
+    spheres: Spheres = tuple(zip(*numbers, strict=True))
+    return _make_files(path, space, columns, spheres)
+
+
+def _read_numbers(
+    cells: Sequence[str], column: str, largest: float, path: Path
+) -> list[float]:
+    found = []
+    for row, cell in enumerate(cells, 1):
+        try:
+            value = to_number(cell)
+        except ValueError:
+            value = math.nan
+        if not abs(value) <= largest:
+            msg = f"{column} of seed {row} is '{cell}', not up to {largest:g} mm."
+            remedy = "Give millimetres, not metres or voxel numbers."
+            raise AtlasError(msg, where=path, remedy=remedy)
+        found.append(value)
+    return found
+
+
+def _make_files(
+    path: Path, space: str, columns: dict[str, list[str]], spheres: Spheres
+) -> AtlasFiles:
+    known = next((columns[name] for name in _NAMES if name in columns), None)
+    names = known or [f"seed_{row}" for row in range(1, len(spheres) + 1)]
+    kept = [c for c in columns if c not in _NAMES and c not in ("index", "radius")]
+    extra = {column: tuple(columns[column]) for column in kept}
+    extra["radius"] = tuple(f"{sphere[3]:g}" for sphere in spheres)
+    index = tuple(range(1, len(spheres) + 1))
+    raw = RawTable(index, tuple(names), tuple(extra.items()))
+    regions, told = build_regions(raw)
+    findings = [
+        *told,
+        *_check_spheres(regions.name, sides_of(names, raw.extra), spheres),
+    ]
+    wrong = next((f for f in findings if f.severity == "error"), None)
+    if wrong is not None:
+        raise AtlasError(wrong.text, where=path, remedy=wrong.fix)
+    key = key_of_file(path)
+    named = {"Name": key.label, "License": "n/a"}
+    return AtlasFiles(
+        *(key, space, path, path),
+        description=named,
+        findings=tuple(findings),
+        union=regions,
+        spheres=spheres,
+    )
+
+
+def _check_spheres(
+    names: Sequence[str], sides: Sequence[str], spheres: Spheres
+) -> list[Finding]:
+    """Tell of seeds on the other side than their name says, and of equal ones."""
+    findings = []
+    sided = [row for row, side in enumerate(sides) if side and abs(spheres[row][0]) > 2]
+    other = [row for row in sided if (spheres[row][0] < 0) != (sides[row] == "L")]
+    if other:
+        text = (
+            f"{len(other)} of {len(sided)} seeds lie on the other side than they are"
+            f" called: {some([names[row] for row in other])}."
+        )
+        fix = "x grows to the right (RAS+); tables in LPS have x and y of other signs."
+        severity = "error" if 2 * len(other) > len(sided) else "warning"
+        findings.append(Finding(severity, "sides", text, fix))
+    first: dict[tuple[float, ...], int] = {}
+    same = [
+        f"{names[first[sphere]]} and {names[row]}"
+        for row, sphere in enumerate(spheres)
+        if first.setdefault(sphere, row) != row
+    ]
+    if same:
+        text = f"some seeds are the same sphere: {some(same)}."
+        fix = "Remove one of each; their signals are equal."
+        findings.append(Finding("warning", "same seeds", text, fix))
+    return findings

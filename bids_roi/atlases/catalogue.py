@@ -11,13 +11,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.formats import Finding, parse_table, read_raw_table, without_wall
 from bids_roi.atlases.names import describe_known_atlas, own_table, space_of
 from bids_roi.atlases.open import AtlasFiles
-from bids_roi.atlases.regions import build_regions, name_by_value, unite_tables
+from bids_roi.atlases.regions import (
+    Finding,
+    build_regions,
+    name_by_value,
+    parse_table,
+    read_raw_table,
+    unite_tables,
+    without_wall,
+)
 from bids_roi.atlases.templateflow import (
     HeldImage,
-    check_complete,
     choose_table,
     download,
     list_folder,
@@ -29,8 +35,7 @@ from bids_roi.atlases.templateflow import (
 from bids_roi.core.grid import Grid
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 from bids_roi.files.tables import read_json
-from bids_roi.images.header import ATLAS
-from bids_roi.images.meshes import DENSITIES, meshes_of
+from bids_roi.images.header import ATLAS, DENSITIES, check_complete, meshes_of
 from bids_roi.images.nifti import open_image
 
 if TYPE_CHECKING:
@@ -46,21 +51,11 @@ _OWN = "own"  # in the place of a table's text: what the image itself holds
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A folder of atlases: a BIDS-atlas dataset or a TemplateFlow home.
+    """A folder of atlases: a BIDS-atlas dataset or a TemplateFlow home."""
 
-    Attributes
-    ----------
-    name
-        Under which sidecars refer to it.
-    root
-        The folder.
-    files
-        Relative paths and sizes.
-    """
-
-    name: str
-    root: Path
-    files: dict[str, int] = field(hash=False)
+    name: str  # under which sidecars refer to it
+    root: Path  # the folder
+    files: dict[str, int] = field(hash=False)  # relative paths and sizes
 
     @classmethod
     def of(cls, name: str, root: Path) -> Dataset:
@@ -69,23 +64,13 @@ class Dataset:
 
 
 class Catalogue:
-    """Atlases by name.
-
-    Parameters
-    ----------
-    datasets
-        BIDS-atlas datasets of the user's, looked at first.
-    homes
-        Folders in TemplateFlow's layout, in order.
-    target
-        Tells the folder that downloads go to; ``None``: nothing is downloaded.
-    """
+    """Atlases by name."""
 
     def __init__(
         self,
-        datasets: Sequence[Dataset],
-        homes: Sequence[Path],
-        target: Callable[[], Path] | None,
+        datasets: Sequence[Dataset],  # BIDS-atlas datasets, looked at first
+        homes: Sequence[Path],  # folders in TemplateFlow's layout, in order
+        target: Callable[[], Path] | None,  # where downloads go; None forbids them
     ) -> None:
         self.datasets = tuple(datasets)
         self.homes = [Dataset.of("templateflow", home) for home in homes]
@@ -97,10 +82,6 @@ class Catalogue:
         self._own = {d.name: scan_names(d.files) for d in self.datasets}
         names = set(list_skeleton()).union(*(home.files for home in self.homes))
         self._archive = scan_names(sorted(names))
-
-    def listing(self) -> list[HeldImage]:
-        """All that TemplateFlow and the homes hold, present or not."""
-        return self._archive
 
     def keys(self) -> list[AtlasKey]:
         """Atlases that can be extracted, in any space."""
@@ -115,11 +96,6 @@ class Catalogue:
         """Spaces that an atlas is in."""
         return sorted({h.space for h in self._usable() if h.key == key})
 
-    def keys_in(self, space: str) -> list[AtlasKey]:
-        """Atlases in a space."""
-        found = {h.key for h in self._usable() if h.space == space}
-        return sorted(found, key=lambda key: key.name)
-
     def _usable(self) -> list[HeldImage]:
         held = [image for own in self._own.values() for image in own] + self._archive
         return [image for image in held if image.is_usable]
@@ -128,16 +104,8 @@ class Catalogue:
         """All images of an atlas that can be extracted, in any space."""
         return [image for image in self._usable() if image.key == key]
 
-    def is_present(self, path: str) -> bool:
-        """Tell whether some home holds a file, and not only its placeholder."""
-        return any(home.files.get(path) for home in self.homes)
-
     def find(self, key: AtlasKey, space: str, where: Grid | Frame) -> AtlasFiles:
-        """Find the image of an atlas that lies as a series does, and its table.
-
-        Of volumes in the space, the one nearest to the grid; of others, what has the
-        meshes of the frame: template and density.
-        """
+        """Find the image of an atlas that lies as a series does, and its table."""
         if isinstance(where, Grid):
             return self._find_volume(key, space, where)
         if where.grid is not None:
@@ -197,10 +165,7 @@ class Catalogue:
     def _unite(
         self, key: AtlasKey
     ) -> tuple[RegionTable | None, dict[tuple[str, str], str]]:
-        """Regions of an atlas in all layouts; images whose own could not be joined.
-
-        ``None`` where there is no layout but volumes, or only one table.
-        """
+        """Regions of an atlas in all layouts; images whose own could not be joined."""
         if key in self._columns:
             return self._columns[key]
         sets: list[tuple[Dataset | None, list[HeldImage]]] = [
@@ -244,10 +209,7 @@ class Catalogue:
     def _table_of(
         self, dataset: Dataset | None, held: HeldImage
     ) -> tuple[str, str | None] | None:
-        """Path of the table of an image, or name and text of one in the package.
-
-        A dlabel is its own table where there is no other.
-        """
+        """Path of the table of an image, or name and text of one in the package."""
         for place in self.homes if dataset is None else [dataset]:
             name = choose_table(held.path, [n for n, s in place.files.items() if s])
             if name is not None:
@@ -274,7 +236,7 @@ class Catalogue:
 
     def _misfit(self, key: AtlasKey, space: str) -> SpaceMismatch:
         spaces = self.spaces(key)
-        fitting = [other.name for other in self.keys_in(space)]
+        fitting = sorted({h.key.name for h in self._usable() if h.space == space})
         msg = f"atlas {key.name} is in {', '.join(spaces)}, the run in {space}."
         same = [name for name in fitting if name.startswith(key.label)]
         shown = ", ".join((same or fitting)[:8])
@@ -365,7 +327,8 @@ class Catalogue:
         """Image and table of an atlas, of which no home holds more than a stub."""
         table = choose_table(held.path, list_skeleton())
         names = [*held.paths, *([table] if table else [])]
-        return [n for n in names if n in held.paths or not self.is_present(n)]
+        here = {n for n in names if any(home.files.get(n) for home in self.homes)}
+        return [n for n in names if n in held.paths or n not in here]
 
     def _from_home(
         self, home: Dataset, held: HeldImage, findings: list[Finding]
@@ -485,10 +448,7 @@ def _other(held: HeldImage, best: HeldImage) -> list[Finding]:
 
 
 def _distance(homes: Sequence[Dataset], held: HeldImage, grid: Grid) -> float:
-    """How far an image's voxel size is from a grid's, on a log scale.
-
-    From its header where it is present, else from the template's description.
-    """
+    """How far an image's voxel size is from a grid's, on a log scale."""
     for home in homes:
         if home.files.get(held.path):
             try:

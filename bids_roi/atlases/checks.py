@@ -9,25 +9,25 @@ wrong with the right table, 19 to 40 % with the other.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.formats import Finding
-from bids_roi.atlases.regions import (
-    SEVEN_NETWORKS,
-    SEVENTEEN_NETWORKS,
-    schaefer_network,
-    sides_of,
-    some,
-)
+from bids_roi.atlases.names import space_of
+from bids_roi.atlases.regions import Finding, sides_of, some
+from bids_roi.errors import BidsRoiError, UsageError
 from bids_roi.files.tables import to_number
+from bids_roi.images.header import MAPS
+from bids_roi.images.nifti import count_bad_weights, open_image
+from bids_roi.options.table import Atlases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.open import AtlasFiles
     from bids_roi.atlases.regions import RegionTable
     from bids_roi.core.grid import Grid
 
@@ -40,6 +40,15 @@ _PLANES = (
     ("ExStr", 1, 1, -35.0),
     ("Vis", 1, 1, -30.0),
     ("OFC", 2, 1, 15.0),
+)
+# Names of the Schaefer atlas and its networks, in its two orders.
+_SCHAEFER = re.compile(r"(?:(?:17|7)Networks_)?[LR]H_([A-Za-z]+)_\w*\d")
+_SEVEN_NETWORKS = frozenset(
+    {"Vis", "SomMot", "DorsAttn", "SalVentAttn", "Limbic", "Cont", "Default"}
+)
+_SEVENTEEN_NETWORKS = frozenset(
+    {"VisCent", "VisPeri", "TempPar", "Limbic"}
+    | {f"{name}{x}" for name in _SEVEN_NETWORKS - {"Vis"} for x in "ABC"}
 )
 _TOLERATED = 0.12
 _LEAST = 10
@@ -55,23 +64,22 @@ _VALUES = re.compile(
     r"(index|id|value|key|label|roi|intensity|code)",
     re.IGNORECASE,
 )
+# From what stops the work to what is good to know.
+_SEVERITIES = ("error", "warning", "corrected", "note")
 _BLANK = ("", "n/a", "nan", "na")
+_UNSAID = "?"  # the space of an image that nothing tells
 
 
 def check_places(
     table: RegionTable, labels: NDArray[np.int64], grid: Grid
 ) -> list[Finding]:
-    """Compare names of the Schaefer atlas with the positions of the regions.
-
-    An error where more than 12 % of at least 10 named places are wrong; ``labels`` are
-    in a template's space.
-    """
-    if not any(map(schaefer_network, table.original_name)):
+    """Compare names of the Schaefer atlas with the positions of the regions."""
+    if not any(map(_schaefer_network, table.original_name)):
         return []
     centres = _centres(labels, table.values, grid)
     wrong, n_named, example = 0, 0, ""
     for row, name in enumerate(table.original_name):
-        if not schaefer_network(name):
+        if not _schaefer_network(name):
             continue
         for word, axis, sign, plane in _PLANES:
             if word in name and np.isfinite(centres[row, axis]):
@@ -88,6 +96,17 @@ def check_places(
     )
     fix = "Give the table that belongs to this image."
     return [Finding("error", "order of networks", text, fix)]
+
+
+def _schaefer_network(name: str) -> str:
+    """Network in a name of the Schaefer atlas; blank in those of other atlases.
+
+    >>> [_schaefer_network(name) for name in ("17Networks_LH_ContA_1", "LH_Caudate_1")]
+    ['ContA', '']
+    """
+    match = _SCHAEFER.fullmatch(name)
+    known = _SEVEN_NETWORKS | _SEVENTEEN_NETWORKS
+    return match[1] if match is not None and match[1] in known else ""
 
 
 def _centres(
@@ -229,10 +248,7 @@ def _find_stranger(table: RegionTable, found: set[int]) -> Finding | None:
 
 
 def check_maps(table: RegionTable, n_maps: int) -> list[Finding]:
-    """Compare a table with the number of maps of a 4D image.
-
-    The index of a map is its number, from 1, or from 0 throughout.
-    """
+    """Compare a table with the number of maps of a 4D image."""
     known = set(table.index)
     if len(known) != n_maps:
         text = f"the image holds {n_maps} maps, the table {len(known)} regions."
@@ -344,16 +360,12 @@ def check_file_name(table: RegionTable, name: str, *, n_maps: int) -> list[Findi
 
 
 def _order_of(names: Sequence[str]) -> tuple[str, str]:
-    """Order of the Schaefer atlas that names belong to, and one that tells it.
-
-    ``7``, ``17`` or blank. Names of other atlases among them (subcortex, cerebellum)
-    say nothing.
-    """
+    """Order of the Schaefer atlas that names belong to, and one that tells it."""
     examples: dict[str, str] = {}
     for name in names:
-        network = schaefer_network(name)
-        for order, own in (("7", SEVEN_NETWORKS), ("17", SEVENTEEN_NETWORKS)):
-            if network in own and network not in SEVEN_NETWORKS & SEVENTEEN_NETWORKS:
+        network = _schaefer_network(name)
+        for order, own in (("7", _SEVEN_NETWORKS), ("17", _SEVENTEEN_NETWORKS)):
+            if network in own and network not in _SEVEN_NETWORKS & _SEVENTEEN_NETWORKS:
                 examples.setdefault(order, name)
     return next(iter(examples.items())) if len(examples) == 1 else ("", "")
 
@@ -374,7 +386,13 @@ def check_columns(
     for column, cells in table.extra:
         numbers = _whole_numbers(cells)
         held = [number for number in numbers if number is not None]
-        if len(set(held)) < len(held) or _agrees(numbers, rows, found):
+        # Whether it gives every value of the image the row that the index does.
+        agrees = all(
+            number == row
+            for number, row in zip(numbers, rows, strict=False)
+            if number is not None and number in found
+        )
+        if len(set(held)) < len(held) or agrees:
             continue
         if 2 * len(found & set(held)) >= len(found) and (
             _fit(held, found) > _fit(rows, found)
@@ -401,17 +419,6 @@ def _whole_numbers(cells: Sequence[str]) -> list[int | None]:
             return []
         numbers.append(whole)
     return numbers
-
-
-def _agrees(
-    numbers: Sequence[int | None], rows: Sequence[int], found: set[int]
-) -> bool:
-    """Whether a column gives every value of the image the row that the index does."""
-    return all(
-        number == row
-        for number, row in zip(numbers, rows, strict=False)
-        if number is not None and number in found
-    )
 
 
 def _fit(numbers: Sequence[int], found: set[int]) -> float:
@@ -456,3 +463,116 @@ def _remedy(column: str, index_column: str) -> str:
         f"If '{column}' holds the label values, name it index and rename or remove"
         f" '{index_column}'; else remove '{column}'."
     )
+
+
+def check_atlas(
+    text: str, *, space: str | None, home: Path | None, full: bool
+) -> tuple[list[str], bool]:
+    """Check an atlas without any data: the table of findings, and whether it is good.
+
+    ``text`` is as for ``--atlas-file``, or a name as for ``--atlas``, taken in
+    ``space``; ``full`` tells of empty and negative maps, too.
+    """
+    from bids_roi.atlases.open import examine_atlas
+
+    try:
+        sets = _open_what(text, space, home)
+    except BidsRoiError as error:
+        # A name that is wrong, or not fetched yet, is no file that is damaged.
+        why = "not here" if isinstance(error, UsageError) else "cannot be read"
+        return _format_findings(text, None, [_describe_failure(error, why)]), False
+    lines, good = [], True
+    for files in sets:
+        try:
+            atlas, told = examine_atlas(files)
+            findings = list(told)
+            if atlas is not None and not atlas.hard:
+                findings += _read_maps(files.image, full=full)
+        except BidsRoiError as error:
+            atlas, findings = None, [_describe_failure(error, "cannot be read")]
+        good &= not any(f.severity == "error" for f in findings)
+        title = "  ".join(map(str, filter(None, (*files.files, files.table))))
+        summary = None
+        if atlas is not None:
+            what = "labels" if atlas.hard else "maps"
+            summary = f"{atlas.name}: {len(atlas.regions.index)} regions, {what}"
+            summary += f", space {atlas.space}" if atlas.space != _UNSAID else ""
+        lines += _format_findings(title, summary, findings)
+    return lines, good
+
+
+def _describe_failure(error: BidsRoiError, check: str) -> Finding:
+    text = f"{error.where}: {error.problem}" if error.where else error.problem
+    return Finding("error", check, text, error.remedy)
+
+
+def _open_what(text: str, space: str | None, home: Path | None) -> list[AtlasFiles]:
+    from bids_roi.atlases.asked import parse_file, split_map, split_sides
+    from bids_roi.atlases.shelf import find_key, make_catalogue
+
+    surfaces, _ = split_sides(split_map(text)[0])
+    if surfaces:  # whose meshes may tell the space
+        return [parse_file(text, space)]
+    image = Path(text.partition(",")[0])
+    if image.exists() or "," in text or image.suffix in (".nii", ".gz"):
+        return [parse_file(text, space or space_of(image) or _UNSAID)]
+    wanted = Atlases(templateflow_home=home, offline=True)
+    catalogue = make_catalogue(wanted, [])
+    key = find_key(text, catalogue)
+    found = [f for f in catalogue.find_present(key) if space in (None, f.space)]
+    if not found:
+        msg = f"no folder holds atlas {key.name}{f' in {space}' if space else ''}."
+        remedy = f"Fetch it: bids_roi_tools fetch {key.name}."
+        raise UsageError(msg, remedy=remedy)
+    return found
+
+
+def _read_maps(path: Path, *, full: bool) -> list[Finding]:
+    """Read all maps of a 4D image, a few at a time: what stops a run, or more."""
+    image = open_image(path, MAPS)
+    empty, negative = [], 0
+    broken: dict[int, int] = {}
+    for stored in image.source.blocks():
+        start = stored.volumes.start
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = stored.values.astype(np.float64) * image.slope + image.intercept
+        for number, values in enumerate(block, start + 1):
+            if n_bad := count_bad_weights(values):
+                broken[number] = n_bad
+        negative += int((block < 0).any(axis=1).sum())
+        none = ~(block != 0).any(axis=1)
+        empty += [start + int(row) + 1 for row in np.flatnonzero(none)]
+    findings = []
+    if full and empty:
+        text = f"{len(empty)} maps are 0 everywhere: {empty[:6]}."
+        fix = "Take another copy, or another variant of the atlas."
+        findings.append(Finding("error", "empty maps", text, fix))
+    if broken:
+        where = some([f"{n} in map {number}" for number, n in broken.items()])
+        text = (
+            f"{len(broken)} maps hold values that are no weights (not a number,"
+            f" infinite, or too large): {where}."
+        )
+        fix = "Set them to 0 if they are background, or take another copy."
+        findings.append(Finding("error", "no weights", text, fix))
+    if full and negative:
+        text = f"{negative} maps hold negative values (as those of an ICA do)."
+        findings.append(Finding("note", "negative", text))
+    return findings or [Finding("note", "maps", "all maps hold weights.")]
+
+
+def _format_findings(
+    title: str, summary: str | None, findings: Sequence[Finding]
+) -> list[str]:
+    lines = [title]
+    for finding in sorted(findings, key=lambda f: _SEVERITIES.index(f.severity)):
+        head = f"  {finding.severity:9}  {finding.check:17}"
+        lines.append(f"{head}  {finding.text}")
+        if finding.fix:
+            lines.append(f"{' ' * len(head)}  -> {finding.fix}")
+    counts = {s: sum(f.severity == s for f in findings) for s in _SEVERITIES}
+    verdict = "cannot be used" if counts["error"] else "good"
+    if not counts["error"] and counts["warning"]:
+        verdict = "can be used, see the warnings"
+    lines.append(f"  => {verdict}" + (f" ({summary})" if summary else ""))
+    return lines

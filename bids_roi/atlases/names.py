@@ -57,14 +57,9 @@ SHORT_NAMES = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class AtlasKey:
-    """What tells one atlas from another.
+    """What tells one atlas from another."""
 
-    Attributes
-    ----------
-    label, seg, scale
-        Its BIDS entities ``atlas-``, ``seg-`` and ``scale-``.
-    """
-
+    # Its BIDS entities atlas-, seg- and scale-
     label: str
     seg: str | None = None
     scale: str | None = None

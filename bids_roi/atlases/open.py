@@ -23,21 +23,24 @@ from bids_roi.atlases.checks import (
     check_values,
     values_of,
 )
-from bids_roi.atlases.formats import Finding, RawTable, parse_table, read_raw_table
 from bids_roi.atlases.names import AtlasKey, is_of_one_person, is_surface
 from bids_roi.atlases.regions import (
+    Finding,
+    RawTable,
     RegionTable,
     append_values,
     build_regions,
     extend_table,
     keep_regions,
     name_by_value,
+    parse_table,
+    read_raw_table,
 )
 from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.combine import Combined, Labelled, combine_labels
 from bids_roi.core.frame import FrameMismatch
-from bids_roi.errors import AtlasError, BidsRoiError
-from bids_roi.files.writing import file_digest
+from bids_roi.errors import AtlasError
+from bids_roi.files.tables import file_digest
 from bids_roi.images.header import ATLAS
 from bids_roi.images.nifti import (
     are_whole,
@@ -54,8 +57,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.subject import Route
     from bids_roi.atlases.surfaces import Areas, Numbering
-    from bids_roi.atlases.transforms import Route
     from bids_roi.core.frame import Frame
     from bids_roi.core.grid import Grid
     from bids_roi.images.header import NiftiHeader
@@ -90,72 +93,46 @@ class AtlasImage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Atlas:
-    """An atlas in one space, with its table checked against its image.
+    """An atlas in one space, with its table checked against its image."""
 
-    Attributes
-    ----------
-    label, seg, scale
-        Its BIDS entities ``atlas-``, ``seg-`` and ``scale-``.
-    space
-        The template it is in, or the space of the participant's own image.
-    kind
-        ``dseg``: a label image, ``regions.index`` are its values. ``probseg``: one map
-        per region along the fourth axis, ``regions.index`` are their numbers from 1.
-        ``spheres``: around the coordinates of a table, on the grid of each run.
-    files
-        Its image, or those of the left and the right hemisphere; the table of spheres.
-    table_path
-        ``None`` where there is no table, or where it is inside the templateflow package
-        or the image.
-    image_digest, table_digest
-        SHA-256 of the files' bytes; ``table_digest`` is blank where there is no table.
-    regions
-        What becomes the columns.
-    source
-        BIDS URI of the image for sidecars, or empty for a file of the user's.
-    description
-        For ``atlas-<label>_description.json``; has ``Name`` and ``License``.
-    findings
-        What was found when image and table were examined; no errors.
-    route
-        Transforms that lead from the run to its space; ``None`` where both are in one.
-    map_name
-        Which map of an image that holds several; ``None`` for the first.
-    numbering
-        Of hemispheres that share label values: side and value of each region.
-    elsewhere
-        Index of the regions that only other layouts of the atlas hold.
-    areas
-        By which the vertices of the run weigh; ``None`` for equal weights.
-    spheres
-        Centre and radius of each, mm.
-    parts
-        The atlases that it is combined of; the first that has a place keeps it.
-    overlapped
-        Of a combination, the share (0 to 1) of each region's places that an earlier
-        part took, NaN for one without any.
-    """
-
+    # Its BIDS entities atlas-, seg- and scale-
     label: str
     seg: str | None
     scale: str | None
-    space: str
+    space: str  # the template it is in, or the space of the participant's own image
+    # dseg: a label image, regions.index are its values. probseg: one map per region
+    # along the fourth axis, regions.index are their numbers from 1. spheres: around the
+    # coordinates of a table, on the grid of each run.
     kind: str
+    # Its image, or those of the left and the right hemisphere; the table of spheres
     files: tuple[Path, ...]
+    # None where there is no table, or where it is inside the templateflow package or
+    # the image
     table_path: Path | None
+    # SHA-256 of the files' bytes; table_digest is blank where there is no table
     image_digest: str
     table_digest: str
-    regions: RegionTable
-    source: str
+    regions: RegionTable  # what becomes the columns
+    source: str  # BIDS URI of the image for sidecars, or empty for a file of the user's
+    # For atlas-<label>_description.json; has Name and License
     description: Mapping[str, Any] = field(hash=False)
+    # What was found when image and table were examined; no errors
     findings: tuple[Finding, ...] = ()
+    # Transforms that lead from the run to its space; None where both are in one
     route: Route | None = None
+    # Which map of an image that holds several; None for the first
     map_name: str | None = None
+    # Of hemispheres that share label values: side and value of each region
     numbering: Numbering = ()
+    # Index of the regions that only other layouts of the atlas hold
     elsewhere: frozenset[int] = frozenset()
+    # By which the vertices of the run weigh; None for equal weights
     areas: Areas | None = None
-    spheres: Spheres = ()
+    spheres: Spheres = ()  # centre and radius of each, mm
+    # The atlases that it is combined of; the first that has a place keeps it
     parts: tuple[Atlas, ...] = ()
+    # Of a combination, the share (0 to 1) of each region's places that an earlier part
+    # took, NaN for one without any
     overlapped: tuple[float, ...] = ()
 
     @property
@@ -209,50 +186,28 @@ class Atlas:
 
 @dataclass(frozen=True, slots=True)
 class AtlasFiles:
-    """Where an atlas is, before it is opened.
-
-    Attributes
-    ----------
-    key, space
-        What it is.
-    image, right
-        Its image, or those of the left and the right hemisphere.
-    table
-        Its table, ``None`` where there is none.
-    table_text
-        Content of a table that is no file of its own; ``table`` is its name then.
-    source
-        BIDS URI of the image, or empty.
-    description
-        See ``Atlas``.
-    wanted
-        Where it is given, only these index values become columns, and what the image
-        has besides is left out: for tables that many images share.
-    centred
-        Whether x = 0 lies between the hemispheres.
-    findings
-        What is known already.
-    map_name
-        Which map of an image that holds several; ``None`` for the first.
-    union
-        All regions that the atlas has in any layout; ``None`` where its own are all.
-    spheres
-        Centre and radius of each row of a table of coordinates, which ``image`` is.
-    """
+    """Where an atlas is, before it is opened."""
 
     key: AtlasKey
     space: str
+    # Its image, or those of the left and the right hemisphere
     image: Path
-    table: Path | None
-    source: str = ""
+    table: Path | None  # its table, None where there is none
+    source: str = ""  # BIDS URI of the image, or empty
     description: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # Content of a table that is no file of its own; table is its name then
     table_text: str | None = None
+    # Where it is given, only these index values become columns, and what the image has
+    # besides is left out: for tables that many images share
     wanted: frozenset[int] | None = None
-    centred: bool = True
-    findings: tuple[Finding, ...] = ()
+    centred: bool = True  # whether x = 0 lies between the hemispheres
+    findings: tuple[Finding, ...] = ()  # what is known already
     right: Path | None = None
+    # Which map of an image that holds several; None for the first
     map_name: str | None = None
+    # All regions that the atlas has in any layout; None where its own are all
     union: RegionTable | None = None
+    # Centre and radius of each row of a table of coordinates, which image is
     spheres: Spheres = ()
 
     @property
@@ -555,9 +510,3 @@ def _check_template(grid: Grid, space: str) -> list[Finding]:
     )
     fix = "Check the space; the same labels a few millimetres off give other regions."
     return [Finding("warning", "template", text, fix)]
-
-
-def describe_failure(error: BidsRoiError) -> Finding:
-    """Turn an error into a row of the table of findings."""
-    text = f"{error.where}: {error.problem}" if error.where else error.problem
-    return Finding("error", "cannot be read", text, error.remedy)

@@ -12,15 +12,17 @@ import numpy as np
 
 from bids_roi.atlases.asked import (
     SUBJECT,
+    combine_atlases,
     parse_combination,
     parse_dataset,
     parse_file,
     parse_segmentation,
+    read_seeds,
     refuse_lone_tables,
     refuse_twins,
+    take_regions,
 )
 from bids_roi.atlases.catalogue import Catalogue, Dataset
-from bids_roi.atlases.composed import combine_atlases, read_seeds, take_regions
 from bids_roi.atlases.names import (
     AtlasKey,
     is_surface,
@@ -30,17 +32,15 @@ from bids_roi.atlases.names import (
 )
 from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
 from bids_roi.atlases.subject import (
+    can_be_reached,
+    find_anatomical_route,
     find_annots,
+    find_route,
     find_segmentation,
     is_of_annots,
     list_annots,
 )
 from bids_roi.atlases.templateflow import download_home, search_path
-from bids_roi.atlases.transforms import (
-    can_be_reached,
-    find_anatomical_route,
-    find_route,
-)
 from bids_roi.core.frame import Mesh
 from bids_roi.core.grid import Grid
 from bids_roi.errors import (
@@ -67,23 +67,11 @@ _FIRST = ("MNI152NLin2009cAsym", "MNI152NLin6Asym")
 
 
 class AtlasShelf:
-    """The asked-for atlases, each opened once per space and resolution.
-
-    Parameters
-    ----------
-    wanted
-        The group "atlases" is used.
-
-    Attributes
-    ----------
-    names
-        Canonical ids of what was asked for, in the order of the outputs.
-    links
-        ``DatasetLinks`` of the atlas datasets: name to folder.
-    """
+    """The asked-for atlases, each opened once per space and resolution."""
 
     def __init__(self, wanted: Atlases, runs_in: Sequence[str] = ()) -> None:
         datasets = [parse_dataset(text) for text in wanted.atlas_dataset]
+        # DatasetLinks: name to folder.
         self.links = {dataset.name: dataset.root for dataset in datasets}
         if len(self.links) < len(datasets):
             msg = "two --atlas-dataset have the same name."
@@ -135,6 +123,7 @@ class AtlasShelf:
                     self._keys |= held
                     asked += held
         self._named = bool(wanted.atlas or datasets or parts)
+        # Canonical ids, in the order of the outputs.
         self.names = tuple(
             dict.fromkeys([*(n for n in own if n not in parts), *asked, *self.combined])
         )
@@ -152,10 +141,7 @@ class AtlasShelf:
         return None
 
     def _find_name(self, text: str) -> str:
-        """Understand the name of an atlas: the canonical one, which is held from now.
-
-        It raises ``UsageError`` for a name of none, with the nearest.
-        """
+        """Understand the name of an atlas; the canonical one is held from now."""
         if text.startswith(SUBJECT):
             label = parse_segmentation(text)
             self._segmentations[label] = text.removeprefix(SUBJECT)
@@ -455,10 +441,7 @@ class AtlasShelf:
         return list(dict.fromkeys(paths))
 
     def list_files(self, spaces: Collection[str]) -> list[Path]:
-        """List the files of the asked-for atlases in some spaces that are here.
-
-        Of atlases by name, all resolutions: which is taken depends on the run's grid.
-        """
+        """List the files of the asked-for atlases in some spaces that are here."""
         found = list(self._files)
         if self._catalogue is not None:
             for key in self._keys.values():
@@ -497,10 +480,7 @@ class AtlasShelf:
 
 
 def _check_fit(name: str, atlas: Atlas, where: Frame) -> None:
-    """Refuse a run that lies on other meshes than an atlas, naming both.
-
-    A ``SpaceMismatch``, as where a volume is in another space.
-    """
+    """Refuse a run that lies on other meshes than an atlas, naming both."""
     own = cast("Frame", load_atlas_labels(atlas.image)[1])
     theirs = {p.structure: p for p in where.parts if isinstance(p.support, Mesh)}
     mine = [p for p in own.parts if isinstance(p.support, Mesh)]

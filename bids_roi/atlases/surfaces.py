@@ -19,9 +19,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.formats import Finding, RawTable, is_background, without_wall
 from bids_roi.atlases.names import is_dense, side_in_name, space_of
-from bids_roi.atlases.regions import sides_of, some
+from bids_roi.atlases.regions import (
+    Finding,
+    RawTable,
+    is_background,
+    sides_of,
+    some,
+    without_wall,
+)
 from bids_roi.atlases.templateflow import (
     download,
     download_home,
@@ -37,8 +43,8 @@ from bids_roi.errors import (
     UsageError,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.files.writing import file_digest
-from bids_roi.images.meshes import mesh_of, name_density, surface_template
+from bids_roi.files.tables import file_digest
+from bids_roi.images.header import mesh_of, name_density, surface_template
 from bids_roi.images.nifti import check_file
 from bids_roi.images.surfaces import read_areas, read_hemisphere, read_surface_labels
 
@@ -73,18 +79,10 @@ _GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Surface:
-    """Labels as the files have them; what they call background is 0.
+    """Labels as the files have them; what they call background is 0."""
 
-    Attributes
-    ----------
-    frame
-        Where they lie.
-    sides
-        The labels of each file: one, or left and right.
-    """
-
-    frame: Frame
-    sides: tuple[LabelledPoints, ...]
+    frame: Frame  # where they lie
+    sides: tuple[LabelledPoints, ...]  # the labels of each file: one, or left and right
 
     @property
     def shared(self) -> bool:
@@ -132,10 +130,7 @@ class Surface:
 def read_surface(
     files: tuple[Path, ...], space: str | None, map_name: str | None = None
 ) -> Surface:
-    """Read an atlas of surfaces: a dlabel file, or the left and the right hemisphere.
-
-    An ``AtlasError`` or ``SpaceMismatch`` where the files are not what they seem.
-    """
+    """Read an atlas of surfaces: a dlabel file, or the left and right hemisphere."""
     if is_dense(files[0]):
         template = surface_template(space)
         from bids_roi.images.cifti import read_dense_labels  # volumes need it not
@@ -192,10 +187,7 @@ def _check_side(path: Path, side: str) -> None:
 
 
 def _without_background(points: LabelledPoints, path: Path) -> LabelledPoints:
-    """Make 0 of what the file's own table calls background, the wall or unknown.
-
-    An ``AtlasError`` where 0 is a region's key, and points have it.
-    """
+    """Make 0 of what the file's own table calls background, the wall or unknown."""
     if not points.keys.all():
         _refuse_zero([x.name for x in points.table if x.key == 0], path)
     dropped = [x.key for x in points.table if x.key == 0 or is_background(x.name)]
@@ -384,22 +376,13 @@ def _check_hemispheres(
 
 @dataclass(frozen=True, slots=True)
 class Areas:
-    """Files with the areas of the meshes of a run; a key.
+    """Files with the areas of the meshes of a run; a key."""
 
-    Attributes
-    ----------
-    structures, files
-        Of each hemisphere.
-    digest
-        SHA-256 of the files' bytes together.
-    individual
-        Whether they are the participant's own, and no other has them.
-    """
-
+    # Of each hemisphere
     structures: tuple[str, ...]
     files: tuple[Path, ...]
-    digest: str
-    individual: bool
+    digest: str  # SHA-256 of the files' bytes together
+    individual: bool  # whether they are the participant's own, and no other has them
 
     def read(self) -> dict[str, NDArray[np.float64]]:
         """Read them: mm2 of each vertex of each structure."""
@@ -420,11 +403,7 @@ def _read_once(
 def find_areas(
     frame: Frame, surface: str, wanted: Atlases, *, root: Path, bold: Path
 ) -> Areas:
-    """Find the areas of the meshes of a run, and check that they are of these meshes.
-
-    ``surface`` is what ``--surface`` says. ``root`` and ``bold`` are the derivative and
-    the run's file in it.
-    """
+    """Find the areas of the meshes of a run, by what ``--surface`` says."""
     meshes = {
         p.structure: p.support for p in frame.parts if isinstance(p.support, Mesh)
     }

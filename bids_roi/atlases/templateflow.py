@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import gzip
 import importlib.util
 import io
 import json
@@ -27,22 +26,24 @@ import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bids_roi.atlases.names import AtlasKey, key_of_file, space_of
-from bids_roi.errors import (
-    FETCH_AGAIN,
-    AtlasError,
-    BidsRoiError,
-    MissingInput,
-    OutputError,
-    damaged_file,
+from bids_roi.atlases.names import (
+    AtlasKey,
+    cite_briefly,
+    key_of_file,
+    nearest_atlases,
+    own_table,
+    parse_atlas_name,
+    short_names,
+    space_of,
 )
+from bids_roi.atlases.regions import parse_table, without_wall
+from bids_roi.errors import BidsRoiError, MissingInput, OutputError, UsageError
 from bids_roi.files.names import parse_name
-from bids_roi.files.writing import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,10 +52,10 @@ if TYPE_CHECKING:
 # Set in container images that bring atlases along.
 _IMAGE_COPY = "BIDS_ROI_TEMPLATEFLOW"
 _KINDS = ("dseg", "probseg")
+_FORMS = {"dseg": "labels", "probseg": "maps", "surface": "surface", "dlabel": "dlabel"}
 _KIND_OF = {".label.gii": "surface", ".dlabel.nii": "dlabel"}
 # Tables of TemplateFlow whose names do not match their images'.
 _MISSPELT = {"CerebA": "CerebrA"}
-_CHUNK = 2**20
 S3_ROOT = "https://templateflow.s3.amazonaws.com"
 # A mirror of the archive, for institutes that have one and for tests.
 _MIRROR = "BIDS_ROI_TEMPLATEFLOW_URL"
@@ -77,21 +78,11 @@ KNOWN_MD5 = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateGrid:
-    """Grid of one resolution of a template.
+    """Grid of one resolution of a template."""
 
-    Attributes
-    ----------
-    shape
-        Voxels along x, y, z.
-    zooms
-        Millimetres.
-    origin
-        Centre of the left-posterior-inferior corner voxel, mm.
-    """
-
-    shape: tuple[int, ...]
-    zooms: tuple[float, ...]
-    origin: tuple[float, ...]
+    shape: tuple[int, ...]  # voxels along x, y, z
+    zooms: tuple[float, ...]  # millimetres
+    origin: tuple[float, ...]  # centre of the left-posterior-inferior corner voxel, mm
 
     @property
     def voxel_volume(self) -> float:
@@ -137,19 +128,6 @@ def read_skeleton(name: str) -> bytes:
 
 
 @functools.cache
-def template_description(template: str) -> dict[str, Any]:
-    """Read the description of a template: its grids per resolution, its licence.
-
-    ``template`` is without ``tpl-`` and cohort; empty where there is no such template.
-    """
-    name = f"tpl-{template}/template_description.json"
-    if name not in list_skeleton():
-        return {}
-    content = json.loads(read_skeleton(name))
-    return content if isinstance(content, dict) else {}
-
-
-@functools.cache
 def template_grids() -> dict[str, dict[str, TemplateGrid]]:
     """Collect the grids of every template: template to ``res-`` label to grid.
 
@@ -161,7 +139,8 @@ def template_grids() -> dict[str, dict[str, TemplateGrid]]:
         if file != "template_description.json":
             continue
         template = folder.removeprefix("tpl-")
-        content = template_description(template)
+        content = json.loads(read_skeleton(name))
+        content = content if isinstance(content, dict) else {}
         places = {template: content.get("res")}
         cohorts = content.get("cohort")
         if isinstance(cohorts, dict):
@@ -187,34 +166,17 @@ def _grid(entry: object) -> TemplateGrid | None:
 
 @dataclass(frozen=True, slots=True)
 class HeldImage:
-    """An atlas image of the archive, present or not.
+    """An atlas image of the archive, present or not."""
 
-    Attributes
-    ----------
-    key
-        The atlas.
-    space
-        Template, with its cohort (``UNCInfant+1``).
-    kind
-        ``dseg`` or ``probseg`` of volumes, as the name says; ``dlabel``; ``surface`` of
-        a hemisphere or two.
-    res
-        Label of ``res-``, blank where there is none; an index, not millimetres.
-    path
-        Relative to the home; of the left hemisphere where there are two.
-    right
-        Of the right hemisphere; blank where there is none.
-    den
-        Label of ``den-`` (``10k``), blank where there is none.
-    """
-
-    key: AtlasKey
-    space: str
+    key: AtlasKey  # the atlas
+    space: str  # template, with its cohort (UNCInfant+1)
+    # dseg or probseg of volumes, as the name says; dlabel; surface of a hemisphere or
+    # two
     kind: str
-    res: str
-    path: str
-    right: str = ""
-    den: str = ""
+    res: str  # label of res-, blank where there is none; an index, not millimetres
+    path: str  # relative to the home; of the left hemisphere where there are two
+    right: str = ""  # of the right hemisphere; blank where there is none
+    den: str = ""  # label of den- (10k), blank where there is none
 
     @property
     def is_volume(self) -> bool:
@@ -375,72 +337,6 @@ def choose_table(image: str, names: Iterable[str]) -> str | None:
     return max(ranked)[2] if ranked else None
 
 
-def check_complete(path: Path, *, md5: str | None = None) -> None:
-    """Read a file to its end and compare it with what it says of itself.
-
-    An image (``.nii``, ``.nii.gz``, ``.gii``), a table or JSON; an ``AtlasError`` if it
-    is empty, an error page, cut short, damaged, or not the file expected (``md5``).
-    """
-    with path.open("rb") as file:
-        head = file.read(256)
-    if not head:
-        raise AtlasError("the file is empty (0 bytes).", where=path, remedy=FETCH_AGAIN)
-    surface = path.suffix == ".gii" and b"GIFTI" in head
-    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")) and not surface:
-        msg = "the file holds a server's error page."
-        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
-    if md5 is not None and file_digest(path, "md5") != md5:
-        msg = f"its MD5 checksum is {file_digest(path, 'md5')}, {md5} is expected."
-        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
-    if path.suffix == ".gii":
-        _check_surface(path)
-    elif path.name.endswith((".nii", ".nii.gz")):
-        _check_image(path)
-    elif path.name.endswith(".gz"):
-        _unpacked_size(path)
-    elif path.suffix == ".json":
-        try:
-            json.loads(path.read_bytes())
-        except ValueError as error:
-            msg = f"the file is not JSON ({error})."
-            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN) from error
-
-
-def _check_image(path: Path) -> None:
-    from bids_roi.images.header import read_header
-
-    header, size = read_header(path), _unpacked_size(path)
-    if size < header.n_bytes:
-        shape = "x".join(map(str, header.shape))
-        msg = (
-            f"the image ends early: it has {size} bytes, its header ({shape}) needs"
-            f" {header.n_bytes}."
-        )
-        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
-
-
-def _check_surface(path: Path) -> None:
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 64))
-        tail = file.read().rstrip()
-    if not tail.endswith(b"</GIFTI>"):
-        msg = "the file ends before </GIFTI>: it is cut short, or no GIFTI."
-        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
-
-
-def _unpacked_size(path: Path) -> int:
-    if not path.name.endswith(".gz"):
-        return path.stat().st_size
-    size = 0
-    try:
-        with gzip.open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                size += len(chunk)
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged_file(path, error) from error
-    return size
-
-
 def download(
     names: Sequence[str],
     home: Path,
@@ -501,6 +397,8 @@ def _move(source: Path, target: Path) -> None:
 
 def _fetch_one(private: Path, name: str, root: str, timeout: int) -> None:
     """Let the client fetch one file; what breaks off in the middle is tried again."""
+    from bids_roi.images.header import check_complete
+
     for attempt in range(1, _ATTEMPTS + 1):
         single = private / f".try{attempt}"
         path = single / name
@@ -539,29 +437,147 @@ def _why(problem: str) -> str:
 
 
 def _ask_client(home: Path, name: str, root: str, timeout: int) -> None:
-    with _import_client(home) as (client, say):
-        template = name.partition("/")[0].removeprefix("tpl-")
+    """Call the client while its home is one that it takes for filled."""
+    before = os.environ.get("TEMPLATEFLOW_HOME")
+    os.environ["TEMPLATEFLOW_HOME"] = str(home)
+    say = io.StringIO()
+    try:
+        from templateflow.client import TemplateFlowClient
+
         with contextlib.redirect_stderr(say), contextlib.redirect_stdout(say):
-            client(
+            TemplateFlowClient(
                 root=home,
                 s3_root=root,
                 timeout=timeout,
                 use_datalad=False,
                 autoupdate=False,
-            ).get(template)
-
-
-@contextlib.contextmanager
-def _import_client(home: Path) -> Iterator[tuple[type, io.StringIO]]:
-    """Import the client while its home is one that it takes for filled."""
-    before = os.environ.get("TEMPLATEFLOW_HOME")
-    os.environ["TEMPLATEFLOW_HOME"] = str(home)
-    try:
-        from templateflow.client import TemplateFlowClient
-
-        yield TemplateFlowClient, io.StringIO()
+            ).get(name.partition("/")[0].removeprefix("tpl-"))
     finally:
         if before is None:
             del os.environ["TEMPLATEFLOW_HOME"]
         else:
             os.environ["TEMPLATEFLOW_HOME"] = before
+
+
+def list_atlases(space: str | None, home: Path | None) -> Iterator[str]:
+    """List all atlases of TemplateFlow, and of the homes, as lines of text."""
+    present: set[str] = set()
+    names = set(list_skeleton())
+    for folder in search_path(home):
+        files = list_folder(folder) if folder.is_dir() else {}
+        present |= {name for name, size in files.items() if size}
+        names |= set(files)
+    held = [h for h in scan_names(sorted(names)) if space in (None, h.space)]
+    if not held:
+        spaces = sorted({h.space for h in scan_names(sorted(names))})
+        msg = f"TemplateFlow holds no atlas in {space}."
+        raise UsageError(msg, remedy=f"There are some in {', '.join(spaces)}.")
+    width = max(len(h.key.name) for h in held)
+    for template, group in groupby(held, key=lambda h: h.space):
+        yield template
+        variants = groupby(group, key=lambda h: (h.key, h.kind, h.is_usable))
+        for (key, kind, usable), images in variants:
+            named = kind if usable else "flat"
+            yield _describe_images(key.name.ljust(width), named, list(images), present)
+        yield ""
+    yield (
+        "Choose one with --atlas NAME, or the short name behind the number of regions;"
+        " what lies as a run does is taken. Flat: a map to"
+        " draw on, from which nothing is extracted."
+    )
+
+
+def _describe_images(
+    name: str, kind: str, images: Sequence[HeldImage], present: set[str]
+) -> str:
+    grids = template_grids().get(images[0].space, {})
+    sizes = []
+    for image in images:
+        grid = grids.get(image.res)
+        zoom = f"{grid.zooms[0]:g} mm" if grid else ""
+        label = f"res-{image.res}" if image.res else ""
+        label = f"den-{image.den}" if image.den else label
+        size = f"{label} ({zoom})" if label and zoom else label or zoom
+        here = set(image.paths) <= present
+        sizes.append(size + (" [cached]" if here else ""))
+    regions = _count_regions(images[0])
+    where = ", ".join(dict.fromkeys(filter(None, map(str.strip, sizes))))
+    cite = cite_briefly(images[0].key.label)
+    kind = _FORMS.get(kind, kind)
+    short = ", ".join(short_names(images[0].key))
+    return f"  {name}  {kind:7}  {regions:>5}  {short:20}  {where:40}  {cite}".rstrip()
+
+
+def _count_regions(image: HeldImage) -> str:
+    """Regions of an atlas from the table in TemplateFlow's package."""
+    own = own_table(image.key.label)
+    if own is not None:
+        return str(own.read_text("utf-8").count("\n") - 1)
+    table = choose_table(image.path, list_skeleton())
+    if table is None:
+        return "?"
+    try:
+        raw = parse_table(read_skeleton(table).decode("utf-8-sig"), Path(table))
+    except BidsRoiError:
+        return "?"
+    raw = raw if image.is_volume else without_wall(raw)
+    return str(sum(index != 0 for index in raw.index))
+
+
+def fetch_atlases(
+    names: Sequence[str],
+    *,
+    spaces: Sequence[str],
+    res: Sequence[str],
+    dest: Path | None,
+) -> Iterator[str]:
+    """Fetch atlases into a folder, for jobs without a network; a line per file.
+
+    No ``spaces`` or ``res``: all that the atlas is in; no ``dest``: where jobs download
+    to.
+    """
+    from bids_roi.images.header import check_complete  # the list needs no NumPy
+
+    wanted = [name for text in names for name in _files_of(text, spaces, res)]
+    home = download_home(dest)
+    for name in dict.fromkeys(wanted):
+        path = home / name
+        state = "present"
+        try:
+            check_complete(path)
+        except (BidsRoiError, OSError):
+            download([name], home)
+            state = "fetched"
+        yield f"{state}  {path.stat().st_size:>9}  {path}"
+    yield f"Give it to jobs with --templateflow-home {home}"
+
+
+def _files_of(text: str, spaces: Sequence[str], res: Sequence[str]) -> list[str]:
+    key = parse_atlas_name(text)
+    held = [h for h in scan_names(list_skeleton()) if h.is_usable]
+    same = [h for h in held if h.key.name.casefold() == key.name.casefold()]
+    if not same:
+        near = nearest_atlases(text, dict.fromkeys(h.key for h in held))
+        msg = f"TemplateFlow holds no atlas '{text}'."
+        hint = f"Nearest: {', '.join(near)}. " if near else ""
+        remedy = f"{hint}`bids_roi_tools atlases` lists all."
+        raise UsageError(msg, remedy=remedy)
+    padded = {label.lstrip("0") for label in res}
+    chosen = [
+        h
+        for h in same
+        if (not spaces or h.space in spaces or h.space.partition("+")[0] in spaces)
+        and (not padded or h.res.lstrip("0") in padded or h.den in padded)
+    ]
+    if not chosen:
+        there = ", ".join(
+            f"{h.space} den-{h.den}" if h.den else f"{h.space} res-{h.res or 'none'}"
+            for h in same
+        )
+        msg = f"atlas {key.name} is not there in this space and resolution."
+        raise UsageError(msg, remedy=f"It is in {there}.")
+    files = []
+    for image in chosen:
+        table = choose_table(image.path, list_skeleton())
+        files += [*image.paths, *([table] if table else [])]
+    return files

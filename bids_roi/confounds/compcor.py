@@ -17,7 +17,7 @@ from bids_roi.errors import ConfoundsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bids_roi.confounds.strategy_format import Component
+    from bids_roi.confounds.strategies import Component
     from bids_roi.confounds.table import Confounds
 
 

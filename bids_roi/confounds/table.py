@@ -62,7 +62,6 @@ _OLD_STEMS = {
 _OLD_NUMBERED = re.compile(rf"({'|'.join(_OLD_STEMS)})(\d+)")
 # A modern table may hold a user's own column X, or CSF; these are fMRIPrep's alone.
 _OLD_MARKS = frozenset({"FramewiseDisplacement", "GlobalSignal", "RotX", "stdDVARS"})
-
 _ABSENT = frozenset({"", "n/a", "na", "nan"})
 _MAX_NAMED = 5
 _MORE_ROWS = 1000  # than volumes: the usual mistakes are told with the exact number
@@ -230,6 +229,23 @@ def _metadata(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
     except DataError as error:
         return {}, f"{path.name}: {error.problem.rstrip('.')}"
     return {k: v for k, v in content.items() if isinstance(v, dict)}, ""
+
+
+def check_rows(confounds: Confounds, n_volumes: int) -> None:
+    """Refuse a table that has another number of rows than the series has volumes.
+
+    Raises
+    ------
+    ConfoundsError
+        With both numbers.
+    """
+    if confounds.n_volumes != n_volumes:
+        msg = (
+            f"the table has {confounds.n_volumes} rows, the BOLD series {n_volumes}"
+            " volumes; one row per volume is needed."
+        )
+        remedy = "Check that the two belong together and that neither was cut."
+        raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
 
 
 def merge_confounds(first: Confounds, second: Confounds) -> Confounds:

@@ -16,26 +16,30 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from bids_roi.core.butterworth import (
+from bids_roi.core.filters import (
     Butterworth,
     butterworth_sections,
+    check_cutoffs,
+    cosine_drift,
     interpolate_censored,
+    missing_drift,
     share_removed,
 )
-from bids_roi.core.filters import check_cutoffs, cosine_drift, missing_drift
 from bids_roi.core.freedom import count_freedom, effective_freedom, lag_sums
-from bids_roi.core.passband import (
+from bids_roi.core.projections import (
+    ROUNDING,
     Projection,
+    Regression,
     fit_pass_band,
+    fit_regressors,
     list_waves,
     take_out_trend,
 )
-from bids_roi.core.regression import ROUNDING, Regression, fit_regressors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bids_roi.core.butterworth import Ends, Interpolation, Padding
+    from bids_roi.core.filters import Ends, Interpolation, Padding
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]

@@ -1,12 +1,15 @@
 """Trends, frequencies and gaps: what is taken out of a series over time.
 
 Every function treats the columns of a (T, R) array alike and apart, so that signals and
-confounds can go through it side by side.
+confounds can go through it side by side. The Butterworth filter is for those who want
+nilearn's or XCP-D's way. How gaps are filled before it, and how a series goes on beyond
+its ends, decides as much as the order of the filter: both are settings.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -180,3 +183,276 @@ def missing_drift(
     rest = kept - q @ (q.T @ kept)
     held = (rest * rest).sum(axis=0) <= _SAME_DRIFT**2 * (kept * kept).sum(axis=0)
     return np.asarray(drift[:, ~held])
+
+
+Interpolation = Literal["linear", "cubic_spline"]
+Padding = Literal["odd", "constant"]
+Ends = Literal["cut", "nearest"]
+
+# Between 0 and Nyquist; the narrowest bands in use, 0.01 Hz of 1 Hz, hold 80 of them.
+_N_FREQUENCIES = 8192
+
+
+def share_removed(sections: FloatArray) -> float:
+    """Share of a series' degrees of freedom that a Butterworth filter takes away.
+
+    Parameters
+    ----------
+    sections : (S, 6)
+        From ``butterworth_sections``; applied forwards and backwards.
+
+    Returns
+    -------
+    float
+        0 to 1; for a filter with vertical edges, the share of the frequencies below
+        Nyquist that it stops. With the slopes of a real one it is somewhat more.
+
+    Notes
+    -----
+    Filtered white noise has the power spectrum S = |H|^4 (|H|^2 in each direction). The
+    correlation of two such series of n volumes varies by sum(S^2) / (n sum(S)^2) times
+    the number of frequencies, as if they had n sum(S)^2 / sum(S^2) / that number of
+    independent volumes: Davey et al. (2013), doi:10.1016/j.neuroimage.2012.08.022,
+    after Bartlett (1946), doi:10.2307/2983611. Exact for an endless run without gaps:
+    ends and gaps of a real one take more (``freedom`` counts them).
+    """
+    angles = (np.arange(_N_FREQUENCIES) + 0.5) * (np.pi / _N_FREQUENCIES)
+    delays = np.exp(-1j * np.outer(np.arange(3), angles))  # of 0, 1, 2 volumes
+    response = (sections[:, :3] @ delays) / (sections[:, 3:] @ delays)
+    power = np.abs(response.prod(axis=0)) ** 4
+    return float(1 - power.mean() ** 2 / (power * power).mean())
+
+
+def butterworth_sections(
+    *,
+    high_pass: float | None,
+    low_pass: float | None,
+    filter_order: int,
+    repetition_time: float,
+) -> FloatArray:
+    """Design a Butterworth filter.
+
+    Parameters
+    ----------
+    high_pass, low_pass : Hz
+        As ``check_cutoffs`` returns them; at least one is not None.
+    filter_order
+        Of the low-pass prototype, 1 or more; a band-pass has twice as many poles, and
+        filtering in both directions squares the gain.
+    repetition_time : s
+
+    Returns
+    -------
+    (S, 6)
+        Second-order sections, which stay stable where the polynomial form does not.
+
+    Raises
+    ------
+    ValueError
+        If the order is below 1.
+
+    Notes
+    -----
+    Butterworth (1930), On the theory of filter amplifiers, Experimental Wireless 7.
+    """
+    from scipy import signal
+
+    if filter_order < 1:
+        raise ValueError(f"filter_order is {filter_order}, must be 1 or more")
+    cutoffs = [f for f in (high_pass, low_pass) if f is not None]
+    kind = "low" if high_pass is None else "high" if low_pass is None else "bandpass"
+    sections = signal.butter(
+        filter_order,
+        cutoffs if len(cutoffs) == 2 else cutoffs[0],
+        btype=kind,
+        output="sos",
+        fs=1.0 / repetition_time,
+    )
+    return np.asarray(sections, dtype=np.float64)
+
+
+def _n_padded(sections: FloatArray) -> int:
+    """Volumes by which scipy's ``sosfiltfilt`` extends a series at each end."""
+    # Sections of first order are stored with two zeros.
+    n_zeros = min((sections[:, 2] == 0).sum(), (sections[:, 5] == 0).sum())
+    return 3 * (2 * len(sections) + 1 - int(n_zeros))
+
+
+def minimum_volumes(sections: FloatArray, padding: Padding) -> int:
+    """Shortest series that a filter can be applied to.
+
+    Parameters
+    ----------
+    sections : (S, 6)
+    padding
+        As for ``apply_butterworth``.
+
+    Returns
+    -------
+    int
+        Volumes, first to last kept; 19 for nilearn's low- or high-pass of order 5 and
+        34 for its band-pass; 2 with ``constant`` padding.
+    """
+    return _n_padded(sections) + 1 if padding == "odd" else 2
+
+
+def apply_butterworth(
+    signals: FloatArray, sections: FloatArray, padding: Padding
+) -> FloatArray:
+    """Filter each column forwards and backwards, without delay.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Finite.
+    sections : (S, 6)
+        From ``butterworth_sections``.
+    padding
+        How a series goes on before its first and after its last volume. ``odd``: as its
+        own point reflection, three times the length of the filter (scipy, nilearn).
+        ``constant``: at its first and last value, T - 1 volumes (XCP-D).
+
+    Returns
+    -------
+    (T, R)
+        A copy.
+
+    Raises
+    ------
+    ValueError
+        If the series is shorter than ``minimum_volumes``.
+
+    Notes
+    -----
+    Steady-state initial conditions at either end (``scipy.signal.sosfiltfilt``).
+    """
+    from scipy import signal
+
+    n_volumes, needed = signals.shape[0], minimum_volumes(sections, padding)
+    if n_volumes < needed:
+        raise ValueError(
+            f"{n_volumes} volumes from the first to the last kept one, "
+            f"the filter needs {needed}"
+        )
+    if signals.shape[1] == 0:
+        return signals.copy()
+    filtered = signal.sosfiltfilt(
+        sections,
+        signals,
+        axis=0,
+        padtype=padding,
+        padlen=_n_padded(sections) if padding == "odd" else n_volumes - 1,
+    )
+    return np.asarray(filtered, dtype=np.float64)
+
+
+def interpolate_censored(
+    signals: FloatArray,
+    sample_mask: BoolArray,
+    interpolation: Interpolation,
+    times: FloatArray | None = None,
+) -> FloatArray:
+    """Values for the censored volumes between the first and the last kept one.
+
+    Parameters
+    ----------
+    signals : (T, R)
+        Kept volumes finite; whatever the censored ones hold has no influence.
+    sample_mask : (T,) bool
+        True for kept; the first and the last are kept: nothing is extrapolated.
+    interpolation
+        ``linear``: the straight line between the two nearest kept volumes.
+        ``cubic_spline``: through all kept volumes, third derivative continuous next to
+        the ends ("not-a-knot"), as nilearn documents it and XCP-D does it. Through
+        noise it leaves the range of the data in long gaps.
+    times : (T,), any unit
+        When each volume was; None for evenly spaced ones.
+
+    Returns
+    -------
+    (n_censored, R)
+
+    Raises
+    ------
+    ValueError
+        If the first or the last volume is censored.
+
+    Notes
+    -----
+    de Boor (1978), A Practical Guide to Splines, doi:10.1007/978-1-4612-6333-3.
+    """
+    kept, censored = np.flatnonzero(sample_mask), np.flatnonzero(~sample_mask)
+    if censored.size == 0 or signals.shape[1] == 0:
+        return np.zeros((censored.size, signals.shape[1]))
+    if not (sample_mask[0] and sample_mask[-1]):
+        raise ValueError("the first and the last volume must be kept: no extrapolation")
+    if times is None:
+        times = np.arange(sample_mask.size, dtype=np.float64)
+    if interpolation == "linear":
+        after = np.searchsorted(kept, censored)
+        left, right = kept[after - 1], kept[after]
+        passed = times[censored] - times[left]
+        share = (passed / (times[right] - times[left]))[:, np.newaxis]
+        return np.asarray((1 - share) * signals[left] + share * signals[right])
+    from scipy import interpolate
+
+    spline = interpolate.CubicSpline(times[kept], signals[kept], extrapolate=False)
+    return np.asarray(spline(times[censored]), dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Butterworth:
+    """A Butterworth filter for one run: gaps, trend, filter.
+
+    Attributes
+    ----------
+    sample_mask : (T,) bool
+        True for kept.
+    sections : (S, 6)
+        From ``butterworth_sections``.
+    interpolation, padding
+        How gaps are filled and ends extended.
+    ends
+        What becomes of censored volumes before the first and after the last kept one.
+        ``cut``: they are left out (nilearn). ``nearest``: they take its values (XCP-D).
+    detrend
+        Whether mean and straight line are taken out of the filled series.
+    n_dummy
+        Volumes at the start that are not steady; never filled.
+    """
+
+    sample_mask: BoolArray
+    sections: FloatArray
+    interpolation: Interpolation
+    padding: Padding
+    ends: Ends
+    detrend: bool
+    n_dummy: int
+
+    @property
+    def rows(self) -> slice:
+        """Volumes that go through the filter."""
+        if self.ends == "nearest":
+            return slice(self.n_dummy, self.sample_mask.size)
+        kept = np.flatnonzero(self.sample_mask)
+        return slice(int(kept[0]), int(kept[-1]) + 1)
+
+    @property
+    def kept(self) -> BoolArray:
+        """Which of the volumes that ``apply`` returns are kept, (t,) bool."""
+        return self.sample_mask[self.rows]
+
+    def apply(self, series: FloatArray) -> FloatArray:
+        """Filter each column, (T, C) -> (t, C); censored volumes have no influence."""
+        kept = np.flatnonzero(self.sample_mask)
+        inside = slice(int(kept[0]), int(kept[-1]) + 1)
+        mask = self.sample_mask[inside]
+        filled = series.astype(np.float64)
+        between = filled[inside]
+        between[~mask] = interpolate_censored(between, mask, self.interpolation)
+        filled[: inside.start] = filled[inside.start]
+        filled[inside.stop :] = filled[inside.stop - 1]
+        filled = filled[self.rows]
+        if self.detrend:
+            filled = remove_trend(filled)
+        return apply_butterworth(filled, self.sections, self.padding)

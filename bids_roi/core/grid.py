@@ -12,6 +12,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
 
 # Voxels at the corners. Rounding in headers stays far below; a shift that would move
 # a label stays far above. One tolerance, so that no pair is neither same nor resampled.
@@ -36,14 +39,14 @@ class Grid:
     affine: tuple[float, ...]
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
+    def of(cls, shape: tuple[int, ...], affine: FloatArray) -> Grid:
         """Make a grid from the first three axes and a (4, 4) matrix."""
         x, y, z = (int(n) for n in shape[:3])
         flat = np.asarray(affine, dtype=np.float64).ravel().tolist()
         return cls((x, y, z), tuple(flat))
 
     @property
-    def matrix(self) -> NDArray[np.float64]:
+    def matrix(self) -> FloatArray:
         """The affine as a (4, 4) array."""
         return np.array(self.affine).reshape(4, 4)
 
@@ -71,7 +74,7 @@ class Grid:
         return f"{shape} voxels of {zooms} mm, origin ({origin})"
 
 
-def _between(source: Grid, target: Grid) -> NDArray[np.float64]:
+def _between(source: Grid, target: Grid) -> FloatArray:
     """Matrix from voxel indices of ``target`` to voxel indices of ``source``."""
     return np.asarray(np.linalg.inv(source.matrix) @ target.matrix)
 
@@ -96,7 +99,7 @@ def same_grid(a: Grid, b: Grid) -> bool:
 def resample_labels(
     labels: NDArray[Any],
     source: Grid,
-    target: Grid | NDArray[np.float64],
+    target: Grid | FloatArray,
     *,
     background: int = 0,
 ) -> NDArray[Any]:
@@ -127,8 +130,8 @@ def resample_labels(
 
 
 def resample_weights(
-    weights: NDArray[np.float64], source: Grid, target: Grid | NDArray[np.float64]
-) -> NDArray[np.float64]:
+    weights: FloatArray, source: Grid, target: Grid | FloatArray
+) -> FloatArray:
     """Bring weights to other places by linear interpolation.
 
     Parameters
@@ -150,7 +153,7 @@ def resample_weights(
 def _sample(
     values: NDArray[Any],
     source: Grid,
-    target: Grid | NDArray[np.float64],
+    target: Grid | FloatArray,
     *,
     order: int,
     background: int,
@@ -182,7 +185,7 @@ def _sample(
 def _sample_at(
     values: NDArray[Any],
     source: Grid,
-    places: NDArray[np.float64],
+    places: FloatArray,
     *,
     order: int,
     background: int,
@@ -205,9 +208,7 @@ def _sample_at(
     return found
 
 
-def _locate(
-    places: NDArray[np.float64], grid: Grid
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def _locate(places: FloatArray, grid: Grid) -> tuple[FloatArray, BoolArray]:
     """Steps of places, (n, 3), and whether each is in the span of voxel centres."""
     steps = find_steps(places, grid)
     last = np.array(grid.shape) - 1
@@ -216,12 +217,12 @@ def _locate(
     return np.clip(steps, 0, last), np.asarray(inside.all(axis=1))
 
 
-def contains(grid: Grid, places: NDArray[np.float64]) -> NDArray[np.bool_]:
+def contains(grid: Grid, places: FloatArray) -> BoolArray:
     """Tell whether each of (n, 3) places is in the span of a grid's voxel centres."""
     return _locate(places, grid)[1]
 
 
-def find_steps(places: NDArray[np.float64], grid: Grid) -> NDArray[np.float64]:
+def find_steps(places: FloatArray, grid: Grid) -> FloatArray:
     """Find where places lie along the axes of a grid.
 
     Parameters

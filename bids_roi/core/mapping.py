@@ -1,4 +1,4 @@
-"""Atlases brought to where the values of a run lie.
+"""Atlases brought to where the values of a run lie: labels, maps, spheres.
 
 Between two grids labels go by nearest neighbour and maps by linear interpolation. On
 meshes and in CIFTI files nothing is interpolated: what is the same vertex, or the same
@@ -7,6 +7,7 @@ place in millimetres, is matched, and what has no partner is without a region.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from bids_roi.core.grid import (
     resample_labels,
     resample_weights,
 )
-from bids_roi.core.rows import Rows
+from bids_roi.core.rows import Rows, group_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.frame import Part
+
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
 
 
 # Labels that span less than this are looked up in a table, others by bisection.
@@ -55,8 +59,8 @@ class Centres:
 
     voxels: NDArray[np.intp]
     rows: NDArray[np.int32]
-    weights: NDArray[np.float64]
-    totals: NDArray[np.float64]
+    weights: FloatArray
+    totals: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +80,11 @@ class RegionMap:
         Of those, mm^3; NaN for a region with vertices.
     centroids : (R, 3)
         Centre of gravity of each region, by absolute weight, mm (RAS+); NaN for a
-        region without places or with vertices.
+        region without places or with vertices. That of a region with parts in both
+        hemispheres lies between them.
     offsets : (R,)
-        How far each of them lies outside of its region, mm; see ``find_offsets``.
+        From each of them to the centre of the nearest voxel of its region, mm; 0 where
+        the voxel that holds it belongs to the region; NaN like the centroids.
     centres
         Where the atlas's own places lie in the run.
     structures : (R,)
@@ -92,12 +98,12 @@ class RegionMap:
     weights: Rows
     hard: bool
     n_voxels_atlas: NDArray[np.int64]
-    volume: NDArray[np.float64]
-    centroids: NDArray[np.float64]
-    offsets: NDArray[np.float64]
+    volume: FloatArray
+    centroids: FloatArray
+    offsets: FloatArray
     centres: Centres
     structures: tuple[str, ...] = ()
-    areas: NDArray[np.float64] | None = None
+    areas: FloatArray | None = None
 
     @property
     def n_regions(self) -> int:
@@ -115,8 +121,8 @@ def map_labels(
     index: NDArray[np.int64],
     source: Frame | Grid,
     target: Frame | Grid,
-    places: NDArray[np.float64] | None = None,
-    areas: Mapping[str, NDArray[np.float64]] | None = None,
+    places: FloatArray | None = None,
+    areas: Mapping[str, FloatArray] | None = None,
 ) -> RegionMap:
     """Bring an atlas of labels to a run.
 
@@ -167,7 +173,7 @@ def map_weights(
     volumes: Iterable[NDArray[Any]],
     source: Frame | Grid,
     target: Frame | Grid,
-    places: NDArray[np.float64] | None = None,
+    places: FloatArray | None = None,
 ) -> RegionMap:
     """Bring maps to a run, one map at a time.
 
@@ -242,44 +248,10 @@ def find_rows(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np
     return np.where(index[position] == labels, position, -1).astype(np.int32)
 
 
-def group_rows(
-    rows: NDArray[np.int32],
-    n_rows: int,
-    dtype: type[np.float64 | np.uint8] = np.float64,
-) -> Rows:
-    """Make a matrix of ones with one column per value, in the row that it names.
-
-    Parameters
-    ----------
-    rows : (n,)
-        -1 for none.
-    n_rows
-        R.
-    dtype
-        Of the ones.
-
-    Returns
-    -------
-    (R, n) sparse
-        Columns ascend in each row.
-    """
-    inside = np.flatnonzero(rows >= 0).astype(np.int32)
-    held = rows[inside]
-    # numpy sorts 16 bits by radix, seven times as fast as 32.
-    keys = held.astype(np.int16) if n_rows <= 2**15 else held
-    order = inside[np.argsort(keys, kind="stable")]
-    counts = np.bincount(held, minlength=n_rows)
-    pointers = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    ones = np.ones(order.size, dtype=dtype)
-    return Rows(ones, order, pointers, (n_rows, rows.size))
-
-
 class _Way:
     """The way from the places of an atlas to the points of a run."""
 
-    def __init__(
-        self, source: Frame, target: Frame, places: NDArray[np.float64] | None
-    ) -> None:
+    def __init__(self, source: Frame, target: Frame, places: FloatArray | None) -> None:
         self.source, self.target, self.warped = source, target, places is not None
         self.same = not self.warped and source.same(target)
         self._matched: NDArray[np.intp] | None = None
@@ -392,16 +364,11 @@ class _Own:
 
     points: NDArray[np.intp]
     rows: NDArray[np.int32]
-    weights: NDArray[np.float64]
+    weights: FloatArray
     n_regions: int
 
     def describe(
-        self,
-        way: _Way,
-        weights: Rows,
-        *,
-        strong: NDArray[np.bool_],
-        hard: bool,
+        self, way: _Way, weights: Rows, *, strong: BoolArray, hard: bool
     ) -> RegionMap:
         """Sizes and centres, on the atlas's own voxels; of the ``strong`` places."""
         n = self.n_regions
@@ -418,10 +385,10 @@ class _Own:
                 kept = whole[rows]
                 voxels, rows, gravity = voxels[kept], rows[kept], gravity[kept]
                 strong = strong[kept]
-            centroids = find_centroids(voxels, rows, gravity, n, grid)
+            centroids = _find_centroids(voxels, rows, gravity, n, grid)
             if not strong.all():
                 voxels, rows = voxels[strong], rows[strong]
-            offsets = find_offsets(voxels, rows, centroids, grid)
+            offsets = _find_offsets(voxels, rows, centroids, grid)
         return RegionMap(
             weights=weights,
             hard=hard,
@@ -467,30 +434,14 @@ class _Own:
         )
 
 
-def find_centroids(
+def _find_centroids(
     voxels: NDArray[np.intp],
     rows: NDArray[np.int32],
-    weights: NDArray[np.float64],
+    weights: FloatArray,
     n_regions: int,
     grid: Grid,
-) -> NDArray[np.float64]:
-    """Find the centre of gravity of each region.
-
-    Parameters
-    ----------
-    voxels, rows, weights : (n,)
-        Flat index on ``grid``, region and weight (not negative) of voxels.
-    n_regions
-        R.
-    grid
-        Of the atlas.
-
-    Returns
-    -------
-    (R, 3)
-        In mm (RAS+); NaN for a region without voxels. That of a region with parts in
-        both hemispheres lies between them.
-    """
+) -> FloatArray:
+    """Centre of gravity of each region, of voxels and their weights; (R, 3)."""
     places = np.unravel_index(voxels, grid.shape, order="F")
     total = np.bincount(rows, weights, n_regions).astype(np.float64)
     total[total == 0] = np.nan
@@ -499,30 +450,10 @@ def find_centroids(
     return np.asarray(np.stack(means, axis=1) @ matrix[:3, :3].T + matrix[:3, 3])
 
 
-def find_offsets(
-    voxels: NDArray[np.intp],
-    rows: NDArray[np.int32],
-    centroids: NDArray[np.float64],
-    grid: Grid,
-) -> NDArray[np.float64]:
-    """Find how far the centre of gravity of each region lies outside of it.
-
-    Parameters
-    ----------
-    voxels, rows : (n,)
-        Flat index on ``grid`` and region of voxels.
-    centroids : (R, 3)
-        mm (RAS+).
-    grid
-        Of the atlas.
-
-    Returns
-    -------
-    (R,)
-        Distance to the centre of the nearest voxel of the region, mm; 0 where the
-        voxel that holds the centre of gravity belongs to the region; NaN for a region
-        without voxels.
-    """
+def _find_offsets(
+    voxels: NDArray[np.intp], rows: NDArray[np.int32], centroids: FloatArray, grid: Grid
+) -> FloatArray:
+    """How far the centre of gravity of each region lies outside of it, (R,)."""
     places = np.stack(np.unravel_index(voxels, grid.shape, order="F"), axis=1)
     matrix = grid.matrix
     own = (centroids - matrix[:3, 3]) @ np.linalg.inv(matrix[:3, :3]).T
@@ -561,3 +492,106 @@ def strongest_map(weights: Rows) -> NDArray[np.int32]:
     rows = np.full(weights.shape[1], -1, dtype=np.int32)
     rows[voxels[order]] = own[order]
     return rows
+
+
+# Rounding in an affine must not decide about a voxel that lies on the sphere.
+_TOLERANCE = 1e-6
+
+
+def map_spheres(
+    spheres: FloatArray, target: Frame, places: FloatArray | None = None
+) -> RegionMap:
+    """Find the voxels of spheres: those whose centre is within the radius.
+
+    Parameters
+    ----------
+    spheres : (R, 4)
+        Centre and radius of each, mm (RAS+).
+    target
+        Where the values of the run lie: one grid.
+    places : (V, 3) or None
+        Where each point of the run lies in the space of the centres, mm (RAS+), NaN for
+        nowhere; for a warp. ``None`` where both share a space.
+
+    Returns
+    -------
+    RegionMap
+        A voxel may be in several spheres. The voxel that holds the centre always
+        belongs to a sphere, so that one of a small radius has at least it. Voxels that
+        a sphere would have beyond the edge of the grid count in ``n_voxels_atlas`` and
+        in the totals of the centres, but where there is a warp, which does not tell.
+        Centroids are the given centres; the volume is that of the voxels.
+
+    Notes
+    -----
+    nilearn's ``NiftiSpheresMasker`` (0.14.1) with ``allow_overlap``, but for the first
+    voxel whose millimetres have the whole part of the seed's: it adds that too.
+    """
+    grid = target.grid
+    if grid is None:
+        raise ValueError(f"spheres need the voxels of a grid, not {target}")
+    if places is None:
+        found = [_find_on_grid(sphere, grid) for sphere in spheres]
+    else:
+        found = _find_at(spheres, places, grid)
+    inside = [np.sort(own[own >= 0]) for own in found]
+    totals = np.array([own.size for own in found], dtype=np.int64)
+    sizes = [own.size for own in inside]
+    voxels = np.concatenate(inside).astype(np.int32)
+    pointers = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32)
+    ones = np.ones(voxels.size, dtype=np.uint8)
+    return RegionMap(
+        weights=Rows(ones, voxels, pointers, (len(spheres), grid.n_voxels)),
+        hard=True,
+        n_voxels_atlas=totals,
+        volume=totals.astype(np.float64) * grid.voxel_volume,
+        centroids=spheres[:, :3].copy(),
+        offsets=np.zeros(len(spheres)),
+        centres=Centres(
+            voxels=voxels.astype(np.intp),
+            rows=np.repeat(np.arange(len(spheres), dtype=np.int32), sizes),
+            weights=np.ones(voxels.size),
+            totals=totals.astype(np.float64),
+        ),
+    )
+
+
+def _find_on_grid(sphere: FloatArray, grid: Grid) -> NDArray[np.intp]:
+    """Voxels of a sphere on an endless grid; -1 for each that is not in the grid."""
+    radius = sphere[3] + _TOLERANCE
+    matrix = grid.matrix[:3, :3]
+    (own,) = find_steps(sphere[None, :3], grid)
+    # A sphere reaches as many steps along an axis as its row of the inverse is long.
+    reach = radius * np.linalg.norm(np.linalg.inv(matrix), axis=1)
+    low, high = np.ceil(own - reach).astype(int), np.floor(own + reach).astype(int)
+    axes = (np.arange(a, b + 1) for a, b in zip(low, high, strict=True))
+    box = np.array(list(itertools.product(*axes)), dtype=np.intp).reshape(-1, 3)
+    away = np.linalg.norm((box - own) @ matrix.T, axis=1)
+    holder = np.floor(own + 0.5).astype(np.intp)
+    kept = (away <= radius) | (box == holder).all(axis=1)
+    box = box[kept]
+    if not (box == holder).all(axis=1).any():
+        box = np.vstack([box, holder])
+    flat = np.full(len(box), -1, dtype=np.intp)
+    there = ((box >= 0) & (box < grid.shape)).all(axis=1)
+    flat[there] = np.ravel_multi_index(tuple(box[there].T), grid.shape, order="F")
+    return flat
+
+
+def _find_at(
+    spheres: FloatArray, places: FloatArray, grid: Grid
+) -> list[NDArray[np.intp]]:
+    """Points of spheres among the places that a warp gives them."""
+    from scipy.spatial import cKDTree
+
+    known = np.flatnonzero(np.isfinite(places).all(axis=1))
+    tree = cKDTree(places[known])
+    balls = tree.query_ball_point(spheres[:, :3], spheres[:, 3] + _TOLERANCE)
+    away, nearest = tree.query(spheres[:, :3])
+    corners = np.array(list(itertools.product((-0.5, 0.5), repeat=3)))
+    reach = np.linalg.norm(corners @ grid.matrix[:3, :3].T, axis=1).max()
+    found = []
+    for ball, distance, holder in zip(balls, away, nearest, strict=True):
+        own = {*ball, *([int(holder)] if distance <= reach else [])}
+        found.append(known[np.array(sorted(own), dtype=np.intp)])
+    return found

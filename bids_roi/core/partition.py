@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.mapping import group_rows
-from bids_roi.core.rows import Rows
+from bids_roi.core.rows import Rows, group_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

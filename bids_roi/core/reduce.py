@@ -22,12 +22,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.core.map_solver import MapSolver
-from bids_roi.core.region_series import WholeSeries
+from bids_roi.core.quality import PointMoments, VolumeMoments
+from bids_roi.core.rows import add_points
 from bids_roi.core.scan import Voxels, VoxelScan
-from bids_roi.core.signals import OVERFLOW, add_points, finish_sums, scale_values
-from bids_roi.core.statistics import SortedRegions
+from bids_roi.core.statistics import (
+    OVERFLOW,
+    SortedRegions,
+    WholeSeries,
+    finish_sums,
+    scale_values,
+)
 from bids_roi.core.volumes import Plan, Smoothing, choose_sources, load_voxels
-from bids_roi.core.voxel_measures import PointMoments, VolumeMoments
 from bids_roi.options.words import name_statistics
 
 if TYPE_CHECKING:
@@ -393,9 +398,7 @@ class _Pass:
                     values = solver.solve(self.sums[:, rows], more)
                 else:
                     weights = partition.members[number]
-                    values = finish_sums(
-                        name, self.sums[:, rows], weights, usable, n_used
-                    )
+                    values = finish_sums(name, self.sums[:, rows], weights, usable)
                 # A sum over nothing is 0, and 0 is a signal: what has no voxel says so
                 # itself.
                 if values is not None:

@@ -22,7 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.filters import (
+from bids_roi.dataset.partners import (
+    FREE_IN_CONFOUNDS,
+    FREE_IN_MASK,
+    Partners,
+    Sidecars,
+    group_series,
+)
+from bids_roi.dataset.query import (
     BOLD,
     CONFOUNDS,
     KINDS,
@@ -31,20 +38,14 @@ from bids_roi.dataset.filters import (
     advise,
     bold_rules,
     explain,
+    files_in_func,
+    func_folders,
     kind_of,
     labels_of,
     load_filters,
     passes,
     replace_rules,
 )
-from bids_roi.dataset.partners import (
-    FREE_IN_CONFOUNDS,
-    FREE_IN_MASK,
-    Partners,
-    Sidecars,
-    group_series,
-)
-from bids_roi.dataset.roots import files_in_func, func_folders
 from bids_roi.errors import (
     BidsRoiError,
     DataError,
@@ -55,7 +56,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import parse_name
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,38 +74,22 @@ _CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
 
 @dataclass(frozen=True, slots=True)
 class BoldRun:
-    """One preprocessed BOLD series with its partners.
+    """One preprocessed BOLD series with its partners."""
 
-    Attributes
-    ----------
-    root
-        Root of the derivative, absolute.
-    files
-        The series: one file, or those of the left and the right hemisphere. Absolute;
-        links are not followed.
-    entities
-        ``(key, label)`` pairs of the file name, in its order and as written there;
-        without ``hemi`` where both hemispheres are there.
-    mask_path
-        The brain mask on the same grid; ``None`` where there is none, or where
-        another mask or none was asked for.
-    confounds_path
-        The confounds table; ``None`` where there is none.
-    metadata
-        The sidecars that apply, merged.
-    warnings
-        What was wrong with the sidecars.
-    error
-        Why the run cannot be used: two files could be its mask, for example.
-    """
-
-    root: Path
+    root: Path  # root of the derivative, absolute
+    # The series: one file, or those of the left and the right hemisphere. Absolute;
+    # links are not followed.
     files: tuple[Path, ...]
+    # (key, label) pairs of the file name, in its order and as written there; without
+    # hemi where both hemispheres are there
     entities: tuple[tuple[str, str], ...]
+    # The brain mask on the same grid; None where there is none, or where another mask
+    # or none was asked for
     mask_path: Path | None
-    confounds_path: Path | None
-    metadata: Mapping[str, Any] = field(hash=False)
-    warnings: tuple[str, ...] = ()
+    confounds_path: Path | None  # the confounds table; None where there is none
+    metadata: Mapping[str, Any] = field(hash=False)  # the sidecars that apply, merged
+    warnings: tuple[str, ...] = ()  # what was wrong with the sidecars
+    # Why the run cannot be used: two files could be its mask, for example
     error: BidsRoiError | None = field(default=None, compare=False)
 
     @property
@@ -325,12 +310,7 @@ def _keys_in_use(root: Path, participants: list[str]) -> set[str]:
 def explain_nothing(
     root: Path, participants: Sequence[str], wanted: Input
 ) -> NothingFound | MissingInput:
-    """Say why ``find_runs`` found nothing.
-
-    ``NothingFound`` where filters exclude the BOLD runs that there are,
-    ``MissingInput`` where nothing that could be processed exists; with the query, the
-    labels that exist, and the files that fail by one entity only.
-    """
+    """Say why ``find_runs`` found nothing."""
     root, looked_at = root.absolute(), list(participants)[:_EXPLAINED]
     looked_at = [label.removeprefix("sub-") for label in looked_at]
     given = load_filters(

@@ -1,4 +1,4 @@
-"""What belongs to a BOLD series: its partners, and sidecars with what they inherit.
+"""What belongs to a BOLD series: partners, sidecars, the timing they tell, events.
 
 Partners are found by rules on names. pybids can merge sidecars too, but only for a
 whole index at once, and one empty or annexed file then stops it. Reading what applies
@@ -7,19 +7,31 @@ to one image takes a millisecond.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.filters import PARTS, Rule, kind_of, passes
-from bids_roi.errors import DataError, MissingInput, is_of_the_disk, remedy_of
+from bids_roi.dataset.query import PARTS, Rule, kind_of, passes
+from bids_roi.errors import (
+    DataError,
+    MissingInput,
+    UsageError,
+    is_of_the_disk,
+    nearest_words,
+    remedy_of,
+)
 from bids_roi.files.names import BidsName, parse_name
-from bids_roi.files.tables import read_json
+from bids_roi.files.tables import MISSING, read_json, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from bids_roi.dataset.layout import BoldRun
+    from bids_roi.files.names import BidsName
 
 
 # Entities in which a partner may differ from its BOLD series.
@@ -92,31 +104,20 @@ class Partners:
         return None
 
 
-def _key(
-    labels: Mapping[str, str], loose: frozenset[str]
-) -> frozenset[tuple[str, str]]:
+def _key(labels: Mapping[str, str], loose: frozenset[str]) -> _Pairs:
     return frozenset(pair for pair in labels.items() if pair[0] not in loose)
 
 
 def group_series(
     kind: str, series: Mapping[Path, Mapping[str, str]], *, one_will_do: bool
 ) -> list[tuple[tuple[Path, ...], DataError | None]]:
-    """Files of each run, and what is wrong with them: two hemispheres are one run."""
-    if kind == "gifti":
-        return pair_hemispheres(series, one_will_do=one_will_do)
-    return [((path,), None) for path in series]
+    """Files of each run, and what is wrong with them: two hemispheres are one run.
 
-
-def pair_hemispheres(
-    series: Mapping[Path, Mapping[str, str]], *, one_will_do: bool
-) -> list[tuple[tuple[Path, ...], DataError | None]]:
-    """Put the two hemispheres of GIFTI series together, the left one first.
-
-    Returns the files of each run, and what is wrong with them. ``series`` has the
-    labels of the selected files; ``one_will_do`` tells that one hemisphere was asked
-    for.
+    The left one is first; ``one_will_do`` tells that one hemisphere was asked for.
     """
-    runs: dict[frozenset[tuple[str, str]], list[Path]] = defaultdict(list)
+    if kind != "gifti":
+        return [((path,), None) for path in series]
+    runs: dict[_Pairs, list[Path]] = defaultdict(list)
     for path, labels in series.items():
         # The folder too: labels are of the name only.
         place = ("folder", str(path.parent))
@@ -179,11 +180,7 @@ class Sidecars:
         return merged, tuple(warnings)
 
     def list_needed(self, path: Path, *, surface: bool) -> list[Path]:
-        """List the JSON files that tell the metadata of a data file.
-
-        Those of its run's other series are among them where its own do not tell the
-        timing, or are not here to be read.
-        """
+        """List the JSON files that tell the metadata of a data file."""
         chosen = (
             self._choose(folder, path, extension)[:1]
             for folder, extension in self._places(path)
@@ -387,3 +384,200 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
             if rest == wanted and set(split) <= set(run.entities):
                 found.setdefault(len(split), []).append(path)
     return tuple(sorted(found[max(found)]))
+
+
+# Scanners note times in steps of 2.5 ms, and files in ms: what differs by less is even.
+_EVEN_S = 5e-3
+_MOST_S = 1e9
+REMEDY = "Give one time in s for each volume, or RepetitionTime in its place."
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What ``VolumeTiming`` says of a run."""
+
+    # Seconds between volumes, where they are evenly spaced; else None
+    step: float | None = None
+    uneven: bool = False  # whether they are not evenly spaced
+    # Why there is no step; blank where there is one, or no VolumeTiming
+    problem: str = ""
+    # Seconds, where they increase and there is one for each volume
+    times: tuple[float, ...] = ()
+
+
+def read_timing(metadata: object, n_volumes: int | None) -> Timing:
+    """Read ``VolumeTiming``: the times in s of volumes that may be unevenly spaced.
+
+    BIDS has it in place of ``RepetitionTime``. They are even where each step is within
+    5 ms of their mean; ``n_volumes`` is ``None`` where it is not known.
+    """
+    times = metadata.get("VolumeTiming") if isinstance(metadata, Mapping) else None
+    if times is None:
+        return Timing()
+    if not isinstance(times, list | tuple) or not all(map(_is_number, times)):
+        return Timing(problem="VolumeTiming is no list of numbers.")
+    steps = [b - a for a, b in itertools.pairwise(times)]
+    if not steps:
+        return Timing(problem=f"VolumeTiming has {len(times)} times.")
+    if min(steps) <= 0:
+        at = next(number for number, step in enumerate(steps) if step <= 0)
+        problem = (
+            f"VolumeTiming does not increase: {times[at]:g} s is followed by"
+            f" {times[at + 1]:g} s (volumes {at + 1} and {at + 2})."
+        )
+        return Timing(problem=problem)
+    complete = tuple(times) if n_volumes in (None, len(times)) else ()
+    mean = (times[-1] - times[0]) / len(steps)
+    if max(abs(step - mean) for step in steps) > _EVEN_S:
+        problem = (
+            "the volumes are not evenly spaced, the steps between them are"
+            f" {min(steps):g} to {max(steps):g} s (VolumeTiming)."
+        )
+        return Timing(uneven=True, problem=problem, times=complete)
+    if not complete:
+        problem = (
+            f"VolumeTiming has {len(times)} times, the series {n_volumes} volumes."
+        )
+        return Timing(problem=problem)
+    return Timing(step=round(mean, 6), times=complete)
+
+
+def _is_number(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) < _MOST_S  # which NaN is not
+
+
+def explain_untimed(metadata: object, n_volumes: int) -> tuple[str, str]:
+    """Say why a run has no repetition time, and how it gets one."""
+    timing = read_timing(metadata, n_volumes)
+    if timing.uneven:
+        return timing.problem, ""
+    reason = timing.problem or "nothing tells it."
+    return reason, "Give it with --repetition-time, in seconds."
+
+
+# Of what was made of a run, and of what all its echoes share: no events file has them.
+_NOT_OF_EVENTS = (
+    *("space", "cohort", "res", "den", "hemi", "atlas", "seg", "scale"),
+    *("stat", "desc", "echo", "part"),
+)
+_COLUMNS = ("onset", "duration", "trial_type")
+# Times are sums of rounded numbers: what differs by less is the same.
+_SAME_S = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Events of one condition."""
+
+    # Onset and end in s from the first volume; only events that have a length
+    spans: tuple[tuple[float, float], ...]
+    n_unusable: int  # events without an onset, and without a length
+
+    def choose(self, times: Sequence[float], shift: float) -> list[bool]:
+        """Whether each of some times (s) is within an event, all moved by a shift (s).
+
+        From the onset on, and before the end.
+
+        >>> Blocks(((2.0, 6.0),), 0).choose([0.0, 2.0, 4.0, 6.0], 0)
+        [False, True, True, False]
+        """
+        return [
+            any(
+                onset + shift <= time + _SAME_S and time + _SAME_S < end + shift
+                for onset, end in self.spans
+            )
+            for time in times
+        ]
+
+
+def find_raw(root: Path, given: Path | None) -> Path:
+    """Find the raw dataset: as given, or that in whose ``derivatives/`` ``root`` is."""
+    if given is not None:
+        return given
+    for folder in root.absolute().parents:
+        if folder.name == "derivatives":
+            return folder.parent
+    msg = "the derivative lies in no raw dataset, and conditions need its events.tsv."
+    raise UsageError(msg, where=root, remedy="Name it with --raw-dataset.")
+
+
+def find_events(raw: Path, name: BidsName) -> Path | None:
+    """Find the table of events of a run, by the inheritance principle.
+
+    The table applies whose entities are among the run's, the one in the deepest folder
+    and there the one with most entities. A ``DataError`` where two of a folder do.
+    """
+    own = {e for e in name.entities if e[0] not in _NOT_OF_EVENTS}
+    labels = dict(own)
+    person = raw / f"sub-{labels.get('sub')}"
+    folders = [person / "func", person, raw]
+    if session := labels.get("ses"):
+        inner = person / f"ses-{session}"
+        folders = [inner / "func", inner, person, raw]
+    for folder in folders:
+        fitting = {
+            path: len({*name.entities})
+            for path in sorted(folder.glob("*events.tsv"))
+            if (name := parse_name(path)).suffix == "events"
+            and own.issuperset(name.entities)
+        }
+        most = max(fitting.values(), default=0)
+        best = [path for path, n_entities in fitting.items() if n_entities == most]
+        if len(best) > 1:
+            names = ", ".join(path.name for path in best)
+            msg = f"two tables of events apply to the run: {names}."
+            raise DataError(msg, where=folder, remedy="Keep one of them.")
+        if best:
+            return best[0]
+    return None
+
+
+def read_blocks(
+    path: Path, conditions: Sequence[str]
+) -> tuple[dict[str, Blocks], DataError | None]:
+    """Read the events of some conditions (``trial_type``)."""
+    table = read_table(path)
+    if lacking := [column for column in _COLUMNS if column not in table]:
+        msg = f"there is no column {', '.join(lacking)} among {', '.join(table)}."
+        remedy = "BIDS has onset and duration, in s, and trial_type."
+        raise DataError(msg, where=path, remedy=remedy)
+    kinds = [cell.strip() for cell in table["trial_type"]]
+    there = sorted(set(kinds) - {MISSING})
+    lacking = [condition for condition in conditions if condition not in there]
+    error = None
+    if lacking:
+        near = ", ".join(nearest_words(lacking[0], there))
+        hint = f"Nearest: {near}. " if near else ""
+        msg = f"there is no condition {', '.join(lacking)} (trial_type)."
+        remedy = f"{hint}There are {', '.join(there) or 'none'}."
+        error = DataError(msg, where=path, remedy=remedy)
+    blocks = {}
+    for condition in [c for c in conditions if c in there]:
+        spans, n_unusable = [], 0
+        for row, kind in enumerate(kinds):
+            if kind != condition:
+                continue
+            onset = _number(table["onset"][row], path, row)
+            length = _number(table["duration"][row], path, row)
+            if math.isnan(onset) or not length > 0:
+                n_unusable += 1
+            else:
+                spans.append((onset, onset + length))
+        blocks[condition] = Blocks(tuple(spans), n_unusable)
+    return blocks, error
+
+
+def _number(cell: str, path: Path, row: int) -> float:
+    """A time in s, NaN for none."""
+    if cell.strip() in (MISSING, ""):
+        return math.nan
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.inf
+    if not math.isfinite(value):
+        msg = f"{cell!r} in row {row + 1} is no time in s."
+        raise DataError(msg, where=path, remedy=f"Write a number, or {MISSING}.")
+    return value

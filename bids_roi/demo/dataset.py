@@ -12,9 +12,12 @@ The grid is far coarser than the ``res-2`` of the names, so that all of it stays
 
 from __future__ import annotations
 
+import base64
 import csv
 import itertools
 import json
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +27,15 @@ from bids_roi.demo.phantom import (
     ATLAS_GRID,
     BOLD_GRID,
     REGIONS,
+    Grayordinates,
     Head,
+    Hemisphere,
     Region,
     label_points,
+    make_grayordinates,
     make_head,
+    make_hemispheres,
+    nearest_voxels,
 )
 from bids_roi.demo.simulate import (
     REPETITION_TIME,
@@ -36,16 +44,6 @@ from bids_roi.demo.simulate import (
     Run,
     make_run,
     measure_confounds,
-)
-from bids_roi.demo.surfaces import (
-    make_grayordinates,
-    make_hemispheres,
-    nearest_voxels,
-    write_dense_labels,
-    write_dense_series,
-    write_mesh,
-    write_surface_labels,
-    write_surface_series,
 )
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
@@ -56,6 +54,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    Entities = tuple[tuple[str, str], ...]
 
 
 _TEMPLATE = "MNI152NLin2009cAsym"
@@ -129,30 +129,24 @@ region.
 """
 
 
+_NIFTI_TYPES = {"i2": 4, "f4": 16, "i4": 8}
+_INTENTS = {3002: b"ConnDenseSeries", 3007: b"ConnDenseLabel"}
+_GIFTI_TYPES = {"f4": "FLOAT32", "i4": "INT32"}
+
+
 @dataclass(frozen=True, slots=True)
 class DemoDataset:
     """Where everything is, and what is true.
 
-    Attributes
-    ----------
-    derivative
-        The fMRIPrep-like dataset.
-    templateflow_home
-        Folder in TemplateFlow's layout that holds the atlas ``Demo``.
-    atlas_image, atlas_table
-        Its label image and region table.
-    region_names
-        In the order of the table.
-    signals
-        For the stem of every run (``sub-01_ses-1_task-rest_run-1``) the regional
-        signals before any noise, (T, R), in percent, in the order of the table.
+    ``signals`` are those of the regions before any noise, (T, R), in percent, by the
+    stem of the run (``sub-01_ses-1_task-rest_run-1``).
     """
 
-    derivative: Path
-    templateflow_home: Path
+    derivative: Path  # the fMRIPrep-like dataset
+    templateflow_home: Path  # a folder that holds the atlas Demo
     atlas_image: Path
     atlas_table: Path
-    region_names: tuple[str, ...]
+    region_names: tuple[str, ...]  # in the order of the table
     signals: Mapping[str, NDArray[np.float64]]
 
 
@@ -210,24 +204,17 @@ def _write_participants(derivative: Path, seed: int) -> dict[str, NDArray[np.flo
     return signals
 
 
-def _write_run(
-    folder: Path, entities: tuple[tuple[str, str], ...], run: Run, profile: Profile
-) -> None:
+def _write_run(folder: Path, entities: Entities, run: Run, profile: Profile) -> None:
     """The series, its mask and its reference."""
     spaced = (*entities, *_SPACE)
     affine = BOLD_GRID.matrix
     stem = folder / format_name((*spaced, ("desc", "preproc")), "bold", "")
     slope = profile.step
     values: NDArray[Any] = run.stored.T  # (T, z, y, x) -> (x, y, z, T)
+    place = stem.with_suffix(".nii.gz")
     if dict(entities)["sub"] in _FLOATING:
         values, slope = values.astype(np.float32) * np.float32(slope), 1.0
-    write_image(
-        stem.with_suffix(".nii.gz"),
-        values,
-        affine,
-        repetition_time=REPETITION_TIME,
-        slope=slope,
-    )
+    write_image(place, values, affine, repetition_time=REPETITION_TIME, slope=slope)
     sidecar = {**_TIMING, "Resolution": _RESOLUTION, "SkullStripped": False}
     _write_json(stem.with_suffix(".json"), sidecar)
     stem = folder / format_name((*spaced, ("desc", "brain")), "mask", "")
@@ -242,11 +229,7 @@ def _write_run(
 
 
 def _write_gifti_run(
-    folder: Path,
-    entities: tuple[tuple[str, str], ...],
-    head: Head,
-    run: Run,
-    profile: Profile,
+    folder: Path, entities: Entities, head: Head, run: Run, profile: Profile
 ) -> None:
     """The run on both hemispheres of fsaverage5."""
     flat = run.stored.reshape(len(run.stored), -1)
@@ -260,11 +243,7 @@ def _write_gifti_run(
 
 
 def _write_cifti_run(
-    folder: Path,
-    entities: tuple[tuple[str, str], ...],
-    head: Head,
-    run: Run,
-    profile: Profile,
+    folder: Path, entities: Entities, head: Head, run: Run, profile: Profile
 ) -> None:
     """The run on grayordinates, and the surfaces that fMRIPrep writes with it."""
     points = make_grayordinates(_CIFTI_CUTS)
@@ -284,9 +263,7 @@ def _write_cifti_run(
         write_mesh(folder.parent.parent / "anat" / name, one)
 
 
-def _write_confounds(
-    folder: Path, entities: tuple[tuple[str, str], ...], confounds: Confounds
-) -> None:
+def _write_confounds(folder: Path, entities: Entities, confounds: Confounds) -> None:
     """The table and its sidecar."""
     stem = folder / format_name((*entities, ("desc", "confounds")), "timeseries", "")
     rows = [
@@ -402,3 +379,124 @@ def _write_table(
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Indented, with a line break at the end."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def write_dense_series(
+    path: Path, points: Grayordinates, series: NDArray[np.int16], slope: float
+) -> None:
+    """A ``.dtseries.nii`` of (V, T) stored values."""
+    axis = (
+        f'NumberOfSeriesPoints="{series.shape[1]}" SeriesExponent="0" SeriesStart="0"'
+        f' SeriesStep="{REPETITION_TIME:g}" SeriesUnit="SECOND">'
+    )
+    _write_cifti(path, ("SERIES", axis), points, series, slope, 3002)
+
+
+def write_dense_labels(
+    path: Path, points: Grayordinates, colours: Sequence[tuple[int, str, str]]
+) -> None:
+    """A ``.dlabel.nii`` with the value, name and #colour of its labels."""
+    labels = _label_table(colours)
+    axis = f"><NamedMap><MapName>Demo</MapName>{labels}</NamedMap>"
+    keys = points.regions.astype(np.float32)[:, None]
+    _write_cifti(path, ("LABELS", axis), points, keys, 1.0, 3007)
+
+
+def _label_table(colours: Sequence[tuple[int, str, str]]) -> str:
+    rows = []
+    for value, name, colour in ((0, "???", ""), *colours):
+        rgb = (
+            [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)] if colour else [0] * 3
+        )
+        red, green, blue = (f"{share:.4f}" for share in rgb)
+        rows.append(
+            f'<Label Key="{value}" Red="{red}" Green="{green}" Blue="{blue}"'
+            f' Alpha="{int(value > 0)}">{name}</Label>'
+        )
+    return f"<LabelTable>{''.join(rows)}</LabelTable>"
+
+
+def _write_cifti(
+    path: Path,
+    axis: tuple[str, str],
+    points: Grayordinates,
+    values: NDArray[np.generic],
+    slope: float,
+    intent: int,
+) -> None:
+    """NIfTI-2 with the XML of CIFTI-2: one row for each point, one column a map."""
+    kind, more = axis
+    xml = (
+        '<?xml version="1.0" encoding="UTF-8"?><CIFTI Version="2"><Matrix>'
+        '<MatrixIndicesMap AppliesToMatrixDimension="0" IndicesMapToDataType='
+        f'"CIFTI_INDEX_TYPE_{kind}" {more}</MatrixIndicesMap>'
+        '<MatrixIndicesMap AppliesToMatrixDimension="1" IndicesMapToDataType='
+        f'"CIFTI_INDEX_TYPE_BRAIN_MODELS">{points.xml}</MatrixIndicesMap>'
+        "</Matrix></CIFTI>"
+    ).encode()
+    body = xml + b"\0" * (-(len(xml) + 8) % 16)
+    n_rows, n_columns = values.shape
+    code = values.dtype.str[1:]
+    head = bytearray(540)
+    kinds = _NIFTI_TYPES[code], 8 * values.itemsize
+    struct.pack_into("<i8s2h", head, 0, 540, b"n+2\0\r\n\x1a\n", *kinds)
+    struct.pack_into("<8q", head, 16, 6, 1, 1, 1, 1, n_columns, n_rows, 1)
+    struct.pack_into("<8d", head, 104, *[1.0] * 8)
+    struct.pack_into("<q2d", head, 168, 544 + 8 + len(body), slope, 0.0)
+    struct.pack_into("<i", head, 500, 10)  # mm and s
+    struct.pack_into("<i16s", head, 504, intent, _INTENTS[intent])
+    extension = struct.pack("<4B2i", 1, 0, 0, 0, len(body) + 8, 32)
+    path.write_bytes(
+        bytes(head) + extension + body + values.astype(f"<{code}").tobytes()
+    )
+
+
+def write_surface_series(path: Path, side: str, series: NDArray[np.float32]) -> None:
+    """A ``.func.gii`` of (T, V), one array for each volume as fMRIPrep writes it."""
+    step = f"<MD><Name>TimeStep</Name><Value>{REPETITION_TIME * 1000:g}</Value></MD>"
+    arrays = [_gifti_array("TIME_SERIES", volume) for volume in series]
+    _write_gifti(path, side, step, "", arrays)
+
+
+def write_surface_labels(
+    path: Path, one: Hemisphere, colours: Sequence[tuple[int, str, str]]
+) -> None:
+    """A ``.label.gii`` of a hemisphere."""
+    table = _label_table(colours)
+    labels = _gifti_array("LABEL", one.labels.astype(np.int32))
+    _write_gifti(path, one.side, "", table, [labels])
+
+
+def write_mesh(path: Path, one: Hemisphere) -> None:
+    """A ``.surf.gii`` of a hemisphere."""
+    arrays = [
+        _gifti_array("POINTSET", one.vertices.astype(np.float32)),
+        _gifti_array("TRIANGLE", one.faces.astype(np.int32)),
+    ]
+    _write_gifti(path, one.side, "", "", arrays)
+
+
+def _gifti_array(intent: str, values: NDArray[np.generic]) -> str:
+    code = values.dtype.str[1:]
+    sizes = "".join(f' Dim{k}="{n}"' for k, n in enumerate(values.shape))
+    packed = zlib.compress(values.astype(f"<{code}").tobytes(), 1)
+    return (
+        f'<DataArray Intent="NIFTI_INTENT_{intent}" DataType="NIFTI_TYPE_'
+        f'{_GIFTI_TYPES[code]}" ArrayIndexingOrder="RowMajorOrder" Dimensionality='
+        f'"{values.ndim}"{sizes} Encoding="GZipBase64Binary" Endian="LittleEndian"'
+        f' ExternalFileName="" ExternalFileOffset=""><MetaData></MetaData><Data>'
+        f"{base64.b64encode(packed).decode()}</Data></DataArray>"
+    )
+
+
+def _write_gifti(
+    path: Path, side: str, metadata: str, table: str, arrays: Sequence[str]
+) -> None:
+    of = {"L": "CortexLeft", "R": "CortexRight"}[side]
+    path.write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        f'<GIFTI Version="1.0" NumberOfDataArrays="{len(arrays)}"><MetaData>{metadata}'
+        f"<MD><Name>AnatomicalStructurePrimary</Name><Value>{of}</Value></MD></MetaData>"
+        f"{table or '<LabelTable/>'}{''.join(arrays)}</GIFTI>\n",
+        encoding="utf-8",
+    )

@@ -1,4 +1,4 @@
-"""The head of the demo dataset: tissues and regions, from formulae alone.
+"""The head of the demo dataset: tissues, regions and surfaces, from formulae alone.
 
 Nothing is copied from an atlas or a person. The head is a handful of ellipsoids in
 millimetres of MNI space: hemispheres and temporal lobes, cerebellum, brainstem,
@@ -10,6 +10,7 @@ different ones without resampling either. Arrays are (z, y, x), as voxels lie in
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Float32Array = NDArray[np.float32]
+    FloatArray = NDArray[np.float64]
+    IntArray = NDArray[np.intp]
     Points = tuple[Float32Array, Float32Array, Float32Array]
 
 
@@ -32,6 +35,13 @@ _RIM = 4.0  # mm of fluid between cortex and the edge of the brain mask
 _BASELINE = {GREY: 1000.0, WHITE: 780.0, CSF: 1350.0}  # T2*-weighted contrast
 _VERTEX_FLOOR = 57.0  # mm; cortex above it around the vertex is the region Vertex
 _VERTEX_REACH = 30.0  # mm to the front and back
+
+_CORTEX = {"L": "CIFTI_STRUCTURE_CORTEX_LEFT", "R": "CIFTI_STRUCTURE_CORTEX_RIGHT"}
+# MNI152NLin6Asym at 2 mm, whose voxels the grayordinates of fMRIPrep have.
+_VOXELS = Grid.of(
+    (91, 109, 91),
+    np.array([[-2.0, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]]),
+)
 
 
 def _diagonal(shape: tuple[int, int, int], size: float, *origin: float) -> Grid:
@@ -245,24 +255,12 @@ def is_wall(points: Points) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What all runs share, on ``BOLD_GRID``; all arrays are (z, y, x).
+    """What all runs share, on ``BOLD_GRID``; all arrays are (z, y, x)."""
 
-    Attributes
-    ----------
-    tissue
-        ``GREY``, ``WHITE``, ``CSF`` (ventricles) or 0, at the voxel centres.
-    brain
-        The brain with its sulci and a rim of fluid, as brain masks have it.
-    labels
-        Region values at the voxel centres.
-    baseline
-        Mean image in arbitrary units, with partial volumes; 0 in air.
-    """
-
-    tissue: NDArray[np.int8]
-    brain: NDArray[np.bool_]
-    labels: NDArray[np.uint8]
-    baseline: Float32Array
+    tissue: NDArray[np.int8]  # GREY, WHITE, CSF (ventricles) or 0, at voxel centres
+    brain: NDArray[np.bool_]  # with a rim of fluid, as brain masks have it
+    labels: NDArray[np.uint8]  # region values at the voxel centres
+    baseline: Float32Array  # mean image with partial volumes; 0 in air
 
 
 def make_head() -> Head:
@@ -288,3 +286,165 @@ def make_head() -> Head:
         labels=label_points(BOLD_GRID),
         baseline=(baseline * coil * (1 - 0.5 * sinus)).astype(np.float32),
     )
+
+
+class Hemisphere(NamedTuple):
+    """One surface, ``L`` or ``R``, with the nearest region of each vertex."""
+
+    side: str
+    vertices: FloatArray  # (V, 3), mm
+    faces: IntArray  # (F, 3)
+    regions: NDArray[np.uint8]  # (V,)
+    wall: NDArray[np.bool_]  # (V,), where there is no cortex
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Region of each vertex, 0 on the wall."""
+        return np.where(self.wall, np.uint8(0), self.regions)
+
+
+@functools.cache
+def make_hemispheres(n: int) -> tuple[Hemisphere, Hemisphere]:
+    """Lay meshes of 10 n^2 + 2 vertices into the cortex, left and right."""
+    directions, faces = geodesic_sphere(n)
+    right = find_midthickness(directions)
+    both = []
+    for side, sign, wound in (("L", -1, faces[:, ::-1]), ("R", 1, faces)):
+        vertices = right * [sign, 1, 1]
+        x, y, z = vertices.astype(np.float32).T
+        regions, wall = label_cortex((x, y, z)), is_wall((x, y, z))
+        both.append(Hemisphere(side, vertices, wound, regions, wall))
+    return both[0], both[1]
+
+
+def nearest_voxels(
+    head: Head, regions: NDArray[np.uint8], places: FloatArray
+) -> IntArray:
+    """Voxel of ``BOLD_GRID`` that each place takes its series from, flat (z, y, x).
+
+    The nearest one of its own region, as fMRIPrep takes cortex from its ribbon only.
+    """
+    flat = head.labels.ravel()
+    centres = np.stack(
+        [
+            np.broadcast_to(p, head.labels.shape).ravel()
+            for p in voxel_centres(BOLD_GRID)
+        ],
+        1,
+    )
+    voxels = np.zeros(len(places), dtype=np.intp)
+    for value in np.unique(regions):
+        own, there = np.flatnonzero(regions == value), np.flatnonzero(flat == value)
+        apart = places[own, None] - centres[there][None]
+        voxels[own] = there[(apart**2).sum(axis=2).argmin(axis=1)]
+    return voxels
+
+
+class Grayordinates(NamedTuple):
+    """Points of a dense file, in its order: XML of their models, place and region."""
+
+    xml: str
+    places: FloatArray
+    regions: NDArray[np.uint8]
+
+
+@functools.cache
+def make_grayordinates(n: int) -> Grayordinates:
+    """Cortex without its wall, cut n times, then the nuclei in fMRIPrep's voxels."""
+    models, places, regions = [], [], []
+    for one in make_hemispheres(n):
+        numbers = np.flatnonzero(~one.wall)
+        text = " ".join(map(str, numbers.tolist()))
+        more = (
+            f' SurfaceNumberOfVertices="{len(one.wall)}"><VertexIndices>{text}'
+            "</VertexIndices>"
+        )
+        models.append((_CORTEX[one.side], "SURFACE", numbers.size, more))
+        places.append(one.vertices[numbers])
+        regions.append(one.regions[numbers])
+    matrix = _VOXELS.matrix
+    # The nuclei are in the middle of the head: a tenth of all voxels.
+    box = [range(n // 4, n - n // 4) for n in _VOXELS.shape]
+    ijk = np.array(list(itertools.product(*box)))
+    centres = ijk @ matrix[:3, :3].T + matrix[:3, 3]
+    x, y, z = centres.astype(np.float32).T
+    nuclei = label_nuclei((x, y, z))
+    for region in REGIONS:
+        if region.axes:
+            own = np.flatnonzero(nuclei == region.value)
+            text = "\n".join(" ".join(map(str, row)) for row in ijk[own].tolist())
+            side = "LEFT" if region.hemisphere == "L" else "RIGHT"
+            name = f"CIFTI_STRUCTURE_{region.name[3:].upper()}_{side}"
+            more = f"><VoxelIndicesIJK>{text}</VoxelIndicesIJK>"
+            models.append((name, "VOXELS", own.size, more))
+            places.append(centres[own])
+            regions.append(nuclei[own])
+    dimensions = ",".join(map(str, _VOXELS.shape))
+    numbers_of = " ".join(f"{v:g}" for v in matrix.ravel().tolist())
+    xml = (
+        f'<Volume VolumeDimensions="{dimensions}">'
+        '<TransformationMatrixVoxelIndicesIJKtoXYZ MeterExponent="-3">'
+        f"{numbers_of}</TransformationMatrixVoxelIndicesIJKtoXYZ></Volume>"
+    )
+    start = 0
+    for name, kind, count, more in models:
+        xml += (
+            f'<BrainModel IndexOffset="{start}" IndexCount="{count}" ModelType='
+            f'"CIFTI_MODEL_TYPE_{kind}" BrainStructure="{name}"{more}</BrainModel>'
+        )
+        start += count
+    return Grayordinates(xml, np.concatenate(places), np.concatenate(regions))
+
+
+def geodesic_sphere(n: int) -> tuple[FloatArray, IntArray]:
+    """A sphere of 10 n^2 + 2 vertices: each edge of an icosahedron cut into n.
+
+    fsaverage5 has as many (n = 32), and fsLR 32k (n = 57). Corners of the faces go
+    counter-clockwise as they are seen from outside.
+    """
+    golden = (1 + 5**0.5) / 2
+    signs = list(itertools.product((-1.0, 1.0), repeat=2))
+    solid = np.array(
+        [np.roll([0, a, b * golden], k) for k in range(3) for a, b in signs]
+    )
+    corners = [
+        face
+        for face in itertools.combinations(range(12), 3)
+        if all(
+            np.abs(solid[a] - solid[b]).sum() < 4
+            and np.linalg.norm(solid[a] - solid[b]) < 2.1
+            for a, b in itertools.combinations(face, 2)
+        )
+    ]
+    # Places of a triangle cut into n^2 smaller ones, and which places those join.
+    places = [(i, j) for i in range(n + 1) for j in range(n + 1 - i)]
+    number = {place: k for k, place in enumerate(places)}
+    upright = [
+        (number[i, j], number[i + 1, j], number[i, j + 1])
+        for i, j in places
+        if i + j < n
+    ]
+    inverted = [
+        (number[i + 1, j], number[i + 1, j + 1], number[i, j + 1])
+        for i, j in places
+        if i + j < n - 1
+    ]
+    small = np.array(upright + inverted)
+    share = np.array([(n - i - j, i, j) for i, j in places]) / n
+    points, faces = [], []
+    for k, face in enumerate(corners):
+        a, b, c = solid[list(face)]
+        triangle = np.array([a, b, c] if np.cross(b - a, c - a) @ a > 0 else [a, c, b])
+        points.append(share @ triangle)
+        faces.append(small + k * len(places))
+    cloud = np.concatenate(points)
+    # Along edges two faces have the same points; their bits need not be.
+    _, kept, same = np.unique(
+        np.rint(cloud * 1e6).astype(np.int64),
+        axis=0,
+        return_index=True,
+        return_inverse=True,
+    )
+    sphere = cloud[kept]
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    return sphere, np.asarray(same.ravel()[np.concatenate(faces)], dtype=np.intp)

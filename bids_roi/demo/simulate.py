@@ -46,46 +46,22 @@ _FD_LIMIT, _STD_DVARS_LIMIT = 0.5, 1.5  # fMRIPrep's defaults for motion outlier
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How one participant differs.
+    """How one participant differs."""
 
-    Attributes
-    ----------
-    coupling
-        Share of variance that regions of the network Default have in common.
-    restlessness
-        Size of the movements, 1 for a calm participant.
-    top
-        Height in mm above which there is no data.
-    step
-        Value of one unit of the stored integers.
-    """
-
-    coupling: float
-    restlessness: float
-    top: float
-    step: float
+    coupling: float  # share of variance that regions of the network Default share
+    restlessness: float  # size of the movements, 1 for a calm participant
+    top: float  # height in mm above which there is no data
+    step: float  # value of one unit of the stored integers
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One simulated BOLD run.
+    """One simulated BOLD run."""
 
-    Attributes
-    ----------
-    stored : (T, z, y, x)
-        Values in units of the profile's step.
-    mask : (z, y, x)
-        Brain inside the field of view.
-    motion : (T, 6)
-        Translations in mm, rotations in rad, about x, y and z.
-    signals : (T, R)
-        What the regions of ``REGIONS`` do before any noise, in percent of baseline.
-    """
-
-    stored: NDArray[np.int16]
-    mask: NDArray[np.bool_]
-    motion: FloatArray
-    signals: FloatArray
+    stored: NDArray[np.int16]  # (T, z, y, x), in units of the profile's step
+    mask: NDArray[np.bool_]  # (z, y, x), the brain inside the field of view
+    motion: FloatArray  # (T, 6), mm and rad, about x, y and z
+    signals: FloatArray  # (T, R), before any noise, in percent of the baseline
 
 
 def _fluctuations(
@@ -220,18 +196,10 @@ def make_run(
 
 @dataclass(frozen=True, slots=True)
 class Confounds:
-    """A confounds table and what its sidecar says.
+    """A confounds table and what its sidecar says."""
 
-    Attributes
-    ----------
-    columns
-        By name, each (T,); not-a-number where fMRIPrep writes ``n/a``.
-    components
-        Sidecar entries of the CompCor columns.
-    """
-
-    columns: dict[str, FloatArray]
-    components: dict[str, dict[str, Any]]
+    columns: dict[str, FloatArray]  # each (T,); NaN where fMRIPrep writes n/a
+    components: dict[str, dict[str, Any]]  # sidecar entries of the CompCor columns
 
 
 def measure_confounds(

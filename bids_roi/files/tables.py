@@ -1,19 +1,29 @@
-"""TSV and JSON: read with messages and within bounds, formatted to be written."""
+"""TSV and JSON: read with messages and within bounds, formatted, written whole.
+
+Any file appears under its name whole or not at all; what killed writers left goes.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
+import hashlib
 import json
 import math
+import os
+import re
+import secrets
+import socket
 import stat
-from typing import TYPE_CHECKING, Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.errors import DataError, MissingInput, remedy_of
+from bids_roi.errors import DataError, MissingInput, OutputError, remedy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import TextIO
 
     import numpy as np
@@ -133,6 +143,11 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
         size = _check_regular(path, _LARGEST_TABLE)
         # -sig: editors on Windows begin the file with a byte order mark.
         with path.open(encoding="utf-8-sig") as file:
+            if size < _LONGEST_LINE:
+                columns = _split(file.read(), delimiter, max_rows)
+                if columns is not None:
+                    return columns
+                file.seek(0)
             lines = file if size < _LONGEST_LINE else _lines(file, path)
             # strict: a quote that is never closed would swallow the rows after it.
             for row in csv.reader(lines, delimiter=delimiter, strict=True):
@@ -153,6 +168,34 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
         remedy = remedy_of(error, "Check the path and its permissions.")
         raise MissingInput(msg, where=path, remedy=remedy) from error
     return _columns(rows, path)
+
+
+def _split(
+    text: str, delimiter: str, max_rows: int | None
+) -> dict[str, list[str]] | None:
+    """Columns of a plain table; ``None`` for one that is to be read row by row.
+
+    It has no quotes, blank rows or faults, and takes a third of the time.
+    """
+    text = text.removesuffix("\n")
+    n_rows = text.count("\n")
+    header = [cell.strip() for cell in text.partition("\n")[0].split(delimiter)]
+    many = max_rows is not None and n_rows > max_rows
+    if many or '"' in text or "\0" in text or len({*header}) < len(header):
+        return None
+    # Each line end becomes a cell of its own: rows are of one length where these are at
+    # the places where they ought to be.
+    step = len(header) + 1
+    cells = text.replace("\n", f"{delimiter}\n{delimiter}").split(delimiter)
+    ends = cells[step - 1 :: step]
+    if len(cells) != step * (n_rows + 1) - 1 or ends.count("\n") != n_rows:
+        return None
+    longest = max(map(len, cells)) if len(text) > csv.field_size_limit() else 0
+    columns = [[*map(str.strip, cells[at::step])] for at in range(len(header))]
+    # A row without anything begins with nothing.
+    if "" in columns[0] or longest > csv.field_size_limit():
+        return None
+    return {name: own[1:] for name, own in zip(header, columns, strict=True) if name}
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -300,3 +343,147 @@ def _check_regular(path: Path, largest: int) -> int:
         msg = f"the file has {size:,.0f} MiB, at most {bound} MiB can be read."
         raise DataError(msg, where=path, remedy="Check the file.")
     return status.st_size
+
+
+_LEFTOVER = re.compile(r"\.bids_roi-([0-9a-f]{8})-(\d{1,9})-[0-9a-f]{8}\.tmp")
+_ABANDONED_S = 24 * 3600
+
+
+class Written(NamedTuple):
+    """A file as it was written: inode, size, time of change, SHA-256 of its bytes."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def write_file(folder: Path, name: str, text: str | bytes | Iterable[str]) -> None:
+    """Write a file beside its final name, then rename it.
+
+    It may not leave ``folder``, whatever links lie below, where ``name`` is its path;
+    folders are made where they are absent. A link of this name is replaced, the file
+    that it points to is not written.
+    """
+    with writing(folder, name) as beside:
+        _fill(beside, text)
+        beside.replace(folder / name)
+
+
+def write_pair(
+    folder: Path,
+    table: str,
+    text: Iterable[str],
+    sidecar: str,
+    describe: Callable[[str], str],
+) -> tuple[Written, Written]:
+    """Write a table and its sidecar, whose text ``describe`` makes of the digest.
+
+    Both are complete before the first is renamed. Where only one was, the digest in the
+    sidecar is not that of the table. Returns the state of both.
+    """
+    with writing(folder, table) as beside:
+        written = _fill(beside, text)
+        with writing(folder, sidecar) as other:
+            told = _fill(other, describe(written.digest))
+            other.replace(folder / sidecar)
+        beside.replace(folder / table)
+    return written, told
+
+
+@contextlib.contextmanager
+def writing(folder: Path, name: str) -> Iterator[Path]:
+    """Name a file to be written beside ``folder / name``; it is gone afterwards.
+
+    Every file of an output folder is written within this.
+    """
+    path = folder / name
+    beside = path.with_name(name_temporary())
+    check_inside(path.parent, folder)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+    except OSError as error:
+        msg = f"the file cannot be written ({error.strerror or error})."
+        remedy = "Check the folder's permissions and free space."
+        raise OutputError(msg, where=path, remedy=remedy) from error
+    finally:  # an interrupt leaves nothing behind either
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _fill(path: Path, text: str | bytes | Iterable[str]) -> Written:
+    digest = hashlib.sha256()
+    with path.open("xb") as file:
+        for piece in [text] if isinstance(text, str | bytes) else text:
+            # replace: a lone surrogate, which JSON may hold, cannot be written.
+            data = piece if isinstance(piece, bytes) else piece.encode(errors="replace")
+            digest.update(data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    status = path.stat()
+    return Written(
+        status.st_ino, status.st_size, status.st_mtime_ns, digest.hexdigest()
+    )
+
+
+def file_digest(path: Path, kind: str = "sha256") -> str:
+    """Hash of a file's bytes, without holding them all in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
+
+
+def check_inside(folder: Path, output_dir: Path) -> None:
+    """Refuse to write through a link that leads out of the output folder."""
+    there, inside = folder.resolve(), output_dir.resolve()
+    if not there.is_relative_to(inside):
+        msg = f"the folder is a link that leads out of the output folder, to {there}."
+        remedy = "Remove the link; nothing is ever written through one."
+        raise OutputError(msg, where=folder, remedy=remedy)
+
+
+def name_temporary() -> str:
+    """Name for a file that is being written; no two writers share one.
+
+    It tells who writes, see ``remove_leftovers``.
+    """
+    return f".bids_roi-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+@functools.cache
+def _machine() -> str:
+    """Tell machines, and containers on one machine, apart; 8 digits."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):  # process ids are counted per namespace
+        name += str(Path("/proc/self/ns/pid").readlink())
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder.
+
+    A file is left over where its writer, a process of this machine, is gone; where
+    the writer is elsewhere, when nothing was written to it for a day.
+    """
+    try:
+        names = [e.name for e in os.scandir(folder) if e.name.startswith(".bids_roi-")]
+    except OSError:
+        return
+    for name in names:
+        match = _LEFTOVER.fullmatch(name)
+        with contextlib.suppress(OSError):
+            if match is not None and _is_abandoned(folder / name, *match.groups()):
+                (folder / name).unlink()
+
+
+def _is_abandoned(path: Path, machine: str, process: str) -> bool:
+    if machine != _machine():
+        return time.time() - path.stat().st_mtime > _ABANDONED_S
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):  # someone else's, and alive
+        return False
+    return False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Asked, Group
-    from bids_roi.options.group import Group as GroupOptions
+    from bids_roi.options.row import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]
 

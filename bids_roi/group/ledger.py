@@ -6,10 +6,9 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import format_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import LEDGER, PLACE, SCOPE, list_group_files
-from bids_roi.outputs.names import sidecar_of
+from bids_roi.outputs.records import sidecar_of
 from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import count_of
-from bids_roi.files.writing import remove_leftovers
+from bids_roi.files.tables import remove_leftovers
 from bids_roi.group.connectivity import (
     noun_of,
     warn_of_group,
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.group.runs import Row, Run
-    from bids_roi.options.group import Group as GroupOptions
     from bids_roi.options.record import Options
+    from bids_roi.options.row import Group as GroupOptions
     from bids_roi.outputs.find import Output, RunKey
 
 

@@ -31,7 +31,7 @@ from bids_roi.group.outputs import Problem
 from bids_roi.group.spool import keep
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
-from bids_roi.outputs.making import check_table
+from bids_roi.outputs.records import check_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from bids_roi.group.regions import Regions
     from bids_roi.group.spool import Spool
-    from bids_roi.options.group import Group as GroupOptions
+    from bids_roi.options.row import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
 

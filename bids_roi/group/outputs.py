@@ -15,14 +15,13 @@ from bids_roi.outputs.find import (
     find_outputs,
     find_stale,
 )
-from bids_roi.outputs.making import check_table
+from bids_roi.outputs.records import check_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bids_roi.outputs.making import Stamp
-    from bids_roi.outputs.records import Record
+    from bids_roi.outputs.records import Record, Stamp
 
 
 _SHOWN = 5

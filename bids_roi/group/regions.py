@@ -242,7 +242,8 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
     names = tuple(columns["name"])
     if not names:
         raise DataError("the table has no rows.")
-    coverage = _parse(columns, "coverage")
+    measures = {name: _parse(columns, column) for name, column in _OF_TABLE.items()}
+    coverage = measures["coverage"]
     if not ((coverage >= 0) & (coverage <= 1 + 1e-9)).all():
         raise DataError("coverage is not a number from 0 to 1 throughout.")
     blank = [MISSING] * len(names)
@@ -255,8 +256,8 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
     return _Table(
         known.setdefault(names, names),
         known.setdefault(networks, networks),
-        {measure: _parse(columns, column) for measure, column in _OF_TABLE.items()},
-        sum(word != "ok" for word in columns["status"]),
+        measures,
+        len(names) - columns["status"].count("ok"),
         np.array(places).T,
     )
 

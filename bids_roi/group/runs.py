@@ -23,7 +23,8 @@ from bids_roi.outputs.find import (
     stem_of_run,
 )
 from bids_roi.outputs.records import NO_ATLAS
-from bids_roi.outputs.schema import COLUMNED, OUTLIER_COLUMNS
+from bids_roi.outputs.result import OUTLIER_COLUMNS
+from bids_roi.outputs.schema import COLUMNED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -136,7 +137,7 @@ def sort_into_runs(
 
 # Entities of a matrix that the table of outliers of its run does not have.
 _OF_ATLAS = ("atlas", "seg", "scale", "stat")
-_OF_VOLUMES = [c.name for c in OUTLIER_COLUMNS.values() if c.unit == "mm"]
+_OF_VOLUMES = [name for name, c in OUTLIER_COLUMNS.items() if c.unit == "mm"]
 
 
 def check_measure(name: str) -> None:

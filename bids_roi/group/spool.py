@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.files.writing import name_temporary
+from bids_roi.files.tables import name_temporary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

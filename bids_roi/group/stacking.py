@@ -13,8 +13,7 @@ from bids_roi.core.group.edges import off_diagonal
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import read_table
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest, read_table
 from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
 from bids_roi.group.spool import fetch
 from bids_roi.group.workers import Workers
@@ -25,8 +24,7 @@ from bids_roi.outputs.find import (
     Output,
     identify,
 )
-from bids_roi.outputs.making import check_table
-from bids_roi.outputs.records import read_all_records
+from bids_roi.outputs.records import check_table, read_all_records
 from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (
     StackedRun,

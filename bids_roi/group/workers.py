@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from bids_roi.schedule.threads import usable_cpus
+from bids_roi.schedule.outcome import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
 
-    from bids_roi.options.running import Running
+    from bids_roi.options.row import Running
     from bids_roi.schedule.outcome import Executor
 
 

@@ -1,4 +1,4 @@
-"""Headers of images: what they say, and whether it can be true.
+"""Headers of images: what they say, and whether it can be true; meshes by their size.
 
 A damaged or hostile header is refused before anything is allocated by it.
 """
@@ -6,6 +6,8 @@ A damaged or hostile header is refused before anything is allocated by it.
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
 import math
 import struct
 import zlib
@@ -14,12 +16,14 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
+from bids_roi.core.frame import Mesh
 from bids_roi.core.grid import Grid
 from bids_roi.errors import (
     FETCH_AGAIN,
     AtlasError,
     DataError,
     ImageError,
+    SpaceMismatch,
     damaged_file,
 )
 from bids_roi.images.stream import VolumeSource, check_size
@@ -29,31 +33,23 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from bids_roi.core.frame import Frame
+
 
 VOLUMES = "Use the atlas as a volume (.nii.gz) in the space of the runs."
 _CIFTI_INTENTS = range(3000, 3100)
 
 
 class ImageKind(NamedTuple):
-    """What an image must be to serve, and what is said where it is not.
+    """What an image must be to serve, and what is said where it is not."""
 
-    Attributes
-    ----------
-    error
-        Class of the errors.
-    n_axes
-        How many it may have.
-    needed, remedy
-        The same in words, and what to do.
-    whole
-        Whether a file that is too short for its header is refused when it is opened;
-        else it is when the values are read.
-    """
-
-    error: type[DataError]
-    n_axes: tuple[int, ...]
+    error: type[DataError]  # class of the errors
+    n_axes: tuple[int, ...]  # how many it may have
+    # The same in words, and what to do
     needed: str
     remedy: str
+    # Whether a file that is too short for its header is refused when it is opened; else
+    # it is when the values are read
     whole: bool = True
 
 
@@ -76,39 +72,23 @@ ATLAS = ImageKind(
 
 @dataclass(frozen=True, slots=True)
 class NiftiHeader:
-    """What an image's header says about itself.
+    """What an image's header says about itself."""
 
-    Attributes
-    ----------
-    axes
-        Voxels along each axis.
-    dtype
-        Type of the stored values, as ``numpy.dtype.str``; blank where they are no real
-        numbers.
-    bits
-        Bits of a stored value.
-    offset
-        Bytes before the first value; -1 where the header has no number there.
-    slope, intercept
-        Value = slope * stored + intercept; 1 and 0 where there is no scaling.
-    sform_code, qform_code
-        What the affines refer to; 0 is nothing.
-    repetition_time
-        Seconds, from the header's own unit; ``None`` where it is 0 or has no unit.
-    is_cifti
-        Whether it holds grayordinates and not a volume.
-    """
-
-    axes: tuple[int, ...]
+    axes: tuple[int, ...]  # voxels along each axis
+    # Type of the stored values, as numpy.dtype.str; blank where they are no real
+    # numbers
     dtype: str
-    bits: int
-    offset: int
+    bits: int  # bits of a stored value
+    offset: int  # bytes before the first value; -1 where the header has no number there
+    # Value = slope * stored + intercept; 1 and 0 where there is no scaling
     slope: float
     intercept: float
+    # What the affines refer to; 0 is nothing
     sform_code: int
     qform_code: int
+    # Seconds, from the header's own unit; None where it is 0 or has no unit
     repetition_time: float | None
-    is_cifti: bool
+    is_cifti: bool  # whether it holds grayordinates and not a volume
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -193,10 +173,9 @@ _NIFTI2 = {
 
 
 # Code of the type of the values: what it is for numpy, where it is a real number.
-_TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2"}
-_TYPES |= {768: "u4", 1024: "i8", 1280: "u8"}
-if hasattr(np, "float128"):  # not on every machine
-    _TYPES[1536] = "f16"
+TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2"}
+TYPES |= {768: "u4", 1024: "i8", 1280: "u8"}
+_LONG = {1536: "f16"} if hasattr(np, "float128") else {}  # not on every machine
 # Code of the unit of time: how many seconds it is.
 _SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}
 
@@ -212,7 +191,7 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
     units, step = value["units"][0], value["step"][0]
     known = units % 8 <= 3 and math.isfinite(step) and step > 0  # of space, too
     seconds = step * _SECONDS.get(units - units % 8, 0.0) if known else 0.0
-    name = _TYPES.get(value["datatype"][0], "")
+    name = (TYPES | _LONG).get(value["datatype"][0], "")
     return NiftiHeader(
         axes=tuple(int(n) for n in value["dim"][1 : n_axes + 1]),
         dtype=np.dtype(order + name).str if name else "",
@@ -228,17 +207,14 @@ def _parse(head: bytes, order: str, fields: dict[str, tuple[int, str]]) -> Nifti
 
 
 _MAX_VOLUME_BYTES = 2**31
-_MAX_OFFSET = 2**26  # bytes of header extensions, which are read into memory
+MAX_OFFSET = 2**26  # bytes of header extensions, which are read into memory
 _MAX_MM = 1e6
+_CHUNK = 2**20
 _DAMAGED = "The header may be damaged."
 
 
 def check_header(path: Path, header: NiftiHeader, kind: ImageKind) -> None:
-    """Refuse what no image of a kind can say of itself.
-
-    Grayordinates, extensions without end (which nibabel would read), other axes, no
-    orientation, no real numbers, volumes beyond 2 GiB.
-    """
+    """Refuse what no image of a kind can say of itself."""
     axes = header.axes if kind is BOLD else header.shape
     listed = "x".join(map(str, axes))
     place = header.sform_code, header.qform_code
@@ -247,10 +223,10 @@ def check_header(path: Path, header: NiftiHeader, kind: ImageKind) -> None:
     remedy = _DAMAGED
     if header.is_cifti:
         raise _refuse_cifti(path, header, kind)
-    if not 0 <= header.offset <= _MAX_OFFSET:
+    if not 0 <= header.offset <= MAX_OFFSET:
         msg = (
             f"the header puts the first value at byte {header.offset}; 0 to"
-            f" {_MAX_OFFSET // 2**20} MiB can be used."
+            f" {MAX_OFFSET // 2**20} MiB can be used."
         )
     elif len(axes) not in kind.n_axes:
         msg = f"the image has {len(axes)} axes ({listed}), {kind.needed}."
@@ -331,3 +307,160 @@ def check_whole(source: VolumeSource, kind: ImageKind) -> None:
     except ImageError as error:
         msg, remedy = error.problem, error.remedy
         raise kind.error(msg, where=source.path, remedy=remedy) from error
+
+
+def check_complete(path: Path, *, md5: str | None = None) -> None:
+    """Read a file to its end and compare it with what it says of itself."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if not head:
+        raise AtlasError("the file is empty (0 bytes).", where=path, remedy=FETCH_AGAIN)
+    surface = path.suffix == ".gii" and b"GIFTI" in head
+    if head.lstrip().startswith((b"<?xml", b"<!DOCTYPE", b"<html")) and not surface:
+        msg = "the file holds a server's error page."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if md5 is not None:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "md5").hexdigest()
+        if found != md5:
+            msg = f"its MD5 checksum is {found}, {md5} is expected."
+            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+    if path.suffix == ".gii":
+        _check_surface(path)
+    elif path.name.endswith((".nii", ".nii.gz")):
+        _check_image(path)
+    elif path.name.endswith(".gz"):
+        _unpacked_size(path)
+    elif path.suffix == ".json":
+        try:
+            json.loads(path.read_bytes())
+        except ValueError as error:
+            msg = f"the file is not JSON ({error})."
+            raise AtlasError(msg, where=path, remedy=FETCH_AGAIN) from error
+
+
+def _check_image(path: Path) -> None:
+    header, size = read_header(path), _unpacked_size(path)
+    if size < header.n_bytes:
+        shape = "x".join(map(str, header.shape))
+        msg = (
+            f"the image ends early: it has {size} bytes, its header ({shape}) needs"
+            f" {header.n_bytes}."
+        )
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _check_surface(path: Path) -> None:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 64))
+        tail = file.read().rstrip()
+    if not tail.endswith(b"</GIFTI>"):
+        msg = "the file ends before </GIFTI>: it is cut short, or no GIFTI."
+        raise AtlasError(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def _unpacked_size(path: Path) -> int:
+    if not path.name.endswith(".gz"):
+        return path.stat().st_size
+    size = 0
+    try:
+        with gzip.open(path, "rb") as file:
+            while chunk := file.read(_CHUNK):
+                size += len(chunk)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged_file(path, error) from error
+    return size
+
+
+# Vertices of a hemisphere at each density (TemplateFlow's den-3k, 10k, 32k, ...).
+_COUNTS = {
+    "fsLR": (4_002, 7_842, 32_492, 59_292, 163_842),
+    "fsaverage": (642, 2_562, 10_242, 40_962, 163_842),
+    "onavg": (10_242, 40_962, 163_842),
+    "civet": (40_962, 163_842),
+}
+# FreeSurfer's names of fsaverage at one density, which fMRIPrep writes as spaces.
+_FREESURFER = {
+    "fsaverage3": 642,
+    "fsaverage4": 2_562,
+    "fsaverage5": 10_242,
+    "fsaverage6": 40_962,
+}
+# Vertices of a hemisphere at each den-; 91k and 170k count all grayordinates.
+DENSITIES = {
+    "3k": 2_562,
+    "4k": 4_002,
+    "8k": 7_842,
+    "10k": 10_242,
+    "32k": 32_492,
+    "41k": 40_962,
+    "59k": 59_292,
+    "164k": 163_842,
+    "91k": 32_492,
+    "170k": 59_292,
+}
+MOST_VERTICES = 2**24  # a hemisphere; a hundred times the finest template
+_SAY_SPACE = "Name the template, with --atlas-space or as space- in the file's name."
+
+
+def mesh_of(template: str | None, n_vertices: int) -> Mesh:
+    """Mesh of a template with so many vertices.
+
+    ``template`` is ``None`` where nothing names it: only fsLR has 32,492 or 59,292. One
+    that is not known here, such as ``fsnative:sub-01``, has any number of vertices,
+    which are counted with the medial wall.
+    """
+    if template is None:
+        fitting = _templates_with(n_vertices)
+        if len(fitting) == 1:
+            return Mesh(fitting[0], n_vertices)
+        which = " and ".join(fitting) or "no template that is known here"
+        msg = (
+            f"the meshes have {n_vertices:,} vertices a hemisphere, as {which} have;"
+            " nothing tells which is meant."
+        )
+        raise SpaceMismatch(msg, remedy=_SAY_SPACE)
+    name = "fsaverage" if template in _FREESURFER else template
+    own = _FREESURFER.get(template)
+    counts = _COUNTS.get(name, (n_vertices,)) if own is None else (own,)
+    if n_vertices not in counts:
+        known = " or ".join(f"{n:,}" for n in counts)
+        fitting = _templates_with(n_vertices)
+        which = f", as {' and '.join(fitting)} have" if fitting else ""
+        msg = (
+            f"the mesh has {n_vertices:,} vertices{which}; {template} has {known} a"
+            " hemisphere."
+        )
+        remedy = (
+            "Check the space in the file's name; `wb_command -label-resample` and"
+            " `-metric-resample` bring data from one mesh to another."
+        )
+        raise SpaceMismatch(msg, remedy=remedy)
+    return Mesh(name, n_vertices)
+
+
+def _templates_with(n_vertices: int) -> list[str]:
+    return [name for name, counts in _COUNTS.items() if n_vertices in counts]
+
+
+def is_template(name: str) -> bool:
+    """Whether both hemispheres of a mesh must be alike."""
+    return name in _COUNTS
+
+
+def surface_template(space: str | None) -> str | None:
+    """A space if it is a template of surfaces or a participant's own, else ``None``."""
+    known = space in _FREESURFER or space in _COUNTS
+    own = space is not None and space.startswith("fsnative")
+    return space if known or own else None
+
+
+def name_density(n_vertices: int) -> str:
+    """TemplateFlow's word for the vertices of a hemisphere; blank if it has none."""
+    return next((den for den, n in DENSITIES.items() if n == n_vertices), "")
+
+
+def meshes_of(frame: Frame) -> list[Mesh]:
+    """Meshes of a frame, each once."""
+    meshes = [part.support for part in frame.parts if isinstance(part.support, Mesh)]
+    return list(dict.fromkeys(meshes))

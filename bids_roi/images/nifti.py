@@ -1,4 +1,4 @@
-"""Images opened and read: headers, grids and values; nibabel's only home."""
+"""Series and images of any format opened, volumes read: headers, grids and values."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import nibabel as nb
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
+from bids_roi.core.frame import Frame
 from bids_roi.errors import (
     AtlasError,
     DataError,
@@ -23,6 +24,7 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.images.header import (
+    BOLD,
     MAPS,
     VOLUME,
     ImageKind,
@@ -33,20 +35,21 @@ from bids_roi.images.header import (
     make_grid,
     parse_header,
     read_head,
+    surface_template,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.images.stream import VolumeSource
+    from bids_roi.images.stream import Source, VolumeSource
 
 
 # Of a NIfTI-1 header: its size, and values right behind it, without extensions.
 _SIZE, _AT_ONCE = struct.pack("<i", 348), struct.pack("<f", 352)
-_MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
+MAX_LABEL = 2**53  # whole numbers beyond are not all doubles
 _NO_WEIGHTS = "Set them to 0 if they are background, or take another copy."
 _MAX_WEIGHT = 1e30  # a finite single-precision value; no software writes it as a weight
 _FETCH = "Get its content (for example `datalad get`) or remove it from the dataset."
@@ -61,24 +64,12 @@ _NEAREST = "Resample the labels with nearest neighbour."
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An image whose header was read and found good; picklable.
+    """An image whose header was read and found good; picklable."""
 
-    Attributes
-    ----------
-    header
-        What it says of itself.
-    grid
-        Shape and affine.
-    source
-        Where the values are.
-    kind
-        What it was opened as.
-    """
-
-    header: NiftiHeader
-    grid: Grid
-    source: VolumeSource
-    kind: ImageKind
+    header: NiftiHeader  # what it says of itself
+    grid: Grid  # shape and affine
+    source: VolumeSource  # where the values are
+    kind: ImageKind  # what it was opened as
 
     @property
     def slope(self) -> float:
@@ -92,11 +83,7 @@ class Opened:
 
 
 def open_image(path: Path, kind: ImageKind) -> Opened:
-    """Open an image that is there, and whose header can be that of such an image.
-
-    What cannot be read at all is a ``MissingInput``; what cannot be used, an error of
-    the kind's class.
-    """
+    """Open an image that is there, and whose header can be that of such an image."""
     check_file(path)
     head = read_head(path, kind.error)
     header = parse_header(path, head, kind.error)
@@ -198,7 +185,7 @@ def find_labels(image: Opened, values: NDArray[Any]) -> NDArray[np.int64]:
     kind, where = image.kind.error, image.source.path
     if values.dtype.kind == "f":
         values = np.where(np.isfinite(values), values, 0)
-    if max(-float(values.min()), float(values.max())) > _MAX_LABEL:
+    if max(-float(values.min()), float(values.max())) > MAX_LABEL:
         msg = f"label values go from {values.min():.4g} to {values.max():.4g}."
         remedy = "Whole numbers up to 2^53 can be used; the header may be damaged."
         raise kind(msg, where=where, remedy=remedy)
@@ -275,10 +262,7 @@ def file_of_image(
 
 
 def save_image(image: Any, path: Path) -> None:  # noqa: ANN401 - a nibabel image
-    """Write a nibabel image that is in memory, if NIfTI can hold it.
-
-    The image goes on being of the file that it was read from.
-    """
+    """Write a nibabel image that is in memory, if NIfTI can hold it."""
     file_map = image.file_map
     try:
         nb.save(image, path)
@@ -394,11 +378,7 @@ def _common_step(distinct: NDArray[Any]) -> float:
 
 
 def inside_mask(values: NDArray[Any], path: Path) -> NDArray[np.bool_]:
-    """Whether each voxel of a mask is inside: those that are not 0; NaN is outside.
-
-    An error where there are several values other than 0, and some are further than 1e-3
-    from a whole number.
-    """
+    """Whether each voxel of a mask is inside: those that are not 0; NaN is outside."""
     if values.dtype.kind in "iu":
         return np.asarray(values != 0)
     values = np.where(np.isnan(values), 0, values)
@@ -434,3 +414,64 @@ def describe_mask(values: NDArray[Any], path: Path) -> str:
         f" {inside[-1]:g}); every voxel that is not 0 is inside. If it is a map in per"
         " cent, give it a threshold first."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series whose header was read and found good; picklable."""
+
+    frame: Frame  # where its values lie
+    source: Source  # the values as stored, in blocks
+    # Value = slope * stored + intercept
+    slope: float
+    intercept: float
+    # Seconds, as the file itself has them; None where it has none
+    repetition_time: float | None
+
+    @property
+    def grid(self) -> Grid | None:
+        """Shape and affine of a volume; ``None`` for surfaces and grayordinates."""
+        return self.frame.grid
+
+
+def open_series(kind: str, files: Mapping[str, Path], template: str | None) -> Series:
+    """Open a run's series and check that it can be used."""
+    return READERS[kind](files, template)
+
+
+def _open_volume(
+    files: Mapping[str, Path],
+    template: str | None,  # noqa: ARG001 - a grid says where it lies
+) -> Series:
+    (path,) = files.values()
+    image = open_image(path, BOLD)
+    return Series(
+        Frame.of_grid(image.grid),
+        image.source,
+        image.slope,
+        image.intercept,
+        image.header.repetition_time,
+    )
+
+
+def _open_cifti(files: Mapping[str, Path], template: str | None) -> Series:
+    from bids_roi.images.cifti import open_dense_series  # volumes need neither
+
+    (path,) = files.values()
+    # The space of some grayordinates is called after that of their voxels.
+    return open_dense_series(path, surface_template(template))
+
+
+def _open_gifti(files: Mapping[str, Path], template: str | None) -> Series:
+    from bids_roi.images.surfaces import open_surface_series
+
+    both = open_surface_series(files, template, hemispheres=tuple(files))
+    return Series(both.frame, both, 1.0, 0.0, both.repetition_time)
+
+
+# For the kinds of ``dataset/query.py``.
+READERS: dict[str, Callable[[Mapping[str, Path], str | None], Series]] = {
+    "volume": _open_volume,
+    "cifti": _open_cifti,
+    "gifti": _open_gifti,
+}

@@ -47,6 +47,7 @@ _BLOCK_BYTES = 16 * 2**20
 _POINTS_BYTES = 2 * 2**20
 # Smaller files are done before rapidgzip's threads have begun.
 _WORTH_THREADS = 64 * 2**20
+_COPY = "Copy or download it again, or run its preprocessing again."
 # Deflate cannot pack tighter: 258 bytes in two bits (zlib.net/zlib_tech.html).
 _MAX_RATIO = 1032
 
@@ -75,37 +76,18 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class VolumeSource:
-    """Where the stored values of a series are in one file, without gaps.
+    """Where the stored values of a series are in one file, without gaps."""
 
-    Attributes
-    ----------
-    path
-        The file; compressed when ``compressed``.
-    offset
-        Bytes before the first value.
-    dtype
-        Type of the stored values, with its byte order, as ``numpy.dtype.str``.
-    n_voxels
-        Values in a volume.
-    n_volumes
-        Volumes that the header declares.
-    compressed
-        Whether the file is a gzip stream.
-    by_points
-        Whether the file has one point's values of all volumes after the other, as CIFTI
-        has, and not one volume after the other.
-    n_threads
-        That decompress a large file, where rapidgzip is there.
-    """
-
-    path: Path
-    offset: int
-    dtype: str
-    n_voxels: int
-    n_volumes: int
-    compressed: bool
+    path: Path  # the file; compressed when compressed
+    offset: int  # bytes before the first value
+    dtype: str  # type of the stored values, with its byte order, as numpy.dtype.str
+    n_voxels: int  # values in a volume
+    n_volumes: int  # volumes that the header declares
+    compressed: bool  # whether the file is a gzip stream
+    # Whether the file has one point's values of all volumes after the other, as CIFTI
+    # has, and not one volume after the other
     by_points: bool = False
-    n_threads: int = 1
+    n_threads: int = 1  # that decompress a large file, where rapidgzip is there
 
     @property
     def volume_bytes(self) -> int:
@@ -414,10 +396,7 @@ def _fill_by_threads(
 
 
 def new_inflater() -> tuple[Any, type[Exception]]:
-    """Make what decompresses pieces as ``zlib.decompressobj``, and find its error.
-
-    With the header of zlib, as GIFTI has it, or that of gzip.
-    """
+    """Make what decompresses pieces as ``zlib.decompressobj``, and find its error."""
     try:
         from isal import isal_zlib as fast
     except ImportError:
@@ -460,12 +439,9 @@ def _row(source: VolumeSource) -> str:
 
 
 def _truncated(source: VolumeSource, reached: int) -> ImageError:
-    return ImageError(
-        f"the file ends in {_row(source)} {reached + 1} of {source.rows[0]}: it is"
-        " truncated.",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
-    )
+    where = f"{_row(source)} {reached + 1} of {source.rows[0]}"
+    msg = f"the file ends in {where}: it is truncated."
+    return ImageError(msg, where=source.path, remedy=_COPY)
 
 
 def _is_followed(source: VolumeSource) -> bool:
@@ -486,11 +462,8 @@ def _is_followed(source: VolumeSource) -> bool:
 
 
 def _followed(source: VolumeSource) -> ImageError:
-    return ImageError(
-        "bytes that do not belong to it come after the end of the gzip stream.",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
-    )
+    msg = "bytes that do not belong to it come after the end of the gzip stream."
+    return ImageError(msg, where=source.path, remedy=_COPY)
 
 
 def _too_long(source: VolumeSource) -> ImageError:
@@ -526,9 +499,8 @@ def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiErr
         )
         remedy = "Check the disk or network, and run the same command again."
         return MissingInput(msg, where=source.path, remedy=remedy)
-    return ImageError(
+    msg = (
         f"the compressed data are damaged, noticed after {_row(source)} {reached} of"
-        f" {source.rows[0]} ({error}).",
-        where=source.path,
-        remedy="Copy or download it again, or run its preprocessing again.",
+        f" {source.rows[0]} ({error})."
     )
+    return ImageError(msg, where=source.path, remedy=_COPY)

@@ -43,18 +43,10 @@ _INTACT = "Get the file again; ITK can check it, in Python: SimpleITK.ReadTransf
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """A map of points in mm.
+    """A map of points in mm."""
 
-    Attributes
-    ----------
-    path
-        The file.
-    steps
-        Of points in LPS+, in the order in which they are applied.
-    """
-
-    path: Path
-    steps: tuple[Step, ...]
+    path: Path  # the file
+    steps: tuple[Step, ...]  # of points in LPS+, in the order in which they are applied
 
     def apply(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Move (n, 3) points in mm, RAS+ as in NIfTI."""
@@ -73,10 +65,7 @@ class Transform:
 
 
 def read_transform(path: Path) -> Transform:
-    """Read a transform; a displacement field stays in the file until it is needed.
-
-    It may be composite or single, HDF5 (``.h5``) or text.
-    """
+    """Read a transform; a displacement field stays in the file until it is needed."""
     check_file(path)
     with path.open("rb") as file:
         is_hdf5 = file.read(8) == b"\x89HDF\r\n\x1a\n"
@@ -251,19 +240,15 @@ def _make_field(path: Path, fixed: NDArray[np.float64], name: str, size: int) ->
             def read(start: int, stop: int) -> NDArray[Any]:
                 with _translated(path):
                     flat = np.asarray(data[start * width : stop * width])
-                _check_vectors(path, flat)
+                bad = ~(np.abs(flat) <= _MOST_MM)  # NaN fails the comparison too
+                if bad.any():
+                    what = f"{int(bad.sum())} numbers of its field are not finite, or"
+                    raise _damaged(path, f"{what} above {_MOST_MM:g} mm")
                 return flat.reshape(stop - start, ny, nx, 3)
 
             yield read
 
     return Field((nx, ny, nz), to_mm, origin, opened)
-
-
-def _check_vectors(path: Path, vectors: NDArray[Any]) -> None:
-    bad = ~(np.abs(vectors) <= _MOST_MM)  # NaN fails the comparison too
-    if bad.any():
-        what = f"{int(bad.sum())} numbers of its field are not finite, or above"
-        raise _damaged(path, f"{what} {_MOST_MM:g} mm")
 
 
 @contextlib.contextmanager

@@ -12,10 +12,7 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.options.group import Group
-from bids_roi.options.input import Input
-from bids_roi.options.row import list_options
-from bids_roi.options.running import Running
+from bids_roi.options.row import Group, Input, Running, list_options
 from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.table import (
     OPTIONS,

@@ -2,7 +2,7 @@
 
 A field of ``Settings`` carries its ``Row``. The options of ``--help``, the checks of
 strategy files, what ``none`` means on the command line, the example in
-``confounds.strategy_format`` and the keys of the sidecars are made from the rows.
+``confounds.strategies`` and the keys of the sidecars are made from the rows.
 """
 
 from __future__ import annotations
@@ -190,8 +190,8 @@ class Row:
     after: str = ""
 
 
-def _row(*row: Any, **more: Any) -> dict[str, Row]:  # noqa: ANN401 - those of Row
-    return {"row": Row(*row, **more)}
+def _setting(*row: Any, default: Any = None, **more: Any) -> Any:  # noqa: ANN401 - any
+    return field(default=default, metadata={"row": Row(*row, **more)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,207 +202,164 @@ class Settings:
     outputs depend on it. What stands for ``null`` in a strategy file is the default.
     """
 
-    detrend: bool = field(
+    detrend: bool = _setting(
+        _SWITCH,
+        "Take out mean and linear trend.",
         default=False,
-        metadata=_row(
-            _SWITCH,
-            "Take out mean and linear trend.",
-            example=True,
-            note="mean and straight line",
-            sidecar="Detrend",
-        ),
+        example=True,
+        note="mean and straight line",
+        sidecar="Detrend",
     )
-    high_pass: float | None = field(
-        default=None,
-        metadata=_row(
-            _HERTZ, "Lowest frequency to keep, or none.", example=0.01, note="Hz"
-        ),
+    high_pass: float | None = _setting(
+        _HERTZ, "Lowest frequency to keep, or none.", example=0.01, note="Hz"
     )
-    low_pass: float | None = field(
-        default=None,
-        metadata=_row(
-            _HERTZ, "Highest frequency to keep, or none.", example=0.08, note="Hz"
-        ),
+    low_pass: float | None = _setting(
+        _HERTZ, "Highest frequency to keep, or none.", example=0.08, note="Hz"
     )
-    filter: _Filter = field(
+    filter: _Filter = _setting(
+        _one_of(_Filter),
+        "Kind of filter: a fit of the pass band to the kept volumes, which needs"
+        " no gap filled; a Butterworth filter; or slow cosines among the confounds"
+        " (high-pass only). The strategy's, or passband.",
         default="passband",
-        metadata=_row(
-            _one_of(_Filter),
-            "Kind of filter: a fit of the pass band to the kept volumes, which needs"
-            " no gap filled; a Butterworth filter; or slow cosines among the confounds"
-            " (high-pass only). The strategy's, or passband.",
-            example="passband",
-            note='or "butterworth", "cosine"',
-        ),
+        example="passband",
+        note='or "butterworth", "cosine"',
     )
-    filter_order: int = field(
+    filter_order: int = _setting(
+        _ORDER,
+        "Order of the Butterworth filter. The strategy's, or 5.",
         default=5,
-        metadata=_row(
-            _ORDER,
-            "Order of the Butterworth filter. The strategy's, or 5.",
-            example=5,
-            note="of a Butterworth filter,",
-            needs="butterworth",
-        ),
+        example=5,
+        note="of a Butterworth filter,",
+        needs="butterworth",
     )
-    filter_padding: _Padding = field(
+    filter_padding: _Padding = _setting(
+        _one_of(_Padding, "odd or constant"),
+        "How a series goes on beyond its ends for the Butterworth filter:"
+        " constant, at its last value (XCP-D), or odd, as its reflection (nilearn)."
+        " The strategy's, or constant.",
         default="constant",
-        metadata=_row(
-            _one_of(_Padding, "odd or constant"),
-            "How a series goes on beyond its ends for the Butterworth filter:"
-            " constant, at its last value (XCP-D), or odd, as its reflection (nilearn)."
-            " The strategy's, or constant.",
-            example="constant",
-            note='or "odd": how it goes on beyond the ends',
-            needs="butterworth",
-        ),
+        example="constant",
+        note='or "odd": how it goes on beyond the ends',
+        needs="butterworth",
     )
-    filter_ends: _Ends = field(
+    filter_ends: _Ends = _setting(
+        _one_of(_Ends),
+        "Censored volumes before the first and after the last kept one, for the"
+        " Butterworth filter: cut them off (nilearn), or give them the nearest kept"
+        " volume's values (XCP-D). The strategy's, or cut.",
         default="cut",
-        metadata=_row(
-            _one_of(_Ends),
-            "Censored volumes before the first and after the last kept one, for the"
-            " Butterworth filter: cut them off (nilearn), or give them the nearest kept"
-            " volume's values (XCP-D). The strategy's, or cut.",
-            example="cut",
-            note='or "nearest": censored volumes there',
-            needs="butterworth",
-        ),
+        example="cut",
+        note='or "nearest": censored volumes there',
+        needs="butterworth",
     )
-    interpolation: _Fill = field(
+    interpolation: _Fill = _setting(
+        _one_of(_Fill),
+        "How gaps are filled, for the Butterworth filter and --censored"
+        " interpolate. A cubic spline (nilearn, XCP-D) swings far out in long gaps."
+        " The strategy's, or linear.",
         default="linear",
-        metadata=_row(
-            _one_of(_Fill),
-            "How gaps are filled, for the Butterworth filter and --censored"
-            " interpolate. A cubic spline (nilearn, XCP-D) swings far out in long gaps."
-            " The strategy's, or linear.",
-            example="linear",
-            note='or "cubic_spline", where gaps are filled',
-        ),
+        example="linear",
+        note='or "cubic_spline", where gaps are filled',
     )
-    standardize_confounds: bool = field(
+    standardize_confounds: bool = _setting(
+        _SWITCH,
         default=True,
-        metadata=_row(
-            _SWITCH,
-            example=True,
-            note="or false: they keep their means",
-            sidecar="StandardizeConfounds",
-            after="standardize",
-        ),
+        example=True,
+        note="or false: they keep their means",
+        sidecar="StandardizeConfounds",
+        after="standardize",
     )
-    standardize: _Scale = field(
+    standardize: _Scale = _setting(
+        _one_of(_Scale),
+        "Scale of cleaned signals: z-scores, or percent of the region's own mean.",
         default="none",
-        metadata=_row(
-            _one_of(_Scale),
-            "Scale of cleaned signals: z-scores, or percent of the region's own mean.",
-            example="zscore_sample",
-            note='or "psc", "none"',
-            sidecar="Standardize",
-        ),
+        example="zscore_sample",
+        note='or "psc", "none"',
+        sidecar="Standardize",
     )
-    fd_threshold: float | None = field(
-        default=None,
-        metadata=_row(
-            _positive("a length above 0 mm", "MM", "mm"),
-            "Censor volumes with more framewise displacement than this, or none.",
-            example=0.5,
-            note="mm; volumes above it are censored",
-            sidecar="FDThreshold",
-        ),
+    fd_threshold: float | None = _setting(
+        _positive("a length above 0 mm", "MM", "mm"),
+        "Censor volumes with more framewise displacement than this, or none.",
+        example=0.5,
+        note="mm; volumes above it are censored",
+        sidecar="FDThreshold",
     )
-    std_dvars_threshold: float | None = field(
-        default=None,
-        metadata=_row(
-            _positive("a number above 0", "X"),
-            "Censor volumes with more standardised DVARS than this, or none.",
-            example=1.5,
-            sidecar="StdDVARSThreshold",
-        ),
+    std_dvars_threshold: float | None = _setting(
+        _positive("a number above 0", "X"),
+        "Censor volumes with more standardised DVARS than this, or none.",
+        example=1.5,
+        sidecar="StdDVARSThreshold",
     )
-    scrub: int = field(
+    scrub: int = _setting(
+        _COUNT,
+        "Censor stretches of fewer than N volumes between censored ones.",
         default=0,
-        metadata=_row(
-            _COUNT,
-            "Censor stretches of fewer than N volumes between censored ones.",
-            example=5,
-            note="shorter stretches are censored too",
-            sidecar="Scrub",
-            needs="threshold",
-        ),
+        example=5,
+        note="shorter stretches are censored too",
+        sidecar="Scrub",
+        needs="threshold",
     )
-    censor_before: int = field(
+    censor_before: int = _setting(
+        _COUNT,
+        "Censor N volumes before each outlier too.",
         default=0,
-        metadata=_row(
-            _COUNT,
-            "Censor N volumes before each outlier too.",
-            example=0,
-            note="neighbours of a censored volume",
-            sidecar="CensorBefore",
-            needs="threshold",
-        ),
+        example=0,
+        note="neighbours of a censored volume",
+        sidecar="CensorBefore",
+        needs="threshold",
     )
-    censor_after: int = field(
+    censor_after: int = _setting(
+        _COUNT,
+        "Censor N volumes after each outlier too.",
         default=0,
-        metadata=_row(
-            _COUNT,
-            "Censor N volumes after each outlier too.",
-            example=0,
-            sidecar="CensorAfter",
-            needs="threshold",
-        ),
+        example=0,
+        sidecar="CensorAfter",
+        needs="threshold",
     )
-    dummy_scans: int | Literal["auto"] = field(
+    dummy_scans: int | Literal["auto"] = _setting(
+        _DUMMIES,
+        "Volumes to leave out at the start: a number, or auto for those that"
+        " fMRIPrep flags as not steady.",
         default=0,
-        metadata=_row(
-            _DUMMIES,
-            "Volumes to leave out at the start: a number, or auto for those that"
-            " fMRIPrep flags as not steady.",
-            example="auto",
-            note="as flagged in the confounds, or a number",
-            sidecar="DummyScans",
-        ),
+        example="auto",
+        note="as flagged in the confounds, or a number",
+        sidecar="DummyScans",
     )
-    motion_filter: _MotionFilter = field(
+    motion_filter: _MotionFilter = _setting(
+        _one_of(_MotionFilter),
+        "Filter the six motion parameters before anything is made of them, where"
+        " breathing looks like motion (multiband): notch, a band is taken out; lp,"
+        " all above. Their derivatives, squares and the framewise displacement are"
+        " made again, for regressors and censoring. The strategy's, or none.",
         default="none",
-        metadata=_row(
-            _one_of(_MotionFilter),
-            "Filter the six motion parameters before anything is made of them, where"
-            " breathing looks like motion (multiband): notch, a band is taken out; lp,"
-            " all above. Their derivatives, squares and the framewise displacement are"
-            " made again, for regressors and censoring. The strategy's, or none.",
-            example="notch",
-            note='or "lp", "none": of the motion parameters',
-            sidecar="MotionFilter",
-        ),
+        example="notch",
+        note='or "lp", "none": of the motion parameters',
+        sidecar="MotionFilter",
     )
-    motion_filter_band: tuple[float, ...] | None = field(
-        default=None,
-        metadata=_row(
-            _BAND,
-            "Breathing that --motion-filter takes out: from and to for notch (12 18),"
-            " the lowest for lp (6).",
-            example=(12, 18),
-            note="breaths per minute; of lp one number",
-            sidecar="MotionFilterBand",
-            needs="motion_filter",
-        ),
+    motion_filter_band: tuple[float, ...] | None = _setting(
+        _BAND,
+        "Breathing that --motion-filter takes out: from and to for notch (12 18),"
+        " the lowest for lp (6).",
+        example=(12, 18),
+        note="breaths per minute; of lp one number",
+        sidecar="MotionFilterBand",
+        needs="motion_filter",
     )
-    head_radius: float = field(
+    head_radius: float = _setting(
+        Values(
+            *("a length above 0 mm", lambda v: v is not None and _is_positive(v)),
+            _number,
+            metavar="MM",
+            unit="mm",
+        ),
+        "Radius of the head for the framewise displacement that --motion-filter"
+        " makes again. The strategy's, or 50.",
         default=50.0,
-        metadata=_row(
-            Values(
-                *("a length above 0 mm", lambda v: v is not None and _is_positive(v)),
-                _number,
-                metavar="MM",
-                unit="mm",
-            ),
-            "Radius of the head for the framewise displacement that --motion-filter"
-            " makes again. The strategy's, or 50.",
-            example=50,
-            note="mm, for the framewise displacement",
-            sidecar="HeadRadius",
-            needs="motion_filter",
-        ),
+        example=50,
+        note="mm, for the framewise displacement",
+        sidecar="HeadRadius",
+        needs="motion_filter",
     )
 
 

@@ -16,10 +16,17 @@ from pathlib import Path  # noqa: TC003 - as above
 from typing import ClassVar
 
 from bids_roi.errors import UsageError
-from bids_roi.options.group import Group
-from bids_roi.options.input import Input
-from bids_roi.options.row import check_there, list_options, option, refuse_url
-from bids_roi.options.running import Running
+from bids_roi.options.row import (
+    Group,
+    Input,
+    Running,
+    check_there,
+    labels,
+    list_options,
+    option,
+    refuse_url,
+    switch,
+)
 from bids_roi.options.settings import SETTING_OPTIONS
 from bids_roi.options.words import (
     ESTIMATORS,
@@ -41,7 +48,7 @@ class Atlases:
 
     heading: ClassVar[str] = "atlases"
 
-    atlas: tuple[str, ...] = option(
+    atlas: tuple[str, ...] = labels(
         "Atlases by name: canonical (Schaefer2018_seg-7n_scale-400), TemplateFlow's"
         " (Schaefer2018:400Parcels7Networks) or short (schaefer400, schaefer400x17,"
         " harvardoxford, harvardoxford-sub, difumo128); of an --atlas-dataset; or"
@@ -51,13 +58,12 @@ class Atlases:
         " and surfaces: what lies as the run does is taken, in the resolution nearest"
         " to it. `bids_roi_tools atlases` lists all. Default, where no atlas of any"
         f" kind is given: {DEFAULT_ATLAS}.",
-        default=(),
         metavar="NAME",
         sidecar="Atlas",
         of="atlas",
         aliases=("--atlases",),
     )
-    atlas_file: tuple[str, ...] = option(
+    atlas_file: tuple[str, ...] = labels(
         "Your own atlas: a label image (or 4D maps) and its table, separated by a"
         " comma. For grayordinates and surfaces a .dlabel.nii file, or"
         " L=LEFT,R=RIGHT[,TABLE] with .annot or .label.gii files; their own label"
@@ -65,31 +71,27 @@ class Atlases:
         " are TSV or CSV with index and name, FSL's XML,"
         " FreeSurfer's colour table, or xcpEngine's NodeNames.txt."
         " `bids_roi_tools check-atlas` says what is wrong with one.",
-        default=(),
         metavar="IMAGE[,TABLE]",
     )
-    atlas_dataset: tuple[str, ...] = option(
+    atlas_dataset: tuple[str, ...] = labels(
         "BIDS-atlas datasets (tpl-*/[anat/]tpl-*_atlas-*_dseg with .nii.gz,"
         " .dlabel.nii, or hemi-L and hemi-R .label.gii). Their atlases"
         " can be named with --atlas; without it, all are used.",
-        default=(),
         metavar="NAME=DIR",
         aliases=("--atlas-datasets",),
     )
-    combine: tuple[str, ...] = option(
+    combine: tuple[str, ...] = labels(
         "One parcellation out of several atlases of labels: names as for --atlas, of an"
         " --atlas-file (its atlas or file name) or an --atlas-dataset. Where two have a"
         " region, the earlier one's stays; what others lost is in the column overlapped"
         " of the region table. The parts are not extracted by themselves, unless"
         " --atlas names them.",
-        default=(),
         metavar="NAME=ATLAS,ATLAS",
     )
-    seeds: tuple[str, ...] = option(
+    seeds: tuple[str, ...] = labels(
         "Spheres around coordinates: tables with x, y, z (mm, RAS+), name and, if you"
         " like, radius and network. A voxel belongs to every sphere that has its"
         " centre.",
-        default=(),
         metavar="FILE",
     )
     seed_radius: float | None = option(
@@ -120,10 +122,9 @@ class Atlases:
         " sourcedata/freesurfer of the derivative.",
         metavar="DIR",
     )
-    offline: bool = option(
+    offline: bool = switch(
         "Never download: an atlas that is not there is an error with the list of"
-        " files to fetch (`bids_roi_tools fetch`).",
-        default=False,
+        " files to fetch (`bids_roi_tools fetch`)."
     )
 
     def __post_init__(self) -> None:
@@ -223,10 +224,9 @@ class Extraction:
         default="template",
         metavar="{template,participant,L=FILE,R=FILE}",
     )
-    cifti_output: bool = option(
+    cifti_output: bool = switch(
         "Write series and matrices of runs on surfaces and grayordinates as CIFTI"
-        " files, too (.ptseries.nii, .pconn.nii), which Workbench opens.",
-        default=False,
+        " files, too (.ptseries.nii, .pconn.nii), which Workbench opens."
     )
 
     def __post_init__(self) -> None:
@@ -278,12 +278,11 @@ class Cleaning:
 
     heading: ClassVar[str] = "cleaning"
 
-    strategy: tuple[str, ...] = option(
+    strategy: tuple[str, ...] = labels(
         "Strategies of cleaning: none (raw signals), presets such as simple, scrubbing,"
         " 24P, 36P, acompcor, or JSON files. Each makes outputs of its own, with its"
         " name in desc-. The options below replace settings of the strategies (none"
         " stays raw); given alone they clean without confounds. Default: none.",
-        default=(),
         metavar="NAME",
         aliases=("--strategies", "--denoise"),
     )
@@ -296,26 +295,23 @@ class Cleaning:
         default="drop",
         choices=("drop", "na", "interpolate"),
     )
-    high_variance_confounds: bool = option(
+    high_variance_confounds: bool = switch(
         "Regress out the five main components of the voxels that vary most, as nilearn"
-        " defines them. Reads the run once more.",
-        default=False,
+        " defines them. Reads the run once more."
     )
-    allow_missing_confounds: bool = option(
+    allow_missing_confounds: bool = switch(
         "Go on, with a warning, where a strategy names columns that a run lacks or that"
-        " hold nothing but n/a.",
-        default=False,
+        " hold nothing but n/a."
     )
     aroma_dataset: Path | None = option(
         "fMRIPost-AROMA derivative with the components for aroma strategies.",
         metavar="DIR",
     )
-    confounds_dataset: tuple[str, ...] = option(
+    confounds_dataset: tuple[str, ...] = labels(
         "Tables of your own regressors (task, physiology, rapidtide), one per run, that"
         ' strategy files name as {"table": NAME}: TSV with a header and a row for each'
         " volume, in the folder or below its sub- folder, with the entities of the run"
         " in the name. A pattern chooses among several: NAME=DIR/*_desc-X_*.tsv.",
-        default=(),
         metavar="NAME=DIR[/PATTERN]",
     )
     min_volumes: int | None = option(
@@ -365,25 +361,22 @@ class Connectivity:
         sidecar="RelationshipMeasure",
         of="relmat",
     )
-    fisher_z: bool = option(
+    fisher_z: bool = switch(
         "Write correlations as Fisher's z instead of r"
         f" (stat-{MEASURES[0].stat(fisher_z=True)} and so on); the diagonal is n/a.",
-        default=False,
         sidecar="FisherZ",
         of="relmat",
     )
-    combine_runs: bool = option(
+    combine_runs: bool = switch(
         "Write one matrix more for each participant, session and task: over all of its"
         " runs, each z-scored over its kept volumes first. run- and dir- go from its"
         " name. pearson and partial alone; runs of other settings or repetition times"
-        " are refused. For the group level: --group-unit combined.",
-        default=False,
+        " are refused. For the group level: --group-unit combined."
     )
-    conditions: tuple[str, ...] = option(
+    conditions: tuple[str, ...] = labels(
         "Write one matrix more for each of these conditions of the task (trial_type of"
         " events.tsv), over the kept volumes within its events, after the whole run was"
         " cleaned; its name goes behind the strategy's in desc-.",
-        default=(),
         metavar="NAME",
     )
     condition_shift: float = option(
@@ -421,7 +414,6 @@ class Connectivity:
         " --relmat-seed, so that those of all runs are of the same number. Of a run"
         " that keeps fewer the matrix is n/a throughout, and the group level leaves it"
         " out.",
-        default=None,
         metavar="N",
         unit="volumes",
         sidecar="RelmatVolumes",

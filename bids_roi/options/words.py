@@ -80,11 +80,10 @@ class Statistic:
     of
         ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
     family
-        What it is computed from. ``sum``: products of weights and volumes
-        (``core/signals.py``), which is fastest; ``sorted``: the voxels, region after
-        region, of labels only (``core/statistics.py``); ``series``: all volumes of
-        these at once (``core/region_series.py``); ``joint``: the one fit of all maps
-        (``core/map_solver.py``).
+        What it is computed from. ``sum``: products of weights and volumes, which
+        is fastest; ``sorted``: the voxels, region after region, of labels only;
+        ``series``: all volumes of these at once (all in ``core/statistics.py``);
+        ``joint``: the one fit of all maps (``core/map_solver.py``).
     definition
         For docs/numbers.md, in Markdown.
     help
@@ -312,7 +311,7 @@ MEASURES: tuple[Measure, ...] = (
 
 
 # Columns of the region table on request, over the voxels of a region of labels; their
-# words are in outputs/schema.py, what they compute in core/region_series.py.
+# words are in outputs/result.py, what they compute in core/quality.py.
 REGION_MEASURES = ("voxel_tsnr", "homogeneity")
 
 _STATISTICS = {statistic.name: statistic for statistic in STATISTICS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,22 +12,18 @@ from bids_roi.atlases.regions import networks_of
 from bids_roi.atlases.templateflow import template_grids
 from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
-from bids_roi.dataset.timing import read_timing
+from bids_roi.dataset.partners import read_timing
 from bids_roi.files.matrices import corner_of
-from bids_roi.files.names import format_name, parse_name
+from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import format_matrix, format_table
 from bids_roi.options.words import find_measure, find_statistic
-from bids_roi.outputs.schema import (
-    KEYS,
-    OUTLIER_COLUMNS,
-    REGION_COLUMNS,
-    describe_columns,
-    keep_keys,
-)
+from bids_roi.outputs.records import sidecar_of
+from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS, describe_columns
+from bids_roi.outputs.schema import KEYS, keep_keys
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,11 +31,9 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.frame import Frame
     from bids_roi.core.mapping import RegionMap
-    from bids_roi.core.warp_fit import WarpFit
+    from bids_roi.core.warp import WarpFit
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.outputs.digest import Digests
-    from bids_roi.outputs.making import Making
-    from bids_roi.outputs.names import RelmatOutput
+    from bids_roi.outputs.records import Digests, Making
 
 
 TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
@@ -51,6 +46,142 @@ _MEASURES = {
     "distance": "CentreOutsideMask",
 }
 _COUNTED = tuple(field.name for field in dataclasses.fields(RegionQuality))
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesOutput:
+    """Name of one time series.
+
+    ``label`` is that of the denoising strategy, ``None`` for raw signals; ``path`` the
+    TSV, relative to the output folder.
+    """
+
+    statistic: str
+    label: str | None
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RelmatOutput:
+    """Name of one connectivity matrix.
+
+    ``source`` is the time series that it is of, and ``statistic`` what that is over the
+    voxels; ``source`` and ``path`` are relative to the output folder.
+    """
+
+    measure: str
+    fisher_z: bool
+    label: str | None
+    statistic: str
+    source: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutputs:
+    """Names of what is written for one run and atlas, relative to the output folder.
+
+    ``outliers`` are pairs of label and TSV, shared by all atlases; ``relmats`` are
+    those of the first statistic, for each denoising strategy.
+    """
+
+    timeseries: tuple[SeriesOutput, ...]
+    regions: str
+    outliers: tuple[tuple[str, str], ...] = ()
+    relmats: tuple[RelmatOutput, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str | None, ...]:
+        """Strategies that there are series of; ``None`` for raw signals."""
+        return tuple(dict.fromkeys(series.label for series in self.timeseries))
+
+    def only(self, labels: Collection[str | None]) -> RunOutputs:
+        """Leave the outputs of some strategies, and the region table."""
+        return RunOutputs(
+            timeseries=tuple(s for s in self.timeseries if s.label in labels),
+            regions=self.regions,
+            outliers=tuple(pair for pair in self.outliers if pair[0] in labels),
+            relmats=tuple(r for r in self.relmats if r.label in labels),
+        )
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Every TSV of this atlas."""
+        series = (series.path for series in self.timeseries)
+        return (self.regions, *series, *(relmat.path for relmat in self.relmats))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every TSV and JSON."""
+        outliers = (path for _, path in self.outliers)
+        tables = (*self.tables, *outliers)
+        return tuple(f for t in tables for f in (t, sidecar_of(t)))
+
+
+def name_outputs(
+    run: BoldRun,
+    atlas: Atlas,
+    statistics: tuple[str, ...],
+    labels: tuple[str | None, ...] = (None,),
+    *,
+    relmats: tuple[str, ...] = (),
+    fisher_z: bool = False,
+) -> RunOutputs:
+    """Name the outputs of a run and atlas.
+
+    All entities of the source stay, in the order of the schema, whatever theirs was;
+    ``desc-preproc``, which says nothing more, goes. ``labels`` are those of the
+    strategies, ``None`` for raw signals; each makes a series per statistic and a matrix
+    per measure.
+    """
+    source = dict(run.entities)
+    desc = source.pop("desc", None)
+    desc = None if desc == "preproc" else desc
+    folder = run.relative_path.rpartition("/")[0]
+
+    def path(
+        suffix: str, *more: tuple[str, str | None], label: str | None = None
+    ) -> str:
+        last = ("desc", f"{desc or ''}{label or ''}")
+        entities = sort_entities([*source.items(), *more, last])
+        return f"{folder}/{format_name(entities, suffix, '.tsv')}"
+
+    of = atlas.entities
+
+    timeseries = tuple(
+        SeriesOutput(
+            name,
+            label,
+            path("timeseries", *of, ("stat", find_statistic(name).stat), label=label),
+        )
+        for label in labels
+        for name in statistics
+    )
+    firsts = {series.label: series for series in reversed(timeseries)}
+    return RunOutputs(
+        timeseries=timeseries,
+        relmats=tuple(
+            RelmatOutput(
+                measure.name,
+                fisher_z and measure.is_correlation,
+                label,
+                firsts[label].statistic,
+                firsts[label].path,
+                path(
+                    "relmat",
+                    *of,
+                    ("stat", measure.stat(fisher_z=fisher_z)),
+                    label=label,
+                ),
+            )
+            for label in labels
+            for measure in map(find_measure, relmats)
+        ),
+        regions=path("dseg", *of),
+        outliers=tuple(
+            (label, path("outliers", label=label)) for label in labels if label
+        ),
+    )
 
 
 def write_relmat(

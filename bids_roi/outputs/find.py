@@ -11,8 +11,7 @@ from bids_roi.atlases.names import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
-from bids_roi.outputs.making import told_digest
-from bids_roi.outputs.records import RAW
+from bids_roi.outputs.records import RAW, told_digest
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
@@ -184,7 +183,7 @@ class Output:
         """The BOLD file, relative to its dataset; empty where nothing says."""
         return "" if self.told.error or not self.told.origin else self.told.origin[0]
 
-    @property
+    @cached_property
     def source_desc(self) -> str:
         """``desc-`` of the BOLD file, empty for ``preproc``."""
         return desc_of(self.source, "") if self.source else ""
@@ -199,7 +198,7 @@ class Output:
         """The run, as its outputs are named."""
         return name_run(self.name)
 
-    @property
+    @cached_property
     def run(self) -> RunKey:
         """Name of the BOLD run, and the place: the same for all outputs of both."""
         return _stem(self.name, self.source_desc), self.place

@@ -6,13 +6,19 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from bids_roi.dataset.roots import dataset_around, dataset_description
+from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
-from bids_roi.files.tables import format_json, format_table
-from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
+from bids_roi.files.tables import (
+    format_json,
+    format_table,
+    name_temporary,
+    remove_leftovers,
+    write_file,
+)
 from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
-from bids_roi.outputs.schema import REGION_COLUMNS, format_sidecar
+from bids_roi.outputs.result import REGION_COLUMNS
+from bids_roi.outputs.schema import format_sidecar
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:

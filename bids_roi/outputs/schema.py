@@ -1,4 +1,4 @@
-"""Keys of the sidecars and columns of the tables of runs, each declared once.
+"""Keys of the sidecars of runs, each declared once.
 
 What writes sidecars refuses a key that is not here. What a matrix takes over from its
 series, the parameters on a page, the columns of ``group_runs.tsv``, of stacks and of
@@ -8,16 +8,56 @@ options and of settings of cleaning come from the rows of these.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from bids_roi.core.quality import STATUS
 from bids_roi.files.tables import format_json
 from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
-from bids_roi.outputs.declared import Column, Key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+Of = Literal["run", "series", "regions", "relmat", "outliers", "group"]
+Role = Literal["choice", "source", "measured", "text"]
+
+# Outputs whose sidecars have a key, where its declaration does not say.
+_WHERE = {"run": "series regions relmat", "series": "series relmat"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a sidecar.
+
+    ``of`` is what it tells something of; a number of the run holds for each of its
+    series. ``role`` is what a page makes of it: ``choice``, chosen or given by run and
+    atlas, is among the parameters; ``source`` (files, digests, definitions) and
+    ``measured`` are in the list of all keys only; ``text`` is said elsewhere. ``text``
+    describes its column too, ``column`` is its name in tables of many runs, ``more``
+    what docs/outputs.md says besides. ``where`` are the outputs whose sidecars have it,
+    where that does not follow from ``of``; ``copied`` ones come from the sidecar of the
+    BOLD file; ``stacked`` ones are in stacks and ``Outputs.runs`` too; the column of
+    an ``optional`` one is in tables only where a run has a value.
+    """
+
+    name: str
+    of: Of
+    role: Role
+    unit: str
+    text: str
+    column: str = ""
+    _: KW_ONLY
+    where: str = ""
+    more: str = ""
+    copied: bool = False
+    stacked: bool = True
+    optional: bool = False
+
+    @property
+    def outputs(self) -> list[str]:
+        """Outputs whose sidecars have it."""
+        return (self.where or _WHERE.get(self.of, self.of)).split()
+
 
 # The order is that of the columns in stacks.
 _DECLARED = (
@@ -404,172 +444,27 @@ _DECLARED = (
     ),
 )
 
-
-def _keys_of_options(declared: set[str]) -> list[Key]:
-    """Keys that have the value of an option."""
-    return [
-        Key(option.sidecar, option.of, "choice", option.unit, option.help)
-        for option in OPTIONS
-        if option.of != "atlas" and option.sidecar not in {"", *declared}
-    ]
-
-
-def _keys_of_settings() -> list[Key]:
-    """Keys of cleaned series that have a setting as it was applied."""
-    return [
-        Key(
-            row.sidecar,
+KEYS = {key.name: key for key in _DECLARED}
+for _option in OPTIONS:
+    if _option.of != "atlas" and _option.sidecar not in ("", *KEYS):
+        KEYS[_option.sidecar] = Key(
+            _option.sidecar, _option.of, "choice", _option.unit, _option.help
+        )
+for _name, _row in ROWS.items():
+    if _row.sidecar:
+        KEYS[_row.sidecar] = Key(
+            _row.sidecar,
             "series",
             # Where auto can be asked for, the key has the number that came of it.
-            "measured" if row.values.fits("auto") else "choice",
-            row.values.unit,
+            "measured" if _row.values.fits("auto") else "choice",
+            _row.values.unit,
             "As applied; what was off is left out or 0.",
-            more=f"Setting `{name}`.",
+            more=f"Setting `{_name}`.",
         )
-        for name, row in ROWS.items()
-        if row.sidecar
-    ]
-
-
-KEYS: dict[str, Key] = {
-    key.name: key
-    for key in (
-        *_DECLARED,
-        *_keys_of_options({key.name for key in _DECLARED}),
-        *_keys_of_settings(),
-    )
-}
 
 # What ``group_runs.tsv`` tells of a series; stacks and ``Outputs.runs`` most of it.
 COLUMNED = tuple(key for key in KEYS.values() if key.column)
 FACTS = tuple(key for key in COLUMNED if key.stacked)
-
-
-def _by_name(*columns: Column) -> dict[str, Column]:
-    return {column.name: column for column in columns}
-
-
-# In the order of the tables.
-REGION_COLUMNS = _by_name(
-    Column("index", "Label value of the region in the atlas image.", "1"),
-    Column("name", "Name of the region: its column in the time series."),
-    Column("network", "Network of the region, from the atlas table."),
-    Column(
-        "structure",
-        "Structures that the region is of, as CIFTI names them; of atlases of surfaces"
-        " and grayordinates.",
-    ),
-    Column(
-        "volume",
-        "Volume of the region on the atlas's own grid, {unit}; n/a on surfaces.",
-        "mm^3",
-    ),
-    Column(
-        "area",
-        "Area of the region's vertices in the atlas, {unit}, on the surfaces that"
-        " vertices weigh by; n/a where it has voxels.",
-        "mm^2",
-    ),
-    Column(
-        "x",
-        "Centre of gravity of the region in the atlas image, {unit} to the right"
-        " (RAS+).",
-        "mm",
-    ),
-    Column("y", "The same, {unit} to the front.", "mm"),
-    Column("z", "The same, {unit} upwards.", "mm"),
-    Column(
-        "centre_offset",
-        "Distance from that centre to the nearest voxel of the region, {unit}; 0"
-        " where it lies in the region. Large where a region has parts on both"
-        " sides.",
-        "mm",
-    ),
-    Column(
-        "n_voxels_atlas",
-        "Voxels or vertices of the region in the atlas itself.",
-        "voxels",
-    ),
-    Column(
-        "overlapped",
-        "Share ({unit}) of its places that an earlier atlas of the combination took.",
-        "0 to 1",
-    ),
-    Column(
-        "n_voxels_grid",
-        "Voxels or vertices of the region among those of the BOLD run.",
-        "voxels",
-    ),
-    Column("n_voxels_mask", "Those of them inside the brain mask.", "voxels"),
-    Column(
-        "n_voxels_dropout",
-        "Those of them that are outside the field of view at times: exactly 0 in"
-        " some volumes, and all other values on one side of 0. They are not used.",
-        "voxels",
-    ),
-    Column(
-        "n_voxels_used",
-        "Those inside the mask that are finite and in the field of view in every"
-        " volume, and not constant; only they enter a statistic.",
-        "voxels",
-    ),
-    Column(
-        "coverage",
-        "Share ({unit}) of the atlas voxels whose centre lies in a BOLD voxel that"
-        " is used; compared with MinimumCoverage.",
-        "0 to 1",
-    ),
-    Column("coverage_grid", "n_voxels_used over n_voxels_grid ({unit}).", "0 to 1"),
-    Column(
-        "status",
-        "ok, or why the column is n/a: "
-        + " ".join(f"{word}: {text}" for word, text in STATUS.items()),
-    ),
-    Column(
-        "mean",
-        "Mean over time of the regional mean, or of QualityStatistic for maps,"
-        " before cleaning, over QualityVolumes (all, or the steady ones), in the"
-        " units of the BOLD image.",
-        "arbitrary",
-    ),
-    Column(
-        "standard_deviation",
-        "Standard deviation over time of the same (ddof 1).",
-        "arbitrary",
-    ),
-    Column("tsnr", "mean over standard_deviation.", "1"),
-    Column(
-        "voxel_tsnr",
-        "Mean over the voxels or vertices of their own mean over standard deviation"
-        " (ddof 1), over QualityVolumes; with --region-measures, as the next.",
-        "1",
-    ),
-    Column(
-        "homogeneity",
-        "The same of their correlation with the regional mean, which they are part of.",
-        "1",
-    ),
-)
-
-# XCP-D's tables of this name have 1 for outliers, in a column framewise_displacement.
-# Code for those must not read millimetres or an inverted flag here: it finds no column.
-OUTLIER_COLUMNS = _by_name(
-    Column("outlier", "1 for volumes that are left out, 0 for the others.", "1"),
-    Column("dummy", "1 for volumes that are not in a steady state yet.", "1"),
-    Column("fd", "Framewise displacement, as in the table of confounds, {unit}.", "mm"),
-    Column(
-        "fd_filtered",
-        "The same after --motion-filter, {unit}: what FDThreshold is for.",
-        "mm",
-    ),
-    Column("std_dvars", "Standardised DVARS, as in the table of confounds.", "1"),
-    Column(
-        "why",
-        "Reasons why the volume was left out, separated by commas: dummy; fd or"
-        " std_dvars above its threshold; neighbour of such a volume; short_segment"
-        " between such volumes.",
-    ),
-)
 
 
 def format_sidecar(
@@ -592,8 +487,3 @@ def format_sidecar(
 def keep_keys(content: Mapping[str, Any], output: str) -> dict[str, Any]:
     """Those of some keys that sidecars of an output have."""
     return {k: value for k, value in content.items() if output in KEYS[k].outputs}
-
-
-def describe_columns(columns: Mapping[str, Column]) -> dict[str, str]:
-    """Descriptions of columns, for ``format_sidecar``."""
-    return {name: column.description for name, column in columns.items()}

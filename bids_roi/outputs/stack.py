@@ -40,7 +40,7 @@ import h5py
 import numpy as np
 from isal import isal_zlib
 
-from bids_roi.files.writing import writing
+from bids_roi.files.tables import writing
 
 if TYPE_CHECKING:
     from collections.abc import (

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import UsageError
 from bids_roi.options.words import name_statistics
-from bids_roi.schedule.threads import usable_cpus
+from bids_roi.schedule.outcome import usable_cpus
 
 if TYPE_CHECKING:
     from pathlib import Path

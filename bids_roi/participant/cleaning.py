@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.confounds.strategies import load_strategy, override_settings
-from bids_roi.confounds.strategy_checks import NAME_OF_TABLE
-from bids_roi.confounds.strategy_format import Strategy
+from bids_roi.confounds.strategies import (
+    NAME_OF_TABLE,
+    Strategy,
+    load_strategy,
+    override_settings,
+)
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
 from bids_roi.core.filters import CutoffError
-from bids_roi.dataset.timing import explain_untimed, read_timing
+from bids_roi.dataset.partners import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     CollisionError,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.strategy_format import describe_strategy
-from bids_roi.core.butterworth import Butterworth
+from bids_roi.confounds.strategies import describe_strategy
+from bids_roi.core.filters import Butterworth
 from bids_roi.core.freedom import effective_freedom, white_noise
 from bids_roi.core.motion import MOTION_FILTER_ORDER
-from bids_roi.core.passband import Projection
+from bids_roi.core.projections import Projection
 from bids_roi.options.settings import ROWS, describe_settings
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from bids_roi.confounds.motion import FilteredMotion
     from bids_roi.confounds.regressors import Selected
-    from bids_roi.confounds.strategy_format import Strategy
-    from bids_roi.core.censor import Censoring
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.clean import Cleaned
+    from bids_roi.core.motion import Censoring
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings
 

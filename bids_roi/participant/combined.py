@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.pool import POOLED
-from bids_roi.dataset.filters import Rule
+from bids_roi.core.relmat import POOLED
+from bids_roi.dataset.query import Rule
 from bids_roi.errors import BidsRoiError, DataError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name
-from bids_roi.files.tables import MISSING, format_matrix, read_table
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import MISSING, file_digest, format_matrix, read_table
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
+from bids_roi.outputs.derivatives import RelmatOutput
 from bids_roi.outputs.find import (
     Output,
     desc_of,
@@ -27,11 +27,11 @@ from bids_roi.outputs.find import (
     read_fact,
     without_run,
 )
-from bids_roi.outputs.making import Making, check_table
-from bids_roi.outputs.names import RelmatOutput
 from bids_roi.outputs.records import (
     NO_ATLAS,
+    Making,
     Record,
+    check_table,
     forget_loss,
     leave_out_numbers,
     read_all_records,

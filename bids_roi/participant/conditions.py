@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.dataset.events import find_events, find_raw, read_blocks
+from bids_roi.dataset.partners import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
-from bids_roi.files.tables import format_matrix, read_table
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest, format_matrix, read_table
 from bids_roi.options.words import find_measure, measure_of_word
-from bids_roi.outputs.digest import digest_condition
+from bids_roi.outputs.derivatives import RelmatOutput
 from bids_roi.outputs.find import Output, find_outputs, find_stale
-from bids_roi.outputs.making import Making, check_table
-from bids_roi.outputs.names import RelmatOutput
 from bids_roi.outputs.records import (
     NO_ATLAS,
+    Making,
     Record,
+    check_table,
+    digest_condition,
     forget_loss,
     read_all_records,
     write_records,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.dataset.events import Blocks
+    from bids_roi.dataset.partners import Blocks
     from bids_roi.options.record import Options
 
 

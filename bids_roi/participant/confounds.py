@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.gaps import check_rows
 from bids_roi.confounds.motion import (
     FD,
     PARAMETERS,
@@ -18,18 +17,19 @@ from bids_roi.confounds.motion import (
 from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.table import (
     Confounds,
+    check_rows,
     framewise_displacement,
     merge_confounds,
     non_steady_state,
     read_confounds,
     std_dvars,
 )
-from bids_roi.core.censor import Censoring, censor
+from bids_roi.core.motion import Censoring, censor
 from bids_roi.dataset.partners import (
     FREE_IN_CONFOUNDS,
+    explain_untimed,
     find_tables,
 )
-from bids_roi.dataset.timing import explain_untimed
 from bids_roi.errors import BidsRoiError, ConfoundsError, DataError, MissingInput
 from bids_roi.outputs.result import Motion, Preparation
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.settings import Settings

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bids_roi.core.pool import pool_runs
 from bids_roi.core.relmat import (
     MINIMUM_VOLUMES,
     are_identical,
@@ -16,6 +15,7 @@ from bids_roi.core.relmat import (
     fisher_z,
     freedom_of_some,
     has_variation,
+    pool_runs,
     relate,
 )
 from bids_roi.options.table import OPTIONS
@@ -25,10 +25,10 @@ from bids_roi.outputs.records import NOT_CLEANED
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bids_roi.core.pool import Runs
+    from bids_roi.core.relmat import Runs
     from bids_roi.options.record import Options
     from bids_roi.options.words import Estimator
-    from bids_roi.outputs.names import RelmatOutput
+    from bids_roi.outputs.derivatives import RelmatOutput
 
     FloatArray = NDArray[np.float64]
 

@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.atlases.transforms import Route
-from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.atlases.subject import Route
+from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, OutputError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json, read_table
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_statistic
-from bids_roi.outputs.digest import release_of
-from bids_roi.outputs.making import renew_stamps
-from bids_roi.outputs.names import (
-    has_figures,
-    motion_table,
-    name_outputs,
-    parcellated_of,
+from bids_roi.outputs.derivatives import name_outputs
+from bids_roi.outputs.records import (
+    RAW,
+    Record,
+    read_records,
+    release_of,
+    renew_stamps,
     sidecar_of,
+    write_records,
 )
-from bids_roi.outputs.records import RAW, Record, read_records, write_records
+from bids_roi.outputs.result import has_figures, motion_table, parcellated_of
 from bids_roi.participant.connectivity import settings_of
 from bids_roi.participant.plan import GONE
 from bids_roi.participant.results import digests_of, writes_parcellated
@@ -35,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from bids_roi.atlases.surfaces import Areas
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RunOutputs
+    from bids_roi.outputs.derivatives import RunOutputs
     from bids_roi.participant.plan import PlannedRun
     from bids_roi.participant.results import Job
 

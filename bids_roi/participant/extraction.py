@@ -11,19 +11,17 @@ import numpy as np
 from bids_roi.atlases.open import load_atlas_labels
 from bids_roi.core.frame import Frame, FrameMismatch
 from bids_roi.core.grid import resample_labels
-from bids_roi.core.high_variance import (
+from bids_roi.core.mapping import map_labels, map_spheres, map_weights
+from bids_roi.core.partition import Partition, build_partition
+from bids_roi.core.quality import RegionQuality, assess_regions
+from bids_roi.core.reduce import Reduction, reduce_run
+from bids_roi.core.scan import (
     SeriesCollector,
     VarianceScan,
     select_voxels,
 )
-from bids_roi.core.mapping import map_labels, map_weights
-from bids_roi.core.partition import Partition, build_partition
-from bids_roi.core.quality import RegionQuality, assess_regions
-from bids_roi.core.reduce import Reduction, reduce_run
-from bids_roi.core.signals import weights_cancel
-from bids_roi.core.smooth import smoothing_sigmas
-from bids_roi.core.spheres import map_spheres
-from bids_roi.core.volumes import Smoothing
+from bids_roi.core.statistics import weights_cancel
+from bids_roi.core.volumes import Smoothing, smoothing_sigmas
 from bids_roi.errors import AtlasError, DataError, ImageError
 from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.images.stream import VolumeSource
@@ -37,11 +35,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas, AtlasImage
-    from bids_roi.atlases.transforms import Route
+    from bids_roi.atlases.subject import Route
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
-    from bids_roi.core.mean_image import MeanImage
-    from bids_roi.images.series import Series
+    from bids_roi.core.scan import MeanImage
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
     from bids_roi.participant.results import Job
 

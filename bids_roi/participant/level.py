@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.events import find_raw
 from bids_roi.dataset.layout import explain_nothing, survey_runs
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.partners import find_raw
+from bids_roi.dataset.query import (
     dataset_description,
     find_derivative,
     list_participants,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.participant.outcomes import Outcomes

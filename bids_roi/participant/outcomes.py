@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.errors import SpaceMismatch, count_of, say, say_of_atlas, say_time
 from bids_roi.files.names import parse_name
-from bids_roi.files.writing import remove_leftovers
+from bids_roi.files.tables import remove_leftovers
 from bids_roi.outputs.records import (
     NOT_CLEANED,
     forget_loss,

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from bids_roi.atlases.open import load_atlas_labels
-from bids_roi.atlases.transforms import explain_fit, refuse_mirrored
+from bids_roi.atlases.subject import explain_fit, refuse_mirrored
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.warp_fit import find_cut, measure_fit
+from bids_roi.core.warp import find_cut, measure_fit
 from bids_roi.errors import BidsRoiError
 from bids_roi.images.nifti import read_maps
 from bids_roi.participant.extraction import (
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.core.grid import Grid
     from bids_roi.core.partition import Partition
-    from bids_roi.core.warp_fit import WarpFit
-    from bids_roi.outputs.names import RunOutputs
+    from bids_roi.core.warp import WarpFit
+    from bids_roi.outputs.derivatives import RunOutputs
     from bids_roi.participant.results import Job
 
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.dataset.filters import KINDS
 from bids_roi.dataset.layout import explain_nothing, find_runs_of
-from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.partners import REMEDY, Sidecars, Timing, read_timing
+from bids_roi.dataset.query import (
+    KINDS,
     dataset_description,
     find_derivative,
     list_participants,
 )
-from bids_roi.dataset.timing import REMEDY, Timing, read_timing
 from bids_roi.errors import (
     AtlasError,
     BidsRoiError,
@@ -33,9 +32,14 @@ from bids_roi.errors import (
     remedy_of,
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
-from bids_roi.images.nifti import check_file, describe_mask, read_volume
-from bids_roi.images.series import Series, open_series
-from bids_roi.outputs.names import RunOutputs, name_outputs
+from bids_roi.images.nifti import (
+    Series,
+    check_file,
+    describe_mask,
+    open_series,
+    read_volume,
+)
+from bids_roi.outputs.derivatives import RunOutputs, name_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.confounds.strategy_format import describe_strategy
+from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.core.motion import correlate_quality, regional_dvars
 from bids_roi.errors import BidsRoiError, ImageError
-from bids_roi.files.tables import read_json
-from bids_roi.files.writing import file_digest
+from bids_roi.files.tables import file_digest, read_json
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
     describe_kept_rows,
@@ -22,9 +21,7 @@ from bids_roi.outputs.derivatives import (
     write_relmat,
     write_timeseries,
 )
-from bids_roi.outputs.digest import Digests, digest_outputs
-from bids_roi.outputs.making import Making
-from bids_roi.outputs.records import RAW, Record
+from bids_roi.outputs.records import RAW, Digests, Making, Record, digest_outputs
 from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
 from bids_roi.participant.confounds import RunConfounds
 from bids_roi.participant.connectivity import (
@@ -42,12 +39,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.core.quality import RegionQuality
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
-    from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
     from bids_roi.participant.placing import Placed
     from bids_roi.participant.plan import PlannedRun
@@ -364,7 +361,7 @@ def _write_strategy(
             said.append(note)
     if writes_parcellated(job):
         frame, seconds = job.image.frame, job.planned.repetition_time
-        from bids_roi.outputs.parcellated import write_parcellated
+        from bids_roi.outputs.result import write_parcellated
 
         said += write_parcellated(job.output_dir, result, names, frame, seconds)
     return Record(

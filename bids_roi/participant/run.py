@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import BidsRoiError, SpaceMismatch
-from bids_roi.files.writing import check_inside
+from bids_roi.files.tables import check_inside
 from bids_roi.outputs.records import (
     NO_ATLAS,
     RAW,
@@ -36,7 +36,7 @@ from bids_roi.participant.results import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bids_roi.confounds.strategy_format import Strategy
+    from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
     from bids_roi.participant.plan import PlannedRun
 

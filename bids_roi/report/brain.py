@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.canvas import Picture, count
-from bids_roi.report.paper import SOFT, Sheet, data_url, fit_words
+from bids_roi.report.paper import SOFT, Figure, Sheet, count, data_url, fit_words
 from bids_roi.report.raster import CLEAR, Scale, encode_png, ramp, rgb
 
 if TYPE_CHECKING:
@@ -24,8 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.report.order import RegionOrder
     from bids_roi.report.paper import Box
+    from bids_roi.report.raster import RegionOrder
+
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
 
 
 _N_SLICES = 7
@@ -50,31 +52,15 @@ _AXES = ((1, 2), (0, 2), (0, 1))
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """Slices across one axis of the head, side by side.
+    """Slices across one axis of the head, side by side."""
 
-    Attributes
-    ----------
-    voxels
-        Flat index at each pixel, (rows, columns), -1 between slices.
-    cuts, starts
-        Millimetres of each slice, and the first of its columns.
-    width
-        Columns of a slice.
-    size
-        Width and height on the sheet.
-    finer
-        Rows and columns of lines for one of voxels.
-    thick
-        Rows and columns of a line.
-    """
-
-    voxels: NDArray[np.int32]
-    cuts: tuple[float, ...]
-    starts: tuple[int, ...]
-    width: int
-    size: tuple[float, float]
-    finer: tuple[int, int]
-    thick: tuple[int, int]
+    voxels: NDArray[np.int32]  # flat index at each pixel, -1 between slices
+    cuts: tuple[float, ...]  # millimetres of each slice
+    starts: tuple[int, ...]  # first column of each
+    width: int  # columns of a slice
+    size: tuple[float, float]  # width and height on the sheet
+    finer: tuple[int, int]  # rows and columns of lines for one of voxels
+    thick: tuple[int, int]  # rows and columns of a line
 
     def show(self, values: NDArray, fill: int) -> NDArray:  # type: ignore[type-arg]
         """Raster of one value per voxel, (V,), in the order of the file."""
@@ -83,7 +69,7 @@ class Plane:
         return raster
 
 
-def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> tuple[Plane, ...]:
+def choose_slices(grid: Grid, inside: BoolArray) -> tuple[Plane, ...]:
     """Cut seven slices in each of three planes through what is ``inside``, (V,)."""
     axes, signs = _nearest_axes(grid.matrix)
     volume = inside.reshape(grid.shape, order="F")
@@ -140,7 +126,7 @@ def choose_slices(grid: Grid, inside: NDArray[np.bool_]) -> tuple[Plane, ...]:
     return tuple(planes)
 
 
-def _span(volume: NDArray[np.bool_], axis: int) -> tuple[int, int]:
+def _span(volume: BoolArray, axis: int) -> tuple[int, int]:
     """First and last slice that holds something; all where none does."""
     others = tuple({0, 1, 2} - {axis})
     seen = np.flatnonzero(volume.any(axis=others))
@@ -149,7 +135,7 @@ def _span(volume: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     return int(seen[0]), int(seen[-1])
 
 
-def _nearest_axes(matrix: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+def _nearest_axes(matrix: FloatArray) -> tuple[list[int], list[int]]:
     """Which axis of the grid runs along x, y and z of the head, and which way."""
     directions = matrix[:3, :3] / np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
     best = max(
@@ -183,7 +169,7 @@ class Ground:
         self,
         planes: Sequence[Plane],
         image: NDArray[np.floating],
-        brain: NDArray[np.bool_] | None,
+        brain: BoolArray | None,
         words: str,
     ) -> None:
         self.planes, self.words = planes, words
@@ -294,7 +280,7 @@ def _outline(
 def _stripe(
     drawn: NDArray[np.uint8],
     labels: NDArray[np.int32],
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     finer: tuple[int, int],
     first: int,
 ) -> None:
@@ -313,10 +299,10 @@ def draw_contours(
     labels: Sequence[NDArray[np.int32]],
     order: RegionOrder,
     *,
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     title: str = "Atlas",
     hints: Sequence[str] = (),
-) -> Picture:
+) -> Figure:
     """Draw the outlines of the regions in the colours of their networks.
 
     ``labels`` are rows of the region table in each plane, -1 for none; ``lost`` are
@@ -357,14 +343,11 @@ def draw_contours(
         parts.append("white line: edge of the brain mask")
     if n_lost:
         parts.append("yellow and black stripes: regions that are n/a")
-    return Picture(
+    return sheet.figure(
         "contours",
-        sheet.finish(),
-        ".svg",
-        f"{title} over the {ground.words}",
         f"Grey: {ground.words}; {'; '.join(parts)}. Left of the picture is left of the"
         f" head.{NAMING if hints else ''}",
-        alt,
+        title=f"{title} over the {ground.words}",
     )
 
 
@@ -430,11 +413,11 @@ def _key_of_lost(sheet: Sheet, left: float, y: float) -> None:
 def draw_coverage(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
-    coverage: NDArray[np.float64],
+    coverage: FloatArray,
     *,
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     minimum: float,
-) -> Picture:
+) -> Figure:
     """Draw what is missing of each region, (R,), on the slices of ``draw_contours``."""
     found = coverage[np.isfinite(coverage)]
     worst = float(found.min()) if found.size else 0.0
@@ -445,25 +428,21 @@ def draw_coverage(
     )
     shown = np.where(np.isfinite(coverage), coverage, 1.0)
     sheet = _fill(ground, labels, missing_inks(), shown, lost, ("Coverage", alt))
-    return Picture(
+    return sheet.figure(
         "coverage",
-        sheet,
-        ".svg",
-        "Coverage",
         "Share of each region that could be used: clear where it is 1, the redder the"
         " more is missing; pale line: edge of the atlas. Yellow and black stripes: n/a"
         f" (below {minimum:g}, or lost otherwise).",
-        alt,
     )
 
 
 def draw_tsnr(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
-    tsnr: NDArray[np.float64],
+    tsnr: FloatArray,
     *,
-    lost: NDArray[np.bool_],
-) -> Picture | None:
+    lost: BoolArray,
+) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these slices.
 
     ``None`` where no region has one that can be drawn.
@@ -473,10 +452,10 @@ def draw_tsnr(
         return None
     alt = describe_tsnr(found, tsnr.size, "slices")
     sheet = _fill(ground, labels, scale_tsnr(found, 120), tsnr, lost, ("tSNR", alt))
-    return picture_tsnr(sheet, alt)
+    return picture_tsnr(sheet)
 
 
-def scale_tsnr(found: NDArray[np.float64], n: int) -> Scale:
+def scale_tsnr(found: FloatArray, n: int) -> Scale:
     """Colours of ``n`` steps for these values.
 
     From 0, so that pictures of two runs are read alike; a bright region or two do not
@@ -487,7 +466,7 @@ def scale_tsnr(found: NDArray[np.float64], n: int) -> Scale:
     return Scale.of(_VIRIDIS, 0, float(step * np.ceil(high / step)), n)
 
 
-def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str:
+def describe_tsnr(found: FloatArray, n_regions: int, where: str) -> str:
     """What a picture of tSNR shows, for those who do not see it."""
     return (
         f"Temporal signal-to-noise ratio of {count(n_regions, 'region')} on the same"
@@ -496,17 +475,14 @@ def describe_tsnr(found: NDArray[np.float64], n_regions: int, where: str) -> str
     )
 
 
-def picture_tsnr(sheet: bytes, alt: str) -> Picture:
-    """Picture of the tSNR with its caption, on whatever it was drawn."""
-    return Picture(
+def picture_tsnr(sheet: Sheet) -> Figure:
+    """Figure of the tSNR with its caption, on whatever it was drawn."""
+    return sheet.figure(
         "tsnr",
-        sheet,
-        ".svg",
-        "Temporal signal-to-noise ratio",
         "tSNR of the signal of each region before cleaning: its mean over its standard"
         " deviation, over the steady volumes. The lightest colour holds for all above"
         " the scale, too; yellow and black stripes: n/a.",
-        alt,
+        title="Temporal signal-to-noise ratio",
     )
 
 
@@ -514,10 +490,10 @@ def _fill(
     ground: Ground,
     labels: Sequence[NDArray[np.int32]],
     inks: Scale,
-    values: NDArray[np.float64],
-    lost: NDArray[np.bool_],
+    values: FloatArray,
+    lost: BoolArray,
     words: tuple[str, str],
-) -> bytes:
+) -> Sheet:
     """Fill regions by their values, (R,), and stripe the lost ones; the sheet.
 
     ``words`` are the title, which the bar has too, and what is told of the picture.
@@ -542,7 +518,7 @@ def _fill(
         _key_of_lost(sheet, left, _HEAD + 204)
         sheet.text(left + 19, _HEAD + 204, "n/a", size=10.5)
     sheet.height = foot
-    return sheet.finish()
+    return sheet
 
 
 def missing_inks() -> Scale:

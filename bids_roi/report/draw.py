@@ -11,16 +11,14 @@ import numpy as np
 from bids_roi.atlases.regions import networks_of
 from bids_roi.core.grid import same_grid
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.mean_image import MeanImage
 from bids_roi.core.motion import regional_dvars
+from bids_roi.core.scan import MeanImage
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
-from bids_roi.files.tables import format_json
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import format_json, write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
-from bids_roi.outputs.names import figure_path, motion_table, report_path
-from bids_roi.outputs.result import Motion
+from bids_roi.outputs.result import Motion, figure_path, motion_table, report_path
 from bids_roi.report.brain import (
     Ground,
     choose_slices,
@@ -28,12 +26,9 @@ from bids_roi.report.brain import (
     draw_coverage,
     draw_tsnr,
 )
-from bids_roi.report.canvas import measure_image
-from bids_roi.report.carpet import draw_carpet
-from bids_roi.report.matrix import draw_design, draw_relmat, find_limit
-from bids_roi.report.motion import Course, draw_motion
-from bids_roi.report.order import order_regions
-from bids_roi.report.signals import encode_signals
+from bids_roi.report.courses import Course, draw_motion, encode_signals
+from bids_roi.report.matrix import draw_carpet, draw_design, draw_relmat, find_limit
+from bids_roi.report.raster import order_regions
 from bids_roi.report.surface import (
     draw_cortex_tsnr,
     draw_parcels,
@@ -42,19 +37,19 @@ from bids_roi.report.surface import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.series import Series
-    from bids_roi.outputs.names import RelmatOutput, SeriesOutput
+    from bids_roi.images.nifti import Series
+    from bids_roi.outputs.derivatives import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation
-    from bids_roi.report.canvas import Picture
-    from bids_roi.report.motion import Drawn
-    from bids_roi.report.order import RegionOrder
+    from bids_roi.report.courses import Drawn
+    from bids_roi.report.paper import Figure
+    from bids_roi.report.raster import RegionOrder
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
@@ -66,18 +61,8 @@ log = logging.getLogger("bids_roi")
 class RunFigures:
     """Figures of a run, drawn as its results come; what fails costs a note, no run.
 
-    Attributes
-    ----------
-    mean
-        To be fed with the run's volumes; ``None`` where a reference image is there.
-    brain : (V,) or None
-        The brain mask that was used.
-    voxels : (N,) or None
-        Voxels that any atlas has; by default each atlas is looked at alone.
-    motion
-        Of the run, to be shown above the signals.
-    notes
-        What could not be drawn, and why.
+    ``mean`` is to be fed with the run's volumes; it is ``None`` where a reference image
+    is there.
     """
 
     def __init__(
@@ -96,10 +81,11 @@ class RunFigures:
         self.output_dir = output_dir
         self.repetition_time = repetition_time
         self.minimum_coverage = minimum_coverage
-        self.brain: BoolArray | None = None
+        self.brain: BoolArray | None = None  # (V,), the mask that was used
+        # (N,), those of any atlas; without them each atlas is looked at alone.
         self.voxels: NDArray[np.intp] | None = None
-        self.motion: Motion | None = None
-        self.notes: list[str] = []
+        self.motion: Motion | None = None  # to be shown above the signals
+        self.notes: list[str] = []  # what could not be drawn, and why
         self._words = "reference image of the run"
         self._background = None
         self._ground: Ground | None = None
@@ -153,24 +139,35 @@ class RunFigures:
         order = order_regions(
             len(regions.name), networks_of(regions), columns.get("color")
         )
-        if self.image.grid is None:
-            made = []
-            meshes, words = find_meshes(self.run, self.image.frame, self.homes)
-            if meshes:
-                lost = ~result.quality.usable
-                hints = _describe_regions(result)
-                cortex = view_atlas(result.atlas, meshes, words)
-                if cortex is not None:
-                    levels = result.levels(self.motion or Motion())
-                    parcels = draw_parcels(cortex, order, lost=lost, hints=hints)
-                    tsnr = draw_cortex_tsnr(cortex, levels["tsnr"], lost=lost)
-                    made = [self._save(p, source) for p in (parcels, tsnr) if p]
-            self._list(source, made, {"Frame": str(self.image.frame)})
+        lost, hints = ~result.quality.usable, _describe_regions(result)
+        tsnr = result.levels(self.motion or Motion())["tsnr"]
+        made: list[Figure | None] = []
+        facts: dict[str, object] = {"Frame": str(self.image.frame)}
+        if (grid := self.image.grid) is not None:
+            rows = strongest_map(result.mapped.weights)
+            ground = self._find_ground(grid, rows)
+            labels = [plane.show(rows, -1) for plane in ground.planes]
+            title, share = f"Atlas {result.atlas.name}", result.quality.coverage
+            least = self.minimum_coverage
+            made = [
+                draw_contours(
+                    ground, labels, order, lost=lost, title=title, hints=hints
+                ),
+                draw_coverage(ground, labels, share, lost=lost, minimum=least),
+                draw_tsnr(ground, labels, tsnr, lost=lost),
+            ]
+            facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
         else:
-            self._draw_brain(result, self.image.grid, order)
+            meshes, words = find_meshes(self.run, self.image.frame, self.homes)
+            cortex = view_atlas(result.atlas, meshes, words) if meshes else None
+            if cortex is not None:
+                made = [
+                    draw_parcels(cortex, order, lost=lost, hints=hints),
+                    draw_cortex_tsnr(cortex, tsnr, lost=lost),
+                ]
+        self._write(source, [(source, figure) for figure in made], facts)
         for series in result.names.timeseries:
-            pictures = self._draw_series(result, series, order)
-            self._list(series.path, [self._save(p, table) for table, p in pictures])
+            self._write(series.path, self._draw_series(result, series, order))
 
     def _find_ground(self, grid: Grid, rows: NDArray[np.int32]) -> Ground:
         """What the pictures of all atlases have in common, made with the first."""
@@ -187,30 +184,9 @@ class RunFigures:
             self._ground = ground
         return ground
 
-    def _draw_brain(self, result: AtlasResult, grid: Grid, order: RegionOrder) -> None:
-        """Draw the regions of a volume, and how much of each can be used."""
-        quality, source = result.quality, result.names.regions
-        rows = strongest_map(result.mapped.weights)
-        ground, lost = self._find_ground(grid, rows), ~quality.usable
-        title = f"Atlas {result.atlas.name}"
-        labels = [plane.show(rows, -1) for plane in ground.planes]
-        hints = _describe_regions(result)
-        contours = draw_contours(
-            ground, labels, order, lost=lost, title=title, hints=hints
-        )
-        coverage = draw_coverage(
-            ground, labels, quality.coverage, lost=lost, minimum=self.minimum_coverage
-        )
-        facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
-        levels = result.levels(self.motion or Motion())
-        tsnr = draw_tsnr(ground, labels, levels["tsnr"], lost=lost)
-        pictures = (contours, coverage, tsnr)
-        made = [self._save(picture, source) for picture in pictures if picture]
-        self._list(source, made, facts)
-
     def _draw_series(
         self, result: AtlasResult, series: SeriesOutput, order: RegionOrder
-    ) -> Iterator[tuple[str, Picture]]:
+    ) -> Iterator[tuple[str, Figure]]:
         """Draw one series: carpet, matrices, and the data of the picker."""
         names = result.atlas.regions.name
         before = result.signals[series.statistic]
@@ -218,14 +194,12 @@ class RunFigures:
         motion = self.motion
         course = Course(len(before), self.repetition_time)
         if (clean := result.cleaned.get(series)) is not None:
-            kept, settings = (
-                clean.cleaned.sample_mask,
-                clean.preparation.strategy.settings,
-            )
-            motion = _after_filter(motion, clean.preparation)
+            kept, preparation = clean.cleaned.sample_mask, clean.preparation
+            settings = preparation.strategy.settings
+            motion = _after_filter(motion, preparation)
             after = spread(clean.cleaned.signals, kept)
             after[~kept] = np.nan
-            course = replace(course, kept=kept, dummy=clean.preparation.censoring.dummy)
+            course = replace(course, kept=kept, dummy=preparation.censoring.dummy)
             same_unit = settings.standardize == "none"
             threshold, unit = settings.fd_threshold, clean.facts.get("Units", unit)
         dvars = find_dvars(before, clean, course, same_unit=same_unit)
@@ -247,25 +221,24 @@ class RunFigures:
         for relmat in result.names.relmats:
             values = result.relmats.get(relmat.path)
             if relmat.source == series.path and values is not None:
-                measure = find_measure(relmat.measure)
-                picture = draw_relmat(
-                    values,
-                    order,
-                    measure=measure.describe(fisher_z=relmat.fisher_z),
-                    strategy=series.label or "not cleaned",
-                    limit=_shared_limit(result, relmat),
-                    names=names,
+                words = find_measure(relmat.measure).describe(fisher_z=relmat.fisher_z)
+                yield (
+                    relmat.path,
+                    draw_relmat(
+                        values,
+                        order,
+                        measure=words,
+                        strategy=series.label or "not cleaned",
+                        limit=_shared_limit(result, relmat),
+                        names=names,
+                    ),
                 )
-                yield relmat.path, picture
-        signals = encode_signals(
-            before,
-            after,
-            names,
-            key=series.path,
-            course=course,
-            unit=unit,
+        yield (
+            series.path,
+            encode_signals(
+                before, after, names, key=series.path, course=course, unit=unit
+            ),
         )
-        yield series.path, signals
 
     def _draw_motion(
         self, motion: Motion, source: str, preparation: Preparation | None
@@ -295,31 +268,21 @@ class RunFigures:
             selected = preparation.selected
             design = spread(selected.regressors[course.kept], course.kept)
             pictures.append(draw_design(design, selected.names, course, strategy=label))
-        made = [self._save(p, source) for p in pictures if p is not None]
-        self._list(source, made, {"Strategy": label})
+        self._write(source, [(source, p) for p in pictures], {"Strategy": label})
 
-    def _save(self, picture: Picture, source: str) -> dict[str, object]:
-        """Write a figure; return how the page finds and describes it."""
-        path = figure_path(source, picture.kind, picture.extension)
-        write_file(self.output_dir, path, picture.content)
-        size = measure_image(picture.content, picture.extension)
-        return {
-            "Kind": picture.kind,
-            "File": path.rpartition("/")[2],
-            **({"Size": list(size)} if size else {}),
-            "Title": picture.title,
-            "Caption": picture.caption,
-            "Alternative": picture.alt,
-            **picture.facts,
-        }
-
-    def _list(
+    def _write(
         self,
         source: str,
-        made: list[dict[str, object]],
+        figures: Iterable[tuple[str, Figure | None]],
         facts: Mapping[str, object] | None = None,
     ) -> None:
-        """Write the list of the figures of one table, after the figures themselves."""
+        """Write the figures, each of a table, and then the list of those of one."""
+        made = []
+        for table, figure in figures:
+            if figure is not None:
+                path = figure_path(table, figure.kind, figure.extension)
+                write_file(self.output_dir, path, figure.content)
+                made.append(figure.tell(File=path.rpartition("/")[2]))
         run = self.run.relative_path
         content = {"Run": run, "Source": source, **(facts or {}), "Figures": made}
         write_file(self.output_dir, report_path(source), format_json(content))
@@ -366,11 +329,7 @@ def _after_filter(motion: Motion | None, preparation: Preparation) -> Motion | N
 
 
 def find_dvars(
-    before: FloatArray,
-    clean: CleanedSeries | None,
-    course: Course,
-    *,
-    same_unit: bool,
+    before: FloatArray, clean: CleanedSeries | None, course: Course, *, same_unit: bool
 ) -> list[FloatArray]:
     """DVARS over the regions, (T,), before cleaning and, where one can say it, after.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import format_bibtex
 from bids_roi.options.words import find_statistic
-from bids_roi.report.canvas import count
+from bids_roi.report.paper import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,26 +27,17 @@ _LAGS = {
     "truncate": "lags up to the first at which they are no larger than of white noise",
     "tukey": "lags under Tukey's window",
 }
+_CURVES = {"cubic_spline": "cubic splines"}
 _DATA = Path(__file__).parents[1] / "data" / "references.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Methods:
-    """Text with citations.
+    """Text with citations."""
 
-    Attributes
-    ----------
-    paragraphs
-        Plain text; citations as ``(Esteban et al. 2019)``.
-    references
-        ``(key, text, DOI)`` in alphabetical order.
-    bibtex
-        The same for a reference manager.
-    """
-
-    paragraphs: tuple[str, ...]
-    references: tuple[tuple[str, str, str], ...]
-    bibtex: str
+    paragraphs: tuple[str, ...]  # citations as (Esteban et al. 2019)
+    references: tuple[tuple[str, str, str], ...]  # key, text and DOI, by key
+    bibtex: str  # the same for a reference manager
 
 
 @functools.cache
@@ -56,7 +47,7 @@ def _known() -> dict[str, dict[str, Any]]:
 
 
 class _Cited:
-    """Collects what is cited, in passing."""
+    """What is cited, collected in passing."""
 
     def __init__(self) -> None:
         self.keys: dict[str, None] = {}
@@ -92,12 +83,9 @@ def write_methods(
     strategies: dict[str, list[Mapping[str, Any]]] = {}
     for strategy, sidecar in found:
         strategies.setdefault(strategy, []).append(sidecar)
-    paragraphs += [
-        _cleaning(strategy, sidecars, cite)
-        for strategy, sidecars in strategies.items()
-        if strategy != "none"
-    ]
-    if "none" in strategies:
+    as_extracted = strategies.pop("none", None)
+    paragraphs += [_cleaning(name, own, cite) for name, own in strategies.items()]
+    if as_extracted:
         text = "The series as extracted were not cleaned, filtered or scaled."
         paragraphs.append(text)
     several = len({_statistic(sidecar) for _, sidecar in found}) > 1
@@ -198,7 +186,9 @@ def _atlas(
     keys = re.findall(r"@\w+\{([^,\s]+),", bibtex)
     for key, entry in zip(keys, re.split(r"\n(?=@)", bibtex), strict=False):
         cite.bibtex[key] = entry
-    cited = f" ({'; '.join(map(_spell, keys))})" if keys else ""
+    # Keys such as Schaefer2018, spelt out.
+    spelt = [re.sub(r"^(\D+)(\d{4}).*$", r"\1 et al. \2", key) for key in keys]
+    cited = f" ({'; '.join(spelt)})" if keys else ""
     size = f", {count(n_regions, 'region')}" if n_regions else ""
     text = f"Regions were those of {title} ({name}{size}){cited}"
     weighted = "maps brought to the grid of each run by linear interpolation"
@@ -283,10 +273,8 @@ def _origins(regressors: Sequence[str], cite: _Cited) -> str:
     """Cite where the kinds of confounds come from."""
     joined = " ".join(regressors)
     kinds = []
-    if "trans_x_derivative1_power2" in joined and "global_signal" in joined:
-        kinds.append("36P")
-    elif "trans_x_derivative1_power2" in joined:
-        kinds.append("24P")
+    if "trans_x_derivative1_power2" in joined:
+        kinds.append("36P" if "global_signal" in joined else "24P")
     if "comp_cor" in joined:
         kinds.append("CompCor")
     if "aroma" in joined:
@@ -314,9 +302,7 @@ def _filtering(sidecar: Mapping[str, Any], cite: _Cited) -> str:
         )
     if name == "Butterworth":
         order = settings.get("Filter order")
-        curve = {"cubic_spline": "cubic splines"}.get(
-            str(settings.get("Interpolation")), "straight lines"
-        )
+        curve = _CURVES.get(str(settings.get("Interpolation")), "straight lines")
         ends = "cut off"
         if settings.get("Censored ends") == "nearest":
             ends = "set to the nearest kept volume"
@@ -350,7 +336,12 @@ def _censoring(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     text = ""
     if limits:
         text = f" Volumes with {' or '.join(limits)} were censored {cite('Scrubbing')}"
-        text += _neighbours(sidecar)
+        parts = [
+            f"{count(n, 'volume')} {side.lower()}"
+            for side in ("Before", "After")
+            if (n := sidecar.get(f"Censor{side}") or 0)
+        ]
+        text += f", with {' and '.join(parts)} each of them" if parts else ""
         if scrub := sidecar.get("Scrub"):
             text += (
                 f", and stretches of fewer than {count(scrub, 'volume')} between them"
@@ -364,25 +355,13 @@ def _censoring(sidecar: Mapping[str, Any], cite: _Cited) -> str:
     return text + _rows(sidecar) if text else text
 
 
-def _neighbours(sidecar: Mapping[str, Any]) -> str:
-    before, after = (sidecar.get(f"Censor{side}") or 0 for side in ("Before", "After"))
-    parts = [
-        f"{count(n, 'volume')} {word}"
-        for n, word in ((before, "before"), (after, "after"))
-        if n
-    ]
-    return f", with {' and '.join(parts)} each of them" if parts else ""
-
-
 def _rows(sidecar: Mapping[str, Any]) -> str:
     """What stands in the series where volumes were censored."""
     done = sidecar.get("CensoredVolumes")
     if done == "na":
         return " In the series censored volumes are n/a."
     if done == "interpolate":
-        curve = {"cubic_spline": "cubic splines"}.get(
-            str(sidecar.get("Interpolation")), "straight lines"
-        )
+        curve = _CURVES.get(str(sidecar.get("Interpolation")), "straight lines")
         return (
             " In the series censored volumes between kept ones are filled by"
             f" {curve}, those at the ends are n/a."
@@ -397,7 +376,9 @@ def _connectivity(
     for sidecar in relmats:
         measure = str(sidecar.get("RelationshipMeasure", "")) or "connectivity"
         of = f" of the {_statistic(sidecar)}" if several else ""
-        text = f"Between regions the {_decapitalise(measure)}{of} was computed"
+        if not measure.startswith(("Pearson", "Spearman", "Fisher")):
+            measure = measure[:1].lower() + measure[1:]
+        text = f"Between regions the {measure}{of} was computed"
         if sidecar.get("PartialEstimator") == "ledoit_wolf":
             text += f" with the covariance shrunk {cite('LedoitWolf')}"
         elif sidecar.get("PartialEstimator"):
@@ -412,25 +393,11 @@ def _connectivity(
     return list(texts)
 
 
-def _decapitalise(text: str) -> str:
-    names = ("Pearson", "Spearman", "Fisher")
-    return text if text.startswith(names) else text[:1].lower() + text[1:]
-
-
 def _briefly(reference: Mapping[str, Any]) -> str:
     authors = str(reference["Authors"]).split(", ")
     first = authors[0].rpartition(" ")[0]
     more = " et al." if len(authors) > 1 else ""
     return f"{first}{more} {reference['Year']}"
-
-
-def _spell(key: str) -> str:
-    """Spell a key such as ``Schaefer2018`` out.
-
-    >>> _spell("Schaefer2018")
-    'Schaefer et al. 2018'
-    """
-    return re.sub(r"^(\D+)(\d{4}).*$", r"\1 et al. \2", key)
 
 
 def _finish(paragraphs: Sequence[str], cite: _Cited) -> Methods:

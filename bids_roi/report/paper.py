@@ -13,7 +13,7 @@ import json
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,15 @@ _NO_WIDTH = {"Mn", "Me", "Cf"}
 def quote(words: str) -> str:
     """Words as XML, in text and between quotes."""
     return escape(_FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", words))
+
+
+def count(number: int, word: str) -> str:
+    """Number with its word, in the plural where need be.
+
+    >>> count(1, "region"), count(1200, "volume")
+    ('1 region', '1,200 volumes')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def spell(value: float) -> str:
@@ -143,9 +152,7 @@ def data_url(png: bytes) -> str:
 
 @functools.cache
 def _script() -> str:
-    """What tells names and values under the pointer."""
-    path = Path(__file__).parent / "templates" / "figure.js"
-    return path.read_text(encoding="utf-8")
+    return (Path(__file__).parent / "templates" / "figure.js").read_text("utf-8")
 
 
 def _n(value: float) -> str:
@@ -155,6 +162,32 @@ def _n(value: float) -> str:
 def _place(box: Box) -> str:
     left, top, wide, high = map(_n, box)
     return f'x="{left}" y="{top}" width="{wide}" height="{high}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure, or the data of one that the page draws itself, with its words."""
+
+    kind: str
+    content: bytes
+    title: str
+    caption: str
+    alt: str  # for those who do not see it
+    facts: Mapping[str, Any] = field(default_factory=dict)  # for the page; plain JSON
+    extension: str = ".svg"
+    size: tuple[int, int] | None = None  # pixels of a page
+
+    def tell(self, **place: str) -> dict[str, Any]:
+        """How a page finds and describes it; ``place`` says where it is."""
+        return {
+            "Kind": self.kind,
+            **place,
+            **({"Size": list(self.size)} if self.size else {}),
+            "Title": self.title,
+            "Caption": self.caption,
+            "Alternative": self.alt,
+            **self.facts,
+        }
 
 
 class Sheet:
@@ -374,6 +407,21 @@ class Sheet:
         )
         return f"{head}{''.join(self.parts)}{self._live}</svg>\n".encode()
 
+    def figure(
+        self, kind: str, caption: str, *, title: str = "", alt: str = "",
+        facts: Mapping[str, Any] | None = None,
+    ) -> Figure:  # fmt: skip
+        """The file with its words; title and description are the sheet's by default."""
+        return Figure(
+            kind,
+            self.finish(),
+            title or self.title,
+            caption,
+            alt or self.description,
+            facts or {},
+            size=(round(float(_n(self.width))), round(float(_n(self.height)))),
+        )
+
 
 def scale_ticks(low: float, high: float, most: int) -> list[float]:
     """Both ends, 0 where it lies within, and round numbers that keep clear of them.
@@ -391,34 +439,27 @@ def scale_ticks(low: float, high: float, most: int) -> list[float]:
     return sorted([*ends, *between])
 
 
+def _share(values: ArrayLike, span: Span) -> NDArray[np.float64]:
+    low, high = span
+    return np.asarray((np.asarray(values, np.float64) - low) / ((high - low) or 1))
+
+
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A rectangle of a sheet in which values have their places.
-
-    Attributes
-    ----------
-    sheet, box
-        Where it lies.
-    across, up
-        Values at its left and right, and at its bottom and top, side.
-    """
+    """A rectangle of a sheet in which values have their places."""
 
     sheet: Sheet
     box: Box
-    across: Span = (0.0, 1.0)
-    up: Span = (0.0, 1.0)
+    across: Span = (0.0, 1.0)  # values at its left and right side
+    up: Span = (0.0, 1.0)  # at its bottom and top
 
     def x(self, values: ArrayLike) -> NDArray[np.float64]:
         """Pixels from the left of the sheet."""
-        low, high = self.across
-        share = (np.asarray(values, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.box[0] + share * self.box[2]
+        return self.box[0] + _share(values, self.across) * self.box[2]
 
     def y(self, values: ArrayLike) -> NDArray[np.float64]:
         """Pixels from the top of the sheet."""
-        low, high = self.up
-        share = (np.asarray(values, dtype=np.float64) - low) / ((high - low) or 1)
-        return self.box[1] + (1 - share) * self.box[3]
+        return self.box[1] + (1 - _share(values, self.up)) * self.box[3]
 
     def line(
         self, x: ArrayLike, y: ArrayLike, *, colour: str = BLUE, width: float = 1.2,

@@ -9,9 +9,8 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.files.writing import write_file
+from bids_roi.files.tables import write_file
 from bids_roi.outputs.find import COMBINED, find_outputs
-from bids_roi.outputs.names import figure_path
 from bids_roi.outputs.records import (
     NOT_CLEANED,
     RAW,
@@ -19,25 +18,29 @@ from bids_roi.outputs.records import (
     read_all_records,
     tell_failures,
 )
+from bids_roi.outputs.result import figure_path
 from bids_roi.outputs.schema import KEYS
-from bids_roi.report.canvas import count
-from bids_roi.report.facts import (
+from bids_roi.report.courses import script_json
+from bids_roi.report.methods import write_methods
+from bids_roi.report.pages import (
     LIGHTS,
     RULES,
     Verdict,
+    attempt,
     judge_series,
     load_json,
+    mark_safe,
     name_dataset,
     number,
     read_commands,
     read_runs,
+    render_page,
     shared_entities,
+    spell_cell,
     tell_run,
     tell_series,
 )
-from bids_roi.report.methods import write_methods
-from bids_roi.report.pages import attempt, mark_safe, render_page
-from bids_roi.report.signals import script_json
+from bids_roi.report.paper import count
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.outputs.records import Record
-    from bids_roi.report.facts import AtlasFacts, RunFacts, SeriesFacts
+    from bids_roi.report.pages import AtlasFacts, RunFacts, SeriesFacts
 
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
@@ -56,13 +59,17 @@ _NO_MESH = (
 )
 _TRIES = 3
 _WORST_FIRST = ("failed", "check", "skipped", "good")
+_VOLUME = "Size (mm\N{SUPERSCRIPT THREE})"
+# Columns of the region table: words, form, and whether they are shown unasked.
+_MEASURES = (
+    ("coverage", "Coverage", ".3f", True),
+    ("mean", "Mean", ".5g", True),
+    ("tsnr", "tSNR", ".1f", True),
+    ("voxel_tsnr", "tSNR of voxels", ".1f", False),
+    ("homogeneity", "Homogeneity", ".3f", False),
+)
 # Of the region table, for the line about the region that is chosen.
 _TOLD = ("network", "x", "y", "z", "coverage", "tsnr", "status")
-
-
-def participant_page_path(participant: str) -> str:
-    """Name of the page of ``sub-<label>``, relative to the output folder."""
-    return f"{participant}.html"
 
 
 def write_page(output_dir: Path, participant: str) -> str | None:
@@ -80,7 +87,7 @@ def is_current(output_dir: Path, participant: str) -> bool:
 
     Of runs that are all there as they were, it then says what it would say anew.
     """
-    page = output_dir / participant_page_path(participant)
+    page = output_dir / f"{participant}.html"
     records = (output_dir / "logs" / participant).glob("*.jsonl")
     try:
         text = page.read_text(encoding="utf-8")
@@ -110,7 +117,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
     """Write the page, and those of long region tables."""
     runs = read_runs(output_dir, records)
     own_pages = sum(len(a.regions.get("name", ())) for r in runs for a in r.atlases)
-    names = atlas_names(runs)
+    names = sorted({atlas.name for run in runs for atlas in run.atlases})
     views = [_show_run(run, names, own_page=own_pages > _ROWS_IN_PAGE) for run in runs]
     for run in views:
         for atlas in run["atlases"]:
@@ -119,7 +126,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
                 content = {
                     "name": atlas["name"],
                     "run": run["path"],
-                    "page": participant_page_path(participant),
+                    "page": f"{participant}.html",
                     "table": table,
                 }
                 page = render_page("regions.html", content)
@@ -148,12 +155,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "commands": read_commands(output_dir, participant),
     }
     page = render_page("participant.html", content)
-    write_file(output_dir, participant_page_path(participant), page)
-
-
-def atlas_names(runs: Sequence[RunFacts]) -> list[str]:
-    """Atlases of all runs, each once."""
-    return sorted({atlas.name for run in runs for atlas in run.atlases})
+    write_file(output_dir, f"{participant}.html", page)
 
 
 def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
@@ -275,42 +277,30 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
     tsnr = statistics.median(levels) if levels else None
     total = sidecar.get("NumberOfVolumes")
     kept = sidecar.get("NumberOfVolumesKept", total)
-    fd = sidecar.get("MeanFramewiseDisplacement")
-    fd_kept = sidecar.get("MeanFramewiseDisplacementKept")
     coverage = sidecar.get("MeanCoverage", record.coverage)
-    freedom = sidecar.get("DegreesOfFreedom")
     return {
         "series": series.title,
         "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
         "kept": f"{kept} of {total}" if total else _MISSING,
-        "fd": _MISSING if fd is None else f"{fd:.3f}",
-        "fd_kept": _MISSING if fd_kept is None else f"{fd_kept:.3f}",
+        "fd": spell_cell(sidecar.get("MeanFramewiseDisplacement"), ".3f"),
+        "fd_kept": spell_cell(sidecar.get("MeanFramewiseDisplacementKept"), ".3f"),
         "coverage": f"{100 * coverage:.1f} %",
         "lost": f"{n_lost} of {n_regions}",
-        "tsnr": _MISSING if tsnr is None else f"{tsnr:.0f}",
-        "freedom": _MISSING if freedom is None else f"{freedom:.4g}",
+        "tsnr": spell_cell(tsnr, ".0f"),
+        "freedom": spell_cell(sidecar.get("DegreesOfFreedom"), ".4g"),
     }
 
 
 def _show_run(run: RunFacts, names: Sequence[str], *, own_page: bool) -> dict[str, Any]:
+    drawn = [(strategy, f) for strategy, figures in run.motion for f in figures]
+    motion = [[p for p in drawn if p[1]["Kind"] == k] for k in ("motion", "design")]
     return {
         "key": run.key,
         "name": run.name,
         "path": run.path,
         "facts": tell_run(run),
         "told": tell_series(run),
-        "motion": [
-            shown
-            for kind in ("motion", "design")
-            if (
-                shown := [
-                    (strategy, figure)
-                    for strategy, figures in run.motion
-                    for figure in figures
-                    if figure["Kind"] == kind
-                ]
-            )
-        ],
+        "motion": [shown for shown in motion if shown],
         "atlases": [
             _show_atlas(run, atlas, names.index(atlas.name), own_page=own_page)
             for atlas in run.atlases
@@ -397,11 +387,11 @@ def _region_table(
     regions = atlas.regions
     if not regions.get("name"):
         return None
-    n_rows = len(regions["name"])
-    blank = [_MISSING] * n_rows
+    blank = [_MISSING] * len(regions["name"])
     words = [word.replace("_", " ") for word in regions.get("status", blank)]
     volumes = [number(v) for v in regions.get("volume", blank)]
     whole = sum(v for v in volumes if v is not None)
+    shares = [None if v is None or whole == 0 else 100 * v / whole for v in volumes]
     columns: list[tuple[str, bool, list[str]]] = [
         ("Value", True, regions.get("index", blank)),
         ("Name", False, regions["name"]),
@@ -410,27 +400,15 @@ def _region_table(
     if "network" in regions:
         columns.append(("Network", False, regions["network"]))
     columns += [
-        ("Size (mm\N{SUPERSCRIPT THREE})", True, [_spell(v, ".0f") for v in volumes]),
-        (
-            "Size (%)",
-            True,
-            [
-                _spell(None if v is None or whole == 0 else 100 * v / whole, ".2f")
-                for v in volumes
-            ],
-        ),
+        (_VOLUME, True, [spell_cell(v, ".0f") for v in volumes]),
+        ("Size (%)", True, [spell_cell(v, ".2f") for v in shares]),
         ("Voxels used", True, regions.get("n_voxels_used", blank)),
         ("Voxels in grid", True, regions.get("n_voxels_grid", blank)),
-        ("Coverage", True, _cells(regions.get("coverage", blank), ".3f")),
-        ("Mean", True, _cells(regions.get("mean", blank), ".5g")),
-        ("tSNR", True, _cells(regions.get("tsnr", blank), ".1f")),
     ]
-    for measure, title, form in (
-        ("voxel_tsnr", "tSNR of voxels", ".1f"),
-        ("homogeneity", "Homogeneity", ".3f"),
-    ):
-        if measure in regions:  # asked for
-            columns.append((title, True, _cells(regions[measure], form)))
+    for column, title, form, always in _MEASURES:
+        if always or column in regions:
+            cells = [spell_cell(number(v), form) for v in regions.get(column, blank)]
+            columns.append((title, True, cells))
     rows = zip(*(cells for _, _, cells in columns), strict=True)
     return {
         "key": f"regions-{key}",
@@ -440,14 +418,6 @@ def _region_table(
         "file": atlas.regions_path.rpartition("/")[2],
         "link": figure_path(atlas.regions_path, "regions", ".html") if own_page else "",
     }
-
-
-def _cells(texts: Sequence[str], form: str) -> list[str]:
-    return [_spell(number(text), form) for text in texts]
-
-
-def _spell(value: float | None, form: str) -> str:
-    return _MISSING if value is None else format(value, form)
 
 
 def _describe(sidecar: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -496,6 +466,6 @@ def _methods(
         dataset,
         described,
         ((s.strategy, s.sidecar) for a in atlases for s in a.series),
-        (sidecar for a in atlases for s in a.series for _, sidecar in s.relmats),
+        (sidecar for a in atlases for s in a.series for sidecar in s.relmats),
         sizes,
     )

@@ -1,11 +1,13 @@
-"""Rasters: values as colours of a scale, and pixels of few colours as PNG."""
+"""Rasters: the order of what they show, values as colours, pixels as PNG."""
 
 from __future__ import annotations
 
+import re
 import struct
+import warnings
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from isal import isal_zlib
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.uint8]
     Palette = NDArray[np.uint8]
+    from numpy.typing import NDArray
+
+    FloatArray = NDArray[np.float64]
 
 
 # Ends and turning points of the colour maps; what lies between is computed.
@@ -101,20 +106,13 @@ def group_colours(n: int) -> list[str]:
 class Scale:
     """Colours of the values from ``low`` to ``high``; what is beyond has the ends'.
 
-    Attributes
-    ----------
-    low, high
-        Ends of the scale.
-    colours : (n, 3) or (n, 4)
-        Of even steps, at most 255 with ``others``.
-    others
-        Further colours, red to opacity: the first is that of NaN, as a rule ``CLEAR``,
-        so that the stripes below are seen.
+    The first of the ``others``, red to opacity, is that of NaN, as a rule ``CLEAR``, so
+    that the stripes below are seen.
     """
 
     low: float
     high: float
-    colours: Palette
+    colours: Palette  # (n, 3) or (n, 4), even steps; at most 255 with others
     others: tuple[tuple[int, int, int, int], ...] = (CLEAR,)
 
     @classmethod
@@ -189,3 +187,118 @@ def encode_png(codes: Codes, palette: Palette) -> bytes:
 def _chunk(kind: bytes, data: bytes) -> bytes:
     crc = zlib.crc32(data, zlib.crc32(kind))
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc)
+
+
+def bin_size(n: int, most: int) -> int:
+    """How many neighbours share a bin, so that at most ``most`` bins are needed.
+
+    >>> bin_size(300, 300), bin_size(301, 300), bin_size(3000, 300)
+    (1, 2, 10)
+    """
+    return max(1, -(-n // most))
+
+
+def bin_rows(values: NDArray[Any], most: int) -> FloatArray:
+    """Mean of neighbouring rows, so that at most ``most`` are left.
+
+    NaN does not count; a bin of nothing else is NaN. The last may hold fewer rows.
+    """
+    return _bin(values, most, np.nanmean)
+
+
+def bin_peaks(values: NDArray[Any], most: int) -> FloatArray:
+    """Highest value of neighbouring rows; otherwise as ``bin_rows``."""
+    return _bin(values, most, np.nanmax)
+
+
+def _bin(values: NDArray[Any], most: int, function: Any) -> FloatArray:  # noqa: ANN401
+    size = bin_size(len(values), most)
+    result = np.asarray(values, dtype=np.float64)
+    if size == 1:
+        return result
+    n_bins = -(-len(result) // size)
+    padded = np.full((n_bins * size, *result.shape[1:]), np.nan)
+    padded[: len(result)] = result
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # bins without a number
+        return np.asarray(
+            function(padded.reshape(n_bins, size, *result.shape[1:]), axis=1)
+        )
+
+
+_HEX = re.compile("#[0-9a-fA-F]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class RegionOrder:
+    """In which order regions are drawn, what they belong to, and in which colour."""
+
+    order: NDArray[np.intp]  # (R,), rows of the region table
+    groups: tuple[str, ...] = ()  # network of each; empty where the atlas tells none
+    colours: tuple[str, ...] = ()  # #rrggbb: that of its network, where there are any
+
+    @property
+    def words(self) -> str:
+        """The order, for a caption."""
+        return "by network" if self.groups else "in table order"
+
+    @property
+    def row_colours(self) -> list[str]:
+        """Colour of each row of the region table."""
+        places = np.argsort(self.order).tolist()
+        return [self.colours[place] for place in places]
+
+    def with_few_colours(self, most: int) -> RegionOrder:
+        """The same, with a few colours again and again where there are more."""
+        kinds = list(dict.fromkeys(self.colours))
+        if len(kinds) <= most:
+            return self
+        again = {old: DISTINCT[n % len(DISTINCT)] for n, old in enumerate(kinds)}
+        return replace(self, colours=tuple(again[old] for old in self.colours))
+
+    @property
+    def networks(self) -> list[tuple[str, str]]:
+        """Each network and its colour, as drawn."""
+        return list(dict(zip(self.groups, self.colours, strict=False)).items())
+
+
+def order_regions(
+    n_regions: int, networks: Sequence[str] | None, told: Sequence[str] | None = None
+) -> RegionOrder:
+    """Put regions of one network together, networks in the order of their first region.
+
+    ``told`` are colours of the atlas's own, which count where all are there and tell
+    the networks apart.
+
+    >>> found = order_regions(3, ["Vis", "Def", "Vis"])
+    >>> found.order.tolist(), found.groups, found.colours
+    ([0, 2, 1], ('Vis', 'Vis', 'Def'), ('#0072b2', '#0072b2', '#e69f00'))
+    """
+    known = told is not None and all(_HEX.fullmatch(cell) for cell in told)
+    own = list(told) if told is not None and known else []
+    if networks is None or len(set(networks)) < 2:
+        own = own or [DISTINCT[row % len(DISTINCT)] for row in range(n_regions)]
+        return RegionOrder(np.arange(n_regions), (), tuple(own))
+    rank = {name: number for number, name in enumerate(dict.fromkeys(networks))}
+    order = np.argsort([rank[name] for name in networks], kind="stable")
+    groups = tuple(networks[i] for i in order)
+    # The colour of a network is that of its first region.
+    firsts = [own[networks.index(name)] for name in rank] if own else []
+    if len({colour.lower() for colour in firsts}) < len(rank):
+        firsts = group_colours(len(rank))
+    return RegionOrder(order, groups, tuple(firsts[rank[name]] for name in groups))
+
+
+def bracket(groups: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Runs of equal names as ``(name, first, one past the last)``.
+
+    >>> bracket(["a", "a", "b"])
+    [('a', 0, 2), ('b', 2, 3)]
+    """
+    found: list[tuple[str, int, int]] = []
+    for position, name in enumerate(groups):
+        if found and found[-1][0] == name:
+            found[-1] = (name, found[-1][1], position + 1)
+        else:
+            found.append((name, position, position + 1))
+    return found

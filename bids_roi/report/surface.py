@@ -19,8 +19,7 @@ from bids_roi.report.brain import (
     scale_tsnr,
     tell_regions,
 )
-from bids_roi.report.canvas import Picture, count
-from bids_roi.report.paper import SOFT, Sheet
+from bids_roi.report.paper import SOFT, Figure, Sheet, count
 from bids_roi.report.raster import CLEAR, rgb
 
 if TYPE_CHECKING:
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.report.order import RegionOrder
+    from bids_roi.report.raster import RegionOrder
 
+    BoolArray = NDArray[np.bool_]
     FloatArray = NDArray[np.float64]
     IntArray = NDArray[np.intp]
     Meshes = dict[str, tuple[FloatArray, IntArray]]  # by structure
@@ -62,17 +62,12 @@ _EDGE = 1e-9  # a pixel on an edge belongs to the faces on both sides of it
 class Raster:
     """What each pixel shows, (H, W).
 
-    Attributes
-    ----------
-    vertices
-        That corner of the nearest face whose barycentric weight is the largest; -1
-        where the mesh is not.
-    facing
-        Cosine between the face and the line of sight, 0 to 1.
+    ``vertices`` are those corners of the nearest faces whose barycentric weight is the
+    largest; -1 where the mesh is not.
     """
 
     vertices: IntArray
-    facing: FloatArray
+    facing: FloatArray  # cosine between face and line of sight, 0 to 1
 
 
 def draw_mesh(
@@ -232,26 +227,15 @@ def _try_mesh(path: Path, n_vertices: int) -> tuple[FloatArray, IntArray] | None
 class Cortex:
     """An atlas on meshes, from each side, as all of its pictures show it.
 
-    Attributes
-    ----------
-    atlas
-        With all of its regions, R.
-    words
-        What the meshes are.
-    shown : (K,)
-        Rows of the regions that lie on them.
-    views
-        ``(words, raster, region)``, where ``region`` is the row of the one that a pixel
-        shows, -1 for none and -2 beside the brain.
-    tall
-        Height of a view in pixels of a page.
+    ``views`` are ``(words, raster, region)``, where ``region`` is the row of the one
+    that a pixel shows, -1 for none and -2 beside the brain.
     """
 
     atlas: Atlas
-    words: str
-    shown: IntArray
+    words: str  # what the meshes are
+    shown: IntArray  # rows of the regions that lie on them
     views: list[tuple[str, Raster, IntArray]]
-    tall: int
+    tall: int  # height of a view in pixels of a page
 
 
 def view_atlas(atlas: Atlas, meshes: Meshes, words: str) -> Cortex | None:
@@ -302,12 +286,8 @@ def view_atlas(atlas: Atlas, meshes: Meshes, words: str) -> Cortex | None:
 
 
 def draw_parcels(
-    cortex: Cortex,
-    order: RegionOrder,
-    *,
-    lost: NDArray[np.bool_],
-    hints: Sequence[str] = (),
-) -> Picture:
+    cortex: Cortex, order: RegionOrder, *, lost: BoolArray, hints: Sequence[str] = ()
+) -> Figure:
     """Draw the regions of an atlas, and stripe those that are ``lost``, (R,).
 
     ``hints`` are what is said of each region under the pointer.
@@ -335,19 +315,13 @@ def draw_parcels(
         labels = [np.maximum(region, -1) for _, _, region in cortex.views]
         tell_regions(sheet, sheet.height - 2, boxes, labels, hints)
         sheet.height += 18
-    return Picture(
-        "parcels",
-        sheet.finish(),
-        ".svg",
-        "Atlas on the cortex",
-        f"{'; '.join(parts)}.{NAMING if hints else ''}",
-        alt,
-    )
+    caption = f"{'; '.join(parts)}.{NAMING if hints else ''}"
+    return sheet.figure("parcels", caption, title="Atlas on the cortex")
 
 
 def draw_cortex_tsnr(
-    cortex: Cortex, tsnr: NDArray[np.float64], *, lost: NDArray[np.bool_]
-) -> Picture | None:
+    cortex: Cortex, tsnr: FloatArray, *, lost: BoolArray
+) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these views.
 
     ``None`` where no region on the cortex has one that can be drawn.
@@ -364,14 +338,14 @@ def draw_cortex_tsnr(
     _lay_out(sheet, cortex, [colours[code] for code in scale.encode(tsnr)], lost, [])
     sheet.bar((sheet.width + 8, _LINE + 14, 14, 160), scale, title="tSNR")
     sheet.width += 64
-    return picture_tsnr(sheet.finish(), alt)
+    return picture_tsnr(sheet)
 
 
 def _lay_out(
     sheet: Sheet,
     cortex: Cortex,
     colours: Sequence[str],
-    lost: NDArray[np.bool_],
+    lost: BoolArray,
     key: Sequence[tuple[str, str, str]],
 ) -> list[tuple[float, float, float, float]]:
     """Put all views and the key below on a sheet; where the views are."""
@@ -397,7 +371,7 @@ def _lay_out(
 
 
 def _ink(
-    raster: Raster, region: IntArray, base_of: IntArray, lost: NDArray[np.bool_]
+    raster: Raster, region: IntArray, base_of: IntArray, lost: BoolArray
 ) -> NDArray[np.uint8]:
     """Codes of the palette: parcels, their edges, stripes of those that are n/a."""
     base = base_of[np.maximum(region, -1)]

@@ -11,6 +11,7 @@ here speak TLS only, to who has the credentials that were made for this one call
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import itertools
 import logging
@@ -29,10 +30,10 @@ from bids_roi.schedule.outcome import (
     Executor,
     Outcome,
     attempt_packed,
+    block_interrupts,
     lost_worker,
     out_of_time,
 )
-from bids_roi.schedule.threads import block_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -55,6 +56,25 @@ _SETTINGS = {
     # it does not know for lost yet, and count that too. So they are tried again here.
     "distributed.scheduler.allowed-failures": 0,
 }
+
+
+@functools.cache
+def _without_http(name: str) -> type:
+    """Dask's ``Scheduler`` or ``Worker`` without its web server.
+
+    No setting turns that off. The class is made where Dask is there, and Dask's own
+    processes find it as an attribute of this module.
+    """
+    import distributed
+
+    silent = {"start_http_server": lambda *_, **__: None, "__module__": __name__}
+    return type(name, (getattr(distributed, name),), silent)
+
+
+def __getattr__(name: str) -> type:
+    if name in ("Scheduler", "Worker"):
+        return _without_http(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +109,6 @@ class Dask(Executor):
             yield from _map_client(client, function, iter(items), self.timeout)
 
     def _start_cluster(self, distributed: ModuleType) -> Any:  # noqa: ANN401
-        from bids_roi.schedule.nodes import Scheduler, Worker
-
         # What LocalCluster makes, too, but that one has web servers.
         node = {
             "host": "127.0.0.1",
@@ -99,14 +117,17 @@ class Dask(Executor):
         }
         worker = {
             **node,
-            "worker_class": Worker,
+            "worker_class": _without_http("Worker"),
             "nthreads": 1,
             "memory_limit": (self.memory_bytes or 0) // self.n_workers,
             "silence_logs": logging.CRITICAL,
         }
         nanny = {"cls": distributed.Nanny, "options": worker}
         return distributed.SpecCluster(
-            scheduler={"cls": Scheduler, "options": {**node, "port": 0}},
+            scheduler={
+                "cls": _without_http("Scheduler"),
+                "options": {**node, "port": 0},
+            },
             workers=dict.fromkeys(range(self.n_workers), nanny),
             security=node["security"],
             silence_logs=logging.CRITICAL,
@@ -194,19 +215,16 @@ def _close_doors(written: Mapping[str, Any]) -> dict[str, Any]:
     """Listen at one address, and serve no HTTP, unless the YAML says otherwise."""
     from distributed.utils import get_ip
 
-    from bids_roi.schedule.nodes import Scheduler, Worker
-
     settings: dict[str, Any] = {}
     options = {"dashboard_address": None, **(written.get("scheduler-options") or {})}
     if not (options.keys() & {"host", "interface"} or written.get("interface")):
         options["host"] = get_ip()  # which Dask would tell the workers anyway
     settings["scheduler_options"] = options
     if options["dashboard_address"] is None:
-        settings["scheduler_cls"] = Scheduler
+        settings["scheduler_cls"] = _without_http("Scheduler")
     words = [*(written.get("worker-extra-args") or written.get("extra") or [])]
     if not any(str(word).startswith("--dashboard") for word in words):
-        worker = f"{Worker.__module__}.{Worker.__qualname__}"
-        words += ["--no-dashboard", "--worker-class", worker]
+        words += ["--no-dashboard", "--worker-class", f"{__name__}.Worker"]
     settings["worker_extra_args"] = words
     return settings
 

@@ -27,11 +27,11 @@ from bids_roi.schedule.outcome import (
     Outcome,
     Serial,
     attempt,
+    block_interrupts,
     lost_worker,
     out_of_time,
     pack,
 )
-from bids_roi.schedule.threads import block_interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator

@@ -10,9 +10,7 @@ from support.doc_blocks import ROOT
 import bids_roi
 from bids_roi.atlases.names import SHORT_NAMES
 from bids_roi.cli import main
-from bids_roi.confounds.strategies import list_strategies
-from bids_roi.confounds.strategy_checks import parse_strategy
-from bids_roi.demo.dataset import write_demo_dataset
+from bids_roi.confounds.strategies import list_strategies, parse_strategy
 from bids_roi.options.settings import ROWS
 from bids_roi.options.table import OPTIONS
 
@@ -59,17 +57,16 @@ def test_flags_and_their_values_are_those_of_the_options(word):
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
+def results(demo, tmp_path_factory):
     """Both levels on a volume and a CIFTI run of the demo."""
     folder = tmp_path_factory.mktemp("coming")
-    made = write_demo_dataset(folder / "demo")
-    call = [made.derivative, folder / "out", "participant"]
-    call += ["--atlas-dataset", f"demo={made.derivative.parent / 'atlas'}"]
+    call = [demo.derivative, folder / "out", "participant"]
+    call += ["--atlas-dataset", f"demo={demo.derivative.parent / 'atlas'}"]
     call += ["--strategy", "none", "36P", "--relmat", "pearson", "--cifti-output"]
     call += ["--participant-label", "02", "--session-label", "1", "--run-label", "1"]
     call += ["--no-report", "-q", "--executor", "serial"]
     assert main([*map(str, call)]) == 0
-    assert main([str(made.derivative), str(folder / "out"), "group", "-q"]) == 0
+    assert main([str(demo.derivative), str(folder / "out"), "group", "-q"]) == 0
     return folder / "out"
 
 

@@ -20,6 +20,7 @@ import pytest
 from support.doc_blocks import PAGES, ROOT, all_blocks, flags_in
 from support.doc_workshop import open_bench, write_workshop
 from support.forked_app import forked_app
+from support.once import make_once
 
 from bids_roi import cli, tools
 from bids_roi.confounds.strategies import load_strategy
@@ -63,8 +64,13 @@ def _place(block):
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory):
-    return write_workshop(tmp_path_factory.mktemp("workshop"))
+def workshop(demo, tmp_path_factory):
+    """One for all workers, as nothing in it is written."""
+
+    def make(folder):
+        return write_workshop(folder, demo)
+
+    return make_once(tmp_path_factory, "workshop", make)
 
 
 @pytest.fixture(scope="session")

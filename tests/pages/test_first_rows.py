@@ -7,8 +7,6 @@ import re
 import pytest
 from support.doc_blocks import ROOT
 
-from bids_roi.tools import main
-
 _spec = importlib.util.spec_from_file_location("rows", ROOT / "docs/first_rows.py")
 first_rows = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(first_rows)
@@ -17,10 +15,8 @@ SHOWN = ["README.md", "docs/outputs.md"]
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("demo") / "demo"
-    assert main(["demo", str(folder)]) == 0
-    return folder / "derivatives"
+def demo(demo_call):
+    return demo_call[0] / "derivatives"
 
 
 @pytest.mark.parametrize("name", SHOWN)

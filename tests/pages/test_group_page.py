@@ -13,16 +13,21 @@ from support.calls import run
 from support.group_trees import NAMES, Tree, correlation, lose, read_rows
 from support.pictures import Page, check_page
 
-from bids_roi.report.group import _list_places, _tell_apart
-from bids_roi.report.group_figures import draw_coverage_table, draw_qcfc
-from bids_roi.report.group_quality import (
-    LEAST_RUNS,
-    draw_strips,
+from bids_roi.report.group import (
+    _list_places,
+    _tell_apart,
     find_outliers,
     list_strips,
+    tabulate_strategies,
 )
-from bids_roi.report.order import order_regions
-from bids_roi.report.strategies import draw_strategies, tabulate_strategies
+from bids_roi.report.group_figures import (
+    LEAST_RUNS,
+    draw_coverage_table,
+    draw_qcfc,
+    draw_strategies,
+    draw_strips,
+)
+from bids_roi.report.raster import order_regions
 
 N_PARTICIPANTS = 6
 SVG = "{http://www.w3.org/2000/svg}"

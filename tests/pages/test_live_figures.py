@@ -15,7 +15,7 @@ import pytest
 from support.pictures import draw_run, make_run, parts
 
 from bids_roi.report.matrix import draw_relmat
-from bids_roi.report.order import order_regions
+from bids_roi.report.raster import order_regions
 
 if os.environ.get("BIDS_ROI_TEST_BROWSER") != "1":
     pytest.skip("BIDS_ROI_TEST_BROWSER is not 1", allow_module_level=True)

@@ -12,12 +12,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.pictures import draw_run, make_run, parts, rasters
 
 from bids_roi.outputs.result import Motion
-from bids_roi.report.carpet import draw_carpet
+from bids_roi.report.courses import CENSORED, DUMMY, Course, draw_motion
 from bids_roi.report.draw import find_dvars, spread
-from bids_roi.report.matrix import draw_design, draw_relmat, find_limit, group_columns
-from bids_roi.report.motion import CENSORED, DUMMY, Course, draw_motion
-from bids_roi.report.order import order_regions
-from bids_roi.report.raster import BLUE_RED, GREYS, NIGHT_SUN, ramp, rgb
+from bids_roi.report.matrix import (
+    draw_carpet,
+    draw_design,
+    draw_relmat,
+    find_limit,
+    group_columns,
+)
+from bids_roi.report.raster import BLUE_RED, GREYS, NIGHT_SUN, order_regions, ramp, rgb
 
 
 def values_of(layer, anchors, low, high, n):

@@ -20,9 +20,8 @@ from support.pictures import draw_run, make_run, parts, rasters
 from bids_roi.confounds.regressors import Selected
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import strongest_map
-from bids_roi.core.mean_image import MeanImage
-from bids_roi.outputs.names import has_figures
-from bids_roi.outputs.result import Motion
+from bids_roi.core.scan import MeanImage
+from bids_roi.outputs.result import Motion, has_figures
 from bids_roi.report.brain import (
     Ground,
     _lighten,
@@ -30,13 +29,10 @@ from bids_roi.report.brain import (
     draw_contours,
     draw_coverage,
 )
-from bids_roi.report.canvas import bin_peaks, bin_rows
-from bids_roi.report.carpet import standardise
+from bids_roi.report.courses import Course, encode_signals, script_json
 from bids_roi.report.draw import spread
-from bids_roi.report.motion import Course
-from bids_roi.report.order import order_regions
-from bids_roi.report.raster import rgb
-from bids_roi.report.signals import encode_signals, script_json
+from bids_roi.report.matrix import standardise
+from bids_roi.report.raster import bin_peaks, bin_rows, order_regions, rgb
 
 
 @pytest.mark.parametrize("n", [1, 7, 20, 21, 40, 41, 999])

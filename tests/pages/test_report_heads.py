@@ -14,8 +14,8 @@ from support.pictures import Page
 from bids_roi.cli import main, tell_command
 from bids_roi.core.grid import Grid
 from bids_roi.report.brain import Ground, choose_slices, draw_contours, draw_tsnr
-from bids_roi.report.facts import name_dataset
-from bids_roi.report.order import order_regions
+from bids_roi.report.pages import name_dataset
+from bids_roi.report.raster import order_regions
 
 WORDS = ["--strategy", "none", "24P", "--fd-threshold", "0.5", "--relmat", "pearson"]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from support.cleaning_oracles import randomly
 
-from bids_roi.core.censor import censor
+from bids_roi.core.motion import censor
 
 OFF = {
     "fd_threshold": None,

@@ -22,8 +22,7 @@ from support.confound_tables import (
     write,
 )
 
-from bids_roi.confounds.strategies import load_strategy
-from bids_roi.confounds.strategy_format import Component
+from bids_roi.confounds.strategies import Component, load_strategy
 from bids_roi.confounds.table import (
     framewise_displacement,
     non_steady_state,

@@ -20,9 +20,9 @@ from support import datasets
 from support.toy_confounds import T
 
 import bids_roi
-from bids_roi import RegionMasker
 from bids_roi.arguments import ALLOWED
 from bids_roi.errors import BidsRoiError, UsageError
+from bids_roi.masker import RegionMasker
 
 pytestmark = pytest.mark.parity
 

@@ -12,10 +12,18 @@ from support import gifti_files as gii
 
 from bids_roi.core.frame import Points
 from bids_roi.errors import AtlasError, ImageError
-from bids_roi.images.cifti import open_dense_series, read_dense_labels
-from bids_roi.images.gifti import open_surface_series
-from bids_roi.images.parcellated import matrix_content, parcels_axis, series_content
-from bids_roi.images.surfaces import read_hemisphere, read_surface_labels
+from bids_roi.images.cifti import (
+    matrix_content,
+    open_dense_series,
+    parcels_axis,
+    read_dense_labels,
+    series_content,
+)
+from bids_roi.images.surfaces import (
+    open_surface_series,
+    read_hemisphere,
+    read_surface_labels,
+)
 
 WB = shutil.which("wb_command")
 pytestmark = [

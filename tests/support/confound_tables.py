@@ -7,8 +7,7 @@ import warnings
 import numpy as np
 
 from bids_roi.confounds.regressors import select_confounds
-from bids_roi.confounds.strategies import load_strategy
-from bids_roi.confounds.strategy_format import Component, Strategy
+from bids_roi.confounds.strategies import Component, Strategy, load_strategy
 from bids_roi.confounds.table import read_confounds
 from bids_roi.options.settings import Settings
 

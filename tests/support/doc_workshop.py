@@ -18,7 +18,6 @@ import numpy as np
 
 from bids_roi.atlases.templateflow import read_skeleton
 from bids_roi.core.grid import Grid
-from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import label_points
 from bids_roi.files.names import parse_name
 from bids_roi.images.header import BOLD
@@ -33,11 +32,10 @@ ORIGIN = np.array([-96.5, -132.5, -78.5])
 GRID = Grid.of((49, 58, 49), np.vstack([np.c_[np.eye(3) * 4, ORIGIN], [0, 0, 0, 1]]))
 
 
-def write_workshop(folder):
-    """Write all of it; returns the folder."""
-    data = write_demo_dataset(folder / "made")
+def write_workshop(folder, data):
+    """Write all of it, from the demo dataset; returns the folder."""
     fmriprep = folder / "fmriprep"
-    data.derivative.rename(fmriprep)
+    shutil.copytree(data.derivative, fmriprep)
     for func in fmriprep.glob("sub-*/ses-*/func"):
         for path in func.iterdir():
             if RUN not in path.name:
@@ -52,7 +50,7 @@ def write_workshop(folder):
     shutil.copy(data.atlas_table, folder / "my_atlas.tsv")
     seeds = "name\tx\ty\tz\nLeft\t-30\t10\t20\nRight\t30\t10\t20\n"
     (folder / "my_seeds.tsv").write_text(seeds)
-    data.templateflow_home.rename(folder / "my_atlases")
+    shutil.copytree(data.templateflow_home, folder / "my_atlases")
     _write_templateflow(folder / "templateflow")
     return folder
 

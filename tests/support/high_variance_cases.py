@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from bids_roi.core.high_variance import SeriesCollector, VarianceScan, select_voxels
+from bids_roi.core.scan import SeriesCollector, VarianceScan, select_voxels
 
 # Eigenvectors of well separated eigenvalues, whose squares are what is decomposed.
 TOLERANCE = 1e-8

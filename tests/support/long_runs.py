@@ -134,7 +134,7 @@ def worker_at(job, word="_bold.nii", seconds=30):
             if word in name and read > 3 * 2**20:
                 return process
         assert job.poll() is None, job.communicate()
-        time.sleep(0.002)
+        time.sleep(0.01)  # a look costs as much; a file is read for 200 ms
     msg = f"nobody is at {word} within {seconds} s"
     raise AssertionError(msg)
 

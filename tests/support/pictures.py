@@ -17,17 +17,17 @@ from PIL import Image
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
 from bids_roi.confounds.regressors import Selected
-from bids_roi.confounds.strategy_format import Strategy
-from bids_roi.core.censor import censor
+from bids_roi.confounds.strategies import Strategy
 from bids_roi.core.clean import prepare_cleaner
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels, strongest_map
+from bids_roi.core.motion import censor
 from bids_roi.core.quality import assess_regions
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, write_image
 from bids_roi.options.settings import Settings
-from bids_roi.outputs.names import RelmatOutput, RunOutputs, SeriesOutput
+from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
 from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
 from bids_roi.report.draw import RunFigures
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 from bids_roi.group import connectivity, runs, summaries
-from bids_roi.outputs.declared import Of
-from bids_roi.outputs.schema import FACTS, KEYS, OUTLIER_COLUMNS, REGION_COLUMNS
+from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS
+from bids_roi.outputs.schema import FACTS, KEYS, Of
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "tests" / "contract" / "columns.json"

@@ -6,8 +6,7 @@ from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
-from bids_roi.core.smooth import smoothing_sigmas
-from bids_roi.core.volumes import Smoothing
+from bids_roi.core.volumes import Smoothing, smoothing_sigmas
 from support.cuts import cut_volumes
 
 SHAPE = (9, 8, 7)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 # Not in this project's repository: real trees with empty images, see its README.
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "trees"

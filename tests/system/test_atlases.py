@@ -14,9 +14,13 @@ from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
 from bids_roi.atlases.asked import parse_file
 from bids_roi.atlases.checks import check_values
-from bids_roi.atlases.formats import parse_table, read_raw_table
 from bids_roi.atlases.names import describe_known_atlas, own_table, space_of
-from bids_roi.atlases.regions import build_regions, sides_of
+from bids_roi.atlases.regions import (
+    build_regions,
+    parse_table,
+    read_raw_table,
+    sides_of,
+)
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.atlases.templateflow import (
     choose_table,

@@ -299,39 +299,26 @@ def test_statistics_of_the_contract():
     assert list(name_statistics(of="labels")[:7]) == nilearns
 
 
-def test_installed_demo_command_runs_and_validates(tmp_path):
-    tools = str(Path(sys.executable).with_name("bids_roi_tools"))
-    done = subprocess.run(
-        [tools, "demo", str(tmp_path / "demo")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "14 runs of 6 participants" in done.stdout
+def test_installed_demo_command_runs_and_validates(demo_call):
+    folder, said = demo_call
+    assert "14 runs of 6 participants" in said
     # Both levels end with what they made, and how long it took; words, no codes.
-    out = tmp_path / "demo" / "derivatives"
-    assert f"  report {out / 'sub-01.html'}, and 5 more\n" in done.stdout
-    assert f"  report {out / 'group.html'}\n  took " in done.stdout
-    assert re.search(
-        r"\n14 runs of 6 participants, atlas Demo, in \d+ (s|min)\n", done.stdout
-    )
+    out = folder / "derivatives"
+    assert f"  report {out / 'sub-01.html'}, and 5 more\n" in said
+    assert f"  report {out / 'group.html'}\n  took " in said
+    assert re.search(r"\n14 runs of 6 participants, atlas Demo, in \d+ (s|min)\n", said)
     place = "task rest, space MNI152NLin2009cAsym, res 2, atlas Demo"
     for what in ("raw signals", "strategy 36P"):
         group = f"  {place}, pearson, {what}: 6 participants, 12 runs; QC-FC median |r|"
-        assert group in done.stdout
-    named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", done.stdout, re.MULTILINE)
+        assert group in said
+    named = re.findall(r"^  \S.*?(/\S+\.(?:tsv|html))$", said, re.MULTILINE)
     assert len(set(named)) == 6
     assert all(Path(name).is_file() for name in named)
-    assert issues_of(tmp_path / "demo/derivatives", "error", "warning") == []
-    assert issues_of(tmp_path / "demo/dataset/fmriprep", "error") == []
-    again = subprocess.run(
-        [tools, "demo", str(tmp_path / "demo")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    assert issues_of(out, "error", "warning") == []
+    assert issues_of(folder / "dataset/fmriprep", "error") == []
+    tools = str(Path(sys.executable).with_name("bids_roi_tools"))
+    words = [tools, "demo", str(folder)]
+    again = subprocess.run(words, capture_output=True, text=True, check=False)
     assert again.returncode == 73
     assert "not empty" in again.stderr
 

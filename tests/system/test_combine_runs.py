@@ -13,9 +13,9 @@ from support.datasets import NAMES, SPACE, snapshot
 from support.group_trees import read_rows, read_square
 from support.validator import issues_of
 
-from bids_roi import extract, load
-from bids_roi.demo.dataset import write_demo_dataset
+from bids_roi.api import extract
 from bids_roi.errors import DataError, NothingFound, UsageError
+from bids_roi.loading import load
 
 T = toy_confounds.T
 CLEAN = ["--strategy", "24P", "--fd-threshold", 0.5, "--dummy-scans", "auto"]
@@ -485,8 +485,7 @@ def test_the_page_tells_it_and_names_are_valid(three, atlas, tmp_path, capsys):
     assert sorted(runs, key=str) == [1, 2, 3, None]
 
 
-def test_two_runs_of_the_demo(tmp_path, capsys):
-    demo = write_demo_dataset(tmp_path / "demo")
+def test_two_runs_of_the_demo(demo, tmp_path, capsys):
     out = tmp_path / "out"
     where = ["--atlas-file", f"{demo.atlas_image},{demo.atlas_table}"]
     where += ["--participant-label", "01", "--session-label", "1"]

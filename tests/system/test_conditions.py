@@ -13,9 +13,9 @@ from support.datasets import SPACE
 from support.group_trees import read_rows
 from support.validator import issues_of
 
-from bids_roi import load
 from bids_roi.core.relmat import relate
 from bids_roi.errors import DataError
+from bids_roi.loading import load
 
 T = toy_confounds.T
 USED = [0, 1, 2, 3]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.validator import issues_of
 
-from bids_roi.demo.dataset import DemoDataset, write_demo_dataset
+from bids_roi.demo.dataset import write_demo_dataset
 from bids_roi.demo.phantom import BOLD_GRID, label_points
 from bids_roi.errors import OutputError
 
@@ -22,12 +22,6 @@ WITH_UNSTEADY = "sub-01_ses-2_task-rest_run-2"
 SPACE = "space-MNI152NLin2009cAsym_res-2"
 TEN_DIGITS = 5e-9  # tables are written with ten significant digits; squares double
 MOTION = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
-
-
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoDataset:
-    """One dataset per worker; read only."""
-    return write_demo_dataset(tmp_path_factory.mktemp("demo"))
 
 
 def func_file(demo, run, rest):
@@ -107,17 +101,18 @@ def coverage_of(demo, run):
     return {label: seen[label] / n for label, n in total.items()}
 
 
-def test_same_seed_same_bytes(demo, tmp_path):
-    again = write_demo_dataset(tmp_path)
-    root = demo.derivative.parent
+def test_same_seed_same_bytes(demo, demo_call):
+    """In another process, too."""
+    root, again = demo.derivative.parent, demo_call[0] / "dataset"
     files = sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
-    others = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
+    others = sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     assert files == others
     different = [
-        str(f) for f in files if (root / f).read_bytes() != (tmp_path / f).read_bytes()
+        str(f) for f in files if (root / f).read_bytes() != (again / f).read_bytes()
     ]
     assert different == []
-    assert again.region_names == demo.region_names
+    table = read_table(again / demo.atlas_table.relative_to(root))
+    assert [row["name"] for row in table] == list(demo.region_names)
     for path in root.rglob("*.gz"):
         # Flags 0: no name; time 0 (RFC 1952).
         assert path.read_bytes()[3:8] == bytes(5)

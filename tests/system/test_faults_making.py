@@ -19,9 +19,8 @@ from support.fault_tools import Server, files_of, leftovers
 import bids_roi
 from bids_roi.cli import main
 from bids_roi.errors import DataError
-from bids_roi.outputs import making
-from bids_roi.outputs.making import told_digest
-from bids_roi.outputs.records import read_all_records
+from bids_roi.outputs import records
+from bids_roi.outputs.records import read_all_records, told_digest
 
 RUN = "sub-01_task-rest"
 SERIES = f"sub-01/func/{RUN}_space-{datasets.SPACE}_atlas-Toy_stat-mean_desc-Own"
@@ -172,21 +171,31 @@ def stopped_call(site, options, after):
     )
 
 
+def renames_until(site, options, which, monkeypatch):
+    """How many files a call renames until the first of that name, this one included."""
+    rename, names = os.replace, []
+
+    def replace(source, target):
+        rename(source, target)
+        names.append(str(target))
+
+    arguments = [*site.arguments, *options, "--executor", "serial"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        assert main([str(a) for a in arguments]) == 0
+    shutil.rmtree(site.out)
+    return next(n for n, name in enumerate(names, 1) if name.endswith(which))
+
+
 @pytest.mark.parametrize("which", ["desc-Own_timeseries.json", "desc-Own_relmat.json"])
-def test_two_option_sets_at_once_are_never_mixed(site, calm, which):
+def test_two_option_sets_at_once_are_never_mixed(site, calm, which, monkeypatch):
     """One is stopped after a sidecar, the other runs, the first goes on."""
-    for after in range(4, 20):
-        shutil.rmtree(site.out, ignore_errors=True)
-        first = stopped_call(site, FIRST, after)
-        _, status = os.waitpid(first.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
-        newest = max(site.out.rglob("sub-*/func/*"), default=None, key=_written)
-        if newest is not None and newest.name.endswith(which):
-            break
-        first.kill()
-        first.communicate()
-    else:
-        pytest.fail("no call was stopped there")
+    after = renames_until(site, FIRST, which, monkeypatch)
+    first = stopped_call(site, FIRST, after)
+    _, status = os.waitpid(first.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    newest = max(site.out.rglob("sub-*/func/*"), key=_written)
+    assert newest.name.endswith(which)
     second = site.run(*OTHER)
     os.kill(first.pid, 18)
     _, said = first.communicate(timeout=120)
@@ -289,9 +298,9 @@ def test_a_copy_is_read_once_and_not_made_again(site, monkeypatch):
     before = site.changed()
     assert before
     read = []
-    file_digest = making.file_digest
+    file_digest = records.file_digest
     monkeypatch.setattr(
-        making, "file_digest", lambda path: read.append(path) or file_digest(path)
+        records, "file_digest", lambda path: read.append(path) or file_digest(path)
     )
     arguments = [str(a) for a in (*site.arguments, *FIRST, "--executor", "serial")]
     assert main(arguments) == 0

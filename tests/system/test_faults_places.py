@@ -16,11 +16,15 @@ from support.fault_tools import files_of, leftovers
 import bids_roi
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_matrix
-from bids_roi.files.tables import format_matrix, format_table, read_table
-from bids_roi.files.writing import name_temporary
+from bids_roi.files.tables import (
+    format_matrix,
+    format_table,
+    name_temporary,
+    read_table,
+)
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image
-from bids_roi.outputs.names import has_figures
+from bids_roi.outputs.result import has_figures
 from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
 RUN = f"sub-01_task-rest_space-{datasets.SPACE}"

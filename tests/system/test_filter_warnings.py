@@ -8,7 +8,7 @@ from support.calls import FUNC, STEM, run, series
 from support.cleaning_oracles import PLAIN, clean_signals
 from support.toy_confounds import T
 
-from bids_roi.confounds.strategy_format import Strategy
+from bids_roi.confounds.strategies import Strategy
 from bids_roi.options.settings import Settings
 from bids_roi.participant.cleaning_facts import warn_of_cleaning
 

@@ -18,20 +18,18 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from support import datasets
 
-from bids_roi.atlases.formats import read_raw_table
 from bids_roi.atlases.names import AtlasKey, key_of_file, parse_atlas_name
 from bids_roi.atlases.open import AtlasFiles, examine_atlas
-from bids_roi.atlases.templateflow import check_complete
+from bids_roi.atlases.regions import read_raw_table
 from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import list_strategies, load_strategy
 from bids_roi.confounds.table import read_confounds
-from bids_roi.dataset.filters import load_filters
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import dataset_description
+from bids_roi.dataset.query import dataset_description, load_filters
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import format_json, format_table, read_json, read_table
-from bids_roi.images.header import ATLAS, BOLD, read_header
+from bids_roi.images.header import ATLAS, BOLD, check_complete, read_header
 from bids_roi.images.nifti import (
     open_image,
     read_labels,

@@ -10,7 +10,7 @@ from support.datasets import SPACE
 from support.toy_confounds import SPIKES, T, write_confounds
 
 from bids_roi.confounds.regressors import select_confounds
-from bids_roi.confounds.strategy_format import Component, Strategy
+from bids_roi.confounds.strategies import Component, Strategy
 from bids_roi.confounds.table import framewise_displacement, read_confounds
 from bids_roi.options.settings import Settings
 

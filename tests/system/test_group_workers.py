@@ -20,7 +20,7 @@ from support.group_trees import Tree, correlation, lose, read_rows, read_square
 from bids_roi.group import spool, stacking
 from bids_roi.group.spool import Spool
 from bids_roi.group.workers import Workers
-from bids_roi.options.running import Running
+from bids_roi.options.row import Running
 
 FIND, READ = Spool.find, stacking.read_bytes
 N_PEOPLE = 75  # with two runs each: three batches

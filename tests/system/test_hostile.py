@@ -14,17 +14,22 @@ from support import datasets
 from support.calls import STEM, run
 from support.fault_tools import files_of
 
-from bids_roi.atlases.formats import parse_table, read_raw_table
 from bids_roi.atlases.names import key_of_file, parse_atlas_name
-from bids_roi.atlases.regions import build_regions
+from bids_roi.atlases.regions import build_regions, parse_table, read_raw_table
 from bids_roi.confounds.strategies import load_strategy
 from bids_roi.confounds.table import read_confounds
-from bids_roi.dataset.filters import load_filters
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import dataset_around
+from bids_roi.dataset.query import dataset_around, load_filters
 from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
-from bids_roi.files.tables import format_matrix, format_table, read_json, read_table
-from bids_roi.files.writing import name_temporary, remove_leftovers, write_file
+from bids_roi.files.tables import (
+    format_matrix,
+    format_table,
+    name_temporary,
+    read_json,
+    read_table,
+    remove_leftovers,
+    write_file,
+)
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, read_labels, write_image
 
@@ -338,7 +343,7 @@ def test_half_written_files_are_removed_when_their_writer_is_gone(tmp_path):
 PARSE = """
 import contextlib, resource, sys
 from pathlib import Path
-from bids_roi.atlases.formats import parse_table
+from bids_roi.atlases.regions import parse_table
 from bids_roi.errors import BidsRoiError
 resource.setrlimit(resource.RLIMIT_CPU, (5, 5))
 with contextlib.suppress(BidsRoiError):

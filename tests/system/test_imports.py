@@ -32,9 +32,7 @@ NEVER |= {
 NEVER |= {
     "bids_roi.atlases.surfaces",
     "bids_roi.images.cifti",
-    "bids_roi.images.gifti",
     "bids_roi.images.markup",
-    "bids_roi.images.parcellated",
     "bids_roi.images.surfaces",
 }
 NEVER |= {"bids_roi.schedule.cluster", "bids_roi.demo", "bids_roi.descriptor"}
@@ -170,8 +168,7 @@ def test_every_module_can_be_the_first_that_is_imported():
         "    try:\n"
         "        importlib.import_module(name)\n"
         "    except ImportError as error:\n"
-        "        if error.name != 'distributed':\n"  # of an extra; nobody needs it
-        "            sys.exit(f'{name}: {error}')\n"
+        "        sys.exit(f'{name}: {error}')\n"
         "    seen.add(name)\n"
         "    early = (set(sys.modules) & set(names)) - seen\n"
         # A package is loaded with the first module in it; it holds a docstring.

@@ -14,8 +14,8 @@ from support.trees import SHARED, needs_shared, plant, unpack
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.dataset.roots import list_participants
-from bids_roi.options.input import Input
+from bids_roi.dataset.query import list_participants
+from bids_roi.options.row import Input
 from bids_roi.participant.plan import files_of_run
 from bids_roi.tools import main
 
@@ -252,7 +252,7 @@ def hook(event, args):
 sys.addaudithook(hook)
 from pathlib import Path
 from bids_roi.dataset.layout import find_runs
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 assert len(find_runs(Path({str(tmp_path)!r}), "03", Input())) == 1
 print("\\n".join(p for p in seen if p.startswith({str(tmp_path)!r})))
 """

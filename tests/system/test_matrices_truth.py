@@ -19,7 +19,7 @@ from bids_roi.core.relmat import (
     spearman_correlation,
 )
 from bids_roi.options.record import Options
-from bids_roi.outputs.names import RelmatOutput
+from bids_roi.outputs.derivatives import RelmatOutput
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 MEASURES = ("pearson", "spearman", "partial", "covariance")

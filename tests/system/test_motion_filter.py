@@ -16,8 +16,8 @@ from support.calls import FUNC, STEM, read, read_regions, run, series
 from support.confound_tables import AXES, REAL
 from support.group_trees import read_rows
 
-from bids_roi import load
 from bids_roi.api import extract
+from bids_roi.loading import load
 from bids_roi.outputs.records import read_all_records
 
 N, STEP = 200, 0.8

@@ -71,7 +71,7 @@ import numpy as np
 from support import dense
 from support import gifti_files as gii
 from bids_roi.errors import BidsRoiError
-from bids_roi.images.gifti import open_surface_series
+from bids_roi.images.surfaces import open_surface_series
 from bids_roi.images.surfaces import read_surface_labels
 folder, seed, n = Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 data = dense.ramp(3, 40).astype("f4")

@@ -96,7 +96,7 @@ def test_a_disk_that_fails_under_a_transform_is_told(
     def fail(path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
-    monkeypatch.setattr("bids_roi.atlases.transforms.file_digest", fail)
+    monkeypatch.setattr("bids_roi.atlases.subject.file_digest", fail)
     told = call(capsys, tree, tmp_path / "out", atlas, *ALL, code=1)
     assert "the transform cannot be read (Input/output error)" in told.err
     assert series_of(tmp_path / "out", "template").exists()

@@ -15,12 +15,12 @@ from support.confound_tables import REAL
 from support.group_trees import read_rows
 from support.toy_confounds import MOTION, SPIKES, T
 
-from bids_roi import load
 from bids_roi.api import extract
 from bids_roi.confounds.table import read_confounds
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.dataset.partners import find_tables
 from bids_roi.files.names import parse_name
+from bids_roi.loading import load
 from bids_roi.outputs.records import read_all_records
 
 OWN = "sub-01_task-rest_desc-physio_timeseries.tsv"

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from bids_roi.outputs import digest
+from bids_roi.outputs import records
 from bids_roi.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -127,12 +127,12 @@ def test_commits_on_the_way_to_a_release_share_a_digest(told, held):
     """Of all options; a digest of each commit's own would make all outputs foreign."""
     code = (
         "import bids_roi.version as v; v.__version__ = "
-        f"{told!r}\nfrom bids_roi.outputs import digest\n"
-        "print(digest.release_of(digest.__version__))"
+        f"{told!r}\nfrom bids_roi.outputs import records\n"
+        "print(records.release_of(records.__version__))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == f"{held}\n", done.stderr
-    assert re.sub(r"(\.dev)\d+$", r"\1", __version__) == digest.release_of(__version__)
+    assert re.sub(r"(\.dev)\d+$", r"\1", __version__) == records.release_of(__version__)
 
 
 @pytest.fixture(scope="module")

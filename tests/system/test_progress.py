@@ -17,7 +17,7 @@ from support import datasets, long_runs
 from support.calls import run
 
 from bids_roi.dataset.layout import find_runs_of, survey_runs
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 from bids_roi.participant import progress
 from bids_roi.version import __version__
 

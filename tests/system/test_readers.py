@@ -20,8 +20,8 @@ from support.trees import needs_shared, unpack
 from support.validator import issues_of
 
 from bids_roi.cli import main
+from bids_roi.outputs.result import OUTLIER_COLUMNS
 from bids_roi.outputs.root_files import PYBIDS_ENTITIES
-from bids_roi.outputs.schema import OUTLIER_COLUMNS
 
 CONFIG = str(files("bids_roi") / "data" / "pybids_config.json")
 STEMS = ("sub-01_task-rest", "sub-02_task-rest", "sub-03_task-rest")

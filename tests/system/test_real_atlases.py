@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_roi.atlases.formats import read_raw_table
 from bids_roi.atlases.names import key_of_file, space_of
 from bids_roi.atlases.open import AtlasFiles, examine_atlas
+from bids_roi.atlases.regions import read_raw_table
 from bids_roi.errors import BidsRoiError
 from bids_roi.images.nifti import read_labels, write_image
 

@@ -35,7 +35,7 @@ class _Array:
 def _open_array(files, template):
     import numpy as np
     from bids_roi.core.frame import Part
-    from bids_roi.images.meshes import mesh_of
+    from bids_roi.images.header import mesh_of
 
     (path,) = files.values()
     n_volumes, n_points = np.load(path).shape
@@ -58,7 +58,7 @@ def recipe():
 def test_a_format_that_follows_it(tmp_path, shared):
     reader, kinds = recipe()
     copy = Copy(tmp_path / "copy")
-    copy.add({reader: ("# For the kinds of ``dataset/filters.py``.", READER)})
+    copy.add({reader: ("# For the kinds of ``dataset/query.py``.", READER)})
     copy.add({reader: ('    "gifti": _open_gifti,', '    "array": _open_array,\n')})
     copy.add(
         {
@@ -96,7 +96,7 @@ def test_a_format_that_follows_it(tmp_path, shared):
 
 
 def test_it_names_both_places():
-    assert recipe() == ["bids_roi/images/series.py", "bids_roi/dataset/filters.py"]
+    assert recipe() == ["bids_roi/images/nifti.py", "bids_roi/dataset/query.py"]
 
 
 @pytest.mark.parametrize("place", recipe())

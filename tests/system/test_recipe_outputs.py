@@ -54,9 +54,8 @@ class Copy:
 
     def __init__(self, folder):
         self.folder = folder
-        package = Path(bids_roi.__file__).parent
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(package, folder / "bids_roi", ignore=ignore)
+        # With the compiled files: those of changed sources are stale by themselves.
+        shutil.copytree(Path(bids_roi.__file__).parent, folder / "bids_roi")
 
     def add(self, changes):
         for name, (before, text) in changes.items():

@@ -25,8 +25,8 @@ DECLARATION = """
 """
 BEHIND = "\n\nROWS: dict"  # the first line after the fields
 PAGE_OF_STRATEGIES = """
-from bids_roi.confounds import strategy_format
-more = strategy_format.__doc__
+from bids_roi.confounds import strategies
+more = strategies.__doc__
 """
 
 

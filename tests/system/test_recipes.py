@@ -17,7 +17,6 @@ from bids_roi.options.words import Measure
 
 WORDS = "bids_roi/options/words.py"
 STATISTICS = "bids_roi/core/statistics.py"
-SIGNALS = "bids_roi/core/signals.py"
 RELMAT = "bids_roi/core/relmat.py"
 
 # What is put in: the text before which it goes, and the text, by file.
@@ -38,9 +37,9 @@ SUM = {
         '    Statistic("median", ',
         '    Statistic("double_mean", "double mean", "labels", "sum", "a dummy"),\n',
     ),
-    SIGNALS: (
+    STATISTICS: (
         '    "mean": ',
-        '    "double_mean": lambda products: 2 * _mean(products),\n',
+        '    "double_mean": lambda *given: 2 * _mean(*given),\n',
     ),
 }
 MEASURE = {
@@ -127,7 +126,6 @@ def files_of_recipe(heading):
 
 
 def test_recipes_name_two_places_each():
-    """Sums, which are faster, have one place of their own instead of the other."""
     places, named = files_of_recipe("To add a statistic")
     assert len(places) == 2
     assert set(places) == set(SORTED)
@@ -198,7 +196,7 @@ HALVES = {
     (recipe, done): (changes, module)
     for recipe, changes, module in (
         ("sorted", SORTED, STATISTICS),
-        ("sum", SUM, SIGNALS),
+        ("sum", SUM, STATISTICS),
         ("measure", MEASURE, RELMAT),
     )
     for done in ("record", "function")

@@ -150,7 +150,7 @@ def test_grayordinates(tmp_path, capsys, size, monkeypatch):
     """Also where regions come in several groups, and so several passes."""
     if size is not None:
         monkeypatch.setattr("bids_roi.participant.extraction.GATHERED", 0)
-        monkeypatch.setattr("bids_roi.core.region_series._PIECE", 8)
+        monkeypatch.setattr("bids_roi.core.statistics._PIECE", 8)
     axis = dense.small_axis()
     data = np.random.default_rng(3).normal(800, 30, (9, len(axis)))
     data[4, 10], data[:, 20], data[3:5, 30] = np.nan, 7.0, 0.0

@@ -21,10 +21,9 @@ from bids_roi.participant.budget import (
     threads_per_run,
     worker_count,
 )
-from bids_roi.schedule import threads
-from bids_roi.schedule.outcome import Serial
+from bids_roi.schedule import outcome
+from bids_roi.schedule.outcome import Serial, usable_cpus
 from bids_roi.schedule.processes import Processes
-from bids_roi.schedule.threads import usable_cpus
 
 TWO = Processes(2)
 
@@ -310,11 +309,11 @@ def test_slurm_bounds_the_processors(monkeypatch):
 
 
 def test_cgroup_bounds_the_processors(tmp_path):
-    assert threads._cgroup_cpus(tmp_path) == 0
+    assert outcome._cgroup_cpus(tmp_path) == 0
     (tmp_path / "cpu.max").write_text("150000 100000\n")
-    assert threads._cgroup_cpus(tmp_path) == 1
+    assert outcome._cgroup_cpus(tmp_path) == 1
     (tmp_path / "cpu.max").write_text("max 100000\n")
-    assert threads._cgroup_cpus(tmp_path) == 0
+    assert outcome._cgroup_cpus(tmp_path) == 0
 
 
 @pytest.mark.parametrize(

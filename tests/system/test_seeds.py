@@ -294,7 +294,7 @@ def test_nilearn_adds_a_voxel_by_whole_millimetres():
 
     from bids_roi.core.frame import Frame
     from bids_roi.core.grid import Grid
-    from bids_roi.core.spheres import map_spheres
+    from bids_roi.core.mapping import map_spheres
 
     affine = np.diag([1.8, 1.8, 1.8, 1])
     affine[:3, 3] = -0.9

@@ -10,9 +10,9 @@ from support import datasets
 from support.calls import FUNC, STEM, read, read_regions, run
 from support.datasets import SPACE
 
-from bids_roi import load
 from bids_roi.errors import AtlasError
 from bids_roi.images.nifti import read_maps
+from bids_roi.loading import load
 
 SHAPE, T = (8, 8, 4), 60
 AFFINE = np.diag([3.0, 3.0, 3.0, 1.0])

@@ -22,7 +22,7 @@ from bids_roi.errors import UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.options.words import name_statistics
 from bids_roi.outputs.records import read_all_records
-from bids_roi.report.facts import read_runs
+from bids_roi.report.pages import read_runs
 
 FUNC = "sub-01/func"
 AXIS = dense.small_axis()

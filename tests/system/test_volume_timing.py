@@ -12,8 +12,8 @@ from support.group_trees import read_rows
 from support.toy_confounds import SPIKES, T, write_confounds
 from support.validator import issues_of
 
-from bids_roi import load
 from bids_roi.api import extract
+from bids_roi.loading import load
 
 KEPT = [volume for volume in range(T) if volume not in (0, *SPIKES)]
 STRICT = ["--denoise", "none", "24P", "--fd-threshold", "0.5"]

@@ -19,7 +19,7 @@ import bids_roi
 from bids_roi.core.relmat import relate
 from bids_roi.loading import load
 from bids_roi.options.record import Options
-from bids_roi.outputs.names import RelmatOutput
+from bids_roi.outputs.derivatives import RelmatOutput
 from bids_roi.participant.connectivity import Kept, relate_regions
 
 XDF = [f"pearsonxdf{what}" for what in ("variance", "dof", "z", "p")]

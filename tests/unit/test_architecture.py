@@ -23,7 +23,7 @@ dataset confounds atlases demo
 outputs matrices
 loading report group
 participant
-api asked arguments cli completion descriptor masker memory picture tools \
+api asked arguments cli descriptor masker tools \
 __main__ __init__
 """
 FLOOR = {
@@ -36,12 +36,12 @@ FRONT = FLOOR["cli"]
 ONLY = {"core": {"options"}, "schedule": {"errors"}, "version": set(), "errors": set()}
 
 # One outside library, one home; numpy is at home everywhere, scipy in core.
-_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices", "memory", "picture")
+_NOTEBOOKS = ("api", "asked", "loading", "masker", "matrices")
 HOMES = {
     "bids": {"bids_roi.dataset.layout"},
     "sqlalchemy": {"bids_roi.dataset.layout"},  # its errors come through pybids
     # Its CIFTI writer is another matter than NIfTI, and loaded only where one is asked.
-    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.parcellated"},
+    "nibabel": {"bids_roi.images.nifti", "bids_roi.images.cifti"},
     "templateflow": {"bids_roi.atlases.templateflow"},
     "rapidgzip": {"bids_roi.images.stream"},
     # Images that are read, pictures that are drawn, stacks that are packed.
@@ -53,13 +53,13 @@ HOMES = {
     "sklearn": {"bids_roi.masker"},  # where it calls, and has been imported
     "tqdm": {"bids_roi.participant.progress"},
     "dask": {"bids_roi.schedule.cluster"},
-    "distributed": {"bids_roi.schedule.cluster", "bids_roi.schedule.nodes"},
+    "distributed": {"bids_roi.schedule.cluster"},
     "orjson": {"bids_roi.files.tables", "bids_roi.files.matrices"},
     # Stacks of all runs, which we write; transforms, as ITK writes them.
     "h5py": {"bids_roi.outputs.stack", "bids_roi.images.transforms"},
     "jinja2": {"bids_roi.report.pages"},
     "markupsafe": {"bids_roi.report.pages"},
-    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS},
+    "pandas": {f"bids_roi.{m}" for m in _NOTEBOOKS} | {"bids_roi.report.courses"},
     "scipy": {module for module in MODULES if ".core." in module},
 }
 EVERYWHERE = {"numpy", "bids_roi"}

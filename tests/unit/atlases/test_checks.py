@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.atlases.checks import check_file_name, check_maps, check_values
-from bids_roi.atlases.formats import RawTable
 from bids_roi.atlases.names import AtlasKey
 from bids_roi.atlases.open import AtlasFiles, examine_atlas, open_atlas
-from bids_roi.atlases.regions import build_regions
+from bids_roi.atlases.regions import RawTable, build_regions
 from bids_roi.errors import AtlasError, MissingInput
 from bids_roi.images.nifti import write_image
 

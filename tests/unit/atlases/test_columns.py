@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bids_roi.atlases.checks import check_columns
-from bids_roi.atlases.formats import parse_table
 from bids_roi.atlases.names import AtlasKey
 from bids_roi.atlases.open import AtlasFiles, examine_atlas
-from bids_roi.atlases.regions import build_regions
+from bids_roi.atlases.regions import build_regions, parse_table
 from bids_roi.images.nifti import write_image
 
 RAS = np.diag([2.0, 2, 2, 1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_roi.atlases.formats import parse_table, read_raw_table
+from bids_roi.atlases.regions import parse_table, read_raw_table
 from bids_roi.errors import AtlasError, MissingInput
 
 FSL = """<?xml version="1.0" encoding="ISO-8859-1"?>

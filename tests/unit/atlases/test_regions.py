@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bids_roi.atlases.formats import RawTable
 from bids_roi.atlases.regions import (
+    RawTable,
     append_values,
     build_regions,
     keep_regions,

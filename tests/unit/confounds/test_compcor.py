@@ -3,7 +3,7 @@
 import pytest
 from support.confound_tables import WHOLE, loader, select, strategy, toy, write
 
-from bids_roi.confounds.strategy_format import Component
+from bids_roi.confounds.strategies import Component
 from bids_roi.confounds.table import read_confounds
 from bids_roi.errors import ConfoundsError
 

@@ -15,8 +15,7 @@ from support.confound_tables import (
 )
 
 from bids_roi.confounds.motion import filter_confounds
-from bids_roi.confounds.strategy_checks import parse_settings
-from bids_roi.confounds.strategy_format import Component
+from bids_roi.confounds.strategies import Component, parse_settings
 from bids_roi.confounds.table import read_confounds
 from bids_roi.core.motion import framewise_displacement
 from bids_roi.errors import ConfoundsError

@@ -27,7 +27,7 @@ from support.confound_tables import (
 )
 
 from bids_roi.confounds.regressors import summarise_names
-from bids_roi.confounds.strategy_format import Component
+from bids_roi.confounds.strategies import Component
 from bids_roi.confounds.table import merge_confounds, read_confounds
 from bids_roi.errors import ConfoundsError
 

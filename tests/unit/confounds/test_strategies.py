@@ -11,15 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bids_roi.confounds.strategies import (
-    list_strategies,
-    load_strategy,
-    override_settings,
-)
-from bids_roi.confounds.strategy_checks import parse_settings, parse_strategy
-from bids_roi.confounds.strategy_format import (
     Component,
     Strategy,
     describe_strategy,
+    list_strategies,
+    load_strategy,
+    override_settings,
+    parse_settings,
+    parse_strategy,
 )
 from bids_roi.errors import ConfoundsError, DataError, MissingInput, UsageError
 from bids_roi.options.settings import Settings

@@ -7,18 +7,16 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support import cleaning_oracles as oracles
 
-from bids_roi.core.butterworth import (
+from bids_roi.core.filters import (
     apply_butterworth,
     butterworth_sections,
-    interpolate_censored,
-    minimum_volumes,
-    share_removed,
-)
-from bids_roi.core.filters import (
     check_cutoffs,
     cosine_drift,
+    interpolate_censored,
+    minimum_volumes,
     missing_drift,
     remove_trend,
+    share_removed,
 )
 
 # Of the largest value; float64 through a few hundred operations.

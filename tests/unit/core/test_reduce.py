@@ -439,29 +439,6 @@ def test_infinite_sums_by_points_are_an_error():
         )
 
 
-def test_sums_are_the_same_where_scipy_has_no_product_in_place(monkeypatch):
-    """The private function may be gone; no bit of a sum tells it."""
-    from scipy.sparse import random_array
-
-    from bids_roi.core import signals
-
-    rng = np.random.default_rng(6)
-    columns = random_array((7, 60), density=0.3, rng=rng, format="csc")
-    series = rng.normal(1e4, 1, (60, 9))
-    found = []
-    there = signals.find_product("csc_matvecs")
-    assert there is not None
-    for product in (there, None):
-        monkeypatch.setattr(signals, "find_product", lambda _, p=product: p)
-        sums = np.ones((7, 9))
-        for at in (slice(0, 25), slice(25, 60)):
-            signals.add_points(sums, columns, at, series[at])
-        found.append(sums)
-    assert_array_equal(*found)
-    slow = [sum((columns[[r], :] @ series).ravel()) for r in range(7)]
-    assert_allclose(found[0].sum(axis=1), np.array(slow) + 9, rtol=RTOL)
-
-
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
 @pytest.mark.parametrize("spoil", [None, 0.0, np.nan, np.inf, -np.inf, "constant"])
 def test_a_point_unlike_the_others_of_its_block_is_found(spoil, dtype):

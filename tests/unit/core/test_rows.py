@@ -47,3 +47,22 @@ def test_matrices_below_one_another():
     for name in ("data", "indices", "indptr"):
         assert_array_equal(getattr(stacked, name), getattr(expected, name))
     assert_array_equal(stacked.whole.toarray(), expected.toarray())
+
+
+def test_sums_are_the_same_where_scipy_has_no_product_in_place(monkeypatch):
+    """The private function may be gone; no bit of a sum tells it."""
+    rng = np.random.default_rng(6)
+    columns = random_array((7, 60), density=0.3, rng=rng, format="csc")
+    series = rng.normal(1e4, 1, (60, 9))
+    found = []
+    there = module.find_product("csc_matvecs")
+    assert there is not None
+    for product in (there, None):
+        monkeypatch.setattr(module, "find_product", lambda _, p=product: p)
+        sums = np.ones((7, 9))
+        for at in (slice(0, 25), slice(25, 60)):
+            module.add_points(sums, columns, at, series[at])
+        found.append(sums)
+    assert_array_equal(*found)
+    slow = [sum((columns[[r], :] @ series).ravel()) for r in range(7)]
+    assert_allclose(found[0].sum(axis=1), np.array(slow) + 9, rtol=1e-12)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bids_roi.dataset.events import Blocks, find_events, read_blocks
+from bids_roi.dataset.partners import Blocks, find_events, read_blocks
 from bids_roi.errors import DataError
 from bids_roi.files.names import parse_name
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.trees import SERIES, filters, found, pick, plant
 
-from bids_roi.dataset.filters import Rule, load_filters
 from bids_roi.dataset.layout import find_runs
+from bids_roi.dataset.query import Rule, load_filters
 from bids_roi.errors import UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 @pytest.fixture

@@ -10,17 +10,17 @@ import bids.layout
 import pytest
 from support.trees import SHARED, needs_shared, plant
 
-import bids_roi.dataset.filters as filters_module
-import bids_roi.dataset.partners as metadata_module
+import bids_roi.dataset.partners as partners_module
+import bids_roi.dataset.query as query_module
 from bids_roi.dataset.layout import (
     explain_nothing,
     find_runs,
     find_runs_of,
     index_series,
 )
-from bids_roi.dataset.roots import find_derivative, list_participants
+from bids_roi.dataset.query import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 def found(root, participant="01", **options):
@@ -337,8 +337,8 @@ def test_partners_and_sidecars_are_looked_at_once(tmp_path, monkeypatch):
         return calls.total()
 
     for module, name in (
-        (filters_module, "parse_name"),
-        (metadata_module, "parse_name"),
+        (query_module, "parse_name"),
+        (partners_module, "parse_name"),
     ):
         really = getattr(module, name)
         monkeypatch.setattr(

@@ -9,7 +9,7 @@ import pytest
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.partners import Sidecars
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 BOLD = (
     "sub-01/ses-1/func/sub-01_ses-1_task-rest_run-01_space-T1w_desc-preproc_bold.nii.gz"

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.trees import SERIES, filters, found, pick, plant
 
-from bids_roi.dataset.filters import CONFOUNDS, MASKS, labels_of
 from bids_roi.dataset.layout import explain_nothing, find_runs
 from bids_roi.dataset.partners import (
     FREE_IN_CONFOUNDS,
     FREE_IN_MASK,
     Partners,
 )
+from bids_roi.dataset.query import CONFOUNDS, MASKS, labels_of
 from bids_roi.errors import DataError, MissingInput, NothingFound
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import pytest
 from support.trees import plant
 
 from bids_roi.dataset.layout import find_runs
-from bids_roi.dataset.roots import (
+from bids_roi.dataset.query import (
     dataset_description,
     find_derivative,
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
-from bids_roi.options.input import Input
+from bids_roi.options.row import Input
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
 

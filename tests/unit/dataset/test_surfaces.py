@@ -6,10 +6,9 @@ import re
 import pytest
 from support.trees import SHARED, needs_shared, plant
 
-from bids_roi.dataset.filters import KINDS
 from bids_roi.dataset.layout import find_runs
-from bids_roi.dataset.roots import list_participants
-from bids_roi.options.input import Input
+from bids_roi.dataset.query import KINDS, list_participants
+from bids_roi.options.row import Input
 
 ALL = tuple(KINDS)
 

@@ -98,6 +98,22 @@ def test_what_is_nearly_missing_is_no_number(cell):
             parse_matrix(content, None)
 
 
+@pytest.mark.parametrize("cell", ["n/l", "nan", "9/a", "/", "n/", "/a", "null1", "[1]"])
+@pytest.mark.parametrize("other", ["n/a", "9e9", "1"])
+def test_upper_half_with_what_is_nearly_missing_is_refused(cell, other):
+    """Beside a cell that is missing, and one that is the number that stands for it."""
+    content = f"Node\ta\tb\na\t{other}\t{cell}\nb\t{cell}\tn/a\n".encode()
+    with pytest.raises(DataError, match="not 2 numbers or n/a each"):
+        parse_triangle(content, None)
+
+
+@pytest.mark.parametrize("other", ["9e9", "9000000000.0", "-9e9", "n/a", "1"])
+def test_upper_half_tells_what_is_missing_from_any_number(other):
+    content = f"Node\ta\tb\na\t{other}\tn/a\nb\tn/a\t9e9\n".encode()
+    _, found = parse_triangle(content, None)
+    assert_array_equal(found, by_hand(content))
+
+
 def test_missing_cells_beside_names_with_their_letters():
     names = ("nula", "l/a n/a")
     content = text_of(names, np.array([[1, math.nan], [math.nan, -2.5]]))

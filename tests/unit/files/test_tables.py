@@ -19,8 +19,8 @@ from bids_roi.files.tables import (
     read_json,
     read_table,
     to_numbers,
+    write_file,
 )
-from bids_roi.files.writing import write_file
 
 
 @given(arrays(np.float64, (3, 2), elements=st.floats(allow_infinity=False)))
@@ -69,6 +69,54 @@ def test_table_with_windows_line_ends_mark_and_blank_columns(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes("\ufeffindex,name,,\r\n1, V1 ,,\r\n\r\n".encode())
     assert read_table(path) == {"index": ["1"], "name": ["V1"]}
+
+
+CELLS = st.text(
+    st.sampled_from(
+        ["a", "1", " ", "\t", "\t", "\n", '"', "\r", "\u00a0", "\x0b", "\0"]
+    ),
+    max_size=24,
+)
+
+
+def row_by_row(path, most):
+    """Columns as the csv module reads them; ``None`` for what is to be refused."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            rows = list(csv.reader(file, delimiter="\t", strict=True))
+    except csv.Error:
+        return None
+    header, *rows = [
+        [cell.strip() for cell in row] for row in rows if "".join(row).strip()
+    ] or [[]]
+    named = [name for name in header if name]
+    odd = [row for row in rows if len(row) != len(header)]
+    if not header or odd or len(rows) > most or len({*named}) < len(named):
+        return None
+    return {n: [row[k] for row in rows] for k, n in enumerate(header) if n}
+
+
+@given(text=CELLS.map("a\tb\n{}".format) | CELLS, most=st.integers(0, 4))
+def test_columns_are_those_of_the_csv_module(text, most, tmp_path_factory):
+    """Blank and ragged rows, quotes, line ends in cells, blanks of all kinds."""
+    path = tmp_path_factory.getbasetemp() / "drawn.tsv"
+    path.write_bytes(text.encode())
+    expected = row_by_row(path, most)
+    if expected is None:
+        with pytest.raises(DataError):
+            read_table(path, max_rows=most)
+    else:
+        assert read_table(path, max_rows=most) == expected
+
+
+@pytest.mark.parametrize("rows", ["1\t{}\n", "1\t2\n" * 70000 + "1\t{}\n"])
+def test_cell_longer_than_the_csv_module_takes_is_refused(rows, tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text("a\tb\n" + rows.format("x" * csv.field_size_limit()))
+    assert len(read_table(path)["b"][-1]) == csv.field_size_limit()
+    path.write_text("a\tb\n" + rows.format("x" * (csv.field_size_limit() + 1)))
+    with pytest.raises(DataError, match="field larger than field limit"):
+        read_table(path)
 
 
 def test_file_is_whole_or_absent(tmp_path, monkeypatch):

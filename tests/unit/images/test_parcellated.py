@@ -7,8 +7,12 @@ from support import dense
 
 from bids_roi.core.frame import Frame, Mesh, Part, Points
 from bids_roi.core.grid import Grid
-from bids_roi.images.cifti import open_dense_series
-from bids_roi.images.parcellated import matrix_content, parcels_axis, series_content
+from bids_roi.images.cifti import (
+    matrix_content,
+    open_dense_series,
+    parcels_axis,
+    series_content,
+)
 
 REGIONS = ((4, "A"), (2, "B"), (9, "nothing"))
 

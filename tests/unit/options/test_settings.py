@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from bids_roi.confounds import strategy_format
+from bids_roi.confounds import strategies
 from bids_roi.errors import UsageError
 from bids_roi.options.record import Options
 from bids_roi.options.settings import ROWS, Settings, read_given
@@ -17,7 +17,7 @@ def test_default_and_example_are_values_that_it_takes(name):
     row = ROWS[name]
     assert row.values.fits(getattr(Settings(), name))
     assert row.values.fits(row.example)
-    assert f'"{name}": {json.dumps(row.example)}' in strategy_format.__doc__
+    assert f'"{name}": {json.dumps(row.example)}' in strategies.__doc__
     assert not row.values.fits("something else")
     assert not row.values.fits([])
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_roi import extract
+from bids_roi.api import extract
 from bids_roi.cli import main
 from bids_roi.errors import UsageError
 from bids_roi.options.record import Options

@@ -23,7 +23,7 @@ from bids_roi.files.tables import format_matrix
 from bids_roi.group.outputs import check_outputs
 from bids_roi.group.stacking import write_stacks
 from bids_roi.group.workers import Workers
-from bids_roi.options.group import Group
+from bids_roi.options.row import Group
 from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
 STACK = "group_space-X_atlas-Toy_stack.h5"

@@ -17,11 +17,11 @@ from support.pictures import parts, rasters
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.dataset.layout import BoldRun
-from bids_roi.demo.surfaces import geodesic_sphere
+from bids_roi.demo.phantom import geodesic_sphere
 from bids_roi.errors import ImageError
 from bids_roi.images.surfaces import read_mesh
 from bids_roi.options.table import Atlases
-from bids_roi.report.order import order_regions
+from bids_roi.report.raster import order_regions
 from bids_roi.report.surface import (
     draw_cortex_tsnr,
     draw_mesh,

@@ -11,7 +11,7 @@ from support.smooth_cases import GRID, SHAPE, ZOOMS, case, engine
 from bids_roi.core import volumes
 from bids_roi.core.mapping import map_labels
 from bids_roi.core.partition import build_partition
-from bids_roi.core.smooth import smooth_regions, smooth_volume, smoothing_sigmas
+from bids_roi.core.volumes import smooth_regions, smooth_volume, smoothing_sigmas
 
 # Two float64 orders of the same sums of a few thousand products.
 RTOL = 1e-10

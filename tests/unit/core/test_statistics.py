@@ -1,4 +1,4 @@
-"""Eigenvariate, voxel tSNR and homogeneity: SPM's lines, PCA, loops over voxels."""
+"""Statistics of whole series, voxel tSNR: SPM's lines, PCA, loops over voxels."""
 
 import functools
 
@@ -10,14 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support import oracles
 from support.cuts import cut_points, cut_volumes
 
-from bids_roi.core import region_series
+from bids_roi.core import statistics
 from bids_roi.core.frame import Frame
 from bids_roi.core.grid import Grid
-from bids_roi.core.mapping import map_labels, map_weights
+from bids_roi.core.mapping import map_labels, map_spheres, map_weights
 from bids_roi.core.partition import build_partition
 from bids_roi.core.reduce import reduce_run
-from bids_roi.core.region_series import group_regions
-from bids_roi.core.spheres import map_spheres
+from bids_roi.core.statistics import group_regions
 from bids_roi.core.volumes import Smoothing
 
 SHAPE = (7, 6, 5)
@@ -220,12 +219,12 @@ def test_no_bit_depends_on_what_fits_nor_on_company(seed, gather_bytes, cut):
     values = bold(8, seed).astype("f4")
     whole = map_labels(np.ones(SHAPE, int), np.array([1]), GRID, GRID)
     own = map_labels(labels(seed), INDEX, GRID, GRID)
-    old, region_series._PIECE = region_series._PIECE, 16
+    old, statistics._PIECE = statistics._PIECE, 16
     try:
         one = reduce(values, [whole, own])
         other = reduce(values, [own, whole], gather_bytes=gather_bytes, **cut)
     finally:
-        region_series._PIECE = old
+        statistics._PIECE = old
     for of in ("signals", "measures"):
         for name in set(getattr(one, of)) - {"mean"}:
             first, second = getattr(one, of)[name], getattr(other, of)[name]
@@ -244,11 +243,11 @@ def test_groups_hold_what_fits_and_every_voxel_once_per_region():
         map_labels(np.ones(SHAPE, int), np.array([1]), GRID, GRID),
     ]
     partition = build_partition(maps)
-    old, region_series._PIECE = region_series._PIECE, 8
+    old, statistics._PIECE = statistics._PIECE, 8
     try:
         groups = group_regions(partition, np.ones(N, bool), 30)
     finally:
-        region_series._PIECE = old
+        statistics._PIECE = old
     assert max(group.voxels.size for group in groups) <= 24
     seen = np.zeros((2, 40, N), int)
     for group in groups:

@@ -8,7 +8,7 @@ import pytest
 from support.transform_cases import place_field, random_affine, write_h5, write_text
 from support.trees import plant
 
-from bids_roi.atlases.transforms import find_route
+from bids_roi.atlases.subject import find_route
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 
 MNI = "MNI152NLin2009cAsym"

@@ -14,7 +14,7 @@ from support import gifti_files as gii
 
 from bids_roi.core.frame import Mesh
 from bids_roi.errors import BidsRoiError, ImageError, MissingInput
-from bids_roi.images.gifti import open_surface_series
+from bids_roi.images.surfaces import open_surface_series
 
 T, V = 7, 642
 NATIVE = "fsnative:sub-01"

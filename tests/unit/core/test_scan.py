@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.cleaning_oracles import detrended
 from support.high_variance_cases import TOLERANCE, brain, two_passes
 
-from bids_roi.core.high_variance import SeriesCollector, VarianceScan, select_voxels
+from bids_roi.core.scan import SeriesCollector, VarianceScan, select_voxels
 
 
 def test_mean_squares_about_the_trend():

@@ -1,15 +1,19 @@
-"""Head motion over time, with the volumes that are left out shaded."""
+"""Courses over time as lines: motion, and series of regions for pages and notebooks."""
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
-from bids_roi.report.canvas import Picture, bin_peaks, bin_rows, bin_size, count
-from bids_roi.report.paper import BLUE, INK, ORANGE, SOFT, Panel, Sheet
-from bids_roi.report.raster import CLEAR, rgb
+from bids_roi.errors import UsageError, nearest_words
+from bids_roi.files.tables import write_file
+from bids_roi.report.paper import BLUE, INK, ORANGE, SOFT, Figure, Panel, Sheet, count
+from bids_roi.report.raster import CLEAR, bin_peaks, bin_rows, bin_size, rgb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +25,13 @@ if TYPE_CHECKING:
     # Parts of a sheet by title, place and end of the axis, and what is drawn.
     Drawn = dict[tuple[str, float, float, bytes], list[str]]
 
+    from os import PathLike
+
+    import pandas as pd
+
+    FloatArray = NDArray[np.float64]
+    BoolArray = NDArray[np.bool_]
+
 
 # Pictures with an axis of time have it at the same place.
 SHEET, LEFT, WIDTH = 1100, 150, 860
@@ -28,6 +39,11 @@ CENSORED = "#f6d79b"
 DUMMY = "#c3cfe0"
 _POINTS = 600
 _ROW, _HEAD = 56, 30
+# Points and regions that a page can show; codes of values, and of n/a.
+_OFFERED, _MOST_REGIONS = 300, 1000
+_STEPS, MISSING_CODE = 254, 255
+# A picture for notebooks: a row for each region.
+_TALL, _LEFT, _TOP, _FOOT = 96, 64, 26, 44
 _XYZ = (("x", "#0072b2"), ("y", "#d55e00"), ("z", "#009e73"))
 
 
@@ -47,8 +63,8 @@ class Course:
 
     n_volumes: int
     repetition_time: float | None = None
-    kept: NDArray[np.bool_] | None = None
-    dummy: NDArray[np.bool_] | None = None
+    kept: BoolArray | None = None
+    dummy: BoolArray | None = None
 
     @property
     def step(self) -> float:
@@ -101,7 +117,7 @@ class _Row:
     """Traces over time that share an axis: values with their name and colour."""
 
     title: str
-    traces: tuple[tuple[NDArray[np.float64], str, str], ...]
+    traces: tuple[tuple[FloatArray, str, str], ...]
     threshold: float | None = None
     is_position: bool = False  # known by its means; all else by its peaks
 
@@ -134,7 +150,7 @@ def motion_rows(
     return first, others
 
 
-def dvars_rows(traces: Sequence[NDArray[np.float64]]) -> list[_Row]:
+def dvars_rows(traces: Sequence[FloatArray]) -> list[_Row]:
     """Row of the regional DVARS before and after cleaning, (T,), as far as known."""
     named = zip(traces, ("before cleaning", "after"), (SOFT, BLUE), strict=False)
     shown = tuple(
@@ -145,7 +161,7 @@ def dvars_rows(traces: Sequence[NDArray[np.float64]]) -> list[_Row]:
     return [_Row("DVARS of the regions (standard deviations)", shown)] if shown else []
 
 
-def _is_known(trace: NDArray[np.float64] | None) -> TypeGuard[NDArray[np.float64]]:
+def _is_known(trace: FloatArray | None) -> TypeGuard[FloatArray]:
     return trace is not None and bool(np.isfinite(trace).any())
 
 
@@ -194,9 +210,7 @@ def draw_rows(
     return top
 
 
-def _find_span(
-    shown: list[NDArray[np.float64]], threshold: float | None
-) -> tuple[float, float]:
+def _find_span(shown: list[FloatArray], threshold: float | None) -> tuple[float, float]:
     """Ends of an axis that holds 0, all values and the threshold."""
     low = min(0.0, *(float(np.nanmin(values)) for values in shown)) * 1.08
     high = max(0.0, *(float(np.nanmax(values)) for values in shown)) * 1.08
@@ -212,7 +226,7 @@ def draw_motion(
     fd_threshold: float | None = None,
     dvars_threshold: float | None = None,
     drawn: Drawn | None = None,
-) -> Picture | None:
+) -> Figure | None:
     """Draw framewise displacement, standardised DVARS and the six parameters.
 
     Power et al. 2012, doi:10.1016/j.neuroimage.2011.10.018; Nichols 2017,
@@ -235,20 +249,14 @@ def draw_motion(
         words = "all volumes kept"
         sheet.text(LEFT + WIDTH, 16, words, size=10.5, anchor="end", colour=SOFT)
     draw_rows(sheet, 2, rows, course, last=True, drawn=drawn)
-    return Picture(
+    return sheet.figure(
         "motion",
-        sheet.finish(),
-        ".svg",
-        "Head motion",
         _caption(course, has_parameters=motion.parameters is not None),
-        alt,
-        _facts(motion, course.kept, course.n_volumes),
+        facts=_facts(motion, course.kept, course.n_volumes),
     )
 
 
-def _facts(
-    motion: Motion, kept: NDArray[np.bool_] | None, n_volumes: int
-) -> dict[str, Any]:
+def _facts(motion: Motion, kept: BoolArray | None, n_volumes: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"NumberOfVolumes": n_volumes}
     for name, trace in (
         ("MeanFramewiseDisplacement", motion.fd),
@@ -281,7 +289,7 @@ def _caption(course: Course, *, has_parameters: bool) -> str:
     return text
 
 
-def _describe(motion: Motion, kept: NDArray[np.bool_] | None) -> str:
+def _describe(motion: Motion, kept: BoolArray | None) -> str:
     parts = ["Line plot over time."]
     for name, trace, unit in (
         ("Framewise displacement", motion.fd, " mm"),
@@ -305,3 +313,160 @@ def _describe(motion: Motion, kept: NDArray[np.bool_] | None) -> str:
     if kept is not None:
         parts.append(f"{int((~kept).sum())} volumes are shaded as left out.")
     return " ".join(parts)
+
+
+def encode_signals(
+    before: FloatArray,
+    after: FloatArray | None,
+    names: Sequence[str],
+    *,
+    key: str,
+    course: Course,
+    unit: str = "arbitrary",
+) -> Figure:
+    """Put the series of every region, (T, R), into a script that the page loads.
+
+    Pages opened from disk may load scripts but no data, hence a script: one call of
+    ``bidsRoiSignals(key, data)``. Volumes that were left out are NaN in ``after``,
+    which is in a ``unit`` of its own.
+    """
+    n_volumes, n_regions = before.shape
+    shown = min(n_regions, _MOST_REGIONS)
+    size = bin_size(n_volumes, _OFFERED)
+    data: dict[str, Any] = {
+        "names": list(names[:shown]),
+        "volumes": size,
+        "count": n_volumes,
+        "step": course.repetition_time,
+        # 1 for volumes that are censored, 2 for those of no steady state.
+        "out": "".join(f"{code:.0f}" for code in bin_peaks(course.left_out, _OFFERED)),
+        "series": [_encode("arbitrary", before[:, :shown])],
+    }
+    if after is not None:
+        data["series"].append(_encode(unit, after[:, :shown]))
+    words = (
+        "Series of the region that is chosen, as extracted and as each strategy leaves"
+        " it; pale orange and blue: volumes that are left out."
+    )
+    if size > 1:
+        words += f" Each point is the mean of {size} neighbouring volumes."
+    if n_regions > shown:
+        words += f" The first {shown} of {n_regions} regions; the table has all."
+    text = f"bidsRoiSignals({script_json(key)}, {script_json(data)});\n"
+    return Figure(
+        "signals",
+        text.encode(),
+        "Signals of a region",
+        words,
+        f"Series of {count(shown, 'region')} to choose from.",
+        {"Key": key},
+        ".js",
+    )
+
+
+def _encode(unit: str, values: FloatArray) -> dict[str, Any]:
+    """Each region between its lowest and highest value in 255 steps, one byte each."""
+    binned = bin_rows(values, _OFFERED)
+    finite = np.isfinite(binned)
+    low = np.where(finite, binned, np.inf).min(axis=0, initial=np.inf)
+    high = np.where(finite, binned, -np.inf).max(axis=0, initial=-np.inf)
+    known = np.isfinite(low)
+    low, high = np.where(known, low, 0.0), np.where(known, high, 0.0)
+    span = np.where(high > low, high - low, 1.0)
+    codes = np.full(binned.shape, MISSING_CODE, dtype=np.uint8)
+    steps = np.rint((binned - low) / span * _STEPS)
+    codes[finite] = steps[finite].astype(np.uint8)
+    return {
+        "unit": unit,
+        "low": [float(f"{v:.6g}") for v in low.tolist()],
+        "high": [float(f"{v:.6g}") for v in high.tolist()],
+        "points": len(binned),
+        "codes": base64.b64encode(codes.T.tobytes()).decode(),
+    }
+
+
+def script_json(value: object) -> str:
+    r"""JSON that can stand inside a script of a page.
+
+    >>> script_json("</script>")
+    '"\\u003c/script>"'
+    """
+    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Picture:
+    """A figure as SVG, which notebooks show.
+
+    Attributes
+    ----------
+    svg : str
+        The file's text.
+    title : str
+        What is drawn.
+    """
+
+    svg: str
+    title: str
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.title}>"
+
+    def _repr_svg_(self) -> str:
+        """Show it in a notebook."""
+        return self.svg
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the file.
+
+        Parameters
+        ----------
+        path
+            Where to; it ends in ``.svg``.
+        """
+        where = Path(path).absolute()
+        write_file(where.parent, where.name, self.svg)
+
+
+def draw_regions(
+    signals: pd.DataFrame, names: Sequence[str], *, step: float | None, units: str
+) -> Picture:
+    """Draw the series of regions below one another, each with its own axis.
+
+    ``step`` is the time between volumes in s; without it the axis counts them. Volumes
+    that are missing leave a gap.
+    """
+    known = [str(name) for name in signals]
+    for name in names:
+        if name not in known:
+            near = ", ".join(nearest_words(str(name), known)) or ", ".join(known[:8])
+            raise UsageError(
+                f"there is no region {name!r}.", remedy=f"Nearest: {near}."
+            )
+    if not names:
+        raise UsageError("no region is named.", remedy=f"For example {known[0]!r}.")
+    n_volumes = int(signals.index.max()) + 1
+    whole = signals[list(names)].reindex(range(n_volumes)).to_numpy(dtype=float)
+    times = np.arange(n_volumes) * (step or 1)
+    title = f"Series of {', '.join(names)}"
+    height = _TOP + len(names) * (_TALL + _TOP) + _FOOT
+    sheet = Sheet(WIDTH, height, title=title, description=f"{title}, {units}.")
+    for row, name in enumerate(names):
+        values = whole[:, row]
+        lost = not np.isfinite(values).any()
+        low, high = (0.0, 1.0) if lost else (np.nanmin(values), np.nanmax(values))
+        if low == high:
+            low, high = low - 1, high + 1
+        box = (_LEFT, _TOP + row * (_TALL + _TOP), WIDTH - _LEFT - 16, _TALL)
+        panel = Panel(sheet, box, (0.0, float(times[-1]) or 1.0), (low, high))
+        panel.title(f"{name} (lost)" if lost else name, colour=INK)
+        if lost:
+            sheet.stripe(box)
+        else:
+            panel.line(times, values, colour=BLUE)
+            panel.axis_left(most=4)
+        last = row == len(names) - 1
+        words = "Time (s)" if step else "Volume"
+        panel.axis_below(words if last else "", numbers=last)
+    return Picture(sheet.finish().decode(), title)

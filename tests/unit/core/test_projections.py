@@ -9,7 +9,7 @@ from support import cleaning_oracles as oracles
 from support.cleaning_oracles import PLAIN, clean_signals, close
 
 from bids_roi.core.clean import arrange_volumes
-from bids_roi.core.passband import fit_pass_band
+from bids_roi.core.projections import fit_pass_band
 
 FIT = PLAIN | {"filter": "passband", "interpolation": "linear"}
 TOLERANCE = 1e-10
