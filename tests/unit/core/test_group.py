@@ -313,7 +313,6 @@ def test_merged_parts_are_the_whole(by_run, values, data):
     fd = data.draw(npst.arrays(np.float64, n, elements=st.sampled_from([0.1, 0.2, 9])))
     owner = data.draw(npst.arrays(np.int64, 5, elements=st.integers(0, 2)))[people]
     networks = list_blocks(["a", "b", "a", None, "b"], list_edges(5, diagonal=False))
-    whole = filled(values, fd, people, by_run, networks)
     merged = filled(values[:0], fd[:0], people[:0], by_run, networks)
     order = np.argsort(owner, kind="stable")
     for part in range(3):
