@@ -9,15 +9,15 @@ import numpy as np
 from bids_roi.core.group.motion import LEAST_UNITS, correlation_intervals
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.tables import format_matrix, format_table
-from bids_roi.group.ledger import name_group_file
+from bids_roi.group.outputs import name_group_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Asked, Group
+    from bids_roi.group.outputs import Ledger
     from bids_roi.options.row import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]

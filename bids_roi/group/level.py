@@ -19,10 +19,10 @@ from bids_roi.group.connectivity import (
     write_group,
 )
 from bids_roi.group.covariates import Covariates, find_table, read_covariates
-from bids_roi.group.ledger import Ledger
 from bids_roi.group.matrices import Asked, GroupKey, add_up, plan_group, tally_batch
 from bids_roi.group.outputs import (
     Found,
+    Ledger,
     Problem,
     check_anything_left,
     check_digests,
@@ -44,9 +44,8 @@ from bids_roi.group.runs import (
     tell_not_combined,
     write_runs,
 )
-from bids_roi.group.spool import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
-from bids_roi.group.workers import Workers
+from bids_roi.group.workers import Spool, Workers, spooling
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import read_all_records

@@ -22,13 +22,13 @@ from bids_roi.core.group.edges import (
     off_diagonal,
 )
 from bids_roi.core.group.identification import choose_participants
-from bids_roi.core.group.partial import choose_edges
+from bids_roi.core.group.motion import choose_edges
 from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.group.covariates import Covariates, Design, build_design
 from bids_roi.group.outputs import Problem
-from bids_roi.group.spool import keep
+from bids_roi.group.workers import keep
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
 from bids_roi.outputs.records import check_table
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.regions import Regions
-    from bids_roi.group.spool import Spool
+    from bids_roi.group.workers import Spool
     from bids_roi.options.row import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output

@@ -9,8 +9,7 @@ import numpy as np
 
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
-from bids_roi.group.ledger import name_group_file
-from bids_roi.group.outputs import Problem
+from bids_roi.group.outputs import Problem, name_group_file
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.ledger import Ledger
+    from bids_roi.group.outputs import Ledger
     from bids_roi.outputs.find import Output
 
     FloatArray = NDArray[np.float64]

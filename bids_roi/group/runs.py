@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.ledger import Ledger
-    from bids_roi.group.outputs import Problem
+    from bids_roi.group.outputs import Ledger, Problem
     from bids_roi.outputs.find import Output, RunKey
     from bids_roi.outputs.records import Record
 

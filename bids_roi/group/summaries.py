@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.group.moments import CONSTANT
+from bids_roi.core.group.edges import CONSTANT
 from bids_roi.core.group.motion import (
     LEAST_UNITS,
     MotionSummary,
+    Resampled,
     edge_lengths,
+    resample,
     summarise_motion,
     usable_centres,
 )
-from bids_roi.core.group.partial import Resampled, resample
 from bids_roi.files.tables import format_table
 from bids_roi.group.connectivity import noun_of, say_times
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, describe_keys, place_columns
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.ledger import Ledger
     from bids_roi.group.matrices import Group
+    from bids_roi.group.outputs import Ledger
     from bids_roi.options.row import Group as GroupOptions
 
     FloatArray = NDArray[np.float64]

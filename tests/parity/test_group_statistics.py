@@ -10,9 +10,13 @@ from numpy.testing import assert_allclose
 from support.group_oracles import by_lstsq, people
 
 from bids_roi.core.group.accumulate import OneWay
-from bids_roi.core.group.moments import Moments
-from bids_roi.core.group.motion import correlation_intervals, correlation_p_values
-from bids_roi.core.group.partial import PartialMoments, resample
+from bids_roi.core.group.edges import Moments
+from bids_roi.core.group.motion import (
+    PartialMoments,
+    correlation_intervals,
+    correlation_p_values,
+    resample,
+)
 
 
 def records(table):

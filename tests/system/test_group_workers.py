@@ -17,9 +17,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
 
-from bids_roi.group import spool, stacking
-from bids_roi.group.spool import Spool
-from bids_roi.group.workers import Workers
+from bids_roi.group import stacking, workers
+from bids_roi.group.workers import Spool, Workers
 from bids_roi.options.row import Running
 
 FIND, READ = Spool.find, stacking.read_bytes
@@ -179,7 +178,7 @@ def test_what_is_not_kept_is_read_again(tmp_path, capsys, monkeypatch, lacks):
         def fetch(path, *where):
             if path.exists():
                 lose_it(path)
-            return spool.fetch(path, *where)
+            return workers.fetch(path, *where)
 
         monkeypatch.setattr(stacking, "fetch", fetch)
 

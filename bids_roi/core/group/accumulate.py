@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.core.group.identification import Identification
-from bids_roi.core.group.moments import (
+from bids_roi.core.group.edges import (
     CONSTANT,
     CoMoments,
     Moments,
     WeightedMoments,
     blocks_of,
 )
-from bids_roi.core.group.partial import PartialMoments
+from bids_roi.core.group.identification import Identification
+from bids_roi.core.group.motion import PartialMoments
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

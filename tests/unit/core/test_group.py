@@ -14,8 +14,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.oracles import anova_by_hand
 
 from bids_roi.core.group.accumulate import GroupStatistics, OneWay
-from bids_roi.core.group.edges import leave_out_identical, list_blocks, list_edges
-from bids_roi.core.group.moments import CoMoments, Moments
+from bids_roi.core.group.edges import (
+    CoMoments,
+    Moments,
+    leave_out_identical,
+    list_blocks,
+    list_edges,
+)
 from bids_roi.core.group.motion import (
     adjust_for_many,
     chance_correlation,

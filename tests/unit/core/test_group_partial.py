@@ -9,10 +9,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.group_oracles import by_lstsq, people, residual
 from support.oracles import anova_by_hand
 
-from bids_roi.core.group import partial
+from bids_roi.core.group import motion
 from bids_roi.core.group.accumulate import GroupStatistics, More, OneWay
-from bids_roi.core.group.moments import Moments, WeightedMoments
-from bids_roi.core.group.partial import PartialMoments, choose_edges, resample
+from bids_roi.core.group.edges import Moments, WeightedMoments
+from bids_roi.core.group.motion import PartialMoments, choose_edges, resample
 
 
 def added(fd, covariates, edges):
@@ -151,7 +151,7 @@ def test_the_interval_is_the_jackknifes():
 def test_edges_are_held_as_far_as_memory_goes(monkeypatch):
     assert choose_edges(100, 10) == slice(None, None, 1)
     assert len(range(79800)[choose_edges(79800, 100)]) == 79800 // 4
-    assert len(range(79800)[choose_edges(79800, 5000)]) * 5000 <= partial._MOST_VALUES
+    assert len(range(79800)[choose_edges(79800, 5000)]) * 5000 <= motion._MOST_VALUES
 
 
 def weighted(values, weights):
