@@ -147,7 +147,8 @@ def make_cases(
     write_confounds(root, n_volumes)
     share(root, n_runs)
     out = folder / "out"
-    ten = [make_atlas(folder, shape, n, seed) for seed, n in enumerate(TEN)]
+    share_of = 1 if shape == GRID_2MM else 10  # parcels of a small grid are as large
+    ten = [make_atlas(folder, shape, n // share_of, s) for s, n in enumerate(TEN)]
     three = [ten[TEN.index(n)] for n in SCHAEFER]
     (bold,) = map(str, root.glob("sub-01/func/*_bold.nii.gz"))
 

@@ -222,7 +222,8 @@ def main() -> None:
             one = ["--participant-label", f"{n // 2:05d}"]
             for what, more in (("one", one), ("all", [])):
                 argv = command(root, out, atlas, *more)
-                seconds_to_first(argv)  # what is read is in memory for all the others
+                if not given.quick:
+                    seconds_to_first(argv)  # what is read is in memory for the others
                 trials = []
                 for _ in range(1 if given.quick else 5):
                     shutil.rmtree(out, ignore_errors=True)

@@ -279,6 +279,7 @@ def sweep(folder: Path, rounds: int, *, quick: bool) -> None:
     plans += [("regions", full, few, (n,)) for n in n_regions]
     plans += [("atlases", full, few, (n_regions[1],) * n) for n in (1, 3, 10)]
     plans += [("voxels", shape, few, n_regions[1:2]) for shape in (coarse, full)]
+    plans = plans[2::2] if quick else plans  # one of each kind
     say("| what | volumes | voxels | atlases | regions | wall s | ISA-L s | peak MB |")
     say("|---|---|---|---|---|---|---|---|")
     for what, shape, n_volumes, counts in plans:

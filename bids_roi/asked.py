@@ -6,9 +6,11 @@ app reads.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from bids_roi.arguments import say
+from bids_roi.arguments import python_words, say
 from bids_roi.atlases.asked import parse_combination
 from bids_roi.atlases.names import key_of_file, name_of_word, space_of
 from bids_roi.atlases.shelf import AtlasShelf
@@ -31,9 +33,11 @@ from bids_roi.images.nifti import file_of_image, save_image
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
 from bids_roi.options.table import Atlases
-from bids_roi.participant.cleaning import load_strategies
+from bids_roi.participant.confounds import load_strategies
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
 
@@ -68,26 +72,17 @@ class Work:
 
 @dataclass(slots=True)
 class Call:
-    """What holds for all runs of a call.
+    """What holds for all runs of a call."""
 
-    Attributes
-    ----------
-    desk
-        Where what is in memory goes.
-    given
-        Checked values of options.
-    space
-        Of the runs, where it is given.
-    atlases
-        Canonical names by the words that asked for them.
-    plain_confounds
-        Whether confounds without a strategy keep their means.
-    """
-
+    # Where what is in memory goes.
     desk: Desk
+    # Checked values of options.
     given: dict[str, Any]
+    # Of the runs, where it is given.
     space: str | None
+    # Canonical names by the words that asked for them.
     atlases: dict[str, str] = field(default_factory=dict)
+    # Whether confounds without a strategy keep their means.
     plain_confounds: bool = False
     _files: dict[str, Path] = field(default_factory=dict)
     _named: list[str] = field(default_factory=list)
@@ -444,6 +439,15 @@ class Desk:
         path = self.folder / str(len(list(self.folder.iterdir())))
         path.mkdir()
         return path
+
+
+@contextlib.contextmanager
+def open_desk() -> Iterator[Desk]:
+    """A desk while it is needed; errors on the way are said in the words of Python."""
+    with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
+        desk = Desk(Path(name))
+        with python_words(desk.places):
+            yield desk
 
 
 def _ending(image: Any) -> str:  # noqa: ANN401 - a nibabel image

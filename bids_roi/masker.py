@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import inspect
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_roi.api import extract_run
-from bids_roi.arguments import ALLOWED, python_words, read_value, say
-from bids_roi.asked import Call, Desk, Work, list_given, share
+from bids_roi.arguments import ALLOWED, read_value, say
+from bids_roi.asked import Call, Desk, Work, list_given, open_desk, share
 from bids_roi.core.grid import resample_labels
 from bids_roi.errors import BidsRoiError, UsageError, nearest_words
 from bids_roi.images.nifti import make_image, read_labels
@@ -212,16 +211,14 @@ class RegionMasker:
         BidsRoiError
             If a parameter is wrong, or the atlas does not fit the image.
         """
-        with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
-            desk = Desk(Path(name))
-            with python_words(desk.places):
-                call = self._call(desk)
-                if imgs is None:
-                    atlas, series = self._open_alone(call), None
-                else:
-                    first = next(iter(list_given(imgs, "imgs").values()))
-                    atlas, series = _open_for(call, self._prepare(call, 0, first))
-                self._labels = None if not atlas.hard else _paint(atlas, series)
+        with open_desk() as desk:
+            call = self._call(desk)
+            if imgs is None:
+                atlas, series = self._open_alone(call), None
+            else:
+                first = next(iter(list_given(imgs, "imgs").values()))
+                atlas, series = _open_for(call, self._prepare(call, 0, first))
+            self._labels = None if not atlas.hard else _paint(atlas, series)
         self.region_names_ = list(atlas.regions.name)
         self.region_values_ = [int(value) for value in atlas.regions.index]
         self.n_elements_ = len(self.region_names_)
@@ -255,25 +252,20 @@ class RegionMasker:
         BidsRoiError
             If an image cannot be used, or has other regions than were fitted.
         """
-        if not self.__sklearn_is_fitted__():
-            raise _not_fitted()
+        self._check_fitted()
         several = isinstance(imgs, list | tuple)
-        with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
-            desk = Desk(Path(name))
-            with python_words(desk.places):
-                call = self._call(desk)
-                given = list_given(imgs, "imgs")
-                tables = share(confounds, given, "confounds", each=True)
-                one_mask = not several and np.ndim(sample_mask) == 1
-                masks = (
-                    {0: sample_mask}
-                    if one_mask
-                    else share(sample_mask, given, "sample_mask", each=True)
-                )
-                found = [
-                    self._extract(call, key, item, tables[key], masks[key])
-                    for key, item in given.items()
-                ]
+        with open_desk() as desk:
+            call = self._call(desk)
+            given = list_given(imgs, "imgs")
+            tables = share(confounds, given, "confounds", each=True)
+            if not several and np.ndim(sample_mask) == 1:
+                masks = {0: sample_mask}
+            else:
+                masks = share(sample_mask, given, "sample_mask", each=True)
+            found = [
+                self._extract(call, key, item, tables[key], masks[key])
+                for key, item in given.items()
+            ]
         return found if several else found[0]
 
     def fit_transform(
@@ -319,8 +311,7 @@ class RegionMasker:
             If the atlas is no label image in the space of the images, or the signals do
             not have its regions.
         """
-        if not self.__sklearn_is_fitted__():
-            raise _not_fitted()
+        self._check_fitted()
         if self._labels is None:
             msg = "signals can be painted into label images only."
             raise UsageError(
@@ -351,8 +342,7 @@ class RegionMasker:
         -------
         names : (R,) object
         """
-        if not self.__sklearn_is_fitted__():
-            raise _not_fitted()
+        self._check_fitted()
         return np.array(self.region_names_, dtype=object)
 
     def set_output(self, *, transform: str | None = None) -> RegionMasker:
@@ -390,6 +380,17 @@ class RegionMasker:
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "n_elements_")
+
+    def _check_fitted(self) -> None:
+        """Refuse a call before ``fit``; scikit-learn has an error for that."""
+        if self.__sklearn_is_fitted__():
+            return
+        kind: Any = UsageError
+        if sys.modules.get("sklearn") is not None:
+            from sklearn.exceptions import NotFittedError
+
+            kind = type("NotFitted", (UsageError, NotFittedError), {})
+        raise kind("this RegionMasker is not fitted yet.", remedy="Call fit first.")
 
     def __repr__(self) -> str:
         changed = [
@@ -495,17 +496,6 @@ _PARAMETERS = {
 
 class _WrongParameter(UsageError, ValueError):
     """A parameter that cannot be; scikit-learn expects ``ValueError``."""
-
-
-def _not_fitted() -> UsageError:
-    """Error of a call before ``fit``, of scikit-learn's kind where it is there."""
-    msg, remedy = "this RegionMasker is not fitted yet.", "Call fit first."
-    if sys.modules.get("sklearn") is None:
-        return UsageError(msg, remedy=remedy)
-    from sklearn.exceptions import NotFittedError
-
-    kind = type("NotFitted", (UsageError, NotFittedError), {})
-    return kind(msg, remedy=remedy)  # type: ignore[no-any-return]
 
 
 def _read_sample_mask(value: Any) -> NDArray[Any]:  # noqa: ANN401 - what is given

@@ -34,8 +34,6 @@ _INPUT_OPTIONS = (
     *(option for option in OPTIONS if option.name == "mask"),
 )
 
-_MATRICES = ("--relmat", "pearson")
-
 _EPILOG = """\
 environment: TEMPLATEFLOW_HOME and BIDS_ROI_TEMPLATEFLOW name folders to look for
 atlases in, after --templateflow-home; BIDS_ROI_TEMPLATEFLOW_URL a mirror to download
@@ -235,7 +233,7 @@ def _check_atlas(given: argparse.Namespace) -> int:
 
 def _list_inputs(given: argparse.Namespace) -> int:
     """Print the files that are needed; what cannot be told goes to standard error."""
-    from bids_roi.participant.plan import list_inputs
+    from bids_roi.participant.description import list_inputs
 
     values = {option.name: getattr(given, option.name) for option in _INPUT_OPTIONS}
     options, code = Options.from_values(values), 0
@@ -271,7 +269,7 @@ def _run_demo(output_dir: Path) -> int:
     cleaning = ["--strategy", "none", "36P", "--fd-threshold", "0.5"]
     atlas = ["--atlas-dataset", f"demo={data.templateflow_home}"]
     for arguments in (
-        [*common, "participant", *atlas, *cleaning, *_MATRICES],
+        [*common, "participant", *atlas, *cleaning, "--relmat", "pearson"],
         [*common, "group"],
     ):
         cli.write_out(f"\n$ bids_roi {' '.join(arguments)}\n")

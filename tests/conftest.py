@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from support import datasets, toy_confounds
+from support import datasets, toy_confounds, trees
 from support.once import make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
@@ -24,6 +24,25 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip(f"no real data: {SHARED} is absent")
     return SHARED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk():
+    """Files are read back here and now; processes that tests start sync as ever."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_tree(tmp_path_factory):
+    """Roots of real trees, by name; unpacked once for all tests, which only read."""
+
+    def find(name):
+        tar = f"{name}_tree.tar.gz"
+        return make_once(tmp_path_factory, name, lambda place: trees.unpack(tar, place))
+
+    return find
 
 
 @pytest.fixture

@@ -269,11 +269,6 @@ _FARTHEST = 300.0
 _LARGEST = 50.0
 
 
-def take_regions(atlas: Atlas) -> Atlas:
-    """An atlas as a part that the run's layout cannot hold: its regions alone."""
-    return replace(atlas, kind=NOWHERE, findings=())
-
-
 def combine_atlases(key: AtlasKey, parts: Sequence[Atlas]) -> Atlas:
     """Put atlases together; where two have a region, the earlier one's stays."""
     held = [part for part in parts if part.kind != NOWHERE]

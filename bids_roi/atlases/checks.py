@@ -397,7 +397,14 @@ def check_columns(
         if 2 * len(found & set(held)) >= len(found) and (
             _fit(held, found) > _fit(rows, found)
         ):
-            return [_better(column, held, index_column, rows, found)]
+            text = (
+                f"the values of the image ({some(sorted(found))}) are those of the"
+                f" column '{column}' ({len(found & set(held))} of {len(found)} are in"
+                f" it) and not of '{index_column}' ({len(found & set(rows))}): names"
+                " would go to other regions."
+            )
+            fix = _remedy(column, index_column)
+            return [Finding("error", "index column", text, fix)]
         if set(held) == set(rows) and rows == sorted(rows) != held:
             return [_other_order(column, index_column)]
     return []
@@ -427,22 +434,6 @@ def _fit(numbers: Sequence[int], found: set[int]) -> float:
     return len(known & found) / len(known | found)
 
 
-def _better(
-    column: str,
-    held: Sequence[int],
-    index_column: str,
-    rows: Sequence[int],
-    found: set[int],
-) -> Finding:
-    text = (
-        f"the values of the image ({some(sorted(found))}) are those of the column"
-        f" '{column}' ({len(found & set(held))} of {len(found)} are in it) and not of"
-        f" '{index_column}' ({len(found & set(rows))}): names would go to other"
-        " regions."
-    )
-    return Finding("error", "index column", text, _remedy(column, index_column))
-
-
 def _other_order(column: str, index_column: str) -> Finding:
     plain = re.sub(r"[\s_-]", "", column)
     if _VALUES.fullmatch(plain):
@@ -468,11 +459,7 @@ def _remedy(column: str, index_column: str) -> str:
 def check_atlas(
     text: str, *, space: str | None, home: Path | None, full: bool
 ) -> tuple[list[str], bool]:
-    """Check an atlas without any data: the table of findings, and whether it is good.
-
-    ``text`` is as for ``--atlas-file``, or a name as for ``--atlas``, taken in
-    ``space``; ``full`` tells of empty and negative maps, too.
-    """
+    """Check an atlas without data: the table of findings, and whether it is good."""
     from bids_roi.atlases.open import examine_atlas
 
     try:

@@ -186,11 +186,10 @@ class Atlas:
 
 @dataclass(frozen=True, slots=True)
 class AtlasFiles:
-    """Where an atlas is, before it is opened."""
+    """Where an atlas is, before it is opened; see ``Atlas``."""
 
     key: AtlasKey
     space: str
-    # Its image, or those of the left and the right hemisphere
     image: Path
     table: Path | None  # its table, None where there is none
     source: str = ""  # BIDS URI of the image, or empty
@@ -203,7 +202,6 @@ class AtlasFiles:
     centred: bool = True  # whether x = 0 lies between the hemispheres
     findings: tuple[Finding, ...] = ()  # what is known already
     right: Path | None = None
-    # Which map of an image that holds several; None for the first
     map_name: str | None = None
     # All regions that the atlas has in any layout; None where its own are all
     union: RegionTable | None = None

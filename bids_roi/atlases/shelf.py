@@ -20,7 +20,6 @@ from bids_roi.atlases.asked import (
     read_seeds,
     refuse_lone_tables,
     refuse_twins,
-    take_regions,
 )
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.names import (
@@ -30,7 +29,13 @@ from bids_roi.atlases.names import (
     nearest_atlases,
     parse_atlas_name,
 )
-from bids_roi.atlases.open import Atlas, AtlasFiles, load_atlas_labels, open_atlas
+from bids_roi.atlases.open import (
+    NOWHERE,
+    Atlas,
+    AtlasFiles,
+    load_atlas_labels,
+    open_atlas,
+)
 from bids_roi.atlases.subject import (
     can_be_reached,
     find_anatomical_route,
@@ -263,7 +268,7 @@ class AtlasShelf:
         parts = [
             find(part, space=space)
             if self.is_for(part, surface=surface)
-            else take_regions(self._open_any(name, part))
+            else replace(self._open_any(name, part), kind=NOWHERE, findings=())
             for part in self.combined[name]
         ]
         key = (name, *((part.image, part.regions) for part in parts))

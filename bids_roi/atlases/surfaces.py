@@ -314,10 +314,7 @@ def check_surface(
 
 
 def _compare_names(surface: Surface, raw: RawTable) -> list[Finding]:
-    """An error where a given table has the files' own names at other keys.
-
-    Names are compared with their side, which the table, the name or the file tells.
-    """
+    """An error where a given table has the files' own names at other keys."""
     rows = surface.own_rows
     # A key is of one file where the two share none; a side is needed only elsewhere.
     side_of = {} if surface.shared else {key: side for side, key, _ in rows}

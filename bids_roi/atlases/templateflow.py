@@ -531,11 +531,7 @@ def fetch_atlases(
     res: Sequence[str],
     dest: Path | None,
 ) -> Iterator[str]:
-    """Fetch atlases into a folder, for jobs without a network; a line per file.
-
-    No ``spaces`` or ``res``: all that the atlas is in; no ``dest``: where jobs download
-    to.
-    """
+    """Fetch atlases into a folder, for jobs without a network; a line per file."""
     from bids_roi.images.header import check_complete  # the list needs no NumPy
 
     wanted = [name for text in names for name in _files_of(text, spaces, res)]

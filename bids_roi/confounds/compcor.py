@@ -42,13 +42,6 @@ def find_compcor(
 ) -> tuple[list[str], list[str]]:
     """Names of the components that are asked for.
 
-    Parameters
-    ----------
-    confounds
-        Table and JSON.
-    component
-        Of the kind ``compcor``.
-
     Returns
     -------
     names
@@ -56,11 +49,6 @@ def find_compcor(
         so that they can be reported.
     notes
         Where a mask has fewer components than asked for.
-
-    Raises
-    ------
-    ConfoundsError
-        The JSON is needed and absent or damaged, or does not say what is needed.
     """
     names: list[str] = []
     notes: list[str] = []

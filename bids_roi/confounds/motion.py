@@ -43,16 +43,9 @@ def expand_course(course: FloatArray) -> dict[str, FloatArray]:
 class FilteredMotion:
     """What a motion filter makes of a run.
 
-    Attributes
-    ----------
-    confounds
-        The table with filtered parameters, and all that is made of them made again.
-    fd : (T,), mm
-        Framewise displacement of the filtered parameters.
-    band
-        What was taken out, per minute, as the run can show it.
-    notes
-        What a reader should know.
+    In ``confounds`` the parameters are filtered, and all that is made of them is made
+    again. ``fd``, (T,), is in mm; ``band`` is what was taken out, per minute, as the
+    run can show it.
     """
 
     confounds: Confounds
@@ -67,11 +60,6 @@ def filter_confounds(
     """Filter the motion of a run, in s per volume, as the settings ask.
 
     All volumes are filtered, dummies too: a filter needs even steps.
-
-    Raises
-    ------
-    ConfoundsError
-        A parameter is missing or has a gap, or the run is too slow for the band.
     """
     if missing := [name for name in PARAMETERS if name not in confounds.names]:
         msg = f"the motion filter needs six parameters; missing: {', '.join(missing)}."

@@ -85,22 +85,10 @@ _HINTS = {
 class Selected:
     """What is to be regressed out of a run.
 
-    Attributes
-    ----------
-    names
-        In alphabetical order, as nilearn has it.
-    regressors : (T, C)
-        Finite in the volumes that are kept; C is 0 where the strategy regresses
-        nothing.
-    filled
-        Columns without a value in the first volume, which have that of the second.
-    computed
-        Columns that the table lacks and that were computed from others.
-    missing
-        What was asked for and is not there, or holds nothing; empty unless that was
-        allowed.
-    notes
-        Everything a reader should know, in sentences.
+    ``names`` are in alphabetical order, as nilearn has it; ``regressors``, (T, C), are
+    finite in the volumes that are kept. ``filled`` lack a first value, and have that of
+    the second; ``computed`` were made of others; ``missing`` were asked for and are not
+    there, or hold nothing, which was allowed. ``notes`` are what a reader should know.
     """
 
     names: tuple[str, ...]
@@ -134,34 +122,10 @@ def select_confounds(
 ) -> Selected:
     """Take the columns that a strategy names.
 
-    Parameters
-    ----------
-    confounds
-        Of the run.
-    strategy
-        Its components say which columns.
-    n_volumes
-        Of the BOLD series, dummy scans included.
-    image_desc
-        Value of ``desc-`` of the BOLD series; the strategies on ICA-AROMA's output need
-        the right one.
-    kept : (T,) bool or None
-        Volumes that enter the results, and so need values; all by default.
-    allow_missing
-        Go on with what exists, with a note, where columns are missing or empty.
-    tables
-        Further tables of the run, by the names that components have for them.
-
-    Returns
-    -------
-    Selected
-
-    Raises
-    ------
-    ConfoundsError
-        The table has another number of rows than the series has volumes; columns are
-        missing or empty; a column has a gap in a kept volume; CompCor needs the JSON
-        and it is not usable; or the series is not the one that the strategy is for.
+    ``image_desc`` is ``desc-`` of the BOLD series, as strategies on ICA-AROMA's output
+    need the right one. Volumes that are ``kept``, (T,), all by default, need values.
+    With ``allow_missing`` it goes on with what exists, and a note. ``tables`` are
+    further ones, by the names that components have for them.
     """
     every = (confounds, *(tables or {}).values())
     for table in every:

@@ -99,19 +99,10 @@ _KEYS = ("name", "label", "description", "components", "settings")
 class Component:
     """One group of columns.
 
-    Attributes
-    ----------
-    kind
-        ``motion``, ``wm_csf``, ``compcor``, ..., ``columns``, ``pattern`` or ``table``.
-    model
-        Which of the group, ``full`` for example; the expression of a ``pattern``; the
-        name of a ``table``.
-    columns
-        Names, for ``columns`` and ``table`` only; none for all columns of the table.
-    n_components
-        At most so many CompCor components per mask; ``None`` for all.
-    variance_explained
-        As many CompCor components per mask as explain this share, 0 to 1.
+    ``model`` says which of the group, ``full`` for example; it is the expression of a
+    ``pattern`` and the name of a ``table``, whose ``columns`` are all where none is
+    named. Of CompCor, per mask: at most ``n_components``, or as many as explain a
+    share, 0 to 1.
     """
 
     kind: str
@@ -129,18 +120,8 @@ class Component:
 class Strategy:
     """A named choice of columns and settings.
 
-    Attributes
-    ----------
-    name
-        As asked for on the command line, or as its file says.
-    label
-        For ``desc-`` in file names: letters and digits.
-    description
-        What it is, in a sentence or more.
-    components
-        What is regressed out.
-    settings
-        What else is done.
+    ``name`` is as asked for, or as its file says; ``label`` is for ``desc-`` in file
+    names. ``components`` are regressed out, ``settings`` say what else is done.
     """
 
     name: str
@@ -212,22 +193,7 @@ def list_strategies() -> tuple[str, ...]:
 def load_strategy(name_or_path: str | Path) -> Strategy:
     """Find a preset by name, or read a user's file.
 
-    Parameters
-    ----------
-    name_or_path
-        One of ``list_strategies``, or a path: what ends in ``.json`` or holds a
-        slash.
-
-    Raises
-    ------
-    UsageError
-        There is no preset of that name; the message lists the nearest and all.
-    MissingInput
-        There is no such file.
-    ConfoundsError
-        The file is no strategy; the message names every item that is wrong.
-    DataError
-        The file is not JSON.
+    What ends in ``.json`` or holds a slash is a path.
 
     Examples
     --------
@@ -271,17 +237,7 @@ def _read(path: Path) -> Strategy:
 def override_settings(strategy: Strategy, given: Mapping[str, object]) -> Strategy:
     """Put settings of the command line in place of the strategy's own.
 
-    Parameters
-    ----------
-    strategy
-        Is left as it is.
-    given
-        Fields of ``Settings`` that were asked for; ``None`` is off, not "as it was".
-
-    Raises
-    ------
-    UsageError
-        A setting is unknown, has no use, or contradicts another.
+    ``given`` are fields of ``Settings``; ``None`` is off, not "as it was".
 
     Examples
     --------
@@ -323,20 +279,7 @@ def _idle_settings(settings: Settings, given: Mapping[str, object]) -> list[str]
 
 
 def parse_strategy(content: Mapping[str, Any], problems: list[str]) -> Strategy | None:
-    """Build a strategy from the content of a JSON file.
-
-    Parameters
-    ----------
-    content
-        See the top of this module.
-    problems
-        Gets a line for every item that is wrong, beginning with the item's path.
-
-    Returns
-    -------
-    Strategy or None
-        ``None`` where there are problems.
-    """
+    """Build a strategy from the content of a JSON file."""
     known = len(problems)
     _check_keys(content, _KEYS, "", problems)
     name = _text(content, "name", problems)
@@ -494,19 +437,8 @@ def _parse_sizes(
 def parse_settings(raw: object, place: str, problems: list[str]) -> Settings | None:
     """Build settings from an object of a JSON file, or from fields given otherwise.
 
-    Parameters
-    ----------
-    raw
-        What is left out or ``None`` is off.
-    place
-        Path of the object, for the messages.
-    problems
-        Gets a line for every setting that is wrong.
-
-    Returns
-    -------
-    Settings or None
-        ``None`` where there are problems.
+    What is left out or ``None`` is off. ``problems`` gets a line for every setting that
+    is wrong, beginning with ``place``, the path of the object.
     """
     if not isinstance(raw, dict):
         problems.append(f"{place}: an object is needed, found {raw!r}")

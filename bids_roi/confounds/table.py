@@ -71,21 +71,11 @@ _MORE_ROWS = 1000  # than volumes: the usual mistakes are told with the exact nu
 class Confounds:
     """A table of confounds.
 
-    Attributes
-    ----------
-    names
-        Of the columns, in today's spelling and the file's order.
-    values : (T, C)
-        Not-a-number where the file has ``n/a``.
-    metadata
-        What the JSON beside the table says of each column (``Mask``, ``Method``,
-        ``VarianceExplained``, ``Retained``); empty where there is no JSON.
-    paths
-        The file, or those that were merged.
-    renamed
-        ``(name in the file, name here)`` where they differ.
-    metadata_problem
-        Why ``metadata`` is empty; blank where it is not.
+    ``names`` are in today's spelling and the file's order; ``values``, (T, C), are NaN
+    where the file has ``n/a``. ``metadata`` is what the JSON beside the table says of
+    each column (``Mask``, ``Method``, ``VarianceExplained``, ``Retained``); where it is
+    empty, ``metadata_problem`` is why. ``paths`` has the file, or those that were
+    merged; ``renamed`` pairs of the name in the file and the name here.
     """
 
     names: tuple[str, ...]
@@ -115,25 +105,9 @@ def read_confounds(
 ) -> Confounds:
     """Read a confounds table and the JSON beside it.
 
-    Parameters
-    ----------
-    path
-        A TSV file with a header; the JSON has the same name. A JSON that is absent or
-        damaged matters only when a strategy needs it, and is an error then.
-    n_volumes
-        Of the run: a table with far more rows is not read to its end.
-    rename
-        Whether names of fMRIPrep 1.0 and 1.1 become today's.
-
-    Raises
-    ------
-    MissingInput
-        The table cannot be read.
-    DataError
-        It is no table.
-    ConfoundsError
-        It has no rows, no header, or cells that are no numbers; or its content has
-        not been fetched by git-annex.
+    A JSON that is absent or damaged matters only when a strategy needs it, and is an
+    error then. A table with far more rows than ``n_volumes`` is not read to its end;
+    ``rename`` makes names of fMRIPrep 1.0 and 1.1 today's.
     """
     bound = None if n_volumes is None else n_volumes + _MORE_ROWS
     table = read_table(path, max_rows=bound)
@@ -232,13 +206,7 @@ def _metadata(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
 
 
 def check_rows(confounds: Confounds, n_volumes: int) -> None:
-    """Refuse a table that has another number of rows than the series has volumes.
-
-    Raises
-    ------
-    ConfoundsError
-        With both numbers.
-    """
+    """Refuse a table that has another number of rows than the series has volumes."""
     if confounds.n_volumes != n_volumes:
         msg = (
             f"the table has {confounds.n_volumes} rows, the BOLD series {n_volumes}"
@@ -251,15 +219,7 @@ def check_rows(confounds: Confounds, n_volumes: int) -> None:
 def merge_confounds(first: Confounds, second: Confounds) -> Confounds:
     """Put two tables of one run side by side, those of fMRIPost-AROMA for example.
 
-    Parameters
-    ----------
-    first, second
-        Columns that both have must have the same values.
-
-    Raises
-    ------
-    ConfoundsError
-        The tables have different numbers of rows, or contradict one another.
+    Columns that both have must have the same values.
     """
     if first.n_volumes != second.n_volumes:
         msg = (
@@ -299,34 +259,13 @@ def framewise_displacement(
 
     Comparing with a threshold leaves the first volume below it, as it should.
 
-    Parameters
-    ----------
-    confounds
-        Of the run.
-    needed : (T,) bool or None
-        Volumes of which it decides; all by default. The first needs no value.
-
-    Raises
-    ------
-    ConfoundsError
-        There is no such column, or it has gaps where it is needed.
+    ``needed``, (T,), are volumes of which it decides; the first needs no value.
     """
     return _quality(confounds, "framewise_displacement", "--fd-threshold", needed)
 
 
 def std_dvars(confounds: Confounds, needed: BoolArray | None = None) -> FloatArray:
-    """Standardised DVARS, (T,); not-a-number in the first volume.
-
-    Parameters
-    ----------
-    confounds, needed
-        As for ``framewise_displacement``.
-
-    Raises
-    ------
-    ConfoundsError
-        There is no such column, or it has gaps where it is needed.
-    """
+    """Standardised DVARS, (T,); not-a-number in the first volume."""
     return _quality(confounds, "std_dvars", "--std-dvars-threshold", needed)
 
 

@@ -116,10 +116,6 @@ class Cleaner:
             A column with a NaN or infinity in a kept volume comes out as NaN throughout
             and leaves the others alone.
 
-        Returns
-        -------
-        Cleaned
-
         Raises
         ------
         ValueError
@@ -303,10 +299,6 @@ def prepare_cleaner(
         Give each confound mean 0 and standard deviation 1, or else a maximum of 1.
     repetition_time : s
         Only needed by filters.
-
-    Returns
-    -------
-    Cleaner
 
     Raises
     ------

@@ -152,7 +152,7 @@ def map_labels(
         If the two lie on different meshes of one structure, or on voxels that are not
         the same.
     """
-    way = _Way(_frame_of(source), _frame_of(target), places)
+    way = _Way(source, target, places)
     rows = find_rows(labels, index).ravel(order="F")
     points = np.flatnonzero(rows >= 0)
     own = _Own(points, rows[points], np.ones(points.size), index.size)
@@ -194,7 +194,7 @@ def map_weights(
     FrameMismatch
         As for ``map_labels``.
     """
-    way = _Way(_frame_of(source), _frame_of(target), places)
+    way = _Way(source, target, places)
     data, columns, points, gravity = [], [], [], []
     for volume in volumes:
         values = np.asarray(volume, dtype=np.float64).ravel(order="F")
@@ -217,10 +217,6 @@ def map_weights(
     largest = np.array([size.max(initial=0) for size in gravity])
     strong = own.weights > largest[rows] * _STRONG
     return own.describe(way, weights, strong=strong, hard=False)
-
-
-def _frame_of(support: Frame | Grid) -> Frame:
-    return Frame.of_grid(support) if isinstance(support, Grid) else support
 
 
 def find_rows(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -251,7 +247,13 @@ def find_rows(labels: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np
 class _Way:
     """The way from the places of an atlas to the points of a run."""
 
-    def __init__(self, source: Frame, target: Frame, places: FloatArray | None) -> None:
+    def __init__(
+        self, source: Frame | Grid, target: Frame | Grid, places: FloatArray | None
+    ) -> None:
+        source, target = (
+            Frame.of_grid(where) if isinstance(where, Grid) else where
+            for where in (source, target)
+        )
         self.source, self.target, self.warped = source, target, places is not None
         self.same = not self.warped and source.same(target)
         self._matched: NDArray[np.intp] | None = None

@@ -143,9 +143,7 @@ def filter_motion(
 
 
 def regional_dvars(
-    signals: FloatArray,
-    sample_mask: BoolArray,
-    deviation: FloatArray | None = None,
+    signals: FloatArray, sample_mask: BoolArray, deviation: FloatArray | None = None
 ) -> FloatArray:
     """Root mean square over the regions of the change from volume to volume.
 
@@ -302,21 +300,13 @@ def censor(
     n_dummy : volumes
         Dummy scans at the start, in addition to ``non_steady_state``.
 
-    Returns
-    -------
-    Censoring
-
     Raises
     ------
     ValueError
         If lengths differ, a count is negative, or a threshold has no values to act on.
     """
-    for word, count in {
-        "scrub": scrub,
-        "before": before,
-        "after": after,
-        "n_dummy": n_dummy,
-    }.items():
+    counts = {"scrub": scrub, "before": before, "after": after, "n_dummy": n_dummy}
+    for word, count in counts.items():
         if count < 0:
             raise ValueError(f"{word} is {count} volumes, must be 0 or more")
     dummy = np.arange(n_volumes) < n_dummy

@@ -352,10 +352,6 @@ def fit_regressors(
     standardize
         Give each confound mean 0 and standard deviation 1, or else a maximum of 1.
 
-    Returns
-    -------
-    Regression
-
     Notes
     -----
     QR with column pivoting, Golub & Van Loan (2013), Matrix Computations, section

@@ -136,10 +136,6 @@ def assess_regions(
         Regions that another layout of the atlas holds, and this one does not.
     overlapped : (R,) or None
         Share of each region that other atlases took, 0 to 1, NaN for none.
-
-    Returns
-    -------
-    RegionQuality
     """
     no = np.zeros_like(coverage, dtype=bool)
     conditions = [

@@ -142,10 +142,6 @@ def reduce_run(
     steady : (T,) or None
         Volumes that these, and the eigenvariate, are over; ``None`` for all.
 
-    Returns
-    -------
-    Reduction
-
     Raises
     ------
     ValueError

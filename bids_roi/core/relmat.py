@@ -111,15 +111,9 @@ def spearman_correlation(signals: FloatArray) -> FloatArray:
 def covariance(signals: FloatArray) -> FloatArray:
     """Sample covariance of each pair of regions (ddof 1), in squared signal units.
 
-    Parameters
-    ----------
-    signals : (T, R)
-        Kept volumes; NaN columns for lost regions.
-
-    Returns
-    -------
-    (R, R)
-        NaN for regions without data or variation.
+    Parameters, Returns
+    -------------------
+    As ``pearson_correlation``, without limits.
     """
 
     def estimate(usable: FloatArray) -> FloatArray:
@@ -487,8 +481,7 @@ def pool_runs(measure: str, runs: Runs, *, estimator: Estimator) -> Pool:
             whole &= finite
             usable &= varies
     if products is None or whole is None or usable is None:
-        msg = "there is no run to pool"
-        raise ValueError(msg)
+        raise ValueError("there is no run to pool")
     at = np.flatnonzero(usable)
     relmat = np.full(products.shape, np.nan)
     if at.size:

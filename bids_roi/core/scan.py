@@ -1,5 +1,6 @@
-"""Which voxels can be used: finite, changing, and in the field of view throughout.
+"""Scans of a run's blocks: usable voxels, the mean image, and what varies most.
 
+Usable is what is finite, changing, and in the field of view throughout.
 fMRIPrep and its kin write 0 where a voxel lies outside the field of view, which moves
 with the head. A voxel at the edge is 0 in some volumes then, and its region's mean
 drops there by as much as the brain is bright. As in the HCP's pipelines (Glasser et al.
@@ -9,6 +10,11 @@ view in every volume count.
 0 is a value like any other in data about a mean of 0, and in coarse whole numbers. So a
 voxel has left the field of view only where all its other values lie on one side of 0,
 and 0 is not next to them: see ``VoxelScan.judge``.
+
+Confounds of high variance take two passes: the first finds how much each voxel varies
+about its own trend, the second takes the series of the chosen ones. Each voxel's sums
+run over the volumes in the order of time, one after the other: how the run was cut into
+blocks does not change a bit of the result.
 """
 
 from __future__ import annotations
@@ -380,11 +386,7 @@ class VarianceScan:
         ValueError
             If volumes are missing, repeated, or more than expected.
         """
-        stop = start + block.shape[0]
-        if start != self._n_seen or stop > self._time.size:
-            raise ValueError(
-                f"volumes {start} to {stop} follow {self._n_seen} of {self._time.size}"
-            )
+        stop = _follow(start, block, self._n_seen, self._time.size)
         if self._first is None:
             self._first = block[0].astype(np.float64)
             self._sums = np.zeros((3, block.shape[1]))
@@ -421,6 +423,14 @@ class VarianceScan:
             means: FloatArray = np.maximum(about, 0.0) / n_volumes
         means[~np.isfinite(means)] = np.nan
         return means
+
+
+def _follow(start: int, block: NDArray[Any], n_seen: int, n_volumes: int) -> int:
+    """Where a block ends, if it is the next one of a run."""
+    stop = start + len(block)
+    if start != n_seen or stop > n_volumes:
+        raise ValueError(f"volumes {start} to {stop} follow {n_seen} of {n_volumes}")
+    return stop
 
 
 def select_voxels(
@@ -476,11 +486,7 @@ class SeriesCollector:
 
     def update(self, start: int, block: NDArray[Any]) -> None:
         """Take the next block; as ``VarianceScan.update``."""
-        stop = start + block.shape[0]
-        if start != self._n_seen or stop > self._n_volumes:
-            raise ValueError(
-                f"volumes {start} to {stop} follow {self._n_seen} of {self._n_volumes}"
-            )
+        stop = _follow(start, block, self._n_seen, self._n_volumes)
         if start == 0:
             native = block.dtype.newbyteorder("=")
             self._series = np.empty((self._n_volumes, self._voxels.size), native)

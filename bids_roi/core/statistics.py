@@ -36,9 +36,7 @@ CANCELLED = 0.01
 
 
 def scale_values(
-    stored: NDArray[Any],
-    scaling: tuple[float, float],
-    out: FloatArray | None = None,
+    stored: NDArray[Any], scaling: tuple[float, float], out: FloatArray | None = None
 ) -> FloatArray:
     """Stored values to float64 values.
 
@@ -312,7 +310,7 @@ def _find_largest(gram: FloatArray) -> tuple[float, FloatArray]:
 
 
 _OF_SERIES: dict[str, Callable[[RegionSums], FloatArray]] = {
-    "eigenvariate": _eigenvariate,
+    "eigenvariate": _eigenvariate
 }
 hold_names(_OF_SUMS, name_statistics(family="sum"), "core/statistics.py")
 hold_names(_OF_SORTED, name_statistics(family="sorted"), "core/statistics.py")
@@ -400,11 +398,7 @@ class WholeSeries:
     """
 
     def __init__(
-        self,
-        plan: Plan,
-        in_mask: BoolArray,
-        statistics: Collection[str],
-        n_bytes: int,
+        self, plan: Plan, in_mask: BoolArray, statistics: Collection[str], n_bytes: int
     ) -> None:
         n, atlases = plan.n_volumes, plan.partition.maps
         self.plan, self.in_mask, self.n_bytes = plan, in_mask, n_bytes

@@ -13,7 +13,6 @@ The grid is far coarser than the ``res-2`` of the names, so that all of it stays
 from __future__ import annotations
 
 import base64
-import csv
 import itertools
 import json
 import struct
@@ -50,7 +49,7 @@ from bids_roi.files.names import format_name
 from bids_roi.images.nifti import write_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -270,7 +269,7 @@ def _write_confounds(folder: Path, entities: Entities, confounds: Confounds) -> 
         ["n/a" if np.isnan(value) else format(value, ".10g") for value in row]
         for row in np.column_stack(list(confounds.columns.values())).tolist()
     ]
-    _write_table(stem.with_suffix(".tsv"), list(confounds.columns), rows)
+    _write_table(stem.with_suffix(".tsv"), list(confounds.columns), *rows)
     _write_json(stem.with_suffix(".json"), confounds.components)
 
 
@@ -281,8 +280,8 @@ def _write_anatomy(folder: Path, subject: str, head: Head) -> None:
     labels = head.tissue.T.astype(np.uint8)
     write_image(stem.with_suffix(".nii.gz"), labels, BOLD_GRID.matrix)
     _write_json(stem.with_suffix(".json"), {"Resolution": _RESOLUTION})
-    rows = [[1, "GM"], [2, "WM"], [3, "CSF"]]
-    _write_table(stem.with_suffix(".tsv"), ["index", "name"], rows)
+    rows = ["index", "name"], [1, "GM"], [2, "WM"], [3, "CSF"]
+    _write_table(stem.with_suffix(".tsv"), *rows)
 
 
 def _write_root(derivative: Path) -> None:
@@ -308,7 +307,7 @@ def _write_root(derivative: Path) -> None:
         [f"sub-{subject}", "control" if profile.coupling > 0.4 else "decoupled"]
         for subject, profile in _PROFILES.items()
     ]
-    _write_table(derivative / "participants.tsv", header, rows)
+    _write_table(derivative / "participants.tsv", header, *rows)
     levels = {
         "control": "Regions of the network Default share most of their variance.",
         "decoupled": "They share little.",
@@ -362,18 +361,14 @@ def _write_atlas_table(
         for r in regions
     ]
     path = folder / f"tpl-{template}_atlas-Demo_dseg.tsv"
-    _write_table(path, header, rows)
+    _write_table(path, header, *rows)
     return path
 
 
-def _write_table(
-    path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
-    """Tab-separated values."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+def _write_table(path: Path, *rows: Sequence[object]) -> None:
+    """Tab-separated values; the first row is the header."""
+    lines = ["\t".join(map(str, row)) + "\n" for row in rows]
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

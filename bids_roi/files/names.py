@@ -31,24 +31,16 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class BidsName:
-    """The parts of a file name.
+    """The parts of a file name."""
 
-    Attributes
-    ----------
-    entities
-        ``(key, label)`` pairs in the order of the name; labels as written, so that the
-        padding of ``run-01`` survives.
-    suffix
-        What stands after the last entity, ``bold`` for example.
-    extension
-        All from the first dot on, ``.nii.gz`` for example.
-    foreign
-        The parts that are no entity: ``old`` of ``old_sub-01_bold.nii.gz``.
-    """
-
+    # ``(key, label)`` pairs in the order of the name; labels as written, so that the
+    # padding of ``run-01`` survives.
     entities: tuple[tuple[str, str], ...]
+    # What stands after the last entity, ``bold`` for example.
     suffix: str
+    # All from the first dot on, ``.nii.gz`` for example.
     extension: str
+    # The parts that are no entity: ``old`` of ``old_sub-01_bold.nii.gz``.
     foreign: str = ""
 
     def get(self, key: str) -> str | None:

@@ -20,10 +20,10 @@ from bids_roi.errors import AtlasError, ImageError
 from bids_roi.images.header import MAX_OFFSET, MOST_VERTICES, TYPES, mesh_of, open_file
 from bids_roi.images.markup import (
     AGAIN,
-    Label,
     LabelledPoints,
     choose_map,
     located,
+    parse_label,
     parse_real,
     parse_tree,
     whole,
@@ -96,9 +96,9 @@ def read_dense_labels(
         for block in source.blocks():
             stored[block.points] = block.values[number]
         keys = _as_keys(stored, head)
-        return frame, LabelledPoints(
-            keys, _parse_labels(maps[number]), names[number], told
-        )
+        labels = maps[number].iter("Label")
+        table = tuple(parse_label(x.attrib, x.get("Key"), x.text or "") for x in labels)
+        return frame, LabelledPoints(keys, table, names[number], told)
 
 
 class _Head(NamedTuple):
@@ -290,22 +290,6 @@ def _as_keys(stored: NDArray[Any], head: _Head) -> NDArray[np.int64]:
         remedy = "Labels are whole numbers: choose a dlabel file, or make it again."
         raise AtlasError(msg, remedy=remedy)
     return np.asarray(np.rint(values).astype(np.int64))
-
-
-def _parse_labels(element: Element) -> tuple[Label, ...]:
-    return tuple(
-        Label(
-            whole(one.get("Key"), "Key of a label", least=-(2**31), most=2**32),
-            (one.text or "").strip(),
-            (
-                parse_real(one.get("Red")),
-                parse_real(one.get("Green")),
-                parse_real(one.get("Blue")),
-                parse_real(one.get("Alpha")),
-            ),
-        )
-        for one in element.iter("Label")
-    )
 
 
 class _Model(NamedTuple):
@@ -501,10 +485,7 @@ def series_content(
     values: NDArray[np.floating],
     repetition_time: float,
 ) -> bytes:
-    """Content of a ``.ptseries.nii`` file.
-
-    ``values``, (T, N), are NaN where a table has n/a; ``repetition_time`` in seconds.
-    """
+    """Content of a ``.ptseries.nii`` file."""
     from nibabel import cifti2
 
     series = cifti2.SeriesAxis(0, repetition_time, len(values))

@@ -380,25 +380,12 @@ _COUNTS = {
     "civet": (40_962, 163_842),
 }
 # FreeSurfer's names of fsaverage at one density, which fMRIPrep writes as spaces.
-_FREESURFER = {
-    "fsaverage3": 642,
-    "fsaverage4": 2_562,
-    "fsaverage5": 10_242,
-    "fsaverage6": 40_962,
-}
+_FREESURFER = {"fsaverage3": 642, "fsaverage4": 2_562}
+_FREESURFER |= {"fsaverage5": 10_242, "fsaverage6": 40_962}
 # Vertices of a hemisphere at each den-; 91k and 170k count all grayordinates.
-DENSITIES = {
-    "3k": 2_562,
-    "4k": 4_002,
-    "8k": 7_842,
-    "10k": 10_242,
-    "32k": 32_492,
-    "41k": 40_962,
-    "59k": 59_292,
-    "164k": 163_842,
-    "91k": 32_492,
-    "170k": 59_292,
-}
+DENSITIES = {"3k": 2_562, "4k": 4_002, "8k": 7_842, "10k": 10_242, "32k": 32_492}
+DENSITIES |= {"41k": 40_962, "59k": 59_292, "164k": 163_842}
+DENSITIES |= {"91k": 32_492, "170k": 59_292}
 MOST_VERTICES = 2**24  # a hemisphere; a hundred times the finest template
 _SAY_SPACE = "Name the template, with --atlas-space or as space- in the file's name."
 

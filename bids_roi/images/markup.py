@@ -55,7 +55,7 @@ class Label:
 class LabelledPoints:
     """One map of labels."""
 
-    # (V,). Of each point, int64, in the order of the file; 0 is background.
+    # (V,): of each point, int64, in the order of the file; 0 is background.
     keys: NDArray[np.int64]
     table: tuple[Label, ...]  # in the order of the file, the background included
     map_name: str = ""  # which map of the file this is; blank where maps have no names
@@ -231,6 +231,16 @@ _CONVERT = "`wb_command -gifti-convert GZIP_BASE64_BINARY IN OUT` writes it anew
 # In small letters, as numpy calls them.
 _TYPES = {"UINT8", "UINT16", "UINT32", "UINT64", "FLOAT32", "FLOAT64"}
 _TYPES |= {"INT8", "INT16", "INT32", "INT64"}
+
+
+def parse_label(attributes: Mapping[str, str], key: str | None, name: str) -> Label:
+    """Understand a label of an XML table: its colour, its key, its name."""
+    red, green, blue, alpha = (
+        parse_real(attributes.get(colour))
+        for colour in ("Red", "Green", "Blue", "Alpha")
+    )
+    number = whole(key, "Key of a label", least=-(2**31), most=2**32)
+    return Label(number, name.strip(), (red, green, blue, alpha))
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,12 +432,7 @@ class Reading:
             self.metadata.setdefault(self._name, text)
         elif tag == "Label":
             key = self._label.get("Key", self._label.get("Index"))
-            number = whole(key, "Key of a label", least=-(2**31), most=2**32)
-            red, green, blue, alpha = (
-                parse_real(self._label.get(colour))
-                for colour in ("Red", "Green", "Blue", "Alpha")
-            )
-            self.labels.append(Label(number, text, (red, green, blue, alpha)))
+            self.labels.append(parse_label(self._label, key, text))
         if tag == "Value" and self._name == "Name" and self.names:
             self.names[-1] = text
         elif tag == "GIFTI":

@@ -59,7 +59,6 @@ _ALIKE = 0.02
 _MOST_STEPS = 2**16
 # Interpolation leaves the inside of regions whole, multiplying only some labels.
 _MOST_WHOLE = 0.6
-_NEAREST = "Resample the labels with nearest neighbour."
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +360,7 @@ def explain_labels(
     return (
         f"{found}this looks like an interpolated or probabilistic image, not like"
         " labels.",
-        _NEAREST,
+        "Resample the labels with nearest neighbour.",
     )
 
 

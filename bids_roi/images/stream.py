@@ -467,20 +467,18 @@ def _followed(source: VolumeSource) -> ImageError:
 
 
 def _too_long(source: VolumeSource) -> ImageError:
-    return ImageError(
+    msg = (
         f"the file goes on after the {source.n_volumes} volumes that its header"
-        " declares: header and data do not belong together.",
-        where=source.path,
-        remedy="Write the image again with the software that made it.",
+        " declares: header and data do not belong together."
     )
+    remedy = "Write the image again with the software that made it."
+    return ImageError(msg, where=source.path, remedy=remedy)
 
 
 def _two_minds(source: VolumeSource) -> ImageError:
-    return ImageError(
-        "rapidgzip, which decompresses by several threads, and ISA-L differ in values.",
-        where=source.path,
-        remedy="Use --threads-per-run 1, and test the file with `gzip -t`.",
-    )
+    both = "rapidgzip, which decompresses by several threads, and ISA-L"
+    remedy = "Use --threads-per-run 1, and test the file with `gzip -t`."
+    return ImageError(f"{both} differ in values.", where=source.path, remedy=remedy)
 
 
 def _damaged(source: VolumeSource, reached: int, error: Exception) -> BidsRoiError:

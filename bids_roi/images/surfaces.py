@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,9 +50,8 @@ class _Hemisphere:
     n_volumes: int
     head: ArrayHead
     n_arrays: int
-    by_vertex: (
-        bool  # all volumes of a vertex lie together, not all vertices of a volume
-    )
+    # All volumes of a vertex lie together, not all vertices of a volume.
+    by_vertex: bool
     repetition_time: float | None
 
 
@@ -108,7 +108,7 @@ class SurfaceSeries:
         size = self.block_volumes(block_bytes)
         buffer = np.empty((size, n_points), self.dtype)
         start = filled = 0
-        both = (_read_volumes(one) for one in self.hemispheres)
+        both = (chain.from_iterable(_read_rows(one)) for one in self.hemispheres)
         for volume in zip(*both, strict=True):
             np.concatenate(volume, out=buffer[filled])
             filled += 1
@@ -258,11 +258,6 @@ def _read_rows(one: _Hemisphere) -> Iterator[NDArray[Any]]:
                     raise ImageError(msg, remedy=AGAIN)
                 _check_intent(head)
                 yield rows
-
-
-def _read_volumes(one: _Hemisphere) -> Iterator[NDArray[Any]]:
-    for rows in _read_rows(one):
-        yield from rows
 
 
 def _gather(rows: Iterator[NDArray[Any]], n_bytes: int) -> Iterator[NDArray[Any]]:

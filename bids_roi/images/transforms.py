@@ -115,18 +115,15 @@ def _read_text(path: Path) -> _Found:
     found: _Found = []
     for block in blocks:
         kind = _parse_kind(path, block["Transform"])
-        numbers = [_parse_numbers(path, block.get(key, "")) for key in _KEYS]
+        try:
+            words = [block.get(key, "").split() for key in _KEYS]
+            numbers = [np.array([float(word) for word in some]) for some in words]
+        except ValueError as error:
+            raise _damaged(path, f"a parameter is no number ({error})") from None
         if kind == _FIELD:
             raise _unknown(path, f"{block['Transform']} in a text file")
         found.append((kind, lambda k=kind, n=numbers: _make_affine(path, k, *n)))  # type: ignore[misc]
     return found
-
-
-def _parse_numbers(path: Path, text: str) -> NDArray[np.float64]:
-    try:
-        return np.array([float(word) for word in text.split()])
-    except ValueError as error:
-        raise _damaged(path, f"a parameter is no number ({error})") from None
 
 
 def _parse_kind(path: Path, name: str) -> str:

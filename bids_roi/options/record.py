@@ -42,15 +42,7 @@ class Options:
 
     @classmethod
     def of(cls, **values: Any) -> Options:  # noqa: ANN401 - of any option
-        """Make the record from values by the names of their options.
-
-        Raises
-        ------
-        UsageError
-            A value is none that its option takes.
-        TypeError
-            There is no such option.
-        """
+        """Make the record from values by the names of their options."""
         given = dict(values)
         slices = {}
         for item in fields(cls):

@@ -21,11 +21,6 @@ def refuse_url(text: str) -> None:
 
     On the text as it was given: a ``Path`` makes ``s3:/lab`` of ``s3://lab``, which is
     a folder that can be written.
-
-    Raises
-    ------
-    UsageError
-        With how to have the data here.
     """
     if match := _URL.search(text):
         msg = f"a URL ({match[1]}://) cannot be read or written."
@@ -55,47 +50,27 @@ def local_path(text: str | Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row of the table.
+    """One row of the table."""
 
-    Attributes
-    ----------
-    name
-        Field of ``Options``; the flag is the same word with hyphens.
-    group
-        Heading it stands under in ``--help`` and docs/options.md.
-    help
-        One sentence, or two.
-    kind
-        ``str``, ``int``, ``float``, ``Path`` or ``bool`` (a switch).
-    many
-        Whether the flag takes several values.
-    default
-        What holds when the flag is absent.
-    choices
-        The allowed values, or empty.
-    metavar
-        What stands for the value in the help.
-    unit
-        Unit of the value, or empty.
-    sidecar
-        Key under which outputs record it, or empty where it changes no number.
-    of
-        What it decides: every output of a ``run``, what is in a ``series`` or
-        ``relmat`` alone, or the ``atlas``. The digest of a run has the first.
-    aliases
-        Further flags with the same meaning.
-    """
-
+    # Field of ``Options``; the flag is the same word with hyphens.
     name: str
+    # Heading it stands under in ``--help`` and docs/options.md.
     group: str
     help: str
+    # ``str``, ``int``, ``float``, ``Path`` or ``bool`` (a switch).
     kind: type = str
+    # Whether the flag takes several values.
     many: bool = False
+    # What holds when the flag is absent.
     default: Any = None
     choices: tuple[str, ...] = ()
+    # What stands for the value in the help.
     metavar: str = ""
     unit: str = ""
+    # Key under which outputs record it, or empty where it changes no number.
     sidecar: str = ""
+    # What it decides: every output of a ``run``, what is in a ``series`` or
+    # ``relmat`` alone, or the ``atlas``. The digest of a run has the first.
     of: Literal["run", "series", "relmat", "atlas"] = "run"
     aliases: tuple[str, ...] = ()
 
@@ -113,14 +88,9 @@ class Option:
 def option(text: str, *, default: Any = None, **more: Any) -> Any:  # noqa: ANN401 - of any field
     """Field of a slice of the options, with its row.
 
-    Parameters
-    ----------
-    text
-        The row's ``help``.
-    default
-        What holds when the flag is absent.
-    **more
-        Further attributes of ``Option``; ``kind`` and ``many`` follow from the type.
+    ``text``: the row's ``help``; ``default``: what holds when the flag is absent;
+    ``**more``: further attributes of ``Option``; ``kind`` and ``many`` follow from the
+    type.
     """
     return field(default=default, metadata={"row": {"help": text, **more}})
 
@@ -218,13 +188,6 @@ class Input:
         check_there(self.bids_filter_file, self.derivatives)
 
 
-GROUP_UNITS = ("participant", "run", "combined")
-
-STACKS = ("none", "timeseries", "relmat")
-
-STACK_DTYPES = ("float64", "float32")
-
-
 @dataclass(frozen=True, slots=True)
 class Group:
     """What the group level makes of the runs."""
@@ -237,20 +200,20 @@ class Group:
         " displacement), single runs, or participants by the matrices over runs that"
         " --combine-runs has written (combined); stacks hold these alone then.",
         default="participant",
-        choices=GROUP_UNITS,
+        choices=("participant", "run", "combined"),
     )
     stack: tuple[str, ...] = option(
         "What to put into one HDF5 file per space, atlas and desc-, for machine"
         " learning: the time series of all runs, their matrices (upper triangles), or"
         " none.",
         default=("timeseries", "relmat"),
-        choices=STACKS,
+        choices=("none", "timeseries", "relmat"),
     )
     stack_dtype: str = option(
         "Numbers of the stacks: float64, those of the tables bit for bit, or float32,"
         " rounded to 7 digits, in half the space or less.",
         default="float64",
-        choices=STACK_DTYPES,
+        choices=("float64", "float32"),
     )
 
     covariates: tuple[str, ...] = labels(
@@ -318,8 +281,6 @@ class Group:
             raise UsageError(msg, remedy="Leave --group-unit run out.")
 
 
-EXECUTORS = ("processes", "serial", "dask", "slurm")
-
 _SLURM = "--executor slurm"
 
 # Fields that mean something to one executor only.
@@ -347,7 +308,7 @@ class Running:
         " one, on Dask, or in SLURM jobs through dask-jobqueue. The outputs are the"
         " same.",
         default="processes",
-        choices=EXECUTORS,
+        choices=("processes", "serial", "dask", "slurm"),
     )
     n_procs: int | None = option(
         "Runs to process at the same time; with --executor slurm, in each job. Default:"

@@ -92,23 +92,15 @@ def _auto_or_count(flag: str, value: object) -> int | str | None:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Which values a setting takes.
+    """Which values a setting takes."""
 
-    Attributes
-    ----------
-    needed
-        How they are called in the message of a wrong one.
-    fits
-        Whether a value of a strategy file, or the one read, is one of them.
-    read
-        Makes the value from flag and word of the command line.
-    kind, choices, metavar, unit, many
-        As in ``Option``.
-    """
-
+    # How they are called in the message of a wrong one.
     needed: str
+    # Whether a value of a strategy file, or the one read, is one of them.
     fits: Callable[[object], bool]
+    # Makes the value from flag and word of the command line.
     read: Callable[[str, object], object] = _as_it_is
+    # kind, choices, metavar, unit and many: as in ``Option``.
     kind: type = str
     choices: tuple[str, ...] = ()
     metavar: str = ""
@@ -161,32 +153,23 @@ _DUMMIES = Values(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All that is told of a setting but its name, type and default.
+    """All that is told of a setting but its name, type and default."""
 
-    Attributes
-    ----------
-    values
-        Which values it takes.
-    help
-        What ``--help`` says of its option; empty where only strategy files have it.
-    example, note
-        Its value in the example of a strategy file, and the words beside it.
-    sidecar
-        Key under which cleaned series record it, or empty where another key tells it.
-    needs
-        ``butterworth``, ``threshold`` or ``motion_filter``, where it does nothing
-        without.
-    after
-        The setting behind which its key stands, where that is not its own place.
-    """
-
+    # Which values it takes.
     values: Values
+    # What ``--help`` says of its option; empty where only strategy files have it.
     help: str = ""
     _: KW_ONLY
+    # example and note: its value in the example of a strategy file, and the words
+    # beside it.
     example: object
     note: str = ""
+    # Key under which cleaned series record it, or empty where another key tells it.
     sidecar: str = ""
+    # ``butterworth``, ``threshold`` or ``motion_filter``, where it does nothing
+    # without.
     needs: Literal["", "butterworth", "threshold", "motion_filter"] = ""
+    # The setting behind which its key stands, where that is not its own place.
     after: str = ""
 
 
@@ -385,13 +368,6 @@ SETTING_OPTIONS: tuple[Option, ...] = tuple(
 def read_given(given: Mapping[str, object]) -> dict[str, object]:
     """Settings from words of the command line; ``None`` where one is off.
 
-    Raises
-    ------
-    UsageError
-        A word is no number.
-
-    Examples
-    --------
     >>> read_given({"fd_threshold": "none", "high_pass": "0.01", "dummy_scans": "4"})
     {'high_pass': 0.01, 'fd_threshold': None, 'dummy_scans': 4}
     """
@@ -420,12 +396,8 @@ def describe_settings(
 ) -> dict[str, object]:
     """Keys of the sidecars of cleaned series.
 
-    Parameters
-    ----------
-    settings
-        What was asked for.
-    applied
-        Values by setting, where what was done is another.
+    ``settings``: what was asked for; ``applied``: values by setting, where what was
+    done is another.
     """
     told = list_told(settings)
     place = {name: number for number, name in enumerate(ROWS)}

@@ -69,39 +69,27 @@ def measure_of_word(stat: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Statistic:
-    """A statistic over the voxels of a region, computed for each volume.
+    """A statistic over the voxels of a region, computed for each volume."""
 
-    Attributes
-    ----------
-    name
-        As the option takes it and the sidecar has it.
-    words
-        As sentences have it: regional ... of the BOLD signal.
-    of
-        ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
-    family
-        What it is computed from. ``sum``: products of weights and volumes, which
-        is fastest; ``sorted``: the voxels, region after region, of labels only;
-        ``series``: all volumes of these at once (all in ``core/statistics.py``);
-        ``joint``: the one fit of all maps (``core/map_solver.py``).
-    definition
-        For docs/numbers.md, in Markdown.
-    help
-        What --help says of it beside its name; of maps only.
-    parameters
-        Names and values of what the function is given besides. The name tells them
-        (``trimmed_mean_10``), and so does the sidecar.
-    note
-        What the sidecar says besides.
-    """
-
+    # As the option takes it and the sidecar has it.
     name: str
+    # As sentences have it: regional ... of the BOLD signal.
     words: str
+    # ``labels`` (a choice of --statistic) or ``maps`` (of --map-statistic).
     of: Of
+    # What it is computed from. ``sum``: products of weights and volumes, which is
+    # fastest; ``sorted``: the voxels, region after region, of labels only; ``series``:
+    # all volumes of these at once (all in ``core/statistics.py``); ``joint``: the one
+    # fit of all maps (``core/map_solver.py``).
     family: Family
+    # For docs/numbers.md, in Markdown.
     definition: str
+    # What --help says of it beside its name; of maps only.
     help: str = ""
+    # Names and values of what the function is given besides. The name tells them
+    # (``trimmed_mean_10``), and so does the sidecar.
     parameters: tuple[tuple[str, float], ...] = ()
+    # What the sidecar says besides.
     note: str = ""
 
     @property
@@ -119,33 +107,23 @@ class Statistic:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure of connectivity: how two regions go together.
+    """A measure of connectivity: how two regions go together."""
 
-    Attributes
-    ----------
-    name
-        As --relmat takes it, and as file names begin to.
-    words
-        As sentences and sidecars have it.
-    scale
-        ``r`` for correlations, which are averaged as Fisher's z and can be written so;
-        ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
-        ``as_is`` for what has a diagonal that says something.
-    definition, source
-        For docs/numbers.md, in Markdown.
-    parameters
-        Names and values of what its function in ``core/relmat.py`` is given besides;
-        values are options.
-    timed
-        Whether the function is told which volumes of the run were kept.
-    """
-
+    # As --relmat takes it, and as file names begin to.
     name: str
+    # As sentences and sidecars have it.
     words: str
+    # ``r`` for correlations, which are averaged as Fisher's z and can be written so;
+    # ``edges`` for what is averaged as it is, ``p`` for what is not averaged;
+    # ``as_is`` for what has a diagonal that says something.
     scale: Scale
+    # definition and source: for docs/numbers.md, in Markdown.
     definition: str
     source: str = ""
+    # Names and values of what its function in ``core/relmat.py`` is given besides;
+    # values are options.
     parameters: tuple[tuple[str, str], ...] = ()
+    # Whether the function is told which volumes of the run were kept.
     timed: bool = False
 
     def __post_init__(self) -> None:
@@ -185,17 +163,11 @@ STATISTICS: tuple[Statistic, ...] = (
     Statistic("minimum", "minimum", "labels", "sorted", "of the x"),
     Statistic("maximum", "maximum", "labels", "sorted", "of the x"),
     Statistic(
-        "standard_deviation",
-        "standard deviation (ddof 0)",
-        "labels",
-        "sorted",
+        *("standard_deviation", "standard deviation (ddof 0)", "labels", "sorted"),
         "about the region's mean, over n (ddof 0)",
     ),
     Statistic(
-        "variance",
-        "variance (ddof 0)",
-        "labels",
-        "sorted",
+        *("variance", "variance (ddof 0)", "labels", "sorted"),
         "about the region's mean, over n (ddof 0)",
     ),
     *(
@@ -212,10 +184,7 @@ STATISTICS: tuple[Statistic, ...] = (
         for share in _TRIMMED
     ),
     Statistic(
-        "eigenvariate",
-        "first eigenvariate",
-        "labels",
-        "series",
+        *("eigenvariate", "first eigenvariate", "labels", "series"),
         "Y v / √n: Y is volumes x voxels, each voxel centred over the steady volumes,"
         " and v the first right singular vector of its steady rows, with a sum above 0;"
         " SPM's scale and sign (`spm_regions.m`; Friston et al. 2006,"
@@ -227,19 +196,13 @@ STATISTICS: tuple[Statistic, ...] = (
         " afterwards is not that of voxels that were cleaned before.",
     ),
     Statistic(
-        "least_squares",
-        "least-squares fit of all maps jointly",
-        "maps",
-        "joint",
+        *("least_squares", "least-squares fit of all maps jointly", "maps", "joint"),
         "the b that minimises the sum of squares of y - W b, all maps jointly, as"
         " nilearn's `NiftiMapsMasker`",
         help="the signals that fit all maps jointly (nilearn's NiftiMapsMasker)",
     ),
     Statistic(
-        "weighted_mean",
-        "weighted mean",
-        "maps",
-        "sum",
+        *("weighted_mean", "weighted mean", "maps", "sum"),
         "for each map, the sum of w y over the sum of w; `n/a` (`weights_cancel`)"
         " where the sum of w is 1 % or less of the sum of |w|, as in signed maps it"
         " may be",
@@ -263,23 +226,17 @@ def _of_xdf(what: str, words: str, definition: str, scale: Scale = "edges") -> M
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        "pearson",
-        "Pearson correlation coefficient",
-        "r",
+        *("pearson", "Pearson correlation coefficient", "r"),
         "product-moment correlation",
         "Pearson 1895, [10.1098/rspl.1895.0041](https://doi.org/10.1098/rspl.1895.0041)",
     ),
     Measure(
-        "spearman",
-        "Spearman rank correlation coefficient",
-        "r",
+        *("spearman", "Spearman rank correlation coefficient", "r"),
         "the same of ranks; ties share their mean rank",
         "Spearman 1904, [10.2307/1412159](https://doi.org/10.2307/1412159)",
     ),
     Measure(
-        "partial",
-        "partial correlation coefficient",
-        "r",
+        *("partial", "partial correlation coefficient", "r"),
         "-p_ij / √(p_ii p_jj) with the precision matrix p of the standardised signals",
         "Marrelec et al. 2006, [10.1016/j.neuroimage.2005.12.057]"
         "(https://doi.org/10.1016/j.neuroimage.2005.12.057)",
@@ -344,13 +301,7 @@ def find_measure(name: str) -> Measure:
 def hold_names(
     functions: Mapping[str, object], names: Iterable[str], where: str
 ) -> None:
-    """Refuse to go on where functions and records are not of the same names.
-
-    Raises
-    ------
-    ImportError
-        With the names that one of the two lacks.
-    """
+    """Refuse to go on where functions and records are not of the same names."""
     if differing := functions.keys() ^ set(names):
         msg = f"{where} and options/words.py differ in {', '.join(sorted(differing))}"
         raise ImportError(msg)

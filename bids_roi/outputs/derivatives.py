@@ -195,14 +195,8 @@ def write_relmat(
 ) -> None:
     """Write a matrix and its sidecar.
 
-    Parameters
-    ----------
-    relmat : (R, R)
-        NaN for what has no value.
-    series
-        Sidecar of the time series that the matrix is of.
-    facts
-        Further keys: digest, warnings, estimator.
+    ``relmat`` (R, R): NaN for what has no value; ``series``: sidecar of the time series
+    that the matrix is of; ``facts``: further keys: digest, warnings, estimator.
     """
     record = find_measure(output.measure)
     measure = record.describe(fisher_z=output.fisher_z)

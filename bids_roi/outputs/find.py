@@ -67,36 +67,25 @@ _NUMBERS = [
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What tables of many runs need of a sidecar; nothing where it is not sound.
+    """What tables of many runs need of a sidecar; nothing where it is not sound."""
 
-    Attributes
-    ----------
-    origin
-        The BOLD file, relative to its dataset, empty where the sidecar does not say;
-        and whether the atlas is the participant's own. ``None`` without a digest.
-    digest
-        Of all that decides the numbers: with the atlas image, or without it where each
-        participant has one of his own.
-    fisher_z
-        Whether the sidecar of a matrix says that it holds Fisher's z.
-    absent
-        Why no entry of a matrix has a value; empty where some have.
-    table
-        Digest of the table's bytes; empty where the sidecar does not say.
-    condition
-        Of the task that a matrix is of; empty for the whole run.
-    error
-        Why the sidecar cannot be used, if so.
-    """
-
+    # The BOLD file, relative to its dataset, empty where the sidecar does not say;
+    # and whether the atlas is the participant's own. ``None`` without a digest.
     origin: tuple[str, bool] | None = None
     atlas: str = ""
+    # Of all that decides the numbers: with the atlas image, or without it where each
+    # participant has one of his own.
     digest: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
+    # Whether the sidecar of a matrix says that it holds Fisher's z.
     fisher_z: bool | None = None
+    # Why no entry of a matrix has a value; empty where some have.
     absent: str = ""
+    # Digest of the table's bytes; empty where the sidecar does not say.
     table: str = ""
+    # Of the task that a matrix is of; empty for the whole run.
     condition: str = ""
+    # Why the sidecar cannot be used, if so.
     error: BidsRoiError | None = None
 
 
@@ -241,19 +230,16 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             found.append(Output(output_dir, relative, kind, name, series))
             if kind == "timeseries":
                 series[relative] = found[-1]
-    of_all = {
-        name_combined(o.path) for o in found if o.kind == "relmat" and _runs_in(o)
-    }
+    of_runs = [
+        o for o in found if o.kind == "relmat" and any(map(o.name.get, _OF_RUNS))
+    ]
+    of_all = {name_combined(o.path) for o in of_runs}
     return [
         replace(o, kind=COMBINED)
         if o.kind == "relmat" and o.path in of_all and o.is_combined
         else o
         for o in found
     ]
-
-
-def _runs_in(output: Output) -> bool:
-    return any(output.name.get(key) for key in _OF_RUNS)
 
 
 def name_combined(path: str) -> str:

@@ -246,16 +246,10 @@ def check_table(
 ) -> None:
     """Refuse a table that is not the one that its sidecar was written with.
 
-    Parameters
-    ----------
-    told
-        Digest from the sidecar; empty for one of an earlier release: nothing is known.
-    stamp
-        From the record; with the same size and time the table need not be read.
-    verify
-        Read it all the same.
-    digest
-        Of its bytes, where they have been read.
+    ``told``: digest from the sidecar; empty for one of an earlier release: nothing is
+    known; ``stamp``: from the record; with the same size and time the table need not be
+    read; ``verify``: read it all the same; ``digest``: of its bytes, where they have
+    been read.
     """
     if not told:
         return
@@ -292,54 +286,38 @@ _INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The outcome of one run, atlas and strategy.
+    """The outcome of one run, atlas and strategy."""
 
-    Attributes
-    ----------
-    run
-        The BOLD file, relative to its dataset.
-    status
-        ``done``, ``complete`` (nothing to do), ``skipped`` or ``failed``.
-    reason
-        Why it was skipped or failed.
-    digest, inputs
-        Digest of the options; fingerprints of BOLD and mask.
-    outputs
-        Time series, matrices and region table, relative to the output folder.
-    stamps
-        Of these tables and that of outliers, as they were written.
-    begun
-        Tables of which the making was begun and did not end: what lies under these
-        names may be of two makings.
-    n_regions, n_lost
-        Columns, and those of them that are n/a in a series.
-    coverage
-        Mean coverage over the regions, 0 to 1.
-    seconds, peak_memory_bytes
-        Wall time; memory of the process so far.
-    revision
-        How many times records of this run were written before.
-    strategy
-        Label of the strategy of cleaning, ``RAW`` for raw signals; empty where it holds
-        for all strategies.
-    """
-
+    # The BOLD file, relative to its dataset.
     run: str
     atlas: str
+    # ``done``, ``complete`` (nothing to do), ``skipped`` or ``failed``.
     status: str
+    # Why it was skipped or failed.
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    # digest and inputs: digest of the options; fingerprints of BOLD and mask.
     digest: str = ""
     inputs: tuple[str, ...] = ()
+    # Time series, matrices and region table, relative to the output folder.
     outputs: tuple[str, ...] = ()
+    # Of these tables and that of outliers, as they were written.
     stamps: tuple[Stamp, ...] = ()
+    # Tables of which the making was begun and did not end: what lies under these
+    # names may be of two makings.
     begun: tuple[str, ...] = ()
+    # n_regions and n_lost: columns, and those of them that are n/a in a series.
     n_regions: int = 0
     n_lost: int = 0
+    # Mean coverage over the regions, 0 to 1.
     coverage: float = 0.0
+    # seconds and peak_memory_bytes: wall time; memory of the process so far.
     seconds: float = 0.0
     peak_memory_bytes: int = 0
+    # How many times records of this run were written before.
     revision: int = 0
+    # Label of the strategy of cleaning, ``RAW`` for raw signals; empty where it holds
+    # for all strategies.
     strategy: str = ""
 
     @property

@@ -96,147 +96,92 @@ def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """Signals of all atlases of a run, from one pass over its file.
-
-    Attributes
-    ----------
-    partition
-        The atlases on the run's grid.
-    inside : (V,)
-        Whether each voxel is inside the mask.
-    reduction
-        The signals.
-    qualities
-        Of the regions of each atlas.
-    high_variance : (T, 5) or None
-        Components of the voxels of high variance, where asked for.
-    """
+    """Signals of all atlases of a run, from one pass over its file."""
 
     partition: Partition
+    # (V,): whether each voxel is inside the mask.
     inside: NDArray[np.bool_]
     reduction: Reduction
     qualities: tuple[RegionQuality, ...]
+    # (T, 5) or None: components of the voxels of high variance, where asked for.
     high_variance: NDArray[np.float64] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What the table of confounds tells of a run's motion.
+    """What the table of confounds tells of a run's motion."""
 
-    Attributes
-    ----------
-    fd, std_dvars : (T,) or None
-        Framewise displacement in mm and standardised DVARS; ``None`` where not told.
-    steady : (T,) or None
-        Volumes that are not flagged as non-steady state; ``None`` where nothing tells.
-    notes
-        Why the table could not be used.
-    parameters : (T, 6) or None
-        Translations along x, y and z in mm, rotations about them in radians.
-    fd_filtered : (T,) or None
-        Framewise displacement in mm after a strategy's motion filter.
-    rmsd : (T,) or None
-        Jenkinson's displacement from volume to volume, mm.
-    """
-
+    # fd, std_dvars (T,) or None: framewise displacement in mm and standardised DVARS;
+    # ``None`` where not told.
     fd: NDArray[np.float64] | None = None
     std_dvars: NDArray[np.float64] | None = None
+    # (T,) or None: volumes that are not flagged as non-steady state; ``None`` where
+    # nothing tells.
     steady: NDArray[np.bool_] | None = None
+    # Why the table could not be used.
     notes: tuple[str, ...] = ()
+    # (T, 6) or None: translations along x, y and z in mm, rotations about them in
+    # radians.
     parameters: NDArray[np.float64] | None = None
+    # (T,) or None: framewise displacement in mm after a strategy's motion filter.
     fd_filtered: NDArray[np.float64] | None = None
+    # (T,) or None: Jenkinson's displacement from volume to volume, mm.
     rmsd: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a strategy means for one run, before a volume of it is read.
-
-    Attributes
-    ----------
-    strategy
-        As asked for.
-    selected
-        Columns to regress out.
-    censoring
-        Volumes to leave out, and why.
-    fd, dvars : (T,) or None
-        Framewise displacement in mm and standardised DVARS, where the table has them.
-    filtered
-        Motion that a filter was used on, which decides in the place of ``fd``.
-    """
+    """What a strategy means for one run, before a volume of it is read."""
 
     strategy: Strategy
+    # Columns to regress out.
     selected: Selected
+    # Volumes to leave out, and why.
     censoring: Censoring
+    # fd, dvars (T,) or None: framewise displacement in mm and standardised DVARS,
+    # where the table has them.
     fd: NDArray[np.float64] | None
     dvars: NDArray[np.float64] | None
+    # Motion that a filter was used on, which decides in the place of ``fd``.
     filtered: FilteredMotion | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CleanedSeries:
-    """Signals as they are written, and what is said of them.
+    """Signals as they are written, and what is said of them."""
 
-    Attributes
-    ----------
-    signals : (T or fewer, R)
-        As ``--censored`` asks.
-    cleaned
-        The kept volumes, and what they were rid of.
-    facts
-        Sidecar keys.
-    notes
-        What the user should know.
-    preparation
-        What it was cleaned with.
-    """
-
+    # (T or fewer, R): as ``--censored`` asks.
     signals: NDArray[np.float64]
+    # The kept volumes, and what they were rid of.
     cleaned: Cleaned
     facts: dict[str, Any]
     notes: tuple[str, ...]
+    # What it was cleaned with.
     preparation: Preparation
 
 
 @dataclass(frozen=True, slots=True)
 class AtlasResult:
-    """What came of a run for one atlas.
+    """What came of a run for one atlas."""
 
-    Attributes
-    ----------
-    atlas, names
-        What was extracted, and where it goes; without the strategies that failed.
-    mapped
-        The atlas on the grid.
-    quality
-        Of its regions.
-    signals
-        (T, R) per statistic, raw; NaN columns for lost regions.
-    cleaned
-        The series that were cleaned.
-    failed
-        Labels of the strategies that could not be carried out, and why.
-    measures
-        (R,) per measure of the regions that was asked for; NaN for lost ones.
-    maps
-        What least squares found of the maps; ``None`` for labels, or if not asked for.
-    notes
-        What the user should know of the voxels.
-    relmats
-        (R, R) by the path of the table, once they are written.
-    """
-
+    # atlas and names: what was extracted, and where it goes; without the strategies
+    # that failed.
     atlas: Atlas
     names: RunOutputs
     mapped: RegionMap
     quality: RegionQuality
+    # (T, R) per statistic, raw; NaN columns for lost regions.
     signals: Mapping[str, NDArray[np.float64]]
     cleaned: Mapping[SeriesOutput, CleanedSeries]
+    # Labels of the strategies that could not be carried out, and why.
     failed: Mapping[str, BidsRoiError]
+    # (R,) per measure of the regions that was asked for; NaN for lost ones.
     measures: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    # What least squares found of the maps; ``None`` for labels, or if not asked for.
     maps: MapSolver | None = None
+    # What the user should know of the voxels.
     notes: tuple[str, ...] = ()
+    # (R, R) by the path of the table, once they are written.
     relmats: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
@@ -420,16 +365,11 @@ def write_parcellated(
     for series in names.timeseries:
         clean = result.cleaned.get(series)
         values = result.signals[series.statistic] if clean is None else clean.signals
-        if clean is not None and len(values) < len(clean.cleaned.sample_mask):
-            values = _spread(values, clean.cleaned.sample_mask)
+        kept = None if clean is None else clean.cleaned.sample_mask
+        if kept is not None and len(values) < len(kept):
+            whole = np.full((kept.size, values.shape[1]), np.nan)
+            whole[kept] = values
+            values = whole
         content = series_content(axis, values, repetition_time)
         write_file(output_dir, parcellated_of(series.path), content)
     return []
-
-
-def _spread(
-    values: NDArray[np.float64], kept: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    whole = np.full((kept.size, values.shape[1]), np.nan)
-    whole[kept] = values
-    return whole

@@ -86,13 +86,7 @@ them yet, hence `.bidsignore`.
 
 
 def check_output_dir(output_dir: Path, root: Path) -> None:
-    """Refuse an output folder in or around the input; make sure it can be written.
-
-    Raises
-    ------
-    OutputError
-        With what to do instead.
-    """
+    """Refuse an output folder in or around the input; make sure it can be written."""
     out, source = output_dir.resolve(), root.resolve()
     if out == source or out.is_relative_to(source):
         msg = f"the output folder is inside the input {root}, which is never changed."

@@ -153,16 +153,9 @@ def write_stack(
 
     Without any run no file is written; one that fails leaves that of before.
 
-    Parameters
-    ----------
-    runs
-        In order; all with the same columns.
-    regions
-        Columns of ``/regions``.
-    attributes
-        Those of the file.
-    units
-        Of the columns of numbers in ``/runs``.
+    ``runs``: in order; all with the same columns; ``regions``: columns of ``/regions``;
+    ``attributes``: those of the file; ``units``: of the columns of numbers in
+    ``/runs``.
     """
     with (
         writing(path.parent, path.name) as beside,

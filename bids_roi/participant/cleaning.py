@@ -1,167 +1,60 @@
-"""Strategies asked for, and what each does to the signals of a run."""
+"""Cleaning of a run: what strategies do to its signals, and what is said of it."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.atlases.regions import some
 from bids_roi.confounds.strategies import (
-    NAME_OF_TABLE,
     Strategy,
-    load_strategy,
-    override_settings,
+    describe_strategy,
 )
 from bids_roi.core.clean import Cleaner, arrange_volumes, prepare_cleaner
-from bids_roi.core.filters import CutoffError
+from bids_roi.core.filters import Butterworth, CutoffError
+from bids_roi.core.freedom import effective_freedom, white_noise
+from bids_roi.core.map_solver import NEARLY_DEPENDENT
+from bids_roi.core.motion import MOTION_FILTER_ORDER, correlate_quality, regional_dvars
+from bids_roi.core.projections import Projection
 from bids_roi.dataset.partners import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
-    CollisionError,
     ConfoundsError,
-    MissingInput,
-    UsageError,
 )
-from bids_roi.options.settings import Settings, read_given
-from bids_roi.options.table import CLEANING_OPTIONS
-from bids_roi.options.words import name_statistics
+from bids_roi.options.settings import ROWS, Settings, describe_settings
 from bids_roi.outputs.result import AtlasResult, CleanedSeries
-from bids_roi.participant.cleaning_facts import describe_cleaning, warn_of_cleaning
-from bids_roi.participant.confounds import AROMA, parse_tables
-from bids_roi.participant.signal_checks import warn_of_voxels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from bids_roi.atlases.open import Atlas
+    from bids_roi.confounds.motion import FilteredMotion
+    from bids_roi.confounds.regressors import Selected
+    from bids_roi.core.clean import Cleaned
+    from bids_roi.core.map_solver import MapSolver
+    from bids_roi.core.motion import Censoring
+    from bids_roi.core.partition import Partition
+    from bids_roi.core.quality import RegionQuality
+    from bids_roi.core.reduce import Reduction
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
-    from bids_roi.outputs.result import Extracted, Preparation
-    from bids_roi.participant.results import Job
+    from bids_roi.outputs.result import Extracted, Motion, Preparation
+    from bids_roi.participant.job import Job
+
+    FloatArray = NDArray[np.float64]
 
 
-# Names of datasets that sidecars refer to already.
-_TAKEN = ("preprocessed", "templateflow", "freesurfer", AROMA)
-
-
-def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
-    """Read the strategies asked for, with the settings of the command line.
-
-    ``None`` stands for raw signals; that alone where nothing is asked for. An error
-    where a strategy is unknown, two have one label, or a setting has nothing to act on.
-    """
-    given = read_given(options.cleaning.settings)
-    if set(options.cleaning.strategy) == {"none"}:
-        _refuse_without_effect(options)
-    if not options.cleaning.strategy:
-        if not given and not options.cleaning.high_variance_confounds:
-            _refuse_without_effect(options)
-            return (None,)
-        text = "The settings of the command line, without a table of confounds."
-        plain = Strategy("cleaned", "cleaned", text, (), Settings())
-        cleaned = override_settings(plain, given)
-        if (
-            cleaned.settings == Settings()
-            and not options.cleaning.high_variance_confounds
-        ):
-            _refuse_without_effect(options)
-        _refuse_percent(cleaned, options)
-        _check_needed(options, [cleaned])
-        return (cleaned,)
-    strategies: list[Strategy | None] = []
-    labels = {"none": "none"}  # what logs and reports call raw signals
-    for name in options.cleaning.strategy:
-        if name == "none":
-            strategies.append(None)
-            continue
-        strategy = override_settings(load_strategy(name), given)
-        _refuse_percent(strategy, options)
-        other = labels.setdefault(strategy.label.casefold(), name)
-        if other != name:
-            msg = f"{other} and {name} would both be written as desc-{strategy.label}."
-            raise CollisionError(msg, remedy="Choose one, or change a file's label.")
-        strategies.append(strategy)
-    _check_needed(options, [s for s in strategies if s is not None])
-    return tuple(strategies)
-
-
-def _refuse_percent(strategy: Strategy, options: Options) -> None:
-    """Refuse percent of statistics that are centred: their level is rounding errors."""
-    centred = name_statistics(family="series")
-    asked = [name for name in options.extraction.statistic if name in centred]
-    if strategy.settings.standardize == "psc" and asked:
-        msg = f"{asked[0]} has no level that {strategy.name} could take percent of."
-        remedy = "Choose --standardize zscore_sample or none, or another statistic."
-        raise UsageError(msg, remedy=remedy)
-
-
-def _check_needed(options: Options, strategies: list[Strategy]) -> None:
-    """Refuse what no strategy has a use for, and tables that no folder is given for."""
-    thresholds = ("fd_threshold", "std_dvars_threshold")
-    if options.cleaning.max_censored is not None and not any(
-        getattr(s.settings, name) is not None for s in strategies for name in thresholds
-    ):
-        msg = "no strategy censors volumes: --max-censored has no effect."
-        raise UsageError(msg, remedy="Add --fd-threshold MM, or leave it out.")
-    aroma = options.cleaning.aroma_dataset
-    if aroma is not None and not any(s.takes_aroma for s in strategies):
-        msg = "no strategy takes columns of ICA-AROMA: --aroma-dataset has no effect."
-        raise UsageError(msg, remedy="Add --strategy aroma, or leave it out.")
-    _check_tables(options, strategies)
-
-
-def _check_tables(options: Options, strategies: list[Strategy]) -> None:
-    for text in options.cleaning.confounds_dataset:
-        if not text.partition("=")[2]:
-            msg = f"--confounds-dataset {text} names no folder."
-            raise UsageError(msg, remedy="Give NAME=DIR.")
-    given = parse_tables(options.cleaning.confounds_dataset)
-    for name, (folder, _) in given.items():
-        flag = f"--confounds-dataset {name}"
-        if not re.fullmatch(NAME_OF_TABLE, name) or name in _TAKEN:
-            msg = f"'{name}' cannot be the name of a --confounds-dataset."
-            words = f"letters, digits and hyphens, and none of {', '.join(_TAKEN)}"
-            raise UsageError(msg, remedy=f"Give NAME=DIR; a name has {words}.")
-        if not folder.is_dir():
-            msg = f"there is no such folder, which {flag} names."
-            raise MissingInput(msg, where=folder, remedy="Check the path.")
-        if not any(name in strategy.tables for strategy in strategies):
-            msg = f"no strategy takes columns of a table {name}: {flag} has no effect."
-            item = f'{{"table": "{name}", "columns": ["..."]}}'
-            raise UsageError(msg, remedy=f"Add {item} to a strategy file.")
-    if len(given) < len(options.cleaning.confounds_dataset):
-        msg = "--confounds-dataset is given twice with one NAME."
-        raise UsageError(msg, remedy="Give each folder a name of its own.")
-    for strategy in strategies:
-        for name in strategy.tables:
-            if name not in given:
-                msg = f"the strategy {strategy.name} takes columns of a table {name}."
-                remedy = f"Say where it is: --confounds-dataset {name}=DIR."
-                raise UsageError(msg, remedy=remedy)
-
-
-def _refuse_without_effect(options: Options) -> None:
-    """Refuse options of cleaning where nothing is cleaned, instead of dropping them."""
-    flags = [
-        option.flags[0]
-        for option in CLEANING_OPTIONS
-        if option.name != "strategy" and options.value(option) != option.default
-    ]
-    if flags:
-        raw = (
-            "--strategy none gives"
-            if options.cleaning.strategy
-            else "what is asked for gives"
-        )
-        has = "has" if len(flags) == 1 else "have"
-        msg = f"{raw} raw signals, on which {', '.join(flags)} {has} no effect."
-        remedy = (
-            "Add a strategy, which takes these options; or leave --strategy none out:"
-            " settings alone clean without confounds."
-        )
-        raise UsageError(msg, remedy=remedy)
+# Framewise displacement above which MRIQC counts a volume (its default).
+_MOVED_MM = 0.2
+# From here on the regressors are so nearly dependent that few digits are left.
+_ILL_CONDITIONED = 1e8
+# A Butterworth filter whose ends and gaps take more than this is worth a word, and so
+# are signals of which more than this is noise from outside the pass band.
+_HALF = 0.5
 
 
 def clean_atlases(job: Job, extracted: Extracted) -> Iterator[AtlasResult]:
@@ -305,3 +198,344 @@ def clean_series(
         ),
         preparation=preparation,
     )
+
+
+def warn_of_cleaning(cleaned: Cleaned, strategy: Strategy) -> list[str]:
+    """Say what a reader of the cleaned signals should know."""
+    name = strategy.name
+    notes = _warn_of_filter(cleaned, strategy.settings)
+    notes += _warn_of_idle(strategy.settings)
+    if cleaned.drift == "too_short":
+        notes.append("the run is too short for the cosine filter; none is used.")
+    if cleaned.drift == "supplied":
+        notes.append("the confounds hold the cosines already; none are added.")
+    if cleaned.dropped:
+        n_dropped = len(cleaned.dropped)
+        notes.append(f"{n_dropped} regressors depend on others or vanished.")
+    if cleaned.condition > _ILL_CONDITIONED:
+        notes.append(
+            "the regressors are nearly dependent (condition number"
+            f" {cleaned.condition:.1e}): the signals have few digits."
+        )
+    return [f"{name}: {note}" for note in notes]
+
+
+def _warn_of_filter(cleaned: Cleaned, settings: Settings) -> list[str]:
+    cleaner, notes = cleaned.cleaner, []
+    step = cleaner.repetition_time
+    if settings.low_pass is not None and cleaner.low_pass is None and step:
+        notes.append(
+            f"low_pass {settings.low_pass:g} Hz is not below the highest frequency of"
+            f" the run ({0.5 / step:g} Hz, Nyquist): there is nothing to take out,"
+            " and it is not applied."
+        )
+    if cleaner.outside_share > _HALF:
+        notes.append(
+            f"{100 * cleaner.outside_share:.0f} % of the noise that is left comes from"
+            f" outside the pass band, or lies there: {cleaned.n_kept} of"
+            f" {cleaned.sample_mask.size} volumes are kept, and {cleaned.rank}"
+            " regressors are taken out. A smaller strategy or a wider band leaves more"
+            " of the band."
+        )
+    if isinstance(cleaner.filter, Projection):
+        return notes
+    if cleaner.degrees_of_freedom < _HALF * cleaner.without_losses:
+        kept = cleaned.sample_mask.nonzero()[0]
+        gaps = kept[-1] - kept[0] + 1 > kept.size
+        cause, better = "this run's ends and gaps", ""
+        if gaps and settings.interpolation == "cubic_spline":
+            cause, better = "cubic splines across gaps", "--interpolation linear"
+        elif settings.filter_padding == "odd":
+            cause, better = "odd padding", "--filter-padding constant"
+        better = f"{better} loses fewer, " if better else ""
+        notes.append(
+            f"the Butterworth filter with {cause} leaves"
+            f" {cleaner.degrees_of_freedom:.1f} of {cleaner.without_losses:.1f} degrees"
+            f" of freedom; {better}--filter passband loses next to none."
+        )
+    return notes
+
+
+def _warn_of_idle(settings: Settings) -> list[str]:
+    """Settings of censoring that have nothing to start from."""
+    if settings.fd_threshold is not None or settings.std_dvars_threshold is not None:
+        return []
+    idle = [
+        name
+        for name, row in ROWS.items()
+        if row.needs == "threshold" and getattr(settings, name)
+    ]
+    if not idle:
+        return []
+    does = "does" if len(idle) == 1 else "do"
+    return [
+        f"{', '.join(idle)} {does} nothing without a threshold (--fd-threshold,"
+        " --std-dvars-threshold)."
+    ]
+
+
+def describe_freedom(signals: NDArray[np.float64]) -> dict[str, Any]:
+    """Sidecar keys of signals that nothing was done to, (T, R)."""
+    n_volumes = signals.shape[0]
+    effective = effective_freedom(
+        signals,
+        np.ones(n_volumes, dtype=bool),
+        white=white_noise(n_volumes),
+        degrees_of_freedom=n_volumes - 1,
+    )
+    return _say_freedom(n_volumes - 1, effective)
+
+
+def _say_freedom(white: float, effective: float) -> dict[str, Any]:
+    return {
+        "DegreesOfFreedom": round(white, 2),
+        "EffectiveDegreesOfFreedom": "n/a"
+        if math.isnan(effective)
+        else round(effective, 2),
+    }
+
+
+def describe_gaps(censoring: Censoring) -> dict[str, int]:
+    """Sidecar keys of the stretches of censored volumes between kept ones."""
+    gaps = censoring.gaps
+    return {"NumberOfGaps": len(gaps), "LongestGap": max(gaps, default=0)}
+
+
+def describe_cleaning(
+    strategy: Strategy,
+    selected: Selected,
+    cleaned: Cleaned,
+    options: Options,
+    *,
+    censoring: Censoring,
+    high_variance: bool,
+    motion: FilteredMotion | None = None,
+) -> dict[str, Any]:
+    """Sidecar keys of cleaned signals: what was done, not what was asked for."""
+    settings = strategy.settings
+    units = {"psc": "percent", "zscore_sample": "standard deviations"}
+    high = [f"high_variance_{n}" for n in range(5)] if high_variance else []
+    applied: dict[str, object] = {
+        "detrend": _detrended(settings, cleaned),
+        "dummy_scans": int(censoring.dummy.sum()),
+    }
+    if motion is not None:
+        applied["motion_filter_band"] = [float(f"{f:.6g}") for f in motion.band]
+    facts: dict[str, Any] = {
+        "Units": units.get(settings.standardize, "arbitrary"),
+        "DenoisingStrategy": strategy.name,
+        "DenoisingDescription": strategy.description,
+        "DenoisingDefinition": describe_strategy(strategy),
+        "ConfoundRegressors": [*high, *selected.names],
+        "SoftwareFilters": _describe_filter(settings, cleaned),
+        **describe_settings(settings, applied),
+        "CensoredVolumes": options.cleaning.censored,
+        **describe_gaps(censoring),
+        "RegressorRank": cleaned.rank,
+        **_say_freedom(
+            cleaned.degrees_of_freedom, cleaned.effective_degrees_of_freedom
+        ),
+    }
+    if options.cleaning.censored == "interpolate":
+        facts["Interpolation"] = settings.interpolation
+    if motion is not None:
+        facts["MotionFilterOrder"] = MOTION_FILTER_ORDER
+    if selected.filled:
+        facts["BackFilledRegressors"] = list(selected.filled)
+    # JSON has no place for what was not asked for.
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _detrended(settings: Settings, cleaned: Cleaned) -> bool:
+    """Whether mean and line are gone: a fitted high-pass takes them along."""
+    steps = cleaned.cleaner.filter
+    if isinstance(steps, Projection):
+        return steps.holds_mean
+    return settings.detrend
+
+
+def _describe_filter(settings: Settings, cleaned: Cleaned) -> Any:  # noqa: ANN401 - JSON
+    cleaner = cleaned.cleaner
+    cutoffs = {
+        "High-pass cutoff (Hz)": cleaner.high_pass,
+        "Low-pass cutoff (Hz)": cleaner.low_pass,
+    }
+    cutoffs = {key: value for key, value in cutoffs.items() if value is not None}
+    if not cutoffs:
+        return "n/a"
+    if settings.filter == "cosine":
+        return {"Cosine drift": cutoffs | {"Regressors": cleaned.drift}}
+    if isinstance(cleaner.filter, Butterworth):
+        described = cutoffs | {
+            "Filter order": settings.filter_order,
+            "Zero phase": True,
+            "Interpolation": settings.interpolation,
+            "Padding": settings.filter_padding,
+            "Censored ends": settings.filter_ends,
+        }
+        return {"Butterworth": described}
+    described = {
+        "Slow terms": int(cleaner.filter.slow.shape[1]),
+        "Dimensions": cleaner.filter.dimensions,
+    }
+    return {"Pass-band fit": cutoffs | described}
+
+
+def warn_of_voxels(
+    reduction: Reduction, partition: Partition, number: int
+) -> tuple[str, ...]:
+    """Say which voxels of an atlas were exactly 0 at times, and what was made of it."""
+    notes = []
+    lost = partition.count(number, reduction.dropout)
+    if lost.any():
+        notes.append(
+            f"{_where(lost)} exactly 0 in"
+            " some volumes, as outside the field of view: they are left out of every"
+            " volume (n_voxels_dropout in the region table)."
+        )
+    kept = partition.count(number, reduction.zero_crossing)
+    if kept.any():
+        notes.append(
+            f"{_where(kept)} exactly 0 in"
+            " some volumes and have other values on both sides of 0, or next to it:"
+            " they count as they are."
+        )
+    if reduction.blank:
+        notes.append(
+            f"{len(reduction.blank)} volumes are 0 throughout (counted from 0:"
+            f" {some(reduction.blank)}): they enter as 0. Cut them off or censor them."
+        )
+    return tuple(notes)
+
+
+def _where(voxels: NDArray[np.int64]) -> str:
+    """Tell how many voxels there are in how many regions; (R,)."""
+    if voxels.sum() == 1:
+        return "1 voxel is"
+    n_regions = np.count_nonzero(voxels)
+    word = "region" if n_regions == 1 else "regions"
+    return f"{voxels.sum()} voxels in {n_regions} {word} are"
+
+
+def warn_of_maps(maps: MapSolver, atlas: Atlas) -> list[str]:
+    """Say which maps cannot be told apart."""
+    if not maps.dependent.any():
+        return []
+    names = [atlas.regions.name[row] for row in np.flatnonzero(maps.dependent)]
+    n_maps = int(maps.present.sum())
+    if maps.rank < n_maps:
+        return [
+            f"{n_maps - maps.rank} of {n_maps} maps depend on others, among"
+            f" {some(names)}: they share their signal in one way of many"
+            " (least squares)."
+        ]
+    return [
+        f"the maps {some(names)} nearly depend on one another (condition number"
+        f" {maps.condition:.1e}, from {NEARLY_DEPENDENT:.0e} on this is said): noise"
+        " and rounding come out larger by as much (least squares)."
+    ]
+
+
+def tell_lost_regions(
+    kept_signals: FloatArray, raw: FloatArray, quality: RegionQuality, atlas: Atlas
+) -> tuple[dict[str, Any], list[str]]:
+    """Tell the regions that are n/a in one series only, and why.
+
+    Sidecar keys, and what the user should know, of kept volumes, (n_kept, R), and of
+    the same signals before cleaning, (T, R).
+    """
+    lost = quality.usable & np.isnan(kept_signals).all(axis=0)
+    if not lost.any():
+        return {}, []
+    names = np.array(atlas.regions.name, dtype=object)
+    notes = []
+    cancelled = lost & np.isnan(raw).all(axis=0)
+    if cancelled.any():
+        notes.append(
+            f"{cancelled.sum()} maps have no weighted mean, because their weights"
+            f" cancel: n/a in this series ({some(names[cancelled].tolist())})."
+        )
+    silent = lost & ~cancelled
+    if silent.any():
+        notes.append(
+            f"{silent.sum()} regions have no signal in the kept volumes, none that"
+            " cleaning leaves, or no level to take percent of: n/a in this series"
+            f" ({some(names[silent].tolist())})."
+        )
+    return {"RegionsWithoutSignal": names[lost].tolist()}, notes
+
+
+def describe_quality(
+    kept_signals: NDArray[np.float64],
+    sample_mask: NDArray[np.bool_],
+    motion: Motion,
+    quality: RegionQuality,
+    *,
+    repetition_time: float | None,
+) -> dict[str, Any]:
+    """Sidecar keys of a series' quality.
+
+    Of a series as it is kept, (n_kept, R), and which volumes of the run these are,
+    (T,); the repetition time is in s.
+    """
+    n_kept = int(sample_mask.sum())
+    facts: dict[str, Any] = {"NumberOfVolumesKept": n_kept}
+    if repetition_time is not None:
+        facts["SecondsKept"] = round(n_kept * repetition_time, 3)
+    facts["MeanCoverage"] = round(float(quality.coverage.mean()), 6)
+    lost = ~quality.has_voxels | np.isnan(kept_signals).all(axis=0)
+    facts["NumberOfRegionsLost"] = int(lost.sum())
+    if motion.rmsd is not None:
+        facts["MeanRMSD"] = round(float(np.nanmean(motion.rmsd)), 6)
+    fd = motion.fd
+    if fd is None:
+        return facts
+    facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
+    facts["MaxFramewiseDisplacement"] = round(float(np.nanmax(fd)), 6)
+    n_moved = int((fd > _MOVED_MM).sum())
+    facts["NumberOfVolumesMoved"] = n_moved
+    facts["PercentVolumesMoved"] = round(100 * n_moved / fd.size, 6)
+    if np.isfinite(fd[sample_mask]).any():
+        mean = float(np.nanmean(fd[sample_mask]))
+        facts["MeanFramewiseDisplacementKept"] = round(mean, 6)
+    if motion.std_dvars is not None:
+        value = correlate_quality(fd, motion.std_dvars)
+        if value is not None:
+            facts["FDDVARSCorrelation"] = round(value, 6)
+    value = correlate_quality(fd, regional_dvars(kept_signals, sample_mask))
+    if value is not None:
+        facts["FDRegionalDVARSCorrelation"] = round(value, 6)
+    return facts
+
+
+def describe_global_signal(
+    kept_signals: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    sample_mask: NDArray[np.bool_],
+    motion: Motion,
+    *,
+    cleaned: bool,
+) -> dict[str, Any]:
+    """Sidecar keys of the mean over the regions of a series, and of it before cleaning.
+
+    Kept volumes, (n_kept, R), and all of the run before cleaning, (T, R). Of signals as
+    they are, volumes that are not steady do not count.
+    """
+    mask = sample_mask
+    if not cleaned and motion.steady is not None:
+        mask = mask & motion.steady
+        kept_signals = kept_signals[mask[sample_mask]]
+    used = np.isfinite(kept_signals).all(axis=0) & np.isfinite(raw[mask]).all(axis=0)
+    facts: dict[str, Any] = {}
+    series = {"": kept_signals} | ({"Before": raw[mask]} if cleaned else {})
+    for when, signals in series.items():
+        if not used.any() or len(signals) < 2:
+            continue
+        values = signals[:, used].mean(axis=1)
+        # Digits, not places: a share of the level may be in any unit.
+        facts[f"GlobalSignalDeviation{when}"] = float(f"{values.std(ddof=1):.7g}")
+        if motion.fd is not None:
+            value = correlate_quality(motion.fd[mask], values)
+            if value is not None:
+                facts[f"FDGlobalSignalCorrelation{when}"] = round(value, 6)
+    return facts

@@ -39,7 +39,8 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.schema import KEYS
-from bids_roi.participant.connectivity import relate_runs, settings_of
+from bids_roi.participant.job import settings_of
+from bids_roi.participant.results import relate_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.options.record import Options
-    from bids_roi.participant.connectivity import Related
+    from bids_roi.participant.results import Related
 
     FloatArray = NDArray[np.float64]
 

@@ -32,7 +32,7 @@ from bids_roi.participant.combined import (
     is_made_so,
     series_of_matrix,
 )
-from bids_roi.participant.connectivity import Kept, relate_regions
+from bids_roi.participant.results import Kept, relate_regions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,8 @@
-"""Confounds of a run, read once: its motion, its regressors, its volumes."""
+"""Strategies asked for, and the confounds of a run: motion, regressors, volumes."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,12 @@ from bids_roi.confounds.motion import (
     filter_confounds,
 )
 from bids_roi.confounds.regressors import Selected, select_confounds
+from bids_roi.confounds.strategies import (
+    NAME_OF_TABLE,
+    Strategy,
+    load_strategy,
+    override_settings,
+)
 from bids_roi.confounds.table import (
     Confounds,
     check_rows,
@@ -30,7 +37,17 @@ from bids_roi.dataset.partners import (
     explain_untimed,
     find_tables,
 )
-from bids_roi.errors import BidsRoiError, ConfoundsError, DataError, MissingInput
+from bids_roi.errors import (
+    BidsRoiError,
+    CollisionError,
+    ConfoundsError,
+    DataError,
+    MissingInput,
+    UsageError,
+)
+from bids_roi.options.settings import Settings, read_given
+from bids_roi.options.table import CLEANING_OPTIONS
+from bids_roi.options.words import name_statistics
 from bids_roi.outputs.result import Motion, Preparation
 
 if TYPE_CHECKING:
@@ -38,16 +55,134 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.confounds.strategies import Strategy
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
-    from bids_roi.options.settings import Settings
     from bids_roi.options.table import Cleaning
-    from bids_roi.participant.results import Job
+    from bids_roi.participant.job import Job
 
 
 # Name of fMRIPost-AROMA's dataset in sidecars.
 AROMA = "aroma"
+# Names of datasets that sidecars refer to already.
+_TAKEN = ("preprocessed", "templateflow", "freesurfer", AROMA)
+
+
+def load_strategies(options: Options) -> tuple[Strategy | None, ...]:
+    """Read the strategies asked for, with the settings of the command line.
+
+    ``None`` stands for raw signals; that alone where nothing is asked for. An error
+    where a strategy is unknown, two have one label, or a setting has nothing to act on.
+    """
+    given = read_given(options.cleaning.settings)
+    if set(options.cleaning.strategy) == {"none"}:
+        _refuse_without_effect(options)
+    if not options.cleaning.strategy:
+        if not given and not options.cleaning.high_variance_confounds:
+            _refuse_without_effect(options)
+            return (None,)
+        text = "The settings of the command line, without a table of confounds."
+        plain = Strategy("cleaned", "cleaned", text, (), Settings())
+        cleaned = override_settings(plain, given)
+        if (
+            cleaned.settings == Settings()
+            and not options.cleaning.high_variance_confounds
+        ):
+            _refuse_without_effect(options)
+        _refuse_percent(cleaned, options)
+        _check_needed(options, [cleaned])
+        return (cleaned,)
+    strategies: list[Strategy | None] = []
+    labels = {"none": "none"}  # what logs and reports call raw signals
+    for name in options.cleaning.strategy:
+        if name == "none":
+            strategies.append(None)
+            continue
+        strategy = override_settings(load_strategy(name), given)
+        _refuse_percent(strategy, options)
+        other = labels.setdefault(strategy.label.casefold(), name)
+        if other != name:
+            msg = f"{other} and {name} would both be written as desc-{strategy.label}."
+            raise CollisionError(msg, remedy="Choose one, or change a file's label.")
+        strategies.append(strategy)
+    _check_needed(options, [s for s in strategies if s is not None])
+    return tuple(strategies)
+
+
+def _refuse_percent(strategy: Strategy, options: Options) -> None:
+    """Refuse percent of statistics that are centred: their level is rounding errors."""
+    centred = name_statistics(family="series")
+    asked = [name for name in options.extraction.statistic if name in centred]
+    if strategy.settings.standardize == "psc" and asked:
+        msg = f"{asked[0]} has no level that {strategy.name} could take percent of."
+        remedy = "Choose --standardize zscore_sample or none, or another statistic."
+        raise UsageError(msg, remedy=remedy)
+
+
+def _check_needed(options: Options, strategies: list[Strategy]) -> None:
+    """Refuse what no strategy has a use for, and tables that no folder is given for."""
+    thresholds = ("fd_threshold", "std_dvars_threshold")
+    if options.cleaning.max_censored is not None and not any(
+        getattr(s.settings, name) is not None for s in strategies for name in thresholds
+    ):
+        msg = "no strategy censors volumes: --max-censored has no effect."
+        raise UsageError(msg, remedy="Add --fd-threshold MM, or leave it out.")
+    aroma = options.cleaning.aroma_dataset
+    if aroma is not None and not any(s.takes_aroma for s in strategies):
+        msg = "no strategy takes columns of ICA-AROMA: --aroma-dataset has no effect."
+        raise UsageError(msg, remedy="Add --strategy aroma, or leave it out.")
+    _check_tables(options, strategies)
+
+
+def _check_tables(options: Options, strategies: list[Strategy]) -> None:
+    for text in options.cleaning.confounds_dataset:
+        if not text.partition("=")[2]:
+            msg = f"--confounds-dataset {text} names no folder."
+            raise UsageError(msg, remedy="Give NAME=DIR.")
+    given = parse_tables(options.cleaning.confounds_dataset)
+    for name, (folder, _) in given.items():
+        flag = f"--confounds-dataset {name}"
+        if not re.fullmatch(NAME_OF_TABLE, name) or name in _TAKEN:
+            msg = f"'{name}' cannot be the name of a --confounds-dataset."
+            words = f"letters, digits and hyphens, and none of {', '.join(_TAKEN)}"
+            raise UsageError(msg, remedy=f"Give NAME=DIR; a name has {words}.")
+        if not folder.is_dir():
+            msg = f"there is no such folder, which {flag} names."
+            raise MissingInput(msg, where=folder, remedy="Check the path.")
+        if not any(name in strategy.tables for strategy in strategies):
+            msg = f"no strategy takes columns of a table {name}: {flag} has no effect."
+            item = f'{{"table": "{name}", "columns": ["..."]}}'
+            raise UsageError(msg, remedy=f"Add {item} to a strategy file.")
+    if len(given) < len(options.cleaning.confounds_dataset):
+        msg = "--confounds-dataset is given twice with one NAME."
+        raise UsageError(msg, remedy="Give each folder a name of its own.")
+    for strategy in strategies:
+        for name in strategy.tables:
+            if name not in given:
+                msg = f"the strategy {strategy.name} takes columns of a table {name}."
+                remedy = f"Say where it is: --confounds-dataset {name}=DIR."
+                raise UsageError(msg, remedy=remedy)
+
+
+def _refuse_without_effect(options: Options) -> None:
+    """Refuse options of cleaning where nothing is cleaned, instead of dropping them."""
+    flags = [
+        option.flags[0]
+        for option in CLEANING_OPTIONS
+        if option.name != "strategy" and options.value(option) != option.default
+    ]
+    if flags:
+        raw = (
+            "--strategy none gives"
+            if options.cleaning.strategy
+            else "what is asked for gives"
+        )
+        has = "has" if len(flags) == 1 else "have"
+        msg = f"{raw} raw signals, on which {', '.join(flags)} {has} no effect."
+        remedy = (
+            "Add a strategy, which takes these options; or leave --strategy none out:"
+            " settings alone clean without confounds."
+        )
+        raise UsageError(msg, remedy=remedy)
 
 
 class RunConfounds:

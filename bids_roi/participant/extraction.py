@@ -1,32 +1,31 @@
-"""The streaming pass over one run: its atlases, its mask, its regional signals."""
+"""The streaming pass over one run: atlases, mask, signals, and the memory for it."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
+from bids_roi.atlases.subject import explain_fit, refuse_mirrored
 from bids_roi.core.frame import Frame, FrameMismatch
 from bids_roi.core.grid import resample_labels
-from bids_roi.core.mapping import map_labels, map_spheres, map_weights
+from bids_roi.core.mapping import map_labels, map_spheres, map_weights, strongest_map
 from bids_roi.core.partition import Partition, build_partition
 from bids_roi.core.quality import RegionQuality, assess_regions
 from bids_roi.core.reduce import Reduction, reduce_run
-from bids_roi.core.scan import (
-    SeriesCollector,
-    VarianceScan,
-    select_voxels,
-)
+from bids_roi.core.scan import SeriesCollector, VarianceScan, select_voxels
 from bids_roi.core.statistics import weights_cancel
 from bids_roi.core.volumes import Smoothing, smoothing_sigmas
-from bids_roi.errors import AtlasError, DataError, ImageError
+from bids_roi.core.warp import find_cut, measure_fit
+from bids_roi.errors import AtlasError, BidsRoiError, DataError, ImageError, UsageError
 from bids_roi.images.nifti import read_maps, read_mask
 from bids_roi.images.stream import VolumeSource
+from bids_roi.options.words import name_statistics
 from bids_roi.outputs.result import Extracted
-from bids_roi.participant.budget import GATHERED, block_bytes, threads_per_run
+from bids_roi.schedule.outcome import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,9 +38,29 @@ if TYPE_CHECKING:
     from bids_roi.core.frame import Block
     from bids_roi.core.grid import Grid
     from bids_roi.core.scan import MeanImage
+    from bids_roi.core.warp import WarpFit
     from bids_roi.images.nifti import Series
+    from bids_roi.images.stream import Source
     from bids_roi.options.record import Options
-    from bids_roi.participant.results import Job
+    from bids_roi.outputs.derivatives import RunOutputs
+    from bids_roi.participant.job import Job
+
+
+BLOCK_BYTES = 16 * 2**20
+# Measured: a worker with everything imported and one atlas on a 2 mm grid.
+_PROCESS_BYTES = 140 * 2**20
+# Three buffers of the reader, the gathered values and their float64 copy.
+_COPIES = 6
+# Blocks' worth of whole series that may be held for medians and the like. Of files that
+# are cut by points they are within these copies; else they come on top.
+GATHERED = 4
+# Measured: what rapidgzip takes, and each of its threads.
+_RAPIDGZIP_BYTES, _THREAD_BYTES = 100 * 2**20, 110 * 2**20
+# On fewer processors ISA-L alone is faster: rapidgzip takes nearly twice its time.
+_LEAST_THREADS = 4
+# Measured: a field of 1 mm moves the points of a 2 mm grid (benchmarks/transforms.py).
+_MOVING_BYTES = 130 * 2**20
+_MOST_NAMED = 8
 
 
 def extract(
@@ -121,24 +140,7 @@ def partition_grid(
     indices: tuple[tuple[int, ...], ...],
     frame: Frame,
 ) -> Partition:
-    """Bring the atlases to a run and factorise them, once per frame and process.
-
-    Parameters
-    ----------
-    images
-        What each atlas is read by.
-    indices
-        Label values of each atlas, in the order of its table.
-    frame
-        Of the BOLD run.
-
-    Raises
-    ------
-    AtlasError
-        If an atlas lies on another mesh, or on other voxels where nothing is resampled.
-    BidsRoiError
-        If a transform cannot be used.
-    """
+    """Bring the atlases to a run and factorise them, once per frame and process."""
     maps = []
     for image, index in zip(images, indices, strict=True):
         places = None if image.route is None else find_places(image.route, frame)
@@ -174,13 +176,6 @@ def find_places(route: Route, frame: Frame) -> NDArray[np.float64]:
 def read_mask_of(path: Path | None, frame: Frame) -> NDArray[np.bool_]:
     """Whether each point of a run is inside the mask, (V,).
 
-    Parameters
-    ----------
-    path
-        Of the mask; ``None`` for all points.
-    frame
-        Of the BOLD run.
-
     Raises
     ------
     DataError
@@ -213,20 +208,9 @@ def reduce_image(
 ) -> tuple[Reduction, NDArray[np.float64] | None]:
     """Reduce a run to regional signals.
 
-    Parameters
-    ----------
-    image
-        Header of the BOLD file.
-    partition
-        Of its grid.
-    inside : (V,)
-        Whether each of its voxels is inside the mask.
-    options
-        What to compute.
-    steady : (T,) or None
-        Volumes that measures and eigenvariates are over; ``None`` for all.
-    mean
-        Is fed with the volumes in passing.
+    ``inside``, (V,), are voxels in the mask; measures and eigenvariates are over
+    ``steady`` volumes, (T,), ``None`` for all. ``mean`` is fed with the volumes in
+    passing.
 
     Returns
     -------
@@ -234,11 +218,6 @@ def reduce_image(
         Signals of every atlas.
     high_variance : (T, 5) or None
         Components of the voxels of high variance, where asked for.
-
-    Raises
-    ------
-    ImageError
-        If the file is damaged or its values are beyond all bounds.
     """
     source, size = image.source, block_bytes(image.source, options)
     if isinstance(source, VolumeSource):
@@ -296,3 +275,172 @@ def reduce_image(
     for block in source.blocks(size):
         collector.update(block.volumes.start, block.values)
     return reduction, collector.finish(n_confounds=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How an atlas lies on a run, and what the user should know of it."""
+
+    fit: WarpFit
+    notes: tuple[str, ...]
+
+
+def place_atlases(
+    job: Job,
+) -> tuple[Job, list[tuple[Atlas, RunOutputs, BidsRoiError]]]:
+    """Bring atlases to the run and look at how they lie; why some cannot be used.
+
+    A transform that is damaged or wrong costs the atlases that need it only.
+    """
+    frame = job.image.frame
+    work, misplaced = [], []
+    for atlas, names in job.work:
+        try:
+            if atlas.route is not None:
+                find_places(atlas.route, frame)
+            work.append((atlas, names))
+        except BidsRoiError as error:
+            misplaced.append((atlas, names, error))
+    moved = [(n, atlas) for n, (atlas, _) in enumerate(work) if atlas.route is not None]
+    if not moved:
+        return replace(job, work=tuple(work)), misplaced
+    partition = find_partition([atlas for atlas, _ in work], frame)
+    placed, wrong = {}, set()
+    for number, atlas in moved:
+        try:
+            placed[atlas.name] = _look_at(job, atlas, partition, number)
+        except BidsRoiError as error:
+            misplaced.append((*work[number], error))
+            wrong.add(number)
+    kept = tuple(pair for n, pair in enumerate(work) if n not in wrong)
+    return replace(job, work=kept, placed=placed), misplaced
+
+
+def _look_at(job: Job, atlas: Atlas, partition: Partition, number: int) -> Placed:
+    grid, path, route = job.image.grid, job.planned.mask_path, atlas.route
+    assert grid is not None  # noqa: S101 - only volumes are reached by a transform
+    assert route is not None  # noqa: S101 - of those that were moved
+    rows = strongest_map(partition.maps[number].weights)
+    rows = rows.reshape(grid.shape, order="F")
+    mask = None
+    if path is not None:
+        mask = mask_on_grid(path, grid).reshape(grid.shape, order="F")
+    atlas_grid: Grid | None = None  # spheres have none
+    if atlas.kind == "dseg":
+        atlas_grid = cast("Grid", load_atlas_labels(atlas.image)[1])
+    elif atlas.kind == "probseg":  # of which only the header is read here
+        atlas_grid, _ = read_maps(atlas.image_path)
+    fit = measure_fit(
+        rows >= 0,
+        find_places(route, job.image.frame),
+        grid=grid,
+        atlas_grid=atlas_grid,
+        mask=mask,
+    )
+    refuse_mirrored(fit, route)
+    notes = []
+    if words := explain_fit(fit):
+        notes.append(
+            f"{atlas.name}: the transforms may not be those of this run:"
+            f" {'; '.join(words)}. Look at the atlas over the run in the report."
+        )
+    cut = [atlas.regions.name[row] for row in find_cut(rows)]
+    if cut:
+        more = f" and {len(cut) - _MOST_NAMED} more" if len(cut) > _MOST_NAMED else ""
+        notes.append(
+            f"{atlas.name}: {len(cut)} regions reach the edge of the run's grid"
+            f" ({', '.join(cut[:_MOST_NAMED])}{more}); coverage does not count what"
+            " lies beyond it."
+        )
+    return Placed(fit, tuple(notes))
+
+
+def worker_count(options: Options) -> int:
+    """Runs to process at the same time, within ``n_procs`` and ``mem_mb``."""
+    wanted = options.running.n_procs or usable_cpus()
+    if options.running.mem_mb is None:
+        return wanted
+    room = options.running.mem_mb * 10**6 - planner_bytes(options)
+    return max(1, min(wanted, room // _worth_bytes(options)))
+
+
+def _worth_bytes(options: Options) -> int:
+    """The least memory that a worker can do with.
+
+    Points are moved before the series is read, so that the larger need counts.
+    """
+    least = _copies(options) * BLOCK_BYTES // 2  # blocks of half the size
+    moved = {"T1w", "native"} & set(options.input.space)
+    if moved and options.atlases.atlas_transform == "auto":
+        return _process_bytes(options) + max(least, _MOVING_BYTES)
+    return _process_bytes(options) + least
+
+
+def planner_bytes(options: Options) -> int:
+    """Memory of the process that plans, where it has workers beside it."""
+    alone = options.running.executor == "serial" or (
+        options.running.mem_mb is not None
+        and options.running.mem_mb * 10**6 < _PROCESS_BYTES + _worth_bytes(options)
+    )
+    return 0 if alone else _PROCESS_BYTES
+
+
+def threads_per_run(options: Options) -> int:
+    """Threads that decompress a file: what is asked for, or the processors left."""
+    running = options.running
+    if running.threads_per_run != "auto":
+        return int(running.threads_per_run)
+    if running.mem_mb is not None:
+        return 1
+    n_runs = 1 if running.executor == "serial" else worker_count(options)
+    n = usable_cpus() // n_runs
+    return n if n >= _LEAST_THREADS else 1
+
+
+def _process_bytes(options: Options) -> int:
+    """Memory of a worker, without blocks."""
+    given = options.running.threads_per_run
+    n = int(given) if given != "auto" else 1
+    return _PROCESS_BYTES + (n > 1) * (_RAPIDGZIP_BYTES + n * _THREAD_BYTES)
+
+
+def block_bytes(source: Source, options: Options) -> int:
+    """Size of a block within the memory of a worker; an error where no volume fits."""
+    if options.running.mem_mb is None:
+        return BLOCK_BYTES
+    room = options.running.mem_mb * 10**6 - planner_bytes(options)
+    mine = room // worker_count(options)
+    own = _process_bytes(options) + _product_bytes(source, options)
+    copies = _copies(options)
+    fitting = (mine - own) // copies
+    if fitting < source.volume_bytes:
+        needed = (own + copies * source.volume_bytes) // 10**6 + 1
+        msg = (
+            f"a volume at a time needs about {needed} MB in each process,"
+            f" {mine // 10**6} MB are given."
+        )
+        remedy = "Raise --mem-mb or lower --n-procs."
+        raise UsageError(msg, where=source.path, remedy=remedy)
+    return min(BLOCK_BYTES, fitting)
+
+
+def estimate_memory(source: Source, options: Options) -> int:
+    """Bytes that a worker will need for a run, roughly."""
+    n_volumes = source.block_volumes(block_bytes(source, options))
+    own = _process_bytes(options) + _product_bytes(source, options)
+    return own + _copies(options) * n_volumes * source.volume_bytes
+
+
+def _holds_series(options: Options) -> bool:
+    """Whether something needs whole series of voxels."""
+    asked = options.extraction.statistic
+    return not set(asked).isdisjoint(name_statistics(family="series"))
+
+
+def _copies(options: Options) -> int:
+    return _COPIES + GATHERED * _holds_series(options)
+
+
+def _product_bytes(source: Source, options: Options) -> int:
+    """Memory of what is decomposed for an eigenvariate: volumes x volumes, twice."""
+    return 2 * 8 * source.n_volumes**2 * _holds_series(options)

@@ -32,10 +32,9 @@ from bids_roi.outputs.root_files import (
     write_atlas_files,
     write_dataset_files,
 )
-from bids_roi.participant.budget import choose_executor
-from bids_roi.participant.cleaning import load_strategies
-from bids_roi.participant.confounds import AROMA, list_datasets
-from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
+from bids_roi.participant.confounds import AROMA, list_datasets, load_strategies
+from bids_roi.participant.extraction import planner_bytes, worker_count
+from bids_roi.participant.job import Existing, OtherAtlas, OtherSettings, open_job
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
@@ -43,7 +42,6 @@ from bids_roi.participant.plan import (
     plan_participants,
 )
 from bids_roi.participant.progress import Progress, follow
-from bids_roi.participant.results import open_job
 from bids_roi.participant.run import find_finished, process_run
 from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
@@ -56,10 +54,10 @@ if TYPE_CHECKING:
     from bids_roi.options.record import Options
     from bids_roi.outputs.records import Record
     from bids_roi.participant.outcomes import Outcomes
+    from bids_roi.schedule.outcome import Executor
 
 
 log = logging.getLogger("bids_roi")
-
 # Participants whose outputs are held against the options before anything is written; a
 # folder that was made with one call is told by the first of them.
 _LOOKED_AT = 20
@@ -225,6 +223,41 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
         finally:
             outcomes.close()
             keep_valid(output_dir, level.participants[0])
+
+
+def choose_executor(options: Options, output_dir: Path) -> Executor:
+    """Say where runs are processed, and how many at a time.
+
+    An executor is imported where it is chosen: workers need none.
+    """
+    timeout = options.running.run_timeout
+    memory_bytes = options.running.mem_mb and options.running.mem_mb * 10**6
+    if options.running.executor == "dask":
+        from bids_roi.schedule.cluster import Dask
+
+        return Dask(
+            worker_count(options), memory_bytes, options.running.dask_scheduler, timeout
+        )
+    if options.running.executor == "slurm":
+        from bids_roi.schedule.cluster import Slurm
+
+        return Slurm(
+            output_dir / "logs" / "slurm",
+            n_jobs=options.running.slurm_jobs or 4,
+            partition=options.running.slurm_partition,
+            account=options.running.slurm_account,
+            walltime=options.running.slurm_walltime,
+            n_cpus=options.running.n_procs,
+            memory_bytes=memory_bytes,
+            timeout=timeout,
+        )
+    if not planner_bytes(options):
+        from bids_roi.schedule.outcome import Serial
+
+        return Serial(timeout)  # asked for, or no room for a second process
+    from bids_roi.schedule.processes import Processes
+
+    return Processes(worker_count(options), timeout)
 
 
 def _check_still_there(

@@ -22,7 +22,7 @@ from bids_roi.outputs.records import (
     write_loss,
 )
 from bids_roi.participant.description import describe_run
-from bids_roi.participant.existing import OtherSettings
+from bids_roi.participant.job import OtherSettings
 from bids_roi.participant.run import fail_run
 from bids_roi.version import __version__
 
@@ -56,24 +56,10 @@ _SHOWN = 5
 class Outcomes:
     """What became of the runs of one call.
 
-    Attributes
-    ----------
-    tally
-        Of the records.
-    warnings
-        How often each was given.
-    errors
-        Why participants could not be planned, or are not there though asked for.
-    empty
-        Participants without a run, of whom nobody asked for one.
-    n_impossible
-        What a dry run found that cannot be done.
-    other_settings
-        Runs by what differs, where outputs of other settings are there.
-    used
-        Atlases that served a run.
-    not_combined
-        Why matrices over runs, or of conditions, could not be made.
+    ``empty`` are participants without a run of whom nobody asked for one, ``errors``
+    why others could not be planned; ``other_settings`` lists runs by what differs;
+    ``used`` are atlases that served a run, ``not_combined`` why matrices over runs, or
+    of conditions, could not be made; ``n_impossible`` is of a dry run.
     """
 
     def __init__(self, level: ParticipantLevel, command: str = "") -> None:
@@ -368,28 +354,12 @@ def _locate(text: str, item: PlannedRun) -> str:
 class Tally:
     """Counts over the runs seen so far.
 
-    Attributes
-    ----------
-    statuses
-        Runs x atlases of each status; failed where nothing could be made.
-    n_failed_strategies
-        Runs x strategies that failed where others of the run did not.
-    participants
-        Those seen, as ``sub-<label>``.
-    n_runs, n_failed_runs
-        Runs, and those of which something failed.
-    coverage
-        Sum of the mean coverages of the good ones.
-    n_with_losses
-        Runs x atlases with regions lost.
-    worst
-        The one with most of them.
-    n_reasons
-        Failures that have a reason of their own.
-    reasons
-        Of the first of them, and how often each was met.
-    skips
-        The first different reasons why an atlas was not used on a run.
+    ``statuses`` count runs x atlases, failed where nothing could be made;
+    ``n_failed_strategies`` runs x strategies that failed where others of the run did
+    not; ``n_with_losses`` runs x atlases with regions lost, ``worst`` the one with
+    most. ``coverage`` is the sum of the mean coverages of the good ones. ``reasons``
+    has the first of ``n_reasons`` failures, ``skips`` the first reasons to leave an
+    atlas out.
     """
 
     statuses: Counter[str] = field(default_factory=Counter)

@@ -9,29 +9,27 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bids_roi.dataset.layout import explain_nothing, find_runs_of
-from bids_roi.dataset.partners import REMEDY, Sidecars, Timing, read_timing
-from bids_roi.dataset.query import (
-    KINDS,
-    dataset_description,
-    find_derivative,
-    list_participants,
-)
+from bids_roi.atlases.open import Atlas
+from bids_roi.atlases.regions import RegionTable
+from bids_roi.atlases.subject import Route
+from bids_roi.dataset.layout import find_runs_of
+from bids_roi.dataset.partners import REMEDY, Timing, read_timing
+from bids_roi.dataset.query import KINDS, dataset_description
 from bids_roi.errors import (
     AtlasError,
     BidsRoiError,
     CollisionError,
     DataError,
     MissingInput,
-    SpaceMismatch,
     UsageError,
     remedy_of,
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
+from bids_roi.files.tables import read_json, read_table
 from bids_roi.images.nifti import (
     Series,
     check_file,
@@ -39,13 +37,15 @@ from bids_roi.images.nifti import (
     open_series,
     read_volume,
 )
+from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import RunOutputs, name_outputs
+from bids_roi.outputs.records import Record, read_records, sidecar_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bids_roi.atlases.open import Atlas
     from bids_roi.atlases.shelf import AtlasShelf
+    from bids_roi.atlases.surfaces import Areas
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
 
@@ -60,29 +60,12 @@ GONE = "not here"
 class PlannedRun:
     """One BOLD run and what is to be made of it; picklable.
 
-    Attributes
-    ----------
-    run
-        The input.
-    image
-        Its header, ``None`` where it could not be opened.
-    mask_path
-        The mask to use, ``None`` for none.
-    repetition_time
-        Seconds, ``None`` where nothing tells it or volumes are not evenly spaced.
-    atlases
-        Those that fit the run's space, with the names of their outputs.
-    refused
-        ``(atlas name, why)`` of the others: a ``SpaceMismatch`` where the run is in
-        another space, any other error where the atlas cannot be used or is not there.
-    error
-        Why nothing can be done with the run, or ``None``.
-    warnings
-        What the user should know.
-    asked
-        Names of the atlases that are asked for.
-    given
-        Of a run with an error, the atlases that are given as files.
+    ``image`` is its header, ``None`` where it could not be opened; ``repetition_time``,
+    in s, is ``None`` where nothing tells it or volumes are not evenly spaced.
+    ``refused`` says why of atlases: a ``SpaceMismatch`` where the run is in another
+    space, any other error where the atlas cannot be used or is not there. ``error`` is
+    why nothing can be done. ``asked`` are names of atlases, ``given``, of a run with an
+    error, those that are given as files.
     """
 
     run: BoldRun
@@ -476,89 +459,138 @@ def fingerprint(path: Path) -> str:
         raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
-def list_inputs(
-    bids_dir: Path, options: Options, *, atlases: bool = False
-) -> Iterator[str | BidsRoiError]:
-    """List what the participant level would read with the same options.
+def recall_plan(
+    planned: PlannedRun,
+    options: Options,
+    labels: tuple[str | None, ...],
+    output_dir: Path,
+) -> PlannedRun | None:
+    """Plan of a run of which series or mask are links to what is not here.
 
-    Paths are relative to ``bids_dir``, or to ``--derivatives`` where that lies
-    elsewhere. With ``atlases``, the files of the atlases instead, absolute. A run or
-    participant that cannot be told is an error among them.
+    Grid and atlases are those that its outputs were made with, but for atlases that are
+    given as files and hold something else now. ``None`` where it lacks nothing, or one
+    of the atlases has no outputs.
     """
-    root = find_derivative(bids_dir, options.input.derivatives)
-    base = bids_dir.absolute()
-    base = base if root.is_relative_to(base) else root
-    wanted = options.atlases
-    moved = {"T1w", "native"} & set(options.input.space)
-    shelf = None
-    if atlases or wanted.given or moved:
-        from bids_roi.atlases.shelf import AtlasShelf  # workers need none
-
-        shelf = AtlasShelf(wanted, options.input.space)
-    kinds = ("volume",) if shelf is None else kinds_for(shelf)
-    participants = list_participants(root, options.input.participant_label)
-    told: set[str] = set()
-    spaces: dict[str, None] = {}
-    n_runs = 0
-    for _, runs in find_wanted(root, participants, options, kinds):
-        if isinstance(runs, BidsRoiError):
-            yield runs
-            continue
-        sidecars = Sidecars(root)
-        for run in runs:
-            n_runs += 1
-            spaces[template_of(run)] = None
-            if run.error is not None:
-                yield run.error
-            if atlases:
-                continue
-            for found in (
-                *(folder / "dataset_description.json" for folder in (base, root)),
-                *files_of_run(run, sidecars),
-                *(
-                    _of_the_participant(run, shelf, options)
-                    if shelf is not None
-                    else ()
-                ),
-            ):
-                if isinstance(found, BidsRoiError):
-                    yield found
-                elif (name := found.relative_to(base).as_posix()) not in told:
-                    told.add(name)
-                    if is_named(found):
-                        yield name
-    if not n_runs:
-        raise explain_nothing(root, participants, options.input)
-    if atlases and shelf is not None:
-        yield from map(str, shelf.list_files(spaces))
-
-
-def files_of_run(run: BoldRun, sidecars: Sidecars) -> Iterator[Path]:
-    """Name the files of a run, whether they are there or not: series first."""
-    yield from run.files
-    needed = (sidecars.list_needed(p, surface=run.kind != "volume") for p in run.files)
-    yield from dict.fromkeys(file for files in needed for file in files)
-    if run.mask_path is not None:
-        yield run.mask_path
-    if run.confounds_path is not None:
-        yield run.confounds_path
-        yield run.confounds_path.with_suffix(".json")
-
-
-def _of_the_participant(
-    run: BoldRun, shelf: AtlasShelf, options: Options
-) -> Iterator[Path | BidsRoiError]:
-    """Name the participant's own segmentations and transforms that are asked for."""
+    run = planned.run
+    if not any(path and _is_dropped(path) for path in (*run.files, run.mask_path)):
+        return None
+    records = read_records(output_dir, run.relative_path)
+    done = {record.atlas: record for record in records if record.status == "done"}
+    if not planned.asked or not done.keys() >= set(planned.asked):
+        return None
     try:
-        yield from shelf.list_segmentations(template_of(run), run.root, run.path)
-        if (run.space or "native") in options.input.space:
-            yield from shelf.list_transforms(template_of(run), run.root, run.path)
-    except SpaceMismatch:
-        pass
-    except BidsRoiError as error:
-        yield error
+        atlases = [
+            _hold_against(
+                planned.given, _recall_atlas(done[a], options, output_dir, run.root)
+            )
+            for a in planned.asked
+        ]
+    except (BidsRoiError, LookupError, TypeError, ValueError):
+        return None  # its outputs are no use: the run fails, as the input is gone
+    extraction, connectivity = options.extraction, options.connectivity
+    masks = {"auto": run.mask_path, "none": None}
+    return replace(
+        planned,
+        error=None,
+        mask_path=masks.get(extraction.mask, Path(extraction.mask)),
+        atlases=tuple(
+            (
+                atlas,
+                name_outputs(
+                    run,
+                    atlas,
+                    extraction.statistic if atlas.hard else extraction.map_statistic,
+                    labels,
+                    relmats=connectivity.relmat,
+                    fisher_z=connectivity.fisher_z,
+                ),
+            )
+            for atlas in atlases
+        ),
+    )
 
 
-def is_named(path: Path) -> bool:
-    """Whether a file is there, or a link to content that is not here."""
-    return path.is_symlink() or path.is_file()
+def _is_dropped(path: Path) -> bool:
+    try:
+        return path.is_symlink() and not path.exists()
+    except OSError:  # of the disk, which says nothing of the content
+        return False
+
+
+def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
+    """Transforms that the atlas came by, with the digest that they had."""
+    told = sidecar.get("AtlasTransform")
+    if not isinstance(told, list):
+        return None
+    steps = []
+    for uri in map(str, told):
+        name = uri.removesuffix(" (inverse)")
+        steps.append((root / name.removeprefix("bids:preprocessed:"), name != uri))
+    return Route(tuple(steps), _digest(sidecar.get("AtlasTransformDigest")))
+
+
+def _recall_areas(sidecar: Mapping[str, Any]) -> Areas | None:
+    """Whose areas vertices weighed by, with the digest that they had."""
+    from bids_roi.atlases.surfaces import Areas  # loads the readers of surfaces
+
+    weights = sidecar.get("VertexWeights")
+    if not isinstance(weights, str):
+        return None
+    digest = _digest(sidecar.get("VertexAreasDigest"))
+    return Areas((), (), digest, weights.endswith("of the participant"))
+
+
+def _recall_atlas(
+    record: Record, options: Options, output_dir: Path, root: Path
+) -> Atlas:
+    """The atlas of outputs, as far as names and digests need it."""
+    (table,) = [path for path in record.outputs if path.endswith("_dseg.tsv")]
+    sidecar, cells = (
+        read_json(output_dir / sidecar_of(table)),
+        read_table(output_dir / table),
+    )
+    name = parse_name(table)
+    names = tuple(cells["name"])
+    stats = {parse_name(p).get("stat") for p in record.outputs if "_timeseries" in p}
+    of_labels = {find_statistic(s).stat for s in options.extraction.statistic}
+    return Atlas(
+        label=name.get("atlas") or "",
+        seg=name.get("seg"),
+        scale=name.get("scale"),
+        space=name.get("space") or "",
+        kind="dseg" if stats & of_labels else "probseg",
+        files=(output_dir / table,),
+        table_path=None,
+        image_digest=_digest(sidecar.get("AtlasImageDigest")),
+        table_digest=_digest(sidecar.get("AtlasTableDigest")),
+        regions=RegionTable(tuple(int(i) for i in cells["index"]), names, names),
+        source="",
+        description={},
+        route=_recall_route(sidecar, root),
+        areas=_recall_areas(sidecar),
+    )
+
+
+def _hold_against(given: tuple[Atlas, ...], recalled: Atlas) -> Atlas:
+    """An atlas with the content that its files have now, where it is another."""
+    now = [atlas for atlas in given if atlas.name == recalled.name]
+    # Of a run that transforms led to, outputs do not tell in which space the atlas was.
+    now = [atlas for atlas in now if atlas.space == recalled.space] or now
+    for atlas in now:
+        same = atlas.image_digest == recalled.image_digest
+        if same and atlas.table_digest == recalled.table_digest:
+            return recalled
+    return (
+        recalled
+        if not now
+        else replace(
+            recalled,
+            image_digest=now[0].image_digest,
+            table_digest=now[0].table_digest,
+            regions=now[0].regions,
+        )
+    )
+
+
+def _digest(told: object) -> str:
+    return str(told or "").removeprefix("sha256:")

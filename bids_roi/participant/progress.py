@@ -60,21 +60,8 @@ def _gravest(records: Sequence[Record]) -> str:
 class Progress:
     """Counts runs and bytes, and shows them.
 
-    Parameters
-    ----------
-    events
-        Where events go, ``None`` for nowhere.
-    quiet
-        Neither bar nor lines.
-    surveyed
-        Runs and bytes of participants, as their names tell.
-    n_participants
-        How many there are in all.
-
-    Attributes
-    ----------
-    status
-        How it ends: ``finished`` unless someone says otherwise.
+    ``events`` is where events go, ``surveyed`` runs and bytes of participants as their
+    names tell; ``quiet`` shows neither bar nor lines. ``status`` is how it ends.
     """
 
     def __init__(

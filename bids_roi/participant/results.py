@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from bids_roi.confounds.strategies import describe_strategy
-from bids_roi.core.motion import correlate_quality, regional_dvars
-from bids_roi.errors import BidsRoiError, ImageError
-from bids_roi.files.tables import file_digest, read_json
+from bids_roi.core.relmat import (
+    MINIMUM_VOLUMES,
+    are_identical,
+    choose_volumes,
+    fisher_z,
+    freedom_of_some,
+    has_variation,
+    pool_runs,
+    relate,
+)
 from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
     describe_kept_rows,
@@ -21,234 +28,39 @@ from bids_roi.outputs.derivatives import (
     write_relmat,
     write_timeseries,
 )
-from bids_roi.outputs.records import RAW, Digests, Making, Record, digest_outputs
-from bids_roi.participant.cleaning_facts import describe_freedom, describe_gaps
-from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.connectivity import (
-    Kept,
-    Related,
-    relate_regions,
-    settings_of,
+from bids_roi.outputs.records import NOT_CLEANED, RAW, Record
+from bids_roi.participant.cleaning import (
+    describe_freedom,
+    describe_gaps,
+    describe_global_signal,
+    describe_quality,
+    tell_lost_regions,
+    warn_of_maps,
 )
-from bids_roi.participant.signal_checks import tell_lost_regions, warn_of_maps
+from bids_roi.participant.job import relmat_digest, settings_of, writes_parcellated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.confounds.strategies import Strategy
-    from bids_roi.core.quality import RegionQuality
-    from bids_roi.dataset.layout import BoldRun
-    from bids_roi.images.nifti import Series
+    from bids_roi.core.relmat import Runs
+    from bids_roi.errors import BidsRoiError
     from bids_roi.options.record import Options
+    from bids_roi.options.words import Estimator
     from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
-    from bids_roi.participant.placing import Placed
-    from bids_roi.participant.plan import PlannedRun
+    from bids_roi.participant.job import Job
 
-# Framewise displacement above which MRIQC counts a volume (its default).
-_MOVED_MM = 0.2
+    FloatArray = NDArray[np.float64]
 
 
-def describe_quality(
-    kept_signals: NDArray[np.float64],
-    sample_mask: NDArray[np.bool_],
-    motion: Motion,
-    quality: RegionQuality,
-    *,
-    repetition_time: float | None,
-) -> dict[str, Any]:
-    """Sidecar keys of a series' quality.
-
-    Parameters
-    ----------
-    kept_signals : (n_kept, R)
-        The series.
-    sample_mask : (T,)
-        Which volumes of the run they are.
-    motion
-        Of the run.
-    quality
-        Of its regions.
-    repetition_time
-        Seconds.
-    """
-    n_kept = int(sample_mask.sum())
-    facts: dict[str, Any] = {"NumberOfVolumesKept": n_kept}
-    if repetition_time is not None:
-        facts["SecondsKept"] = round(n_kept * repetition_time, 3)
-    facts["MeanCoverage"] = round(float(quality.coverage.mean()), 6)
-    lost = ~quality.has_voxels | np.isnan(kept_signals).all(axis=0)
-    facts["NumberOfRegionsLost"] = int(lost.sum())
-    if motion.rmsd is not None:
-        facts["MeanRMSD"] = round(float(np.nanmean(motion.rmsd)), 6)
-    fd = motion.fd
-    if fd is None:
-        return facts
-    facts["MeanFramewiseDisplacement"] = round(float(np.nanmean(fd)), 6)
-    facts["MaxFramewiseDisplacement"] = round(float(np.nanmax(fd)), 6)
-    n_moved = int((fd > _MOVED_MM).sum())
-    facts["NumberOfVolumesMoved"] = n_moved
-    facts["PercentVolumesMoved"] = round(100 * n_moved / fd.size, 6)
-    if np.isfinite(fd[sample_mask]).any():
-        mean = float(np.nanmean(fd[sample_mask]))
-        facts["MeanFramewiseDisplacementKept"] = round(mean, 6)
-    if motion.std_dvars is not None:
-        value = correlate_quality(fd, motion.std_dvars)
-        if value is not None:
-            facts["FDDVARSCorrelation"] = round(value, 6)
-    value = correlate_quality(fd, regional_dvars(kept_signals, sample_mask))
-    if value is not None:
-        facts["FDRegionalDVARSCorrelation"] = round(value, 6)
-    return facts
-
-
-def describe_global_signal(
-    kept_signals: NDArray[np.float64],
-    raw: NDArray[np.float64],
-    sample_mask: NDArray[np.bool_],
-    motion: Motion,
-    *,
-    cleaned: bool,
-) -> dict[str, Any]:
-    """Sidecar keys of the mean over the regions of a series, and of it before cleaning.
-
-    Kept volumes, (n_kept, R), and all of the run before cleaning, (T, R). Of signals as
-    they are, volumes that are not steady do not count.
-    """
-    mask = sample_mask
-    if not cleaned and motion.steady is not None:
-        mask = mask & motion.steady
-        kept_signals = kept_signals[mask[sample_mask]]
-    used = np.isfinite(kept_signals).all(axis=0) & np.isfinite(raw[mask]).all(axis=0)
-    facts: dict[str, Any] = {}
-    series = {"": kept_signals} | ({"Before": raw[mask]} if cleaned else {})
-    for when, signals in series.items():
-        if not used.any() or len(signals) < 2:
-            continue
-        values = signals[:, used].mean(axis=1)
-        # Digits, not places: a share of the level may be in any unit.
-        facts[f"GlobalSignalDeviation{when}"] = float(f"{values.std(ddof=1):.7g}")
-        if motion.fd is not None:
-            value = correlate_quality(motion.fd[mask], values)
-            if value is not None:
-                facts[f"FDGlobalSignalCorrelation{when}"] = round(value, 6)
-    return facts
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The work on one run: what is asked for, what is left, and how it is cleaned.
-
-    Attributes
-    ----------
-    planned, options, strategies, output_dir
-        What is asked for.
-    making
-        What is written.
-    confounds
-        The run's tables.
-    inputs
-        Fingerprints of everything that is read.
-    work
-        Atlases, and the names of what is left to make of them.
-    there
-        ``(atlas, label)`` of what is done.
-    placed
-        By atlas: how it lies on the run, of those that transforms brought there.
-    preparations, failed
-        By label: how the run is cleaned, and why it cannot be in other ways.
-    """
-
-    planned: PlannedRun
-    options: Options
-    strategies: tuple[Strategy | None, ...]
-    output_dir: Path
-    making: Making
-    confounds: RunConfounds
-    inputs: tuple[str, ...] = ()
-    work: tuple[tuple[Atlas, RunOutputs], ...] = ()
-    there: frozenset[tuple[str, str | None]] = frozenset()
-    placed: Mapping[str, Placed] = field(default_factory=dict)
-    preparations: Mapping[str, Preparation] = field(default_factory=dict)
-    failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
-
-    @property
-    def image(self) -> Series:
-        """The header; a plan without one has an error and was refused before."""
-        if self.planned.image is None:
-            msg = "the header was not read."
-            raise ImageError(msg, where=self.planned.run.relative_path)
-        return self.planned.image
-
-    def digest(self, atlas: Atlas, label: str | None, *more: object) -> Digests:
-        """Digests of an output; those of raw signals know nothing of cleaning."""
-        options, mask = self.options, self.planned.mask_path
-        # A mask of the run's own is an input like the BOLD file.
-        given = options.extraction.mask not in ("auto", "none") and mask is not None
-        parts: list[object] = [file_digest(mask)] if given and mask else []
-        strategy = self.strategy(label)
-        if strategy is not None:
-            parts += [
-                describe_strategy(strategy),
-                options.cleaning.censored,
-                options.cleaning.high_variance_confounds,
-                options.cleaning.allow_missing_confounds,
-                _describe_dataset(options.cleaning.aroma_dataset),
-            ]
-            own = self.confounds.describe_own(strategy)
-            parts += [
-                [name, pattern, _describe_dataset(folder)]
-                for name, (folder, pattern) in own.items()
-            ]
-        return digest_outputs(options.digest(), atlas, *parts, *more)
-
-    def strategy(self, label: str | None) -> Strategy | None:
-        """The strategy of a label; ``None`` for raw signals."""
-        for strategy in self.strategies:
-            if label is not None and strategy is not None and strategy.label == label:
-                return strategy
-        return None
-
-
-def open_job(
-    planned: PlannedRun,
-    options: Options,
-    strategies: tuple[Strategy | None, ...],
-    output_dir: Path,
-) -> Job:
-    """Begin the work on a run; nothing is read yet."""
-    n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
-    tables = RunConfounds(planned.run, n_volumes, options.cleaning)
-    making = Making(output_dir)
-    return Job(planned, options, strategies, output_dir, making, tables)
-
-
-def _describe_dataset(folder: Path | None) -> object:
-    """What made a dataset, ``None`` for no dataset: where it lies does not matter."""
-    if folder is None:
-        return None
-    try:
-        return read_json(folder / "dataset_description.json").get("GeneratedBy", "")
-    except BidsRoiError:
-        return ""
-
-
-def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
-    """Tell the digest of each table of a run and atlas; series tell most, so first."""
-    of = {label: job.digest(atlas, label) for label in {None, *names.labels}}
-    digests = {series.path: of[series.label] for series in names.timeseries}
-    digests |= {r.path: _relmat_digest(job, atlas, r) for r in names.relmats}
-    digests |= {names.regions: of[None]}
-    return {path: digest.options for path, digest in digests.items()}
-
-
-def _relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
-    settings = settings_of(relmat, job.options)
-    return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
+# Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
+# 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
+_SPARE = 10
+# Of edges without correlation, the share with p < 0.05 from which there is a warning.
+_SHARE = 0.06
 
 
 def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, Any]:
@@ -278,13 +90,6 @@ def write_result(
     job: Job, result: AtlasResult, motion: Motion, *, with_regions: bool
 ) -> list[Record]:
     """Write the files of one run and atlas.
-
-    Parameters
-    ----------
-    job, result, motion
-        What was made of the run.
-    with_regions
-        Whether to write the region table, which all strategies share.
 
     Returns
     -------
@@ -379,11 +184,6 @@ def _write_strategy(
     )
 
 
-def writes_parcellated(job: Job) -> bool:
-    """Whether CIFTI files are asked for, and the run is not a volume."""
-    return job.options.extraction.cifti_output and job.image.grid is None
-
-
 def region_columns(result: AtlasResult, motion: Motion) -> dict[str, Any]:
     """Columns of the region table of a run and atlas."""
     levels = {**result.levels(motion), **result.measures}
@@ -453,7 +253,10 @@ def describe_series(
     if clean is not None:
         facts |= job.digest(result.atlas, series.label).describe()
         own = job.confounds.list_own(clean.preparation.strategy)
-        facts["Sources"] = [*common["Sources"], *_confounds_uri(job.planned.run), *own]
+        table, root = job.planned.run.confounds_path, job.planned.run.root
+        if table is not None and table.is_relative_to(root):
+            own = [f"bids:preprocessed:{table.relative_to(root).as_posix()}", *own]
+        facts["Sources"] = [*common["Sources"], *own]
         notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes
@@ -494,7 +297,7 @@ def _write_relmats(
         )
         result.relmats[output.path] = related.relmat
         facts = settings_of(output, job.options) | related.facts
-        facts |= _relmat_digest(job, result.atlas, output).describe()
+        facts |= relmat_digest(job, result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
         if find_measure(output.measure).is_correlation:
@@ -511,13 +314,6 @@ def _write_relmats(
         )
         said += related.notes
     return said
-
-
-def _confounds_uri(run: BoldRun) -> list[str]:
-    path = run.confounds_path
-    if path is None or not path.is_relative_to(run.root):
-        return []
-    return [f"bids:preprocessed:{path.relative_to(run.root).as_posix()}"]
 
 
 def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
@@ -542,3 +338,259 @@ def write_outlier_table(job: Job, table: str, preparation: Preparation) -> None:
     name = preparation.strategy.name
     facts = {"NumberOfVolumesKept": int(mask.sum()), **describe_gaps(censoring)}
     write_outliers(job.making, table, columns, strategy=name, facts=facts)
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """A matrix, and what is said of it.
+
+    NaN in ``relmat``, (R, R), is for regions without signal. ``n_identical`` counts
+    pairs with one series, or one the negative of the other; ``absent`` is why no entry
+    has a value, and is among the ``notes``; ``facts`` are keys that differ from the
+    series'.
+    """
+
+    relmat: FloatArray
+    n_identical: int
+    absent: str
+    notes: tuple[str, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The volumes that a matrix is of.
+
+    ``signals``, (n_kept, R), are NaN for lost regions; ``sample_mask``, (T,), tells
+    which volumes of the run they are. ``freedom`` are the degrees that cleaning has
+    left (of raw signals, volumes less one), ``effective`` those after autocorrelation,
+    NaN where it is not known. ``is_even`` is whether the volumes of the run are evenly
+    spaced.
+    """
+
+    signals: FloatArray
+    sample_mask: NDArray[np.bool_]
+    freedom: float
+    effective: float = float("nan")
+    is_even: bool = True
+
+    def choose(self, n_volumes: int, seed: int) -> Kept:
+        """Some of them, as ``core.relmat.choose_volumes`` has it."""
+        n_kept = self.signals.shape[0]
+        if n_volumes >= n_kept:
+            return self
+        chosen = choose_volumes(n_kept, n_volumes, seed)
+        mask = np.zeros_like(self.sample_mask)
+        mask[np.flatnonzero(self.sample_mask)[chosen]] = True
+        freedom, effective = (
+            freedom_of_some(of_all, n_kept, n_volumes)
+            for of_all in (self.freedom, self.effective)
+        )
+        return Kept(self.signals[chosen], mask, freedom, effective, self.is_even)
+
+    def describe(self) -> dict[str, Any]:
+        """Keys of the series that are other of these volumes."""
+        effective = "n/a" if math.isnan(self.effective) else round(self.effective, 2)
+        return {
+            "DegreesOfFreedom": round(self.freedom, 2),
+            "EffectiveDegreesOfFreedom": effective,
+        }
+
+
+def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Related:
+    """Compute a matrix of kept volumes.
+
+    A partial correlation given k others has k fewer degrees of freedom than a plain one
+    (Fisher 1924, Metron 3:329), so that z of R regions has a standard deviation of
+    1 / sqrt(d - R) under independence with d of them. With R or fewer the covariance
+    has no inverse but of what the volumes happen to span.
+    """
+    n_kept, wanted = kept.signals.shape[0], options.connectivity.relmat_volumes
+    facts = {}
+    if wanted is not None and wanted < n_kept:
+        kept = kept.choose(wanted, options.connectivity.relmat_seed)
+        facts = kept.describe()
+    signals, measure = kept.signals, find_measure(output.measure)
+    n_lost = int((~np.isfinite(signals).all(axis=0)).sum())
+    n_usable = int(has_variation(signals).sum())
+    absent = _find_absence(n_kept, n_usable, kept.freedom, output, options)
+    if absent:
+        relmat = np.full((signals.shape[1],) * 2, np.nan)
+    else:
+        given = {
+            word: getattr(options.connectivity, name)
+            for word, name in measure.parameters
+        }
+        if measure.timed:
+            given["sample_mask"] = kept.sample_mask
+        relmat = relate(output.measure, signals, **given)
+    related = _judge(
+        *(relmat, absent, n_lost, n_usable, output, options),
+        degrees_of_freedom=kept.freedom,
+    )
+    doubts = _doubt_xdf(kept, output, options) if measure.timed and not absent else []
+    return replace(related, notes=(*related.notes, *doubts), facts=facts)
+
+
+def relate_runs(
+    runs: Runs, output: RelmatOutput, options: Options, *, degrees_of_freedom: float
+) -> tuple[Related, tuple[int, ...]]:
+    """Compute a matrix over several runs, as ``relate_regions`` does over one.
+
+    ``runs`` is called for (n_kept, R) of one run after the other, and
+    ``degrees_of_freedom`` are those of all together: each run has lost its own mean.
+    Returns how many volumes each has, too.
+    """
+    estimator = cast("Estimator", options.connectivity.partial_estimator)
+    plain = pool_runs("pearson", runs, estimator=estimator)
+    n_kept, n_usable = sum(plain.n_volumes), plain.n_usable
+    absent = _find_absence(n_kept, n_usable, degrees_of_freedom, output, options)
+    relmat = plain.relmat
+    if absent:
+        relmat = np.full_like(relmat, np.nan)
+    elif output.measure != "pearson":
+        relmat = pool_runs(output.measure, runs, estimator=estimator).relmat
+    related = _judge(
+        *(relmat, absent, plain.n_lost, n_usable, output, options),
+        degrees_of_freedom=degrees_of_freedom,
+    )
+    return related, plain.n_volumes
+
+
+def _judge(
+    relmat: FloatArray,
+    absent: str,
+    n_lost: int,
+    n_usable: int,
+    output: RelmatOutput,
+    options: Options,
+    *,
+    degrees_of_freedom: float,
+) -> Related:
+    """Say what the user should know of a matrix, and bring it to its scale."""
+    n_flat = len(relmat) - n_lost - n_usable
+    notes = [absent] if absent else []
+    if n_flat and not absent:
+        notes.append(
+            f"{n_flat} regions do not vary over the kept volumes, or by rounding errors"
+            f" only: n/a in the {output.measure} matrix."
+        )
+    if output.label is None:
+        notes.append(NOT_CLEANED)
+    if output.measure == "partial" and not absent:
+        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
+    n_identical = 0
+    if find_measure(output.measure).is_correlation:
+        above = np.triu_indices(relmat.shape[0], 1)
+        n_identical = int(are_identical(relmat[above]).sum())
+    if n_identical:
+        rest = ": z is n/a there." if output.fisher_z else " (|r| is 1)."
+        notes.append(f"{n_identical} pairs of regions have the same series{rest}")
+    if output.fisher_z:
+        relmat = fisher_z(relmat)
+    return Related(relmat, n_identical, absent, tuple(notes))
+
+
+def _find_absence(
+    n_kept: int,
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
+) -> str:
+    """Why the matrix can have no value; empty where it can."""
+    measure, least = output.measure, options.connectivity.min_degrees_of_freedom
+    end = f"desc-{output.label}" if output.label else "the signals as they are"
+    end = f"the {measure} matrix of {end} is n/a throughout."
+    if n_kept < MINIMUM_VOLUMES:
+        return (
+            f"{n_kept} volumes are kept, a {measure} matrix needs"
+            f" {MINIMUM_VOLUMES}: {end}"
+        )
+    wanted = options.connectivity.relmat_volumes
+    if wanted is not None and n_kept < wanted:
+        return f"{n_kept} volumes are kept, --relmat-volumes asks for {wanted}: {end}"
+    if degrees_of_freedom < least:
+        return (
+            f"{degrees_of_freedom:g} degrees of freedom are left,"
+            f" --min-degrees-of-freedom asks for {least:g}: {end}"
+        )
+    if n_usable == 0:
+        return f"no region has a signal that varies: {end}"
+    pseudo = (
+        measure == "partial"
+        and options.connectivity.partial_estimator == "pseudo_inverse"
+    )
+    if pseudo and degrees_of_freedom <= n_usable:
+        return (
+            "partial correlation by pseudo-inverse needs more degrees of freedom"
+            f" ({degrees_of_freedom:g} are left in {n_kept} volumes) than regions"
+            f" ({n_usable}): {end} --partial-estimator ledoit_wolf gives one, shrunk;"
+            " or take an atlas of fewer regions."
+        )
+    return ""
+
+
+def _doubt_partial(
+    n_usable: int,
+    degrees_of_freedom: float,
+    output: RelmatOutput,
+    options: Options,
+) -> list[str]:
+    """Say how far partial correlations can be trusted."""
+    spare = degrees_of_freedom - n_usable
+    name = f"desc-{output.label}" if output.label else "the signals as they are"
+    have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
+    if options.connectivity.partial_estimator == "ledoit_wolf":
+        if spare > 0:
+            return []
+        return [
+            f"partial correlation of {name}: {have}. The matrix exists by its shrinkage"
+            " only, and shows little of what is there; take an atlas of fewer regions."
+        ]
+    if spare >= _SPARE:
+        return []
+    return [
+        f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
+        f" its z has a standard deviation of {spare**-0.5:.2f}:"
+        " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+    ]
+
+
+def _doubt_xdf(kept: Kept, output: RelmatOutput, options: Options) -> list[str]:
+    """Say how far p can be trusted: xDF knows nothing of regressors and filters.
+
+    It takes them for what it sees of the autocorrelation. Of edges without correlation
+    z then has the standard deviation sqrt(n / d), with n degrees of freedom by xDF and
+    d that there are.
+    """
+    name = f"desc-{output.label}" if output.label else "the signals as they are"
+    notes = []
+    if not kept.is_even:
+        notes.append(
+            f"xDF of {name}: volumes are not evenly spaced, and lags are in volumes:"
+            " z and p are right only if its autocorrelation is short."
+        )
+    there = kept.freedom if math.isnan(kept.effective) else kept.effective
+    regularisation = options.connectivity.xdf_regularisation
+    found = relate(
+        "pearsonxdfdof",
+        kept.signals,
+        sample_mask=kept.sample_mask,
+        regularisation=regularisation,
+    )
+    found = found[np.isfinite(found)]
+    if not found.size or there <= 0:
+        return notes
+    middle = float(np.median(found))
+    ratio = math.sqrt(there / middle)
+    share = math.erfc(1.959964 * ratio / math.sqrt(2))
+    if share < _SHARE:
+        return notes
+    return [
+        *notes,
+        f"xDF of {name}: {middle:.0f} effective degrees of freedom (median over edges),"
+        f" where {there:.0f} are left after filter, regressors and autocorrelation. z"
+        f" and p are too sure: of edges without correlation some {share:.0%} would have"
+        f" p < 0.05; z times {ratio:.2f} allows for it.",
+    ]

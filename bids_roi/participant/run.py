@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import resource
 import sys
 import time
@@ -21,14 +18,10 @@ from bids_roi.outputs.records import (
 )
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
-from bids_roi.participant.existing import Existing, recall_plan
-from bids_roi.participant.extraction import extract
-from bids_roi.participant.placing import place_atlases
-from bids_roi.participant.plan import GONE, fingerprint
+from bids_roi.participant.extraction import extract, place_atlases
+from bids_roi.participant.job import Job, find_kept, find_work, labels_of, open_job
 from bids_roi.participant.results import (
-    Job,
     failed_record,
-    open_job,
     write_outlier_table,
     write_result,
 )
@@ -41,7 +34,6 @@ if TYPE_CHECKING:
     from bids_roi.participant.plan import PlannedRun
 
 
-_KEPT = "the input is not here any more; the outputs that were made of it are kept."
 _STOPPED = (
     "a call was stopped while it replaced these outputs. Run the same command again."
 )
@@ -69,7 +61,7 @@ def process_run(
         ``OtherSettings`` where it must not be: nothing was touched then.
     """
     if planned.error is not None:
-        if kept := _find_kept(planned, options, strategies, output_dir):
+        if kept := find_kept(planned, options, strategies, output_dir):
             return kept
         raise planned.error
     job, records = _open_run(planned, options, output_dir, strategies)
@@ -126,10 +118,9 @@ def _open_run(
             strategy=label or RAW,
         )
         for name, why in planned.refused
-        for label in _labels(strategies)
+        for label in labels_of(strategies)
     ]
-    job = open_job(planned, options, strategies, output_dir)
-    job, complete = _find_work(replace(job, inputs=_fingerprint_inputs(job)))
+    job, complete = find_work(open_job(planned, options, strategies, output_dir))
     return job, [*refused, *complete]
 
 
@@ -138,72 +129,6 @@ def _note(job: Job, records: list[Record]) -> list[Record]:
     new = [record for record in records if record.status != "complete"]
     write_records(job.output_dir, job.planned.run.relative_path, new)
     return records
-
-
-def _labels(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
-    return tuple(None if s is None else s.label for s in strategies)
-
-
-def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
-    """Everything that is read for a run: files, and what their sidecars say."""
-    planned = job.planned
-    moved_by = {
-        path: None
-        for atlas, _ in planned.atlases
-        if atlas.route is not None
-        for path, _ in atlas.route.steps
-    }
-    areas = {
-        path: None
-        for atlas, _ in planned.atlases
-        if atlas.areas is not None
-        for path in atlas.areas.files
-    }
-    own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
-    paths = (*own, *moved_by, *areas)
-    # What the sidecars say when merged, and not the files: a sidecar at the root may
-    # change for the sake of another task.
-    said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
-    return (
-        *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
-        hashlib.sha256(said.encode()).hexdigest()[:12],
-        f"repetition time {planned.repetition_time}",
-    )
-
-
-def _find_work(job: Job) -> tuple[Job, list[Record]]:
-    """What is left to do, and the records of what is there."""
-    if job.options.running.overwrite:
-        return replace(job, work=job.planned.atlases), []
-    existing = Existing(job)
-    existing.check()
-    work, records = [], []
-    for atlas, names in job.planned.atlases:
-        complete = existing.find_complete(atlas, names)
-        records += [(atlas.name, label, found) for label, found in complete.items()]
-        if left := [label for label in names.labels if label not in complete]:
-            work.append((atlas, names.only(left)))
-    there = frozenset((name, label) for name, label, _ in records)
-    job = replace(job, work=tuple(work), there=there)
-    return job, [record for _, _, record in records]
-
-
-def _find_kept(
-    planned: PlannedRun,
-    options: Options,
-    strategies: tuple[Strategy | None, ...],
-    output_dir: Path,
-) -> list[Record]:
-    """Records of a run whose input has been dropped; none where something is to do."""
-    recalled = recall_plan(planned, options, _labels(strategies), output_dir)
-    if recalled is None or options.running.overwrite:
-        return []
-    job = open_job(recalled, options, strategies, output_dir)
-    # The header, which may have told the repetition time, is not here either.
-    job, found = _find_work(replace(job, inputs=(*_fingerprint_inputs(job)[:-1], GONE)))
-    return (
-        [] if job.work else [replace(r, warnings=(*r.warnings, _KEPT)) for r in found]
-    )
 
 
 def fail_run(
@@ -223,7 +148,7 @@ def fail_run(
     records = [
         Record(run, name, "failed", reason, planned.warnings, strategy=label or RAW)
         for name in asked
-        for label in _labels(strategies)
+        for label in labels_of(strategies)
     ]
     if not asked:
         records = [Record(run, NO_ATLAS, "failed", reason, planned.warnings)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.report.paper import SOFT, Figure, Sheet, count, data_url, fit_words
+from bids_roi.report.paper import SOFT, Figure, Sheet, count, data_url, fit_words, spell
 from bids_roi.report.raster import CLEAR, Scale, encode_png, ramp, rgb
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     FloatArray = NDArray[np.float64]
     BoolArray = NDArray[np.bool_]
+    IntArray = NDArray[np.int32]
 
 
 _N_SLICES = 7
@@ -36,10 +37,8 @@ _GAP = 6  # between slices
 _MARGIN = 3  # voxels around what has to be seen
 _HEAD = 18  # above the slices of a plane
 _BAR = 104  # beside them
-_STRIPES = (
-    (240, 228, 66, 255),
-    (20, 20, 20, 255),
-)  # yellow and black, whatever the eye
+# Yellow and black, whatever the eye.
+_STRIPES = ((240, 228, 66, 255), (20, 20, 20, 255))
 _STRIPE = 5  # pixels
 _BRAIN = "#ffffff"
 _VIRIDIS = ("#440154", "#3b528b", "#21918c", "#5ec962", "#fde725")
@@ -54,7 +53,7 @@ _AXES = ((1, 2), (0, 2), (0, 1))
 class Plane:
     """Slices across one axis of the head, side by side."""
 
-    voxels: NDArray[np.int32]  # flat index at each pixel, -1 between slices
+    voxels: IntArray  # flat index at each pixel, -1 between slices
     cuts: tuple[float, ...]  # millimetres of each slice
     starts: tuple[int, ...]  # first column of each
     width: int  # columns of a slice
@@ -113,16 +112,12 @@ def choose_slices(grid: Grid, inside: BoolArray) -> tuple[Plane, ...]:
         voxels = np.concatenate(parts[:-1], axis=1)
         starts = tuple(n * (across.size + gap) for n in range(_N_SLICES))
         size = (voxels.shape[1] * pixel, lengths[up] * scale)
-        planes.append(
-            Plane(
-                *(voxels, tuple(millimetres), starts, across.size, size),
-                (per_row, per_column),
-                (
-                    _weigh(per_row, down.size / (lengths[up] * scale)),
-                    _weigh(per_column, across.size / (lengths[right] * scale)),
-                ),
-            )
+        thick = (
+            _weigh(per_row, down.size / (lengths[up] * scale)),
+            _weigh(per_column, across.size / (lengths[right] * scale)),
         )
+        places, finer = tuple(millimetres), (per_row, per_column)
+        planes.append(Plane(voxels, places, starts, across.size, size, finer, thick))
     return tuple(planes)
 
 
@@ -179,18 +174,17 @@ class Ground:
             encode_png(shades.encode(plane.show(values, 0)), shades.colours)
             for plane in planes
         ]
-        self.has_brain = brain is not None
-        self._brain = brain
+        self.brain = brain
 
     @functools.cached_property
     def edges(self) -> list[bytes]:
         """Edge of the brain mask in each plane."""
-        if self._brain is None:
+        if self.brain is None:
             return []
         palette = np.array([CLEAR, (*rgb(_BRAIN), 255)], dtype=np.uint8)
         found = []
         for plane in self.planes:
-            inside = plane.show(self._brain.astype(np.int8), 0).astype(np.int32)
+            inside = plane.show(self.brain.astype(np.int8), 0).astype(np.int32)
             drawn = np.zeros(_fine_shape(plane), dtype=np.uint8)
             _outline(drawn, inside, inside.astype(np.uint8), plane)
             found.append(encode_png(drawn, palette))
@@ -213,20 +207,13 @@ class Ground:
             for layer in layers:
                 sheet.image(box, layer[number], smooth=True)
             pixel = plane.size[0] / plane.voxels.shape[1]
-            for place, (cut, start) in enumerate(
-                zip(plane.cuts, plane.starts, strict=True)
-            ):
-                left = start * pixel
-                words = f"{'xyz'[number]} = {round(cut)} mm"
-                words = words.replace("-", "\N{MINUS SIGN}")
-                sheet.text(left + 2, top - 5, words, size=10.5, colour=SOFT)
-                if place == 0 and number > 0:
-                    middle = top + plane.size[1] / 2
-                    right = left + plane.width * pixel - 3
-                    sheet.text(left + 3, middle, "L", size=10, colour="#ffffff")
-                    sheet.text(
-                        right, middle, "R", size=10, colour="#ffffff", anchor="end"
-                    )
+            for cut, start in zip(plane.cuts, plane.starts, strict=True):
+                words = f"{'xyz'[number]} = {spell(round(cut))} mm"
+                sheet.text(start * pixel + 2, top - 5, words, size=10.5, colour=SOFT)
+                if start == 0 and number > 0:
+                    at, right = top + plane.size[1] / 2, plane.width * pixel - 3
+                    sheet.text(3, at, "L", size=10, colour="#ffffff")
+                    sheet.text(right, at, "R", size=10, colour="#ffffff", anchor="end")
             top += plane.size[1] + _GAP
         return top, boxes
 
@@ -244,10 +231,7 @@ def _fine_shape(plane: Plane) -> tuple[int, int]:
 
 
 def _outline(
-    drawn: NDArray[np.uint8],
-    labels: NDArray[np.int32],
-    colours: NDArray[np.uint8],
-    plane: Plane,
+    drawn: NDArray[np.uint8], labels: IntArray, colours: NDArray[np.uint8], plane: Plane
 ) -> None:
     """Draw the edge of each label just inside of it, in its own colour.
 
@@ -279,7 +263,7 @@ def _outline(
 
 def _stripe(
     drawn: NDArray[np.uint8],
-    labels: NDArray[np.int32],
+    labels: IntArray,
     lost: BoolArray,
     finer: tuple[int, int],
     first: int,
@@ -296,7 +280,7 @@ def _stripe(
 
 def draw_contours(
     ground: Ground,
-    labels: Sequence[NDArray[np.int32]],
+    labels: Sequence[IntArray],
     order: RegionOrder,
     *,
     lost: BoolArray,
@@ -329,7 +313,7 @@ def draw_contours(
         f" {count(lost.size, 'region')}; {n_lost} of them n/a and striped."
     )
     sheet = Sheet(_WIDTH, 0, title=title, description=alt)
-    layers = [layer, *([ground.edges] if ground.has_brain else [])]
+    layers = [layer, *([ground.edges] if ground.edges else [])]
     foot, boxes = ground.lay_out(sheet, layers)
     if hints:
         tell_regions(sheet, foot, boxes, labels, hints)
@@ -339,7 +323,7 @@ def draw_contours(
     sheet.height = _write_key(sheet, foot, key)
     by = ", in the colours of their networks" if order.groups else ""
     parts = [f"lines: edges of the regions{by}"]
-    if ground.has_brain:
+    if ground.edges:
         parts.append("white line: edge of the brain mask")
     if n_lost:
         parts.append("yellow and black stripes: regions that are n/a")
@@ -412,7 +396,7 @@ def _key_of_lost(sheet: Sheet, left: float, y: float) -> None:
 
 def draw_coverage(
     ground: Ground,
-    labels: Sequence[NDArray[np.int32]],
+    labels: Sequence[IntArray],
     coverage: FloatArray,
     *,
     lost: BoolArray,
@@ -437,11 +421,7 @@ def draw_coverage(
 
 
 def draw_tsnr(
-    ground: Ground,
-    labels: Sequence[NDArray[np.int32]],
-    tsnr: FloatArray,
-    *,
-    lost: BoolArray,
+    ground: Ground, labels: Sequence[IntArray], tsnr: FloatArray, *, lost: BoolArray
 ) -> Figure | None:
     """Draw the temporal signal-to-noise ratio of each region, (R,), on these slices.
 
@@ -488,7 +468,7 @@ def picture_tsnr(sheet: Sheet) -> Figure:
 
 def _fill(
     ground: Ground,
-    labels: Sequence[NDArray[np.int32]],
+    labels: Sequence[IntArray],
     inks: Scale,
     values: FloatArray,
     lost: BoolArray,

@@ -49,22 +49,12 @@ _XYZ = (("x", "#0072b2"), ("y", "#d55e00"), ("z", "#009e73"))
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """The volumes of a run in time, and which of them are used.
+    """The volumes of a run in time, and which of them are used."""
 
-    Attributes
-    ----------
-    n_volumes
-        T.
-    repetition_time
-        In s; ``None`` where not known.
-    kept, dummy : (T,) bool or None
-        Volumes used, and those before the steady state; ``None`` where all are used.
-    """
-
-    n_volumes: int
-    repetition_time: float | None = None
-    kept: BoolArray | None = None
-    dummy: BoolArray | None = None
+    n_volumes: int  # T
+    repetition_time: float | None = None  # s; None where not known
+    kept: BoolArray | None = None  # (T,), volumes used; None where all are
+    dummy: BoolArray | None = None  # (T,), those before the steady state
 
     @property
     def step(self) -> float:
@@ -249,15 +239,7 @@ def draw_motion(
         words = "all volumes kept"
         sheet.text(LEFT + WIDTH, 16, words, size=10.5, anchor="end", colour=SOFT)
     draw_rows(sheet, 2, rows, course, last=True, drawn=drawn)
-    return sheet.figure(
-        "motion",
-        _caption(course, has_parameters=motion.parameters is not None),
-        facts=_facts(motion, course.kept, course.n_volumes),
-    )
-
-
-def _facts(motion: Motion, kept: BoolArray | None, n_volumes: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"NumberOfVolumes": n_volumes}
+    facts: dict[str, Any] = {"NumberOfVolumes": course.n_volumes}
     for name, trace in (
         ("MeanFramewiseDisplacement", motion.fd),
         ("MeanRMSDisplacement", motion.rmsd),
@@ -265,9 +247,10 @@ def _facts(motion: Motion, kept: BoolArray | None, n_volumes: int) -> dict[str, 
     ):
         if _is_known(trace):
             facts[name] = round(float(np.nanmean(trace)), 6)
-    if kept is not None:
-        facts["NumberOfVolumesKept"] = int(kept.sum())
-    return facts
+    if course.kept is not None:
+        facts["NumberOfVolumesKept"] = int(course.kept.sum())
+    caption = _caption(course, has_parameters=motion.parameters is not None)
+    return sheet.figure("motion", caption, facts=facts)
 
 
 def _caption(course: Course, *, has_parameters: bool) -> str:
@@ -276,8 +259,8 @@ def _caption(course: Course, *, has_parameters: bool) -> str:
     if size > 1:
         text = (
             "From the table of confounds; each point is the highest of"
-            f" {size} neighbouring volumes{', of positions' if has_parameters else ''}"
-            f"{' their mean' if has_parameters else ''}."
+            f" {size} neighbouring volumes"
+            f"{', of positions their mean' if has_parameters else ''}."
         )
     if (kept := course.kept) is not None:
         n_early = 0 if course.dummy is None else int(course.dummy.sum())
@@ -295,17 +278,16 @@ def _describe(motion: Motion, kept: BoolArray | None) -> str:
         ("Framewise displacement", motion.fd, " mm"),
         ("Standardised DVARS", motion.std_dvars, ""),
     ):
-        if trace is not None and np.isfinite(trace).any():
+        if _is_known(trace):
             mean, top = float(np.nanmean(trace)), float(np.nanmax(trace))
             when = int(np.nanargmax(trace)) + 1
             parts.append(
                 f"{name}: mean {mean:.2f}{unit}, highest {top:.2f}{unit} in volume"
                 f" {when}."
             )
-    if motion.parameters is not None and np.isfinite(motion.parameters).any():
-        reach = np.nanmax(motion.parameters, axis=0) - np.nanmin(
-            motion.parameters, axis=0
-        )
+    if _is_known(motion.parameters):
+        low, high = np.nanmin(motion.parameters, 0), np.nanmax(motion.parameters, 0)
+        reach = high - low
         parts.append(
             f"Translations over {np.nanmax(reach[:3]):.2f} mm, rotations over"
             f" {np.degrees(np.nanmax(reach[3:])):.2f} degrees at most."

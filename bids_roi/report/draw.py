@@ -142,7 +142,7 @@ class RunFigures:
         lost, hints = ~result.quality.usable, _describe_regions(result)
         tsnr = result.levels(self.motion or Motion())["tsnr"]
         made: list[Figure | None] = []
-        facts: dict[str, object] = {"Frame": str(self.image.frame)}
+        facts: dict[str, object] = {}
         if (grid := self.image.grid) is not None:
             rows = strongest_map(result.mapped.weights)
             ground = self._find_ground(grid, rows)
@@ -156,8 +156,9 @@ class RunFigures:
                 draw_coverage(ground, labels, share, lost=lost, minimum=least),
                 draw_tsnr(ground, labels, tsnr, lost=lost),
             ]
-            facts = {"VoxelVolume": round(grid.voxel_volume, 6)}
+            facts["VoxelVolume"] = round(grid.voxel_volume, 6)
         else:
+            facts["Frame"] = str(self.image.frame)
             meshes, words = find_meshes(self.run, self.image.frame, self.homes)
             cortex = view_atlas(result.atlas, meshes, words) if meshes else None
             if cortex is not None:

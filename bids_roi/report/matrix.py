@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -67,21 +67,18 @@ _NAMED = 40  # regions whose names are written out
 _STEPS = 201  # odd, so that 0 has a colour of its own
 _DIAGONAL = (205, 209, 216, 255)
 _NAMED_COLUMNS = 80
-# Kinds of regressors, in the order in which they are drawn.
+# Kinds of regressors and their colours, in the order in which they are drawn.
+_MOTION = r"(trans|rot)_[xyz](_|$)|rmsd|framewise_displacement"
 _KINDS = (
-    ("motion", re.compile(r"(trans|rot)_[xyz](_|$)|rmsd|framewise_displacement")),
-    ("white matter", re.compile(r"white_matter|w_comp_cor")),
-    ("CSF", re.compile(r"csf(?!_wm)(_|$)|c_comp_cor")),
-    ("global", re.compile(r"global_signal|csf_wm")),
-    ("CompCor", re.compile(r"(a|t)_comp_cor|high_variance|edge_comp")),
-    ("AROMA", re.compile(r"aroma", re.IGNORECASE)),
-    ("drift", re.compile(r"cosine")),
-    ("volumes", re.compile(r"(motion|non_steady_state)_?outlier")),
-    ("other", re.compile("")),
-)
-_KIND_COLOURS = (
-    *("#0072b2", "#9aa0a6", "#56b4e9", "#009e73", "#e69f00", "#cc79a7", "#7d5ba6"),
-    *("#d55e00", "#8c6d31"),
+    ("motion", "#0072b2", _MOTION),
+    ("white matter", "#9aa0a6", r"white_matter|w_comp_cor"),
+    ("CSF", "#56b4e9", r"csf(?!_wm)(_|$)|c_comp_cor"),
+    ("global", "#009e73", r"global_signal|csf_wm"),
+    ("CompCor", "#e69f00", r"(a|t)_comp_cor|high_variance|edge_comp"),
+    ("AROMA", "#cc79a7", r"(?i)aroma"),
+    ("drift", "#7d5ba6", r"cosine"),
+    ("volumes", "#d55e00", r"(motion|non_steady_state)_?outlier"),
+    ("other", "#8c6d31", ""),
 )
 _AXES = ("trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z")
 
@@ -116,7 +113,7 @@ def draw_carpet(
         for _, values in panels
     ]
     # By what was there before, so that the carpets of all strategies share a scale.
-    limit = _limit(shown[:1])
+    limit = _limit(shown[0])
     alt = _describe_carpet(before, after, shown)
     first, others = ([], []) if motion is None else motion_rows(motion, fd_threshold)
     sheet = Sheet(SHEET, 0, title="Regional carpet", description=alt)
@@ -128,14 +125,13 @@ def draw_carpet(
     rows = [*first, *others, *dvars_rows(dvars)]
     top = draw_rows(sheet, 2, rows, course, drawn=drawn) + 24
     # A pixel for each row, where that is neither thin nor endless.
-    height = float(
-        np.clip(-(-order.order.size // bin_size(order.order.size, _ROWS)), 160, _ROWS)
-    )
+    n_regions = order.order.size
+    height = float(np.clip(-(-n_regions // bin_size(n_regions, _ROWS)), 160, _ROWS))
     greys = Scale.of(GREYS, -limit, limit, _GREYS, OTHERS)
     live = []
     for number, ((words, _), values) in enumerate(zip(panels, shown, strict=True)):
         box = (LEFT, top, WIDTH, height)
-        panel = Panel(sheet, box, course.span, (order.order.size, 0))
+        panel = Panel(sheet, box, course.span, (n_regions, 0))
         codes = encode_course(values, greys, course)
         sheet.raster(box, codes, greys.palette, striped=lost)
         live.append({"box": box, "rows": len(codes), "columns": codes.shape[1]})
@@ -150,32 +146,26 @@ def draw_carpet(
             sheet.text(SHEET - 14, middle, words, size=10, anchor="middle", turn=-90)
         top += height + 30
     sheet.height = top + 10
-    if len(names) == order.order.size:
-        _tell_regions(sheet, order, course, names, live)
+    if len(names) == n_regions:
+        about = _name_rows("carpet", order, names, _ROWS)
+        about |= {
+            "volumes": bin_size(course.n_volumes, _COLUMNS),
+            "count": course.n_volumes,
+            "step": course.repetition_time,
+            "panels": live,
+        }
+        sheet.answer(LEFT, sheet.height - 8, about)
     caption = _caption_carpet(before, after, order, limit, same_unit=same_unit)
     return sheet.figure("carpet", caption + (_DVARS if dvars else ""))
 
 
-def _tell_regions(
-    sheet: Sheet,
-    order: RegionOrder,
-    course: Course,
-    names: Sequence[str],
-    panels: list[dict[str, object]],
-) -> None:
-    """Let the figure tell which region and volume lie under the pointer."""
+def _name_rows(
+    kind: str, order: RegionOrder, names: Sequence[str], most: int
+) -> dict[str, Any]:
+    """What a figure needs to tell which region lies under the pointer."""
     rows = order.order.tolist()
-    about = {
-        "kind": "carpet",
-        "names": [names[row] for row in rows],
-        "rows": rows,
-        "size": bin_size(len(rows), _ROWS),
-        "volumes": bin_size(course.n_volumes, _COLUMNS),
-        "count": course.n_volumes,
-        "step": course.repetition_time,
-        "panels": panels,
-    }
-    sheet.answer(LEFT, sheet.height - 8, about)
+    size = bin_size(len(rows), most)
+    return {"kind": kind, "names": [names[r] for r in rows], "rows": rows, "size": size}
 
 
 def encode_course(
@@ -224,10 +214,9 @@ def standardise(
         return np.asarray(moved / np.where(scale > 0, scale, np.nan))
 
 
-def _limit(drawn: list[FloatArray]) -> float:
+def _limit(shown: FloatArray) -> float:
     """Where the grey scale ends: 98 % of all values lie within, 1 to 4 SD."""
-    some = [values[:: values.size // 100_000 + 1] for values in map(np.ravel, drawn)]
-    values = np.abs(np.concatenate(some))
+    values = np.abs(shown.ravel()[:: shown.size // 100_000 + 1])
     values = values[np.isfinite(values)]
     if values.size == 0:
         return 2.0
@@ -359,15 +348,9 @@ def draw_relmat(
         sheet.text(middle, _TOP + side + 18, words, anchor="middle", colour=SOFT)
     sheet.bar((_LEFT + side + 22, _TOP + 14, 14, 220), scale)
     if len(names) == n_regions:
-        about = {
-            "kind": "matrix",
-            "names": [names[row] for row in order.order.tolist()],
-            "rows": order.order.tolist(),
-            "size": bin_size(n_regions, _CELLS),
-            "low": -limit,
-            "high": limit,
-            "panels": [{"box": box, "rows": len(codes), "columns": len(codes)}],
-        }
+        about = _name_rows("matrix", order, names, _CELLS)
+        about |= {"low": -limit, "high": limit}
+        about["panels"] = [{"box": box, "rows": len(codes), "columns": len(codes)}]
         sheet.answer(_LEFT, 36, about)
     if lost:
         sheet.stripe((_LEFT + side + 22, _TOP + 252, 14, 14))
@@ -531,7 +514,7 @@ def group_columns(names: Sequence[str]) -> tuple[list[int], list[str]]:
     """
     keys = []
     for number, name in enumerate(names):
-        kind = next(k for k, (_, rule) in enumerate(_KINDS) if rule.match(name))
+        kind = next(k for k, (*_, rule) in enumerate(_KINDS) if re.match(rule, name))
         axis = next((a for a, stem in enumerate(_AXES) if name.startswith(stem)), 0)
         keys.append((kind, axis, number))
     keys.sort()
@@ -540,9 +523,7 @@ def group_columns(names: Sequence[str]) -> tuple[list[int], list[str]]:
 
 def _mark_kinds(sheet: Sheet, top: float, pitch: float, kinds: Sequence[str]) -> None:
     """Name the kinds on the left, with a bar in the colour of each."""
-    colours = {
-        word: colour for (word, _), colour in zip(_KINDS, _KIND_COLOURS, strict=True)
-    }
+    colours = {word: colour for word, colour, _ in _KINDS}
     free = 0.0
     for word, first, last in bracket(kinds):
         y, length = top + first * pitch, (last - first) * pitch

@@ -87,7 +87,7 @@ def cifti_bytes(
 
 def write(path, *arguments, **options):
     content = cifti_bytes(*arguments, **options)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
     return path
 
 

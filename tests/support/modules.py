@@ -1,4 +1,4 @@
-"""Modules of the package, and what each imports."""
+"""Modules of the package, what each imports and how long its functions are."""
 
 import ast
 import functools
@@ -13,12 +13,6 @@ MODULES = {
 }
 
 
-@functools.cache
-def nodes_of(path):
-    """Every node of a file's syntax tree; dozens of tests ask for the same files."""
-    return tuple(ast.walk(ast.parse(path.read_text())))
-
-
 def names_in(node, path):
     """Top-level names and in-package modules that a statement imports, if it does."""
     if isinstance(node, ast.Import):
@@ -31,14 +25,27 @@ def names_in(node, path):
 
 
 @functools.cache
+def look_into(path):
+    """Names that a file imports, and (name, lines) of its functions."""
+    # Kept without the nodes: millions of them would slow every collection of garbage.
+    names, functions = [], []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names += names_in(node, path)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            n_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            functions.append((node.name, n_lines))
+    return tuple(names), tuple(functions)
+
+
 def imports(path):
     """All that a file imports, inside functions and for types too."""
-    return tuple(name for node in nodes_of(path) for name in names_in(node, path))
+    return look_into(path)[0]
 
 
 def imports_when_loaded(path):
     """What a file imports as it is imported itself: not in functions, nor for types."""
-    waiting = list(nodes_of(path)[0].body)
+    waiting = list(ast.parse(path.read_text()).body)
     while waiting:
         node = waiting.pop()
         later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)

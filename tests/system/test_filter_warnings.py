@@ -10,7 +10,7 @@ from support.toy_confounds import T
 
 from bids_roi.confounds.strategies import Strategy
 from bids_roi.options.settings import Settings
-from bids_roi.participant.cleaning_facts import warn_of_cleaning
+from bids_roi.participant.cleaning import warn_of_cleaning
 
 GAP = range(24, 38)
 BAND = ["--high-pass", "0.01", "--low-pass", "0.1", "--fd-threshold", "0.5"]

@@ -16,7 +16,7 @@ from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.partners import Sidecars
 from bids_roi.dataset.query import list_participants
 from bids_roi.options.row import Input
-from bids_roi.participant.plan import files_of_run
+from bids_roi.participant.description import files_of_run
 from bids_roi.tools import main
 
 BIN = Path(sys.executable).parent

@@ -20,7 +20,7 @@ from bids_roi.core.relmat import (
 )
 from bids_roi.options.record import Options
 from bids_roi.outputs.derivatives import RelmatOutput
-from bids_roi.participant.connectivity import Kept, relate_regions
+from bids_roi.participant.results import Kept, relate_regions
 
 MEASURES = ("pearson", "spearman", "partial", "covariance")
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = "bids_roi/outputs/schema.py"
 DERIVATIVES = "bids_roi/outputs/derivatives.py"
 QUALITY = "bids_roi/core/quality.py"
-RESULTS = "bids_roi/participant/results.py"
+QUALITY_FACTS = "bids_roi/participant/cleaning.py"
 
 # What is put in: the text before which it goes, and the text, by file.
 KEY = {
@@ -32,7 +32,7 @@ KEY = {
     ),
 }
 SET_KEY = {
-    RESULTS: (
+    QUALITY_FACTS: (
         "    lost = ~quality.has_voxels",
         '    facts["Restlessness"] = 7.5\n',
     ),

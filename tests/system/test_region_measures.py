@@ -20,7 +20,7 @@ from bids_roi.errors import AtlasError, UsageError
 from bids_roi.images.nifti import write_image
 from bids_roi.loading import load
 from bids_roi.options.record import Options
-from bids_roi.participant.budget import block_bytes
+from bids_roi.participant.extraction import block_bytes
 
 MEASURES = ("voxel_tsnr", "homogeneity")
 ASKED = ("--region-measures", *MEASURES)

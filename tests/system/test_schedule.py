@@ -14,13 +14,9 @@ from bids_roi.errors import BidsRoiError, MissingInput, UsageError
 from bids_roi.images import stream
 from bids_roi.images.stream import VolumeSource
 from bids_roi.options.record import Options
-from bids_roi.participant import budget
-from bids_roi.participant.budget import (
-    block_bytes,
-    choose_executor,
-    threads_per_run,
-    worker_count,
-)
+from bids_roi.participant import extraction
+from bids_roi.participant.extraction import block_bytes, threads_per_run, worker_count
+from bids_roi.participant.level import choose_executor
 from bids_roi.schedule import outcome
 from bids_roi.schedule.outcome import Serial, usable_cpus
 from bids_roi.schedule.processes import Processes
@@ -221,7 +217,7 @@ SOURCE = VolumeSource(None, 352, "<f4", 97 * 115 * 97, 300, compressed=True)
 
 
 def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
-    monkeypatch.setattr(budget, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(extraction, "usable_cpus", lambda: 8)
     assert worker_count(Options()) == 8
     assert worker_count(Options.of(n_procs=3)) == 3
     # The process that plans takes the place of a worker.
@@ -238,14 +234,14 @@ def test_memory_bounds_blocks_and_workers(monkeypatch, tmp_path):
 
 
 def test_threads_of_a_run_are_the_processors_left(monkeypatch):
-    monkeypatch.setattr(budget, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(extraction, "usable_cpus", lambda: 8)
     assert threads_per_run(Options.of(executor="serial")) == 8
     assert threads_per_run(Options.of(n_procs=2)) == 4
     # Three would be slower than ISA-L alone, or hardly faster.
     assert threads_per_run(Options.of(n_procs=3)) == 1
     assert threads_per_run(Options()) == 1
     assert threads_per_run(Options.of(executor="serial", mem_mb=4000)) == 1
-    monkeypatch.setattr(budget, "usable_cpus", lambda: 2)
+    monkeypatch.setattr(extraction, "usable_cpus", lambda: 2)
     assert threads_per_run(Options.of(executor="serial")) == 1
     pytest.importorskip("rapidgzip")
     assert threads_per_run(Options.of(threads_per_run="3")) == 3
@@ -254,7 +250,7 @@ def test_threads_of_a_run_are_the_processors_left(monkeypatch):
 def test_threads_take_memory(monkeypatch):
     """100 MiB, and 110 MiB each: 3 of 8 GB have room for a third of the workers."""
     pytest.importorskip("rapidgzip")
-    monkeypatch.setattr(budget, "usable_cpus", lambda: 99)
+    monkeypatch.setattr(extraction, "usable_cpus", lambda: 99)
     one, three = (
         worker_count(Options.of(mem_mb=8000, threads_per_run=n)) for n in ("1", "3")
     )

@@ -301,9 +301,10 @@ def test_what_has_no_weights(given, message):
 # Workbench
 
 
-def real_surfaces(folder):
-    """Spheres of 32,492 vertices, pulled about so that areas differ."""
-    found = {}
+@pytest.fixture(scope="module")
+def real_surfaces(tmp_path_factory):
+    """Spheres of 32,492 vertices, pulled about so that areas differ; read only."""
+    folder, found = tmp_path_factory.mktemp("spheres"), {}
     for seed, (side, structure) in enumerate(SIDES.items()):
         path = folder / f"{side}.surf.gii"
         subprocess.run([WB, "-surface-create-sphere", str(MESH), path], check=True)
@@ -325,14 +326,14 @@ ATLASES = {
 
 @needs_workbench
 @pytest.mark.parametrize("name", ATLASES)
-def test_all_are_those_of_workbench(shared, tmp_path, capsys, name):
+def test_all_are_those_of_workbench(shared, real_surfaces, tmp_path, capsys, name):
     """MEAN, STDEV, MEDIAN and areas, and it opens what --cifti-output writes."""
     _, axis, _ = runs.real_axis(shared)
     data = np.random.default_rng(2).normal(800, 30, (7, len(axis))).astype("f4")
     series = runs.write_cifti(tmp_path / "in", axis, data)
     atlas = tmp_path / f"atlas-x_space-fsLR_{name.replace(' ', '')}.dlabel.nii"
     shutil.copy(shared / f"atlases/cifti/{ATLASES[name]}.dlabel.nii", atlas)
-    sides = real_surfaces(tmp_path)
+    sides = real_surfaces
     surface = f"L={sides['L']},R={sides['R']}"
     ways = [("--statistic", "mean", "median", "standard_deviation")]
     ways += [("--vertex-weights", "area", "--surface", surface)]
@@ -366,9 +367,8 @@ def test_all_are_those_of_workbench(shared, tmp_path, capsys, name):
 
 
 @needs_workbench
-def test_areas_are_those_of_workbench(tmp_path):
-    sides = real_surfaces(tmp_path)
-    for side, path in sides.items():
+def test_areas_are_those_of_workbench(real_surfaces, tmp_path):
+    for side, path in real_surfaces.items():
         out = tmp_path / f"{side}.shape.gii"
         subprocess.run([WB, "-surface-vertex-areas", path, out], check=True)
         assert_allclose(read_areas(path)[1], nb.load(out).agg_data(), rtol=1e-5)

@@ -20,7 +20,7 @@ from bids_roi.core.relmat import relate
 from bids_roi.loading import load
 from bids_roi.options.record import Options
 from bids_roi.outputs.derivatives import RelmatOutput
-from bids_roi.participant.connectivity import Kept, relate_regions
+from bids_roi.participant.results import Kept, relate_regions
 
 XDF = [f"pearsonxdf{what}" for what in ("variance", "dof", "z", "p")]
 KEPT = np.setdiff1d(np.arange(T), [0, *SPIKES])

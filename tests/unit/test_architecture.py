@@ -1,13 +1,12 @@
 """The house: which folder may import which, how long things are."""
 
-import ast
 import importlib
 import re
 import sys
 import tomllib
 
 import pytest
-from support.modules import MODULES, ROOT, imports, nodes_of
+from support.modules import MODULES, ROOT, imports, look_into
 
 import bids_roi
 
@@ -124,11 +123,8 @@ def test_core_knows_arrays_only():
 def test_files_and_functions_stay_short():
     for module, path in MODULES.items():
         assert path.read_text().count("\n") <= 600, module
-        for node in nodes_of(path):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                n_lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
-                assert n_lines <= 60, f"{module}.{node.name} has {n_lines} lines"
+        for name, n_lines in look_into(path)[1]:
+            assert n_lines <= 60, f"{module}.{name} has {n_lines} lines"
 
 
 def test_only_what_users_import_lists_its_names():

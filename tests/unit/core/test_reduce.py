@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from support import oracles
+from support.cleaning_oracles import EXAMPLES
 from support.cuts import cut_points, cut_volumes
 
 from bids_roi.core.grid import Grid
@@ -110,7 +111,7 @@ CUTS = st.lists(st.integers(1, N_POINTS - 1), min_size=1, max_size=8, unique=Tru
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=max(60, EXAMPLES))
 @given(cases())
 def test_equals_loop_oracle(case):
     values, atlases, mask, block, scaling = case
@@ -118,7 +119,7 @@ def test_equals_loop_oracle(case):
     hold_against_loop(case, *found)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=max(60, EXAMPLES))
 @given(cases(), CUTS, st.sampled_from([1, 700, 2**27]))
 def test_cut_by_points_equals_loop_oracle(case, ends, gather_bytes):
     values, atlases, mask, _, scaling = case
@@ -142,7 +143,7 @@ def hold_against_loop(case, reduction, partition):
     assert_array_equal(reduction.usable, flat)
     spread = np.abs(scaled[np.isfinite(scaled)]).max(initial=1.0)
     for number, (labels, index) in enumerate(atlases):
-        for statistic in BY_VOLUME:  # others: test_region_series.py
+        for statistic in BY_VOLUME:  # others: test_statistics.py
             expected = oracles.by_region(scaled, labels, index, usable, statistic)
             found = reduction.signals[statistic][number]
             # Sums that cancel keep the precision of their terms, not of themselves.
@@ -154,7 +155,7 @@ def hold_against_loop(case, reduction, partition):
         assert_array_equal(partition.count(number, reduction.usable), counts)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=max(30, EXAMPLES))
 @given(cases(), st.randoms(use_true_random=False))
 def test_bits_do_not_depend_on_blocks_or_company(case, random):
     values, atlases, mask, block, scaling = case
@@ -176,7 +177,7 @@ def test_bits_do_not_depend_on_blocks_or_company(case, random):
             assert_allclose(moved.signals[name][position], arrays[i], rtol=0, atol=0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=max(30, EXAMPLES))
 @given(cases())
 def test_picked_points_give_what_whole_volumes_give(case):
     values, atlases, mask, block, scaling = case
@@ -193,7 +194,7 @@ def test_picked_points_give_what_whole_volumes_give(case):
             assert_array_equal(one, two)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=max(30, EXAMPLES))
 @given(cases(), CUTS, CUTS)
 def test_bits_do_not_depend_on_where_points_are_cut(case, one, other):
     values, atlases, mask, _, scaling = case

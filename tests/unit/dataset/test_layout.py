@@ -8,7 +8,7 @@ from collections import Counter
 
 import bids.layout
 import pytest
-from support.trees import SHARED, needs_shared, plant, unpack
+from support.trees import SHARED, needs_shared, plant
 
 import bids_roi.dataset.partners as partners_module
 import bids_roi.dataset.query as query_module
@@ -93,8 +93,8 @@ COUNTS = {
 
 @needs_shared
 @pytest.mark.parametrize("name", list(COUNTS))
-def test_real_trees(name, tmp_path):
-    root = unpack(f"{name}_tree.tar.gz", tmp_path)
+def test_real_trees(name, real_tree):
+    root = real_tree(name)
     assert find_derivative(root, None) == root
     participants = list_participants(root, [])
     runs = []
@@ -131,16 +131,16 @@ def test_big_listings(name, n_participants, tmp_path):
 
 
 @needs_shared
-def test_minimal_level_is_explained(tmp_path):
-    root = unpack("ds003752-fmriprep-23.2.0-minimal_tree.tar.gz", tmp_path)
+def test_minimal_level_is_explained(real_tree):
+    root = real_tree("ds003752-fmriprep-23.2.0-minimal")
     error = explain_nothing(root, list_participants(root, []), Input())
     assert isinstance(error, MissingInput)
     assert "--level minimal writes no BOLD series" in str(error)
 
 
 @needs_shared
-def test_standard_space_absent_is_explained(tmp_path):
-    root = unpack("ds005239-fmriprep-23.2.0_tree.tar.gz", tmp_path)
+def test_standard_space_absent_is_explained(real_tree):
+    root = real_tree("ds005239-fmriprep-23.2.0")
     options = Input(space=("MNI152NLin2009cAsym",))
     assert find_runs(root, "dd", options) == []
     error = explain_nothing(root, ["dd"], options)

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from support.trees import SHARED, needs_shared, plant, unpack
+from support.trees import SHARED, needs_shared, plant
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.query import KINDS, list_participants
@@ -33,8 +33,8 @@ def listing(root, participant):
         ("ds005639-fmriprep-23.1.2", 5, 0),
     ],
 )
-def test_real_trees(name, n_pairs, n_dense, tmp_path):
-    root = unpack(f"{name}_tree.tar.gz", tmp_path)
+def test_real_trees(name, n_pairs, n_dense, real_tree):
+    root = real_tree(name)
     counts = dict.fromkeys(ALL, 0)
     for participant in list_participants(root, []):
         runs = find_runs(root, participant, Input(), ALL)

@@ -249,7 +249,7 @@ def with_data(data, encoding="GZipBase64Binary"):
 
 
 def packed(content):
-    return base64.b64encode(zlib.compress(content)).decode()
+    return base64.b64encode(zlib.compress(content, 1)).decode()
 
 
 REFUSED = {

@@ -30,7 +30,9 @@ DAMAGES = {
     "garbage behind it": PACKED + b"garbage that is no gzip stream",
     "zeros behind it": PACKED + bytes(512),
     "its own end behind it": PACKED + PACKED[-8:],
-    "two members": gzip.compress(CONTENT[:99_999]) + gzip.compress(CONTENT[99_999:]),
+    "two members": b"".join(
+        gzip.compress(part, 1) for part in (CONTENT[:99_999], CONTENT[99_999:])
+    ),
     "an empty member behind it": PACKED + gzip.compress(b""),
     "twice": PACKED + PACKED,
     "a volume too much": gzip.compress(CONTENT + PLANE[0].tobytes(), 1),

@@ -1,25 +1,26 @@
-"""Outputs that are there: complete, of other settings, or of an input that is gone."""
+"""A Job: what is left to do of one run, held against the outputs that are there."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.atlases.open import Atlas
-from bids_roi.atlases.regions import RegionTable
-from bids_roi.atlases.subject import Route
 from bids_roi.confounds.strategies import describe_strategy
-from bids_roi.errors import BidsRoiError, OutputError
-from bids_roi.files.names import parse_name
-from bids_roi.files.tables import read_json, read_table
+from bids_roi.errors import BidsRoiError, ImageError, OutputError
+from bids_roi.files.tables import file_digest, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
-from bids_roi.options.words import find_statistic
-from bids_roi.outputs.derivatives import name_outputs
+from bids_roi.options.words import find_measure
 from bids_roi.outputs.records import (
     RAW,
+    Digests,
+    Making,
     Record,
+    digest_outputs,
     read_records,
     release_of,
     renew_stamps,
@@ -27,25 +28,27 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.result import has_figures, motion_table, parcellated_of
-from bids_roi.participant.connectivity import settings_of
-from bids_roi.participant.plan import GONE
-from bids_roi.participant.results import digests_of, writes_parcellated
+from bids_roi.participant.confounds import RunConfounds
+from bids_roi.participant.plan import GONE, fingerprint, recall_plan
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from bids_roi.atlases.surfaces import Areas
+    from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
+    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
-    from bids_roi.outputs.derivatives import RunOutputs
+    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs
+    from bids_roi.outputs.result import Preparation
+    from bids_roi.participant.extraction import Placed
     from bids_roi.participant.plan import PlannedRun
-    from bids_roi.participant.results import Job
 
 
 # Of these the sidecar says at most what came of them in a run.
 _NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
 _FLAGS = {option.name: option.flags[0] for option in OPTIONS}
+_KEPT = "the input is not here any more; the outputs that were made of it are kept."
 
 
 class OtherSettings(OutputError):
@@ -54,6 +57,197 @@ class OtherSettings(OutputError):
 
 class OtherAtlas(OtherSettings):
     """They were made with an earlier segmentation or transform of the participant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The work on one run: what is asked for, what is left, and how it is cleaned.
+
+    ``inputs`` are fingerprints of all that is read, ``work`` atlases with the names of
+    what is left to make of them, ``there`` pairs ``(atlas, label)`` of what is done.
+    ``placed`` says, by atlas, how those lie on the run that transforms brought there;
+    ``preparations`` and ``failed``, by label, how the run is cleaned, and why not.
+    """
+
+    planned: PlannedRun
+    options: Options
+    strategies: tuple[Strategy | None, ...]
+    output_dir: Path
+    making: Making
+    confounds: RunConfounds
+    inputs: tuple[str, ...] = ()
+    work: tuple[tuple[Atlas, RunOutputs], ...] = ()
+    there: frozenset[tuple[str, str | None]] = frozenset()
+    placed: Mapping[str, Placed] = field(default_factory=dict)
+    preparations: Mapping[str, Preparation] = field(default_factory=dict)
+    failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
+
+    @property
+    def image(self) -> Series:
+        """The header; a plan without one has an error and was refused before."""
+        if self.planned.image is None:
+            msg = "the header was not read."
+            raise ImageError(msg, where=self.planned.run.relative_path)
+        return self.planned.image
+
+    def digest(self, atlas: Atlas, label: str | None, *more: object) -> Digests:
+        """Digests of an output; those of raw signals know nothing of cleaning."""
+        options, mask = self.options, self.planned.mask_path
+        # A mask of the run's own is an input like the BOLD file.
+        given = options.extraction.mask not in ("auto", "none") and mask is not None
+        parts: list[object] = [file_digest(mask)] if given and mask else []
+        strategy = self.strategy(label)
+        if strategy is not None:
+            parts += [
+                describe_strategy(strategy),
+                options.cleaning.censored,
+                options.cleaning.high_variance_confounds,
+                options.cleaning.allow_missing_confounds,
+                _describe_dataset(options.cleaning.aroma_dataset),
+            ]
+            own = self.confounds.describe_own(strategy)
+            parts += [
+                [name, pattern, _describe_dataset(folder)]
+                for name, (folder, pattern) in own.items()
+            ]
+        return digest_outputs(options.digest(), atlas, *parts, *more)
+
+    def strategy(self, label: str | None) -> Strategy | None:
+        """The strategy of a label; ``None`` for raw signals."""
+        for strategy in self.strategies:
+            if label is not None and strategy is not None and strategy.label == label:
+                return strategy
+        return None
+
+
+def open_job(
+    planned: PlannedRun,
+    options: Options,
+    strategies: tuple[Strategy | None, ...],
+    output_dir: Path,
+) -> Job:
+    """Begin the work on a run; nothing is read yet."""
+    n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
+    tables = RunConfounds(planned.run, n_volumes, options.cleaning)
+    making = Making(output_dir)
+    return Job(planned, options, strategies, output_dir, making, tables)
+
+
+def _describe_dataset(folder: Path | None) -> object:
+    """What made a dataset, ``None`` for no dataset: where it lies does not matter."""
+    if folder is None:
+        return None
+    try:
+        return read_json(folder / "dataset_description.json").get("GeneratedBy", "")
+    except BidsRoiError:
+        return ""
+
+
+def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
+    """Tell the digest of each table of a run and atlas; series tell most, so first."""
+    of = {label: job.digest(atlas, label) for label in {None, *names.labels}}
+    digests = {series.path: of[series.label] for series in names.timeseries}
+    digests |= {r.path: relmat_digest(job, atlas, r) for r in names.relmats}
+    digests |= {names.regions: of[None]}
+    return {path: digest.options for path, digest in digests.items()}
+
+
+def relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
+    """Digests of a matrix, which know its settings too."""
+    settings = settings_of(relmat, job.options)
+    return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
+
+
+def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
+    """Everything that is read for a run: files, and what their sidecars say."""
+    planned = job.planned
+    moved_by = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.route is not None
+        for path, _ in atlas.route.steps
+    }
+    areas = {
+        path: None
+        for atlas, _ in planned.atlases
+        if atlas.areas is not None
+        for path in atlas.areas.files
+    }
+    own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
+    paths = (*own, *moved_by, *areas)
+    # What the sidecars say when merged, and not the files: a sidecar at the root may
+    # change for the sake of another task.
+    said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
+    return (
+        *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
+        hashlib.sha256(said.encode()).hexdigest()[:12],
+        f"repetition time {planned.repetition_time}",
+    )
+
+
+def find_work(job: Job, *, gone: bool = False) -> tuple[Job, list[Record]]:
+    """What is left to do, and the records of what is there.
+
+    Of an input that is ``gone``, so is the header, which may have told the repetition
+    time.
+    """
+    inputs = _fingerprint_inputs(job)
+    job = replace(job, inputs=(*inputs[:-1], GONE) if gone else inputs)
+    if job.options.running.overwrite:
+        return replace(job, work=job.planned.atlases), []
+    existing = Existing(job)
+    existing.check()
+    work, records = [], []
+    for atlas, names in job.planned.atlases:
+        complete = existing.find_complete(atlas, names)
+        records += [(atlas.name, label, found) for label, found in complete.items()]
+        if left := [label for label in names.labels if label not in complete]:
+            work.append((atlas, names.only(left)))
+    there = frozenset((name, label) for name, label, _ in records)
+    job = replace(job, work=tuple(work), there=there)
+    return job, [record for _, _, record in records]
+
+
+def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
+    """Tell what decides the numbers of a matrix beside its series; plain JSON."""
+    settings: dict[str, Any] = {
+        "FisherZ": output.fisher_z,
+        "MinimumDegreesOfFreedom": options.connectivity.min_degrees_of_freedom,
+    }
+    rows = {option.name: option.sidecar for option in OPTIONS}
+    for _, name in find_measure(output.measure).parameters:
+        settings[rows[name]] = getattr(options.connectivity, name)
+    if options.connectivity.relmat_volumes is not None:
+        settings["RelmatVolumes"] = options.connectivity.relmat_volumes
+        settings["RelmatSeed"] = options.connectivity.relmat_seed
+    return settings
+
+
+def writes_parcellated(job: Job) -> bool:
+    """Whether CIFTI files are asked for, and the run is not a volume."""
+    return job.options.extraction.cifti_output and job.image.grid is None
+
+
+def labels_of(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
+    """Labels of denoising strategies; ``None`` for raw signals."""
+    return tuple(None if s is None else s.label for s in strategies)
+
+
+def find_kept(
+    planned: PlannedRun,
+    options: Options,
+    strategies: tuple[Strategy | None, ...],
+    output_dir: Path,
+) -> list[Record]:
+    """Records of a run whose input has been dropped; none where something is to do."""
+    recalled = recall_plan(planned, options, labels_of(strategies), output_dir)
+    if recalled is None or options.running.overwrite:
+        return []
+    job = open_job(recalled, options, strategies, output_dir)
+    job, found = find_work(job, gone=True)
+    return (
+        [] if job.work else [replace(r, warnings=(*r.warnings, _KEPT)) for r in found]
+    )
 
 
 class Existing:
@@ -242,13 +436,9 @@ def _are_same(made_of: tuple[str, ...], inputs: tuple[str, ...]) -> bool:
 class Difference:
     """What differs between outputs and what is asked for.
 
-    Attributes
-    ----------
-    text
-        The end of a sentence: ``were made with other options: --fd-threshold is 0.5,
-        the outputs were made with 0.3``.
-    of_atlas
-        Whether only the files of the atlas differ.
+    ``text`` is the end of a sentence: ``were made with other options: --fd-threshold is
+    0.5, the outputs were made with 0.3``. ``of_atlas`` is whether nothing but the files
+    of the atlas differs.
     """
 
     text: str
@@ -399,140 +589,3 @@ def _tell_what_is_left(strategy: Strategy | None) -> str:
         f"were made with other options ({flags} or the columns of the strategy"
         f" {strategy.name} differ)"
     )
-
-
-def recall_plan(
-    planned: PlannedRun,
-    options: Options,
-    labels: tuple[str | None, ...],
-    output_dir: Path,
-) -> PlannedRun | None:
-    """Plan of a run of which series or mask are links to what is not here.
-
-    Grid and atlases are those that its outputs were made with, but for atlases that are
-    given as files and hold something else now. ``None`` where it lacks nothing, or one
-    of the atlases has no outputs.
-    """
-    run = planned.run
-    if not any(path and _is_dropped(path) for path in (*run.files, run.mask_path)):
-        return None
-    records = read_records(output_dir, run.relative_path)
-    done = {record.atlas: record for record in records if record.status == "done"}
-    if not planned.asked or not done.keys() >= set(planned.asked):
-        return None
-    try:
-        atlases = [
-            _hold_against(
-                planned.given, _recall_atlas(done[a], options, output_dir, run.root)
-            )
-            for a in planned.asked
-        ]
-    except (BidsRoiError, LookupError, TypeError, ValueError):
-        return None  # its outputs are no use: the run fails, as the input is gone
-    extraction, connectivity = options.extraction, options.connectivity
-    masks = {"auto": run.mask_path, "none": None}
-    return replace(
-        planned,
-        error=None,
-        mask_path=masks.get(extraction.mask, Path(extraction.mask)),
-        atlases=tuple(
-            (
-                atlas,
-                name_outputs(
-                    run,
-                    atlas,
-                    extraction.statistic if atlas.hard else extraction.map_statistic,
-                    labels,
-                    relmats=connectivity.relmat,
-                    fisher_z=connectivity.fisher_z,
-                ),
-            )
-            for atlas in atlases
-        ),
-    )
-
-
-def _is_dropped(path: Path) -> bool:
-    try:
-        return path.is_symlink() and not path.exists()
-    except OSError:  # of the disk, which says nothing of the content
-        return False
-
-
-def _recall_route(sidecar: Mapping[str, Any], root: Path) -> Route | None:
-    """Transforms that the atlas came by, with the digest that they had."""
-    told = sidecar.get("AtlasTransform")
-    if not isinstance(told, list):
-        return None
-    steps = []
-    for uri in map(str, told):
-        name = uri.removesuffix(" (inverse)")
-        steps.append((root / name.removeprefix("bids:preprocessed:"), name != uri))
-    return Route(tuple(steps), _digest(sidecar.get("AtlasTransformDigest")))
-
-
-def _recall_areas(sidecar: Mapping[str, Any]) -> Areas | None:
-    """Whose areas vertices weighed by, with the digest that they had."""
-    from bids_roi.atlases.surfaces import Areas  # loads the readers of surfaces
-
-    weights = sidecar.get("VertexWeights")
-    if not isinstance(weights, str):
-        return None
-    digest = _digest(sidecar.get("VertexAreasDigest"))
-    return Areas((), (), digest, weights.endswith("of the participant"))
-
-
-def _recall_atlas(
-    record: Record, options: Options, output_dir: Path, root: Path
-) -> Atlas:
-    """The atlas of outputs, as far as names and digests need it."""
-    (table,) = [path for path in record.outputs if path.endswith("_dseg.tsv")]
-    sidecar, cells = (
-        read_json(output_dir / sidecar_of(table)),
-        read_table(output_dir / table),
-    )
-    name = parse_name(table)
-    names = tuple(cells["name"])
-    stats = {parse_name(p).get("stat") for p in record.outputs if "_timeseries" in p}
-    of_labels = {find_statistic(s).stat for s in options.extraction.statistic}
-    return Atlas(
-        label=name.get("atlas") or "",
-        seg=name.get("seg"),
-        scale=name.get("scale"),
-        space=name.get("space") or "",
-        kind="dseg" if stats & of_labels else "probseg",
-        files=(output_dir / table,),
-        table_path=None,
-        image_digest=_digest(sidecar.get("AtlasImageDigest")),
-        table_digest=_digest(sidecar.get("AtlasTableDigest")),
-        regions=RegionTable(tuple(int(i) for i in cells["index"]), names, names),
-        source="",
-        description={},
-        route=_recall_route(sidecar, root),
-        areas=_recall_areas(sidecar),
-    )
-
-
-def _hold_against(given: tuple[Atlas, ...], recalled: Atlas) -> Atlas:
-    """An atlas with the content that its files have now, where it is another."""
-    now = [atlas for atlas in given if atlas.name == recalled.name]
-    # Of a run that transforms led to, outputs do not tell in which space the atlas was.
-    now = [atlas for atlas in now if atlas.space == recalled.space] or now
-    for atlas in now:
-        same = atlas.image_digest == recalled.image_digest
-        if same and atlas.table_digest == recalled.table_digest:
-            return recalled
-    return (
-        recalled
-        if not now
-        else replace(
-            recalled,
-            image_digest=now[0].image_digest,
-            table_digest=now[0].table_digest,
-            regions=now[0].regions,
-        )
-    )
-
-
-def _digest(told: object) -> str:
-    return str(told or "").removeprefix("sha256:")
