@@ -20,6 +20,7 @@ import bids_roi
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = "bids_roi/outputs/schema.py"
+RESULT = "bids_roi/outputs/result.py"
 DERIVATIVES = "bids_roi/outputs/derivatives.py"
 QUALITY = "bids_roi/core/quality.py"
 QUALITY_FACTS = "bids_roi/participant/cleaning.py"
@@ -38,9 +39,9 @@ SET_KEY = {
     ),
 }
 COLUMN = {
-    SCHEMA: (
-        '    Column("coverage_grid"',
-        '    Column("edge", "Edge of a cube of its volume, {unit}.", "mm"),\n',
+    RESULT: (
+        '    "coverage_grid": ',
+        '    "edge": Column("Edge of a cube of its volume, {unit}.", "mm"),\n',
     ),
     DERIVATIVES: (
         '        "centre_offset": ',

@@ -13,14 +13,11 @@ from support.package_copy import ROOT, Copy
 
 PAGE = ROOT / "docs" / "contributing.md"
 DECLARATION = """
-    spike: float | None = field(
-        default=None,
-        metadata=_row(
-            _positive("a height above 0 mm", "MM", "mm"),
-            "Cut spikes higher than this, or none.",
-            example=2.0,
-            sidecar="SpikeHeight",
-        ),
+    spike: float | None = _setting(
+        _positive("a height above 0 mm", "MM", "mm"),
+        "Cut spikes higher than this, or none.",
+        example=2.0,
+        sidecar="SpikeHeight",
     )
 """
 BEHIND = "\n\nROWS: dict"  # the first line after the fields
