@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.motion import FilteredMotion
-    from bids_roi.confounds.regressors import Selected
+    from bids_roi.confounds.table import Selected
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.motion import Censoring

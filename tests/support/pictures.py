@@ -16,8 +16,8 @@ from PIL import Image
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.confounds.regressors import Selected
 from bids_roi.confounds.strategies import Strategy
+from bids_roi.confounds.table import Selected
 from bids_roi.core.clean import prepare_cleaner
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels, strongest_map
