@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bids_roi.confounds.strategies import Strategy
     from bids_roi.options.record import Options
     from bids_roi.participant.plan import PlannedRun
+    from bids_roi.report.draw import RunFigures
 
 
 _STOPPED = (
@@ -160,9 +161,8 @@ def fail_run(
 def _make(job: Job) -> list[Record]:
     """All that is left to do of a run, in the order of the method."""
     began = time.monotonic()
-    options, planned = job.options, job.planned
     asked = job.work
-    job = prepare_cleaning(job)
+    job, motion = prepare_cleaning(job), read_motion(job.confounds)
     records = [
         failed_record(job, atlas, label, error)
         for atlas, names in asked
@@ -177,24 +177,11 @@ def _make(job: Job) -> list[Record]:
     ]
     if not job.work:
         return records
-    motion = read_motion(job.confounds)
-    figures = None
-    if not options.running.no_report:
-        from bids_roi.atlases.templateflow import search_path
-        from bids_roi.report.draw import RunFigures
-
-        figures = RunFigures(
-            planned.run,
-            job.image,
-            job.output_dir,
-            repetition_time=planned.repetition_time,
-            minimum_coverage=options.extraction.min_coverage,
-            homes=search_path(options.atlases.templateflow_home),
-        )
+    figures = None if job.options.running.no_report else _open_figures(job)
     extracted = extract(job, motion.steady, mean=figures.mean if figures else None)
     if figures is not None:
         figures.motion, figures.voxels = motion, extracted.partition.voxels
-        if planned.mask_path is not None:
+        if job.planned.mask_path is not None:
             figures.brain = extracted.inside
     used: dict[str, str] = {}
     whole = {atlas for atlas, _ in job.there}
@@ -219,6 +206,22 @@ def _make(job: Job) -> list[Record]:
     if outliers or not any(label for _, label in job.there):
         figures.draw_motion(motion, outliers)
     return [replace(r, warnings=(*r.warnings, *figures.notes)) for r in records]
+
+
+def _open_figures(job: Job) -> RunFigures:
+    """The figures of a run: made before its file is read, of whose mean they are."""
+    from bids_roi.atlases.templateflow import search_path
+    from bids_roi.report.draw import RunFigures  # not without a report
+
+    options, planned = job.options, job.planned
+    return RunFigures(
+        planned.run,
+        job.image,
+        job.output_dir,
+        repetition_time=planned.repetition_time,
+        minimum_coverage=options.extraction.min_coverage,
+        homes=search_path(options.atlases.templateflow_home),
+    )
 
 
 def _stamp(job: Job, record: Record, outliers: str | None) -> Record:
