@@ -40,6 +40,10 @@ _LARGEST_TABLE = 2**29
 _LONGEST_LINE = 2**24
 _LARGEST_JSON = 2**26
 _DEEPEST_JSON = 64
+# Bytes: tables and sidecars have fewer, and are hashed in 30 ms at most.
+_SMALL = 2**25
+# In place of the fingerprint of an input that was there, as after git annex drop.
+GONE = "not here"
 
 
 def format_json(content: Mapping[str, Any]) -> str:
@@ -432,6 +436,34 @@ def file_digest(path: Path, kind: str = "sha256") -> str:
     """Hash of a file's bytes, without holding them all in memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, kind).hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Tell whether a file is still the one that was read, in a copy too.
+
+    Size and, for gzip, the checksum of the content that its last eight bytes hold; the
+    digest of other files, but of large ones the time of change. ``GONE`` for a link to
+    what is not here.
+    """
+    try:
+        if path.is_symlink() and not path.exists():
+            return GONE
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            return "no file"
+        with path.open("rb") as file:
+            if path.name.endswith(".gz") and size >= 8:
+                file.seek(-8, os.SEEK_END)
+                return f"{size}:{file.read(8).hex()}"
+            if size <= _SMALL:
+                return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        return f"{size}:{status.st_mtime_ns}"
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror}); it could be before."
+        otherwise = "Was it moved, or another disk mounted? Run the same command again."
+        remedy = remedy_of(error, otherwise)
+        raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def check_inside(folder: Path, output_dir: Path) -> None:

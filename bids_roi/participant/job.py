@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, ImageError, OutputError
-from bids_roi.files.tables import file_digest, read_json
+from bids_roi.files.tables import GONE, file_digest, fingerprint, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure
@@ -29,7 +29,7 @@ from bids_roi.outputs.records import (
 )
 from bids_roi.outputs.result import has_figures, motion_table, parcellated_of
 from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.plan import GONE, fingerprint, recall_plan
+from bids_roi.participant.plan import recall_plan
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
