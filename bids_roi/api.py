@@ -30,7 +30,6 @@ from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
 from bids_roi.participant.extraction import extract as extract_signals
 from bids_roi.participant.extraction import place_atlases
-from bids_roi.participant.job import open_job
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
     describe_atlas,
@@ -38,6 +37,7 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
+from bids_roi.participant.run import open_job
 from bids_roi.report.courses import draw_regions
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from bids_roi.options.words import Estimator
     from bids_roi.outputs.derivatives import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
     from bids_roi.report.courses import Picture
 
     Key = tuple[Any, str, str]

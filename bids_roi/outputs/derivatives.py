@@ -16,6 +16,7 @@ from bids_roi.dataset.partners import read_timing
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import format_matrix, format_table
+from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, find_statistic
 from bids_roi.outputs.records import sidecar_of
 from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS, describe_columns
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from bids_roi.core.mapping import RegionMap
     from bids_roi.core.warp import WarpFit
     from bids_roi.dataset.layout import BoldRun
+    from bids_roi.options.table import Connectivity
     from bids_roi.outputs.records import Digests, Making
 
 
@@ -182,6 +184,21 @@ def name_outputs(
             (label, path("outliers", label=label)) for label in labels if label
         ),
     )
+
+
+def settings_of(output: RelmatOutput, wanted: Connectivity) -> dict[str, Any]:
+    """Tell what decides the numbers of a matrix beside its series; plain JSON."""
+    settings: dict[str, Any] = {
+        "FisherZ": output.fisher_z,
+        "MinimumDegreesOfFreedom": wanted.min_degrees_of_freedom,
+    }
+    rows = {option.name: option.sidecar for option in OPTIONS}
+    for _, name in find_measure(output.measure).parameters:
+        settings[rows[name]] = getattr(wanted, name)
+    if wanted.relmat_volumes is not None:
+        settings["RelmatVolumes"] = wanted.relmat_volumes
+        settings["RelmatSeed"] = wanted.relmat_seed
+    return settings
 
 
 def write_relmat(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.outputs.result import Extracted, Motion, Preparation
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
     FloatArray = NDArray[np.float64]
 

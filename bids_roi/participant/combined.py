@@ -17,7 +17,7 @@ from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import MISSING, file_digest, format_matrix, read_table
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
-from bids_roi.outputs.derivatives import RelmatOutput
+from bids_roi.outputs.derivatives import RelmatOutput, settings_of
 from bids_roi.outputs.find import (
     Output,
     desc_of,
@@ -39,7 +39,6 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.schema import KEYS
-from bids_roi.participant.job import settings_of
 from bids_roi.participant.results import relate_runs
 
 if TYPE_CHECKING:
@@ -183,7 +182,9 @@ def is_made_so(output: Output, options: Options) -> bool:
     """
     measure = measure_of_word(output.stat)
     scaled = options.connectivity.fisher_z and find_measure(measure).is_correlation
-    asked = settings_of(RelmatOutput(measure, scaled, None, "", "", ""), options)
+    asked = settings_of(
+        RelmatOutput(measure, scaled, None, "", "", ""), options.connectivity
+    )
     told = output.read_sidecar()
     return {key: told[key] for key in _SETTINGS if key in told} == asked
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.table import Cleaning
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
 
 # Name of fMRIPost-AROMA's dataset in sidecars.
