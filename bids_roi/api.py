@@ -352,7 +352,7 @@ def extract(
     [(0, 'mine', 'cleaned'), (1, 'mine', 'cleaned')]
     """
     strategy = pop_strategy(options, strategy)
-    given = check_options(options, "extract")
+    given = check_options(options)
     asked = () if strategy is None else read_strategies(strategy)
     with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
         call = Call(Desk(Path(name)), given, space)

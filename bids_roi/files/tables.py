@@ -13,8 +13,6 @@ import json
 import math
 import os
 import re
-import secrets
-import socket
 import stat
 import time
 from pathlib import Path
@@ -432,10 +430,10 @@ def _fill(path: Path, text: str | bytes | Iterable[str]) -> Written:
     )
 
 
-def file_digest(path: Path, kind: str = "sha256") -> str:
-    """Hash of a file's bytes, without holding them all in memory."""
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, without holding them all in memory."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(path: Path) -> str:
@@ -480,13 +478,13 @@ def name_temporary() -> str:
 
     It tells who writes, see ``remove_leftovers``.
     """
-    return f".bids_roi-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return f".bids_roi-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.tmp"
 
 
 @functools.cache
 def _machine() -> str:
     """Tell machines, and containers on one machine, apart; 8 digits."""
-    name = socket.gethostname()
+    name = os.uname().nodename
     with contextlib.suppress(OSError):  # process ids are counted per namespace
         name += str(Path("/proc/self/ns/pid").readlink())
     return hashlib.sha256(name.encode()).hexdigest()[:8]
