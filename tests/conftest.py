@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import datasets, toy_confounds, trees
-from support.once import make_once
+from support.once import list_written, make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
@@ -32,6 +32,13 @@ def _no_wait_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_all_read_is_written_by_none():
+    """A worker that ends tells it, at its last test."""
+    yield
+    assert list_written() == []
 
 
 @pytest.fixture(scope="session")
