@@ -31,7 +31,6 @@ from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
 from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
 from bids_roi.report.draw import RunFigures
 
-HEADINGS = {"h1", "h2", "h3", "h4"}
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
 
