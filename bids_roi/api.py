@@ -21,11 +21,12 @@ from bids_roi.arguments import (
     python_words,
     read_strategies,
 )
-from bids_roi.asked import RAW, Call, Desk, list_given, share
+from bids_roi.asked import Call, Desk, list_given, share
 from bids_roi.core.relmat import POOLED, pool_runs
 from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
+from bids_roi.outputs.records import RAW
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
 from bids_roi.participant.extraction import extract as extract_signals

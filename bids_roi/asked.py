@@ -33,6 +33,7 @@ from bids_roi.images.nifti import file_of_image, save_image
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
 from bids_roi.options.table import Atlases
+from bids_roi.outputs.records import RAW
 from bids_roi.participant.confounds import load_strategies
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
 
-RAW = "none"
 # What names of files hold, and those of atlases do not.
 _FILE_ENDINGS = (".nii", ".nii.gz", ".gii", ".annot")
 # Columns that settings read, by the setting; they are for censoring.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.atlases.regions import networks_of
-from bids_roi.atlases.templateflow import template_grids
+from bids_roi.atlases.templateflow import S3_ROOT, template_grids
 from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
 from bids_roi.dataset.partners import read_timing
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from bids_roi.options.table import Connectivity
     from bids_roi.outputs.records import Digests, Making
 
-
-TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
 
 _MEASURES = {
     "volume": "VolumeRatio",
@@ -539,7 +537,7 @@ def _surface_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
             continue
         file = f"hemi-{part.structure[7:8]}_midthickness.surf.gii"  # of CORTEX_LEFT
         density = f"{round(mesh.n_vertices / 1000)}k"
-        stem = f"{TEMPLATEFLOW_URL}/tpl-{mesh.template}/tpl-{mesh.template}"
+        stem = f"{S3_ROOT}/tpl-{mesh.template}/tpl-{mesh.template}"
         reference[f"CIFTI_STRUCTURE_{part.structure}"] = (
             f"{own}_{file}"
             if mesh.template.startswith("fsnative")
@@ -554,7 +552,7 @@ def _surface_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
             for res, one in template_grids()[six].items()
             if one.shape == tuple(grid.shape) and np.allclose(one.zooms, zooms)
         ]
-        url = f"{TEMPLATEFLOW_URL}/tpl-{six}/tpl-{six}"
+        url = f"{S3_ROOT}/tpl-{six}/tpl-{six}"
         if fitting:
             reference["VolumeReference"] = f"{url}_res-{fitting[0]}_T1w.nii.gz"
     return reference or f"bids:preprocessed:{run.relative_path}"
@@ -574,4 +572,4 @@ def _spatial_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
     cohort = parse_name(run.path).get("cohort")
     folder = f"tpl-{space}/cohort-{cohort}" if cohort else f"tpl-{space}"
     middle = f"_cohort-{cohort}" if cohort else ""
-    return f"{TEMPLATEFLOW_URL}/{folder}/tpl-{space}{middle}_res-01_T1w.nii.gz"
+    return f"{S3_ROOT}/{folder}/tpl-{space}{middle}_res-01_T1w.nii.gz"
