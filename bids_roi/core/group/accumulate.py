@@ -277,7 +277,10 @@ class GroupStatistics:
             Of the participant; ``None`` where one is not known.
         """
         self.n_runs += 1
-        self._participant.update(values)
+        if self._own:
+            self._participant.update(values)
+        else:
+            self._participant.begin(values)
         if compared:
             self.identity.add_run(values)
         self._own.append(displacement)

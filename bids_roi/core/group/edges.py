@@ -281,6 +281,13 @@ class Moments(Sums):
         variance = self.squares / np.maximum(self.n - 1, 1)
         return np.where(self.n > 1, np.sqrt(variance), np.nan)
 
+    def begin(self, values: FloatArray) -> None:
+        """Add the first unit, (E,): the bits of ``update`` in a third of its time."""
+        there = np.isfinite(values)
+        self.n[:] = there
+        # Added to 0, as there: -0 becomes 0.
+        np.add(np.where(there, values, 0.0), 0.0, out=self._mean)
+
     def reset(self) -> None:
         """Begin anew."""
         self.n[:] = 0

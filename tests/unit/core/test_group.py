@@ -61,6 +61,19 @@ def test_moments_are_those_of_the_whole_array(values):
     assert_allclose(moments.deviation, table.std(ddof=1), rtol=1e-7, atol=1e-7)
 
 
+def test_one_unit_to_begin_with_is_one_that_is_added():
+    values = np.array([1.5, -0.0, 0.0, np.nan, np.inf, -1e300, 5e-324])
+    one, other = Moments(7), Moments(7)
+    one.update(values)
+    other.update(np.arange(7.0))
+    other.reset()
+    other.begin(values)
+    for name, wanted in vars(one).items():
+        own = getattr(other, name)
+        assert own.dtype == wanted.dtype
+        assert own.tobytes() == wanted.tobytes()
+
+
 def test_moments_of_values_far_from_zero_keep_their_digits():
     rng = np.random.default_rng(1)
     values = rng.normal(1e6, 1, (1000, 3))
