@@ -181,9 +181,10 @@ def _count_marks(
     """Count the bytes below 14; returns how to find those of some numbers, from 0."""
     # Counted by 64 bytes, eight words of eight at a time: of all marks of a matrix a
     # hundredth is asked for, and to list all takes three times as long.
-    marks = np.zeros((len(content) // 64 + 1, 64), np.bool_)
+    marks = np.empty((len(content) // 64 + 1, 64), np.bool_)
     cells = np.frombuffer(content, np.uint8)
     np.less(cells, 14, out=marks.reshape(-1)[: cells.size])
+    marks.reshape(-1)[cells.size :] = False
     words = functools.reduce(np.add, marks.view(np.uint64).T)
     counts = (words * np.uint64(0x0101010101010101) >> np.uint64(56)).astype(np.int64)
     until = counts.cumsum()

@@ -159,7 +159,8 @@ def _write_places(level: _Level) -> None:
             level.problems += problems
             if regions is not None:
                 write_region_matrices(level.ledger, regions)
-                level.summaries.update(regions.summaries())
+                told = {output.path: row for output, row in regions.tables}
+                level.summaries.update(told)
                 level.regions[place] = regions.without_tables()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, replace
+from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bids_roi.errors import BidsRoiError, DataError
+from bids_roi.errors import BidsRoiError, DataError, OutputError, remedy_of
 from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
 from bids_roi.group.outputs import Problem, name_group_file
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
@@ -41,23 +43,29 @@ _MEASURES = {
         " any cleaning; n/a where the region is lost."
     ),
 }
-# The column of the region tables that each is.
-_OF_TABLE = {"coverage": "coverage", "level": "mean", "tsnr": "tsnr"}
-_NEEDED = ("name", "status", *_OF_TABLE.values())
+# The columns of the region tables that they are.
+_OF_TABLE = ("coverage", "mean", "tsnr")
+_NEEDED = ("name", "status", *_OF_TABLE)
 
 
-# Tables that a worker reads at a time.
+# Tables that a worker reads, or that are written, at a time.
 _BATCH = 64
+# Bytes of what is measured that stay in memory; beyond, it lies on disk.
+_IN_MEMORY = 2**24
 
 
 class _Table(NamedTuple):
-    """Region table of one run; ``places`` are (R, 4): centre and offset, mm."""
+    """Region table of one run.
+
+    ``measures`` are (3, R), ``places`` (R, 4): centre and offset, mm; ``summary`` has
+    the columns of the run in ``group_runs.tsv``.
+    """
 
     names: tuple[str, ...]
     networks: tuple[str | None, ...]
-    measures: dict[str, FloatArray]
-    n_lost: int
+    measures: FloatArray
     places: FloatArray
+    summary: dict[str, object]
 
 
 class Batch(NamedTuple):
@@ -67,14 +75,6 @@ class Batch(NamedTuple):
     paths: tuple[str, ...]
 
 
-class _Measured(NamedTuple):
-    """What is kept of a table: of the places, only their mean is asked for."""
-
-    output: Output
-    measures: dict[str, FloatArray]
-    n_lost: int
-
-
 @dataclass(slots=True)
 class _Alike:
     """Tables that have the same regions."""
@@ -82,14 +82,22 @@ class _Alike:
     networks: tuple[str | None, ...]
     total: FloatArray
     n: NDArray[np.int64]
-    tables: list[_Measured] = field(default_factory=list)
+    measures: SpooledTemporaryFile[bytes]
+    tables: list[tuple[Output, dict[str, object]]] = field(default_factory=list)
 
     def add(self, output: Output, table: _Table) -> None:
-        """Add the table of a run."""
+        """Add the table of a run: of the places, only their mean is asked for."""
         there = np.isfinite(table.places)
         self.total += np.where(there, table.places, 0)
         self.n += there
-        self.tables.append(_Measured(output, table.measures, table.n_lost))
+        self.tables.append((output, table.summary))
+        try:
+            self.measures.write(table.measures.tobytes())
+            self.measures.flush()  # what the disk refuses is said here
+        except OSError as error:
+            msg = f"what its tables measure cannot be kept ({error.strerror})."
+            remedy = remedy_of(error, "Check the free space.")
+            raise OutputError(msg, where=output.folder, remedy=remedy) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,35 +115,33 @@ class Regions:
     offsets : (R,)
         How far they lie outside of their regions, mm; the mean likewise.
     tables
-        Of the runs that have these regions.
+        Of the runs that have these regions, with their columns in ``group_runs.tsv``.
+    measures
+        What they measure, one after the other, (3, R) each.
     """
 
     names: tuple[str, ...]
     networks: tuple[str | None, ...]
     centres: FloatArray
     offsets: FloatArray
-    tables: tuple[_Measured, ...]
+    tables: tuple[tuple[Output, dict[str, object]], ...]
+    measures: SpooledTemporaryFile[bytes] | None
 
     def without_tables(self) -> Regions:
-        """The same without what was measured, which takes memory."""
-        return replace(self, tables=())
+        """The same without what was measured, which takes space."""
+        if self.measures is not None:
+            self.measures.close()
+        return replace(self, tables=(), measures=None)
 
-    def summaries(self) -> Iterator[tuple[str, dict[str, object]]]:
-        """Path of each table, and the columns of the run in ``group_runs.tsv``."""
-        for table in self.tables:
-            coverage, tsnr = table.measures["coverage"], table.measures["tsnr"]
-            tsnr = tsnr[np.isfinite(tsnr)]
-            yield (
-                table.output.path,
-                {
-                    "n_regions": len(self.names),
-                    "n_regions_lost": table.n_lost,
-                    "coverage_mean": round(float(np.mean(coverage)), 4),
-                    "tsnr_median": round(float(np.median(tsnr)), 4)
-                    if tsnr.size
-                    else None,
-                },
-            )
+    def read(self, place: int) -> Iterator[FloatArray]:
+        """Yield one measure of some tables at a time, (tables, R)."""
+        if self.measures is None:
+            return
+        self.measures.seek(0)
+        shape = -1, len(_MEASURES), len(self.names)
+        size = 8 * _BATCH * len(_MEASURES) * len(self.names)
+        while piece := self.measures.read(size):
+            yield np.frombuffer(piece).reshape(shape)[:, place]
 
 
 def cut_tables(output_dir: Path, outputs: list[Output]) -> list[Batch]:
@@ -169,34 +175,40 @@ def gather_regions(
     """
     kinds: dict[tuple[str, ...], _Alike] = {}
     problems: list[Problem] = []
-    tables = (table for batch in batches for table in batch)
-    for output, table in zip(outputs, tables, strict=True):
+    read = (table for batch in batches for table in batch)
+    for output, table in zip(outputs, read, strict=True):
         if isinstance(table, str):
             problems.append(Problem(output, table))
             continue
         if table.names not in kinds:
             nothing = np.zeros_like(table.places)
             n = nothing.astype(np.int64)
-            kinds[table.names] = _Alike(table.networks, nothing, n)
+            file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(  # noqa: SIM115 - closed when written
+                _IN_MEMORY, "w+b", dir=str(output.folder)
+            )
+            kinds[table.names] = _Alike(table.networks, nothing, n, file)
         kinds[table.names].add(output, table)
     if not kinds:
         return None, problems
     # Of equals the longer: a table that was cut short has lost regions.
     names = max(kinds, key=lambda names: (len(kinds[names].tables), len(names)))
     best = kinds.pop(names)
-    others = {t.output.path: other for other in kinds for t in kinds[other].tables}
+    others = {o.path: other for other in kinds for o, _ in kinds[other].tables}
+    for other in kinds.values():
+        other.measures.close()
     for output in outputs:
         if output.path in others:
             text = _compare(others[output.path], names, len(best.tables))
             problems.append(Problem(output, f"{output.path}: {text} {REMEDY}"))
     places = np.where(best.n > 0, best.total / np.maximum(best.n, 1), np.nan)
     centres, offsets = places[:, :3], places[:, 3]
-    return Regions(names, best.networks, centres, offsets, (*best.tables,)), problems
+    tables, file = tuple(best.tables), best.measures
+    return Regions(names, best.networks, centres, offsets, tables, file), problems
 
 
 def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
     """Write coverage, level and tSNR of one space and atlas: runs x regions."""
-    outputs = [table.output for table in regions.tables]
+    outputs = [output for output, _ in regions.tables]
     rows = [{**identify(o.name), "desc_id": o.desc} for o in outputs]
     keys = key_columns(rows)
     labels = ["\t".join(row[key] or MISSING for key in keys) for row in rows]
@@ -209,8 +221,7 @@ def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
                 column += "_region"
             taken.add(column)
         header.append(column)
-    for measure, text in _MEASURES.items():
-        values = np.array([table.measures[measure] for table in regions.tables])
+    for place, (measure, text) in enumerate(_MEASURES.items()):
         sidecar: dict[str, Any] = {
             "Description": text.format(atlas=outputs[0].atlas_name)
             + " One row per run; the columns after the keys are the regions.",
@@ -218,19 +229,19 @@ def write_region_matrices(ledger: Ledger, regions: Regions) -> None:
             "OptionsDigest": outputs[0].digest,
         }
         name = name_group_file(measure, place=outputs[0].place)
-        lines = _lines_of(keys, labels, header, values)
+        lines = _lines_of(keys, labels, header, regions.read(place))
         ledger.write(name, lines, sidecar, describe_keys(keys))
 
 
 def _lines_of(
-    keys: list[str], labels: list[str], header: list[str], values: FloatArray
+    keys: list[str], labels: list[str], header: list[str], values: Iterable[FloatArray]
 ) -> Iterator[str]:
-    """Yield the text of a matrix behind its key columns."""
-    pieces = format_matrix(header, values)
-    yield "\t".join(keys) + "\t" + next(pieces)
+    """Yield the text of a matrix, some rows at a time, behind its key columns."""
+    yield "\t".join(keys) + "\t" + next(format_matrix(header, np.empty((0, 0))))
     rest = iter(labels)
-    for piece in pieces:
-        yield "".join(f"{next(rest)}\t{line}\n" for line in piece.splitlines())
+    for rows in values:
+        for piece in itertools.islice(format_matrix(header, rows), 1, None):
+            yield "".join(f"{next(rest)}\t{line}\n" for line in piece.splitlines())
 
 
 def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
@@ -241,8 +252,8 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
     names = tuple(columns["name"])
     if not names:
         raise DataError("the table has no rows.")
-    measures = {name: _parse(columns, column) for name, column in _OF_TABLE.items()}
-    coverage = measures["coverage"]
+    measures = np.array([_parse(columns, column) for column in _OF_TABLE])
+    coverage, _, tsnr = measures
     if not ((coverage >= 0) & (coverage <= 1 + 1e-9)).all():
         raise DataError("coverage is not a number from 0 to 1 throughout.")
     blank = [MISSING] * len(names)
@@ -252,12 +263,19 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
         None if label in (MISSING, "") else label
         for label in columns.get("network", blank)
     )
+    tsnr = tsnr[np.isfinite(tsnr)]
+    summary: dict[str, object] = {
+        "n_regions": len(names),
+        "n_regions_lost": len(names) - columns["status"].count("ok"),
+        "coverage_mean": round(float(np.mean(coverage)), 4),
+        "tsnr_median": round(float(np.median(tsnr)), 4) if tsnr.size else None,
+    }
     return _Table(
         known.setdefault(names, names),
         known.setdefault(networks, networks),
         measures,
-        len(names) - columns["status"].count("ok"),
         np.array(places).T,
+        summary,
     )
 
 

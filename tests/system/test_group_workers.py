@@ -1,5 +1,6 @@
 """The group level over processes: the same bytes, and the same words on damage."""
 
+import errno
 import hashlib
 import json
 import multiprocessing
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 
 import h5py
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
 
-from bids_roi.group import stacking, workers
+from bids_roi.group import regions, stacking, workers
 from bids_roi.group.workers import Spool, Workers
 from bids_roi.options.row import Running
 
@@ -81,6 +83,38 @@ def test_number_of_processes_changes_no_byte(planted, capsys):
     for name in ("sub-000_task-rest_run-1_s", "sub-070_task-rest_run-2_s"):
         assert "relmat.tsv" in told[name]["reason"]
         assert "not 6 numbers" in told[name]["reason"]
+
+
+def test_what_regions_measure_may_lie_on_disk(planted, capsys, monkeypatch):
+    root, _ = planted
+    run(capsys, "x", root, "group", "--stack", "none")
+    wanted = contents(root)
+    rolled = []
+    rollover = SpooledTemporaryFile.rollover
+
+    def roll(file):
+        rolled.append(file)
+        rollover(file)
+
+    monkeypatch.setattr(regions, "_IN_MEMORY", 100)
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", roll)
+    run(capsys, "x", root, "group", "--stack", "none", "--executor", "serial")
+    assert contents(root) == wanted
+    assert len(rolled) == 1
+    assert rolled[0].closed
+    assert not [path for path in root.iterdir() if path.name.startswith("tmp")]
+
+
+def test_a_disk_that_cannot_keep_what_regions_measure(planted, capsys, monkeypatch):
+    root, _ = planted
+
+    def refuse(file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(regions, "_IN_MEMORY", 100)
+    monkeypatch.setattr(SpooledTemporaryFile, "rollover", refuse)
+    shown = run(capsys, "x", root, "group", "--executor", "serial", code=73)
+    assert "No space left on device" in shown.err
 
 
 @pytest.mark.parametrize("unit", ["participant", "run"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from bids_roi.core.group.edges import (
     CONSTANT,
     CoMoments,
     Moments,
+    Sums,
     WeightedMoments,
     blocks_of,
 )
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-class OneWay:
+class OneWay(Sums):
     """One-way random effects analysis of variance of each edge, by participant.
 
     Parameters
@@ -246,6 +247,11 @@ class GroupStatistics:
         self._own: list[float | None] = []
         self._covariates: FloatArray | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Sums alone: what another process has added up is only merged here."""
+        nothing = Moments(0)
+        return vars(self) | {"_blocks": None, "_participant": nothing}
+
     def add_run(
         self,
         values: FloatArray,
@@ -271,7 +277,10 @@ class GroupStatistics:
             Of the participant; ``None`` where one is not known.
         """
         self.n_runs += 1
-        self._participant.update(values)
+        if self._own:
+            self._participant.update(values)
+        else:
+            self._participant.begin(values)
         if compared:
             self.identity.add_run(values)
         self._own.append(displacement)

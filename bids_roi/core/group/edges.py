@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -154,11 +154,12 @@ class Blocks:
 
     def average(self, values: FloatArray) -> FloatArray:
         """Mean of the edges of each block, (E,) -> (B,); NaN where it has none."""
-        used = np.isfinite(values) & (self.block_of_edge >= 0)
-        block = self.block_of_edge[used]
-        size = len(self.pairs)
-        n = np.bincount(block, minlength=size)
-        total = np.bincount(block, weights=values[used], minlength=size)
+        there, place = np.isfinite(values), self.block_of_edge + 1
+        size = len(self.pairs) + 1
+        # Few are missing: they are counted, and add 0, which changes no bit of a sum.
+        n = self.n_edges - np.bincount(place[~there], minlength=size)[1:]
+        known = np.where(there, values, 0.0)
+        total = np.bincount(place, weights=known, minlength=size)[1:]
         return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
@@ -199,7 +200,30 @@ def blocks_of(size: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
 
-class Moments:
+class Sums:
+    """Arrays that travel from process to process, counts in as few bytes as they fit.
+
+    A batch of 64 matrices of 400 regions would be 12 MB, and to move them took a tenth
+    of the time of the group level.
+    """
+
+    def __getstate__(self) -> dict[str, NDArray[Any]]:
+        """Attributes, counts narrowed."""
+        return {
+            name: array.astype(np.min_scalar_type(array.max(initial=0)))
+            if array.dtype == np.int64
+            else array
+            for name, array in vars(self).items()
+        }
+
+    def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
+        """Attributes as they were."""
+        for name, array in state.items():
+            wide = array if array.dtype == np.float64 else array.astype(np.int64)
+            setattr(self, name, wide)
+
+
+class Moments(Sums):
     """Mean and standard deviation of each edge, updated unit by unit.
 
     Parameters
@@ -257,6 +281,13 @@ class Moments:
         variance = self.squares / np.maximum(self.n - 1, 1)
         return np.where(self.n > 1, np.sqrt(variance), np.nan)
 
+    def begin(self, values: FloatArray) -> None:
+        """Add the first unit, (E,): the bits of ``update`` in a third of its time."""
+        there = np.isfinite(values)
+        self.n[:] = there
+        # Added to 0, as there: -0 becomes 0.
+        np.add(np.where(there, values, 0.0), 0.0, out=self._mean)
+
     def reset(self) -> None:
         """Begin anew."""
         self.n[:] = 0
@@ -264,7 +295,7 @@ class Moments:
         self._mean[:] = 0
 
 
-class WeightedMoments:
+class WeightedMoments(Sums):
     """Weighted mean and standard deviation of each edge, updated unit by unit.
 
     Parameters
@@ -330,7 +361,7 @@ class WeightedMoments:
             sums[:] = 0
 
 
-class CoMoments:
+class CoMoments(Sums):
     """Correlation of one number per unit with each edge, updated unit by unit.
 
     Parameters

@@ -1,6 +1,7 @@
 """Streaming group statistics against whole arrays: pandas, scipy, hand arithmetic."""
 
 import itertools
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,6 +59,19 @@ def test_moments_are_those_of_the_whole_array(values):
     assert_allclose(moments.mean, table.mean(), rtol=ROUNDING, atol=1e-12)
     # A variance that is 0 is a sum of squares of rounding errors.
     assert_allclose(moments.deviation, table.std(ddof=1), rtol=1e-7, atol=1e-7)
+
+
+def test_one_unit_to_begin_with_is_one_that_is_added():
+    values = np.array([1.5, -0.0, 0.0, np.nan, np.inf, -1e300, 5e-324])
+    one, other = Moments(7), Moments(7)
+    one.update(values)
+    other.update(np.arange(7.0))
+    other.reset()
+    other.begin(values)
+    for name, wanted in vars(one).items():
+        own = getattr(other, name)
+        assert own.dtype == wanted.dtype
+        assert own.tobytes() == wanted.tobytes()
 
 
 def test_moments_of_values_far_from_zero_keep_their_digits():
@@ -329,6 +343,25 @@ def test_merged_parts_are_the_whole(by_run, values, data):
     assert {"units.n", "motion._xy", "runs._between", "n_repeated"} <= expected.keys()
     for name, found in held(merged).items():
         assert_allclose(found, expected[name], rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("count", [3, 200, 255, 256, 70_000, 2**40])
+def test_sums_that_have_travelled_are_the_same(count):
+    rng = np.random.default_rng(0)
+    people, fd = np.repeat([*"abc"], 3), np.arange(9.0)
+    statistics = filled(rng.normal(size=(9, 30)), fd, people, False)
+    for moments in (statistics.units, statistics.motion):
+        moments.n[:5] = count
+    sent = pickle.dumps(statistics)
+    found = pickle.loads(sent)
+    for name in ("units", "motion", "runs", "networks"):
+        wanted, own = vars(getattr(statistics, name)), vars(getattr(found, name))
+        assert {k: v.dtype for k, v in own.items()} == {
+            k: v.dtype for k, v in wanted.items()
+        }
+        for key, values in wanted.items():
+            assert_array_equal(own[key], values)
+    assert (found.n_runs, found.n_participants, found.n_units) == (9, 3, 3)
 
 
 def test_the_first_part_changes_no_bit():
