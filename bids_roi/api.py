@@ -21,16 +21,16 @@ from bids_roi.arguments import (
     python_words,
     read_strategies,
 )
-from bids_roi.asked import RAW, Call, Desk, list_given, share
+from bids_roi.asked import Call, Desk, list_given, share
 from bids_roi.core.relmat import POOLED, pool_runs
 from bids_roi.errors import AtlasError, BidsRoiError, UsageError, count_of
 from bids_roi.options.words import find_statistic
 from bids_roi.outputs.derivatives import join_facts
+from bids_roi.outputs.records import RAW
 from bids_roi.participant.cleaning import clean_atlases
 from bids_roi.participant.confounds import prepare_cleaning, read_motion
 from bids_roi.participant.extraction import extract as extract_signals
 from bids_roi.participant.extraction import place_atlases
-from bids_roi.participant.job import open_job
 from bids_roi.participant.plan import plan_run
 from bids_roi.participant.results import (
     describe_atlas,
@@ -38,6 +38,7 @@ from bids_roi.participant.results import (
     region_columns,
     relate_series,
 )
+from bids_roi.participant.run import open_job
 from bids_roi.report.courses import draw_regions
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from bids_roi.options.words import Estimator
     from bids_roi.outputs.derivatives import SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
     from bids_roi.report.courses import Picture
 
     Key = tuple[Any, str, str]
@@ -352,7 +353,7 @@ def extract(
     [(0, 'mine', 'cleaned'), (1, 'mine', 'cleaned')]
     """
     strategy = pop_strategy(options, strategy)
-    given = check_options(options, "extract")
+    given = check_options(options)
     asked = () if strategy is None else read_strategies(strategy)
     with tempfile.TemporaryDirectory(prefix="bids_roi-") as name:
         call = Call(Desk(Path(name)), given, space)

@@ -99,25 +99,25 @@ def pop_strategy(options: dict[str, Any], strategy: Any) -> Any:  # noqa: ANN401
     return strategy
 
 
-def check_options(options: Mapping[str, Any], function: str) -> dict[str, Any]:
+def check_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Values of options as the command line would parse them, by their names."""
     checked: dict[str, Any] = {}
     for word, value in options.items():
         name = _ALIASES.get(word, word)
         if name not in ALLOWED:
-            raise _unknown(word, function)
+            raise _unknown(word)
         if name in checked:
             raise UsageError(f"{name} is given twice, as {word} too.")
         if value is not None:
             checked[name] = read_value(ALLOWED[name], value)
     for name in ("statistic", "map_statistic"):
         if len(checked.get(name, ())) > 1:
-            raise UsageError(f"{function} takes one {name} at a time.")
+            raise UsageError(f"extract takes one {name} at a time.")
     return checked
 
 
-def _unknown(word: str, function: str) -> UsageError:
-    msg = f"{function} has no option '{word}'."
+def _unknown(word: str) -> UsageError:
+    msg = f"extract has no option '{word}'."
     if word in _COUNTERPARTS:
         return UsageError(msg, remedy=f"Its counterpart here is {_COUNTERPARTS[word]}.")
     known = sorted({*_OWN, *ALLOWED})

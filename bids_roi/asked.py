@@ -33,6 +33,7 @@ from bids_roi.images.nifti import file_of_image, save_image
 from bids_roi.options.record import Options
 from bids_roi.options.row import local_path
 from bids_roi.options.table import Atlases
+from bids_roi.outputs.records import RAW
 from bids_roi.participant.confounds import load_strategies
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
 
-RAW = "none"
 # What names of files hold, and those of atlases do not.
 _FILE_ENDINGS = (".nii", ".nii.gz", ".gii", ".annot")
 # Columns that settings read, by the setting; they are for censoring.
@@ -190,7 +190,7 @@ class Call:
                     f"{msg} regressed out; strategy= says which.", stacklevel=4
                 )
         elif confounds is not None:
-            frame = frame_of_confounds(confounds, "confounds")
+            frame = frame_of_confounds(confounds)
             table = self.desk.table(frame, "confounds", "confounds")
             if not strategies:
                 values["strategy"] = self._regress_all(frame)
@@ -483,7 +483,7 @@ def check_present(path: Path) -> Path:
     return path
 
 
-def frame_of_confounds(value: Any, word: str) -> pd.DataFrame:  # noqa: ANN401 - unknown
+def frame_of_confounds(value: Any) -> pd.DataFrame:  # noqa: ANN401 - unknown
     """Columns of confounds in memory: a DataFrame, Series, mapping, or array."""
     named = isinstance(value, np.ndarray) and value.dtype.names is not None
     if isinstance(value, pd.Series):
@@ -492,12 +492,12 @@ def frame_of_confounds(value: Any, word: str) -> pd.DataFrame:  # noqa: ANN401 -
         try:
             frame = pd.DataFrame(value)
         except (ValueError, TypeError) as error:
-            msg = f"{word} is no table: {error}."
+            msg = f"confounds is no table: {error}."
             raise ConfoundsError(msg, remedy="Give columns of equal length.") from error
     elif isinstance(value, np.ndarray) and value.ndim in (1, 2):
         frame = pd.DataFrame(value.reshape(len(value), -1))
     else:
-        msg = f"{word} is a path, a DataFrame or an array (volumes, columns), not"
+        msg = "confounds is a path, a DataFrame or an array (volumes, columns), not"
         raise UsageError(f"{msg} {say(value)}.")
     frame.columns = [
         name if isinstance(name, str) else f"confound{number}"
@@ -506,17 +506,17 @@ def frame_of_confounds(value: Any, word: str) -> pd.DataFrame:  # noqa: ANN401 -
     twice = frame.columns[frame.columns.duplicated()]
     if frame.empty or len(twice):
         what = f"holds {twice[0]} twice" if len(twice) else "is empty"
-        raise ConfoundsError(f"{word} {what}.", remedy="Give each column once.")
+        raise ConfoundsError(f"confounds {what}.", remedy="Give each column once.")
     for name in frame:
         try:
             column = pd.to_numeric(frame[name])
             if column.dtype.kind not in "iufb":
                 raise TypeError(column.dtype)  # complex, or a time
         except (ValueError, TypeError) as error:
-            msg = f"{word}: the column {name} does not hold numbers."
+            msg = f"confounds: the column {name} does not hold numbers."
             raise ConfoundsError(msg, remedy="Leave it out.") from error
         frame[name] = column.astype(float)
     if np.isinf(frame.to_numpy()).any():
-        msg = f"{word} holds values that are infinite."
+        msg = "confounds holds values that are infinite."
         raise ConfoundsError(msg, remedy="NaN stands for a missing value.")
     return frame

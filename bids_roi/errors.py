@@ -119,7 +119,7 @@ def say_time(seconds: float) -> str:
     )
 
 
-def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
+def nearest_words(word: str, known: Iterable[str]) -> list[str]:
     """Words that a misspelt one may stand for, nearest first.
 
     >>> nearest_words("schafer400", ["CHARM", "schaefer", "schaefer400"])
@@ -139,7 +139,7 @@ def nearest_words(word: str, known: Iterable[str], n: int = 3) -> list[str]:
         if slips <= most:
             found.append((slips, place, candidate))
     least = min((slips for slips, *_ in found), default=0)
-    return [name for slips, _, name in sorted(found) if slips < least + 1][:n]
+    return [name for slips, _, name in sorted(found) if slips < least + 1][:3]
 
 
 def _count_slips(first: str, second: str) -> int:

@@ -42,7 +42,12 @@ from bids_roi.outputs.find import (
     find_stale,
     identify,
 )
-from bids_roi.outputs.records import check_table, read_all_records, told_digest
+from bids_roi.outputs.records import (
+    RAW,
+    check_table,
+    read_all_records,
+    told_digest,
+)
 from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS
 from bids_roi.outputs.schema import FACTS
 
@@ -80,9 +85,8 @@ _OTHER_WORDS = {
 }
 # The choice that takes the matrices over runs in place of those of the runs.
 _OVER_RUNS = "combine_runs"
-_RAW = "none"
 # How what a name lacks is shown, and asked for.
-_ABSENT = {"strategy": _RAW, "space": "native", "hemi": "both"}
+_ABSENT = {"strategy": RAW, "space": "native", "hemi": "both"}
 _TEXT_COLUMNS = {
     name
     for name, column in (REGION_COLUMNS | OUTLIER_COLUMNS).items()
@@ -144,7 +148,7 @@ class Outputs:
         for table in tables:
             labels = dict(table.name.entities)
             row: dict[str, object] = {**identify(table.name)}
-            row |= {"atlas_id": table.atlas, "strategy": labels.get("desc", _RAW)}
+            row |= {"atlas_id": table.atlas, "strategy": labels.get("desc", RAW)}
             row |= {"statistic": labels["stat"]}
             row |= describe_series(table.read_sidecar())
             rows.append(row | {"path": table.path})
@@ -441,7 +445,7 @@ def _words(name: str, value: str | int) -> set[str]:
     with contextlib.suppress(BidsRoiError):
         if name == "atlas":
             return {text, _atlas_of_word(text)}
-        if name == "strategy" and text != _RAW:
+        if name == "strategy" and text != RAW:
             return {text, load_strategy(text).label}
     return {text}
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import datasets, toy_confounds, trees
-from support.once import make_once
+from support.once import list_written, make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
 settings.register_profile("shared", deadline=None)
 settings.load_profile("shared")
+
+# A shell that starts tests in the background has them ignore Ctrl-C, and so would all
+# commands that they start, which some tests interrupt in this way.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,6 +38,13 @@ def _no_wait_for_the_disk():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _what_all_read_is_written_by_none():
+    """A worker that ends tells it, at its last test."""
+    yield
+    assert list_written() == []
 
 
 @pytest.fixture(scope="session")

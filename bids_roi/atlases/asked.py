@@ -15,6 +15,7 @@ import numpy as np
 
 from bids_roi.atlases.catalogue import Catalogue, Dataset
 from bids_roi.atlases.names import (
+    GIVE_BOTH,
     LEFT_SIDE,
     RIGHT_SIDE,
     AtlasKey,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 SUBJECT = "subject:"
 # What a table ends in, and no image does.
 _TABLES = (".tsv", ".csv", ".txt", ".xml", ".json")
-_GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
 _TAKEN = ("preprocessed", "templateflow")
 
 
@@ -226,7 +226,7 @@ def find_partner(path: Path) -> tuple[Path, Path]:
     if not side or not partner.exists():
         msg = "this is one hemisphere, and the file of the other one is needed, too"
         msg += f" ({partner.name} is not there)." if side else "."
-        raise AtlasError(msg, where=path, remedy=_GIVE_BOTH)
+        raise AtlasError(msg, where=path, remedy=GIVE_BOTH)
     return (path, partner) if side == "L" else (partner, path)
 
 

@@ -32,6 +32,7 @@ _HEMISPHERE = (".annot", ".gii", ".gii.gz")
 _LABEL_ENDS = (".label.gii.gz", ".label.gii", *_HEMISPHERE)
 LEFT_SIDE = re.compile(r"(?:^|[._-])(?:lh|hemi-L)(?=[._-])")
 RIGHT_SIDE = re.compile(r"(?:^|[._-])(?:rh|hemi-R)(?=[._-])")
+GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
 
 # The thresholds of Harvard-Oxford are in per cent; 25 is what FSL and nilearn show.
 SHORT_NAMES = {

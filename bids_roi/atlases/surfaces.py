@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bids_roi.atlases.names import is_dense, side_in_name, space_of
+from bids_roi.atlases.names import GIVE_BOTH, is_dense, side_in_name, space_of
 from bids_roi.atlases.regions import (
     Finding,
     RawTable,
@@ -34,7 +34,7 @@ from bids_roi.atlases.templateflow import (
     list_skeleton,
     search_path,
 )
-from bids_roi.core.frame import Frame, Mesh, Part
+from bids_roi.core.frame import CORTICES, Frame, Mesh, Part
 from bids_roi.errors import (
     AtlasError,
     ImageError,
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 # Side and key of each region, in the order of the index from 1.
 Numbering = tuple[tuple[str, int], ...]
 
-_STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 _SIDE_WORDS = re.compile(
     r"^(?:ctx[._-])?(?:[lr]h?|left|right)[ ._-]|[ ._-](?:[lr]h?|left|right)$",
     re.IGNORECASE,
@@ -72,8 +71,7 @@ _NO_REGION = re.compile(
     r"|no.?label|un.?label|\?\?|^0?$",
     re.IGNORECASE,
 )
-_GIVE_BOTH = "Write --atlas-file L=LEFT,R=RIGHT[,TABLE]."
-_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
+_SIDES = {structure: side for side, structure in CORTICES.items()}
 _GIVE = "Give the surfaces of this mesh: --surface L=FILE,R=FILE."
 
 
@@ -139,10 +137,10 @@ def read_surface(
         return Surface(frame, (_without_background(points, files[0]),))
     if len(files) != 2:
         msg = "this is one hemisphere; the file of the other one is needed, too."
-        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
+        raise AtlasError(msg, where=files[0], remedy=GIVE_BOTH)
     if _are_one(files):
         msg = f"one file is given for both hemispheres, or a copy ({files[1]})."
-        raise AtlasError(msg, where=files[0], remedy=_GIVE_BOTH)
+        raise AtlasError(msg, where=files[0], remedy=GIVE_BOTH)
     parts, sides = [], []
     for side, path in zip("LR", files, strict=True):
         _check_side(path, side)
@@ -151,7 +149,7 @@ def read_surface(
             mesh = mesh_of(space, points.keys.size)
         except SpaceMismatch as error:
             raise AtlasError(error.problem, where=path, remedy=error.remedy) from error
-        parts.append(Part(mesh, _STRUCTURES[side]))
+        parts.append(Part(mesh, CORTICES[side]))
         sides.append(_without_background(points, path))
     left, right = (part.support for part in parts)
     own = space is not None and space.startswith("fsnative")
@@ -179,9 +177,9 @@ def _check_side(path: Path, side: str) -> None:
     """Refuse a file that says by name or content that it is the other hemisphere."""
     said = read_hemisphere(path)
     named = side_in_name(path)
-    if said not in ("", _STRUCTURES[side]) or named not in ("", side):
+    if said not in ("", CORTICES[side]) or named not in ("", side):
         what = said or f"of the {'left' if named == 'L' else 'right'} one by its name"
-        msg = f"the file is given for {_STRUCTURES[side]}, and is {what}."
+        msg = f"the file is given for {CORTICES[side]}, and is {what}."
         remedy = "The two hemispheres may be swapped: write L=LEFT,R=RIGHT."
         raise AtlasError(msg, where=path, remedy=remedy)
 
@@ -358,7 +356,7 @@ def _check_hemispheres(
         part.structure: set(np.unique(labels[start : start + part.n_points]).tolist())
         for start, part in zip(frame.starts, frame.parts, strict=True)
     }
-    left, right = (on.get(name, set()) for name in _STRUCTURES.values())
+    left, right = (on.get(name, set()) for name in CORTICES.values())
     told = [(k, s) for k, s in sides.items() if s and (k in left) != (k in right)]
     wrong = [k for k, side in told if (k in left) != (side == "L")]
     if not wrong or 2 * len(wrong) <= len(told):

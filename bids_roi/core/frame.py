@@ -115,6 +115,10 @@ class Points:
         return hash(self._digest)
 
 
+# Structures of the hemispheres, as CIFTI spells them, by the labels of ``hemi-``.
+CORTICES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A stretch of values on one grid or mesh.

@@ -1,4 +1,4 @@
-"""How much the head moved, without breathing, what shows of it, what is left out."""
+"""Head motion: displacement, breathing in it, traces of it, volumes left out for it."""
 
 from __future__ import annotations
 

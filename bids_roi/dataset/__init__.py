@@ -1,1 +1,1 @@
-"""What a BIDS dataset holds: roots, layout, filters, metadata."""
+"""What a BIDS dataset holds: participants, BOLD runs and what belongs to these."""

@@ -13,8 +13,6 @@ import json
 import math
 import os
 import re
-import secrets
-import socket
 import stat
 import time
 from pathlib import Path
@@ -40,6 +38,10 @@ _LARGEST_TABLE = 2**29
 _LONGEST_LINE = 2**24
 _LARGEST_JSON = 2**26
 _DEEPEST_JSON = 64
+# Bytes: tables and sidecars have fewer, and are hashed in 30 ms at most.
+_SMALL = 2**25
+# In place of the fingerprint of an input that was there, as after git annex drop.
+GONE = "not here"
 
 
 def format_json(content: Mapping[str, Any]) -> str:
@@ -428,10 +430,38 @@ def _fill(path: Path, text: str | bytes | Iterable[str]) -> Written:
     )
 
 
-def file_digest(path: Path, kind: str = "sha256") -> str:
-    """Hash of a file's bytes, without holding them all in memory."""
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, without holding them all in memory."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, kind).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(path: Path) -> str:
+    """Tell whether a file is still the one that was read, in a copy too.
+
+    Size and, for gzip, the checksum of the content that its last eight bytes hold; the
+    digest of other files, but of large ones the time of change. ``GONE`` for a link to
+    what is not here.
+    """
+    try:
+        if path.is_symlink() and not path.exists():
+            return GONE
+        status = path.stat()
+        size = status.st_size
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            return "no file"
+        with path.open("rb") as file:
+            if path.name.endswith(".gz") and size >= 8:
+                file.seek(-8, os.SEEK_END)
+                return f"{size}:{file.read(8).hex()}"
+            if size <= _SMALL:
+                return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        return f"{size}:{status.st_mtime_ns}"
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror}); it could be before."
+        otherwise = "Was it moved, or another disk mounted? Run the same command again."
+        remedy = remedy_of(error, otherwise)
+        raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def check_inside(folder: Path, output_dir: Path) -> None:
@@ -448,13 +478,13 @@ def name_temporary() -> str:
 
     It tells who writes, see ``remove_leftovers``.
     """
-    return f".bids_roi-{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    return f".bids_roi-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.tmp"
 
 
 @functools.cache
 def _machine() -> str:
     """Tell machines, and containers on one machine, apart; 8 digits."""
-    name = socket.gethostname()
+    name = os.uname().nodename
     with contextlib.suppress(OSError):  # process ids are counted per namespace
         name += str(Path("/proc/self/ns/pid").readlink())
     return hashlib.sha256(name.encode()).hexdigest()[:8]

@@ -1,1 +1,1 @@
-"""Images: headers, NIfTI files, and their values as a stream of blocks."""
+"""Images: NIfTI, CIFTI and GIFTI files, their values in blocks, and ITK transforms."""

@@ -109,9 +109,9 @@ class NiftiHeader:
         return self.offset + math.prod(self.axes) * self.bits // 8
 
 
-def read_header(path: Path, error: type[DataError] = AtlasError) -> NiftiHeader:
-    """Read the header of a NIfTI-1 or NIfTI-2 file; errors are of class ``error``."""
-    return parse_header(path, read_head(path, error), error)
+def read_header(path: Path) -> NiftiHeader:
+    """Read the header of an atlas, NIfTI-1 or NIfTI-2."""
+    return parse_header(path, read_head(path, AtlasError), AtlasError)
 
 
 def read_head(path: Path, error: type[DataError]) -> bytes:

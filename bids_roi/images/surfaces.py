@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.core.frame import Block, Frame, Mesh, Part, find_vertex_areas
+from bids_roi.core.frame import CORTICES, Block, Frame, Mesh, Part, find_vertex_areas
 from bids_roi.errors import AtlasError, ImageError, MissingInput, SpaceMismatch
 from bids_roi.images.header import MOST_VERTICES, is_template, mesh_of
 from bids_roi.images.markup import (
@@ -38,7 +38,6 @@ _BLOCK_BYTES = 4 * 2**20
 _TIME_STEPS_MS = 50.0, 100_000.0
 # What such files hold beside series; AFNI's NODE_INDEX would pass for a volume.
 _NO_VALUES = ("POINTSET", "TRIANGLE", "NODE_INDEX", "LABEL", "RGB_VECTOR")
-_STRUCTURES = {"L": "CORTEX_LEFT", "R": "CORTEX_RIGHT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +181,7 @@ def _describe(
     low, high = _TIME_STEPS_MS
     return _Hemisphere(
         path=path,
-        part=Part(mesh_of(template, n_vertices), _STRUCTURES[hemisphere]),
+        part=Part(mesh_of(template, n_vertices), CORTICES[hemisphere]),
         n_volumes=n_volumes,
         head=head,
         n_arrays=reading.n_arrays,
@@ -206,7 +205,7 @@ def _vertex_axis(template: str | None, axes: tuple[int, ...]) -> int:
 
 
 def _check_structure(says: str, hemisphere: str) -> None:
-    if says not in ("", _STRUCTURES[hemisphere]):
+    if says not in ("", CORTICES[hemisphere]):
         msg = (
             f"the file is taken for hemi-{hemisphere}, and says of itself that it is"
             f" {says} (AnatomicalStructurePrimary)."

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_roi.atlases.regions import networks_of
-from bids_roi.atlases.templateflow import template_grids
+from bids_roi.atlases.templateflow import S3_ROOT, template_grids
 from bids_roi.core.frame import Mesh
 from bids_roi.core.quality import RegionQuality
 from bids_roi.dataset.partners import read_timing
 from bids_roi.files.matrices import corner_of
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import format_matrix, format_table
+from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, find_statistic
 from bids_roi.outputs.records import sidecar_of
 from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS, describe_columns
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
     from bids_roi.core.mapping import RegionMap
     from bids_roi.core.warp import WarpFit
     from bids_roi.dataset.layout import BoldRun
+    from bids_roi.options.table import Connectivity
     from bids_roi.outputs.records import Digests, Making
 
-
-TEMPLATEFLOW_URL = "https://templateflow.s3.amazonaws.com"
 
 _MEASURES = {
     "volume": "VolumeRatio",
@@ -182,6 +182,21 @@ def name_outputs(
             (label, path("outliers", label=label)) for label in labels if label
         ),
     )
+
+
+def settings_of(output: RelmatOutput, wanted: Connectivity) -> dict[str, Any]:
+    """Tell what decides the numbers of a matrix beside its series; plain JSON."""
+    settings: dict[str, Any] = {
+        "FisherZ": output.fisher_z,
+        "MinimumDegreesOfFreedom": wanted.min_degrees_of_freedom,
+    }
+    rows = {option.name: option.sidecar for option in OPTIONS}
+    for _, name in find_measure(output.measure).parameters:
+        settings[rows[name]] = getattr(wanted, name)
+    if wanted.relmat_volumes is not None:
+        settings["RelmatVolumes"] = wanted.relmat_volumes
+        settings["RelmatSeed"] = wanted.relmat_seed
+    return settings
 
 
 def write_relmat(
@@ -522,7 +537,7 @@ def _surface_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
             continue
         file = f"hemi-{part.structure[7:8]}_midthickness.surf.gii"  # of CORTEX_LEFT
         density = f"{round(mesh.n_vertices / 1000)}k"
-        stem = f"{TEMPLATEFLOW_URL}/tpl-{mesh.template}/tpl-{mesh.template}"
+        stem = f"{S3_ROOT}/tpl-{mesh.template}/tpl-{mesh.template}"
         reference[f"CIFTI_STRUCTURE_{part.structure}"] = (
             f"{own}_{file}"
             if mesh.template.startswith("fsnative")
@@ -537,7 +552,7 @@ def _surface_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
             for res, one in template_grids()[six].items()
             if one.shape == tuple(grid.shape) and np.allclose(one.zooms, zooms)
         ]
-        url = f"{TEMPLATEFLOW_URL}/tpl-{six}/tpl-{six}"
+        url = f"{S3_ROOT}/tpl-{six}/tpl-{six}"
         if fitting:
             reference["VolumeReference"] = f"{url}_res-{fitting[0]}_T1w.nii.gz"
     return reference or f"bids:preprocessed:{run.relative_path}"
@@ -557,4 +572,4 @@ def _spatial_reference(run: BoldRun, frame: Frame) -> str | dict[str, str]:
     cohort = parse_name(run.path).get("cohort")
     folder = f"tpl-{space}/cohort-{cohort}" if cohort else f"tpl-{space}"
     middle = f"_cohort-{cohort}" if cohort else ""
-    return f"{TEMPLATEFLOW_URL}/{folder}/tpl-{space}{middle}_res-01_T1w.nii.gz"
+    return f"{S3_ROOT}/{folder}/tpl-{space}{middle}_res-01_T1w.nii.gz"

@@ -344,7 +344,9 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
     for run_atlas, alike in made.items():
         fresh[run_atlas] = max(alike, key=lambda record: record.revision).inputs
         for record in alike:
-            if not _are_of_one_input(record.inputs, fresh[run_atlas]):
+            # Fingerprints agree, but for files that only one of two calls needs.
+            mine, latest = {*record.inputs}, {*fresh[run_atlas]}
+            if not (mine <= latest or latest <= mine):
                 stale |= {*record.outputs} - told.keys()
     # One that failed on the changed input no longer names what was made of the other.
     failed = {
@@ -357,11 +359,6 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
         if output.path not in (told.keys() | failed.get(key, {output.path})):
             stale.add(output.path)
     return stale
-
-
-def _are_of_one_input(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
-    """Whether fingerprints agree, but for files that only one of two calls needs."""
-    return {*a} <= {*b} or {*b} <= {*a}
 
 
 def explain_stale(output: Output) -> DataError:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
@@ -327,6 +326,7 @@ class Record:
 
 
 _Merged = dict[tuple[str, str], Record]
+_FIELDS = frozenset(field.name for field in dataclasses.fields(Record))
 
 
 def leave_out_numbers(text: str) -> str:
@@ -558,7 +558,7 @@ def _read_file(path: Path) -> list[Record] | None:
 def _parse(line: str) -> Record | None:
     try:
         content: dict[str, Any] = json.loads(line)
-        values = {k: v for k, v in content.items() if k in _fields()}
+        values = {k: v for k, v in content.items() if k in _FIELDS}
         for key in ("warnings", "inputs", "outputs", "begun"):
             values[key] = tuple(values.get(key, ()))
         values["stamps"] = tuple(Stamp(*stamp) for stamp in values.get("stamps", ()))
@@ -568,8 +568,3 @@ def _parse(line: str) -> Record | None:
     words = (record.atlas, record.run, record.status, record.strategy)
     sound = {type(word) for word in words} == {str}
     return record if sound and type(record.revision) is int else None
-
-
-@functools.cache
-def _fields() -> frozenset[str]:
-    return frozenset(field.name for field in dataclasses.fields(Record))

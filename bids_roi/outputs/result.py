@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.motion import FilteredMotion
-    from bids_roi.confounds.regressors import Selected
     from bids_roi.confounds.strategies import Strategy
+    from bids_roi.confounds.table import Selected
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.frame import Frame
     from bids_roi.core.map_solver import MapSolver
@@ -32,66 +32,6 @@ if TYPE_CHECKING:
     from bids_roi.core.reduce import Reduction
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.outputs.derivatives import RunOutputs, SeriesOutput
-
-
-_DESC = re.compile(r"_desc-([A-Za-z0-9]+)_([A-Za-z0-9]+)$")
-
-
-def figure_path(table: str, kind: str, extension: str) -> str:
-    """Name a figure after the table that it shows; both relative to the output folder.
-
-    >>> figure_path("sub-1/ses-2/func/sub-1_ses-2_atlas-A_dseg.tsv", "contours", ".svg")
-    'sub-1/figures/sub-1_ses-2_atlas-A_desc-contours_dseg.svg'
-    >>> figure_path("sub-1/func/sub-1_desc-36P_timeseries.tsv", "carpet", ".svg")
-    'sub-1/figures/sub-1_desc-36PCarpet_timeseries.svg'
-    """
-    stem = table.rpartition("/")[2].removesuffix(".tsv")
-    found = _DESC.search(stem)
-    if found:
-        whole = f"{found[1]}{kind[0].upper()}{kind[1:]}"
-        stem = f"{stem[: found.start()]}_desc-{whole}_{found[2]}"
-    else:
-        head, _, suffix = stem.rpartition("_")
-        stem = f"{head}_desc-{kind}_{suffix}"
-    return f"{table.partition('/')[0]}/figures/{stem}{extension}"
-
-
-def report_path(table: str) -> str:
-    """Name the list of the figures of a table."""
-    return figure_path(table, "report", ".json")
-
-
-def motion_table(run: BoldRun) -> str:
-    """Name of what the motion figures of a run without cleaning are made from."""
-    stem = run.relative_path.partition(".")[0]
-    return stem.replace("_desc-preproc_", "_") + ".tsv"
-
-
-def read_figures(listed: Path) -> dict[str, Any]:
-    """Read a list of figures; empty where it is absent or damaged."""
-    try:
-        content = read_json(listed)
-    except BidsRoiError:
-        return {}
-    figures = content.get("Figures")
-    texts = ("File", "Kind", "Title", "Caption", "Alternative")
-    sound = isinstance(figures, list) and all(
-        isinstance(figure, dict) and all(isinstance(figure.get(t), str) for t in texts)
-        for figure in figures
-    )
-    return content if sound else {}
-
-
-def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
-    """Tell whether the figures of all tables were drawn and are still there."""
-    for table in tables:
-        listed = output_dir / report_path(table)
-        figures = read_figures(listed).get("Figures")
-        if figures is None:
-            return False
-        if not all((listed.parent / figure["File"]).is_file() for figure in figures):
-            return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +266,66 @@ OUTLIER_COLUMNS = {
 def describe_columns(columns: Mapping[str, Column]) -> dict[str, str]:
     """Descriptions of columns, for ``format_sidecar``."""
     return {name: column.description for name, column in columns.items()}
+
+
+_DESC = re.compile(r"_desc-([A-Za-z0-9]+)_([A-Za-z0-9]+)$")
+
+
+def figure_path(table: str, kind: str, extension: str) -> str:
+    """Name a figure after the table that it shows; both relative to the output folder.
+
+    >>> figure_path("sub-1/ses-2/func/sub-1_ses-2_atlas-A_dseg.tsv", "contours", ".svg")
+    'sub-1/figures/sub-1_ses-2_atlas-A_desc-contours_dseg.svg'
+    >>> figure_path("sub-1/func/sub-1_desc-36P_timeseries.tsv", "carpet", ".svg")
+    'sub-1/figures/sub-1_desc-36PCarpet_timeseries.svg'
+    """
+    stem = table.rpartition("/")[2].removesuffix(".tsv")
+    found = _DESC.search(stem)
+    if found:
+        whole = f"{found[1]}{kind[0].upper()}{kind[1:]}"
+        stem = f"{stem[: found.start()]}_desc-{whole}_{found[2]}"
+    else:
+        head, _, suffix = stem.rpartition("_")
+        stem = f"{head}_desc-{kind}_{suffix}"
+    return f"{table.partition('/')[0]}/figures/{stem}{extension}"
+
+
+def report_path(table: str) -> str:
+    """Name the list of the figures of a table."""
+    return figure_path(table, "report", ".json")
+
+
+def motion_table(run: BoldRun) -> str:
+    """Name of what the motion figures of a run without cleaning are made from."""
+    stem = run.relative_path.partition(".")[0]
+    return stem.replace("_desc-preproc_", "_") + ".tsv"
+
+
+def read_figures(listed: Path) -> dict[str, Any]:
+    """Read a list of figures; empty where it is absent or damaged."""
+    try:
+        content = read_json(listed)
+    except BidsRoiError:
+        return {}
+    figures = content.get("Figures")
+    texts = ("File", "Kind", "Title", "Caption", "Alternative")
+    sound = isinstance(figures, list) and all(
+        isinstance(figure, dict) and all(isinstance(figure.get(t), str) for t in texts)
+        for figure in figures
+    )
+    return content if sound else {}
+
+
+def has_figures(output_dir: Path, tables: Iterable[str]) -> bool:
+    """Tell whether the figures of all tables were drawn and are still there."""
+    for table in tables:
+        listed = output_dir / report_path(table)
+        figures = read_figures(listed).get("Figures")
+        if figures is None:
+            return False
+        if not all((listed.parent / figure["File"]).is_file() for figure in figures):
+            return False
+    return True
 
 
 def parcellated_of(table: str) -> str:

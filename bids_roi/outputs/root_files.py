@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from bids_roi.atlases.templateflow import S3_ROOT
 from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
 from bids_roi.files.names import format_name
@@ -16,7 +17,7 @@ from bids_roi.files.tables import (
     remove_leftovers,
     write_file,
 )
-from bids_roi.outputs.derivatives import TEMPLATEFLOW_URL, describe_regions
+from bids_roi.outputs.derivatives import describe_regions
 from bids_roi.outputs.result import REGION_COLUMNS
 from bids_roi.outputs.schema import format_sidecar
 from bids_roi.version import __version__
@@ -191,7 +192,7 @@ def _describe_dataset(
         "GeneratedBy": [own, *before],
         "DatasetLinks": {
             "preprocessed": _link(output_dir, root, source),
-            "templateflow": TEMPLATEFLOW_URL,
+            "templateflow": S3_ROOT,
         },
     }
     kept = ("SourceDatasets", "License", "HowToAcknowledge")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.motion import FilteredMotion
-    from bids_roi.confounds.regressors import Selected
+    from bids_roi.confounds.table import Selected
     from bids_roi.core.clean import Cleaned
     from bids_roi.core.map_solver import MapSolver
     from bids_roi.core.motion import Censoring
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.outputs.result import Extracted, Motion, Preparation
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
     FloatArray = NDArray[np.float64]
 

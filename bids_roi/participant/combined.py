@@ -17,7 +17,7 @@ from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import MISSING, file_digest, format_matrix, read_table
 from bids_roi.options.table import OPTIONS
 from bids_roi.options.words import find_measure, measure_of_word
-from bids_roi.outputs.derivatives import RelmatOutput
+from bids_roi.outputs.derivatives import RelmatOutput, settings_of
 from bids_roi.outputs.find import (
     Output,
     desc_of,
@@ -39,7 +39,6 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.schema import KEYS
-from bids_roi.participant.job import settings_of
 from bids_roi.participant.results import relate_runs
 
 if TYPE_CHECKING:
@@ -183,7 +182,9 @@ def is_made_so(output: Output, options: Options) -> bool:
     """
     measure = measure_of_word(output.stat)
     scaled = options.connectivity.fisher_z and find_measure(measure).is_correlation
-    asked = settings_of(RelmatOutput(measure, scaled, None, "", "", ""), options)
+    asked = settings_of(
+        RelmatOutput(measure, scaled, None, "", "", ""), options.connectivity
+    )
     told = output.read_sidecar()
     return {key: told[key] for key in _SETTINGS if key in told} == asked
 
@@ -246,16 +247,22 @@ def _combine(
         members[0].desc or None,
         *("", series[0].path, family.path),
     )
-    names = _read_names(series[0])
+    header = read_bytes(series[0].file).partition(b"\n")[0]
+    names, _ = parse_matrix(header, series[0].file)
     related, counts = relate_runs(
         lambda: (_read_kept(one, names) for one in series),
         output,
         options,
         degrees_of_freedom=facts["DegreesOfFreedom"],
     )
-    own = _tell_runs(members, series, counts) | key
+    facts |= {
+        "Sources": [f"bids::{one.path}" for one in series],
+        "CombinedRuns": [output.run_name for output in members],
+        "CombinedVolumes": list(counts),
+        **key,
+    }
     notes = _tell_notes(family, related)
-    _write(output_dir, output, related, names, {**facts, **own}, sidecars, notes)
+    _write(output_dir, output, related, names, facts, sidecars, notes)
     return notes, True
 
 
@@ -320,11 +327,6 @@ def _read_made(path: Path, key: Mapping[str, Any]) -> list[str] | None:
     return list(sidecar.get("Warnings", ())) if same and path.is_file() else None
 
 
-def _read_names(series: Output) -> tuple[str, ...]:
-    header = read_bytes(series.file).partition(b"\n")[0]
-    return parse_matrix(header, series.file)[0]
-
-
 def _read_kept(series: Output, names: tuple[str, ...]) -> FloatArray:
     """Kept volumes of a series, (n_kept, R); refused where its regions are others."""
     content = read_bytes(series.file)
@@ -380,16 +382,6 @@ def _join_facts(sidecars: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     if all(peak in sidecar for sidecar in sidecars):
         facts[peak] = max(sidecar[peak] for sidecar in sidecars)
     return facts
-
-
-def _tell_runs(
-    members: Sequence[Output], series: Sequence[Output], counts: Sequence[int]
-) -> dict[str, Any]:
-    return {
-        "Sources": [f"bids::{one.path}" for one in series],
-        "CombinedRuns": [output.run_name for output in members],
-        "CombinedVolumes": list(counts),
-    }
 
 
 def _tell_notes(family: _Family, related: Related) -> list[str]:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_roi.confounds.components import merge_confounds
 from bids_roi.confounds.motion import (
     FD,
     PARAMETERS,
     FilteredMotion,
     filter_confounds,
 )
-from bids_roi.confounds.regressors import Selected, select_confounds
 from bids_roi.confounds.strategies import (
     NAME_OF_TABLE,
     Strategy,
@@ -24,11 +24,12 @@ from bids_roi.confounds.strategies import (
 )
 from bids_roi.confounds.table import (
     Confounds,
+    Selected,
     check_rows,
     framewise_displacement,
-    merge_confounds,
     non_steady_state,
     read_confounds,
+    select_confounds,
     std_dvars,
 )
 from bids_roi.core.motion import Censoring, censor
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from bids_roi.dataset.layout import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.table import Cleaning
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
 
 # Name of fMRIPost-AROMA's dataset in sidecars.

@@ -19,11 +19,7 @@ from bids_roi.errors import (
 from bids_roi.files.tables import read_json
 from bids_roi.images.nifti import check_file
 from bids_roi.outputs.root_files import ROOT_FILES, name_atlas_files
-from bids_roi.participant.confounds import list_datasets
-from bids_roi.participant.extraction import estimate_memory, worker_count
-from bids_roi.participant.level import check_settings, plan_dataset
 from bids_roi.participant.plan import find_wanted, kinds_for, template_of
-from bids_roi.participant.run import find_finished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,6 +34,8 @@ if TYPE_CHECKING:
     from bids_roi.participant.plan import PlannedRun
 
 
+# What reads and cleans runs is imported where a plan is described: ``list_inputs`` does
+# without.
 _BYTES = 18  # of a number in a table: 17 digits at most, and the tab
 
 
@@ -46,6 +44,8 @@ def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
 
     Names are as a shell expands them; figures and lines of logs are told by folder.
     """
+    from bids_roi.participant.level import check_settings, plan_dataset
+
     atlases: dict[str, Atlas] = {}
     total, lines = _Total(level), list[str]()
     known = check_settings(level, outcomes)
@@ -81,6 +81,9 @@ class _Total:
 
     def add(self, item: PlannedRun, *, impossible: bool) -> None:
         """Count a run, and what is left to do of it."""
+        from bids_roi.participant.extraction import estimate_memory
+        from bids_roi.participant.run import find_finished
+
         level, options = self.level, self.level.options
         self.participants.add(item.run.relative_path.partition("/")[0])
         self.atlases.update(atlas.name for atlas, _ in item.atlases)
@@ -108,6 +111,8 @@ class _Total:
 
     def lines(self, n_refused: int) -> Iterator[str]:
         """What there is to do, on a few lines; nothing where runs are refused."""
+        from bids_roi.participant.extraction import worker_count
+
         level, counts = self.level, self.counts
         people = count_of(len(self.participants), "participant")
         size = f"{counts['read'] / 10**6:.0f} MB"
@@ -153,6 +158,8 @@ def _is_impossible(item: PlannedRun, level: ParticipantLevel) -> bool:
 
 def _find_tables(item: PlannedRun, options: Options) -> dict[str, tuple[Path, ...]]:
     """Tables of a run beside fMRIPrep's, by the names of their datasets."""
+    from bids_roi.participant.confounds import list_datasets
+
     datasets = list_datasets(options.cleaning).items()
     return {name: find_tables(*where, item.run) for name, where in datasets}
 
@@ -168,6 +175,8 @@ def _fault_of(path: Path | None) -> BidsRoiError | None:
 
 def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     """Lines on a run: its image, mask, confounds, timing, atlases, and where from."""
+    from bids_roi.participant.extraction import estimate_memory
+
     yield item.run.relative_path
     if item.error is not None:
         why = str(item.error).replace(f"{item.run.path}: ", "", 1)  # told above

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bids_roi.images.stream import Source
     from bids_roi.options.record import Options
     from bids_roi.outputs.derivatives import RunOutputs
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
 
 BLOCK_BYTES = 16 * 2**20

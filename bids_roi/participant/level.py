@@ -33,8 +33,8 @@ from bids_roi.outputs.root_files import (
     write_dataset_files,
 )
 from bids_roi.participant.confounds import AROMA, list_datasets, load_strategies
+from bids_roi.participant.existing import Existing, OtherAtlas, OtherSettings
 from bids_roi.participant.extraction import planner_bytes, worker_count
-from bids_roi.participant.job import Existing, OtherAtlas, OtherSettings, open_job
 from bids_roi.participant.plan import (
     PlannedRun,
     check_given_mask,
@@ -42,7 +42,7 @@ from bids_roi.participant.plan import (
     plan_participants,
 )
 from bids_roi.participant.progress import Progress, follow
-from bids_roi.participant.run import find_finished, process_run
+from bids_roi.participant.run import find_finished, open_job, process_run
 from bids_roi.schedule.outcome import Outcome
 from bids_roi.version import __version__
 

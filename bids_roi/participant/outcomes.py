@@ -22,7 +22,7 @@ from bids_roi.outputs.records import (
     write_loss,
 )
 from bids_roi.participant.description import describe_run
-from bids_roi.participant.job import OtherSettings
+from bids_roi.participant.existing import OtherSettings
 from bids_roi.participant.run import fail_run
 from bids_roi.version import __version__
 

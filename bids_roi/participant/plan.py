@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,10 +23,9 @@ from bids_roi.errors import (
     DataError,
     MissingInput,
     UsageError,
-    remedy_of,
 )
 from bids_roi.files.names import find_invalid_labels, parse_name
-from bids_roi.files.tables import read_json, read_table
+from bids_roi.files.tables import fingerprint, read_json, read_table
 from bids_roi.images.nifti import (
     Series,
     check_file,
@@ -51,9 +47,6 @@ if TYPE_CHECKING:
 
 
 _MISMATCH_S = 1e-3
-_SMALL = 2**25  # bytes: tables and sidecars are, and take 30 ms at most
-# In place of the fingerprint of an input that was there, as after git annex drop.
-GONE = "not here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,34 +422,6 @@ def _how_to_choose(*runs: BoldRun) -> str:
     filters = [f'{{"bold": {{"extension": "{extension}"}}}}' for extension in kinds]
     words = " or ".join(filters)
     return f"Keep one of them, or choose it with a --bids-filter-file: {words}."
-
-
-def fingerprint(path: Path) -> str:
-    """Tell whether a file is still the one that was read, in a copy too.
-
-    Size and, for gzip, the checksum of the content that its last eight bytes hold; the
-    digest of other files, but of large ones the time of change. ``GONE`` for a link to
-    what is not here.
-    """
-    try:
-        if path.is_symlink() and not path.exists():
-            return GONE
-        status = path.stat()
-        size = status.st_size
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
-            return "no file"
-        with path.open("rb") as file:
-            if path.name.endswith(".gz") and size >= 8:
-                file.seek(-8, os.SEEK_END)
-                return f"{size}:{file.read(8).hex()}"
-            if size <= _SMALL:
-                return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-        return f"{size}:{status.st_mtime_ns}"
-    except OSError as error:
-        msg = f"the file cannot be read ({error.strerror}); it could be before."
-        otherwise = "Was it moved, or another disk mounted? Run the same command again."
-        remedy = remedy_of(error, otherwise)
-        raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def recall_plan(

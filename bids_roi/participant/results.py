@@ -22,6 +22,7 @@ from bids_roi.options.words import find_measure
 from bids_roi.outputs.derivatives import (
     describe_kept_rows,
     describe_run,
+    settings_of,
     tabulate_regions,
     write_outliers,
     write_quality,
@@ -37,7 +38,6 @@ from bids_roi.participant.cleaning import (
     tell_lost_regions,
     warn_of_maps,
 )
-from bids_roi.participant.job import relmat_digest, settings_of, writes_parcellated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from bids_roi.options.words import Estimator
     from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, Motion, Preparation
-    from bids_roi.participant.job import Job
+    from bids_roi.participant.run import Job
 
     FloatArray = NDArray[np.float64]
 
@@ -164,7 +164,7 @@ def _write_strategy(
     for note in _write_relmats(job, result, names, sidecars):
         if note not in said:
             said.append(note)
-    if writes_parcellated(job):
+    if job.writes_parcellated:
         frame, seconds = job.image.frame, job.planned.repetition_time
         from bids_roi.outputs.result import write_parcellated
 
@@ -296,8 +296,8 @@ def _write_relmats(
             result, by_path[output.source], output, job.options, facts=series
         )
         result.relmats[output.path] = related.relmat
-        facts = settings_of(output, job.options) | related.facts
-        facts |= relmat_digest(job, result.atlas, output).describe()
+        facts = settings_of(output, job.options.connectivity) | related.facts
+        facts |= job.relmat_digest(result.atlas, output).describe()
         if related.absent:
             facts["ReasonNotAvailable"] = related.absent
         if find_measure(output.measure).is_correlation:

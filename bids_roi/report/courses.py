@@ -157,20 +157,19 @@ def _is_known(trace: FloatArray | None) -> TypeGuard[FloatArray]:
 
 def draw_rows(
     sheet: Sheet,
-    top: float,
     rows: list[_Row],
     course: Course,
     *,
     last: bool = False,
     drawn: Drawn | None = None,
 ) -> float:
-    """Draw rows of traces from ``top`` on; return where the next may begin.
+    """Draw rows of traces from the top on; return where the next may begin.
 
     The ``last`` has the numbers of the axis. What is at the same place in many pictures
     of a run is taken from ``drawn``, and kept there.
     """
     drawn = {} if drawn is None else drawn
-    size = bin_size(course.n_volumes, _POINTS)
+    size, top = bin_size(course.n_volumes, _POINTS), 2
     for number, row in enumerate(rows):
         bins = bin_rows if row.is_position else bin_peaks
         shown = [bins(trace, _POINTS) for trace, _, _ in row.traces]
@@ -238,7 +237,7 @@ def draw_motion(
     elif course.kept is not None:
         words = "all volumes kept"
         sheet.text(LEFT + WIDTH, 16, words, size=10.5, anchor="end", colour=SOFT)
-    draw_rows(sheet, 2, rows, course, last=True, drawn=drawn)
+    draw_rows(sheet, rows, course, last=True, drawn=drawn)
     facts: dict[str, Any] = {"NumberOfVolumes": course.n_volumes}
     for name, trace in (
         ("MeanFramewiseDisplacement", motion.fd),

@@ -123,7 +123,7 @@ def draw_carpet(
     if key:
         sheet.legend(LEFT + WIDTH, 16, key)
     rows = [*first, *others, *dvars_rows(dvars)]
-    top = draw_rows(sheet, 2, rows, course, drawn=drawn) + 24
+    top = draw_rows(sheet, rows, course, drawn=drawn) + 24
     # A pixel for each row, where that is neither thin nor endless.
     n_regions = order.order.size
     height = float(np.clip(-(-n_regions // bin_size(n_regions, _ROWS)), 160, _ROWS))

@@ -249,15 +249,10 @@ class Sheet:
             f' stroke-linejoin="round" stroke-linecap="round"{more}/>'
         )
 
-    def rect(
-        self, box: Box, fill: str, *, stroke: str = "", opacity: float = 1,
-        hint: str = "",
-    ) -> None:  # fmt: skip
+    def rect(self, box: Box, fill: str, *, hint: str = "") -> None:
         """Rectangle; ``hint`` is said under the pointer."""
-        more = f' stroke="{stroke}"' if stroke else ""
-        more += f' opacity="{_n(opacity)}"' if opacity < 1 else ""
         tip = f"><title>{quote(hint)}</title></rect>" if hint else "/>"
-        self.parts.append(f'<rect {_place(box)} fill="{fill}"{more}{tip}')
+        self.parts.append(f'<rect {_place(box)} fill="{fill}"{tip}')
 
     def mark(
         self,
@@ -470,9 +465,9 @@ class Panel:
             trace(self.x(x), self.y(y)), colour=colour, width=width, dash=dash
         )
 
-    def level(self, value: float, *, colour: str = ORANGE, dash: str = "5 4") -> None:
+    def level(self, value: float) -> None:
         """Line across at a value."""
-        self.line(self.across, (value, value), colour=colour, dash=dash)
+        self.line(self.across, (value, value), colour=ORANGE, dash="5 4")
 
     def title(self, words: str, *, colour: str = INK) -> None:
         """Words above, on the left."""

@@ -9,7 +9,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.files.tables import write_file
+from bids_roi.files.tables import MISSING, write_file
 from bids_roi.outputs.find import COMBINED, find_outputs
 from bids_roi.outputs.records import (
     NOT_CLEANED,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 
 _ROWS_IN_PAGE = 3000  # of region tables; more make pages of their own
-_MISSING = "n/a"
 _NO_MESH = (
     "the run lies on surfaces, and neither the participant's anat/ nor a TemplateFlow"
     " folder has an inflated or midthickness surface of its meshes"
@@ -159,7 +158,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
 
 
 def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
-    known = [name for name in names if name != _MISSING]
+    known = [name for name in names if name != MISSING]
     text = count(len(runs), "run")
     if shared := shared_entities(runs):
         text += f" ({', '.join(shared)})"
@@ -241,7 +240,7 @@ def _join_places(places: Sequence[tuple[str, str]], n_runs: int) -> str:
     runs = list(dict.fromkeys(run for run, _ in places))
     atlases = ", ".join(dict.fromkeys(atlas for _, atlas in places))
     where = f"all {n_runs} runs" if len(runs) == n_runs > 1 else "; ".join(runs)
-    return f"{where} (atlas {atlases})" if atlases != _MISSING else where
+    return f"{where} (atlas {atlases})" if atlases != MISSING else where
 
 
 def _summarise(run: RunFacts) -> list[dict[str, Any]]:
@@ -260,8 +259,8 @@ def _summarise(run: RunFacts) -> list[dict[str, Any]]:
             light = record.status if record.status in LIGHTS else "check"
             reason = record.reason or "its tables are not here"
             keys = ("kept", "fd", "fd_kept", "coverage", "lost", "tsnr", "freedom")
-            blank = dict.fromkeys(keys, _MISSING)
-            series = _MISSING if whole else record.strategy or _MISSING
+            blank = dict.fromkeys(keys, MISSING)
+            series = MISSING if whole else record.strategy or MISSING
             verdict = Verdict(light, reason)
             rows.append({**common, **blank, "series": series, "verdict": verdict})
     return rows
@@ -281,7 +280,7 @@ def _row(atlas: AtlasFacts, record: Record, series: SeriesFacts) -> dict[str, An
     return {
         "series": series.title,
         "verdict": judge_series(sidecar, n_regions=n_regions, n_lost=n_lost, tsnr=tsnr),
-        "kept": f"{kept} of {total}" if total else _MISSING,
+        "kept": f"{kept} of {total}" if total else MISSING,
         "fd": spell_cell(sidecar.get("MeanFramewiseDisplacement"), ".3f"),
         "fd_kept": spell_cell(sidecar.get("MeanFramewiseDisplacementKept"), ".3f"),
         "coverage": f"{100 * coverage:.1f} %",
@@ -387,7 +386,7 @@ def _region_table(
     regions = atlas.regions
     if not regions.get("name"):
         return None
-    blank = [_MISSING] * len(regions["name"])
+    blank = [MISSING] * len(regions["name"])
     words = [word.replace("_", " ") for word in regions.get("status", blank)]
     volumes = [number(v) for v in regions.get("volume", blank)]
     whole = sum(v for v in volumes if v is not None)

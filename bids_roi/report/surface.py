@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.atlases.open import load_atlas_labels
-from bids_roi.core.frame import Frame, Mesh
+from bids_roi.core.frame import CORTICES, Frame, Mesh
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.names import parse_name
 from bids_roi.images.surfaces import read_mesh
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # The best first: sulci are hidden in all but an inflated surface.
 _SHAPES = ("inflated", "midthickness")
-_SIDES = {"CORTEX_LEFT": "L", "CORTEX_RIGHT": "R"}
+_SIDES = {structure: side for side, structure in CORTICES.items()}
 # Structure, words, and which way y and the viewer are: -1 turns the front to the left.
 _VIEWS = (
     ("CORTEX_LEFT", "Left, lateral", -1),

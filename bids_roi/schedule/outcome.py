@@ -1,7 +1,7 @@
 """Executors: what one is, what becomes of an item, the one that works here.
 
-And what processes inherit: one thread, no Ctrl-C. Knows the standard library only, so
-that it can be called before numpy is loaded.
+And what processes inherit (one thread, no Ctrl-C), and how many processors there are.
+Knows the standard library only, so that it can be called before numpy is loaded.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from support.pictures import draw_run, make_run, parts, rasters
 
-from bids_roi.confounds.regressors import Selected
+from bids_roi.confounds.table import Selected
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import strongest_map
 from bids_roi.core.scan import MeanImage

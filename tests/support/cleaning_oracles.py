@@ -97,18 +97,6 @@ def butterworth(column, order, high_pass, low_pass, repetition_time, padding):
     return back[n : n + len(column)]
 
 
-def share_left(order, cutoffs):
-    """Effective degrees of freedom of filtered noise, by scipy's frequency response.
-
-    Cut-offs as shares of the Nyquist frequency.
-    """
-    kind = "band" if isinstance(cutoffs, list) else "low"
-    sos = signal.butter(order, cutoffs, kind, output="sos")
-    response = signal.sosfreqz(sos, worN=50_000)[1]
-    power = np.abs(response) ** 4
-    return power.sum() ** 2 / (power**2).sum() / len(power)
-
-
 def filled(column, mask, interpolation):
     """Column with its censored volumes on a curve through the kept ones."""
     kept = [i for i in range(len(column)) if mask[i]]

@@ -6,9 +6,8 @@ import warnings
 
 import numpy as np
 
-from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import Component, Strategy, load_strategy
-from bids_roi.confounds.table import read_confounds
+from bids_roi.confounds.table import read_confounds, select_confounds
 from bids_roi.options.settings import Settings
 
 # The real tables, by version; all but 21 are whole runs.

@@ -16,8 +16,8 @@ from PIL import Image
 
 from bids_roi.atlases.open import Atlas
 from bids_roi.atlases.regions import RegionTable
-from bids_roi.confounds.regressors import Selected
 from bids_roi.confounds.strategies import Strategy
+from bids_roi.confounds.table import Selected
 from bids_roi.core.clean import prepare_cleaner
 from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels, strongest_map
@@ -31,7 +31,6 @@ from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs, SeriesOutput
 from bids_roi.outputs.result import AtlasResult, CleanedSeries, Motion, Preparation
 from bids_roi.report.draw import RunFigures
 
-HEADINGS = {"h1", "h2", "h3", "h4"}
 VOID = {"meta", "img", "br", "input", "link", "hr"}
 
 

@@ -135,7 +135,7 @@ def site(place, model, server, expected):
 
 
 STAGES = {
-    "what is there already": "bids_roi.participant.job.Existing",
+    "what is there already": "bids_roi.participant.run.Existing",
     "confounds": "bids_roi.participant.confounds.prepare",
     "atlas mapping": "bids_roi.participant.extraction.find_partition",
     "mask": "bids_roi.participant.extraction.read_mask_of",

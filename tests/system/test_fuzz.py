@@ -21,9 +21,8 @@ from support import datasets
 from bids_roi.atlases.names import AtlasKey, key_of_file, parse_atlas_name
 from bids_roi.atlases.open import AtlasFiles, examine_atlas
 from bids_roi.atlases.regions import read_raw_table
-from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import list_strategies, load_strategy
-from bids_roi.confounds.table import read_confounds
+from bids_roi.confounds.table import read_confounds, select_confounds
 from bids_roi.dataset.partners import Sidecars
 from bids_roi.dataset.query import dataset_description, load_filters
 from bids_roi.errors import BidsRoiError

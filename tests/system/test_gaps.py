@@ -9,9 +9,12 @@ from support.calls import FUNC, read, run, series
 from support.datasets import SPACE
 from support.toy_confounds import SPIKES, T, write_confounds
 
-from bids_roi.confounds.regressors import select_confounds
 from bids_roi.confounds.strategies import Component, Strategy
-from bids_roi.confounds.table import framewise_displacement, read_confounds
+from bids_roi.confounds.table import (
+    framewise_displacement,
+    read_confounds,
+    select_confounds,
+)
 from bids_roi.options.settings import Settings
 
 TABLE = f"{FUNC}/sub-01_task-rest_desc-confounds_timeseries"

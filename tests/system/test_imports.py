@@ -197,6 +197,20 @@ def test_help_and_version_load_no_scientific_library(flag):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_list_of_inputs_loads_nothing_of_what_is_done_with_a_run(call):
+    code = "import sys; from bids_roi.tools import main; assert not main(sys.argv[1:])"
+    root, *_, flag, atlas, _ = call
+    names = loaded(code, "inputs", root, flag, atlas)
+    assert not names & (NEVER | EXECUTORS | {"multiprocessing.spawn"})
+    ours = {name for name in names if name.startswith("bids_roi.participant.")}
+    assert ours == {"bids_roi.participant.description", "bids_roi.participant.plan"}
+
+
+def test_completion_loads_nothing_of_networks():
+    code = "import sys; from bids_roi.tools import main; main(['completion', 'bash'])"
+    assert not loaded(code) & {"socket", "secrets", "hmac", "numpy", "nibabel"}
+
+
 def test_h5py_is_imported_for_hdf5_files_only(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text(

@@ -17,8 +17,6 @@ from support.calls import read, read_regions, run
 from support.real_grid import write_real_grid, write_templateflow_home
 from support.validator import issues_of
 
-ATLAS = "Schaefer2018_seg-7n_scale-400"
-
 
 @pytest.fixture(scope="session")
 def real_grid(shared, tmp_path_factory):

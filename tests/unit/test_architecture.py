@@ -4,6 +4,7 @@ import importlib
 import re
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from support.modules import MODULES, ROOT, imports, look_into
@@ -174,3 +175,16 @@ def test_every_module_is_imported_by_another():
     doors |= {module for module, path in MODULES.items() if path.name == "__init__.py"}
     used = {name for path in MODULES.values() for name in imports(path)}
     assert set(MODULES) - doors - used == set()
+
+
+HERE = Path(__file__)
+UNIT_TESTS = sorted(set(HERE.parent.rglob("test_*.py")) - {HERE})
+
+
+@pytest.mark.parametrize("path", UNIT_TESTS, ids=lambda path: path.stem)
+def test_unit_tests_mirror_the_package(path):
+    """``test_MODULE.py``, or ``test_MODULE_TOPIC.py`` where a module has several."""
+    words = path.stem.removeprefix("test_").split("_")
+    folder = ROOT / path.parent.relative_to(HERE.parent)
+    names = ["_".join(words[:n]) for n in range(1, len(words) + 1)]
+    assert any((folder / f"{name}.py").is_file() for name in names)

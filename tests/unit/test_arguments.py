@@ -118,7 +118,7 @@ def test_values_of_other_types_are_refused_by_name(name):
 def test_any_value_is_read_or_refused(name, value):
     row = ALLOWED[name]
     try:
-        found = check_options({name: value}, "extract")
+        found = check_options({name: value})
     except UsageError:
         return
     if value is None:
@@ -136,10 +136,10 @@ def test_settings_take_numbers_and_the_words_that_switch_them_off():
         for value in (1, 0.5, np.float32(0.5), "none", "0.1"):
             many = ALLOWED[name].many  # kept as words, as the command line has them
             expected = (str(value),) if many else value
-            assert check_options({name: value}, "extract")[name] == expected
+            assert check_options({name: value})[name] == expected
         for value in (True, [[1]] if many else [1], object()):
             with pytest.raises(UsageError, match=f"{name} is .*a number or 'none'"):
-                check_options({name: value}, "extract")
+                check_options({name: value})
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_one_option_under_two_names(images):
     with pytest.raises(
         UsageError, match="atlas_dataset is given twice, as atlas_datas"
     ):
-        check_options({"atlas_dataset": "a", "atlas_datasets": "b"}, "extract")
+        check_options({"atlas_dataset": "a", "atlas_datasets": "b"})
     with pytest.raises(UsageError, match="strategy is given twice, as denoise too"):
         bids_roi.extract(*images, strategy="24P", denoise="36P")
     with pytest.raises(UsageError, match="there is no strategy 'nonsense'"):

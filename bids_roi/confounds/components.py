@@ -1,23 +1,26 @@
-"""Which columns are the CompCor components of which mask.
+"""Components of CompCor and ICA-AROMA: which columns they are, and what they need.
 
-The table alone does not tell: from 1.4 to 20.2, fMRIPrep numbers the components of
-three masks through as ``a_comp_cor``, and the JSON beside the table has the ``Mask`` of
-each; from 21 on, those of white matter and csf are ``w_comp_cor`` and ``c_comp_cor``,
-and ``a_comp_cor`` is the combined mask only.
+The table alone does not tell the masks of CompCor: from 1.4 to 20.2, fMRIPrep numbers
+the components of three through as ``a_comp_cor``, and the JSON beside the table has the
+``Mask`` of each; from 21 on, those of white matter and csf are ``w_comp_cor`` and
+``c_comp_cor``, and ``a_comp_cor`` is the combined mask only.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bids_roi.errors import ConfoundsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from bids_roi.confounds.strategies import Component
+    from bids_roi.confounds.strategies import Component, Strategy
     from bids_roi.confounds.table import Confounds
 
 
@@ -35,12 +38,15 @@ _MASKS = {
     "temporal_anat_combined": (_TEMPORAL, _COMBINED),
     "temporal_anat_separated": (_TEMPORAL, _WM, _CSF),
 }
+# fMRIPrep with --use-aroma (to 23), fMRIPost-AROMA.
+_AROMA_SERIES = ("smoothAROMAnonaggr", "nonaggrDenoised")
+_MAX_NAMED = 5
 
 
 def find_compcor(
     confounds: Confounds, component: Component
 ) -> tuple[list[str], list[str]]:
-    """Names of the components that are asked for.
+    """Names of the components of CompCor that are asked for.
 
     Returns
     -------
@@ -143,3 +149,75 @@ def _raise_json(
         " in a strategy of your own."
     )
     raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
+
+
+def merge_confounds(first: Confounds, second: Confounds) -> Confounds:
+    """Put two tables of one run side by side, those of fMRIPost-AROMA for example.
+
+    Columns that both have must have the same values.
+    """
+    if first.n_volumes != second.n_volumes:
+        msg = (
+            f"the table has {second.n_volumes} rows, but {first.where} has"
+            f" {first.n_volumes}; both must have one row per volume."
+        )
+        remedy = "Check that they belong to one run, with all volumes."
+        raise ConfoundsError(msg, where=second.where, remedy=remedy)
+    both = [name for name in second.names if name in first.names]
+    differ = [
+        name
+        for name in both
+        if not np.array_equal(first.column(name), second.column(name), equal_nan=True)
+    ]
+    if differ:
+        listed = ", ".join(differ[:_MAX_NAMED])
+        msg = f"columns differ from those of the same name in {first.where}: {listed}."
+        remedy = "Rename them in one of the tables, or give one table only."
+        raise ConfoundsError(msg, where=second.where, remedy=remedy)
+    new = [index for index, name in enumerate(second.names) if name not in both]
+    problems = (first.metadata_problem, second.metadata_problem)
+    return replace(
+        first,
+        names=(*first.names, *(second.names[index] for index in new)),
+        values=np.hstack([first.values, second.values[:, new]]),
+        metadata={**second.metadata, **first.metadata},
+        paths=(*first.paths, *second.paths),
+        renamed=(*first.renamed, *second.renamed),
+        metadata_problem="; ".join(filter(None, problems)),
+    )
+
+
+def check_series(
+    confounds: Confounds, strategy: Strategy, image_desc: str | None
+) -> None:
+    """Refuse another series than a strategy on ICA-AROMA's output is for."""
+    wanted = any(
+        part.kind == "ica_aroma" and part.model == "full"
+        for part in strategy.components
+    )
+    if wanted and image_desc not in _AROMA_SERIES:
+        found = f"desc-{image_desc}" if image_desc else "no desc-"
+        needed = " or ".join(f"desc-{desc}" for desc in _AROMA_SERIES)
+        msg = (
+            f"{strategy.name} is for a series that ICA-AROMA has denoised, {needed};"
+            f" the BOLD series has {found}."
+        )
+        remedy = f"Give --desc {_AROMA_SERIES[0]}, or a strategy with aroma columns."
+        raise ConfoundsError(msg, where=confounds.where, remedy=remedy)
+
+
+def say_filters(strategy: Strategy, names: tuple[str, ...]) -> Iterable[str]:
+    """Doubt two high-passes, and CompCor without the one that it was made after."""
+    kinds = {part.kind for part in strategy.components}
+    cosines = [name for name in names if re.fullmatch(r"cosine_?\d+", name)]
+    high_pass = strategy.settings.high_pass
+    if cosines and high_pass is not None:
+        yield (
+            f"{strategy.name}: two high-passes, {len(cosines)} cosine columns and a"
+            f" {strategy.settings.filter} filter at {high_pass:g} Hz; one is enough."
+        )
+    if "compcor" in kinds and not cosines:
+        yield (
+            "fMRIPrep computes CompCor after a high-pass by its cosine columns, which"
+            " this strategy does not regress out."
+        )

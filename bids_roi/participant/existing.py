@@ -1,26 +1,20 @@
-"""A Job: what is left to do of one run, held against the outputs that are there."""
+"""Outputs of a run that are there already, held against what is asked for."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategies import describe_strategy
-from bids_roi.errors import BidsRoiError, ImageError, OutputError
-from bids_roi.files.tables import file_digest, read_json
+from bids_roi.errors import BidsRoiError, OutputError
+from bids_roi.files.tables import GONE, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
-from bids_roi.options.words import find_measure
+from bids_roi.outputs.derivatives import settings_of
 from bids_roi.outputs.records import (
     RAW,
-    Digests,
-    Making,
     Record,
-    digest_outputs,
     read_records,
     release_of,
     renew_stamps,
@@ -28,8 +22,6 @@ from bids_roi.outputs.records import (
     write_records,
 )
 from bids_roi.outputs.result import has_figures, motion_table, parcellated_of
-from bids_roi.participant.confounds import RunConfounds
-from bids_roi.participant.plan import GONE, fingerprint, recall_plan
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
@@ -37,18 +29,14 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.confounds.strategies import Strategy
-    from bids_roi.images.nifti import Series
     from bids_roi.options.record import Options
-    from bids_roi.outputs.derivatives import RelmatOutput, RunOutputs
-    from bids_roi.outputs.result import Preparation
-    from bids_roi.participant.extraction import Placed
-    from bids_roi.participant.plan import PlannedRun
+    from bids_roi.outputs.derivatives import RunOutputs
+    from bids_roi.participant.run import Job
 
 
 # Of these the sidecar says at most what came of them in a run.
 _NOT_TOLD = ("allow_missing_confounds", "aroma_dataset", "confounds_dataset")
 _FLAGS = {option.name: option.flags[0] for option in OPTIONS}
-_KEPT = "the input is not here any more; the outputs that were made of it are kept."
 
 
 class OtherSettings(OutputError):
@@ -59,204 +47,13 @@ class OtherAtlas(OtherSettings):
     """They were made with an earlier segmentation or transform of the participant."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The work on one run: what is asked for, what is left, and how it is cleaned.
-
-    ``inputs`` are fingerprints of all that is read, ``work`` atlases with the names of
-    what is left to make of them, ``there`` pairs ``(atlas, label)`` of what is done.
-    ``placed`` says, by atlas, how those lie on the run that transforms brought there;
-    ``preparations`` and ``failed``, by label, how the run is cleaned, and why not.
-    """
-
-    planned: PlannedRun
-    options: Options
-    strategies: tuple[Strategy | None, ...]
-    output_dir: Path
-    making: Making
-    confounds: RunConfounds
-    inputs: tuple[str, ...] = ()
-    work: tuple[tuple[Atlas, RunOutputs], ...] = ()
-    there: frozenset[tuple[str, str | None]] = frozenset()
-    placed: Mapping[str, Placed] = field(default_factory=dict)
-    preparations: Mapping[str, Preparation] = field(default_factory=dict)
-    failed: Mapping[str, BidsRoiError] = field(default_factory=dict)
-
-    @property
-    def image(self) -> Series:
-        """The header; a plan without one has an error and was refused before."""
-        if self.planned.image is None:
-            msg = "the header was not read."
-            raise ImageError(msg, where=self.planned.run.relative_path)
-        return self.planned.image
-
-    def digest(self, atlas: Atlas, label: str | None, *more: object) -> Digests:
-        """Digests of an output; those of raw signals know nothing of cleaning."""
-        options, mask = self.options, self.planned.mask_path
-        # A mask of the run's own is an input like the BOLD file.
-        given = options.extraction.mask not in ("auto", "none") and mask is not None
-        parts: list[object] = [file_digest(mask)] if given and mask else []
-        strategy = self.strategy(label)
-        if strategy is not None:
-            parts += [
-                describe_strategy(strategy),
-                options.cleaning.censored,
-                options.cleaning.high_variance_confounds,
-                options.cleaning.allow_missing_confounds,
-                _describe_dataset(options.cleaning.aroma_dataset),
-            ]
-            own = self.confounds.describe_own(strategy)
-            parts += [
-                [name, pattern, _describe_dataset(folder)]
-                for name, (folder, pattern) in own.items()
-            ]
-        return digest_outputs(options.digest(), atlas, *parts, *more)
-
-    def strategy(self, label: str | None) -> Strategy | None:
-        """The strategy of a label; ``None`` for raw signals."""
-        for strategy in self.strategies:
-            if label is not None and strategy is not None and strategy.label == label:
-                return strategy
-        return None
-
-
-def open_job(
-    planned: PlannedRun,
-    options: Options,
-    strategies: tuple[Strategy | None, ...],
-    output_dir: Path,
-) -> Job:
-    """Begin the work on a run; nothing is read yet."""
-    n_volumes = 0 if planned.image is None else planned.image.source.n_volumes
-    tables = RunConfounds(planned.run, n_volumes, options.cleaning)
-    making = Making(output_dir)
-    return Job(planned, options, strategies, output_dir, making, tables)
-
-
-def _describe_dataset(folder: Path | None) -> object:
-    """What made a dataset, ``None`` for no dataset: where it lies does not matter."""
-    if folder is None:
-        return None
-    try:
-        return read_json(folder / "dataset_description.json").get("GeneratedBy", "")
-    except BidsRoiError:
-        return ""
-
-
-def digests_of(job: Job, atlas: Atlas, names: RunOutputs) -> dict[str, str]:
-    """Tell the digest of each table of a run and atlas; series tell most, so first."""
-    of = {label: job.digest(atlas, label) for label in {None, *names.labels}}
-    digests = {series.path: of[series.label] for series in names.timeseries}
-    digests |= {r.path: relmat_digest(job, atlas, r) for r in names.relmats}
-    digests |= {names.regions: of[None]}
-    return {path: digest.options for path, digest in digests.items()}
-
-
-def relmat_digest(job: Job, atlas: Atlas, relmat: RelmatOutput) -> Digests:
-    """Digests of a matrix, which know its settings too."""
-    settings = settings_of(relmat, job.options)
-    return job.digest(atlas, relmat.label, relmat.measure, relmat.statistic, settings)
-
-
-def _fingerprint_inputs(job: Job) -> tuple[str, ...]:
-    """Everything that is read for a run: files, and what their sidecars say."""
-    planned = job.planned
-    moved_by = {
-        path: None
-        for atlas, _ in planned.atlases
-        if atlas.route is not None
-        for path, _ in atlas.route.steps
-    }
-    areas = {
-        path: None
-        for atlas, _ in planned.atlases
-        if atlas.areas is not None
-        for path in atlas.areas.files
-    }
-    own = (*planned.run.files, planned.mask_path, *job.confounds.paths)
-    paths = (*own, *moved_by, *areas)
-    # What the sidecars say when merged, and not the files: a sidecar at the root may
-    # change for the sake of another task.
-    said = json.dumps(dict(planned.run.metadata), sort_keys=True, default=str)
-    return (
-        *(fingerprint(p) for p in paths if p is not None and os.path.lexists(p)),
-        hashlib.sha256(said.encode()).hexdigest()[:12],
-        f"repetition time {planned.repetition_time}",
-    )
-
-
-def find_work(job: Job, *, gone: bool = False) -> tuple[Job, list[Record]]:
-    """What is left to do, and the records of what is there.
-
-    Of an input that is ``gone``, so is the header, which may have told the repetition
-    time.
-    """
-    inputs = _fingerprint_inputs(job)
-    job = replace(job, inputs=(*inputs[:-1], GONE) if gone else inputs)
-    if job.options.running.overwrite:
-        return replace(job, work=job.planned.atlases), []
-    existing = Existing(job)
-    existing.check()
-    work, records = [], []
-    for atlas, names in job.planned.atlases:
-        complete = existing.find_complete(atlas, names)
-        records += [(atlas.name, label, found) for label, found in complete.items()]
-        if left := [label for label in names.labels if label not in complete]:
-            work.append((atlas, names.only(left)))
-    there = frozenset((name, label) for name, label, _ in records)
-    job = replace(job, work=tuple(work), there=there)
-    return job, [record for _, _, record in records]
-
-
-def settings_of(output: RelmatOutput, options: Options) -> dict[str, Any]:
-    """Tell what decides the numbers of a matrix beside its series; plain JSON."""
-    settings: dict[str, Any] = {
-        "FisherZ": output.fisher_z,
-        "MinimumDegreesOfFreedom": options.connectivity.min_degrees_of_freedom,
-    }
-    rows = {option.name: option.sidecar for option in OPTIONS}
-    for _, name in find_measure(output.measure).parameters:
-        settings[rows[name]] = getattr(options.connectivity, name)
-    if options.connectivity.relmat_volumes is not None:
-        settings["RelmatVolumes"] = options.connectivity.relmat_volumes
-        settings["RelmatSeed"] = options.connectivity.relmat_seed
-    return settings
-
-
-def writes_parcellated(job: Job) -> bool:
-    """Whether CIFTI files are asked for, and the run is not a volume."""
-    return job.options.extraction.cifti_output and job.image.grid is None
-
-
-def labels_of(strategies: tuple[Strategy | None, ...]) -> tuple[str | None, ...]:
-    """Labels of denoising strategies; ``None`` for raw signals."""
-    return tuple(None if s is None else s.label for s in strategies)
-
-
-def find_kept(
-    planned: PlannedRun,
-    options: Options,
-    strategies: tuple[Strategy | None, ...],
-    output_dir: Path,
-) -> list[Record]:
-    """Records of a run whose input has been dropped; none where something is to do."""
-    recalled = recall_plan(planned, options, labels_of(strategies), output_dir)
-    if recalled is None or options.running.overwrite:
-        return []
-    job = open_job(recalled, options, strategies, output_dir)
-    job, found = find_work(job, gone=True)
-    return (
-        [] if job.work else [replace(r, warnings=(*r.warnings, _KEPT)) for r in found]
-    )
-
-
 class Existing:
     """Outputs of a run that are there; each sidecar is read once."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._digests = {
-            atlas.name: digests_of(job, atlas, names)
+            atlas.name: job.digests(atlas, names)
             for atlas, names in job.planned.atlases
         }
         self._sidecars: dict[str, Mapping[str, Any] | None] = {}
@@ -387,7 +184,7 @@ class Existing:
 
 def _is_cifti(job: Job, names: RunOutputs) -> bool:
     """Whether the CIFTI files are there, where they are asked for."""
-    if not writes_parcellated(job):
+    if not job.writes_parcellated:
         return True
     tables = [relmat.path for relmat in names.relmats]
     if job.planned.repetition_time is not None:
@@ -409,7 +206,7 @@ def _explain(
     series = next((s for s in names.timeseries if s.path == table), relmat)
     more: dict[str, Any] = {}
     if relmat is not None:
-        settings = settings_of(relmat, job.options)
+        settings = settings_of(relmat, job.options.connectivity)
         more = {"RelmatVolumes": None, "Statistic": relmat.statistic, **settings}
     found = tell_differences(
         sidecar,

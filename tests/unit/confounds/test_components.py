@@ -1,8 +1,10 @@
-"""CompCor components by mask, number and variance."""
+"""CompCor components by mask, number and variance; a second table side by side."""
 
 import pytest
+from numpy.testing import assert_array_equal
 from support.confound_tables import WHOLE, loader, select, strategy, toy, write
 
+from bids_roi.confounds.components import merge_confounds
 from bids_roi.confounds.strategies import Component
 from bids_roi.confounds.table import read_confounds
 from bids_roi.errors import ConfoundsError
@@ -121,3 +123,21 @@ def test_a_mask_without_components_is_missing(tmp_path):
     none = read_confounds(write(tmp_path, toy(5, "csf")))
     with pytest.raises(ConfoundsError, match="has nothing of the kind"):
         select(none, chosen)
+
+
+# --- tables of ICA-AROMA
+
+
+def test_tables_that_do_not_belong_together_are_not_merged(tmp_path):
+    (tmp_path / "two").mkdir()
+    first = read_confounds(write(tmp_path, toy(5, "csf", "rmsd")))
+    short = read_confounds(write(tmp_path / "two", toy(4, "aroma_motion_01")))
+    with pytest.raises(ConfoundsError, match=r"two.*4 rows, but .* has 5"):
+        merge_confounds(first, short)
+    other = read_confounds(write(tmp_path / "two", toy(5, "csf", "x", seed=1)))
+    with pytest.raises(ConfoundsError, match=r"differ .*: csf\."):
+        merge_confounds(first, other)
+    same = read_confounds(write(tmp_path / "two", toy(5, "csf", "rmsd", "x")))
+    both = merge_confounds(first, same)
+    assert both.names == ("csf", "rmsd", "x")
+    assert_array_equal(both.values, same.values)
