@@ -155,10 +155,12 @@ def _write_places(level: _Level) -> None:
     with contextlib.closing(level.workers.map(read_tables, every)) as tables:
         for place, outputs in ordered:
             own = itertools.islice(tables, len(batches[place]))
-            regions, problems = gather_regions(outputs, own)
+            with contextlib.ExitStack() as files:
+                regions, problems = gather_regions(outputs, own, files)
+                if regions is not None:
+                    write_region_matrices(level.ledger, regions)
             level.problems += problems
             if regions is not None:
-                write_region_matrices(level.ledger, regions)
                 told = {output.path: row for output, row in regions.tables}
                 level.summaries.update(told)
                 level.regions[place] = regions.without_tables()

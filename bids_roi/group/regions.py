@@ -16,6 +16,7 @@ from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import ExitStack
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -129,8 +130,6 @@ class Regions:
 
     def without_tables(self) -> Regions:
         """The same without what was measured, which takes space."""
-        if self.measures is not None:
-            self.measures.close()
         return replace(self, tables=(), measures=None)
 
     def read(self, place: int) -> Iterator[FloatArray]:
@@ -166,9 +165,11 @@ def read_tables(batch: Batch) -> list[_Table | str]:
 
 
 def gather_regions(
-    outputs: list[Output], batches: Iterable[list[_Table | str]]
+    outputs: list[Output], batches: Iterable[list[_Table | str]], files: ExitStack
 ) -> tuple[Regions | None, list[Problem]]:
     """Put together what was read of the region tables of one space and atlas.
+
+    What they measure can be read until ``files`` are closed.
 
     Returns ``None`` where no table can be used, and those that are left out: damaged,
     or of other regions than the most.
@@ -183,8 +184,10 @@ def gather_regions(
         if table.names not in kinds:
             nothing = np.zeros_like(table.places)
             n = nothing.astype(np.int64)
-            file: SpooledTemporaryFile[bytes] = SpooledTemporaryFile(  # noqa: SIM115 - closed when written
-                _IN_MEMORY, "w+b", dir=str(output.folder)
+            file = files.enter_context(
+                SpooledTemporaryFile(  # noqa: SIM115 - entered at once
+                    _IN_MEMORY, "w+b", dir=str(output.folder)
+                )
             )
             kinds[table.names] = _Alike(table.networks, nothing, n, file)
         kinds[table.names].add(output, table)
@@ -194,8 +197,6 @@ def gather_regions(
     names = max(kinds, key=lambda names: (len(kinds[names].tables), len(names)))
     best = kinds.pop(names)
     others = {o.path: other for other in kinds for o, _ in kinds[other].tables}
-    for other in kinds.values():
-        other.measures.close()
     for output in outputs:
         if output.path in others:
             text = _compare(others[output.path], names, len(best.tables))
