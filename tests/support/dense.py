@@ -102,6 +102,25 @@ def ramp(n_volumes, n_points, seed=0):
     )
 
 
+# What parsers of numbers and of XML stumble over.
+WORDS = [b"0", b"-1", b"9" * 40, b"<", b">", b'"', b"&a;", b"\0", b"\xff", b"nan"]
+WORDS += [b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"<a>" * 50, b"1e400", b" " * 99, b"<!--"]
+
+
+def mutate(content, at, rng, words=()):
+    """Damage a bytearray at a place: another byte, a word, less or the same twice."""
+    what = rng.randrange(4)
+    if what == 0:
+        content[at] = rng.randrange(256)
+    elif what == 1:
+        word = rng.choice([*WORDS, *words])
+        content[at : at + len(word)] = word
+    elif what == 2:
+        del content[at : at + rng.randint(1, 40)]
+    else:
+        content[at:at] = content[max(0, at - 60) : at]
+
+
 def run_mutants(code, place):
     """Run code on mutated files, 10,000 with BIDS_ROI_FUZZ_EXAMPLES=10000.
 

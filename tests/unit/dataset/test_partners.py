@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.trees import SERIES, filters, found, pick, plant
+from support.trees import filters, found, pick, plant
 
 from bids_roi.dataset.layout import explain_nothing, find_runs
 from bids_roi.dataset.partners import (
@@ -16,13 +16,6 @@ from bids_roi.dataset.partners import (
 from bids_roi.dataset.query import CONFOUNDS, MASKS, labels_of
 from bids_roi.errors import DataError, MissingInput, NothingFound
 from bids_roi.options.row import Input
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    names = [f"sub-01_{series}_desc-preproc_bold.nii.gz" for series in SERIES]
-    names += ["sub-01_ses-1_task-rest_run-01_desc-smooth_bold.nii.gz"]
-    return plant(tmp_path / "data", *names)
 
 
 @pytest.mark.parametrize(

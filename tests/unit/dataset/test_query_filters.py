@@ -6,19 +6,12 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.trees import SERIES, filters, found, pick, plant
+from support.trees import filters, found, pick, plant
 
 from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.query import Rule, load_filters
 from bids_roi.errors import UsageError
 from bids_roi.options.row import Input
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    names = [f"sub-01_{series}_desc-preproc_bold.nii.gz" for series in SERIES]
-    names += ["sub-01_ses-1_task-rest_run-01_desc-smooth_bold.nii.gz"]
-    return plant(tmp_path / "data", *names)
 
 
 @pytest.mark.parametrize(
