@@ -11,7 +11,7 @@ turns, round after round; of each the least of its rounds counts, as what comes 
 is other people's. The run is ``extraction.py``'s with 200 columns of confounds, the
 same file for every participant, so that it is read from memory. Decompression alone is
 a process that does nothing else: by 512 kB at a time, which is what ISA-L likes best,
-and by 16 MiB, as in ``extraction.py``, beside which the limits were set.
+and by 16 MiB, as in ``extraction.py``, which the limits are held against.
 """
 
 from __future__ import annotations
