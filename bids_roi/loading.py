@@ -524,7 +524,7 @@ def _check_making(tables: list[Output]) -> None:
                 continue
             if table.path in stale:
                 raise explain_stale(table)
-            made_later = table.kind == "relmat" and table.is_of_tables
+            made_later = table.kind == "relmat" and table.told.of_tables
             if made_later and (error := check_combined(table, stale)) is not None:
                 raise error
 

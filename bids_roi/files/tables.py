@@ -268,7 +268,7 @@ def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
     """
     try:
         _check_regular(path, _LARGEST_JSON)
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         if path.is_symlink() and not path.exists():
             problem = "the link points to a file that is not here (datalad get it)."

@@ -93,7 +93,7 @@ def check_outputs(
         )
         if error is None and output.path in stale:
             error = explain_stale(output)
-        if error is None and output.kind == "relmat" and output.is_of_tables:
+        if error is None and output.kind == "relmat" and output.told.of_tables:
             error = check_combined(output, stale)
         if error is not None:
             reason = f"{error.where or output.path}: {error.problem}"

@@ -21,6 +21,7 @@ from bids_roi.outputs.find import (
     key_columns,
     series_of,
     stem_of_run,
+    texts_of,
 )
 from bids_roi.outputs.records import NO_ATLAS
 from bids_roi.outputs.result import OUTLIER_COLUMNS
@@ -230,8 +231,8 @@ def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
         row: Row = dict(identify(output.name))
         row |= {"desc_id": output.desc, "atlas_id": output.atlas_name}
         sidecar = output.read_sidecar()
-        runs = sidecar.get("CombinedRuns") or [output.run_name]
-        left_out = sidecar.get("RunsNotCombined", ())
+        runs = texts_of(sidecar, "CombinedRuns") or [output.run_name]
+        left_out = texts_of(sidecar, "RunsNotCombined")
         row["status"] = "incomplete" if left_out else "done"
         lacking = "".join(f"; without {text}" for text in left_out)
         row["reason"] = f"stat-{output.stat} over {', '.join(runs)}{lacking}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,7 +14,7 @@ from bids_roi.atlases.names import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
-from bids_roi.outputs.records import RAW, told_digest
+from bids_roi.outputs.records import RAW, sidecar_of, told_digest
 from bids_roi.outputs.schema import FACTS, KEYS
 
 if TYPE_CHECKING:
@@ -85,6 +88,8 @@ class Told:
     table: str = ""
     # Of the task that a matrix is of; empty for the whole run.
     condition: str = ""
+    # Whether a matrix was made of series on disk, of which it has the digests.
+    of_tables: bool = False
     # Why the sidecar cannot be used, if so.
     error: BidsRoiError | None = None
 
@@ -95,7 +100,7 @@ class Output:
 
     Its name is known at once. Its sidecar is read when it is first asked about, and no
     more than ``told`` is kept of it: a group has tens of thousands of outputs. ``path``
-    is relative to the output folder; ``series`` are those of the folder by their path,
+    is relative to the output folder; ``series`` are the participant's by their path,
     for a matrix is of what its series is of.
     """
 
@@ -115,7 +120,7 @@ class Output:
     @property
     def beside(self) -> Path:
         """Path of the sidecar."""
-        return self.file.with_suffix(".json")
+        return self.folder / sidecar_of(self.path)
 
     def read_sidecar(self) -> dict[str, Any]:
         """All of the sidecar; ``DataError`` if it is missing or damaged."""
@@ -195,16 +200,8 @@ class Output:
     @property
     def is_combined(self) -> bool:
         """Whether its sidecar says that it is over several runs."""
-        return self._tells("CombinedRuns")
-
-    @property
-    def is_of_tables(self) -> bool:
-        """Whether its sidecar has the digests of the series that it was made of."""
-        return self._tells("CombinedTables")
-
-    def _tells(self, key: str) -> bool:
         try:
-            return f'"{key}"'.encode() in self.beside.read_bytes()
+            return b'"CombinedRuns"' in self.beside.read_bytes()
         except OSError:
             return False
 
@@ -218,18 +215,17 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
 
     ``participant`` is ``sub-<label>``, for those of one participant.
     """
-    patterns = (f"{participant}/func/sub-*.tsv", f"{participant}/ses-*/func/sub-*.tsv")
-    paths = [path for pattern in patterns for path in output_dir.glob(pattern)]
     found: list[Output] = []
-    series: dict[str, Output] = {}
-    for path in sorted(paths, key=lambda path: path.relative_to(output_dir).parts):
+    series: dict[str, dict[str, Output]] = defaultdict(dict)
+    paths = _list_tables(output_dir, participant)
+    for path in sorted(paths, key=lambda path: path.split("/")):
         name = parse_name(path)
         kind = _kind_of(name)
         if kind:
-            relative = path.relative_to(output_dir).as_posix()
-            found.append(Output(output_dir, relative, kind, name, series))
+            own = series[path.partition("/")[0]]
+            found.append(Output(output_dir, path, kind, name, own))
             if kind == "timeseries":
-                series[relative] = found[-1]
+                own[path] = found[-1]
     of_runs = [
         o for o in found if o.kind == "relmat" and any(map(o.name.get, _OF_RUNS))
     ]
@@ -240,6 +236,18 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
         else o
         for o in found
     ]
+
+
+def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
+    """Tables in the folders of participants and sessions, relative."""
+    # A Path of each of tens of thousands takes longer than to list them.
+    for pattern in (f"{participant}/func", f"{participant}/ses-*/func"):
+        for folder in output_dir.glob(pattern):
+            inside = folder.relative_to(output_dir).as_posix()
+            with contextlib.suppress(OSError):  # no folder, or one that is closed
+                for name in (entry.name for entry in os.scandir(folder)):
+                    if name.startswith("sub-") and name.endswith(".tsv"):
+                        yield f"{inside}/{name}"
 
 
 def name_combined(path: str) -> str:
@@ -261,10 +269,21 @@ def without_run(path: str, desc: str) -> str:
     return _stem(replace(name, entities=kept), desc)
 
 
+def texts_of(sidecar: Mapping[str, Any], key: str) -> list[str]:
+    """Texts in a list of a sidecar; none where it is no list, as after an edit."""
+    given = sidecar.get(key)
+    return [t for t in given if isinstance(t, str)] if isinstance(given, list) else []
+
+
+def sources_of(sidecar: Mapping[str, Any]) -> list[str]:
+    """Paths of what an output was made of, each relative to its dataset."""
+    # Behind the last colon of the BIDS URI.
+    return [source.rpartition(":")[2] for source in texts_of(sidecar, "Sources")]
+
+
 def series_of(output: Output) -> list[Output]:
     """Series that a matrix is of; those that are not there any more are left out."""
-    sources = output.read_sidecar().get("Sources", ())
-    paths = [str(source).rpartition(":")[2] for source in sources]
+    paths = sources_of(output.read_sidecar())
     return [output.series[path] for path in paths if path in output.series]
 
 
@@ -300,17 +319,24 @@ def check_combined(output: Output, stale: Collection[str] = ()) -> DataError | N
         sidecar = output.read_sidecar()
     except BidsRoiError as error:
         return DataError(error.problem, where=output.path, remedy=REMEDY)
-    paths = [str(s).rpartition(":")[2] for s in sidecar.get("Sources", ())]
-    made_of = dict(zip(paths, sidecar.get("CombinedTables", ()), strict=False))
-    left_out = {str(t).partition(":")[0] for t in sidecar.get("RunsNotCombined", ())}
+    paths = sources_of(sidecar)
+    made_of = dict(zip(paths, texts_of(sidecar, "CombinedTables"), strict=False))
+    left_out = {t.partition(":")[0] for t in texts_of(sidecar, "RunsNotCombined")}
+    if not made_of:
+        msg = "the sidecar does not tell which series it is of."
+        return DataError(msg, where=output.path, remedy=REMEDY)
     if any(path in stale for path in made_of):
         return explain_stale(output)
-    for path, series in output.series.items():
+    is_combined = "CombinedRuns" in sidecar
+    # Over runs, none of the participant's may be missing.
+    concerned = output.series if is_combined else output.series.keys() & made_of
+    for path in sorted(concerned):
+        series = output.series[path]
         told = series.told.table
         if path in made_of and told and told != made_of[path]:
             msg = f"{path} has been made again since."
         elif (
-            output.is_combined
+            is_combined
             and path not in made_of
             and name_combined(path) == name_combined(paths[0])
             and series.run_name not in left_out
@@ -318,7 +344,7 @@ def check_combined(output: Output, stale: Collection[str] = ()) -> DataError | N
             msg = f"it does not hold {path}."
         else:
             continue
-        flag = "combine-runs" if output.is_combined else "conditions"
+        flag = "combine-runs" if is_combined else "conditions"
         remedy = f"Run the participant level again with --{flag}."
         return DataError(msg, where=output.path, remedy=remedy)
     return None
@@ -332,11 +358,16 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
     """
     told = {o.path: o.told.table for o in found if o.kind == "regions"}
     stale: set[str] = set()
+
+    def add(record: Record) -> None:
+        # Path by path: a difference of sets would go through all region tables.
+        stale.update(path for path in record.outputs if path not in told)
+
     made: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         own = [s for s in record.stamps if told.get(s.table)]
         if any(told[stamp.table] != stamp.digest for stamp in own):
-            stale |= {*record.outputs} - told.keys()
+            add(record)
         elif own:
             made.setdefault((record.run, record.atlas), []).append(record)
     # Two inputs may have the same region table, as with their volumes in another order.
@@ -347,7 +378,7 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
             # Fingerprints agree, but for files that only one of two calls needs.
             mine, latest = {*record.inputs}, {*fresh[run_atlas]}
             if not (mine <= latest or latest <= mine):
-                stale |= {*record.outputs} - told.keys()
+                add(record)
     # One that failed on the changed input no longer names what was made of the other.
     failed = {
         (stem_of_run(r.run), r.atlas, desc_of(r.run, r.strategy)): r.outputs
@@ -355,8 +386,8 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
         if r.status == "failed" and r.inputs == fresh.get((r.run, r.atlas))
     }
     for output in found:
-        key = (output.run[0], output.atlas_name, output.desc)
-        if output.path not in (told.keys() | failed.get(key, {output.path})):
+        named = failed.get((output.run[0], output.atlas_name, output.desc))
+        if named is not None and not (output.path in named or output.path in told):
             stale.add(output.path)
     return stale
 
@@ -398,10 +429,14 @@ def _kind_of(name: BidsName) -> str:
 
 def _read_told(output: Output) -> Told:
     """Read a sidecar and check what it needs to have."""
-    if not output.beside.exists():
-        msg = f"the sidecar {output.beside.name} is missing."
-        raise DataError(msg, where=output.path, remedy=REMEDY)
-    content = output.read_sidecar()
+    beside = output.beside
+    try:
+        content = read_json(beside)
+    except DataError as error:
+        if beside.exists():
+            raise
+        msg = f"the sidecar {beside.name} is missing."
+        raise DataError(msg, where=output.path, remedy=REMEDY) from error
     origin = _find_origin(output, content)
     # No two participants share an image, a transform or a surface of their own.
     weighed = str(content.get("VertexWeights")).endswith("of the participant")
@@ -409,9 +444,9 @@ def _read_told(output: Output) -> Told:
     key = "SettingsDigest" if own else "OptionsDigest"
     digest = content.get(key)
     if not isinstance(digest, str) or not digest:
-        raise DataError(f"{key} is missing.", where=output.beside, remedy=REMEDY)
+        raise DataError(f"{key} is missing.", where=beside, remedy=REMEDY)
     try:
-        numbers = dict(_read_numbers(content, output.beside))
+        numbers = dict(_read_numbers(content, beside))
     except DataError as error:  # the matrices of a series can be used without these
         return Told(origin, error=error)
     fisher_z = content.get("FisherZ")
@@ -424,15 +459,13 @@ def _read_told(output: Output) -> Told:
         absent=str(content.get("ReasonNotAvailable") or ""),
         table=told_digest(content),
         condition=str(content.get("Condition") or ""),
+        of_tables="CombinedTables" in content,
     )
 
 
 def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]:
     """Tell the BOLD file, and whether the atlas is the participant's own."""
-    given = content.get("Sources")
-    sources = (
-        [s for s in given if isinstance(s, str)] if isinstance(given, list) else []
-    )
+    sources = texts_of(content, "Sources")
     if not sources:
         return "", False
     path = sources[0].rpartition(":")[2]

@@ -25,6 +25,7 @@ from bids_roi.outputs.find import (
     find_stale,
     name_combined,
     read_fact,
+    sources_of,
     without_run,
 )
 from bids_roi.outputs.records import (
@@ -280,7 +281,7 @@ def _check_name(family: _Family) -> None:
 
 def series_of_matrix(output: Output) -> Output:
     """The series that a matrix is of."""
-    path = str(output.read_sidecar().get("Sources", [""])[0]).rpartition(":")[2]
+    path = next(iter(sources_of(output.read_sidecar())), "")
     series = output.series.get(path)
     if series is None:
         msg = f"its series {path} is not there."

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.tables import read_json, read_table
-from bids_roi.outputs.find import Output, find_outputs
+from bids_roi.outputs.find import Output, find_outputs, sources_of
 from bids_roi.outputs.result import read_figures, report_path
 from bids_roi.version import __version__
 
@@ -307,8 +307,9 @@ def _read_atlas(
     for output in outputs:
         if output.kind == "relmat":
             sidecar = load_json(output.beside)
+            sources = sources_of(sidecar)
             for each in facts.series:
-                if any(str(s).endswith(each.path) for s in sidecar.get("Sources", ())):
+                if each.path in sources:
                     each.relmats.append(sidecar)
     return facts
 

@@ -169,7 +169,7 @@ def _tell_combined(output_dir: Path, participant: str) -> str:
     found = find_outputs(output_dir, participant)
     counts = {
         "over its runs": sum(output.kind == COMBINED for output in found),
-        "of conditions": sum(o.kind == "relmat" and o.is_of_tables for o in found),
+        "of conditions": sum(o.kind == "relmat" and o.told.of_tables for o in found),
     }
     return "".join(
         f"; {n} matri{'x' if n == 1 else 'ces'} {words}"

@@ -1,5 +1,6 @@
 """One walk finds the outputs, by name; a sidecar is read once, when it is asked for."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from bids_roi.group.outputs import check_outputs
 from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.find import find_outputs, identify
+from bids_roi.outputs.records import Record, Stamp
 
 RUN = "sub-01_task-rest_space-T1w"
 
@@ -101,6 +103,53 @@ def test_nothing_is_told_by_a_sidecar_that_is_not_sound(tree):
     (problem,) = check_outputs(tree).problems
     assert problem.output == one
     assert problem.reason.startswith(f"{one.path.removesuffix('.tsv')}.json: Options")
+
+
+class Counted(str):
+    """A path that counts how often it is looked up."""
+
+    __slots__ = ()
+    n = 0
+
+    def __hash__(self):
+        Counted.n += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def look_ups(n_runs, status):
+    """How often paths are looked up to find what is stale among so many runs."""
+    found, records = [], []
+    for number in range(n_runs):
+        stem = f"sub-{number:04d}/func/sub-{number:04d}_task-rest_atlas-A"
+        paths = [Counted(f"{stem}_dseg.tsv"), Counted(f"{stem}_stat-mean_relmat.tsv")]
+        for path, kind in zip(paths, ("regions", "relmat"), strict=True):
+            output = find.Output(Path(), path, kind, find.parse_name(path))
+            told = find.Told(("", False), atlas="A", table="new")
+            vars(output)["told"] = told  # as if its sidecar had been read
+            found.append(output)
+        stamp = Stamp(paths[0], 1, 1, "new" if status == "done" else "old")
+        run = f"sub-{number:04d}/func/sub-{number:04d}_task-rest_bold.nii.gz"
+        records.append(
+            Record(run, "A", "done", outputs=tuple(paths), stamps=(stamp,), digest="d")
+        )
+        if status == "failed":
+            records[-1] = dataclasses.replace(records[-1], stamps=())
+            new = Stamp(paths[0], 1, 1, "new")
+            records.append(dataclasses.replace(records[-1], stamps=(new,)))
+            records.append(Record(run, "A", "failed", strategy="none"))
+    Counted.n = 0
+    stale = find.find_stale(found, records)
+    return Counted.n, stale
+
+
+@pytest.mark.parametrize("status", ["done", "replaced", "failed"])
+def test_what_is_stale_is_found_run_by_run(status):
+    few, stale = look_ups(20, status)
+    assert len(stale) == (0 if status == "done" else 20)
+    many, _ = look_ups(200, status)
+    assert many < 12 * few  # and not 100 times
 
 
 def test_a_run_is_told_by_the_same_columns_everywhere():

@@ -50,7 +50,7 @@ def test_they_are_of_a_kind_of_their_own(tree):
     (combined,) = [o for o in found if o.kind == "combined"]
     assert combined.name.get("run") is None
     assert combined.is_combined
-    assert combined.is_of_tables
+    assert combined.told.of_tables
     assert sum(o.kind == "relmat" for o in found) == 3
     assert [s.name.get("run") for s in series_of(combined)] == ["1", "2"]
     assert combined.source == tree.source("sub-01_task-rest_run-1")
@@ -96,6 +96,25 @@ def test_what_is_out_of_date_says_why(tree):
     path.unlink()
     assert "Make it again" in check_combined(output).remedy
     assert not output.is_combined
+
+
+@pytest.mark.parametrize("odd", [None, [], "a text", [1, None]])
+def test_a_sidecar_that_was_edited_is_out_of_date_and_no_accident(tree, odd):
+    path = write_combined(tree, (1, 2)).with_suffix(".json")
+    content = json.loads(path.read_text())
+
+    def check(key):
+        path.write_text(json.dumps(content | {key: odd}))
+        (output,) = [o for o in find_outputs(tree.root) if o.kind == "combined"]
+        return check_combined(output), series_of(output)
+
+    assert "which series" in check("CombinedTables")[0].problem
+    error, series = check("Sources")
+    assert "which series" in error.problem
+    assert series == []
+    error, series = check("RunsNotCombined")
+    assert error is None
+    assert len(series) == 2
 
 
 def test_names_without_the_run():
