@@ -108,15 +108,20 @@ class Run:
         """The BOLD file, relative to its dataset; empty where no sidecar says."""
         return next((output.source for output in self.outputs if output.source), "")
 
+    def rank(self, desc: str) -> list[Output]:
+        """Outputs of a strategy, of the mean first: it is what quality is told of."""
+        own = self.products.get(desc, [])
+        return sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
+
     def number(self, key: str, desc: str, *, of_the_run: bool) -> float | None:
         """Number of a series by its key; of the run, from any of its outputs."""
-        own = self.products.get(desc, [])
-        # The mean first: it is what quality is told of.
-        ranked = sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
-        if of_the_run:
-            ranked += self.outputs
-        found = (output.number(key) for output in ranked)
-        return next((value for value in found if value is not None), None)
+        more = self.outputs if of_the_run else []
+        return _first_number([*self.rank(desc), *more], key)
+
+
+def _first_number(outputs: Iterable[Output], key: str) -> float | None:
+    found = (output.number(key) for output in outputs)
+    return next((value for value in found if value is not None), None)
 
 
 def sort_into_runs(
@@ -336,9 +341,11 @@ def _rows_of(
             # One of the whole run is only there where nothing was made since.
             records.get(None) or records.get(desc),
         )
-        for key in COLUMNED:
-            whole = key.of == "run"  # what is known of the run holds for every series
-            row[key.column] = run.number(key.name, desc, of_the_run=whole)
+        of_series = run.rank(desc)
+        of_run = [*of_series, *run.outputs]
+        for key in COLUMNED:  # what is known of the run holds for every series
+            asked = of_run if key.of == "run" else of_series
+            row[key.column] = _first_number(asked, key.name)
         if run.regions is not None:
             told = summaries.get(run.regions.path, {})
             # A region may be n/a in the series of one strategy only.
