@@ -36,7 +36,6 @@ from bids_roi.outputs.find import (
     Output,
     check_combined,
     choose_combined,
-    describe_series,
     explain_stale,
     find_outputs,
     find_stale,
@@ -49,7 +48,7 @@ from bids_roi.outputs.records import (
     told_digest,
 )
 from bids_roi.outputs.result import OUTLIER_COLUMNS, REGION_COLUMNS
-from bids_roi.outputs.schema import FACTS
+from bids_roi.outputs.schema import FACTS, describe_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -21,11 +21,10 @@ from bids_roi.outputs.find import (
     key_columns,
     series_of,
     stem_of_run,
-    texts_of,
 )
 from bids_roi.outputs.records import NO_ATLAS
 from bids_roi.outputs.result import OUTLIER_COLUMNS
-from bids_roi.outputs.schema import COLUMNED
+from bids_roi.outputs.schema import COLUMNED, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

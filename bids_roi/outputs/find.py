@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import math
 import os
+import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import is_of_one_person
@@ -15,7 +17,7 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW, sidecar_of, told_digest
-from bids_roi.outputs.schema import FACTS, KEYS
+from bids_roi.outputs.schema import KEYS, read_fact, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -59,6 +61,7 @@ REMEDY = "Make it again: the participant level with --overwrite."
 LEDGER = "logs/group_files.json"
 
 RunKey = tuple[str, tuple[str, ...]]
+_one_copy = lru_cache(maxsize=1024)(tuple)  # of equal tuples, the first
 
 # Numbers of a run that tables of many runs need.
 _NUMBERS = [
@@ -195,15 +198,14 @@ class Output:
     @cached_property
     def run(self) -> RunKey:
         """Name of the BOLD run, and the place: the same for all outputs of both."""
-        return _stem(self.name, self.source_desc), self.place
+        return sys.intern(_stem(self.name, self.source_desc)), _one_copy(self.place)
 
     @property
     def is_combined(self) -> bool:
         """Whether its sidecar says that it is over several runs."""
-        try:
+        with contextlib.suppress(OSError):
             return b'"CombinedRuns"' in self.beside.read_bytes()
-        except OSError:
-            return False
+        return False
 
     def number(self, key: str) -> float | None:
         """One of the numbers, ``None`` where the sidecar does not have it."""
@@ -245,9 +247,10 @@ def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
         for folder in output_dir.glob(pattern):
             inside = folder.relative_to(output_dir).as_posix()
             with contextlib.suppress(OSError):  # no folder, or one that is closed
-                for name in (entry.name for entry in os.scandir(folder)):
-                    if name.startswith("sub-") and name.endswith(".tsv"):
-                        yield f"{inside}/{name}"
+                names = fnmatch.filter(
+                    (e.name for e in os.scandir(folder)), "sub-*.tsv"
+                )
+                yield from (sys.intern(f"{inside}/{name}") for name in names)
 
 
 def name_combined(path: str) -> str:
@@ -269,15 +272,8 @@ def without_run(path: str, desc: str) -> str:
     return _stem(replace(name, entities=kept), desc)
 
 
-def texts_of(sidecar: Mapping[str, Any], key: str) -> list[str]:
-    """Texts in a list of a sidecar; none where it is no list, as after an edit."""
-    given = sidecar.get(key)
-    return [t for t in given if isinstance(t, str)] if isinstance(given, list) else []
-
-
 def sources_of(sidecar: Mapping[str, Any]) -> list[str]:
     """Paths of what an output was made of, each relative to its dataset."""
-    # Behind the last colon of the BIDS URI.
     return [source.rpartition(":")[2] for source in texts_of(sidecar, "Sources")]
 
 
@@ -319,12 +315,12 @@ def check_combined(output: Output, stale: Collection[str] = ()) -> DataError | N
         sidecar = output.read_sidecar()
     except BidsRoiError as error:
         return DataError(error.problem, where=output.path, remedy=REMEDY)
-    paths = sources_of(sidecar)
-    made_of = dict(zip(paths, texts_of(sidecar, "CombinedTables"), strict=False))
+    paths, digests = sources_of(sidecar), texts_of(sidecar, "CombinedTables")
+    made_of = dict(zip(paths, digests, strict=False))
     left_out = {t.partition(":")[0] for t in texts_of(sidecar, "RunsNotCombined")}
     if not made_of:
-        msg = "the sidecar does not tell which series it is of."
-        return DataError(msg, where=output.path, remedy=REMEDY)
+        problem = "the sidecar does not tell which series it is of."
+        return DataError(problem, where=output.path, remedy=REMEDY)
     if any(path in stale for path in made_of):
         return explain_stale(output)
     is_combined = "CombinedRuns" in sidecar
@@ -359,8 +355,8 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
     told = {o.path: o.told.table for o in found if o.kind == "regions"}
     stale: set[str] = set()
 
+    # Path by path: a difference of sets would go through all region tables.
     def add(record: Record) -> None:
-        # Path by path: a difference of sets would go through all region tables.
         stale.update(path for path in record.outputs if path not in told)
 
     made: dict[tuple[str, str], list[Record]] = {}
@@ -452,12 +448,12 @@ def _read_told(output: Output) -> Told:
     fisher_z = content.get("FisherZ")
     return Told(
         origin,
-        atlas=str(content.get("Atlas") or ""),
-        digest=digest,
+        atlas=sys.intern(str(content.get("Atlas") or "")),
+        digest=sys.intern(digest),
         numbers=numbers,
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
         absent=str(content.get("ReasonNotAvailable") or ""),
-        table=told_digest(content),
+        table=sys.intern(told_digest(content)),
         condition=str(content.get("Condition") or ""),
         of_tables="CombinedTables" in content,
     )
@@ -475,7 +471,7 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     if series is not None and series.told.origin is not None:
         return series.told.origin
     own = any(map(is_of_one_person, sources))
-    return ("" if path.endswith(".tsv") else path), own
+    return ("" if path.endswith(".tsv") else sys.intern(path)), own
 
 
 def _read_numbers(
@@ -528,25 +524,6 @@ def _stem(name: BidsName, desc: str) -> str:
     # Outputs have the order of the schema, sources any.
     kept = [(k, v) for k, v in name.entities if k not in (*_ATLAS, "stat", "desc")]
     return format_name(sort_entities([*kept, ("desc", desc)]), "bold", "")
-
-
-def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON
-    """Value of a key of ``FACTS``; ``None`` where it is not told.
-
-    The repetition time of a series that lacks rows is that of its run.
-    """
-    if key == "RepetitionTime" and key not in sidecar:
-        key = "SourceRepetitionTime"
-    return sidecar.get(key)
-
-
-def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
-    """Facts of a series, by column of ``FACTS``; ``None`` for what is not told."""
-    told = {key.column: read_fact(sidecar, key.name) for key in FACTS}
-    return {
-        column: float(value) if isinstance(value, int | float) else None
-        for column, value in told.items()
-    }
 
 
 # Columns that say which run a row is about, and what was made of it.

@@ -487,3 +487,28 @@ def format_sidecar(
 def keep_keys(content: Mapping[str, Any], output: str) -> dict[str, Any]:
     """Those of some keys that sidecars of an output have."""
     return {k: value for k, value in content.items() if output in KEYS[k].outputs}
+
+
+def read_fact(sidecar: Mapping[str, Any], key: str) -> Any:  # noqa: ANN401 - JSON
+    """Value of a key of ``FACTS``; ``None`` where it is not told.
+
+    The repetition time of a series that lacks rows is that of its run.
+    """
+    if key == "RepetitionTime" and key not in sidecar:
+        key = "SourceRepetitionTime"
+    return sidecar.get(key)
+
+
+def describe_series(sidecar: Mapping[str, Any]) -> dict[str, float | None]:
+    """Facts of a series, by column of ``FACTS``; ``None`` for what is not told."""
+    told = {key.column: read_fact(sidecar, key.name) for key in FACTS}
+    return {
+        column: float(value) if isinstance(value, int | float) else None
+        for column, value in told.items()
+    }
+
+
+def texts_of(sidecar: Mapping[str, Any], key: str) -> list[str]:
+    """Texts in a list of a sidecar; none where it is no list, as after an edit."""
+    given = sidecar.get(key)
+    return [t for t in given if isinstance(t, str)] if isinstance(given, list) else []

@@ -24,7 +24,6 @@ from bids_roi.outputs.find import (
     find_outputs,
     find_stale,
     name_combined,
-    read_fact,
     sources_of,
     without_run,
 )
@@ -39,7 +38,7 @@ from bids_roi.outputs.records import (
     shorten_reason,
     write_records,
 )
-from bids_roi.outputs.schema import KEYS
+from bids_roi.outputs.schema import KEYS, read_fact
 from bids_roi.participant.results import relate_runs
 
 if TYPE_CHECKING:
