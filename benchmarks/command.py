@@ -211,6 +211,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cases = make_cases(folder, shape, n_volumes, n_runs, others=not given.check)
+        if given.quick:
+            # That a call on one participant is made shows with the first that has one.
+            for case in cases[3:]:
+                case.less = []
         for _ in range(rounds):
             for case in cases:
                 case.measure(folder / "out")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support import long_runs
 from support.long_runs import descendants, end, leftovers, outputs, start, worker_at
+from support.once import make_once
 
 from bids_roi.outputs.records import read_all_records
 
@@ -26,13 +27,12 @@ def _nothing_left():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three long runs, the atlas, and the outputs of an undisturbed call."""
-    return long_runs.make_data(tmp_path_factory.mktemp("long"))
+    return make_once(tmp_path_factory, "long", long_runs.make_data)
 
 
 @pytest.fixture
 def out(data, request):
-    """A folder beside the input, so that links to it are the same in all."""
-    return data[0].parent / request.node.name
+    return long_runs.place_out(data[0], request.node.name)
 
 
 def states(out):
