@@ -212,9 +212,10 @@ def main() -> None:
         folder = Path(name)
         cases = make_cases(folder, shape, n_volumes, n_runs, others=not given.check)
         if given.quick:
-            # That a call on one participant is made shows with the first that has one.
+            # Calls on several participants less those on one: shown by the first.
             for case in cases[3:]:
-                case.less = []
+                if case.less:
+                    case.command, case.less = case.less, []
         for _ in range(rounds):
             for case in cases:
                 case.measure(folder / "out")

@@ -87,7 +87,7 @@ def test_no_scheduler_answers(tmp_path, dataset, atlas, app):
     file = tmp_path / "scheduler.json"
     file.write_text('{"address": "tcp://127.0.0.1:9"}')
     more = ["--executor", "dask", "--dask-scheduler", file]
-    env = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    env = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "200ms"}
     out = tmp_path / "out"
     words = [dataset, out, "participant", "--atlas-file", atlas, *more]
     done = app(*words, env=env)
