@@ -6,7 +6,6 @@ worker imports all that its module does, and a test file takes longer than the t
 
 import multiprocessing
 import os
-import resource
 import signal
 import time
 
@@ -71,10 +70,3 @@ def die_in_a_worker(x):
     if x == 3 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * x
-
-
-def read_more(size):
-    """Take memory and give it back; pages that were fetched for that."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    bytearray(size)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

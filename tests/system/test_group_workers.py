@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import resource
 import shutil
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -19,7 +20,6 @@ from support.worker_items import (
     die_in_a_worker,
     double,
     double_all_but_three,
-    read_more,
 )
 
 from bids_roi.group import regions, stacking, workers
@@ -271,6 +271,17 @@ def test_values_that_are_no_correlations_are_found_in_the_half_that_is_read(
 def test_values_come_in_the_order_of_the_items(n):
     assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))
     assert list(Workers(n).map(double, [])) == []
+
+
+def read_more(size):
+    """Take memory and give it back; pages that were fetched for that.
+
+    Here, so that a worker has the libraries of a real one: what lies in its memory
+    decides what can be kept.
+    """
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
