@@ -6,9 +6,10 @@
     python benchmarks/extraction.py --quick          small and once, to see that it runs
 
 Every measurement is a process of its own, so that its peak memory and processor time
-are its own too; wall and processor time are of the work, without imports. The cases
-take turns, round after round, and ratios are taken within a round: these machines are
-noisy, and absolute times compare with nothing. The data are made here: a head-shaped
+are its own too; wall and processor time are of the work, without imports. (But with
+--quick, where figures mean nothing: one process does all cases.) The cases take turns,
+round after round, and ratios are taken within a round: these machines are noisy, and
+absolute times compare with nothing. The data are made here: a head-shaped
 mask on fMRIPrep's 2 mm grid, noise inside, zero outside, and parcels of nearest seeds.
 The first run on a grid brings the atlases to it; further runs of a process share that.
 """
@@ -100,17 +101,18 @@ def make_atlas(folder: Path, shape: tuple[int, ...], n_regions: int, seed: int) 
     return f"{folder / stem}.nii.gz,{folder / stem}.tsv"
 
 
-def work(case: dict) -> None:
-    """Do one case in this process and print what it took."""
+def work(cases: list[dict]) -> None:
+    """Do cases in this process, one as a rule, and print what each took."""
     function = {"isal": _decompress, "zlib": _decompress, "nilearn": _nilearn}
-    begin = function.get(case["kind"], _bids_roi)(case)
-    wall, cpu = time.perf_counter(), time.process_time()
-    begin()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    # Not from the parent's accounts: those start at the parent's own size.
-    status = Path("/proc/self/status").read_text()
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    sys.stdout.write(json.dumps({"wall": wall, "cpu": cpu, "peak": peak}) + "\n")
+    for case in cases:
+        begin = function.get(case["kind"], _bids_roi)(case)
+        wall, cpu = time.perf_counter(), time.process_time()
+        begin()
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        # Not from the parent's accounts: those start at the parent's own size.
+        status = Path("/proc/self/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        sys.stdout.write(json.dumps({"wall": wall, "cpu": cpu, "peak": peak}) + "\n")
 
 
 def _decompress(case: dict):
@@ -174,29 +176,35 @@ def _bids_roi(case: dict):
     return run
 
 
-def measure(case: dict) -> dict[str, float]:
-    """Run a case in a process of its own; seconds and MB."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, __file__, "--case", json.dumps({**case, "out": out})]
-        environment = {
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, env=environment, check=False
-        )
-    if done.returncode:
-        sys.exit(f"{case['name']} failed")
-    return dict(json.loads(done.stdout))
+def measure(rows: list[Row], rounds: int, *, quick: bool) -> None:
+    """Run the cases in turn, each in a process of its own: seconds and MB."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for _ in range(rounds):
+        for together in [rows] if quick else [[row] for row in rows]:
+            with tempfile.TemporaryDirectory() as out:
+                cases = [
+                    {**row.case, "out": f"{out}/{number}"}
+                    for number, row in enumerate(together)
+                ]
+                done = subprocess.run(
+                    [sys.executable, __file__, "--cases", json.dumps(cases)],
+                    stdout=subprocess.PIPE,
+                    env=environment,
+                    check=False,
+                )
+            if done.returncode:
+                sys.exit(f"{', '.join(row.name for row in together)} failed")
+            for row, line in zip(together, done.stdout.splitlines(), strict=True):
+                row.results.append(json.loads(line))
 
 
 @dataclasses.dataclass
 class Row:
-    """All rounds of one case."""
+    """One case, and what it took in each round."""
 
     name: str
-    results: list[dict[str, float]]
+    case: dict
+    results: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
     def median(self, key: str) -> float:
         return statistics.median(result[key] for result in self.results)
@@ -206,7 +214,9 @@ class Row:
         return statistics.median(a["wall"] / b["wall"] for a, b in pairs)
 
 
-def compare(folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int) -> None:
+def compare(
+    folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int, *, quick: bool
+) -> None:
     """Bare decompression, ours with 1, 3 and 10 atlases, nilearn with 1 and 3."""
     root = make_data(folder / "data", shape, n_volumes)
     atlases = [make_atlas(folder, shape, n, seed) for seed, n in enumerate(TEN)]
@@ -246,10 +256,8 @@ def compare(folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int) -
             )
         ),
     ]
-    rows = [Row(case["name"], []) for case in cases]
-    for _ in range(rounds):
-        for case, row in zip(cases, rows, strict=True):
-            row.results.append(measure({**common, **case}))
+    rows = [Row(case["name"], {**common, **case}) for case in cases]
+    measure(rows, rounds, quick=quick)
     size = bold.stat().st_size / 1e6
     grid = "x".join(map(str, (*shape, n_volumes)))
     say(f"{grid} float32, {size:.0f} MB; {sum(TEN)} regions in ten atlases;")
@@ -275,37 +283,38 @@ def sweep(folder: Path, rounds: int, *, quick: bool) -> None:
     few, usual, many = (5, 10, 20) if quick else (100, 300, 3000)
     n_regions = (4, 8) if quick else (10, 400, 1000, 5000)
     made: dict[tuple, Path] = {}
+    lines, rows = [], []
     plans = [("volumes", full, n, (100,)) for n in (few, usual, many)]
     plans += [("regions", full, few, (n,)) for n in n_regions]
     plans += [("atlases", full, few, (n_regions[1],) * n) for n in (1, 3, 10)]
     plans += [("voxels", shape, few, n_regions[1:2]) for shape in (coarse, full)]
     plans = plans[2::2] if quick else plans  # one of each kind
-    say("| what | volumes | voxels | atlases | regions | wall s | ISA-L s | peak MB |")
-    say("|---|---|---|---|---|---|---|---|")
     for what, shape, n_volumes, counts in plans:
         key = (shape, n_volumes)
         if key not in made:
-            name = f"data{len(made)}"
-            made[key] = make_data(folder / name, shape, n_volumes)
-        atlases = [make_atlas(folder, shape, n, seed) for seed, n in enumerate(counts)]
-        (bold,) = made[key].glob("sub-01/func/*_bold.nii.gz")
-        common = {"root": str(made[key]), "bold": str(bold), "atlases": atlases}
-        ours, bare = Row("ours", []), Row("bare", [])
-        for _ in range(rounds):
-            ours.results.append(measure({**common, "name": what, "kind": "ours"}))
-            bare.results.append(measure({**common, "name": what, "kind": "isal"}))
+            made[key] = folder / f"data{len(made)}"
+            make_data(made[key] / "in", shape, n_volumes)
+        place = made[key]
+        atlases = [make_atlas(place, shape, n, seed) for seed, n in enumerate(counts)]
+        (bold,) = place.glob("in/sub-01/func/*_bold.nii.gz")
+        common = {"root": f"{place}/in", "bold": str(bold), "atlases": atlases}
+        rows += [Row(what, {**common, "kind": kind}) for kind in ("ours", "isal")]
         cells = [n_volumes, int(np.prod(shape)), len(counts), sum(counts)]
-        times = [f"{row.median('wall'):.2f}" for row in (ours, bare)]
-        row = [what, *map(str, cells), *times, f"{ours.median('peak'):.0f}"]
-        say(f"| {' | '.join(row)} |")
+        lines.append(" | ".join([what, *map(str, cells)]))
+    measure(rows, rounds, quick=quick)
+    say("| what | volumes | voxels | atlases | regions | wall s | ISA-L s | peak MB |")
+    say("|---|---|---|---|---|---|---|---|")
+    for line, ours, bare in zip(lines, rows[::2], rows[1::2], strict=True):
+        times = " | ".join(f"{row.median('wall'):.2f}" for row in (ours, bare))
+        say(f"| {line} | {times} | {ours.median('peak'):.0f} |")
 
 
 def beside_the_mean(
-    folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int
+    folder: Path, shape: tuple[int, ...], n_volumes: int, rounds: int, *, quick: bool
 ) -> None:
     """Processor seconds of statistics and measures, as ratios to the mean's."""
     root = make_data(folder / "data", shape, n_volumes)
-    n_regions = TEN[0] if shape == GRID_2MM else 4
+    n_regions = 4 if quick else TEN[0]
     atlases = [make_atlas(folder, shape, n_regions, 0)]
     (bold,) = root.glob("sub-01/func/*_bold.nii.gz")
     common = {"root": str(root), "bold": str(bold), "atlases": atlases}
@@ -317,11 +326,8 @@ def beside_the_mean(
     cases["mean, voxel_tsnr and homogeneity"] = {
         "region_measures": ("voxel_tsnr", "homogeneity")
     }
-    rows = [Row(name, []) for name in cases]
-    for _ in range(rounds):
-        for row in rows:
-            options = {"name": row.name, "options": cases[row.name]}
-            row.results.append(measure({**common, **options}))
+    rows = [Row(name, {**common, "options": given}) for name, given in cases.items()]
+    measure(rows, rounds, quick=quick)
     say("| statistic | CPU s | to the mean | peak MB |")
     say("|---|---|---|---|")
     least = [min(result["cpu"] for result in row.results) for row in rows]
@@ -351,15 +357,15 @@ def say(line: str) -> None:
 def main() -> None:
     """Understand the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--cases", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--volumes", type=int, default=300)
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--statistics", action="store_true")
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    if given.case:
-        work(json.loads(given.case))
+    if given.cases:
+        work(json.loads(given.cases))
         return
     with tempfile.TemporaryDirectory() as folder:
         rounds = 1 if given.quick else given.rounds
@@ -369,7 +375,7 @@ def main() -> None:
             shape = (24, 28, 24) if given.quick else GRID_2MM
             n_volumes = 8 if given.quick else given.volumes
             run = beside_the_mean if given.statistics else compare
-            run(Path(folder), shape, n_volumes, rounds)
+            run(Path(folder), shape, n_volumes, rounds, quick=given.quick)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python benchmarks/surfaces.py                    91k series, pairs of GIFTI files
     python benchmarks/surfaces.py --quick            small and once, to see that it runs
 
-Every measurement is a process of its own; processor time is of the work, without
-imports, and memory is what the work adds to the process. The cases take turns, round
+Every measurement is a process of its own (but with --quick, where figures mean nothing:
+one does all); processor time is of the work, without imports, and memory is what the
+work adds to the process. The cases take turns, round
 after round, and ratios are taken within a round: these machines are noisy, and
 absolute times compare with nothing. Regional means are of 400 regions: by the whole
 reduction here, by a sparse product with nibabel. The data are made here: noise on brain
@@ -214,8 +215,8 @@ def memory(word: str) -> float:
     return int(status.partition(f"{word}:")[2].split()[0]) / 1024
 
 
-def work(case: dict) -> None:
-    """Do one case in this process and print what it took."""
+def work(cases: list[dict]) -> None:
+    """Do cases in this process, one as a rule, and print what each took."""
     import nibabel as nb  # imports are not what is measured
     import scipy.sparse  # noqa: F401
 
@@ -223,27 +224,28 @@ def work(case: dict) -> None:
     import bids_roi.core.reduce
     import bids_roi.images.nifti  # noqa: F401
 
-    more = (prepare_partition(case),) if case["way"] == REDUCED else ()
-    base, cpu = memory("VmRSS"), time.process_time()
-    WAYS[case["way"]](case, *more)
-    cpu = time.process_time() - cpu
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    peak = children.ru_maxrss / 1024 or memory("VmHWM") - base
-    cpu += children.ru_utime + children.ru_stime
-    sys.stdout.write(json.dumps({"cpu": cpu, "peak": peak}) + "\n")
+    for case in cases:
+        more = (prepare_partition(case),) if case["way"] == REDUCED else ()
+        base, cpu = memory("VmRSS"), time.process_time()
+        WAYS[case["way"]](case, *more)
+        cpu = time.process_time() - cpu
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        peak = children.ru_maxrss / 1024 or memory("VmHWM") - base
+        cpu += children.ru_utime + children.ru_stime
+        sys.stdout.write(json.dumps({"cpu": cpu, "peak": peak}) + "\n")
 
 
-def measure(case: dict) -> dict[str, float]:
-    """Run a case in a process of its own; seconds and MB."""
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
+def measure(cases: list[dict]) -> list[dict[str, float]]:
+    """Run cases in a process of their own; seconds and MB of each."""
+    command = [sys.executable, __file__, "--cases", json.dumps(cases)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, env=environment, check=False)
     if done.returncode:
-        sys.exit(f"{case['way']} failed")
-    return dict(json.loads(done.stdout))
+        sys.exit(f"{', '.join(case['way'] for case in cases)} failed")
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def compare(title: str, data: dict, rounds: int) -> None:
+def compare(title: str, data: dict, rounds: int, *, quick: bool) -> None:
     """All ways for one run, interleaved."""
     ways = [
         way
@@ -253,8 +255,10 @@ def compare(title: str, data: dict, rounds: int) -> None:
     ]
     found = {way: [] for way in ways}
     for _ in range(rounds):
-        for way in ways:
-            found[way].append(measure({**data, "way": way}))
+        for together in [ways] if quick else [[way] for way in ways]:
+            took = measure([{**data, "way": way} for way in together])
+            for way, result in zip(together, took, strict=True):
+                found[way].append(result)
     size = sum(
         Path(data[key]).stat().st_size for key in ("bold", "L", "R") if key in data
     )
@@ -274,12 +278,12 @@ def compare(title: str, data: dict, rounds: int) -> None:
 def main() -> None:
     """Understand the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--cases", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true")
     given = parser.parse_args()
-    if given.case:
-        work(json.loads(given.case))
+    if given.cases:
+        work(json.loads(given.cases))
         return
     rounds = 1 if given.quick else given.rounds
     dense = [5] if given.quick else [300, 1200]
@@ -291,12 +295,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             data = make_dense(Path(folder), n_volumes, 50 if given.quick else 1)
             title = f"{data['n_points']:,} grayordinates x {n_volumes}, float32"
-            compare(title, data, rounds)
+            compare(title, data, rounds, quick=given.quick)
     for n_vertices, n_volumes in pairs:
         with tempfile.TemporaryDirectory() as folder:
             data = make_pair(Path(folder), n_vertices, n_volumes)
             title = f"{MESHES[n_vertices]}, 2 x {n_vertices:,} vertices x {n_volumes}"
-            compare(title, data, rounds)
+            compare(title, data, rounds, quick=given.quick)
 
 
 if __name__ == "__main__":

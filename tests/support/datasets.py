@@ -50,11 +50,11 @@ def mask():
     return inside
 
 
-def write_atlas(folder, name=f"tpl-{SPACE}_atlas-Toy_dseg.nii.gz"):
+def write_atlas(folder, name=f"tpl-{SPACE}_atlas-Toy_dseg.nii.gz", volume=None):
     """Atlas image and table; returns the value of --atlas-file."""
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / name
-    write_image(image, labels(), oblique())
+    write_image(image, labels() if volume is None else volume, oblique())
     table = folder / name.replace(".nii.gz", ".tsv")
     rows = [f"{i}\t{n}\tnet{i % 2}" for i, n in zip(INDEX, NAMES, strict=True)]
     table.write_text("\n".join(["index\tname\tnetwork", *rows]) + "\n")

@@ -1,5 +1,6 @@
 """Runs that take long enough to be killed in the middle, and who works on them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,8 @@ N_VOLUMES = 120
 def write_long_dataset(folder, n_participants=3):
     """Runs of 80 MB once decompressed: long enough to be caught at it.
 
-    Returns the derivative and the value of --atlas-file.
+    Returns the derivative and the value of --atlas-file. The atlas is on the runs'
+    grid: what would move it there takes as long to import as a run to read.
     """
     names = [f"sub-{n:02d}_task-rest" for n in range(1, n_participants + 1)]
     root = datasets.write_dataset(folder / "in", names)
@@ -47,7 +49,9 @@ def write_long_dataset(folder, n_participants=3):
             os.link(first, path)
         name = path.name.replace("desc-preproc_bold", "desc-brain_mask")
         datasets.write_image(path.with_name(name), mask, datasets.oblique())
-    return root, datasets.write_atlas(folder / "atlas")
+    labels = np.zeros(SHAPE, "i4")
+    labels[tuple(map(slice, datasets.SHAPE))] = datasets.labels()
+    return root, datasets.write_atlas(folder / "atlas", volume=labels)
 
 
 LAUNCHED = []
@@ -75,9 +79,15 @@ def start(root, out, atlas, *more, **options):
 def make_data(folder, n_participants=3):
     """Long runs, the atlas, and the outputs of a call in which nothing happens."""
     root, atlas = write_long_dataset(folder, n_participants)
-    code, _, err = end(start(root, folder / "out", atlas, "--executor", "serial"))
+    out = place_out(root, "undisturbed")
+    code, _, err = end(start(root, out, atlas, "--executor", "serial"))
     assert code == 0, err
-    return root, atlas, outputs(folder / "out")
+    return root, atlas, outputs(out)
+
+
+def place_out(root, name):
+    """A folder beside that of the data: from all, links to the input are the same."""
+    return root.parents[1] / f"{root.parent.name}-{name}"
 
 
 def end_all():
@@ -92,21 +102,23 @@ def end_all():
 
 
 def descendants(process):
-    """Ids of all processes below one, by the parents that /proc tells."""
-    children = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                stat = (folder / "stat").read_text()
-            except OSError:
-                continue
-            state, parent = stat.rpartition(")")[2].split()[:2]
-            if state != "Z":
-                children.setdefault(int(parent), []).append(int(folder.name))
+    """Ids of all processes below one, by the children that /proc tells of its threads.
+
+    All that /proc has would take longer to read than a look may take.
+    """
     found, new = [], [process]
     while new:
-        new = [child for parent in new for child in children.get(parent, ())]
+        new = [child for parent in new for child in _children(parent)]
         found += new
+    return [child for child in found if is_alive(child)]
+
+
+def _children(process):
+    found = []
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 
@@ -134,7 +146,7 @@ def worker_at(job, word="_bold.nii", seconds=30):
             if word in name and read > 3 * 2**20:
                 return process
         assert job.poll() is None, job.communicate()
-        time.sleep(0.01)  # a look costs as much; a file is read for 200 ms
+        time.sleep(0.02)  # a file is read for 200 ms
     msg = f"nobody is at {word} within {seconds} s"
     raise AssertionError(msg)
 

@@ -3,12 +3,10 @@
 import errno
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
 import resource
 import shutil
-import signal
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
 
@@ -18,6 +16,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
+from support.worker_items import (
+    die_in_a_worker,
+    double,
+    double_all_but_three,
+)
 
 from bids_roi.group import regions, stacking, workers
 from bids_roi.group.workers import Spool, Workers
@@ -264,23 +267,6 @@ def test_values_that_are_no_correlations_are_found_in_the_half_that_is_read(
     assert reasons[2] == "n/a"
 
 
-def double(number):
-    return 2 * number
-
-
-def die_in_a_worker(number):
-    if number == 3 and multiprocessing.parent_process() is not None:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
-
-
-def fail(number):
-    if number == 3:
-        msg = "three"
-        raise ValueError(msg)
-    return number
-
-
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_values_come_in_the_order_of_the_items(n):
     assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))
@@ -288,7 +274,11 @@ def test_values_come_in_the_order_of_the_items(n):
 
 
 def read_more(size):
-    """Take memory and give it back; pages that were fetched for that."""
+    """Take memory and give it back; pages that were fetched for that.
+
+    Here, so that a worker has the libraries of a real one: what lies in its memory
+    decides what can be kept.
+    """
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytearray(size)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
@@ -310,7 +300,7 @@ def test_what_a_worker_died_of_is_done_here():
 @pytest.mark.parametrize("n", [1, 2])
 def test_what_is_raised_is_raised(n):
     with pytest.raises(ValueError, match="three"):
-        list(Workers(n).map(fail, range(9)))
+        list(Workers(n).map(double_all_but_three, range(9)))
 
 
 def test_workers_are_bounded():

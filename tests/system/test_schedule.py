@@ -4,11 +4,20 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from support import datasets
 from support.calls import run
+from support.worker_items import (
+    die_at_four,
+    die_once,
+    double,
+    double_all_but_three,
+    end_by,
+    hang_at_one,
+    raise_oddly,
+    sleep_at_one,
+)
 
 from bids_roi.errors import BidsRoiError, MissingInput, UsageError
 from bids_roi.images import stream
@@ -24,60 +33,9 @@ from bids_roi.schedule.processes import Processes
 TWO = Processes(2)
 
 
-def double(x):
-    if x == 3:
-        msg = "three"
-        raise ValueError(msg)
-    return 2 * x
-
-
-def die_at_four(x):
-    if x == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return x
-
-
-def die_once(path):
-    """Be killed the first time; the file remembers."""
-    if path is not None and not path.exists():
-        path.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return path
-
-
-def end_by(number):
-    if number:
-        os.kill(os.getpid(), number)
-    return number
-
-
-def hang_at_one(x):
-    if x == 1:
-        os.kill(os.getpid(), signal.SIGSTOP)
-    return x
-
-
-def sleep_at_one(x):
-    if x == 1:
-        time.sleep(60)
-    return x
-
-
-class OddError(Exception):
-    """Cannot be made again from its arguments."""
-
-    def __init__(self, number, word):
-        super().__init__(f"{number} {word}")
-
-
-def raise_oddly(x):
-    raise OddError(x, "odd")
-
-
 @pytest.mark.parametrize("executor", [Serial(), Processes(1), TWO])
 def test_every_item_has_an_outcome(executor):
-    outcomes = list(executor.map(double, iter(range(6))))
+    outcomes = list(executor.map(double_all_but_three, iter(range(6))))
     values = {outcome.item: outcome.value for outcome in outcomes}
     assert values == {0: 0, 1: 2, 2: 4, 3: None, 4: 8, 5: 10}
     (failed,) = [outcome for outcome in outcomes if outcome.error]
@@ -129,8 +87,8 @@ def test_what_probably_happened(number, words):
 @pytest.mark.parametrize(
     ("function", "executor"),
     [
-        (hang_at_one, Processes(2, timeout=3)),
-        (sleep_at_one, Serial(timeout=1)),
+        (hang_at_one, Processes(2, timeout=1)),
+        (sleep_at_one, Serial(timeout=0.3)),
     ],
 )
 def test_a_hung_item_is_given_up(function, executor):
@@ -141,7 +99,7 @@ def test_a_hung_item_is_given_up(function, executor):
 
 
 def test_a_single_item_with_a_limit_has_a_worker():
-    (outcome,) = Processes(timeout=2).map(hang_at_one, [1])
+    (outcome,) = Processes(timeout=0.3).map(hang_at_one, [1])
     assert "--run-timeout" in str(outcome.error)
 
 

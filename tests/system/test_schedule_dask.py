@@ -9,6 +9,7 @@ import time
 import pytest
 from support import datasets, long_runs
 from support.long_runs import end, leftovers, outputs, start, worker_at
+from support.once import make_once
 
 pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
 
@@ -22,13 +23,12 @@ def _nothing_left():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three long runs, the atlas, and the outputs of a call without Dask."""
-    return long_runs.make_data(tmp_path_factory.mktemp("long"))
+    return make_once(tmp_path_factory, "long", long_runs.make_data)
 
 
 @pytest.fixture
 def out(data, request):
-    """A folder beside the input, so that links to it are the same in all."""
-    return data[0].parent / request.node.name
+    return long_runs.place_out(data[0], request.node.name)
 
 
 def test_cluster_of_its_own_with_a_worker_killed(data, out):
@@ -87,7 +87,7 @@ def test_no_scheduler_answers(tmp_path, dataset, atlas, app):
     file = tmp_path / "scheduler.json"
     file.write_text('{"address": "tcp://127.0.0.1:9"}')
     more = ["--executor", "dask", "--dask-scheduler", file]
-    env = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    env = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "200ms"}
     out = tmp_path / "out"
     words = [dataset, out, "participant", "--atlas-file", atlas, *more]
     done = app(*words, env=env)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from support import long_runs
 from support.long_runs import end, outputs, start, worker_at
+from support.once import make_once
 
 from bids_roi.errors import UsageError
 from bids_roi.options.record import Options
@@ -45,14 +46,13 @@ kill -- "-$1"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Two long runs, the atlas, and the outputs of a call without Dask."""
-    return long_runs.make_data(tmp_path_factory.mktemp("long"), n_participants=2)
+    """Three long runs, the atlas, and the outputs of a call without Dask."""
+    return make_once(tmp_path_factory, "long", long_runs.make_data)
 
 
 @pytest.fixture
 def out(data, request):
-    """A folder beside the input, so that links to it are the same in all."""
-    return data[0].parent / request.node.name
+    return long_runs.place_out(data[0], request.node.name)
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def wait_until_at_work(job, folder):
     while not any(long_runs.position(p)[1] > 2**20 for p in jobs_of(folder)):
         assert time.monotonic() < limit, "no worker of a job is at work"
         assert job.poll() is None, job.communicate()
-        time.sleep(0.01)
+        time.sleep(0.03)  # a look takes 5 ms, a file is read for 200
 
 
 def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
@@ -244,7 +244,7 @@ def test_jobs_as_the_yaml_has_them(data, out, slurm, tmp_path):
 
 def test_no_place_for_keys(data, slurm):
     root, atlas, _ = data
-    out = data[0].parent / "a folder"
+    out = long_runs.place_out(root, "a folder")
     done = end(start(root, out, atlas, "--executor", "slurm", env=slurm[1]))
     assert done[0] == 64, done
     assert "a job script cannot hold this path" in done[2]
@@ -287,7 +287,7 @@ def test_scheduler_with_certificates_of_the_user(data, out, tmp_path):
         }
         code, said, err = end(start(root, out, atlas, *more, env=env))
         assert code == 0, err
-        assert "2  extracted" in said
+        assert "3  extracted" in said
         assert outputs(out) == undisturbed
     finally:
         for process in reversed(running):

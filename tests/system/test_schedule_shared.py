@@ -7,7 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support import datasets, long_runs
+from support.calls import run
 from support.long_runs import leftovers, outputs
+
+from bids_roi.cli import main
 
 LABELS = [f"{n:02d}" for n in range(1, 9)]
 
@@ -19,8 +22,8 @@ def data(tmp_path_factory):
     names = [f"sub-{label}_task-rest" for label in LABELS]
     root = datasets.write_dataset(folder / "in", names)
     atlas = datasets.write_atlas(folder / "atlas")
-    done = call(root, folder / "one", atlas, "--executor", "serial")
-    assert done.returncode == 0, done.stderr
+    words = [root, folder / "one", *long_runs.PLAIN, "--atlas-file", atlas]
+    assert main([*map(str, words), "--executor", "serial"]) == 0
     return root, atlas, outputs(folder / "one")
 
 
@@ -103,13 +106,13 @@ def test_as_babs_calls_it(data, tmp_path):
     assert differing <= {"dataset_description.json"}
 
 
-def test_root_files_do_not_tell_whose_job_wrote_them(data, tmp_path):
+def test_root_files_do_not_tell_whose_job_wrote_them(data, capsys):
     root, atlas, _ = data
     found = []
     for label in LABELS[:2]:
         out = root.parent / f"alone-{label}"
-        done = call(root, out, atlas, "--participant-label", label)
-        assert done.returncode == 0, done.stderr
+        words = [root, out, *long_runs.PLAIN, "--atlas-file", atlas]
+        run(capsys, *words, "--participant-label", label)
         found.append({k: v for k, v in outputs(out).items() if "/" not in k and v})
     first, second = ({k for k in f if "sub-" not in k} for f in found)
     assert first == second

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from support import long_runs
+from support.calls import run
 from support.long_runs import descendants, end, leftovers, outputs, start, worker_at
+from support.once import make_once
 
 from bids_roi.outputs.records import read_all_records
 
@@ -26,13 +28,12 @@ def _nothing_left():
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Three long runs, the atlas, and the outputs of an undisturbed call."""
-    return long_runs.make_data(tmp_path_factory.mktemp("long"))
+    return make_once(tmp_path_factory, "long", long_runs.make_data)
 
 
 @pytest.fixture
 def out(data, request):
-    """A folder beside the input, so that links to it are the same in all."""
-    return data[0].parent / request.node.name
+    return long_runs.place_out(data[0], request.node.name)
 
 
 def states(out):
@@ -48,8 +49,19 @@ def test_a_worker_killed_once_costs_nothing(data, out):
     assert outputs(out) == undisturbed
 
 
-def test_a_worker_killed_twice_costs_its_run(data, out):
+def go_on(capsys, data, out):
+    """Give the same command, in this process, as nothing happens to it; what it said.
+
+    The outputs are then those of an undisturbed call.
+    """
     root, atlas, undisturbed = data
+    said = run(capsys, root, out, *long_runs.PLAIN, "--atlas-file", atlas).out
+    assert outputs(out) == undisturbed
+    return said
+
+
+def test_a_worker_killed_twice_costs_its_run(data, out, capsys):
+    root, atlas, _ = data
     job = start(root, out, atlas, "--n-procs", 2)
     first = worker_at(job, "sub-02")
     os.kill(first, signal.SIGKILL)
@@ -64,23 +76,21 @@ def test_a_worker_killed_twice_costs_its_run(data, out):
     assert "1  failed" in said
     assert not leftovers(out)
     # The same command does what is missing, and nothing else.
-    code, said, err = end(start(root, out, atlas, "--n-procs", 2))
-    assert code == 0, err
+    said = go_on(capsys, data, out)
     assert "1  extracted" in said
     assert "2  already there" in said
-    assert outputs(out) == undisturbed
 
 
 def test_a_hung_worker_is_given_up(data, out):
     root, atlas, _ = data
-    one = ["--participant-label", "01", "--run-timeout", 5]
+    one = ["--participant-label", "01", "--run-timeout", 3]
     job = start(root, out, atlas, *one)
     stopped = worker_at(job)
     os.kill(stopped, signal.SIGSTOP)
     code, _, err = end(job)
     assert code == 1
     assert states(out) == {"sub-01": "failed"}
-    assert "not done after 5 s (--run-timeout)" in err
+    assert "not done after 3 s (--run-timeout)" in err
     assert not long_runs.is_alive(stopped)
     assert not leftovers(out)
 
@@ -93,8 +103,8 @@ def test_a_hung_worker_is_given_up(data, out):
         ("serial", signal.SIGINT, 130, "interrupted"),
     ],
 )
-def test_stopped_in_the_middle(data, out, executor, number, code, word):
-    root, atlas, undisturbed = data
+def test_stopped_in_the_middle(data, out, capsys, executor, number, code, word):
+    root, atlas, _ = data
     job = start(root, out, atlas, "--executor", executor, "--n-procs", 2)
     watched = worker_at(job)
     below = descendants(job.pid)
@@ -107,9 +117,7 @@ def test_stopped_in_the_middle(data, out, executor, number, code, word):
     assert len(err.splitlines()) < 5, err
     long_runs.wait_until_gone([watched, *below])
     assert not leftovers(out)
-    code, _, err = end(start(root, out, atlas, "--executor", "serial"))
-    assert code == 0, err
-    assert outputs(out) == undisturbed
+    go_on(capsys, data, out)
 
 
 def test_all_killed_at_once(data, out):

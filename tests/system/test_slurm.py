@@ -58,8 +58,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def out(data, request):
-    """A folder beside the input, so that links to it are the same in all."""
-    return data[0].parent / request.node.name
+    return long_runs.place_out(data[0], request.node.name)
 
 
 def slurm(environment, *words):

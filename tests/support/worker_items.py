@@ -1,0 +1,72 @@
+"""What workers do in tests of executors.
+
+In a module of its own, of the standard library alone: to get hold of a function, each
+worker imports all that its module does, and a test file takes longer than the test.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+
+
+def double(x):
+    return 2 * x
+
+
+def double_all_but_three(x):
+    if x == 3:
+        msg = "three"
+        raise ValueError(msg)
+    return 2 * x
+
+
+def die_at_four(x):
+    if x == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return x
+
+
+def die_once(path):
+    """Be killed the first time; the file remembers."""
+    if path is not None and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def end_by(number):
+    if number:
+        os.kill(os.getpid(), number)
+    return number
+
+
+def hang_at_one(x):
+    if x == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return x
+
+
+def sleep_at_one(x):
+    if x == 1:
+        time.sleep(60)
+    return x
+
+
+class OddError(Exception):
+    """Cannot be made again from its arguments."""
+
+    def __init__(self, number, word):
+        super().__init__(f"{number} {word}")
+
+
+def raise_oddly(x):
+    raise OddError(x, "odd")
+
+
+def die_in_a_worker(x):
+    """Double it here."""
+    if x == 3 and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * x
