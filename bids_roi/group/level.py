@@ -116,13 +116,13 @@ def run_group_level(
         remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
-    level = _Level(
-        output_dir, asked, covariates, found, ledger, workers, [*found.problems]
-    )
-    if covariates is not None:
-        level.notes.append(f"covariates: {', '.join(asked.covariates)} of {table}")
-    _write_places(level)
-    with spooling(output_dir) as spool:
+    with workers.staying() as workers, spooling(output_dir) as spool:
+        problems = [*found.problems]
+        level = _Level(output_dir, asked, covariates, found, ledger, workers, problems)
+        if covariates is not None:
+            told = ", ".join(asked.covariates)
+            level.notes.append(f"covariates: {told} of {table}")
+        _write_places(level)
         motion = _write_groups(level, spool if "relmat" in asked.stack else None)
         _write_stacks(level, options, spool)
     if combined:

@@ -10,14 +10,13 @@ import ctypes
 import functools
 import itertools
 import shutil
-from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from bids_roi.files.tables import name_temporary
-from bids_roi.schedule.outcome import usable_cpus
+from bids_roi.schedule.outcome import Serial, usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
+# Place in the order, function, item: one function serves all that workers are asked.
+_Numbered = tuple[int, "Callable[[Any], Any]", Any]
 
 # Measured: a worker with a batch of matrices of 400 regions takes 110 MB.
 _WORKER_BYTES = 150 * 2**20
@@ -48,9 +49,10 @@ _ROOM = 4
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Some processes, or this one alone."""
+    """Some processes, or this one alone; ``executor`` is there where they stay."""
 
     n: int = 1
+    executor: Executor | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, running: Running) -> Workers:
@@ -62,6 +64,17 @@ class Workers:
             n = min(n, running.mem_mb * 10**6 // _WORKER_BYTES - 1)
         return cls(max(1, n))
 
+    @contextlib.contextmanager
+    def staying(self) -> Iterator[Workers]:
+        """The same, whose processes stay from one map to the next."""
+        if self.n == 1:
+            yield self
+            return
+        from bids_roi.schedule.processes import Processes
+
+        with Processes(self.n).staying(_apply) as executor:
+            yield replace(self, executor=executor)
+
     def map(
         self, function: Callable[[Item], Value], items: Iterable[Item]
     ) -> Generator[Value, None, None]:
@@ -72,17 +85,17 @@ class Workers:
         items = iter(items)
         head = list(itertools.islice(items, 2))
         # A single item is not worth a process, nor the import of them.
-        executor = self._executor() if len(head) > 1 else Workers(1)._executor()
+        executor = self._executor() if len(head) > 1 else Serial()
         waiting: dict[int, Item] = {}  # handed out, and not back yet
         held: dict[int, Value | None] = {}
 
-        def number() -> Iterator[tuple[int, Item]]:
+        def number() -> Iterator[_Numbered]:
             for key, item in enumerate(itertools.chain(head, items)):
                 waiting[key] = item
-                yield key, item
+                yield key, function, item
 
         turn = 0
-        outcomes = executor.map(partial(_apply, function), number())
+        outcomes = executor.map(_apply, number())
         with contextlib.closing(outcomes):
             for outcome in outcomes:
                 key = outcome.item[0]
@@ -101,17 +114,18 @@ class Workers:
 
     def _executor(self) -> Executor:
         if self.n == 1:
-            from bids_roi.schedule.outcome import Serial
-
             return Serial()
+        if self.executor is not None:
+            return self.executor
         from bids_roi.schedule.processes import Processes
 
         return Processes(self.n)
 
 
-def _apply(function: Callable[[Item], Value], numbered: tuple[int, Item]) -> Value:
+def _apply(numbered: _Numbered) -> Any:  # noqa: ANN401 - what its function returns
     _keep_memory()
-    return function(numbered[1])
+    _, function, item = numbered
+    return function(item)
 
 
 @functools.cache

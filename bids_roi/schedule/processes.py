@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -59,6 +59,16 @@ class Processes(Executor):
 
     n_workers: int = 1
     timeout: float | None = None
+    pool: _Pool[Any, Any] | None = field(default=None, repr=False, compare=False)
+
+    @contextlib.contextmanager
+    def staying(self, function: Callable[[Any], Any]) -> Iterator[Processes]:
+        """Executor whose workers stay from one map of a function to the next."""
+        pool: _Pool[Any, Any] = _Pool(function, self.timeout)
+        try:
+            yield replace(self, pool=pool)
+        finally:
+            pool.stop()
 
     def map(
         self, function: Callable[[Item], Value], items: Iterable[Item]
@@ -75,7 +85,10 @@ class Processes(Executor):
             # A single item is not worth a process of its own.
             yield from Serial().map(function, items)
             return
-        pool: _Pool[Item, Value] = _Pool(function, self.timeout)
+        pool: _Pool[Item, Value] = self.pool or _Pool(function, self.timeout)
+        if pool.function is not function:
+            msg = f"the workers that stay were started for {pool.function!r}"
+            raise ValueError(msg)
         lost: deque[Item] = deque()
         try:
             for outcome in pool.work(items, self.n_workers):
@@ -83,7 +96,8 @@ class Processes(Executor):
                     yield outcome
                 else:
                     lost.append(outcome[0])
-            pool.stop()
+            if lost:
+                pool.stop()
             while lost:
                 item = lost.popleft()
                 for outcome in pool.work(iter([item]), 1):
@@ -92,7 +106,9 @@ class Processes(Executor):
                     else:
                         yield Outcome(item, None, lost_worker(outcome[1]))
         finally:
-            pool.stop()
+            # Nobody waits any more for what workers are at.
+            if pool is not self.pool or any(worker.items for worker in pool.workers):
+                pool.stop()
 
 
 class _Worker(Generic[Item]):

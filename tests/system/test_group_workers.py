@@ -16,15 +16,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
-from support.worker_items import (
-    die_in_a_worker,
-    double,
-    double_all_but_three,
-)
+from support.worker_items import die_in_a_worker, double, double_all_but_three
 
 from bids_roi.group import regions, stacking, workers
 from bids_roi.group.workers import Spool, Workers
 from bids_roi.options.row import Running
+from bids_roi.schedule import processes
 
 FIND, READ = Spool.find, stacking.read_bytes
 N_PEOPLE = 75  # with two runs each: three batches
@@ -271,6 +268,39 @@ def test_values_that_are_no_correlations_are_found_in_the_half_that_is_read(
 def test_values_come_in_the_order_of_the_items(n):
     assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))
     assert list(Workers(n).map(double, [])) == []
+
+
+def test_processes_stay_from_one_table_to_the_next(planted, capsys, monkeypatch):
+    root, _ = planted
+    started = []
+
+    class Watched(processes._Worker):
+        def __init__(self, function):
+            started.append(function)
+            super().__init__(function)
+
+    monkeypatch.setattr(processes, "_Worker", Watched)
+    run(capsys, "x", root, "group", "--n-procs", "2")  # tables, matrices, stacks
+    assert len(started) == 2
+
+
+def test_what_staying_processes_are_at_is_lost_with_who_waits_for_it():
+    with Workers(2).staying() as workers:
+        values = workers.map(double, range(40))
+        assert next(values) == 0
+        values.close()
+        assert list(workers.map(double, range(7))) == list(range(0, 14, 2))
+        with pytest.raises(ValueError, match="three"):
+            list(workers.map(double_all_but_three, range(9)))
+        found = list(workers.map(die_in_a_worker, range(20)))
+        assert found == list(range(0, 40, 2))
+        assert list(workers.map(double, range(3))) == [0, 2, 4]
+        pool = workers.executor.pool
+        with pytest.raises(ValueError, match="started for"):
+            list(workers.executor.map(double, range(3)))
+        alive = [worker.process for worker in pool.workers]
+        assert alive
+    assert not any(process.is_alive() for process in alive)
 
 
 def read_more(size):
