@@ -23,6 +23,7 @@ LISTED["run_python"] = set()
 # What calls would import beside what ``warm_up`` does.
 WANTED = ("bids_roi.participant.level", "bids_roi.group.level", "bids_roi.outputs.find")
 WANTED += ("bids_roi.atlases.asked", "bids_roi.tools", "bids_roi.api", "h5py", "pandas")
+WANTED += ("bids_roi.loading", "bids_roi.outputs.stack", "scipy.linalg")
 CLIENT = """\
 #!{python} -SE
 import json, os, socket, sys
@@ -135,6 +136,7 @@ def _serve(address):
     warm_up()
     for name in WANTED:
         importlib.import_module(name)
+    os.fsync = lambda descriptor: None  # as in the tests' own process
     gc.collect()
     gc.freeze()  # no call walks or copies what is here
     with socket.socket(socket.AF_UNIX) as server:
