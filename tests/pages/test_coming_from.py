@@ -64,9 +64,10 @@ def results(demo, tmp_path_factory):
     call += ["--atlas-dataset", f"demo={demo.derivative.parent / 'atlas'}"]
     call += ["--strategy", "none", "36P", "--relmat", "pearson", "--cifti-output"]
     call += ["--participant-label", "02", "--session-label", "1", "--run-label", "1"]
-    call += ["--no-report", "-q", "--executor", "serial"]
-    assert main([*map(str, call)]) == 0
-    assert main([str(demo.derivative), str(folder / "out"), "group", "-q"]) == 0
+    serial = ["--no-report", "-q", "--executor", "serial"]
+    assert main([*map(str, call), *serial]) == 0
+    group = [str(demo.derivative), str(folder / "out"), "group"]
+    assert main([*group, *serial]) == 0
     return folder / "out"
 
 

@@ -4,9 +4,12 @@ Every block of bash, Python and R is run as it stands, section by section (READM
 a whole), in a folder that holds the files the pages take for granted
 (``doc_workshop``). Only ``--executor serial --no-report`` is put into commands that are
 not about executors or reports: it changes no table, and saves two thirds of the time.
+Those of executors are the installed ones; all else is forked (``forked_app``).
 """
 
 import argparse
+import ast
+import importlib.util
 import json
 import os
 import re
@@ -32,7 +35,7 @@ RUN = ("bash", "python", "r")
 SHOWN = ("text", "json", "yaml")
 INTERPRETERS = {
     "bash": ["bash", "-euo", "pipefail", "-c"],
-    "python": [sys.executable, "-W", "error", "-c"],
+    "python": ["run_python"],
     "r": ["Rscript", "--vanilla", "-e"],
 }
 # Long flags of other programs that the pages name.
@@ -53,10 +56,17 @@ FOREIGN |= {"--resume", "--depth", "--volume", "--output", "--parsable", "--depe
 
 def sections():
     """Blocks to run, by page and section, in order."""
-    here = [b for b in BLOCKS if b.language in RUN and not b.kind]
-    for (page, section), blocks in groupby(here, key=_place):
+    for (page, section), blocks in groupby(to_run(), key=_place):
         name = f"{page.stem}: {section}".replace("... ", "")
         yield pytest.param(list(blocks), id=name)
+
+
+def to_run():
+    return [b for b in BLOCKS if b.language in RUN and not b.kind]
+
+
+def _only(blocks, language):
+    return [block.text for block in blocks if block.language == language]
 
 
 def _place(block):
@@ -75,66 +85,150 @@ def workshop(demo, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def commands(tmp_path_factory):
-    """Folder of a ``bids_roi`` in one process and without reports."""
-    folder = tmp_path_factory.mktemp("commands")
-    with forked_app(folder, "--executor", "serial", "--no-report") as made:
-        yield made
+    """Folders of the commands in one process, by whether reports are drawn."""
+    base = tmp_path_factory.mktemp("commands")
+    serial = ("--executor", "serial")
+    with forked_app(base) as put:
+        yield {
+            True: put(base / "drawn", *serial),
+            False: put(base / "bare", *serial, "--no-report"),
+        }
+
+
+@pytest.fixture(scope="session")
+def run_blocks(workshop, commands):
+    """Run blocks in a folder; what each said."""
+
+    def run(blocks, bench):
+        programs = f"{commands['report' in blocks[0].section]}:{BIN}"
+        if any(word in blocks[0].section for word in ("Processes", "Dask")):
+            programs = f"{BIN}:{programs}"
+        environment = {
+            **os.environ,
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "HOME": str(bench.parent),
+            "TEMPLATEFLOW_HOME": str(workshop / "templateflow"),
+        }
+        for block in blocks:
+            if missing_for(block):
+                continue
+            name, *words = INTERPRETERS[block.language]
+            done = subprocess.run(
+                [shutil.which(name, path=environment["PATH"]), *words, block.text],
+                cwd=bench,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            said = f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
+            assert done.returncode == 0, said
+            assert "Traceback" not in said
+            yield said
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_alone(workshop, run_blocks, tmp_path_factory):
+    """Run a section in a folder of its own, once for all workers; the folder."""
+
+    def run(blocks):
+        def make(folder):
+            shutil.rmtree(folder, ignore_errors=True)  # of a try that failed
+            folder.mkdir()
+            bench = open_bench(workshop, folder / "bench")
+            list(run_blocks(blocks, bench))
+            return bench
+
+        page, section = _place(blocks[0])
+        name = re.sub(r"\W+", "-", f"{page.parent.name}-{page.stem}-{section}")
+        return make_once(tmp_path_factory, name, make)
+
+    return run
 
 
 @pytest.mark.parametrize("blocks", list(sections()))
-def test_section_runs(blocks, workshop, commands, tmp_path):
-    bench = open_bench(workshop, tmp_path / "bench")
-    plain = any(word in blocks[0].section for word in ("Processes", "Dask", "report"))
-    programs = BIN if plain else f"{commands}:{BIN}"
-    environment = {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "TEMPLATEFLOW_HOME": str(workshop / "templateflow"),
-    }
-    unavailable = ""
-    for block in blocks:
-        argv = [*INTERPRETERS[block.language], block.text]
-        if unavailable := missing_for(block):
-            continue
-        done = subprocess.run(
-            argv,
-            cwd=bench,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        said = f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, said
-    if unavailable:
+def test_section_runs(blocks, run_alone):
+    run_alone(blocks)
+    if unavailable := "".join({missing_for(block) for block in blocks}):
         pytest.skip(unavailable)
 
 
-def test_recipes_can_be_followed_in_order(workshop, commands, tmp_path):
-    """In one folder: what one recipe leaves there is in no other one's way."""
-    recipes = [b for b in BLOCKS if b.page.name == "recipes.md"]
-    wanted = [b for b in recipes if b.language in ("bash", "python") and not b.kind]
-    assert len(wanted) > 20
+def test_recipes_can_be_followed_in_order(workshop, run_blocks, run_alone, tmp_path):
+    """In one folder: what one recipe leaves there is in no other one's way.
+
+    A recipe that neither writes nor names what those before it left is not run again:
+    what it wrote alone is put there. What is not named is not met, as ``forked_app``
+    lets nothing list the folder; what of Bash would, is run again.
+    """
     bench = open_bench(workshop, tmp_path / "bench")
-    environment = {
-        **os.environ,
-        "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "TEMPLATEFLOW_HOME": str(workshop / "templateflow"),
-    }
-    for block in wanted:
-        done = subprocess.run(
-            [*INTERPRETERS[block.language], block.text],
-            cwd=bench,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        said = f"{block.where}\n{block.text}\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, said
-        assert "were made with other options" not in said
-        assert "Traceback" not in said
+    given, again = names_in(workshop), 0
+    for (page, _), blocks in groupby(to_run(), key=_place):
+        if page.name != "recipes.md":
+            continue
+        blocks = list(blocks)
+        alone = run_alone(blocks)
+        own = names_in(alone) - given
+        text = re.sub(r"\s#.*", "", "\n".join(b.text for b in blocks))
+        named = set(re.findall(r"[\w.-]+", text))
+        listed = re.search(r"\*|\b(ls|find)\b", "".join(_only(blocks, "bash")))
+        if listed or (own | named) & (names_in(bench) - given):
+            for said in run_blocks(blocks, bench):
+                assert "were made with other options" not in said
+            again += 1
+            continue
+        for name in own:
+            if (alone / name).is_dir():
+                shutil.copytree(alone / name, bench / name)
+            else:
+                shutil.copy2(alone / name, bench / name)
+    assert again > 5
+    assert not list(bench.glob("*.py")), "a block of Python might import it"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("import os, sys; sys.exit(len(os.listdir()) + len(os.listdir('a')))", 1),
+        ("import warnings; warnings.warn('x')", 1),
+        ("absent", 1),
+        ("import os; list(os.scandir('a'))", 0),
+        ("import os; list(os.scandir())", 1),
+        ("from pathlib import Path; list(Path().glob('a*'))", 1),
+        ("import glob; glob.glob('a*')", 1),
+    ],
+)
+def test_forked_python_is_python_that_lists_no_folder_of_its_caller(
+    text, code, commands, tmp_path
+):
+    (tmp_path / "a").mkdir()
+    words = [commands[False] / "run_python", text]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_modules_that_blocks_use_are_imported():
+    """By the block itself, or by the library: where it is run, more is imported."""
+    scripts = set()
+    for text in _only(to_run(), "python"):
+        nodes = list(ast.walk(ast.parse(text)))
+        imports = [node for node in nodes if isinstance(node, ast.Import)]
+        names = {a.asname or a.name: a.name for node in imports for a in node.names}
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in names:
+                whole = f"{names[ast.unparse(node.value)]}.{node.attr}"
+                if importlib.util.find_spec(whole):
+                    lines = [*map(ast.unparse, imports), ast.unparse(node)]
+                    scripts.add("\n".join(lines))
+    assert scripts, "numpy.linalg, if no other"
+    for script in scripts:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True)
+        assert done.returncode == 0, f"{script}\n{done.stderr.decode()}"
 
 
 def missing_for(block):

@@ -3,13 +3,12 @@
 import importlib.util
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from support.datasets import write_atlas, write_dataset
 from support.doc_blocks import PAGES, ROOT, read_blocks
 
+from bids_roi.cli import main
 from bids_roi.confounds.strategies import list_strategies
 from bids_roi.core.quality import STATUS
 from bids_roi.options.table import OPTIONS
@@ -141,15 +140,13 @@ def results(tmp_path_factory):
         table.write_text(f"framewise_displacement\tstd_dvars\ttrans_x\n{rows}\n")
     mine = {"name": "mine", "components": [{"columns": ["trans_x"]}]}
     (folder / "mine.json").write_text(json.dumps(mine))
-    call = [sys.executable, "-m", "bids_roi", root, folder / "out"]
+    call = [root, folder / "out"]
     atlas = write_atlas(folder / "atlas")
     more = ["--atlas-file", atlas, "--denoise", "none", folder / "mine.json"]
     more += ["--fd-threshold", "0.2", "--std-dvars-threshold", "1.3", "--fisher-z"]
     more += ["--relmat", "pearson", "partial", "--smoothing-fwhm", "4", "--no-report"]
-    more += ["--executor", "serial"]
     for words in ([*call, "participant", *more], [*call, "group"]):
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        assert main([*map(str, words), "-q", "--executor", "serial"]) == 0
     return folder / "out"
 
 

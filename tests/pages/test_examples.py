@@ -176,14 +176,26 @@ def test_nipoppy_runs_and_tracks_it(tmp_path, programs):
     assert status == {"01": "SUCCESS", "02": "FAIL"}, "one was run, the other was not"
 
 
-def test_the_notebook_is_what_its_cells_give():
-    """Run anew, each cell shows what docs/examples/regions.ipynb holds."""
+def test_the_notebook_is_what_its_cells_give(demo_call, monkeypatch):
+    """Run anew, each cell shows what docs/examples/regions.ipynb holds.
+
+    The first one's command is that of ``demo_call``, whose folder is taken.
+    """
+    called = []
+
+    def call(words, **options):
+        called.append((words, options))
+        Path("demo").symlink_to(demo_call[0])
+
+    monkeypatch.setattr(subprocess, "run", call)
     spec = importlib.util.spec_from_file_location("notebook", ROOT / "docs/notebook.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     (example,) = module.EXAMPLES.glob("*.py")
     held = json.loads(example.with_suffix(".ipynb").read_text(encoding="utf-8"))
     found = json.loads(json.dumps(module.run_example(example)))
+    words = ["bids_roi_tools", "demo", "demo"]
+    assert called == [(words, {"check": True, "capture_output": True})]
     assert [c["source"] for c in found["cells"]] == [c["source"] for c in held["cells"]]
     for one, other in zip(found["cells"], held["cells"], strict=True):
         for given, kept in zip(

@@ -61,7 +61,7 @@ def out(tmp_path_factory):
         patch.setattr("sys.argv", ["bids_roi"])
         from bids_roi.cli import main
 
-        assert main(["x", str(root), "group", "-q"]) == 0
+        assert main(["x", str(root), "group", "-q", "--executor", "serial"]) == 0
     return root
 
 

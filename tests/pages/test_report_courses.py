@@ -27,11 +27,14 @@ from bids_roi.report.raster import BLUE_RED, GREYS, NIGHT_SUN, order_regions, ra
 def values_of(layer, anchors, low, high, n):
     """Values that a raster shows, by its colours alone; NaN for what is no value."""
     colours = ramp(anchors, n).astype(int)
-    flat = layer[..., :3].astype(int).reshape(-1, 3)
-    away = np.abs(flat[:, None] - colours[None]).sum(axis=2)
+    packed = layer[..., :3].astype(int) @ [1 << 16, 1 << 8, 1]
+    each, which = np.unique(packed, return_inverse=True)  # far fewer than pixels
+    each = np.stack([each >> 16, each >> 8 & 255, each & 255], axis=-1)
+    away = np.abs(each[:, None] - colours[None]).sum(axis=2)
     found = low + (away.argmin(axis=1) + 0.5) * (high - low) / n
-    other = (away.min(axis=1) > 0) | (layer[..., 3].ravel() < 255)
-    return np.where(other, np.nan, found).reshape(layer.shape[:2])
+    found[away.min(axis=1) > 0] = np.nan
+    found = found[which].reshape(layer.shape[:2])
+    return np.where(layer[..., 3] < 255, np.nan, found)
 
 
 def is_colour(layer, colour):

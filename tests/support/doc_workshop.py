@@ -1,6 +1,7 @@
 """What the blocks of the pages work on: the files that their texts take for granted.
 
-``fmriprep``             the demo, its first runs only, in a template and in T1w space
+``fmriprep``             the demo, its first runs only, in a template and in T1w space,
+                         in gzip's blocks without compression
 ``fmriprep-1.5``         the same as fMRIPrep 1.5 named it
 ``fmriprep-aroma``       the same as fMRIPrep 21 left it after ICA-AROMA
 ``fmripost-aroma``       what fMRIPost-AROMA writes
@@ -10,6 +11,7 @@
 ``templateflow``         atlases as TemplateFlow names them, on the demo's head
 """
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -45,6 +47,8 @@ def write_workshop(folder, data):
     _copy_old(fmriprep, folder / "fmriprep-1.5")
     _copy_aroma(fmriprep, folder / "fmriprep-aroma", folder / "fmripost-aroma")
     _write_physio(fmriprep, folder / "my_physio")
+    for path in fmriprep.rglob("*_desc-preproc_bold.nii.gz"):  # read by most blocks
+        path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), 0))
     _add_native(fmriprep)
     shutil.copy(data.atlas_image, folder / "my_atlas.nii.gz")
     shutil.copy(data.atlas_table, folder / "my_atlas.tsv")

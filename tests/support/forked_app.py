@@ -1,24 +1,37 @@
-"""``bids_roi`` as a command that a server forks, with everything imported.
+"""Commands of ours, and Python, that a server forks with everything imported.
 
 Most of a short call is imports. Each call is a process of its own all the same, with
 the folder, the environment, the streams and the exit code of the caller.
 """
 
 import contextlib
+import gc
+import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import traceback
+import types
+import warnings
+from pathlib import Path
 
 FAILED = 70
+LISTED = {"bids_roi": {"os.listdir"}, "bids_roi_tools": {"os.listdir"}}
+LISTED["run_python"] = set()
+# What calls would import beside what ``warm_up`` does.
+WANTED = ("bids_roi.participant.level", "bids_roi.group.level", "bids_roi.outputs.find")
+WANTED += ("bids_roi.atlases.asked", "bids_roi.tools", "bids_roi.api", "h5py", "pandas")
+WANTED += ("bids_roi.loading", "bids_roi.outputs.stack", "scipy.linalg")
 CLIENT = """\
 #!{python} -SE
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
     socket.send_fds(server, [b"x"], [0, 1, 2])
-    call = [[*{before!r}, *sys.argv[1:]], os.getcwd(), dict(os.environ)]
+    words = [*{before!r}, *sys.argv[1:]]
+    call = [{program!r}, words, os.getcwd(), dict(os.environ)]
     server.sendall(json.dumps(call).encode())
     server.shutdown(socket.SHUT_WR)
     sys.exit(int(server.recv(16) or {failed}))
@@ -26,12 +39,24 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 @contextlib.contextmanager
-def forked_app(folder, *before):
-    """Folder with the command, which puts the arguments ``before`` before its own."""
-    address, script = str(folder / "socket"), folder / "bids_roi"
-    words = {"python": sys.executable, "address": address, "before": before}
-    script.write_text(CLIENT.format(**words, failed=FAILED))
-    script.chmod(0o755)
+def forked_app(folder):
+    """Run the server while in here; what puts its commands into a folder.
+
+    ``run_python TEXT`` is ``python -W error -c TEXT``.
+    """
+    address = str(folder / "socket")
+    words = {"python": sys.executable, "address": address, "failed": FAILED}
+
+    def put_commands(target, *before):
+        """``before`` goes before the arguments of ``bids_roi``."""
+        target.mkdir()
+        for name in LISTED:
+            own = before if name == "bids_roi" else ()
+            text = CLIENT.format(**words, program=name, before=own)
+            (target / name).write_text(text)
+            (target / name).chmod(0o755)
+        return target
+
     server = subprocess.Popen(
         [sys.executable, __file__, address],
         stdin=subprocess.PIPE,
@@ -40,17 +65,17 @@ def forked_app(folder, *before):
     )
     try:
         assert server.stdout.readline() == b"ready\n"
-        yield folder
+        yield put_commands
     finally:
         server.terminate()
         server.communicate()
 
 
 def _answer(connection):
-    """Be the caller, call the app, and tell its exit code."""
+    """Be the caller, call the program, and tell its exit code."""
     _, streams, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as sent:
-        arguments, folder, environment = json.load(sent)
+        program, arguments, folder, environment = json.load(sent)
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -62,11 +87,11 @@ def _answer(connection):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    from bids_roi.cli import main
-
+    # An import of Python lists the folder, and nothing else may.
+    _forbid_listing(folder, {"os.scandir", "glob.glob"} | LISTED[program])
     code = FAILED
     try:
-        code = main(arguments)
+        code = _call(program, arguments)
     except SystemExit as stop:
         code = stop.code or 0
     finally:
@@ -75,10 +100,45 @@ def _answer(connection):
         connection.sendall(str(code).encode())
 
 
+def _forbid_listing(folder, events):
+    """What lies in the caller's folder is reached by its name: it is not looked for."""
+
+    def watch(event, arguments):
+        if event not in events or isinstance(arguments[0], int):
+            return
+        if Path(folder, os.fsdecode(arguments[0] or ".")) == Path(folder):
+            raise AssertionError(f"{folder} is listed")
+
+    sys.addaudithook(watch)
+
+
+def _call(program, arguments):
+    from bids_roi import cli, tools
+
+    if program == "bids_roi":
+        return cli.main(arguments)
+    if program == "bids_roi_tools":
+        return tools.main(arguments)
+    warnings.simplefilter("error")
+    sys.path[0] = ""  # the folder of the caller, as ``python -c`` has it
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        exec(compile(arguments[0], "<string>", "exec"), vars(sys.modules["__main__"]))
+    except Exception:  # noqa: BLE001 - all that Python itself would print
+        traceback.print_exc()
+        return 1
+    return 0
+
+
 def _serve(address):
     from fault_tools import warm_up  # beside this file, which is run as a script
 
     warm_up()
+    for name in WANTED:
+        importlib.import_module(name)
+    os.fsync = lambda descriptor: None  # as in the tests' own process
+    gc.collect()
+    gc.freeze()  # no call walks or copies what is here
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
