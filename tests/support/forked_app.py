@@ -26,14 +26,17 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 @contextlib.contextmanager
-def forked_app(folder, *before):
-    """Folder with the command, which puts the arguments ``before`` before its own."""
+def forked_app(folder, *before, under=()):
+    """Folder with the command, which puts the arguments ``before`` before its own.
+
+    ``under`` are words that start a command, as those of strace.
+    """
     address, script = str(folder / "socket"), folder / "bids_roi"
     words = {"python": sys.executable, "address": address, "before": before}
     script.write_text(CLIENT.format(**words, failed=FAILED))
     script.chmod(0o755)
     server = subprocess.Popen(
-        [sys.executable, __file__, address],
+        [*under, sys.executable, __file__, address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
