@@ -4,8 +4,9 @@ A server forks them, with everything imported, which saves most of the time. Wha
 wrong is said by a dictionary: ``at`` counts the files that are flushed before their
 rename, ``then`` is what happens at that moment: ``kill`` (SIGKILL), ``full`` (no space
 from then on), ``remove`` or ``truncate`` the file ``path``; ``after`` counts renames
-instead, and what happens is the signal ``then``. ``raise`` names a function
-whose first call fails. ``user`` is who calls.
+instead, and what happens is the signal ``then``. ``moment`` counts seconds until the
+call and its workers are killed. ``raise`` names a function whose first call fails.
+``user`` is who calls.
 """
 
 import codecs
@@ -18,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +46,9 @@ class Server:
 
     def run(self, *arguments, copies=1, **fault):
         """End of the call; with ``copies`` at the same time, of each."""
-        arguments = [*map(str, arguments), "--executor", "serial"]
+        arguments = [*map(str, arguments)]
+        if "--n-procs" not in arguments:  # workers take their time to start
+            arguments += ["--executor", "serial"]
         request = {"fault": fault, "arguments": arguments, "copies": copies}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -111,6 +115,18 @@ def signal_after(number, name):
     os.replace = replace
 
 
+def _kill_all_after(seconds):
+    """SIGKILL of this process and its workers, by a process that is none of them."""
+    group = os.getpid()
+    if os.fork() == 0:
+        try:
+            time.sleep(seconds)
+            os.killpg(group, signal.SIGKILL)
+        finally:
+            os._exit(0)
+    os.setsid()
+
+
 def _break(name):
     module_name, _, function_name = name.rpartition(".")
     module = importlib.import_module(module_name)
@@ -133,6 +149,8 @@ def _call(fault, arguments, told):
         os.setgroups([])
         os.setgid(fault["user"])
         os.setuid(fault["user"])
+    if "moment" in fault:
+        _kill_all_after(fault["moment"])
     if "raise" in fault:
         _break(fault["raise"])
     if "at" in fault:

@@ -336,21 +336,16 @@ def test_killed_at_any_write_and_run_again(site):
 
 
 def test_everything_killed_at_any_moment_with_workers(site):
-    executable = Path(sys.executable).parent / "bids_roi"
-    command = [executable, *map(str, site.arguments), "--n-procs", "2"]
-    for moment in np.random.default_rng(9).uniform(0.5, 1.8, 4):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    workers = ("--executor", "processes", "--n-procs", "2")
+    killed = 0
+    for moment in sorted(np.random.default_rng(9).uniform(0.1, 1.1, 4)):
+        done = site.run(*workers, moment=moment)
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        killed += done.returncode != 0
         whole = {k: v for k, v in files_of(site.out).items() if not k.endswith(".tmp")}
         assert {name: site.expected.get(name) for name in whole} == whole
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed
+    done = site.run(*workers)
     assert done.returncode == 0, done.stderr
     site.put_right()
 

@@ -134,7 +134,7 @@ download(sys.argv[2:], Path(sys.argv[1]))
 EIGHT = """
 import os, sys
 from pathlib import Path
-import templateflow.client  # once, not in each of them
+import bids.layout, requests, templateflow.client  # once, not in each of them
 from bids_roi.atlases.templateflow import download
 children = []
 for _ in range(8):
