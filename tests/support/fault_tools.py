@@ -10,8 +10,10 @@ call and its workers are killed. ``raise`` names a function whose first call fai
 """
 
 import codecs
+import contextlib
 import errno
 import importlib
+import io
 import itertools
 import json
 import os
@@ -45,10 +47,23 @@ class Server:
         )
 
     def run(self, *arguments, copies=1, **fault):
-        """End of the call; with ``copies`` at the same time, of each."""
+        """End of the call; with ``copies`` at the same time, of each.
+
+        Where nothing goes wrong and one is alone, it is made within this process.
+        """
         arguments = [*map(str, arguments)]
         if "--n-procs" not in arguments:  # workers take their time to start
             arguments += ["--executor", "serial"]
+        if not fault and copies == 1:
+            from bids_roi.cli import main  # this file is a program, too
+
+            told = io.StringIO()
+            with (
+                contextlib.redirect_stderr(told),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                code = main(arguments)
+            return Done(code, told.getvalue())
         request = {"fault": fault, "arguments": arguments, "copies": copies}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
