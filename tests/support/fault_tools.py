@@ -4,9 +4,9 @@ A server forks them, with everything imported, which saves most of the time. Wha
 wrong is said by a dictionary: ``at`` counts the files that are flushed before their
 rename, ``then`` is what happens at that moment: ``kill`` (SIGKILL), ``full`` (no space
 from then on), ``remove`` or ``truncate`` the file ``path``; ``after`` counts renames
-instead, and what happens is the signal ``then``. ``moment`` counts seconds until the
-call and its workers are killed. ``raise`` names a function whose first call fails.
-``user`` is who calls.
+instead, and what happens is the signal ``then``. ``files`` is how many there are in the
+folder ``path`` when the call and its workers are killed. ``raise`` names a function
+whose first call fails. ``user`` is who calls.
 """
 
 import codecs
@@ -130,13 +130,15 @@ def signal_after(number, name):
     os.replace = replace
 
 
-def _kill_all_after(seconds):
+def _kill_all_at(fault):
     """SIGKILL of this process and its workers, by a process that is none of them."""
-    group = os.getpid()
+    call, folder = os.getpid(), Path(fault["path"])
     if os.fork() == 0:
         try:
-            time.sleep(seconds)
-            os.killpg(group, signal.SIGKILL)
+            while os.getppid() == call:
+                if sum(p.is_file() for p in folder.rglob("*")) >= fault["files"]:
+                    os.killpg(call, signal.SIGKILL)
+                time.sleep(0.01)
         finally:
             os._exit(0)
     os.setsid()
@@ -164,8 +166,8 @@ def _call(fault, arguments, told):
         os.setgroups([])
         os.setgid(fault["user"])
         os.setuid(fault["user"])
-    if "moment" in fault:
-        _kill_all_after(fault["moment"])
+    if "files" in fault:
+        _kill_all_at(fault)
     if "raise" in fault:
         _break(fault["raise"])
     if "at" in fault:

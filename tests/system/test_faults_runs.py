@@ -332,9 +332,10 @@ def test_killed_at_any_write_and_run_again(site):
 
 def test_everything_killed_at_any_moment_with_workers(site):
     workers = ("--executor", "processes", "--n-procs", "2")
+    moments = np.random.default_rng(9).integers(0, len(site.expected), 4)
     killed = 0
-    for moment in sorted(np.random.default_rng(9).uniform(0.1, 1.1, 4)):
-        done = site.run(*workers, moment=moment)
+    for n_files in sorted(moments.tolist()):
+        done = site.run(*workers, files=n_files, path=str(site.out))
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed += done.returncode != 0
         whole = {k: v for k, v in files_of(site.out).items() if not k.endswith(".tmp")}
