@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from support import datasets, toy_confounds, trees
+from support.fault_tools import Server
 from support.once import list_written, make_once
 
 # Machines that run the tests are shared: how long an example takes says nothing.
@@ -100,6 +101,14 @@ def demo_call(tmp_path_factory):
         return folder, done.stdout
 
     return make_once(tmp_path_factory, "demo_call", make)
+
+
+@pytest.fixture(scope="session")
+def fault_server():
+    """Forks calls of the app in which something goes wrong."""
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture

@@ -501,8 +501,14 @@ def matrix_content(
 
 
 def _content(axes: tuple[Any, Any], values: NDArray[np.floating], kind: str) -> bytes:
-    from nibabel import cifti2
+    """As nibabel's Cifti2Image writes it, which copies all points of all axes first."""
+    from nibabel import cifti2, nifti2
+    from nibabel.cifti2.parse_cifti2 import Cifti2Extension
 
-    image = cifti2.Cifti2Image(values.astype(np.float32), axes)
-    image.nifti_header.set_intent(f"NIFTI_INTENT_CONNECTIVITY_{kind}")
-    return bytes(image.to_bytes())
+    header = nifti2.Nifti2Header()
+    header.set_data_dtype(np.float32)
+    header.set_intent(f"NIFTI_INTENT_CONNECTIVITY_{kind}")
+    xml = cifti2.Cifti2Header.from_axes(axes).to_xml()
+    header.extensions.append(Cifti2Extension.from_bytes(xml))
+    stored = values.astype(np.float32).reshape(1, 1, 1, 1, *values.shape)
+    return bytes(nifti2.Nifti2Image(stored, None, header).to_bytes())

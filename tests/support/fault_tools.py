@@ -4,13 +4,16 @@ A server forks them, with everything imported, which saves most of the time. Wha
 wrong is said by a dictionary: ``at`` counts the files that are flushed before their
 rename, ``then`` is what happens at that moment: ``kill`` (SIGKILL), ``full`` (no space
 from then on), ``remove`` or ``truncate`` the file ``path``; ``after`` counts renames
-instead, and what happens is the signal ``then``. ``raise`` names a function
+instead, and what happens is the signal ``then``. ``files`` is how many there are in the
+folder ``path`` when the call and its workers are killed. ``raise`` names a function
 whose first call fails. ``user`` is who calls.
 """
 
 import codecs
+import contextlib
 import errno
 import importlib
+import io
 import itertools
 import json
 import os
@@ -18,6 +21,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +47,23 @@ class Server:
         )
 
     def run(self, *arguments, copies=1, **fault):
-        """End of the call; with ``copies`` at the same time, of each."""
-        arguments = [*map(str, arguments), "--executor", "serial"]
+        """End of the call; with ``copies`` at the same time, of each.
+
+        Where nothing goes wrong and one is alone, it is made within this process.
+        """
+        arguments = [*map(str, arguments)]
+        if "--n-procs" not in arguments:  # workers take their time to start
+            arguments += ["--executor", "serial"]
+        if not fault and copies == 1:
+            from bids_roi.cli import main  # this file is a program, too
+
+            told = io.StringIO()
+            with (
+                contextlib.redirect_stderr(told),
+                contextlib.redirect_stdout(io.StringIO()),
+            ):
+                code = main(arguments)
+            return Done(code, told.getvalue())
         request = {"fault": fault, "arguments": arguments, "copies": copies}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -111,6 +130,20 @@ def signal_after(number, name):
     os.replace = replace
 
 
+def _kill_all_at(fault):
+    """SIGKILL of this process and its workers, by a process that is none of them."""
+    call, folder = os.getpid(), Path(fault["path"])
+    if os.fork() == 0:
+        try:
+            while os.getppid() == call:
+                if sum(p.is_file() for p in folder.rglob("*")) >= fault["files"]:
+                    os.killpg(call, signal.SIGKILL)
+                time.sleep(0.01)
+        finally:
+            os._exit(0)
+    os.setsid()
+
+
 def _break(name):
     module_name, _, function_name = name.rpartition(".")
     module = importlib.import_module(module_name)
@@ -133,6 +166,8 @@ def _call(fault, arguments, told):
         os.setgroups([])
         os.setgid(fault["user"])
         os.setuid(fault["user"])
+    if "files" in fault:
+        _kill_all_at(fault)
     if "raise" in fault:
         _break(fault["raise"])
     if "at" in fault:

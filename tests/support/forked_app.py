@@ -39,10 +39,11 @@ with socket.socket(socket.AF_UNIX) as server:
 
 
 @contextlib.contextmanager
-def forked_app(folder):
+def forked_app(folder, *, under=()):
     """Run the server while in here; what puts its commands into a folder.
 
-    ``run_python TEXT`` is ``python -W error -c TEXT``.
+    ``run_python TEXT`` is ``python -W error -c TEXT``; ``under`` are words that start
+    the server, as those of strace.
     """
     address = str(folder / "socket")
     words = {"python": sys.executable, "address": address, "failed": FAILED}
@@ -58,7 +59,7 @@ def forked_app(folder):
         return target
 
     server = subprocess.Popen(
-        [sys.executable, __file__, address],
+        [*under, sys.executable, __file__, address],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},

@@ -32,13 +32,18 @@ def write_templateflow_home(home, shared):
     return home
 
 
-def write_image_quickly(path, data, affine):
-    """As write_image, compressed by ISA-L: these files are large."""
+def write_series(path, shape, n_volumes, volumes, affine):
+    """As write_image, volume by volume, compressed by ISA-L: these files are large."""
     plain = path.with_name("plain.nii")
-    datasets.write_image(plain, data, affine, repetition_time=2.0, slope=0.1)
-    with plain.open("rb") as source, igzip.open(path, "wb", 0) as packed:
-        shutil.copyfileobj(source, packed, 2**22)
+    one = np.zeros((*shape, 1), np.int16)
+    datasets.write_image(plain, one, affine, repetition_time=2.0, slope=0.1)
+    header = bytearray(plain.read_bytes()[:352])
+    header[48:50] = np.int16(n_volumes).tobytes()  # dim[4]
     plain.unlink()
+    with igzip.open(path, "wb", 0) as packed:
+        packed.write(header)
+        for volume in volumes:
+            packed.write(volume)
 
 
 def write_real_grid(root, shared):
@@ -48,7 +53,13 @@ def write_real_grid(root, shared):
     image = nb.load(mask_path)
     inside = np.flatnonzero(np.asarray(image.dataobj).ravel(order="F"))
     rng = np.random.default_rng(0)
-    level = rng.integers(4000, 12000, inside.size)
+    level = rng.integers(4000, 12000, inside.size, dtype=np.int16)
+    volume = np.zeros(np.prod(image.shape), np.int16)
+
+    def noise():
+        volume[inside] = level + rng.integers(-100, 100, inside.size, dtype=np.int16)
+        return volume
+
     for version, name in CONFOUNDS.items():
         entities = dict(part.split("-", 1) for part in name.split("_"))
         func = root / f"sub-{entities['sub']}" / f"ses-{entities['ses']}" / "func"
@@ -57,13 +68,13 @@ def write_real_grid(root, shared):
         for suffix in (".tsv", ".json"):
             shutil.copy(shared / "confounds" / version / f"{table}{suffix}", func)
         n_volumes = len((func / f"{table}.tsv").read_text().splitlines()) - 1
-        flat = np.zeros((n_volumes, image.shape[0] * 115 * 97), np.int16)
-        for volume in flat:
-            volume[inside] = level + rng.integers(-100, 100, inside.size)
         stem = f"{name}_space-{datasets.SPACE}_res-2"
-        data = flat.reshape(n_volumes, *image.shape[::-1]).T
-        write_image_quickly(
-            func / f"{stem}_desc-preproc_bold.nii.gz", data, image.affine
+        write_series(
+            func / f"{stem}_desc-preproc_bold.nii.gz",
+            image.shape,
+            n_volumes,
+            (noise() for _ in range(n_volumes)),
+            image.affine,
         )
         shutil.copy(mask_path, func / f"{stem}_desc-brain_mask.nii.gz")
         sidecar = {"RepetitionTime": 2.0, "TaskName": entities["task"]}

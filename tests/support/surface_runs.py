@@ -1,7 +1,9 @@
 """Derivatives with grayordinates and surfaces, small or on real meshes."""
 
+import functools
 import json
 
+import nibabel as nb
 import numpy as np
 from nibabel import cifti2
 
@@ -65,13 +67,18 @@ def write_dlabel(path, axis, keys, names):
     return dense.write(path, xml, np.asarray(keys, "f4")[None], intent=3007)
 
 
+@functools.cache
+def real_axes(path):
+    """nibabel's axes of a file, without the copies that ``nibabel.load`` makes."""
+    (extension,) = nb.Nifti2Image.from_filename(path).header.extensions
+    return tuple(extension.get_content().get_axis(i) for i in (0, 1))
+
+
 def real_axis(shared):
     """Brain models of a real 91k file, and the labels of its 4S atlas."""
-    import nibabel as nb
-
     path = shared / "atlases/cifti/tpl-fsLR_atlas-4S_scale-156_den-91k_dseg.dlabel.nii"
-    image = nb.load(path)
-    return path, image.header.get_axis(1), np.asarray(image.dataobj)[0].astype(int)
+    keys = np.asarray(nb.Nifti2Image.from_filename(path).dataobj).squeeze()
+    return path, real_axes(path)[1], keys.astype(int)
 
 
 def reorder(axis, order):

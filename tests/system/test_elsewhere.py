@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support import datasets
 from support.doc_blocks import ROOT, read_blocks
+from support.forked_app import forked_app
 
 BIN = Path(sys.executable).parent
 
@@ -28,25 +29,33 @@ def has(*programs):
     return pytest.mark.skipif(bool(missing), reason=f"not here: {', '.join(missing)}")
 
 
-@pytest.fixture
-def shell(tmp_path):
-    """Run a script in the folder; the atlas is put into commands of the app."""
-    atlas = datasets.write_atlas(tmp_path / "atlas")
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """Folder of ``bids_roi``, whose processes have what they import."""
+    base = tmp_path_factory.mktemp("commands")
+    with forked_app(base) as put_commands:
+        yield put_commands(base / "bin")
+
+
+@pytest.fixture(scope="module")
+def run_in(commands, tmp_path_factory):
+    """Run a script in a folder; the atlas is put into commands of the app."""
+    atlas = datasets.write_atlas(tmp_path_factory.mktemp("atlas"))
     more = f"--atlas-file {atlas} --no-report --executor serial -q"
     identity = {f"GIT_{who}_NAME": "A" for who in ("AUTHOR", "COMMITTER")}
     identity |= {f"GIT_{who}_EMAIL": "a@b.c" for who in ("AUTHOR", "COMMITTER")}
 
-    def run(script, **variables):
+    def run(folder, script, **variables):
         text = re.sub(r"(?m)^( *bids_roi .*)$", rf"\1 {more}", script)
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", text],
-            cwd=tmp_path,
+            cwd=folder,
             env={
                 **os.environ,
                 **identity,
                 **variables,
-                "HOME": str(tmp_path),
-                "PATH": f"{BIN}:{os.environ['PATH']}",
+                "HOME": str(folder),
+                "PATH": f"{commands}:{BIN}:{os.environ['PATH']}",
             },
             capture_output=True,
             text=True,
@@ -58,34 +67,56 @@ def shell(tmp_path):
     return run
 
 
-@pytest.fixture
-def source(tmp_path, shell):
-    """A derivative with a sidecar at its root, and what a local call makes of it."""
-    root = datasets.write_dataset(tmp_path / "fmriprep")
+@pytest.fixture(scope="module")
+def annexed(run_in, tmp_path_factory):
+    """Two folders to copy: with a derivative, and with it as a git-annex repository.
+
+    In each is what a local call makes of it. Images are annexed, text is in git.
+    """
+    plain = tmp_path_factory.mktemp("plain")
+    root = datasets.write_dataset(plain / "fmriprep")
     (root / "task-rest_bold.json").write_text('{"TaskName": "rest"}')
     for bold in root.rglob("*_bold.nii.gz"):
         bold.with_name(bold.name.replace("preproc_bold", "other_bold")).write_bytes(
             b"x"
         )
-    shell("bids_roi fmriprep local participant")
-    return root
+    run_in(plain, "bids_roi fmriprep local participant")
+    if shutil.which("git-annex") is None:
+        return plain, None
+    git = tmp_path_factory.mktemp("git") / "copy"
+    shutil.copytree(plain, git)
+    run_in(
+        git,
+        "cd fmriprep && git init --quiet && git annex init --quiet here\n"
+        "git config annex.largefiles 'include=*.nii.gz'\n"
+        "git annex add --quiet . && git commit --quiet -m all",
+    )
+    return plain, git
+
+
+@pytest.fixture
+def shell(run_in, tmp_path):
+    return partial(run_in, tmp_path)
+
+
+@pytest.fixture
+def source(annexed, tmp_path):
+    """A derivative with a sidecar at its root, and what a local call makes of it."""
+    shutil.copytree(annexed[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "fmriprep"
+
+
+@pytest.fixture
+def dataset(annexed, tmp_path):
+    """The same as a git-annex repository."""
+    shutil.copytree(annexed[1], tmp_path, symlinks=True, dirs_exist_ok=True)
+    return tmp_path / "fmriprep"
 
 
 def tables(folder):
     found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*.tsv")}
     assert found
     return {name: path.read_bytes() for name, path in found.items()}
-
-
-@pytest.fixture
-def dataset(source, shell):
-    """The derivative as a git-annex repository: images annexed, text in git."""
-    shell(
-        "cd fmriprep && git init --quiet && git annex init --quiet here\n"
-        "git config annex.largefiles 'include=*.nii.gz'\n"
-        "git annex add --quiet . && git commit --quiet -m all"
-    )
-    return source
 
 
 @has("git", "git-annex")

@@ -14,7 +14,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 from support import datasets
-from support.fault_tools import Server, files_of, leftovers
+from support.fault_tools import files_of, leftovers
 
 import bids_roi
 from bids_roi.cli import main
@@ -25,13 +25,6 @@ from bids_roi.outputs.records import read_all_records, told_digest
 RUN = "sub-01_task-rest"
 SERIES = f"sub-01/func/{RUN}_space-{datasets.SPACE}_atlas-Toy_stat-mean_desc-Own"
 FIRST, OTHER = ("--fd-threshold", "0.5"), ("--fd-threshold", "0.3")
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -86,16 +79,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path, model, server):
-    return Site(tmp_path, model, server)
+def site(tmp_path, model, fault_server):
+    return Site(tmp_path, model, fault_server)
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory, model, server):
+def calm(tmp_path_factory, model, fault_server):
     """Trees of calls in which nothing goes wrong, by their option; ``out`` is one."""
     trees = {}
     for options in (OTHER, FIRST):
-        calm = Site(tmp_path_factory.mktemp("calm"), model, server)
+        calm = Site(tmp_path_factory.mktemp("calm"), model, fault_server)
         done = calm.run(*options)
         assert done.returncode == 0, done.stderr
         trees[options] = files_of(calm.out)

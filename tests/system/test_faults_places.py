@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from support import datasets
 from support.fault_tools import files_of, leftovers
 
 import bids_roi
+from bids_roi.cli import main
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.tables import (
@@ -24,6 +26,7 @@ from bids_roi.files.tables import (
 )
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image
+from bids_roi.outputs.records import write_records
 from bids_roi.outputs.result import has_figures
 from bids_roi.outputs.stack import StackedRun, StackPart, write_stack
 
@@ -39,25 +42,46 @@ def model(tmp_path_factory):
     return base
 
 
+class Done(NamedTuple):
+    """How a call ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 class Site:
-    def __init__(self, folder, model):
+    def __init__(self, folder, model, capsys):
         self.folder, self.root, self.out = folder, folder / "in", folder / "out"
+        self.capsys = capsys
         shutil.copytree(model / "in", self.root)
         atlas = model / "atlas" / f"tpl-{datasets.SPACE}_atlas-Toy_dseg.nii.gz"
         pair = f"{atlas},{str(atlas).replace('.nii.gz', '.tsv')}"
         self.arguments = ["--atlas-file", pair, "--executor", "serial"]
 
-    def run(self, *more, level="participant", report=False, shell="", **options):
-        options.setdefault("cwd", self.folder)
+    def words(self, *more, level="participant", report=False):
         arguments = [self.root, self.out, level, *more]
         if level == "participant":
             arguments += self.arguments
         arguments += [] if report else ["--no-report"]
-        words = [sys.executable, "-m", "bids_roi", *map(str, arguments)]
+        return [*map(str, arguments)]
+
+    def run(self, *more, **how):
+        """A call within this process."""
+        code = main(self.words(*more, **how))
+        return Done(code, *self.capsys.readouterr())
+
+    def run_apart(self, shell="", **options):
+        """A call whose streams, environment or folder are what is odd."""
+        words = [sys.executable, "-m", "bids_roi", *self.words()]
         if shell:  # redirections, of which sh closes streams
             words = ["sh", "-c", f'exec "$@" {shell}', "sh", *words]
         return subprocess.run(
-            words, capture_output=True, text=True, timeout=120, **options
+            words,
+            **{"cwd": self.folder, **options},
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
 
     def tables(self):
@@ -65,8 +89,8 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path, model):
-    return Site(tmp_path, model)
+def site(tmp_path, model, capsys):
+    return Site(tmp_path, model, capsys)
 
 
 @pytest.mark.parametrize("name", ["sub-01/figures", "figures", "logs"])
@@ -94,7 +118,7 @@ STREAMS = [
 
 @pytest.mark.parametrize("shell", STREAMS)
 def test_closed_and_full_streams_change_nothing_but_what_is_said(site, shell):
-    done = site.run(shell=shell)
+    done = site.run_apart(shell)
     assert done.returncode == 0, done.stderr
     assert len([name for name in site.tables() if "timeseries" in name]) == 1
     assert "fault of bids_roi" not in done.stderr
@@ -104,7 +128,7 @@ def test_closed_and_full_streams_change_nothing_but_what_is_said(site, shell):
 
 def test_streams_that_cannot_encode_a_path(site):
     site.out = site.folder / "out-🧠"
-    done = site.run(env={**os.environ, "PYTHONIOENCODING": "latin-1"})
+    done = site.run_apart(env={**os.environ, "PYTHONIOENCODING": "latin-1"})
     assert done.returncode == 0, done.stderr
     assert "out-\\U0001f9e0" in done.stdout
     assert site.tables()
@@ -138,9 +162,7 @@ def test_an_emptied_description_of_the_output_is_named(site):
 
 def test_leftovers_go_wherever_they_lie(site):
     assert site.run(report=True).returncode == 0
-    gone = subprocess.run([sys.executable, "-c", ""], check=True)
-    assert gone.returncode == 0
-    process = subprocess.Popen([sys.executable, "-c", ""])
+    process = subprocess.Popen(["true"])
     process.wait()
     name = name_temporary().replace(f"-{os.getpid()}-", f"-{process.pid}-")
     (site.out / "figures").mkdir(exist_ok=True)
@@ -192,25 +214,19 @@ def test_a_current_folder_that_is_gone(site):
     gone = site.folder / "gone"
     gone.mkdir()
     site.out = Path("out")
-    done = site.run(shell="", cwd=gone, preexec_fn=gone.rmdir)
+    done = site.run_apart(cwd=gone, preexec_fn=gone.rmdir)
     assert done.returncode == 66
     assert "the current folder is not there any more" in done.stderr
 
 
-def test_an_output_folder_that_is_removed_meanwhile_is_told(site):
-    script = (
-        "import shutil, sys; from pathlib import Path;"
-        "import bids_roi.participant.run as run; write = run.write_records;"
-        "out = Path(sys.argv[2]);"
-        "run.write_records = lambda *a: (write(*a), shutil.rmtree(out));"
-        "from bids_roi.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    arguments = [site.root, site.out, "participant", *site.arguments, "--no-report"]
-    done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+def test_an_output_folder_that_is_removed_meanwhile_is_told(site, monkeypatch):
+    def write(*arguments):
+        write_records(*arguments)
+        shutil.rmtree(site.out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("bids_roi.participant.run.write_records", write)
+        done = site.run()
     assert done.returncode == 73, done.stderr
     assert "was removed while runs were processed" in done.stderr
     assert site.run().returncode == 0
@@ -235,46 +251,56 @@ def _write_a_stack(path):
     write_stack(path, runs, parts=parts, regions=regions, attributes={}, units={})
 
 
-def _fill_disk(path):
+def _fill_disks(*disks):
     """For a process of its own, which a segmentation fault would end."""
-    try:
-        _write_a_stack(Path(path))
-    except BidsRoiError as error:
-        sys.stderr.write(str(error))
-        raise SystemExit(error.exit_code) from None
+    told = []
+    for disk in map(Path, disks):
+        try:
+            _write_a_stack(disk / "s.h5")
+            told.append((0, ""))
+        except BidsRoiError as error:
+            told.append((error.exit_code, str(error)))
+    sys.stdout.write(json.dumps(told))
 
 
 def test_a_stack_on_a_full_disk(tmp_path):
     whole = tmp_path / "whole.h5"
     _write_a_stack(whole)
     size = whole.stat().st_size
-    disk = tmp_path / "disk"
-    disk.mkdir()
     tests = Path(__file__).parents[1]
     script = (
         f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests / 'system')!r}];"
-        f"from test_faults_places import _fill_disk; _fill_disk({str(disk / 's.h5')!r})"
+        f"from test_faults_places import _fill_disks; _fill_disks(*sys.argv[1:])"
     )
-    mount = ["mount", "-t", "tmpfs", "-o"]
-    for share in (0.03, 0.3, 0.6, 0.9, 0.99):
-        mounted = subprocess.run(
-            [*mount, f"size={int(size * share) // 1024}k", "tmpfs", str(disk)],
-            capture_output=True,
-            text=True,
-        )
-        if mounted.returncode:
-            pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True
+    disks = []
+    try:
+        for share in (0.03, 0.3, 0.6, 0.9, 0.99):
+            disk = tmp_path / f"disk{share}"
+            disk.mkdir()
+            mounted = subprocess.run(
+                [
+                    *("mount", "-t", "tmpfs", "-o"),
+                    *(f"size={int(size * share) // 1024}k", "tmpfs", str(disk)),
+                ],
+                capture_output=True,
+                text=True,
             )
-            there = list(disk.iterdir())
-        finally:
+            if mounted.returncode:
+                pytest.skip(f"no file system can be mounted here: {mounted.stderr}")
+            disks.append(disk)
+        done = subprocess.run(
+            [sys.executable, "-c", script, *disks], capture_output=True, text=True
+        )
+        there = [list(disk.iterdir()) for disk in disks]
+    finally:
+        for disk in disks:
             subprocess.run(["umount", str(disk)], check=True)
-        assert done.returncode == 73, done.stderr
-        assert "No space left on device" in done.stderr
-        assert done.stderr.count("\n") == 0
-        assert there == []
+    assert (done.returncode, done.stderr) == (0, "")
+    told = json.loads(done.stdout)
+    assert [code for code, _ in told] == [73] * len(disks)
+    assert all("No space left on device" in said for _, said in told)
+    assert not any("\n" in said for _, said in told)
+    assert there == [[]] * len(disks)
 
 
 QUOTED = ['"Left V1"', '"Right V1" area', 'V1 "left"', '"', "plain", '""']

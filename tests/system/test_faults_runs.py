@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import datasets
-from support.fault_tools import Server, files_of, flip_middle, leftovers
+from support.fault_tools import files_of, flip_middle, leftovers
 
 from bids_roi.outputs.records import (
     Record,
@@ -29,13 +29,6 @@ RUNS = [f"sub-0{n}_task-{task}" for n in (1, 2, 3) for task in ("nback", "rest")
 FULL = "No space left on device"
 NOBODY = 65534
 FIRST = "sub-01/func/sub-01_task-nback"
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +106,10 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def expected(place, model, server):
-    calm = Site(place / "calm", model, datasets.write_atlas(place / "atlas"), server)
+def expected(place, model, fault_server):
+    calm = Site(
+        place / "calm", model, datasets.write_atlas(place / "atlas"), fault_server
+    )
     done = calm.run()
     assert done.returncode == 0, done.stderr
     found = files_of(calm.out)
@@ -126,10 +121,10 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture
-def site(place, model, server, expected):
+def site(place, model, fault_server, expected):
     atlas = place / "atlas" / f"tpl-{datasets.SPACE}_atlas-Toy_dseg.nii.gz"
     atlas = f"{atlas},{str(atlas).replace('.nii.gz', '.tsv')}"
-    site = Site(place / f"site{next(NUMBERS)}", model, atlas, server)
+    site = Site(place / f"site{next(NUMBERS)}", model, atlas, fault_server)
     site.expected = expected
     return site
 
@@ -336,21 +331,17 @@ def test_killed_at_any_write_and_run_again(site):
 
 
 def test_everything_killed_at_any_moment_with_workers(site):
-    executable = Path(sys.executable).parent / "bids_roi"
-    command = [executable, *map(str, site.arguments), "--n-procs", "2"]
-    for moment in np.random.default_rng(9).uniform(0.5, 1.8, 4):
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        time.sleep(moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    workers = ("--executor", "processes", "--n-procs", "2")
+    moments = np.random.default_rng(9).integers(0, len(site.expected), 4)
+    killed = 0
+    for n_files in sorted(moments.tolist()):
+        done = site.run(*workers, files=n_files, path=str(site.out))
+        assert done.returncode in (0, -signal.SIGKILL), done.stderr
+        killed += done.returncode != 0
         whole = {k: v for k, v in files_of(site.out).items() if not k.endswith(".tmp")}
         assert {name: site.expected.get(name) for name in whole} == whole
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed
+    done = site.run(*workers)
     assert done.returncode == 0, done.stderr
     site.put_right()
 
@@ -383,27 +374,34 @@ def test_an_unforeseen_fault_is_no_traceback(site):
     assert "Traceback" in site.run("-vv", **{"raise": STAGES["mask"]}).stderr
 
 
-WRITER = """
-import sys, time
+WRITERS = """
+import os, sys, time
 from pathlib import Path
 from bids_roi.outputs.records import Record, write_records
-out, me, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-time.sleep(max(0, start - time.time()))
-for n in range(20):
-    record = Record("sub-01/func/sub-01_bold.nii.gz", f"A{me}n{n}", "done",
-                    inputs=("x",), outputs=(f"{me}/{n}.tsv",))
-    shared = Record(record.run, "Shared", "done", inputs=("x",), outputs=record.outputs)
-    write_records(out, record.run, [record, shared])
+out, start, writers = Path(sys.argv[1]), time.time() + 0.1, []
+for me in range(4):
+    writers.append(os.fork())
+    if writers[-1]:
+        continue
+    code = 1
+    try:
+        time.sleep(max(0, start - time.time()))
+        for n in range(20):
+            record = Record("sub-01/func/sub-01_bold.nii.gz", f"A{me}n{n}", "done",
+                            inputs=("x",), outputs=(f"{me}/{n}.tsv",))
+            shared = Record(record.run, "Shared", "done", inputs=("x",),
+                            outputs=record.outputs)
+            write_records(out, record.run, [record, shared])
+        code = 0
+    finally:
+        os._exit(code)
+assert [os.waitpid(writer, 0)[1] for writer in writers] == [0] * 4
 """
 
 
 def test_records_of_many_writers_at_once_are_all_kept(tmp_path):
-    start = str(time.time() + 1.0)
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(me), start])
-        for me in range(4)
-    ]
-    assert [writer.wait(60) for writer in writers] == [0] * 4
+    argv = [sys.executable, "-c", WRITERS, tmp_path]
+    subprocess.run(argv, check=True, timeout=60)
     records = {r.atlas: r for r in read_records(tmp_path, "sub-01/func/sub-01_bold.x")}
     assert set(records) == {
         "Shared",

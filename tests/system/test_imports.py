@@ -2,6 +2,7 @@
 
 import graphlib
 import json
+import pickle
 import subprocess
 import sys
 
@@ -10,6 +11,9 @@ import pytest
 from support import datasets
 from support.group_trees import Tree, correlation, read_rows
 from support.modules import MODULES, imports_when_loaded
+
+from bids_roi.cli import main
+from bids_roi.schedule.outcome import Serial
 
 # Whatever is called, none of these is used on volumes without a report.
 NEVER = {
@@ -83,7 +87,7 @@ def test_participant(call):
 
 
 def test_participant_where_all_is_there(call):
-    loaded(COMMAND, *call)
+    assert main([*map(str, call)]) == 0
     names = loaded(COMMAND, *call)
     assert not names & (NEVER | {"h5py"})
 
@@ -94,7 +98,7 @@ def test_a_matrix_of_correlations_needs_no_more(call):
 
 
 def test_group(call):
-    loaded(COMMAND, *call)
+    assert main([*map(str, call)]) == 0
     root, out, *_ = call
     names = loaded(COMMAND, root, out, "group", "--no-report", "--stack", "none")
     assert not names & (NEVER | EXECUTORS)
@@ -118,23 +122,18 @@ def test_group_of_matrices(tmp_path):
     assert ours <= {"bids_roi.atlases.names"}
 
 
-def test_worker(call, tmp_path):
+def test_worker(call, tmp_path, monkeypatch):
     """A worker plans nothing: neither pybids nor the code of the level."""
-    plan = tmp_path / "plan"
-    code = f"""
-import pickle, sys
-from bids_roi.schedule.outcome import Serial
-def keep(self, function, items):
-    with open({str(plan)!r}, "wb") as file:
-        pickle.dump((function, next(iter(items))), file)
-    return
-    yield
-Serial.map = keep
-from bids_roi.cli import main
-main(sys.argv[1:])
-"""
-    loaded(code, *call, "--executor", "serial")
-    names = loaded(WORKER, given=plan.read_bytes())
+    plans = []
+
+    def keep(self, function, items):
+        plans.append(pickle.dumps((function, next(iter(items)))))
+        yield from ()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Serial, "map", keep)
+        main([*map(str, call), "--executor", "serial"])
+    names = loaded(WORKER, given=plans[0])
     assert not names & (NEVER | EXECUTORS | {"h5py", "scipy.linalg"})
     assert not names & {
         "bids",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import datasets
+from support.forked_app import forked_app
 from support.moved_trees import write_moved
 from support.trees import SHARED, needs_shared, plant, unpack
 
@@ -19,17 +20,19 @@ from bids_roi.options.row import Input
 from bids_roi.participant.description import files_of_run
 from bids_roi.tools import main
 
-BIN = Path(sys.executable).parent
 SPACE = datasets.SPACE
 OPENED = re.compile(r"openat\(.*\) = \d+<(/.*)>$")
+
+
+# The processes of a server are traced, each in a file of its own.
+STRACE = ["strace", "-D", "-f", "-ff", "-y", "-qq", "--seccomp-bpf"]
+STRACE += ["-e", "trace=openat", "-e", "signal=none"]
 
 
 def can_trace():
     if shutil.which("strace") is None:
         return False
-    return (
-        subprocess.run(["strace", "-qq", "true"], capture_output=True).returncode == 0
-    )
+    return subprocess.run([*STRACE, "true"], capture_output=True).returncode == 0
 
 
 needs_strace = pytest.mark.skipif(not can_trace(), reason="strace cannot be used here")
@@ -49,19 +52,34 @@ def listed(capfdbinary):
     return run
 
 
-def opened(trace, root, *arguments):
-    """Files below a folder that a call of the app opens, by the system's word."""
-    argv = ["strace", "-f", "-y", "-qq", "-e", "trace=openat", "-e", "signal=none"]
-    argv += ["-o", trace, BIN / "bids_roi", *arguments]
-    done = subprocess.run([*map(str, argv)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found = set()
-    for line in trace.read_text().splitlines():
-        if (match := OPENED.search(line)) and "O_DIRECTORY" not in line:
-            path = Path(match[1])
-            if path.is_relative_to(root) and path.is_file():
-                found.add(path.relative_to(root).as_posix())
-    return found
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """Folder of the app, and of what its calls open, by the system's word."""
+    folder = tmp_path_factory.mktemp("traced")
+    with forked_app(folder, under=[*STRACE, "-o", folder / "trace"]) as put_commands:
+        put_commands(folder / "bin")
+        yield folder
+
+
+@pytest.fixture
+def opened(traced):
+    """Files below a folder that a call of the app opens."""
+
+    def run(root, *arguments):
+        before = set(traced.glob("trace.*"))
+        argv = [traced / "bin" / "bids_roi", *arguments]
+        done = subprocess.run([*map(str, argv)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        found = set()
+        for trace in set(traced.glob("trace.*")) - before:
+            for line in trace.read_text().splitlines():
+                if (match := OPENED.search(line)) and "O_DIRECTORY" not in line:
+                    path = Path(match[1])
+                    if path.is_relative_to(root) and path.is_file():
+                        found.add(path.relative_to(root).as_posix())
+        return found
+
+    return run
 
 
 def write_rich(root):
@@ -110,7 +128,7 @@ def write_rich(root):
     ],
     ids=lambda given: " ".join(given),
 )
-def test_what_is_listed_is_what_is_opened(given, listed, tmp_path):
+def test_what_is_listed_is_what_is_opened(given, listed, opened, tmp_path):
     root = write_rich(tmp_path / "in")
     atlas = datasets.write_atlas(tmp_path / "atlas")
     more = [] if "--atlas" in given else ["--atlas-file", atlas]
@@ -119,12 +137,12 @@ def test_what_is_listed_is_what_is_opened(given, listed, tmp_path):
     assert len(names) == len(set(names))
     arguments = [root, tmp_path / "out", "participant", *given, *more]
     arguments += ["--executor", "serial"]
-    assert set(names) == opened(tmp_path / "trace", root, *arguments)
+    assert set(names) == opened(root, *arguments)
     assert any("bold.nii.gz" in name for name in names)
 
 
 @needs_strace
-def test_transforms_are_listed_where_they_are_used(listed, tmp_path):
+def test_transforms_are_listed_where_they_are_used(listed, opened, tmp_path):
     root = write_moved(tmp_path / "in")
     atlas = datasets.write_atlas(tmp_path / "atlas")
     given = ["--space", "T1w", "native"]
@@ -132,14 +150,14 @@ def test_transforms_are_listed_where_they_are_used(listed, tmp_path):
     assert (code, told) == (0, "")
     arguments = [root, tmp_path / "out", "participant", *given, "--atlas-file", atlas]
     arguments += ["--executor", "serial"]
-    assert set(names) == opened(tmp_path / "trace", root, *arguments)
+    assert set(names) == opened(root, *arguments)
     assert sum("xfm" in name for name in names) == 2
     _, names, _ = listed(root, "--atlas-file", atlas)  # nothing is moved unasked
     assert not any("xfm" in name for name in names)
 
 
 @needs_strace
-def test_of_a_raw_dataset_paths_begin_with_its_derivative(listed, tmp_path):
+def test_of_a_raw_dataset_paths_begin_with_its_derivative(listed, opened, tmp_path):
     raw = tmp_path / "raw"
     write_rich(raw / "derivatives" / "fmriprep")
     (raw / "dataset_description.json").write_text(
@@ -149,7 +167,7 @@ def test_of_a_raw_dataset_paths_begin_with_its_derivative(listed, tmp_path):
     given = ["--participant-label", "02"]
     _, names, _ = listed(raw, *given)
     arguments = [raw, tmp_path / "out", "participant", *given, "--atlas-file", atlas]
-    assert set(names) == opened(tmp_path / "trace", raw, *arguments)
+    assert set(names) == opened(raw, *arguments)
     assert "derivatives/fmriprep/dataset_description.json" in names
 
 

@@ -166,7 +166,7 @@ def test_nothing_is_written_where_no_strategy_is_possible(
 
 
 @pytest.mark.parametrize("executor", ["serial", "processes"])
-def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
+def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, capsys):
     """Which run, which strategy and why: on the page, in the records, in the group."""
     root = datasets.write_dataset(tmp_path / "in", [])
     for person in ("01", "02"):
@@ -177,12 +177,12 @@ def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
     second = datasets.write_atlas(tmp_path / "b", f"tpl-{SPACE}_atlas-Two_dseg.nii.gz")
     command = [root, tmp_path / "out", "participant", "--atlas-file", first, second]
     command += ["--denoise", "none", "24P", "acompcor", "--executor", executor]
-    done = app(*command, "--n-procs", 2)
+    command += ["--n-procs", 2]
+    done = run(capsys, *command, code=1, report=True)
     out = tmp_path / "out"
-    assert done.returncode == 1, done.stderr
-    assert done.stderr.count("no table of confounds, which 24P needs") == 1
-    assert done.stderr.count("strategy acompcor: ") == 2
-    assert "3  strategies failed in a run" in done.stdout
+    assert done.err.count("no table of confounds, which 24P needs") == 1
+    assert done.err.count("strategy acompcor: ") == 2
+    assert "3  strategies failed in a run" in done.out
     found = {(r.run[:6], r.atlas, r.strategy): r.status for r in read_all_records(out)}
     assert len(found) == 2 * 2 * 3
     for (person, _, strategy), status in found.items():
@@ -201,9 +201,9 @@ def test_of_two_runs_and_atlases_with_figures(executor, tmp_path, app):
         assert {"desc-carpet", "desc-coverage"} <= drawn
         assert ("desc-24PCarpet" in drawn) == (person == "01")
     before = files_with_times(out, "/func/") | files_with_times(out, "/figures/")
-    again = app(*command, "--n-procs", 2)
-    assert "already there" in again.stdout
-    assert "extracted" not in again.stdout
+    again = run(capsys, *command, code=1, report=True)
+    assert "already there" in again.out
+    assert "extracted" not in again.out
     now = files_with_times(out, "/func/") | files_with_times(out, "/figures/")
     assert now == before
     assert issues_of(out, "error", "warning") == []

@@ -131,14 +131,37 @@ download(sys.argv[2:], Path(sys.argv[1]))
 """
 
 
+EIGHT = """
+import os, sys
+from pathlib import Path
+import bids.layout, requests, templateflow.client  # once, not in each of them
+from bids_roi.atlases.templateflow import download
+children = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            download(sys.argv[2:], Path(sys.argv[1]))
+            code = 0
+        finally:
+            os._exit(code)
+    children.append(child)
+assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
+"""
+
+
 def test_eight_processes_at_once(server, tmp_path):
     """Each gets whole files, though some answers break off."""
     server.fault, server.times = "interrupted", 2
     home = tmp_path / "home"
-    environment = {**os.environ, "BIDS_ROI_TEMPLATEFLOW_URL": server.url}
-    command = [sys.executable, "-c", CODE, str(home), IMAGE, TABLE, FINE]
-    running = [subprocess.Popen(command, env=environment) for _ in range(8)]
-    assert [process.wait(120) for process in running] == [0] * 8
+    environment = {
+        **os.environ,
+        "BIDS_ROI_TEMPLATEFLOW_URL": server.url,
+        "TEMPLATEFLOW_HOME": str(server.root),  # is filled
+    }
+    command = [sys.executable, "-c", EIGHT, str(home), IMAGE, TABLE, FINE]
+    subprocess.run(command, env=environment, check=True, timeout=120)
     assert files(home) == {IMAGE, TABLE, FINE}
     for name in (IMAGE, FINE):
         assert (home / name).read_bytes() == (server.root / name).read_bytes()

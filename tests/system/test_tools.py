@@ -9,6 +9,7 @@ import pytest
 from support import datasets
 from support.tf_server import FINE, IMAGE, TABLE, Server, write_image_of
 
+from bids_roi.cli import main as app_main
 from bids_roi.images.nifti import write_image
 from bids_roi.tools import main
 
@@ -227,14 +228,16 @@ ASKED = [
 
 
 @pytest.mark.parametrize("command", ASKED)
-def test_what_was_asked_for_is_never_lost_in_silence(command, dataset, atlas, tmp_path):
+def test_what_was_asked_for_is_never_lost_in_silence(
+    command, dataset, atlas, tmp_path, capsys
+):
     """Where standard output is full nothing is done; where it is closed, none wants it.
 
     No traceback tells of either.
     """
     words = command.format(root=dataset, out=tmp_path / "out", atlas=atlas)
     codes = {}
-    for shell in (">/dev/full", ">&-", ">/dev/null"):
+    for shell in (">/dev/full", ">&-"):
         script = f"{Path(sys.executable).parent}/{words} {shell}"
         done = subprocess.run(
             ["bash", "-c", script], capture_output=True, text=True, check=False
@@ -245,7 +248,16 @@ def test_what_was_asked_for_is_never_lost_in_silence(command, dataset, atlas, tm
         assert said == (shell == ">/dev/full")
         codes[shell] = done.returncode
     assert codes[">/dev/full"] == 73
-    assert codes[">&-"] == codes[">/dev/null"]
+    program, *arguments = words.split()
+    call = {"bids_roi": app_main, "bids_roi_tools": main}[program]
+    if "--bids-exec-spec" in arguments:
+        with pytest.raises(SystemExit) as stop:
+            call(arguments)
+        calm = stop.value.code or 0
+    else:
+        calm = call(arguments)
+    assert codes[">&-"] == calm
+    assert "cannot be written" not in capsys.readouterr().err
 
 
 def test_the_list_has_the_short_names(tools):

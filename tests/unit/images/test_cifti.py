@@ -1,6 +1,5 @@
 """Dense series and labels against nibabel, and every refusal in words."""
 
-import functools
 import gzip
 import struct
 from functools import reduce
@@ -14,10 +13,16 @@ from hypothesis import strategies as st
 from nibabel import cifti2
 from numpy.testing import assert_allclose, assert_array_equal
 from support import dense
+from support.surface_runs import real_axes
 
 from bids_roi.core.frame import Mesh
 from bids_roi.errors import AtlasError, BidsRoiError, ImageError, SpaceMismatch
-from bids_roi.images.cifti import open_dense_series, read_dense_labels
+from bids_roi.images.cifti import (
+    matrix_content,
+    open_dense_series,
+    read_dense_labels,
+    series_content,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:pixdim")
 T = 13
@@ -105,13 +110,6 @@ REAL = [
     "schaefer_space-fsLR_den-32k_desc-200Parcels7Networks_atlas",
     "schaefer_space-fsLR_den-32k_desc-400Parcels7Networks_atlas",
 ]
-
-
-@functools.cache
-def real_axes(path):
-    """nibabel's axes of a file, without the copies that ``nibabel.load`` makes."""
-    (extension,) = nb.Nifti2Image.from_filename(path).header.extensions
-    return tuple(extension.get_content().get_axis(i) for i in (0, 1))
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -448,3 +446,27 @@ def test_a_key_with_two_names(tmp_path):
     path = dense.write(tmp_path / "x.dlabel.nii", xml, np.ones((1, 2)), intent=3007)
     with pytest.raises(AtlasError, match=r"the key 1 to .*' and to 'A'"):
         read_dense_labels(path)
+
+
+@pytest.mark.parametrize("voxels", [False, True])
+def test_parcellated_files_are_nibabels(voxels):
+    """To the byte, without the copies that its image makes of all points."""
+    grid = {"affine": np.diag([2.0, 2, 2, 1]), "volume_shape": (5, 6, 7)}
+    nvertices = {"CIFTI_STRUCTURE_CORTEX_LEFT": 32492}
+    axis = cifti2.ParcelsAxis(
+        ["a", "b"],
+        [np.array([[1, 2, 3], [4, 5, 6]][: 2 * voxels]).reshape(-1, 3)] * 2,
+        [{}, {"CIFTI_STRUCTURE_CORTEX_LEFT": np.array([0, 5, 32491])}],
+        nvertices=nvertices,
+        **(grid if voxels else {}),
+    )
+    values = np.array([[1.5, np.nan], [-2, 1e7], [0, 3]])
+    series = cifti2.SeriesAxis(0, 0.735, 3)
+    for content, axes, stored, kind in (
+        (series_content(axis, values, 0.735), (series, axis), values, "_SERIES"),
+        (matrix_content(axis, values[:2]), (axis, axis), values[:2], ""),
+    ):
+        image = cifti2.Cifti2Image(stored.astype(np.float32), axes)
+        intent = f"NIFTI_INTENT_CONNECTIVITY_PARCELLATED{kind}"
+        image.nifti_header.set_intent(intent)
+        assert content == image.to_bytes()
