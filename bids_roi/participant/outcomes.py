@@ -201,8 +201,8 @@ class Outcomes:
 
     def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        known = {*self.warnings, NOT_CLEANED}
-        self.warnings.update(note for note in {*done.notes} if note not in known)
+        new = {*done.notes} - self.warnings.keys() - {NOT_CLEANED}
+        self.warnings.update(new)
         for text in done.errors:
             log.error("%s", text)
         self.not_combined += done.errors
