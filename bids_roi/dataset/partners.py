@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.dataset.listing import list_named
 from bids_roi.dataset.query import PARTS, Rule, kind_of, passes
 from bids_roi.errors import (
     DataError,
@@ -24,6 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
+from bids_roi.files.listing import list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.files.names import BidsName
 
 
 # Entities in which a partner may differ from its BOLD series.
@@ -378,7 +377,7 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     participant = f"sub-{run.participant}"
     found: dict[int, list[Path]] = {0: []}
     below = ((p, parse_name(p)) for p in (folder / participant).rglob(pattern))
-    for path, name in (*list_named(folder, pattern, run.participant), *below):
+    for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities
             rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
@@ -521,7 +520,7 @@ def find_events(raw: Path, name: BidsName) -> Path | None:
     for folder in folders:
         fitting = {
             path: len({*given.entities})
-            for path, given in list_named(folder, "*events.tsv", labels.get("sub", ""))
+            for path, given in list_named(folder, "*events.tsv", name)
             if given.suffix == "events" and own.issuperset(given.entities)
         }
         most = max(fitting.values(), default=0)

@@ -8,21 +8,26 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 from support.stack_series import matrix, signals, write_relmat, write_series
 from support.steps import count_steps
 
 from bids_roi import loading
+from bids_roi.atlases import subject
+from bids_roi.core.grid import Grid
 from bids_roi.dataset import partners, query
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.errors import NothingFound
 from bids_roi.files.names import parse_name
 from bids_roi.group.covariates import Covariates, build_design
+from bids_roi.images.nifti import write_image
 from bids_roi.options.record import Options
 from bids_roi.outputs import find
 from bids_roi.outputs.records import Record, write_records
 from bids_roi.participant import combined, conditions, progress
-from bids_roi.report import group, participant
+from bids_roi.report import draw, group, participant
 from bids_roi.report.pages import Verdict
 
 FEW, MANY = 10, 40
@@ -110,6 +115,35 @@ def test_a_folder_of_events_is_listed_once_for_all_runs(tmp_path, listings):
     nearer.touch()
     name = parse_name("sub-1_task-rest_acq-x_run-0_relmat.tsv")
     assert partners.find_events(tmp_path, name) == nearer
+
+
+def test_a_folder_of_transforms_is_listed_once_for_all_runs(tmp_path, listings):
+    func = tmp_path / "sub-1" / "func"
+    func.mkdir(parents=True)
+    for number in range(FEW):
+        stem = f"sub-1_task-rest_run-{number}"
+        tail = "from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt"
+        (func / f"{stem}_{tail}").touch()
+    settle(func)
+    for number in range(FEW):
+        bold = func / f"sub-1_task-rest_run-{number}_desc-preproc_bold.nii.gz"
+        found = subject._find_coregistration(tmp_path, bold)
+        assert found.name == f"sub-1_task-rest_run-{number}_{tail}"
+    assert len(listings) == 1
+
+
+def test_the_reference_of_a_run_is_found_by_its_name(tmp_path, listings):
+    grid = Grid.of((3, 4, 5), np.eye(4))
+    stem = tmp_path / "sub-1/func/sub-1_task-rest_run-2_space-X"
+    path = Path(f"{stem}_desc-preproc_bold.nii.gz")
+    run = BoldRun(tmp_path, (path,), parse_name(path).entities, None, None, {})
+    assert draw._read_reference(run, grid) is None
+    path.parent.mkdir(parents=True)
+    values = np.arange(60, dtype="f4").reshape(3, 4, 5)
+    write_image(Path(f"{stem}_boldref.nii.gz"), values, np.eye(4))
+    assert_array_equal(draw._read_reference(run, grid), values.ravel(order="F"))
+    assert draw._read_reference(run, Grid.of((3, 4, 5), 2 * np.eye(4))) is None
+    assert not listings
 
 
 def test_conditions_sort_the_outputs_of_a_participant_once(tmp_path, monkeypatch):
