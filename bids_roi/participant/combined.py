@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 MOTION = ("MeanFramewiseDisplacement", "MaxFramewiseDisplacement")
 _SETTINGS = {row.sidecar for row in OPTIONS if row.of == "relmat"}
 _SETTINGS -= {"", "RelationshipMeasure"}
+_NAMED = 3  # runs in a message
 # Repetition times that differ by less are the same: headers round to a millisecond.
 _SAME_S = 1e-3
 # Numbers of runs that add up, or are a mean weighted by the other.
@@ -286,9 +287,12 @@ def _check_name(family: _Family) -> None:
     """Refuse a run whose own matrix has the name of that of all runs."""
     if any(output.path == family.path for output in family.members):
         others = [o.path for o in family.members if o.path != family.path]
+        named = ", ".join(others[:_NAMED])
+        if len(others) > _NAMED:
+            named += f" and {len(others) - _NAMED} more"
         msg = (
             f"the matrix of all runs would have the name of that of one of them, which"
-            f" has neither run- nor dir-; others are {', '.join(others)}."
+            f" has neither run- nor dir-; others are {named}."
         )
         remedy = "Name the runs run-1, run-2 ..., or leave --combine-runs out."
         raise DataError(msg, where=family.path, remedy=remedy)

@@ -19,7 +19,7 @@ from bids_roi.atlases import subject
 from bids_roi.core.grid import Grid
 from bids_roi.dataset import partners, query
 from bids_roi.dataset.layout import BoldRun
-from bids_roi.errors import NothingFound
+from bids_roi.errors import DataError, NothingFound
 from bids_roi.files.names import parse_name
 from bids_roi.group.covariates import Covariates, build_design
 from bids_roi.images.nifti import write_image
@@ -288,3 +288,13 @@ def test_problems_of_the_group_page_share_what_is_not_known():
     lists = [default for default in defaults if isinstance(default, list)]
     assert len(lists) == 4
     assert all(each is lists[0] for each in lists)
+
+
+def test_a_message_names_some_of_many_runs():
+    paths = [f"sub-1/func/sub-1_task-x{run}_atlas-A_stat-r_relmat.tsv"
+             for run in ("", *(f"_run-{n}" for n in range(MANY)))]  # fmt: skip
+    members = [find.Output(Path("out"), p, "relmat", parse_name(p)) for p in paths]
+    with pytest.raises(DataError) as caught:
+        combined._check_name(combined._Family(paths[0], members))
+    assert [path in caught.value.problem for path in paths[1:5]] == [True] * 3 + [False]
+    assert f"and {MANY - 3} more." in caught.value.problem
