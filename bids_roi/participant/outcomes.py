@@ -201,7 +201,8 @@ class Outcomes:
 
     def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        new = {*done.notes} - self.warnings.keys() - {NOT_CLEANED}
+        # Looked up one by one: a set of all warnings, for each participant, would grow.
+        new = [n for n in {*done.notes} if n not in self.warnings and n != NOT_CLEANED]
         self.warnings.update(new)
         for text in done.errors:
             log.error("%s", text)

@@ -6,6 +6,7 @@ Steps, calls and comparisons are counted, as times differ between machines.
 import difflib
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ from bids_roi.group.covariates import Covariates, build_design
 from bids_roi.images.nifti import write_image
 from bids_roi.options.record import Options
 from bids_roi.outputs import find
-from bids_roi.outputs.records import Record, write_records
+from bids_roi.outputs.records import NOT_CLEANED, Record, write_records
 from bids_roi.participant import combined, conditions, progress
+from bids_roi.participant.outcomes import Outcomes
 from bids_roi.report import draw, group, participant
 from bids_roi.report.pages import Verdict
 
@@ -298,3 +300,19 @@ def test_a_message_names_some_of_many_runs():
         combined._check_name(combined._Family(paths[0], members))
     assert [path in caught.value.problem for path in paths[1:5]] == [True] * 3 + [False]
     assert f"and {MANY - 3} more." in caught.value.problem
+
+
+def test_notes_of_a_participant_are_looked_up_among_all_and_no_more():
+    class Counted(Counter):
+        def __iter__(self):
+            pytest.fail("all warnings of the dataset are gone through")
+
+        keys = __iter__
+
+    outcomes = Outcomes(None)
+    outcomes.warnings = Counted()
+    outcomes.warnings["old"] = 1
+    notes = ["new", "old", "new", NOT_CLEANED]
+    outcomes._note_more("sub-1", combined.Combined(notes=notes))
+    told = [outcomes.warnings[note] for note in ("old", "new", NOT_CLEANED)]
+    assert told == [1, 1, 0]
