@@ -515,12 +515,13 @@ def _join(
 
 def _check_making(tables: list[Output]) -> None:
     """Refuse what was made of another input than the region table beside it."""
-    for folder, person in {(table.folder, table.participant) for table in tables}:
+    people: dict[tuple[Path, str], list[Output]] = {}
+    for table in tables:
+        people.setdefault((table.folder, table.participant), []).append(table)
+    for (folder, person), own in people.items():
         there = find_outputs(folder, person)
         stale = find_stale(there, read_all_records(folder, person))
-        for table in tables:
-            if (table.folder, table.participant) != (folder, person):
-                continue
+        for table in own:
             if table.path in stale:
                 raise explain_stale(table)
             made_later = table.kind == "relmat" and table.told.of_tables

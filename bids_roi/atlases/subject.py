@@ -29,6 +29,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     remedy_of,
 )
+from bids_roi.files.listing import list_named
 from bids_roi.files.names import BidsName, format_name, parse_name
 from bids_roi.files.tables import file_digest
 from bids_roi.images.nifti import check_file
@@ -417,12 +418,15 @@ def _list_images(folders: Iterable[Path], image: str) -> list[Path]:
 
 def _find_coregistration(root: Path, bold: Path) -> Path:
     """The affine between a run's own space and the T1w image, in its folder."""
-    wanted = _entities(parse_name(bold))
+    own = parse_name(bold)
+    wanted = _entities(own)
     for origin, desc in (("boldref", "coreg"), ("scanner", None)):
         found = [
             path
-            for path in sorted(bold.parent.glob(f"sub-*_from-{origin}_to-T1w_*xfm.txt"))
-            if (name := parse_name(path)).get("desc") == desc
+            for path, name in list_named(
+                bold.parent, f"sub-*_from-{origin}_to-T1w_*xfm.txt", own
+            )
+            if name.get("desc") == desc
             and name.get("mode") == "image"
             and _entities(name) == wanted
         ]

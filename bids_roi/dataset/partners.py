@@ -23,6 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
+from bids_roi.files.listing import list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bids_roi.dataset.layout import BoldRun
-    from bids_roi.files.names import BidsName
 
 
 # Entities in which a partner may differ from its BOLD series.
@@ -376,9 +376,10 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
     participant = f"sub-{run.participant}"
     found: dict[int, list[Path]] = {0: []}
-    for path in (*folder.glob(pattern), *(folder / participant).rglob(pattern)):
+    below = ((p, parse_name(p)) for p in (folder / participant).rglob(pattern))
+    for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
         if path.name.startswith(f"{participant}_"):
-            pairs = parse_name(path).entities
+            pairs = name.entities
             rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}
             split = [pair for pair in pairs if pair[0] in ("echo", "part")]
             if rest == wanted and set(split) <= set(run.entities):
@@ -518,10 +519,9 @@ def find_events(raw: Path, name: BidsName) -> Path | None:
         folders = [inner / "func", inner, person, raw]
     for folder in folders:
         fitting = {
-            path: len({*name.entities})
-            for path in sorted(folder.glob("*events.tsv"))
-            if (name := parse_name(path)).suffix == "events"
-            and own.issuperset(name.entities)
+            path: len({*given.entities})
+            for path, given in list_named(folder, "*events.tsv", name)
+            if given.suffix == "events" and own.issuperset(given.entities)
         }
         most = max(fitting.values(), default=0)
         best = [path for path, n_entities in fitting.items() if n_entities == most]

@@ -44,6 +44,7 @@ _MINIMAL = (
 )
 # How many participants are looked at to tell whether a folder holds preprocessed BOLD.
 _PROBES = 20
+_LISTED = 10  # participants in a message
 
 
 def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -229,14 +230,18 @@ def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
         msg = "the dataset holds no sub-* folder."
         raise MissingInput(msg, where=root, remedy="Give the root of the derivative.")
     wanted = sorted({label.removeprefix("sub-") for label in labels})
-    unknown = [label for label in wanted if label not in available]
+    there = {*available}
+    unknown = [label for label in wanted if label not in there]
     if unknown:
         # `1` for `001` is the commonest slip, and no close match to difflib.
-        near = [a for a in available for u in unknown if a.lstrip("0") == u.lstrip("0")]
+        slips = {label.lstrip("0") for label in unknown}
+        near = dict.fromkeys(a for a in available if a.lstrip("0") in slips)
         for label in unknown:
-            near += difflib.get_close_matches(label, available, n=3)
-        shown = list(dict.fromkeys(near)) or available
-        listed = ", ".join(shown[:10]) + (", ..." if len(shown) > 10 else "")
+            if len(near) > _LISTED:  # each is held against all there are
+                break
+            near |= dict.fromkeys(difflib.get_close_matches(label, available, n=3))
+        shown = [*near] or available
+        listed = ", ".join(shown[:_LISTED]) + (", ..." if len(shown) > _LISTED else "")
         msg = f"no participant {', '.join(unknown)} among the {len(available)} there."
         remedy = f"{'Nearest' if near else 'There are'}: {listed}."
         raise NothingFound(msg, where=root, remedy=remedy)

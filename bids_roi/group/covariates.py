@@ -200,7 +200,8 @@ def build_design(covariates: Covariates, people: Iterable[str]) -> Design:
     }
     known = [p for p in asked if all(p in cells for cells in columns.values())]
     notes, used, kept = [], [], [np.ones(len(known))]
-    left = [p for p in asked if p not in known]
+    with_all = {*known}
+    left = [p for p in asked if p not in with_all]
     if left:
         lack = [n for n, cells in columns.items() if any(p not in cells for p in left)]
         shown = ", ".join(left[:_SHOWN]) + (", ..." if len(left) > _SHOWN else "")

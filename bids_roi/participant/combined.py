@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 MOTION = ("MeanFramewiseDisplacement", "MaxFramewiseDisplacement")
 _SETTINGS = {row.sidecar for row in OPTIONS if row.of == "relmat"}
 _SETTINGS -= {"", "RelationshipMeasure"}
+_NAMED = 3  # runs in a message
 # Repetition times that differ by less are the same: headers round to a millisecond.
 _SAME_S = 1e-3
 # Numbers of runs that add up, or are a mean weighted by the other.
@@ -131,7 +132,7 @@ def _list_families(
     found = find_outputs(output_dir, participant)
     records = read_all_records(output_dir, participant)
     stale = find_stale(found, records)
-    failed = [record for record in records if record.status == "failed"]
+    failed = _sort_failed(records)
     asked = set(options.connectivity.relmat) & set(POOLED)
     families: dict[str, _Family] = {}
     for output in found:
@@ -153,10 +154,10 @@ def _list_families(
         else:
             family.members.append(output)
     for family in families.values():
-        for record in failed:
-            if family.members and _is_of(record, family.members[0]):
-                name = Output(output_dir, "", "", parse_name(record.run)).run_name
-                family.left_out.setdefault(name, shorten_reason(record.reason))
+        first = family.members[:1]
+        for record in (r for output in first for r in _find_failed(failed, output)):
+            name = Output(output_dir, "", "", parse_name(record.run)).run_name
+            family.left_out.setdefault(name, shorten_reason(record.reason))
     return list(families.values())
 
 
@@ -189,7 +190,7 @@ def is_made_so(output: Output, options: Options) -> bool:
     return {key: told[key] for key in _SETTINGS if key in told} == asked
 
 
-def _find_fault(output: Output, failed: Sequence[Record], stale: set[str]) -> str:
+def _find_fault(output: Output, failed: _Failed, stale: set[str]) -> str:
     """Why the matrix of a run cannot go into that of all; empty where it can."""
     if output.told.error is not None:
         return shorten_reason(str(output.told.error))
@@ -197,24 +198,40 @@ def _find_fault(output: Output, failed: Sequence[Record], stale: set[str]) -> st
         return output.told.absent
     if output.path in stale:
         return "it is not of one making with its region table."
-    own = [r for r in failed if r.run == output.source and _is_of(r, output)]
+    own = _find_failed(failed, output, output.source) if output.source else []
     return shorten_reason(own[0].reason) if own else ""
 
 
-def _is_of(record: Record, output: Output) -> bool:
-    """Whether a record is of the strategy, atlas and task of a matrix; of any run."""
-    if "/" not in record.run or record.atlas not in (NO_ATLAS, output.atlas_name):
-        return False
-    if not parse_name(record.run).suffix.startswith("bold"):
-        return False
-    if record.strategy and desc_of(record.run, record.strategy) != output.desc:
-        return False
-    run, own = record.run, desc_of(record.run, "")
-    if not output.name.get("hemi"):  # two hemispheres go by the left one's file
-        run = re.sub(r"_hemi-[LR](?=_)", "", run)
-    return own == output.source_desc and without_run(run, own) == without_run(
-        output.path, own
-    )
+# By the run, or blank, and by what the run is of but for its number.
+_Failed = dict[tuple[str, str, str], list[Record]]
+
+
+def _sort_failed(records: Sequence[Record]) -> _Failed:
+    """Sort the runs that failed: of hundreds, each matrix is held against its own."""
+    found: _Failed = {}
+    for record in records:
+        run = record.run
+        if record.status != "failed" or "/" not in run:
+            continue
+        if not parse_name(run).suffix.startswith("bold"):
+            continue
+        own = desc_of(run, "")
+        # Two hemispheres go by the left one's file.
+        for name in {run, re.sub(r"_hemi-[LR](?=_)", "", run)}:
+            for of in ("", run):
+                found.setdefault((of, own, without_run(name, own)), []).append(record)
+    return found
+
+
+def _find_failed(failed: _Failed, output: Output, run: str = "") -> list[Record]:
+    """Those of the strategy, atlas and task of a matrix; of any run, or of one."""
+    own = output.source_desc
+    return [
+        record
+        for record in failed.get((run, own, without_run(output.path, own)), ())
+        if record.atlas in (NO_ATLAS, output.atlas_name)
+        and (not record.strategy or desc_of(record.run, record.strategy) == output.desc)
+    ]
 
 
 def _combine(
@@ -270,9 +287,12 @@ def _check_name(family: _Family) -> None:
     """Refuse a run whose own matrix has the name of that of all runs."""
     if any(output.path == family.path for output in family.members):
         others = [o.path for o in family.members if o.path != family.path]
+        named = ", ".join(others[:_NAMED])
+        if len(others) > _NAMED:
+            named += f" and {len(others) - _NAMED} more"
         msg = (
             f"the matrix of all runs would have the name of that of one of them, which"
-            f" has neither run- nor dir-; others are {', '.join(others)}."
+            f" has neither run- nor dir-; others are {named}."
         )
         remedy = "Name the runs run-1, run-2 ..., or leave --combine-runs out."
         raise DataError(msg, where=family.path, remedy=remedy)

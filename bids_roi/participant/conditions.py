@@ -89,10 +89,11 @@ def relate_conditions(
     except BidsRoiError as error:
         done.errors.append(f"{participant}: {error}")
         return done
+    there = {output.path: output for output in found}
     for output in runs:
         loss = f"{output.path.removesuffix('.tsv')}_conditions"
         try:
-            _relate_run(output, raw, options, done, {o.path: o for o in found})
+            _relate_run(output, raw, options, done, there)
         except BidsRoiError as error:
             text = str(error)
             record = Record(loss, output.atlas_name or NO_ATLAS, "failed", text)

@@ -201,8 +201,9 @@ class Outcomes:
 
     def _note_more(self, participant: str, done: Combined) -> None:
         # What is said of the runs already is not said of them all once more.
-        known = {*self.warnings, NOT_CLEANED}
-        self.warnings.update(note for note in {*done.notes} if note not in known)
+        # Looked up one by one: a set of all warnings, for each participant, would grow.
+        new = [n for n in {*done.notes} if n not in self.warnings and n != NOT_CLEANED]
+        self.warnings.update(new)
         for text in done.errors:
             log.error("%s", text)
         self.not_combined += done.errors

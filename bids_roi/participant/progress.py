@@ -75,6 +75,8 @@ class Progress:
         self._events = events
         self._began = self._said = time.monotonic()
         self._expected = dict(surveyed)
+        self._n_expected = sum(runs for runs, _ in surveyed.values())
+        self._n_expected_bytes = sum(size for _, size in surveyed.values())
         self._n_participants = n_participants
         self._sizes: dict[str, int] = {}
         self._open: dict[str, int] = {}  # by real path: those that are being read
@@ -101,14 +103,9 @@ class Progress:
 
     def totals(self) -> tuple[int, int]:
         """Runs and bytes to come in all; those not looked at are like the others."""
-        counts = list(self._expected.values())
-        share = self._n_participants / max(1, len(counts))
-        n_runs, n_bytes = (
-            (sum(column) for column in zip(*counts, strict=True)) if counts else (0, 0)
-        )
-        return round(n_runs * share), max(
-            0, round(n_bytes * share) - self._n_kept_bytes
-        )
+        share = self._n_participants / max(1, len(self._expected))
+        n_bytes = round(self._n_expected_bytes * share) - self._n_kept_bytes
+        return round(self._n_expected * share), max(0, n_bytes)
 
     def tell(self, event: str, **facts: object) -> None:
         """Append an event to the stream."""
@@ -123,7 +120,11 @@ class Progress:
         for item in planned:
             self._sizes[item.run.relative_path] = sum(map(size_of, item.run.files))
         own = [self._sizes[item.run.relative_path] for item in planned]
+        # Sums are kept, as they are shown after each run, of all participants.
+        n_before, n_bytes_before = self._expected.get(participant, (0, 0))
         self._expected[participant] = len(own), sum(own)
+        self._n_expected += len(own) - n_before
+        self._n_expected_bytes += sum(own) - n_bytes_before
 
     def plan(self, item: PlannedRun) -> None:
         """Take note of a run that is handed out."""

@@ -14,7 +14,7 @@ from bids_roi.core.mapping import strongest_map
 from bids_roi.core.motion import regional_dvars
 from bids_roi.core.scan import MeanImage
 from bids_roi.errors import BidsRoiError
-from bids_roi.files.names import parse_name
+from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.images.nifti import read_volume
 from bids_roi.options.words import find_measure
@@ -292,16 +292,16 @@ class RunFigures:
 def _read_reference(run: BoldRun, own: Grid) -> NDArray[np.floating] | None:
     """The reference image beside a run, where there is one on its grid."""
     entities = tuple((k, v) for k, v in run.entities if k != "desc")
-    for path in sorted(run.path.parent.glob("*_boldref.nii.gz")):
-        if parse_name(path).entities != entities or not path.is_file():
-            continue
-        try:
-            values, grid = read_volume(path)
-        except BidsRoiError:
-            return None
-        if same_grid(grid, own):
-            return np.asarray(values.ravel(order="F"), dtype=np.float32)
-    return None
+    path = run.path.with_name(format_name(entities, "boldref", ".nii.gz"))
+    if not path.is_file():
+        return None
+    try:
+        values, grid = read_volume(path)
+    except BidsRoiError:
+        return None
+    if not same_grid(grid, own):
+        return None
+    return np.asarray(values.ravel(order="F"), dtype=np.float32)
 
 
 def _describe_regions(result: AtlasResult) -> list[str]:

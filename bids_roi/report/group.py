@@ -287,16 +287,17 @@ def _list_outliers(
 def _list_problems(
     places: Sequence[dict[str, str]], runs: dict[str, list[str]]
 ) -> list[dict[str, Any]]:
+    unknown = ["n/a"] * len(places)
     return [
         {
             **places[row],
-            "atlas": runs.get("atlas_id", ["n/a"] * (row + 1))[row],
+            "atlas": runs.get("atlas_id", unknown)[row],
             "strategy": name_strategy({"desc_id": runs["desc_id"][row]})
             if "desc_id" in runs
             else "",
             "status": status,
             "light": status if status in ("failed", "skipped") else "check",
-            "reason": runs.get("reason", ["n/a"] * (row + 1))[row],
+            "reason": runs.get("reason", unknown)[row],
         }
         for row, status in enumerate(runs.get("status", ()))
         if status not in _GOOD

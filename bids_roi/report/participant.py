@@ -44,7 +44,7 @@ from bids_roi.report.paper import count
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from bids_roi.outputs.records import Record
@@ -132,8 +132,9 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
                 write_file(output_dir, table["link"], page)
     dataset = load_json(output_dir / "dataset_description.json")
     summary = [row for run in runs for row in _summarise(run)]
+    worst = _find_worst(summary)
     for run in views:
-        run |= {"verdict": Verdict(_worst(summary, run["key"])), "open": False}
+        run |= {"verdict": Verdict(worst[run["key"]]), "open": False}
     # One run is unfolded: the first with a picture of the atlas, problems first.
     ranked = sorted(views, key=lambda run: run["verdict"].light == "good")
     seen = [run for run in ranked if any(a["figures"] for a in run["atlases"])]
@@ -143,7 +144,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
         "participant": participant,
         "dataset": name_dataset(dataset),
         "subtitle": _subtitle(runs, names) + _tell_combined(output_dir, participant),
-        "counts": _count(summary),
+        "counts": _count(worst),
         "problems": _find_problems(runs),
         "summary": summary,
         "several": len(names) > 1,
@@ -178,17 +179,18 @@ def _tell_combined(output_dir: Path, participant: str) -> str:
     )
 
 
-def _count(summary: Sequence[Mapping[str, Any]]) -> list[tuple[Verdict, str]]:
+def _find_worst(summary: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Light of the worst series of each run, by its key."""
+    lights: dict[str, set[str]] = {}
+    for row in summary:
+        lights.setdefault(row["key"], set()).add(row["verdict"].light)
+    return {k: next(w for w in _WORST_FIRST if w in own) for k, own in lights.items()}
+
+
+def _count(worst: Mapping[str, str]) -> list[tuple[Verdict, str]]:
     """How many runs there are of each verdict: that of the worst of their series."""
-    worst = {row["key"]: _worst(summary, row["key"]) for row in summary}
     counts = Counter(worst.values())
     return [(Verdict(n), count(counts[n], "run")) for n in LIGHTS if counts[n]]
-
-
-def _worst(summary: Sequence[Mapping[str, Any]], key: str) -> str:
-    """Light of the worst series of a run."""
-    lights = {row["verdict"].light for row in summary if row["key"] == key}
-    return next(each for each in _WORST_FIRST if each in lights)
 
 
 def _find_problems(runs: Sequence[RunFacts]) -> list[dict[str, str]]:

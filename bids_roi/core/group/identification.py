@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,10 +19,12 @@ if TYPE_CHECKING:
 # Edges times runs that are held at once, 128 MiB in single precision: 210 participants
 # with two runs of 400 regions. The time for all pairs grows with the square of them.
 _MOST_VALUES = 2**25
-_BLOCK = 2**20
+# Pairs of runs that are compared at once, 4 MiB an array.
+_BLOCK = 2**19
 
-# Distances that differ by less than this share of the largest are the same: they come
-# from products, where the rounding of equal ones differs.
+# Distances of a run that differ by less than this share of its largest are the same,
+# and so are correlations that differ by less: they come from products, where the
+# rounding of equal ones differs.
 _TIE = 1e-12
 
 
@@ -57,6 +58,8 @@ class Identification:
         Number of edges E.
     most_values
         Edges times runs that are held at once.
+    block
+        Pairs of runs that are compared at once.
 
     Notes
     -----
@@ -74,7 +77,10 @@ class Identification:
     See ``choose_participants`` for those that are compared.
     """
 
-    def __init__(self, size: int, *, most_values: int = _MOST_VALUES) -> None:
+    def __init__(
+        self, size: int, *, most_values: int = _MOST_VALUES, block: int = _BLOCK
+    ) -> None:
+        self._block = block
         self._most_runs = _fit_runs(size, most_values) // 2
         self._kept: list[list[NDArray[np.float32]]] = []
         self._own: list[NDArray[np.float32]] = []
@@ -103,12 +109,20 @@ class Identification:
         if n < 2:
             return Identity(n, None, None)
         runs = [run for own in self._kept for run in own]
-        counts = [len(own) for own in self._kept]
-        owner = np.repeat(np.arange(n), counts)
-        rank = np.concatenate([np.arange(count) for count in counts])
-        distance, likeness = compare_runs(runs)
-        rate = identify(likeness, owner, rank)
-        return Identity(n, discriminate(distance, owner), rate)
+        owner = np.repeat(np.arange(n), [len(own) for own in self._kept])
+        shares, n_right, n_tried = [np.empty(0)], 0, 0
+        # Of all runs with all, only some rows are held at once: memory would grow with
+        # the square of the runs, and 10,000 fit where regions are few.
+        for rows, distance, likeness in compare_runs(runs, self._block):
+            shares += discriminate(distance, owner, rows)
+            found = identify(likeness, owner, rows)
+            n_right, n_tried = n_right + found[0], n_tried + found[1]
+        every = np.concatenate(shares)
+        return Identity(
+            n,
+            float(every.mean()) if every.size else None,
+            n_right / n_tried if n_tried else None,
+        )
 
 
 def choose_participants(
@@ -143,100 +157,164 @@ def _fit_runs(size: int, most_values: int) -> int:
     return max(4, most_values // max(size, 1))
 
 
-def compare_runs(runs: Runs) -> tuple[FloatArray, FloatArray]:
+def compare_runs(
+    runs: Runs, block: int = _BLOCK
+) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
     """Distance and correlation of each two runs over the edges that both have.
 
     Parameters
     ----------
     runs : N of (E,)
         NaN for missing edges.
+    block
+        Pairs that are compared at once.
 
-    Returns
-    -------
-    distance : (N, N)
-        Mean squared difference; NaN for runs without an edge in common.
-    likeness : (N, N)
+    Yields
+    ------
+    rows
+        B of the runs, one after the other until all had their turn.
+    distance : (B, N)
+        Mean squared difference of these and all; NaN without an edge in common.
+    likeness : (B, N)
         Pearson's correlation; NaN where a run is constant over these edges.
     """
+    n_runs = len(runs)
+    step = max(1, block // n_runs)
+    for start in range(0, n_runs, step):
+        rows = slice(start, min(start + step, n_runs))
+        yield rows, *_compare_rows(runs, rows, step)
+
+
+def _compare_rows(runs: Runs, rows: slice, step: int) -> tuple[FloatArray, FloatArray]:
     n_runs, size = len(runs), len(runs[0])
-    n, products, squares, sums = np.zeros((4, n_runs, n_runs))
+    n, products = np.zeros((2, rows.stop - rows.start, n_runs))
+    # Over the edges in common: of the run of the row, and of that of the column.
+    squares, sums, other_squares, other_sums = np.zeros((4, *n.shape))
+    is_square = len(n) == n_runs
     # Sums over common edges are products of matrices, a thousand times faster than a
     # loop over pairs; some edges at a time, so that no second copy is held.
-    step = max(1, _BLOCK // n_runs)
     for start in range(0, size, step):
-        part = np.array([run[start : start + step] for run in runs], dtype=np.float64)
+        cut = slice(start, start + step)
+        part = np.array([run[cut] for run in runs], dtype=np.float64)
         there = np.isfinite(part)
         if there.all():  # as a rule, and a quarter of the time
+            own_squares, own_sums = (part**2).sum(axis=1), part.sum(axis=1)
             n += part.shape[1]
-            products += part @ part.T
-            squares += (part**2).sum(axis=1)[:, None]
-            sums += part.sum(axis=1)[:, None]
+            products += part[rows] @ part.T
+            squares += own_squares[rows, None]
+            sums += own_sums[rows, None]
+            other_squares += own_squares
+            other_sums += own_sums
             continue
         values, present = np.where(there, part, 0.0), there.astype(np.float64)
-        n += present @ present.T
-        products += values @ values.T
-        squares += (values**2) @ present.T
-        sums += values @ present.T
+        n += present[rows] @ present.T
+        products += values[rows] @ values.T
+        squares += (values[rows] ** 2) @ present.T
+        sums += values[rows] @ present.T
+        if not is_square:
+            other_squares += present[rows] @ (values**2).T
+            other_sums += present[rows] @ values.T
+    if is_square:
+        other_squares, other_sums = squares.T, sums.T
     with np.errstate(invalid="ignore", divide="ignore"):
-        distance = np.maximum((squares + squares.T - 2 * products) / n, 0)
-        mean = sums / n
-        spread = squares / n - mean**2
-        spread[spread <= _TIE * squares / n] = np.nan
-        likeness = (products / n - mean * mean.T) / np.sqrt(spread * spread.T)
+        distance = np.maximum((squares + other_squares - 2 * products) / n, 0)
+        mean, other_mean = sums / n, other_sums / n
+        spread = _spread(squares / n, mean) * _spread(other_squares / n, other_mean)
+        likeness = (products / n - mean * other_mean) / np.sqrt(spread)
     return distance, likeness
 
 
-def discriminate(distance: FloatArray, owner: NDArray[np.intp]) -> float | None:
-    """Discriminability of runs by their distances, (N, N), and participants, (N,).
-
-    Returns
-    -------
-    float or None
-        0 to 1; ``None`` where no two runs can be compared.
-    """
-    tie = _TIE * np.nanmax(distance, initial=0)
-    shares = []
-    for run, row in enumerate(distance):
-        others = row[(owner != owner[run]) & np.isfinite(row)]
-        same = np.flatnonzero((owner == owner[run]) & np.isfinite(row))
-        for within in row[same[same != run]] if others.size else ():
-            nearer = np.count_nonzero(others < within - tie)
-            equal = np.count_nonzero(np.abs(others - within) <= tie)
-            shares.append(1 - (nearer + equal / 2) / others.size)
-    return float(np.mean(shares)) if shares else None
+def _spread(square: FloatArray, mean: FloatArray) -> FloatArray:
+    """Variances from mean squares and means; NaN where it is rounding alone."""
+    spread = square - mean**2
+    spread[spread <= _TIE * square] = np.nan
+    return spread
 
 
-def identify(
-    likeness: FloatArray, owner: NDArray[np.intp], rank: NDArray[np.intp]
-) -> float | None:
-    """Identification rate of runs.
+def discriminate(
+    distance: FloatArray, owner: NDArray[np.intp], rows: slice
+) -> list[FloatArray]:
+    """Shares of which discriminability is the mean, of some of the runs.
 
     Parameters
     ----------
-    likeness : (N, N)
-        Correlation of each two.
-    owner, rank : (N,)
-        Participant, and which of his runs it is: 0 for the first.
+    distance : (B, N)
+        Of these runs to all.
+    owner : (N,)
+        Participants of all runs.
+    rows
+        Which B of the runs they are.
 
     Returns
     -------
-    float or None
-        0 to 1; ``None`` where fewer than two participants can be compared. A tie of two
-        participants identifies neither.
+    list
+        For each of these that can be compared, the shares of other participants' runs
+        that are further away than each of its own participant's, 0 to 1.
     """
+    shares = []
+    for run, row in zip(range(rows.start, rows.stop), distance, strict=True):
+        known, mine = np.isfinite(row), owner == owner[run]
+        others = row[known & ~mine]
+        mine &= known
+        mine[run] = False
+        within = row[mine]
+        if others.size and within.size:
+            tie = _TIE * max(others.max(), within.max())
+            nearer = _count_below(within - tie, others, side="right")
+            as_near = _count_below(within + tie, others, side="left")
+            shares.append(1 - (nearer + as_near) / 2 / others.size)
+    return shares
+
+
+def _count_below(
+    bounds: FloatArray, values: FloatArray, side: Literal["left", "right"]
+) -> NDArray[np.intp]:
+    """How many values are below each bound; with ``left``, or equal to it."""
+    # The few bounds are sorted, and not the many values.
+    order = np.argsort(bounds)
+    places = np.searchsorted(bounds[order], values, side=side)
+    counts = np.bincount(places, minlength=bounds.size).cumsum()
+    found = np.empty_like(order)
+    found[order] = counts[: bounds.size]
+    return found
+
+
+def identify(
+    likeness: FloatArray, owner: NDArray[np.intp], rows: slice
+) -> tuple[int, int]:
+    """How many of some runs are most like those of their participant.
+
+    Parameters
+    ----------
+    likeness : (B, N)
+        Correlation of these runs with all.
+    owner : (N,)
+        Participants of all runs, from 0, each with his first run, his second ....
+    rows
+        Which B of the runs they are.
+
+    Returns
+    -------
+    n_right, n_tried
+        Of pairs of a run and a database: the first, second ... runs of all who have
+        such a run and one of the run's own rank. A tie of two participants identifies
+        neither; a database of one is none.
+    """
+    counts = np.bincount(owner)
+    rank = np.arange(owner.size) - (np.cumsum(counts) - counts)[owner]
+    # Databases one after the other, so that the best of each is found at once.
+    order = np.argsort(rank, kind="stable")
+    sizes = np.bincount(rank)
+    starts = np.cumsum(sizes) - sizes
     n_right = n_tried = 0
-    for one, other in permutations(range(int(rank.max()) + 1), 2):
-        database = np.flatnonzero(rank == one)
-        targets = np.flatnonzero(rank == other)
-        known = np.isin(owner[database], owner[targets])
-        database = database[known]
-        targets = targets[np.isin(owner[targets], owner[database])]
-        if database.size < 2:
-            continue
-        found = np.nan_to_num(likeness[np.ix_(targets, database)], nan=-np.inf)
-        # Both are in the order of the participants: the right ones are the diagonal.
-        right = found.diagonal().copy()
-        np.fill_diagonal(found, -np.inf)
-        n_right += int((right > found.max(axis=1)).sum())
-        n_tried += targets.size
-    return n_right / n_tried if n_tried else None
+    for run, row in zip(range(rows.start, rows.stop), likeness, strict=True):
+        mine, own = owner == owner[run], rank[run]
+        found = np.nan_to_num(row, nan=-np.inf)
+        right = found[mine]
+        others = np.where(mine | (counts[owner] <= own), -np.inf, found)
+        best = np.maximum.reduceat(others[order], starts)[: right.size]
+        tried = np.minimum(sizes[: right.size], sizes[own]) > 1
+        tried[own] = False
+        n_right += int((right > best + _TIE)[tried].sum())
+        n_tried += int(tried.sum())
+    return n_right, n_tried

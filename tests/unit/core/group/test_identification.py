@@ -1,5 +1,7 @@
 """Discriminability and identification against loops, hyppo's numbers and hand cases."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -142,18 +144,68 @@ def test_a_participant_with_very_many_runs_gives_the_first_of_them():
     assert found == sums_up([many[:6], other])
 
 
-# The larger is more than one block of edges.
-@pytest.mark.parametrize("n_edges", [50, 200_000])
-def test_matrices_of_pairs_are_those_of_numpy(n_edges):
+# All rows at once, some at a time, each by itself.
+@pytest.mark.parametrize("block", [2**19, 40, 1])
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_blocks_of_rows_change_no_number(share, block):
+    n_runs = (2, 5, 3, 2, 2, 4)
+    participants = make(11, n_runs, own=0.7, share=share)
+    found = sums_up(participants, block=block)
+    assert found == sums_up(participants)
+    assert found.discriminability == pytest.approx(
+        discriminability_by_loops(participants), abs=1e-12
+    )
+    assert found.identification_rate == pytest.approx(
+        identification_by_loops(participants), abs=1e-12
+    )
+
+
+def test_a_tie_but_for_rounding_identifies_nobody_whatever_the_block():
+    """All runs are one pattern, each scaled: every two of them correlate with 1."""
+    pattern = np.random.default_rng(3).normal(size=400)
+    scales = [[1, 0.3], [7, 0.9], [0.11, 13], [2.7, 3.3]]
+    participants = [[scale * pattern for scale in own] for own in scales]
+    for block in (2**19, 24, 1):
+        assert sums_up(participants, block=block).identification_rate == 0
+
+
+@pytest.mark.parametrize("n_edges", [50, 2000])
+@pytest.mark.parametrize("block", [2**19, 12, 1])
+def test_matrices_of_pairs_are_those_of_numpy(n_edges, block):
     runs = np.random.default_rng(2).normal(3, 1, (6, n_edges))
-    squared, r = compare_runs([*runs])
+    squared, r = np.zeros((2, 6, 6))
+    for rows, distance, likeness in compare_runs([*runs], block):
+        squared[rows], r[rows] = distance, likeness
     assert_allclose(r, np.corrcoef(runs), atol=1e-12)
     want = [[np.mean((a - b) ** 2) for b in runs] for a in runs]
     assert_allclose(squared, want, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_memory_does_not_grow_with_the_square_of_the_runs(share):
+    """The runs themselves are held; of all pairs, a block at a time."""
+
+    def peak(n_participants):
+        found = Identification(6, block=2**12)
+        for runs in make(1, (2,) * n_participants, n_edges=6, share=share):
+            for run in runs:
+                found.add_run(run)
+            found.close_participant()
+        tracemalloc.start()
+        try:
+            found.summarise()
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many = peak(50), peak(400)
+    # A matrix of all pairs would be 5 MB, and 64 times that of the few.
+    assert many < 3 * few
+    assert many < 800**2 * 8 / 4
 
 
 def test_identification_has_chance_level_without_anything_of_ones_own():
     rates = [sums_up(make(seed, (2,) * 5, own=0)).identification_rate
              for seed in range(200)]  # fmt: skip
     assert np.mean(rates) == pytest.approx(1 / 5, abs=0.04)
-    assert identify(np.eye(2), np.array([0, 1]), np.array([0, 0])) is None
+    assert identify(np.eye(2), np.array([0, 1]), slice(0, 2)) == (0, 0)

@@ -1,0 +1,318 @@
+"""Work at scale: with four times the data it is four times as much, and not sixteen.
+
+Steps, calls and comparisons are counted, as times differ between machines.
+"""
+
+import difflib
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from support.stack_series import matrix, signals, write_relmat, write_series
+from support.steps import count_steps
+
+from bids_roi import loading
+from bids_roi.atlases import subject
+from bids_roi.core.grid import Grid
+from bids_roi.dataset import partners, query
+from bids_roi.dataset.layout import BoldRun
+from bids_roi.errors import DataError, NothingFound
+from bids_roi.files.names import parse_name
+from bids_roi.group.covariates import Covariates, build_design
+from bids_roi.images.nifti import write_image
+from bids_roi.options.record import Options
+from bids_roi.outputs import find
+from bids_roi.outputs.records import NOT_CLEANED, Record, write_records
+from bids_roi.participant import combined, conditions, progress
+from bids_roi.participant.outcomes import Outcomes
+from bids_roi.report import draw, group, participant
+from bids_roi.report.pages import Verdict
+
+FEW, MANY = 10, 40
+MOST = 4.5  # times the work for four times the data; the square would be sixteen
+
+
+@pytest.fixture
+def listings(monkeypatch):
+    """Patterns that folders were listed by."""
+    listed, glob = [], Path.glob
+
+    def note(self, pattern, **more):
+        listed.append(pattern)
+        return glob(self, pattern, **more)
+
+    monkeypatch.setattr(Path, "glob", note)
+    return listed
+
+
+def settle(folder):
+    """As if nothing had changed in it for long."""
+    os.utime(folder, ns=(10**18, 10**18))
+
+
+def test_steps_are_counted_and_a_square_is_found():
+    def pair(n):
+        return lambda: [a for a in range(n) for b in range(n) if a == b]
+
+    def once(n):
+        return lambda: [a + 1 for a in range(n)]
+
+    here = sys.modules[__name__]
+    assert count_steps(pair(MANY), here) > 10 * count_steps(pair(FEW), here)
+    few, many = (count_steps(once(n), here) for n in (FEW, MANY))
+    assert few < many < MOST * few
+    assert count_steps(once(MANY), find) == 0
+
+
+def test_loading_looks_at_each_table_once_whatever_the_participants(tmp_path):
+    steps = []
+    for n in (FEW, MANY):
+        out = tmp_path / str(n)
+        for number in range(n):
+            write_series(out, f"sub-{number:03}_task-rest", signals(number))
+        found = loading.load(out)
+        steps.append(count_steps(found.runs, loading, find))
+    assert steps[1] < MOST * steps[0]
+
+
+def test_a_folder_of_tables_is_listed_once_for_all_runs(tmp_path, listings):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    names = [f"sub-{number:02}_task-rest" for number in range(FEW)]
+    for name in names:
+        (folder / f"{name}_physio.tsv").touch()
+    settle(folder)
+
+    def find_own(name):
+        path = tmp_path / "in" / f"{name}_bold.nii.gz"
+        run = BoldRun(tmp_path, (path,), parse_name(path).entities, None, None, {})
+        return partners.find_tables(folder, "*.tsv", run)
+
+    for name in names:
+        assert find_own(name) == (folder / f"{name}_physio.tsv",)
+    assert listings.count("*.tsv") == 1
+    # What comes is found, though it come twice within one step of the clock.
+    for number in (1, 2):
+        late = f"sub-late{number}_task-rest"
+        (folder / f"{late}_physio.tsv").touch()
+        assert find_own(late) == (folder / f"{late}_physio.tsv",)
+
+
+def test_a_folder_of_events_is_listed_once_for_all_runs(tmp_path, listings):
+    func = tmp_path / "sub-1" / "func"
+    func.mkdir(parents=True)
+    stems = [f"sub-1_task-rest_run-{number}" for number in range(FEW)]
+    for stem in stems:
+        (func / f"{stem}_events.tsv").touch()
+    settle(func)
+    for stem in stems:
+        name = parse_name(f"{stem}_space-T1w_atlas-A_stat-r_relmat.tsv")
+        assert partners.find_events(tmp_path, name) == func / f"{stem}_events.tsv"
+    assert listings.count("*events.tsv") == 1
+    nearer = func / "sub-1_task-rest_acq-x_run-0_events.tsv"
+    nearer.touch()
+    name = parse_name("sub-1_task-rest_acq-x_run-0_relmat.tsv")
+    assert partners.find_events(tmp_path, name) == nearer
+
+
+def test_a_folder_of_transforms_is_listed_once_for_all_runs(tmp_path, listings):
+    func = tmp_path / "sub-1" / "func"
+    func.mkdir(parents=True)
+    for number in range(FEW):
+        stem = f"sub-1_task-rest_run-{number}"
+        tail = "from-boldref_to-T1w_mode-image_desc-coreg_xfm.txt"
+        (func / f"{stem}_{tail}").touch()
+    settle(func)
+    for number in range(FEW):
+        bold = func / f"sub-1_task-rest_run-{number}_desc-preproc_bold.nii.gz"
+        found = subject._find_coregistration(tmp_path, bold)
+        assert found.name == f"sub-1_task-rest_run-{number}_{tail}"
+    assert len(listings) == 1
+
+
+def test_the_reference_of_a_run_is_found_by_its_name(tmp_path, listings):
+    grid = Grid.of((3, 4, 5), np.eye(4))
+    stem = tmp_path / "sub-1/func/sub-1_task-rest_run-2_space-X"
+    path = Path(f"{stem}_desc-preproc_bold.nii.gz")
+    run = BoldRun(tmp_path, (path,), parse_name(path).entities, None, None, {})
+    assert draw._read_reference(run, grid) is None
+    path.parent.mkdir(parents=True)
+    values = np.arange(60, dtype="f4").reshape(3, 4, 5)
+    write_image(Path(f"{stem}_boldref.nii.gz"), values, np.eye(4))
+    assert_array_equal(draw._read_reference(run, grid), values.ravel(order="F"))
+    assert draw._read_reference(run, Grid.of((3, 4, 5), 2 * np.eye(4))) is None
+    assert not listings
+
+
+def test_conditions_sort_the_outputs_of_a_participant_once(tmp_path, monkeypatch):
+    for number in range(4):
+        run = f"sub-1_task-rest_run-{number}"
+        write_series(tmp_path, run, signals(number))
+        write_relmat(tmp_path, run, matrix(number))
+    events = tmp_path / "raw/sub-1/func/sub-1_task-rest_events.tsv"
+    events.parent.mkdir(parents=True)
+    events.touch()
+    seen = []
+    monkeypatch.setattr(conditions, "is_made_so", lambda *_: True)
+    monkeypatch.setattr(
+        conditions, "_relate_run", lambda *given: seen.append(given[-1])
+    )
+    options = Options.of(
+        relmat=("pearson",), conditions=("a",), raw_dataset=tmp_path / "raw"
+    )
+    conditions.relate_conditions(tmp_path, tmp_path, "sub-1", options)
+    assert len(seen) == 4
+    assert all(there is seen[0] for there in seen)
+
+
+def test_runs_that_failed_are_not_held_against_every_matrix(tmp_path):
+    def look(n):
+        out = tmp_path / str(n)
+        stems = [f"sub-1_ses-{number:02}_task-rest" for number in range(n)]
+        for number, stem in enumerate(stems):
+            write_relmat(out, f"{stem}_run-1", matrix(number))
+            run = f"sub-1/func/{stem}_run-2_space-X_desc-preproc_bold.nii.gz"
+            write_records(out, run, [Record(run, "Toy", "failed", "It is empty.")])
+        options, told = Options.of(relmat=("pearson",)), []
+
+        def work():
+            told.extend(combined._list_families(out, "sub-1", options))
+
+        steps = count_steps(work, combined)
+        assert [family.left_out for family in told] == [
+            {f"{stem}_run-2": "It is empty."} for stem in stems
+        ]
+        return steps
+
+    assert look(MANY) < MOST * look(FEW)
+
+
+def test_progress_is_shown_by_sums_that_are_kept():
+    class Number(int):
+        def __radd__(self, other):
+            added.append(other)
+            return other + int(self)
+
+    added = []
+    surveyed = {str(person): (2, Number(100)) for person in range(MANY)}
+    shown = progress.Progress(None, quiet=True, surveyed=surveyed, n_participants=MANY)
+    assert len(added) == MANY
+    shown.expect("0", [])
+    assert shown.totals() == (2 * (MANY - 1), 100 * (MANY - 1))
+    assert len(added) == MANY
+
+
+def test_verdicts_of_a_page_are_sorted_by_run_once():
+    def judge(n):
+        lights = ["good", "check", "failed"]
+        rows = [
+            {"key": f"run-{run}", "verdict": Verdict(lights[run % 3 if series else 0])}
+            for run in range(n)
+            for series in range(3)
+        ]
+        told = []
+
+        def work():
+            told.append(participant._count(participant._find_worst(rows)))
+
+        steps = count_steps(work, participant)
+        counts = {verdict.light: words for verdict, words in told[0]}
+        assert list(counts) == ["good", "check", "failed"]
+        assert sum(int(words.split()[0]) for words in counts.values()) == n
+        return steps
+
+    assert judge(MANY) < MOST * judge(FEW)
+
+
+class Word(str):
+    """A label that counts how often it is compared."""
+
+    __slots__ = ()
+    n_compared = 0
+
+    def __eq__(self, other):
+        Word.n_compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_participants_without_a_covariate_are_not_looked_for_in_a_list():
+    compared = []
+    for n in (FEW, MANY):
+        people = [Word(f"sub-{number:03}") for number in range(n)]
+        ages = {person: float(k) for k, person in enumerate(people) if k % 2}
+        Word.n_compared = 0
+        design = build_design(Covariates(Path("t.tsv"), {"age": ages}), people)
+        compared.append(Word.n_compared)
+        assert len(design.rows) == n // 2
+        assert f"{n // 2} of {n} participants have no age" in design.notes[0]
+    assert compared[1] < MOST * max(compared[0], n)
+
+
+def test_many_unknown_labels_are_not_all_held_against_all_that_are_there(
+    tmp_path, monkeypatch
+):
+    for number in range(30):
+        (tmp_path / f"sub-a{number:02}").mkdir()
+    calls, close = [], difflib.get_close_matches
+
+    def note(*given, **more):
+        calls.append(given)
+        return close(*given, **more)
+
+    monkeypatch.setattr(query.difflib, "get_close_matches", note)
+    unknown = [f"a{number:02}x" for number in range(30)]
+    with pytest.raises(NothingFound) as caught:
+        query.list_participants(tmp_path, unknown)
+    assert ", ".join(unknown) in caught.value.problem
+    assert len(calls) < 12
+    assert caught.value.remedy.count("a") >= 10
+    assert query.list_participants(tmp_path, ["a03", "sub-a01"]) == ["a01", "a03"]
+
+
+def test_problems_of_the_group_page_share_what_is_not_known():
+    class Table(dict):
+        def get(self, key, default=None):
+            defaults.append(default)
+            return dict.get(self, key, default)
+
+    defaults = []
+    runs = Table(status=["failed", "done", "failed"])
+    places = [{"run": f"r{n}", "link": ""} for n in range(3)]
+    found = group._list_problems(places, runs)
+    assert [row["run"] for row in found] == ["r0", "r2"]
+    assert {(row["atlas"], row["reason"]) for row in found} == {("n/a", "n/a")}
+    lists = [default for default in defaults if isinstance(default, list)]
+    assert len(lists) == 4
+    assert all(each is lists[0] for each in lists)
+
+
+def test_a_message_names_some_of_many_runs():
+    paths = [f"sub-1/func/sub-1_task-x{run}_atlas-A_stat-r_relmat.tsv"
+             for run in ("", *(f"_run-{n}" for n in range(MANY)))]  # fmt: skip
+    members = [find.Output(Path("out"), p, "relmat", parse_name(p)) for p in paths]
+    with pytest.raises(DataError) as caught:
+        combined._check_name(combined._Family(paths[0], members))
+    assert [path in caught.value.problem for path in paths[1:5]] == [True] * 3 + [False]
+    assert f"and {MANY - 3} more." in caught.value.problem
+
+
+def test_notes_of_a_participant_are_looked_up_among_all_and_no_more():
+    class Counted(Counter):
+        def __iter__(self):
+            pytest.fail("all warnings of the dataset are gone through")
+
+        keys = __iter__
+
+    outcomes = Outcomes(None)
+    outcomes.warnings = Counted()
+    outcomes.warnings["old"] = 1
+    notes = ["new", "old", "new", NOT_CLEANED]
+    outcomes._note_more("sub-1", combined.Combined(notes=notes))
+    told = [outcomes.warnings[note] for note in ("old", "new", NOT_CLEANED)]
+    assert told == [1, 1, 0]
