@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import re
 import secrets
@@ -440,32 +441,52 @@ def _query_together(
     # Of the first, which is the only one where it matters.
     where = root / f"sub-{next(iter(waiting))}"
     found: dict[str, list[Path]] = {}
-    originals: dict[Path, Path] = {}
+    originals: dict[str, Path] = {}
     n_of_name: Counter[str] = Counter()
     for path in series:
-        originals[Path(str(n_of_name[path.name]), path.name)] = path
+        originals[f"{n_of_name[path.name]}/{path.name}"] = path
         n_of_name[path.name] += 1
-    try:
-        # pybids indexes one root with all below it. Empty files of the same names
-        # elsewhere let it index a few participants of a thousand, and write nothing
-        # into the input. They lie in as few folders as can be, which take longer to
-        # make and to remove than all the rest.
-        with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
-            for number in range(max(n_of_name.values())):
-                Path(beside, str(number)).mkdir()
-            for inside in originals:
-                Path(beside, inside).touch()
-            for file in _query(Path(beside), extensions, where=where):
-                path = originals[Path(file).relative_to(beside)]
-                label = path.relative_to(root).parts[0]
-                found.setdefault(label, []).append(path)
-    except OSError:  # nothing can be written, as in a container: one after the other
-        folders = [root / f"sub-{label}" for label, files in waiting.items() if files]
-        return {
-            folder.name: list(map(Path, _query(folder, extensions)))
-            for folder in folders
-        }
+    with _names_are_text(where):
+        try:
+            chosen = _choose(tuple(originals), tuple(extensions))
+        except OSError:  # nothing can be written, as in a container: one by one
+            folders = [root / f"sub-{label}" for label, own in waiting.items() if own]
+            return {
+                folder.name: list(map(Path, _query(folder, extensions)))
+                for folder in folders
+            }
+    for name in chosen:
+        path = originals[name]
+        found.setdefault(path.relative_to(root).parts[0], []).append(path)
     return found
+
+
+# The answer is of nothing but the names, which many datasets of one process share.
+@functools.lru_cache(maxsize=32)
+def _choose(names: tuple[str, ...], extensions: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the names, each below a number, that are BOLD series to pybids."""
+    # pybids indexes one root with all below it. Empty files of the same names
+    # elsewhere let it index a few participants of a thousand, and write nothing
+    # into the input. They lie in as few folders as can be, which take longer to
+    # make and to remove than all the rest.
+    with tempfile.TemporaryDirectory(prefix="bids_roi-") as beside:
+        for number in {name.partition("/")[0] for name in names}:
+            Path(beside, number).mkdir()
+        for name in names:
+            Path(beside, name).touch()
+        files = _query(Path(beside), extensions, stand_ins=True)
+        return tuple(Path(file).relative_to(beside).as_posix() for file in files)
+
+
+@contextlib.contextmanager
+def _names_are_text(where: Path) -> Iterator[None]:
+    """Tell of a name in ``where`` that pybids cannot store."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        name = str(error.object).rpartition("/")[2]  # of what may be a stand-in
+        msg = f"the name of a file in it is not text in UTF-8 ({name!r})."
+        raise DataError(msg, where=where, remedy="Rename it.") from error
 
 
 def _is_folder(path: Path) -> bool:
@@ -488,7 +509,8 @@ def _index_kept(
     places = [folder, *sorted({path.parent for path in listing})]
     try:
         database = _database_path(root, places, extensions, parent)
-        paths = sorted(map(Path, _query(folder, extensions, database=database)))
+        with _names_are_text(folder):
+            paths = sorted(map(Path, _query(folder, extensions, database=database)))
     except DataError as error:
         return participant, error
     return participant, Files(paths, listing)
@@ -499,7 +521,7 @@ def _query(
     extensions: Sequence[str],
     *,
     database: Path | None = None,
-    where: Path | None = None,
+    stand_ins: bool = False,
 ) -> list[str]:
     # Here, because importing pybids takes 0.3 s, which --help need not wait for.
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
@@ -519,7 +541,7 @@ def _query(
             database_path=path,
             indexer=BIDSLayoutIndexer(
                 validate=False,
-                ignore=[elsewhere] if where is None else [],
+                ignore=[] if stand_ins else [elsewhere],
                 index_metadata=False,
             ),
         )
@@ -541,10 +563,6 @@ def _query(
             return_type="filename", extension=list(extensions)
         )
         _close(layout)
-    except UnicodeEncodeError as error:
-        name = str(error.object).rpartition("/")[2]  # of what may be a stand-in
-        msg = f"the name of a file in it is not text in UTF-8 ({name!r})."
-        raise DataError(msg, where=where or folder, remedy="Rename it.") from error
     except (OSError, SQLAlchemyError) as error:
         if database is None:
             raise

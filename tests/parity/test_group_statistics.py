@@ -2,10 +2,8 @@
 
 import numpy as np
 import pandas as pd
-import pingouin
 import pytest
 import scipy.stats
-import statsmodels.api as sm
 from numpy.testing import assert_allclose
 from support.group_oracles import by_lstsq, people
 
@@ -26,6 +24,9 @@ def records(table):
 
 @pytest.mark.parametrize("gaps", [0.0, 0.2])
 def test_partial_qcfc_is_pingouins_and_statsmodels(gaps):
+    import pingouin  # takes a second: not for every worker that collects
+    import statsmodels.api as sm
+
     fd, covariates, edges = people(1, n=30, gaps=gaps)
     found = PartialMoments(edges.shape[1], 2)
     for unit in zip(fd, covariates, edges, strict=True):
@@ -51,6 +52,8 @@ def test_partial_qcfc_is_pingouins_and_statsmodels(gaps):
 # As pingouin 0.7 calls pandas 3.1.
 @pytest.mark.filterwarnings("ignore:The inplace keyword")
 def test_icc_and_intervals_are_pingouins():
+    import pingouin
+
     rng = np.random.default_rng(5)
     runs = rng.normal(size=(9, 1, 5)) + rng.normal(size=(9, 3, 5))
     analysis = OneWay(5)

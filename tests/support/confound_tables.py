@@ -1,5 +1,6 @@
 """Confounds tables for tests: real ones of several versions, and toys."""
 
+import functools
 import json
 import shutil
 import warnings
@@ -79,20 +80,23 @@ def toy(n=6, *names, seed=0):
 
 
 def loader(shared, folder):
-    """Load real tables by version: as we read them, and what nilearn makes of them."""
+    """Load real tables by version, once: as we read them, and as nilearn does."""
 
+    @functools.cache
     def load(version):
+        place = folder / version  # two of them are of one name
+        place.mkdir()
         source = shared / "confounds" / REAL[version]
         name = source.name
         if not name.startswith("sub-"):
             name = f"sub-test_{name.partition('_')[2]}"
         for suffix in (".tsv", ".json"):
-            target = (folder / name).with_suffix(suffix)
+            target = (place / name).with_suffix(suffix)
             shutil.copy(source.with_suffix(suffix), target)
         stem = name.partition("_desc-")[0]
 
         def nilearn(image_desc="preproc", **options):
-            image = folder / f"{stem}_desc-{image_desc}_bold.nii.gz"
+            image = place / f"{stem}_desc-{image_desc}_bold.nii.gz"
             image.touch()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # its own deprecations
@@ -102,7 +106,7 @@ def loader(shared, folder):
                     return fmriprep.load_confounds_strategy(str(image), **options)
                 return fmriprep.load_confounds(str(image), **options)
 
-        return read_confounds(folder / name), nilearn
+        return read_confounds(place / name), nilearn
 
     return load
 

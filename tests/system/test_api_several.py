@@ -50,14 +50,21 @@ def second_atlas(tmp_path):
 
 
 @pytest.fixture
-def made(cleaned_input, atlas, second_atlas, tmp_path, capsys):
-    """Outputs of the app: two runs, two atlases, two strategies, matrices."""
+def runs(cleaned_input):
+    """Two runs, of which the second has no confounds."""
     root, _, path = cleaned_input
     other = datasets.write_run(root, f"sub-02_task-rest_space-{datasets.SPACE}")
+    return path, other
+
+
+@pytest.fixture
+def made(cleaned_input, runs, atlas, second_atlas, tmp_path, capsys):
+    """Outputs of the app: both runs, two atlases, two strategies, matrices."""
     out = tmp_path / "out"
     options = ["--atlas-file", atlas, second_atlas, "--strategy", "none", "24P"]
-    run(capsys, root, out, "participant", *options, "--relmat", "pearson", code=1)
-    return out, path, other
+    options += ["--relmat", "pearson"]
+    run(capsys, cleaned_input[0], out, "participant", *options, code=1)
+    return out, *runs
 
 
 def test_several_in_one_pass_are_the_apps_tables(
@@ -133,9 +140,9 @@ def test_all_that_fails_is_an_error(tmp_path, second_atlas):
         bids_roi.extract(gone, second_atlas, mask="none")
 
 
-def test_an_image_knows_what_lies_beside_its_file(made, atlas):
+def test_an_image_knows_what_lies_beside_its_file(runs, atlas):
     """Mask, confounds, repetition time and space, as for the path."""
-    _, path, _ = made
+    path, _ = runs
     image, table = atlas.split(",")
     options = {"atlas_table": table, "strategy": "24P", "low_pass": 0.1}
     by_path = bids_roi.extract(path, image, **options)
@@ -148,9 +155,9 @@ def test_an_image_knows_what_lies_beside_its_file(made, atlas):
     assert_frame_equal(found.signals, by_path.signals, check_exact=True)
 
 
-def test_an_image_that_was_changed_is_taken_as_it_is(made, atlas):
+def test_an_image_that_was_changed_is_taken_as_it_is(runs, atlas):
     """Twice the values, with the confounds and the mask of the file it is of."""
-    _, path, _ = made
+    path, _ = runs
     image = atlas.split(",")[0]
     before = datasets.snapshot(path.parents[2])
     plain = bids_roi.extract(path, image, strategy="24P")
@@ -164,18 +171,18 @@ def test_an_image_that_was_changed_is_taken_as_it_is(made, atlas):
     assert datasets.snapshot(path.parents[2]) == before
 
 
-def test_values_changed_in_the_cache_are_refused(made, atlas):
+def test_values_changed_in_the_cache_are_refused(runs, atlas):
     """nibabel itself would save the file's: neither is surely meant."""
-    _, path, _ = made
+    path, _ = runs
     loaded = nb.load(path)
     loaded.get_fdata()[:] = 1
     with pytest.raises(ImageError, match="changed in nibabel's cache"):
         bids_roi.extract(loaded, atlas.split(",")[0])
 
 
-def test_a_changed_header_counts(made, atlas):
+def test_a_changed_header_counts(runs, atlas):
     """An affine that was moved puts the atlas elsewhere, whatever the file says."""
-    _, path, _ = made
+    path, _ = runs
     image = atlas.split(",")[0]
     loaded = nb.load(path)
     affine = loaded.affine.copy()
@@ -190,8 +197,8 @@ def test_a_changed_header_counts(made, atlas):
     )
 
 
-def test_masks_in_memory(made, atlas):
-    _, path, other = made
+def test_masks_in_memory(runs, atlas):
+    path, other = runs
     image = atlas.split(",")[0]
     file = str(path).replace("preproc_bold", "brain_mask")
     expected = bids_roi.extract(path, image, mask=file)
@@ -205,8 +212,8 @@ def test_masks_in_memory(made, atlas):
     assert_frame_equal(second.signals, whole.signals, check_exact=True)
 
 
-def test_confounds_in_memory_with_a_strategy_are_those_of_the_file(made, atlas):
-    _, path, _ = made
+def test_confounds_in_memory_with_a_strategy_are_those_of_the_file(runs, atlas):
+    path, _ = runs
     image = atlas.split(",")[0]
     table = path.parent / "sub-01_task-rest_desc-confounds_timeseries.tsv"
     options = {"strategy": "24P", "fd_threshold": 0.5}
@@ -220,9 +227,9 @@ def test_confounds_in_memory_with_a_strategy_are_those_of_the_file(made, atlas):
 
 
 @pytest.mark.parametrize("as_given", [np.asarray, pd.DataFrame])
-def test_confounds_alone_are_regressed_out_whole(made, atlas, as_given):
+def test_confounds_alone_are_regressed_out_whole(runs, atlas, as_given):
     """By the normal equations: residuals of mean and columns, with the mean kept."""
-    _, path, _ = made
+    path, _ = runs
     image = atlas.split(",")[0]
     raw = bids_roi.extract(path, image).signals
     columns = np.random.default_rng(0).normal(size=(toy_confounds.T, 3))
@@ -244,8 +251,8 @@ def test_confounds_alone_are_regressed_out_whole(made, atlas, as_given):
     np.testing.assert_array_equal(given, before)
 
 
-def test_columns_that_settings_read_are_not_regressed(made, atlas):
-    _, path, _ = made
+def test_columns_that_settings_read_are_not_regressed(runs, atlas):
+    path, _ = runs
     image = atlas.split(",")[0]
     frame = read_tsv(path.parent / "sub-01_task-rest_desc-confounds_timeseries.tsv")
     some = frame[[*MOTION, "framewise_displacement", "non_steady_state_outlier00"]]
@@ -258,9 +265,9 @@ def test_columns_that_settings_read_are_not_regressed(made, atlas):
     assert sorted(found.sidecar["ConfoundRegressors"]) == sorted(some)
 
 
-def test_a_table_that_nothing_reads_is_told(made, atlas, tmp_path):
+def test_a_table_that_nothing_reads_is_told(runs, atlas, tmp_path):
     """A path says where the table is; a strategy, which columns are regressed out."""
-    _, path, _ = made
+    path, _ = runs
     image = atlas.split(",")[0]
     table = path.parent / "sub-01_task-rest_desc-confounds_timeseries.tsv"
     with pytest.warns(UserWarning, match="strategy= says which"):
@@ -286,8 +293,8 @@ def test_a_table_that_nothing_reads_is_told(made, atlas, tmp_path):
         (datasets, "not a module"),
     ],
 )
-def test_confounds_that_are_none(made, atlas, given, told):
-    _, path, _ = made
+def test_confounds_that_are_none(runs, atlas, given, told):
+    path, _ = runs
     with pytest.raises(BidsRoiError, match=told) as caught:
         bids_roi.extract(path, atlas.split(",")[0], confounds=given)
     assert "/tmp" not in str(caught.value)
@@ -322,30 +329,30 @@ def test_confounds_that_are_none(made, atlas, given, told):
         ({"strategy": "mean"}, "statistic='mean'"),
     ],
 )
-def test_what_is_given_wrongly(made, atlas, given, told):
-    _, path, _ = made
+def test_what_is_given_wrongly(runs, atlas, given, told):
+    path, _ = runs
     arguments = {"bold": path, "atlas": atlas.split(",")[0]} | given
     with pytest.raises(BidsRoiError, match=told) as caught:
         bids_roi.extract(**arguments)
     assert "--" not in str(caught.value)
 
 
-def test_image_and_table_in_one_word_are_told_apart(made, atlas):
-    _, path, _ = made
+def test_image_and_table_in_one_word_are_told_apart(runs, atlas):
+    path, _ = runs
     with pytest.raises(UsageError, match="atlas=IMAGE, atlas_table=TABLE"):
         bids_roi.extract(path, atlas)
 
 
-def test_several_runs_need_a_table_each(made, atlas):
-    _, path, other = made
+def test_several_runs_need_a_table_each(runs, atlas):
+    path, other = runs
     with pytest.raises(UsageError, match="confounds is one for 2"):
         bids_roi.extract(
             [path, other], atlas.split(",")[0], confounds=np.zeros((60, 1))
         )
 
 
-def test_two_images_of_one_name_have_two(made):
-    _, path, _ = made
+def test_two_images_of_one_name_have_two(runs):
+    path, _ = runs
     one = nb.Nifti1Image(datasets.labels(), datasets.oblique())
     found = bids_roi.extract(path, [one, one])
     assert list(found) == [(0, "atlas1", "none"), (0, "atlas2", "none")]
@@ -354,9 +361,9 @@ def test_two_images_of_one_name_have_two(made):
     assert named[0, "left half", "none"].sidecar["Atlas"] == "lefthalf"
 
 
-def test_names_with_commas(made, atlas, tmp_path):
+def test_names_with_commas(runs, atlas, tmp_path):
     """The command line parts image and table there; Python does not."""
-    _, path, _ = made
+    path, _ = runs
     image, table = atlas.split(",")
     moved = tmp_path / "a,b" / "my,atlas.nii.gz"
     moved.parent.mkdir()
@@ -366,8 +373,8 @@ def test_names_with_commas(made, atlas, tmp_path):
     assert_frame_equal(found.signals, plain.signals, check_exact=True)
 
 
-def test_own_file_of_a_strategy_goes_by_its_label(made, atlas, tmp_path):
-    _, path, _ = made
+def test_own_file_of_a_strategy_goes_by_its_label(runs, atlas, tmp_path):
+    path, _ = runs
     own = tmp_path / "own.json"
     content = {"name": "mine", "label": "mine", "components": [{"motion": "basic"}]}
     own.write_text(json.dumps(content))
@@ -375,8 +382,8 @@ def test_own_file_of_a_strategy_goes_by_its_label(made, atlas, tmp_path):
     assert list(found) == [(0, "Toy", "mine"), (0, "Toy", "none")]
 
 
-def test_reprs_fit_a_screen_and_show_tables(made, atlas):
-    _, path, _ = made
+def test_reprs_fit_a_screen_and_show_tables(runs, atlas):
+    path, _ = runs
     image, table = atlas.split(",")
     one = bids_roi.extract(path, image, atlas_table=table, relmat="pearson")
     assert len(repr(one)) < 160
@@ -391,18 +398,18 @@ def test_reprs_fit_a_screen_and_show_tables(made, atlas):
     assert found._repr_html_().count("<tr") < 16
 
 
-def test_results_survive_a_copy(made, atlas):
+def test_results_survive_a_copy(runs, atlas):
     """As joblib makes them: pickled whole."""
     import pickle
 
-    _, path, _ = made
+    path, _ = runs
     found = bids_roi.extract([path], atlas.split(",")[0])
     again = pickle.loads(pickle.dumps(found))
     assert_frame_equal(again[0, "Toy", "none"].signals, found[0, "Toy", "none"].signals)
 
 
-def test_relative_paths_and_text_will_do(made, atlas, monkeypatch):
-    _, path, _ = made
+def test_relative_paths_and_text_will_do(runs, atlas, monkeypatch):
+    path, _ = runs
     image = atlas.split(",")[0]
     monkeypatch.chdir(path.parent)
     found = bids_roi.extract(path.name, image)
@@ -410,9 +417,9 @@ def test_relative_paths_and_text_will_do(made, atlas, monkeypatch):
     assert_frame_equal(found.signals, by_path.signals, check_exact=True)
 
 
-def test_a_picture_of_some_regions(made, atlas, tmp_path):
+def test_a_picture_of_some_regions(runs, atlas, tmp_path):
     """One line each, in seconds; gaps where volumes were censored, stripes if lost."""
-    _, path, _ = made
+    path, _ = runs
     image, table = atlas.split(",")
     options = {"atlas_table": table, "strategy": "24P", "fd_threshold": 0.5}
     found = bids_roi.extract(path, image, **options)

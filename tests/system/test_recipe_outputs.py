@@ -5,20 +5,14 @@ In a copy of the package the files that a recipe names are changed, and no other
 
 import json
 import re
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from support.calls import FUNC, STEM, read_regions, relmat_path
+from support.package_copy import ROOT, Copy
 
-import bids_roi
-
-ROOT = Path(__file__).parents[2]
 SCHEMA = "bids_roi/outputs/schema.py"
 RESULT = "bids_roi/outputs/result.py"
 DERIVATIVES = "bids_roi/outputs/derivatives.py"
@@ -50,45 +44,16 @@ COLUMN = {
 }
 
 
-class Copy:
-    """A copy of the package, changed as a recipe says, that can be run."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        # With the compiled files: those of changed sources are stale by themselves.
-        shutil.copytree(Path(bids_roi.__file__).parent, folder / "bids_roi")
-
-    def add(self, changes):
-        for name, (before, text) in changes.items():
-            path = self.folder / name
-            content = path.read_text(encoding="utf-8")
-            assert content.count(before) == 1, f"{name}: {before}"
-            path.write_text(content.replace(before, text + before), encoding="utf-8")
-
-    def python(self, code, *arguments):
-        code = f"import sys; sys.path.insert(0, {str(self.folder)!r})\n{code}"
-        argv = [sys.executable, "-P", "-c", code, *map(str, arguments)]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
-
-    def app(self, *arguments):
-        code = "from bids_roi.cli import main; sys.exit(main(sys.argv[1:]))"
-        done = self.python(code, *arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def table(self, name):
-        """A generated table of the pages, made by the copy's records."""
-        code = (
-            "import importlib.util\n"
-            f"path = {str(ROOT / 'docs' / 'generated.py')!r}\n"
-            "spec = importlib.util.spec_from_file_location('generated', path)\n"
-            "module = importlib.util.module_from_spec(spec)\n"
-            "spec.loader.exec_module(module)\n"
-            "print(module.TABLES[sys.argv[1]]())"
-        )
-        done = self.python(code, name)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+# Generated tables of the pages, made by the copy's records.
+TABLES = f"""
+import importlib.util
+path = {str(ROOT / "docs" / "generated.py")!r}
+spec = importlib.util.spec_from_file_location("generated", path)
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+names = ("sidecar-keys", "run-columns", "facts", "region-columns")
+tables = {{name: module.TABLES[name]() for name in names}}
+"""
 
 
 @pytest.fixture
@@ -104,10 +69,16 @@ def files_of_recipe(heading):
     return places, set(re.findall(r"bids_roi/[\w/]+\.py", section))
 
 
-def copied_outputs(copy, dataset, atlas, out):
+def copied_outputs(copy, dataset, atlas, out, *, group=False, more="more = None"):
+    """The table of regions that the copy makes, and the value of ``more`` after it."""
     asked = ["--relmat", "pearson", "--atlas-file", atlas, "--executor", "serial"]
-    copy.app(dataset, out, "participant", *asked, "--no-report")
-    return out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv"
+    calls = {"made": [dataset, out, "participant", *asked, "--no-report"]}
+    if group:
+        calls["group"] = [dataset, out, "group", "--no-report"]
+    found, value = copy.call(calls, f"out = {str(out)!r}\n{more}")
+    for code, _, err in found.values():
+        assert code == 0, err
+    return out / FUNC / f"{STEM}_atlas-Toy_dseg.tsv", value
 
 
 def test_a_sidecar_key_takes_one_place_beside_the_line_that_sets_it(
@@ -118,13 +89,15 @@ def test_a_sidecar_key_takes_one_place_beside_the_line_that_sets_it(
     assert named == {*KEY, *SET_KEY}
     copy.add(KEY)
     copy.add(SET_KEY)
-    row = "| `Restlessness` | series, matrices | mm | Dummy. |"
-    assert row in copy.table("sidecar-keys")
-    assert "| `restless` | Dummy. |" in copy.table("run-columns")
-    assert "| `restless` | `Restlessness` | mm |" in copy.table("facts")
     out = tmp_path / "out"
-    regions = copied_outputs(copy, dataset, atlas, out)
-    copy.app(dataset, out, "group", "--no-report")
+    loaded = "more = [tables, float(bids_roi.load(out).runs()['restless'].sum())]"
+    regions, (tables, total) = copied_outputs(
+        copy, dataset, atlas, out, group=True, more=TABLES + loaded
+    )
+    row = "| `Restlessness` | series, matrices | mm | Dummy. |"
+    assert row in tables["sidecar-keys"]
+    assert "| `restless` | Dummy. |" in tables["run-columns"]
+    assert "| `restless` | `Restlessness` | mm |" in tables["facts"]
     (series,) = out.glob("sub-01/func/*_timeseries.json")
     matrix = relmat_path(out, "pearsoncorrelation").with_suffix(".json")
     for path in (series, matrix):
@@ -139,8 +112,7 @@ def test_a_sidecar_key_takes_one_place_beside_the_line_that_sets_it(
     with h5py.File(stack) as file:
         assert file["runs/restless"][:].tolist() == [7.5, 7.5]
         assert file["runs/restless"].attrs["Units"] == "mm"
-    code = "import bids_roi; print(bids_roi.load(sys.argv[1]).runs()['restless'].sum())"
-    assert copy.python(code, out).stdout == "15.0\n"
+    assert total == 15
 
 
 def test_a_sidecar_key_that_is_not_declared_is_refused(copy, dataset, atlas, tmp_path):
@@ -154,10 +126,12 @@ def test_a_region_column_takes_two_places(copy, dataset, atlas, tmp_path):
     assert places == list(COLUMN)
     assert named == {*COLUMN, QUALITY}
     copy.add(COLUMN)
+    loaded = "more = [tables, bids_roi.load(out).regions()['edge'].tolist()]"
+    path, (tables, found) = copied_outputs(
+        copy, dataset, atlas, tmp_path / "out", more=TABLES + loaded
+    )
     text = "Edge of a cube of its volume, mm."
-    assert f"| `edge` | {text} |" in copy.table("region-columns")
-    out = tmp_path / "out"
-    path = copied_outputs(copy, dataset, atlas, out)
+    assert f"| `edge` | {text} |" in tables["region-columns"]
     table = read_regions(path)
     names = list(table)
     assert names[names.index("edge") + 1] == "coverage_grid"
@@ -166,8 +140,6 @@ def test_a_region_column_takes_two_places(copy, dataset, atlas, tmp_path):
     assert_allclose(edges**3, volumes, rtol=1e-8)
     told = json.loads(path.with_suffix(".json").read_text())
     assert told["edge"] == {"Description": text}
-    code = "import bids_roi; print(*bids_roi.load(sys.argv[1]).regions()['edge'])"
-    found = [float(cell) for cell in copy.python(code, out).stdout.split()]
     assert found[: edges.size] == edges.tolist()
 
 

@@ -10,9 +10,9 @@ from bids_roi.confounds.table import read_confounds
 from bids_roi.errors import ConfoundsError
 
 
-@pytest.fixture
-def real(shared, tmp_path):
-    return loader(shared, tmp_path)
+@pytest.fixture(scope="module")
+def real(shared, tmp_path_factory):
+    return loader(shared, tmp_path_factory.mktemp("real"))
 
 
 def compcor_table(folder, masks, metadata=..., **more):

@@ -40,9 +40,9 @@ from bids_roi.confounds.table import (
 from bids_roi.errors import ConfoundsError, DataError, MissingInput
 
 
-@pytest.fixture
-def real(shared, tmp_path):
-    return loader(shared, tmp_path)
+@pytest.fixture(scope="module")
+def real(shared, tmp_path_factory):
+    return loader(shared, tmp_path_factory.mktemp("real"))
 
 
 # --- versions of fMRIPrep

@@ -10,6 +10,7 @@ import bids.layout
 import pytest
 from support.trees import SHARED, needs_shared, plant
 
+import bids_roi.dataset.layout as layout_module
 import bids_roi.dataset.partners as partners_module
 import bids_roi.dataset.query as query_module
 from bids_roi.dataset.layout import (
@@ -21,6 +22,11 @@ from bids_roi.dataset.layout import (
 from bids_roi.dataset.query import find_derivative, list_participants
 from bids_roi.errors import MissingInput, NothingFound, OutputError, UsageError
 from bids_roi.options.row import Input
+
+
+@pytest.fixture(autouse=True)
+def _pybids_is_asked_anew():
+    layout_module._choose.cache_clear()
 
 
 def found(root, participant="01", **options):
@@ -273,6 +279,32 @@ def test_participants_together_are_as_each_alone(tmp_path, monkeypatch):
     assert together["010x"] == together["011x"] == []
     assert "no folder of this participant" in str(together["015gone"])
     assert "not text in UTF-8" in str(together["020x"])
+
+
+def test_pybids_is_asked_once_about_the_same_names(tmp_path, monkeypatch):
+    """Which dataset they are of, and what else lies there, is not in its answer."""
+    name = "func/sub-01_task-a_desc-preproc_bold.nii"
+    for place in ("one", "two"):
+        plant(tmp_path / place / "sub-01", name)
+    plant(tmp_path / "two/sub-01", "func/sub-01_task-a_desc-brain_mask.nii")
+    plant(tmp_path / "three/sub-01", name, f"{name}.gz")
+    layouts = []
+    really = bids.layout.BIDSLayout
+    monkeypatch.setattr(
+        bids.layout, "BIDSLayout", lambda *a, **k: layouts.append(a) or really(*a, **k)
+    )
+    for place, n_series, n_layouts in (
+        *[("one", 1, 1), ("two", 1, 1), ("three", 2, 2), ("one", 1, 2)],
+    ):
+        folder = tmp_path / place / "sub-01/func"
+        ((label, files),) = index_series(tmp_path / place, ["01"], (".nii", ".nii.gz"))
+        assert (label, len(layouts)) == ("01", n_layouts)
+        assert files.series == sorted(folder.glob("*_bold.nii*"))
+        assert len(files.series) == n_series
+        assert files.all == sorted(folder.iterdir())
+    ((_, files),) = index_series(tmp_path / "three", ["01"], (".nii.gz",))
+    assert [path.suffix for path in files.series] == [".gz"]
+    assert len(layouts) == 3
 
 
 def test_series_of_odd_places_are_found_as_pybids_finds_them_there(tmp_path):
