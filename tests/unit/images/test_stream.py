@@ -75,6 +75,23 @@ def test_picked_points_are_those_of_the_plane(
     assert_array_equal(watched, plane())
 
 
+@pytest.mark.parametrize("at", [7, 17, 12_001, 12_016, 30_000])
+def test_points_are_picked_where_reads_end_before_a_piece_does(
+    tmp_path, monkeypatch, at
+):
+    """The library hands out its buffer first, and may stop where a member ends."""
+    monkeypatch.setattr("bids_roi.images.stream._UNPACKED", 4096)
+    values = np.arange(4 * 3000, dtype="<f4").reshape(4, 3000)
+    whole = bytes(16) + values.tobytes()
+    members = (whole[:at], b"", whole[at : at + 1], whole[at + 1 :])
+    path = tmp_path / "x.nii.gz"
+    path.write_bytes(b"".join(map(gzip.compress, members)))
+    points = np.arange(1, 3000, 7)
+    source = VolumeSource(path, 16, "<f4", 3000, 4, compressed=True)
+    found = [row for block in source.pick(100, points) for row in block.values.copy()]
+    assert_array_equal(found, values[:, points])
+
+
 def test_a_file_that_is_picked_from_is_held_against_its_header_too(tmp_path):
     source = write(tmp_path / "x.nii.gz", plane(), "<f4", by_points=False)
     whole = gzip.decompress(source.path.read_bytes())
