@@ -462,7 +462,7 @@ def _query_together(
 
 
 # The answer is of nothing but the names, which many datasets of one process share.
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)
 def _choose(names: tuple[str, ...], extensions: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the names, each below a number, that are BOLD series to pybids."""
     # pybids indexes one root with all below it. Empty files of the same names
