@@ -97,14 +97,14 @@ def test_a_disk_that_fails_is_no_missing_sidecar(tmp_path, monkeypatch, name):
     """What the sidecar says is not known then: the run is an error, its TR no guess."""
     other = BOLD.replace("run-01", "run-02")
     write(tmp_path, **{BOLD: "", other: "", OWN: {"RepetitionTime": 2}})
-    number, really = getattr(errno, name), Path.read_text
+    number, really = getattr(errno, name), Path.read_bytes
 
     def fail(self, *args, **kwargs):
         if self == tmp_path / OWN:
             raise OSError(number, os.strerror(number), str(self))
         return really(self, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "read_text", fail)
+    monkeypatch.setattr(Path, "read_bytes", fail)
     bad, good = find_runs(tmp_path, "01", Input())
     assert good.error is None
     assert os.strerror(number) in str(bad.error)
