@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 16 * 2**20
 # Measured: a worker with everything imported and one atlas on a 2 mm grid.
 _PROCESS_BYTES = 140 * 2**20
-# Two buffers of the reader, half as large again where points are picked, the gathered
+# Two buffers of the reader, larger by a quarter where points are picked, the gathered
 # values and their float64 copy.
 _COPIES = 6
 # Blocks' worth of whole series that may be held for medians and the like. Of files that
