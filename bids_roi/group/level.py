@@ -116,7 +116,7 @@ def run_group_level(
         remove_leftovers(output_dir / folder)
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
-    with workers.staying() as workers, spooling(output_dir) as spool:
+    with workers.at_hand() as workers, spooling(output_dir) as spool:
         problems = [*found.problems]
         level = _Level(output_dir, asked, covariates, found, ledger, workers, problems)
         if covariates is not None:

@@ -49,10 +49,11 @@ _ROOM = 4
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Some processes, or this one alone; ``executor`` is there where they stay."""
+    """Some processes, or this one alone; those that stay end with ``stack``."""
 
     n: int = 1
-    executor: Executor | None = field(default=None, repr=False, compare=False)
+    stack: contextlib.ExitStack | None = field(default=None, repr=False, compare=False)
+    staying: list[Executor] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def of(cls, running: Running) -> Workers:
@@ -65,15 +66,10 @@ class Workers:
         return cls(max(1, n))
 
     @contextlib.contextmanager
-    def staying(self) -> Iterator[Workers]:
+    def at_hand(self) -> Iterator[Workers]:
         """The same, whose processes stay from one map to the next."""
-        if self.n == 1:
-            yield self
-            return
-        from bids_roi.schedule.processes import Processes
-
-        with Processes(self.n).staying(_apply) as executor:
-            yield replace(self, executor=executor)
+        with contextlib.ExitStack() as stack:
+            yield replace(self, stack=stack, staying=[])
 
     def map(
         self, function: Callable[[Item], Value], items: Iterable[Item]
@@ -115,11 +111,15 @@ class Workers:
     def _executor(self) -> Executor:
         if self.n == 1:
             return Serial()
-        if self.executor is not None:
-            return self.executor
+        if self.staying:
+            return self.staying[0]
         from bids_roi.schedule.processes import Processes
 
-        return Processes(self.n)
+        executor = Processes(self.n)
+        if self.stack is not None:
+            executor = self.stack.enter_context(executor.staying(_apply))
+            self.staying.append(executor)
+        return executor
 
 
 def _apply(numbered: _Numbered) -> Any:  # noqa: ANN401 - what its function returns

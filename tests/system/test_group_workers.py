@@ -285,7 +285,7 @@ def test_processes_stay_from_one_table_to_the_next(planted, capsys, monkeypatch)
 
 
 def test_what_staying_processes_are_at_is_lost_with_who_waits_for_it():
-    with Workers(2).staying() as workers:
+    with Workers(2).at_hand() as workers:
         values = workers.map(double, range(40))
         assert next(values) == 0
         values.close()
@@ -295,10 +295,10 @@ def test_what_staying_processes_are_at_is_lost_with_who_waits_for_it():
         found = list(workers.map(die_in_a_worker, range(20)))
         assert found == list(range(0, 40, 2))
         assert list(workers.map(double, range(3))) == [0, 2, 4]
-        pool = workers.executor.pool
+        (executor,) = workers.staying
         with pytest.raises(ValueError, match="started for"):
-            list(workers.executor.map(double, range(3)))
-        alive = [worker.process for worker in pool.workers]
+            list(executor.map(double, range(3)))
+        alive = [worker.process for worker in executor.pool.workers]
         assert alive
     assert not any(process.is_alive() for process in alive)
 
