@@ -172,6 +172,10 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
     return _columns(rows, path)
 
 
+# What of ASCII is stripped from cells: where there is none, nobody need look at each.
+_BLANKS = " \t\r\v\f\x1c\x1d\x1e\x1f"
+
+
 def _split(
     text: str, delimiter: str, max_rows: int | None
 ) -> dict[str, list[str]] | None:
@@ -193,7 +197,10 @@ def _split(
     if len(cells) != step * (n_rows + 1) - 1 or ends.count("\n") != n_rows:
         return None
     longest = max(map(len, cells)) if len(text) > csv.field_size_limit() else 0
-    columns = [[*map(str.strip, cells[at::step])] for at in range(len(header))]
+    columns = [cells[at::step] for at in range(len(header))]
+    blanks = _BLANKS.replace(delimiter, "")
+    if not text.isascii() or any(blank in text for blank in blanks):
+        columns = [[*map(str.strip, own)] for own in columns]
     # A row without anything begins with nothing.
     if "" in columns[0] or longest > csv.field_size_limit():
         return None
@@ -283,12 +290,7 @@ def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
         problem = "the file is a git-annex pointer (datalad get it)."
         raise DataError(problem, where=path)
     try:
-        if keep_odd_numbers:
-            content = json.loads(text, parse_int=_whole_or_endless)
-        else:
-            content = json.loads(
-                text, parse_int=_whole, parse_float=_finite, parse_constant=_nothing
-            )
+        content = (_KEEPING if keep_odd_numbers else _PLAIN).decode(text)
     except json.JSONDecodeError as error:
         place = f" (line {error.lineno}, column {error.colno}: {error.msg})"
         raise DataError(f"the file is not JSON{place}.", where=path) from error
@@ -319,6 +321,12 @@ def _whole_or_endless(text: str) -> float:
 
 def _nothing(_: str) -> None:
     """NaN, Infinity and -Infinity: no value."""
+
+
+_KEEPING = json.JSONDecoder(parse_int=_whole_or_endless)
+_PLAIN = json.JSONDecoder(
+    parse_int=_whole, parse_float=_finite, parse_constant=_nothing
+)
 
 
 def _check_depth(content: object, path: Path) -> None:

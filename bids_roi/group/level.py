@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 from collections import Counter, defaultdict
@@ -51,7 +52,7 @@ from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import read_all_records
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from bids_roi.group.runs import Row, Run
@@ -86,6 +87,19 @@ class _Level:
         return self.options.group_unit
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """What is found stays: to look for garbage, 30,000 outputs are walked each time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collection()
 def run_group_level(
     output_dir: Path, options: Options, bids_dir: Path | None = None
 ) -> str:

@@ -200,6 +200,20 @@ def blocks_of(size: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
 
+def _fill_gaps(
+    values: FloatArray, means: FloatArray
+) -> tuple[FloatArray, NDArray[np.intp]]:
+    """Values with the mean where one is missing, which it does not change; and where.
+
+    As a rule few are missing: to choose between the two everywhere takes longer.
+    """
+    gaps = np.flatnonzero(~np.isfinite(values))
+    if gaps.size:
+        values = values.copy()
+        values[gaps] = means[gaps]
+    return values, gaps
+
+
 class Sums:
     """Arrays that travel from process to process, counts in as few bytes as they fit.
 
@@ -253,10 +267,9 @@ class Moments(Sums):
         """Add a unit; its missing edges, NaN, are left out, (E,)."""
         for part in blocks_of(values.size):
             n, mean = self.n[part], self._mean[part]
-            there = np.isfinite(values[part])
-            n += there
-            # A missing edge becomes the mean, which it does not change.
-            own = np.where(there, values[part], mean)
+            own, gaps = _fill_gaps(values[part], mean)
+            n += 1
+            n[gaps] -= 1
             change = own - mean
             mean += change / np.maximum(n, 1)
             self.squares[part] += change * (own - mean)
@@ -385,14 +398,16 @@ class CoMoments(Sums):
         """Add a unit with its number; missing edges, NaN, are left out, (E,)."""
         for part in blocks_of(values.size):
             n, mean_x, mean_y = self.n[part], self._mean_x[part], self._mean_y[part]
-            there = np.isfinite(values[part])
-            n += there
-            share = there / np.maximum(n, 1)
-            own = np.where(there, values[part], mean_y)
+            own, gaps = _fill_gaps(values[part], mean_y)
+            n += 1
+            n[gaps] -= 1
+            share = 1 / np.maximum(n, 1)
+            share[gaps] = 0
             change_x, change_y = number - mean_x, own - mean_y
             mean_x += change_x * share
             mean_y += change_y * share
-            rest = np.where(there, number - mean_x, 0.0)
+            rest = number - mean_x
+            rest[gaps] = 0
             self._xx[part] += change_x * rest
             self._xy[part] += change_y * rest
             self._yy[part] += change_y * (own - mean_y)
