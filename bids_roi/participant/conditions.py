@@ -82,7 +82,7 @@ def relate_conditions(
     ]
     try:
         raw = find_raw(root, options.connectivity.raw_dataset)
-        if runs and not any(find_events(raw, output.name) for output in runs):
+        if runs and not any(_has_events(raw, output) for output in runs):
             msg = f"no run of {participant} has an events.tsv."
             remedy = "Name the dataset that has them with --raw-dataset."
             raise MissingInput(msg, where=raw, remedy=remedy)
@@ -104,6 +104,14 @@ def relate_conditions(
         else:
             forget_loss(output_dir, loss)
     return done
+
+
+def _has_events(raw: Path, output: Output) -> bool:
+    """Whether a run has events; what keeps them from being found is told of it."""
+    try:
+        return find_events(raw, output.name) is not None
+    except BidsRoiError:
+        return True
 
 
 def _relate_run(

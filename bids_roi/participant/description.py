@@ -152,16 +152,24 @@ def _is_impossible(item: PlannedRun, level: ParticipantLevel) -> bool:
     cleaned = any(label is not None for label in level.labels)
     tables = _find_tables(item, level.options)
     needed = {name for s in level.strategies if s is not None for name in s.tables}
-    lost |= any(len(tables[name]) != 1 for name in needed)
+    found = [tables[name] for name in needed]
+    lost |= any(isinstance(own, BidsRoiError) or len(own) != 1 for own in found)
     return bool(item.error or lost or (cleaned and _fault_of(item.run.confounds_path)))
 
 
-def _find_tables(item: PlannedRun, options: Options) -> dict[str, tuple[Path, ...]]:
+def _find_tables(
+    item: PlannedRun, options: Options
+) -> dict[str, tuple[Path, ...] | BidsRoiError]:
     """Tables of a run beside fMRIPrep's, by the names of their datasets."""
     from bids_roi.participant.confounds import list_datasets
 
-    datasets = list_datasets(options.cleaning).items()
-    return {name: find_tables(*where, item.run) for name, where in datasets}
+    found: dict[str, tuple[Path, ...] | BidsRoiError] = {}
+    for name, where in list_datasets(options.cleaning).items():
+        try:
+            found[name] = find_tables(*where, item.run)
+        except BidsRoiError as error:
+            found[name] = error
+    return found
 
 
 def _fault_of(path: Path | None) -> BidsRoiError | None:
@@ -194,7 +202,8 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     if fault := _fault_of(path):
         yield f"  confounds cannot be read: {fault}"
     for name, tables in _find_tables(item, options).items():
-        yield f"  table {name}  {' and '.join(map(str, tables)) or 'none found'}"
+        told = (tables,) if isinstance(tables, BidsRoiError) else tables
+        yield f"  table {name}  {' and '.join(map(str, told)) or 'none found'}"
     yield f"  repetition time  {_tell_timing(item, options)}"
     for warning in item.warnings:
         yield f"  warning  {warning}"

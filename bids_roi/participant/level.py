@@ -297,10 +297,13 @@ def check_settings(
             if sum(map(len, plans.values())) < _KEPT:
                 plans[participant] = planned
             for item in planned:
-                job = open_job(item, level.options, level.strategies, level.output_dir)
                 try:
-                    Existing(job).check()
-                except OtherAtlas:
+                    Existing(
+                        open_job(
+                            item, level.options, level.strategies, level.output_dir
+                        )
+                    ).check()
+                except (OtherAtlas, MissingInput):  # told when its turn comes, too
                     continue
                 except OtherSettings as error:
                     outcomes.refuse(item, error)

@@ -245,6 +245,25 @@ def test_tasks_that_are_not_asked_for_are_left_alone(
     }
 
 
+def test_a_run_of_two_tables_of_events_costs_no_other(
+    cleaned_input, atlas, raw, tmp_path, capsys
+):
+    """The first by its name: those after it have their matrices."""
+    root, out = cleaned_input[0], tmp_path / "out"
+    for name in ("sub-01_task-nback", "task-nback_sub-01"):
+        (raw / f"sub-01/func/{name}_events.tsv").write_text(EVENTS)
+    for path in [p for p in (root / FUNC).iterdir() if "task-rest" in p.name]:
+        path.with_name(path.name.replace("-rest", "-nback")).write_bytes(
+            path.read_bytes()
+        )
+    options = ["--atlas-file", atlas, *CLEAN, "--relmat", "pearson"]
+    options += ["--conditions", "face", "--raw-dataset", raw]
+    told = run(capsys, root, out, "participant", *options, code=1)
+    assert "two tables of events apply to the run" in told.err
+    assert matrix(out, "Face").is_file()
+    assert not list((out / FUNC).glob("*task-nback*24PFace*"))
+
+
 def test_a_condition_that_a_run_lacks_costs_no_other(
     cleaned_input, atlas, raw, tmp_path, capsys
 ):

@@ -3,7 +3,9 @@
 The oracle is numpy's ``lstsq`` on the same columns put beside the others by hand.
 """
 
+import errno
 import json
+import os
 import shutil
 
 import numpy as np
@@ -86,6 +88,29 @@ def test_series_equal_least_squares_with_the_columns_beside_the_others(
     raw_facts = series(tmp_path / "out", None).with_suffix(".json").read_text()
     assert "physio" not in raw_facts
     assert load(tmp_path / "out", strategy="mine").timeseries().shape[0] == KEPT.size
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_a_folder_of_tables_that_cannot_be_read_ends_no_dataset(
+    code, physio, tmp_path, capsys, monkeypatch
+):
+    """Nor where outputs of before are looked at first."""
+    common, given, _, _ = physio
+    list_folder, closed = os.scandir, str(tmp_path / "physio")
+
+    def scandir(path="."):
+        if str(path) == closed:
+            raise OSError(code, os.strerror(code), path)
+        return list_folder(path)
+
+    run(capsys, *common, *given)
+    monkeypatch.setattr(os, "scandir", scandir)
+    plan = run(capsys, *common, *given, "--dry-run", code=1).out
+    assert f"table physio  {closed}: the folder cannot be read" in plan
+    for more in ((), ("--overwrite",)):
+        said = run(capsys, *common, *given, *more, code=1)
+        assert f"{closed}: the folder cannot be read ({os.strerror(code)})" in said.err
+        assert "1  failed" in said.out
 
 
 @pytest.mark.parametrize("kind", ["passband", "butterworth", "cosine"])

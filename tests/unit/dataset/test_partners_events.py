@@ -1,9 +1,11 @@
 """Tables of events: found by inheritance, read, refused; volumes by hand."""
 
+import os
+
 import pytest
 
 from bids_roi.dataset.partners import Blocks, find_events, read_blocks
-from bids_roi.errors import DataError
+from bids_roi.errors import DataError, MissingInput
 from bids_roi.files.names import parse_name
 
 
@@ -24,6 +26,26 @@ def test_the_table_of_events_is_found_by_inheritance(tmp_path):
         assert find_events(tmp_path, name) == tmp_path / path
     (tmp_path / "sub-1/ses-a/func/sub-1_task-x_run-2_ses-a_events.tsv").touch()
     with pytest.raises(DataError, match="two tables of events"):
+        find_events(tmp_path, name)
+
+
+def test_a_table_of_an_outer_folder_stands_in_for_none_that_is_closed(
+    tmp_path, monkeypatch
+):
+    inner, list_folder = tmp_path / "sub-1" / "func", os.scandir
+    inner.mkdir(parents=True)
+    (tmp_path / "task-x_events.tsv").touch()
+    name = parse_name("sub-1_task-x_bold.nii.gz")
+    assert find_events(tmp_path, name) == tmp_path / "task-x_events.tsv"
+
+    def scandir(path="."):
+        if str(path) == str(inner):
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    os.utime(inner)
+    with pytest.raises(MissingInput, match=r"cannot be read \(Permission denied"):
         find_events(tmp_path, name)
 
 
