@@ -283,23 +283,21 @@ def test_filter_file_with_sections(dataset, atlas, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "code"),
     [
-        ("bids_roi {root} {out} participant --atlas-file {atlas} --dry-run", 0),
-        (
-            "bids_roi {root} {out} participant --atlas-file {atlas} --executor serial",
-            74,
-        ),
-        ("bids_roi_tools inputs {root} --atlas-file {atlas}", 0),
+        ("bids_roi {root} {out} participant {atlas} --dry-run", 0),
+        ("bids_roi {root} {out} participant {atlas} --executor serial", 74),
+        ("bids_roi_tools inputs {root} {atlas}", 0),
     ],
 )
 def test_a_reader_that_is_gone_is_no_fault(
     command, code, dataset, atlas, tmp_path, capsys, monkeypatch
 ):
     """As ``| head`` is, which has seen what it wanted."""
-    words = command.format(root=dataset, out=tmp_path / "out", atlas=atlas)
+    given = {"root": dataset, "out": tmp_path / "out"}
+    words = command.format(**given, atlas=f"--atlas-file {atlas}")
     program, *arguments = words.split()
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w", encoding="utf-8") as gone:
+    with os.fdopen(writer, "w", encoding="utf-8") as gone:
         monkeypatch.setattr(sys, "stdout", gone)
         found = {"bids_roi": main, "bids_roi_tools": tools}[program](arguments)
         gone.write("more")  # Python flushes what is left at its end
