@@ -208,7 +208,7 @@ def test_forked_python_is_python_that_lists_no_folder_of_its_caller(
     text, code, commands, tmp_path
 ):
     (tmp_path / "a").mkdir()
-    words = [commands[False] / "run_python", text]
+    words = [sys.executable, "-SE", commands[False] / "run_python", text]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
 
