@@ -35,7 +35,7 @@ RUN = ("bash", "python", "r")
 SHOWN = ("text", "json", "yaml")
 INTERPRETERS = {
     "bash": ["bash", "-euo", "pipefail", "-c"],
-    "python": ["run_python"],
+    "python": [sys.executable, "-SE", "run_python"],
     "r": ["Rscript", "--vanilla", "-e"],
 }
 # Long flags of other programs that the pages name.
@@ -100,7 +100,8 @@ def run_blocks(workshop, commands):
     """Run blocks in a folder; what each said."""
 
     def run(blocks, bench):
-        programs = f"{commands['report' in blocks[0].section]}:{BIN}"
+        folder = commands["report" in blocks[0].section]
+        programs = f"{folder}:{BIN}"
         if any(word in blocks[0].section for word in ("Processes", "Dask")):
             programs = f"{BIN}:{programs}"
         environment = {
@@ -112,9 +113,11 @@ def run_blocks(workshop, commands):
         for block in blocks:
             if missing_for(block):
                 continue
-            name, *words = INTERPRETERS[block.language]
+            words = [*INTERPRETERS[block.language], block.text]
+            if block.language == "python":
+                words[2] = folder / words[2]
             done = subprocess.run(
-                [shutil.which(name, path=environment["PATH"]), *words, block.text],
+                words,
                 cwd=bench,
                 env=environment,
                 capture_output=True,

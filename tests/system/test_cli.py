@@ -227,6 +227,7 @@ def test_default_atlas_without_a_home_says_what_to_do(
     dataset, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where downloads are kept
     said = run(capsys, dataset, tmp_path / "out", "participant", code=66).err
     assert "Schaefer2018_seg-7n_scale-400" in said
     assert "--templateflow-home" in said
