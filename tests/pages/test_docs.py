@@ -35,7 +35,7 @@ RUN = ("bash", "python", "r")
 SHOWN = ("text", "json", "yaml")
 INTERPRETERS = {
     "bash": ["bash", "-euo", "pipefail", "-c"],
-    "python": ["run_python"],
+    "python": [sys.executable, "-SE", "run_python"],
     "r": ["Rscript", "--vanilla", "-e"],
 }
 # Long flags of other programs that the pages name.
@@ -100,7 +100,8 @@ def run_blocks(workshop, commands):
     """Run blocks in a folder; what each said."""
 
     def run(blocks, bench):
-        programs = f"{commands['report' in blocks[0].section]}:{BIN}"
+        folder = commands["report" in blocks[0].section]
+        programs = f"{folder}:{BIN}"
         if any(word in blocks[0].section for word in ("Processes", "Dask")):
             programs = f"{BIN}:{programs}"
         environment = {
@@ -112,9 +113,11 @@ def run_blocks(workshop, commands):
         for block in blocks:
             if missing_for(block):
                 continue
-            name, *words = INTERPRETERS[block.language]
+            words = [*INTERPRETERS[block.language], block.text]
+            if block.language == "python":
+                words[2] = folder / words[2]
             done = subprocess.run(
-                [shutil.which(name, path=environment["PATH"]), *words, block.text],
+                words,
                 cwd=bench,
                 env=environment,
                 capture_output=True,
@@ -170,6 +173,8 @@ def test_recipes_can_be_followed_in_order(workshop, run_blocks, run_alone, tmp_p
         blocks = list(blocks)
         alone = run_alone(blocks)
         own = names_in(alone) - given
+        # What is given is what it was: what a recipe put in its place, later ones met.
+        assert all((alone / name).is_symlink() for name in given), alone
         text = re.sub(r"\s#.*", "", "\n".join(b.text for b in blocks))
         named = set(re.findall(r"[\w.-]+", text))
         listed = re.search(r"\*|\b(ls|find)\b", "".join(_only(blocks, "bash")))
@@ -190,7 +195,10 @@ def test_recipes_can_be_followed_in_order(workshop, run_blocks, run_alone, tmp_p
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("import os, sys; sys.exit(len(os.listdir()) + len(os.listdir('a')))", 1),
+        ("import sys; sys.exit(3)", 3),
+        ("import colorsys", 0),
+        ("import os; os.listdir('a')", 0),
+        ("import os; os.listdir()", 1),
         ("import warnings; warnings.warn('x')", 1),
         ("absent", 1),
         ("import os; list(os.scandir('a'))", 0),
@@ -203,7 +211,7 @@ def test_forked_python_is_python_that_lists_no_folder_of_its_caller(
     text, code, commands, tmp_path
 ):
     (tmp_path / "a").mkdir()
-    words = [commands[False] / "run_python", text]
+    words = [sys.executable, "-SE", commands[False] / "run_python", text]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
 

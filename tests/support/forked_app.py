@@ -18,8 +18,8 @@ import warnings
 from pathlib import Path
 
 FAILED = 70
-LISTED = {"bids_roi": {"os.listdir"}, "bids_roi_tools": {"os.listdir"}}
-LISTED["run_python"] = set()
+PROGRAMS = ("bids_roi", "bids_roi_tools", "run_python")
+LISTING = {"os.listdir", "os.scandir", "glob.glob"}
 # What calls would import beside what ``warm_up`` does.
 WANTED = ("bids_roi.participant.level", "bids_roi.group.level", "bids_roi.outputs.find")
 WANTED += ("bids_roi.atlases.asked", "bids_roi.tools", "bids_roi.api", "h5py", "pandas")
@@ -51,7 +51,7 @@ def forked_app(folder, *, under=()):
     def put_commands(target, *before):
         """``before`` goes before the arguments of ``bids_roi``."""
         target.mkdir()
-        for name in LISTED:
+        for name in PROGRAMS:
             own = before if name == "bids_roi" else ()
             text = CLIENT.format(**words, program=name, before=own)
             (target / name).write_text(text)
@@ -88,8 +88,7 @@ def _answer(connection):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    # An import of Python lists the folder, and nothing else may.
-    _forbid_listing(folder, {"os.scandir", "glob.glob"} | LISTED[program])
+    _forbid_listing(folder)
     code = FAILED
     try:
         code = _call(program, arguments)
@@ -101,11 +100,16 @@ def _answer(connection):
         connection.sendall(str(code).encode())
 
 
-def _forbid_listing(folder, events):
-    """What lies in the caller's folder is reached by its name: it is not looked for."""
+def _forbid_listing(folder):
+    """What lies in the caller's folder is reached by its name: it is not looked for.
+
+    But by an import of Python.
+    """
 
     def watch(event, arguments):
-        if event not in events or isinstance(arguments[0], int):
+        if event not in LISTING or isinstance(arguments[0], int):
+            return
+        if "importlib" in sys._getframe(1).f_code.co_filename:
             return
         if Path(folder, os.fsdecode(arguments[0] or ".")) == Path(folder):
             raise AssertionError(f"{folder} is listed")

@@ -227,6 +227,7 @@ def test_default_atlas_without_a_home_says_what_to_do(
     dataset, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where downloads are kept
     said = run(capsys, dataset, tmp_path / "out", "participant", code=66).err
     assert "Schaefer2018_seg-7n_scale-400" in said
     assert "--templateflow-home" in said
@@ -278,6 +279,31 @@ def test_filter_file_with_sections(dataset, atlas, tmp_path, capsys):
     assert code == 0
     assert "acq-x" not in shown
     assert "sub-02" in shown
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("bids_roi {root} {out} participant {atlas} --dry-run", 0),
+        ("bids_roi {root} {out} participant {atlas} --executor serial", 74),
+        ("bids_roi_tools inputs {root} {atlas}", 0),
+    ],
+)
+def test_a_reader_that_is_gone_is_no_fault(
+    command, code, dataset, atlas, tmp_path, capsys, monkeypatch
+):
+    """As ``| head`` is, which has seen what it wanted."""
+    given = {"root": dataset, "out": tmp_path / "out"}
+    words = command.format(**given, atlas=f"--atlas-file {atlas}")
+    program, *arguments = words.split()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as gone:
+        monkeypatch.setattr(sys, "stdout", gone)
+        found = {"bids_roi": main, "bids_roi_tools": tools}[program](arguments)
+        gone.write("more")  # Python flushes what is left at its end
+    assert found == code
+    assert "roken pipe" not in capsys.readouterr().err
 
 
 def test_statistics_of_the_contract():

@@ -67,7 +67,8 @@ def opened(traced):
 
     def run(root, *arguments):
         before = set(traced.glob("trace.*"))
-        argv = [traced / "bin" / "bids_roi", *arguments]
+        # By Python's name, as nothing may be executed in some temporary folders.
+        argv = [sys.executable, "-SE", traced / "bin" / "bids_roi", *arguments]
         done = subprocess.run([*map(str, argv)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         found = set()
