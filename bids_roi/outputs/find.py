@@ -13,7 +13,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import is_of_one_person
-from bids_roi.errors import BidsRoiError, DataError
+from bids_roi.errors import BidsRoiError, DataError, remedy_of
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW, sidecar_of, told_digest
@@ -242,15 +242,30 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
 
 def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
     """Tables in the folders of participants and sessions, relative."""
+    everyone = participant.endswith("*")
+    people = _list_folder(output_dir) if everyone else [participant]
     # A Path of each of tens of thousands takes longer than to list them.
-    for pattern in (f"{participant}/func", f"{participant}/ses-*/func"):
-        for folder in output_dir.glob(pattern):
-            inside = folder.relative_to(output_dir).as_posix()
-            with contextlib.suppress(OSError):  # no folder, or one that is closed
-                names = fnmatch.filter(
-                    (e.name for e in os.scandir(folder)), "sub-*.tsv"
-                )
-                yield from (sys.intern(f"{inside}/{name}") for name in names)
+    for person in fnmatch.filter(people, participant):
+        own = fnmatch.filter(_list_folder(output_dir / person), "ses-*")
+        for inside in (person, *(f"{person}/{session}" for session in own)):
+            names = _list_folder(output_dir / inside / "func")
+            for name in fnmatch.filter(names, "sub-*.tsv"):
+                yield sys.intern(f"{inside}/func/{name}")
+
+
+def _list_folder(folder: Path) -> list[str]:
+    """Names in a folder, none where there is none; an error if it cannot be listed.
+
+    Else the outputs in it would be missing without a word.
+    """
+    try:
+        return [entry.name for entry in os.scandir(folder)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        msg = f"the folder cannot be listed ({error.strerror or error})."
+        remedy = remedy_of(error, "Check its permissions.")
+        raise DataError(msg, where=folder, remedy=remedy) from error
 
 
 def name_combined(path: str) -> str:

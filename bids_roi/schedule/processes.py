@@ -85,11 +85,14 @@ class Processes(Executor):
             # A single item is not worth a process of its own.
             yield from Serial().map(function, items)
             return
-        pool: _Pool[Item, Value] = self.pool or _Pool(function, self.timeout)
+        # A map within another has its own workers: it would take values of the other.
+        shared = None if self.pool is None or self.pool.is_taken else self.pool
+        pool: _Pool[Item, Value] = shared or _Pool(function, self.timeout)
         if pool.function is not function:
             msg = f"the workers that stay were started for {pool.function!r}"
             raise ValueError(msg)
         lost: deque[Item] = deque()
+        pool.is_taken = True
         try:
             for outcome in pool.work(items, self.n_workers):
                 if isinstance(outcome, Outcome):
@@ -106,6 +109,7 @@ class Processes(Executor):
                     else:
                         yield Outcome(item, None, lost_worker(outcome[1]))
         finally:
+            pool.is_taken = False
             # Nobody waits any more for what workers are at.
             if pool is not self.pool or any(worker.items for worker in pool.workers):
                 pool.stop()
@@ -154,6 +158,7 @@ class _Pool(Generic[Item, Value]):
     timeout: float | None
     workers: list[_Worker[Item]] = field(default_factory=list)
     n_still_born: int = 0
+    is_taken: bool = False
 
     def work(
         self, items: Iterator[Item], n_workers: int

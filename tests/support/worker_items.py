@@ -36,6 +36,12 @@ def die_once(path):
     return path
 
 
+def wait_for(path):
+    while not path.exists():
+        time.sleep(0.01)
+    return path
+
+
 def end_by(number):
     if number:
         os.kill(os.getpid(), number)

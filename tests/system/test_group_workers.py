@@ -16,7 +16,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from support.calls import UPPER, group_name, run
 from support.group_trees import Tree, correlation, lose, read_rows, read_square
-from support.worker_items import die_in_a_worker, double, double_all_but_three
+from support.worker_items import (
+    die_in_a_worker,
+    double,
+    double_all_but_three,
+    wait_for,
+)
 
 from bids_roi.group import regions, stacking, workers
 from bids_roi.group.workers import Spool, Workers
@@ -315,6 +320,25 @@ def read_more(size):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc")
+def test_a_map_within_another_takes_none_of_its_values(tmp_path):
+    """Both are numbered from 0: one would take what the other waits for."""
+    there = tmp_path / "there"
+    with Workers(2).at_hand() as workers:
+        assert [*workers.map(double, range(3))] == [0, 2, 4]
+        (pool,) = [executor.pool for executor in workers.staying]
+        while sum(worker.ready for worker in pool.workers) < 2:
+            assert [*workers.map(double, range(20))] == [*range(0, 40, 2)]
+        outer = workers.map(wait_for, [tmp_path, there, tmp_path])
+        assert next(outer) == tmp_path
+        inner = workers.map(double, range(10, 16))
+        found = [next(inner)]
+        there.touch()
+        assert [*found, *inner] == [20, 22, 24, 26, 28, 30]
+        assert [*outer] == [there, tmp_path]
+        assert len(pool.workers) == 2  # and they stay
+        assert [*workers.map(double, range(3))] == [0, 2, 4]
+
+
 def test_workers_keep_the_memory_of_one_table_for_the_next():
     sizes = [3 * 2**20 + k * 2**14 for k in range(40)]
     pages = list(Workers(2).map(read_more, sizes))

@@ -1,13 +1,15 @@
 """One walk finds the outputs, by name; a sidecar is read once, when it is asked for."""
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 from support.group_trees import Tree, correlation
 
-from bids_roi.errors import MissingInput
+from bids_roi.errors import DataError, MissingInput
 from bids_roi.files import tables
 from bids_roi.group.outputs import check_outputs
 from bids_roi.loading import load
@@ -64,6 +66,40 @@ def test_a_folder_without_outputs_is_refused_where_something_is_to_be_loaded(tmp
         load(tmp_path / "absent")
     with pytest.raises(MissingInput, match="no participant outputs"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("closed", ["", "sub-02", "sub-02/ses-1/func", "sub-03/func"])
+def test_a_folder_that_cannot_be_listed_hides_no_outputs(
+    tmp_path, monkeypatch, closed, number
+):
+    """A group without a participant whose folder fails would be of the others alone."""
+    touch(
+        tmp_path,
+        "sub-01/func/sub-01_atlas-A_dseg.tsv",
+        "sub-02/ses-1/func/sub-02_ses-1_atlas-A_dseg.tsv",
+        "sub-02/ses-2/anat/sub-02_ses-2_T1w.tsv",
+        "sub-03/func/sub-03_atlas-A_dseg.tsv",
+        "sub-03/ses-1",  # neither is a folder
+        "sub-03.html",
+    )
+    (tmp_path / "sub-04").symlink_to("nowhere")
+    assert len(find_outputs(tmp_path)) == 3
+    really = os.scandir
+
+    def fail(folder):
+        if Path(folder) == tmp_path / closed:
+            raise OSError(number, os.strerror(number), str(folder))
+        return really(folder)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(DataError, match="cannot be listed") as caught:
+        find_outputs(tmp_path)
+    assert caught.value.where == str(tmp_path / closed)
+    assert os.strerror(number) in caught.value.problem
+    assert ("permissions" in caught.value.remedy) == (number == errno.EACCES)
+    # What is not asked for costs nobody else a thing.
+    assert len(find_outputs(tmp_path, "sub-01")) == 1
 
 
 @pytest.fixture
