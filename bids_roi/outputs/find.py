@@ -60,6 +60,9 @@ REMEDY = "Make it again: the participant level with --overwrite."
 # Names of the group files that the last call wrote.
 LEDGER = "logs/group_files.json"
 
+# Keys of matrices that are made of series on disk; by an edit one may be gone.
+_OF_SERIES = frozenset({"CombinedTables", "CombinedRuns", "Condition"})
+
 RunKey = tuple[str, tuple[str, ...]]
 _one_copy = lru_cache(maxsize=1024)(tuple)  # of equal tuples, the first
 
@@ -470,7 +473,7 @@ def _read_told(output: Output) -> Told:
         absent=str(content.get("ReasonNotAvailable") or ""),
         table=sys.intern(told_digest(content)),
         condition=str(content.get("Condition") or ""),
-        of_tables="CombinedTables" in content,
+        of_tables=not _OF_SERIES.isdisjoint(content),
     )
 
 

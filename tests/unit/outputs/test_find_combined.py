@@ -109,6 +109,10 @@ def test_a_sidecar_that_was_edited_is_out_of_date_and_no_accident(tree, odd):
         return check_combined(output), series_of(output)
 
     assert "which series" in check("CombinedTables")[0].problem
+    path.write_text(json.dumps({k: v for k, v in content.items() if "Tables" not in k}))
+    (output,) = [o for o in find_outputs(tree.root) if o.kind == "combined"]
+    assert output.told.of_tables
+    assert "which series" in check_combined(output).problem
     error, series = check("Sources")
     assert "which series" in error.problem
     assert series == []
