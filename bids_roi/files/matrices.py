@@ -14,7 +14,7 @@ from bids_roi.errors import DataError, MissingInput, remedy_of
 from bids_roi.files.tables import unquote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,6 +47,38 @@ def read_matrix(
     as the header names the columns.
     """
     return parse_matrix(read_bytes(path), path, nodes=nodes)
+
+
+def read_keyed_matrix(
+    path: Path, keys: Collection[str]
+) -> tuple[dict[str, list[str]], tuple[str, ...], NDArray[np.float64]]:
+    """Read a table of numbers of which the first columns are some of the keys.
+
+    Cells of the keys, names of the other columns and their numbers, (rows, columns),
+    NaN for ``n/a``; some rows at a time, for text takes ten times the memory.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = next(file, "").rstrip("\n").split("\t")
+            names = tuple(map(unquote, header))
+            n_keys = sum(1 for _ in itertools.takewhile(keys.__contains__, names))
+            told: dict[str, list[str]] = {name: [] for name in names[:n_keys]}
+            parts = [np.empty((0, len(names) - n_keys))]
+            while lines := list(itertools.islice(file, max(1, _CELLS // len(names)))):
+                rows = [line.rstrip("\n").split("\t", n_keys) for line in lines]
+                cells = list(zip(*rows, strict=True))
+                for own, more in zip(told.values(), cells, strict=False):
+                    own += map(unquote, more)
+                if n_keys < len(names):
+                    parts.append(_parse(list(cells[n_keys])))
+            return told, names[n_keys:], np.concatenate(parts)
+    except OSError as error:
+        msg = f"the file cannot be read ({error.strerror})."
+        remedy = remedy_of(error, "Check the path.")
+        raise MissingInput(msg, where=path, remedy=remedy) from error
+    except (IndexError, TypeError, ValueError) as error:
+        msg = "it is no table of keys and numbers."
+        raise DataError(msg, where=path, remedy="Make it again.") from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from bids_roi.core.group.edges import list_edges
 from bids_roi.core.group.motion import edge_lengths, usable_centres
 from bids_roi.errors import BidsRoiError
-from bids_roi.files.matrices import read_matrix
+from bids_roi.files.matrices import read_keyed_matrix, read_matrix
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table, write_file
 from bids_roi.outputs.find import find_outputs, list_group_files, name_run
@@ -328,23 +328,22 @@ def _show_coverage(output_dir: Path, tables: Sequence[Path]) -> list[dict[str, A
     found = []
     paths = _list_tables(output_dir, "_coverage.tsv")
     for path, title in zip(paths, _tell_apart(paths), strict=True):
-        table = _read(path)
         # The sidecar describes the keys; the other columns are the regions, and one
         # that is called like a key has more to its name.
-        told = load_json(path.with_suffix(".json"))
-        keys = [name for name in table if name in told]
-        columns = [name for name in table if name not in told]
+        try:
+            keys, columns, values = read_keyed_matrix(
+                path, load_json(path.with_suffix(".json"))
+            )
+        except BidsRoiError:
+            continue
         names = [
             c.removesuffix("_region") if c.removesuffix("_region") in keys else c
             for c in columns
         ]
-        if not names:
-            continue
-        values = np.stack([_column(table, name) for name in columns], axis=1)
         if not np.isfinite(values).any():
             continue
         order = order_regions(len(names), _places(tables, names).get("network"))
-        picture = draw_coverage_table(values, _name_rows(table, keys), order)
+        picture = draw_coverage_table(values, _name_rows(keys), order)
         figures = _save(output_dir, picture, path.stem)
         means = np.nanmean(values, axis=0)
         worst = int(np.nanargmin(means))
@@ -353,9 +352,9 @@ def _show_coverage(output_dir: Path, tables: Sequence[Path]) -> list[dict[str, A
     return found
 
 
-def _name_rows(table: dict[str, list[str]], keys: Sequence[str]) -> list[str]:
+def _name_rows(keys: dict[str, list[str]]) -> list[str]:
     """Runs as far as they differ: ``sub-01 run-2``."""
-    varied = [k for k in keys if k == "participant_id" or len(set(table[k])) > 1]
+    varied = [k for k in keys if k == "participant_id" or len(set(keys[k])) > 1]
     prefixes = [
         "" if k in ("participant_id", "session_id") else f"{k.removesuffix('_id')}-"
         for k in varied
@@ -366,7 +365,7 @@ def _name_rows(table: dict[str, list[str]], keys: Sequence[str]) -> list[str]:
             for prefix, cell in zip(prefixes, cells, strict=True)
             if cell != "n/a"
         )
-        for cells in zip(*(table[k] for k in varied), strict=True)
+        for cells in zip(*(keys[k] for k in varied), strict=True)
     ]
 
 

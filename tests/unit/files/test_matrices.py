@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from bids_roi.errors import DataError
-from bids_roi.files.matrices import corner_of, parse_matrix, parse_triangle
-from bids_roi.files.tables import format_matrix
+from bids_roi.errors import DataError, MissingInput
+from bids_roi.files.matrices import (
+    corner_of,
+    parse_matrix,
+    parse_triangle,
+    read_keyed_matrix,
+)
+from bids_roi.files.tables import format_matrix, format_table, read_table, to_numbers
 
 # What trips parsers: ties between two doubles, 17 digits, the ends of the range.
 NASTY = [0.0, -0.0, 5e-324, -2.2250738585072014e-308, 1.7976931348623157e308, 1e22]
@@ -120,3 +125,40 @@ def test_missing_cells_beside_names_with_their_letters():
     found, values = parse_matrix(content, None, nodes=True)
     assert found == names
     assert_array_equal(values, [[1, math.nan], [math.nan, -2.5]])
+
+
+def test_keys_and_numbers_are_told_apart(tmp_path):
+    path, rng = tmp_path / "a.tsv", np.random.default_rng(0)
+    values = rng.normal(size=(300, 40))
+    values[rng.random(values.shape) < 0.1] = np.nan
+    keys = {
+        "run_id": [f"run {n}" for n in range(300)],
+        "task_id": [*("n/a", "über", 'say "x"') * 100],
+    }
+    columns = {f"R{n}": values[:, n].tolist() for n in range(40)}
+    path.write_text(format_table(keys | columns), encoding="utf-8")
+    told, names, found = read_keyed_matrix(path, {"task_id", "run_id", "R_7"})
+    table = read_table(path)
+    assert told == {key: table.pop(key) for key in keys}
+    assert names == tuple(table)
+    assert_array_equal(found, np.array([*map(to_numbers, table.values())]).T)
+    assert_array_equal(found, values)
+    told, names, found = read_keyed_matrix(path, {*keys, *columns})
+    assert (len(told), names, found.shape) == (42, (), (0, 0))
+
+
+@pytest.mark.parametrize("rows", ["1\tx\n", "1\n", "1\t2\n1\t2\t3\n", "\n"])
+def test_what_is_no_table_of_keys_and_numbers_is_an_error(tmp_path, rows):
+    path = tmp_path / "a.tsv"
+    path.write_text(f"k\tA\n{rows}")
+    with pytest.raises(DataError, match="no table of keys"):
+        read_keyed_matrix(path, {"k"})
+    with pytest.raises(MissingInput, match="cannot be read"):
+        read_keyed_matrix(tmp_path / "b.tsv", {"k"})
+
+
+def test_a_table_of_no_rows_has_its_regions(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text("k\tA\tB\n")
+    told, names, found = read_keyed_matrix(path, {"k"})
+    assert (told, names, found.shape) == ({"k": []}, ("A", "B"), (0, 2))
