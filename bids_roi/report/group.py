@@ -16,7 +16,7 @@ from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_keyed_matrix, read_matrix
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table, write_file
-from bids_roi.outputs.find import find_outputs, list_group_files, name_run
+from bids_roi.outputs.find import list_group_files, name_run
 from bids_roi.report.group_figures import (
     LEAST_RUNS,
     draw_coverage_table,
@@ -128,7 +128,8 @@ def write_group_page(output_dir: Path, command: str = "") -> None:
     links = [place["link"] and f"../{place['link']}" for place in places]
     quality = draw_strips(strips, [place["run"] for place in places], links)
     strategies = rows_of(_read(output_dir / "group_strategies.tsv"))
-    regions = [o.file for o in find_outputs(output_dir) if o.kind == "regions"]
+    tables = {*runs.get("regions_file", ())} - {"n/a"}
+    regions = [output_dir / name for name in sorted(tables, key=lambda n: n.split("/"))]
     connectivity = _show_connectivity(output_dir, regions)
     dataset = load_json(output_dir / "dataset_description.json")
     people = sorted(set(runs.get("participant_id", ())))
