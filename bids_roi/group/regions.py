@@ -154,7 +154,7 @@ def cut_tables(output_dir: Path, outputs: list[Output]) -> list[Batch]:
 
 def read_tables(batch: Batch) -> list[_Table | str]:
     """Read the tables of a batch; of one that cannot be used, why."""
-    known: dict[Any, Any] = {}  # one copy of the names
+    known: dict[Any, Any] = {}  # one copy of the names, and of places by their text
     found: list[_Table | str] = []
     for path in batch.paths:
         try:
@@ -259,7 +259,7 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
         raise DataError("coverage is not a number from 0 to 1 throughout.")
     blank = [MISSING] * len(names)
     told = dict.fromkeys((*"xyz", "centre_offset"), blank) | columns
-    places = [_parse(told, name) for name in (*"xyz", "centre_offset")]
+    places = [_parse_once(told, name, known) for name in (*"xyz", "centre_offset")]
     networks = tuple(
         None if label in (MISSING, "") else label
         for label in columns.get("network", blank)
@@ -278,6 +278,17 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
         np.array(places).T,
         summary,
     )
+
+
+def _parse_once(
+    columns: dict[str, list[str]], name: str, known: dict[Any, Any]
+) -> FloatArray:
+    """Numbers that are the same in all tables of an atlas that participants share."""
+    text = "\t".join(columns[name])
+    values: FloatArray | None = known.get(text)
+    if values is None:
+        values = known[text] = _parse(columns, name)
+    return values
 
 
 def _parse(columns: dict[str, list[str]], name: str) -> FloatArray:

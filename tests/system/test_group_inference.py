@@ -456,7 +456,7 @@ def test_a_column_of_the_tables_of_outliers(tmp_path, raw, capsys):
         z.append(np.arctanh(matrix[UPPER]))
         moved.append(own.mean())
         # That of a condition is of a series with another desc-.
-        told = {"Condition": "go"}
+        told = {"Condition": "go", "CombinedTables": ["d" * 64]}
         path = tree.relmat(run_name, matrix, desc="24Pgo", **told)
         content = json.loads(path.with_suffix(".json").read_text())
         content["Sources"] = [s.replace("24Pgo", "24P") for s in content["Sources"]]
