@@ -181,11 +181,13 @@ def test_the_notebook_is_what_its_cells_give(demo_call, monkeypatch):
 
     The first one's command is that of ``demo_call``, whose folder is taken.
     """
-    called = []
+    called, really = [], subprocess.run
 
     def call(words, **options):
+        if words[0] != "bids_roi_tools":  # what a library asks of the machine
+            return really(words, **options)
         called.append((words, options))
-        Path("demo").symlink_to(demo_call[0])
+        return Path("demo").symlink_to(demo_call[0])
 
     monkeypatch.setattr(subprocess, "run", call)
     spec = importlib.util.spec_from_file_location("notebook", ROOT / "docs/notebook.py")
