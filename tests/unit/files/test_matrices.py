@@ -112,6 +112,15 @@ def test_upper_half_with_what_is_nearly_missing_is_refused(cell, other):
         parse_triangle(content, None)
 
 
+def test_what_is_nearly_missing_is_refused_behind_many_that_are():
+    names = [f"r{k}" for k in range(90)]
+    content = text_of(names, np.full((90, 90), math.nan))
+    assert content.count(b"n/a\n") == 90
+    content = content.replace(b"n/a\n", b"n/l\n")
+    with pytest.raises(DataError, match="not 90 numbers or n/a each"):
+        parse_triangle(content, None)
+
+
 @pytest.mark.parametrize("other", ["9e9", "9000000000.0", "-9e9", "n/a", "1"])
 def test_upper_half_tells_what_is_missing_from_any_number(other):
     content = f"Node\ta\tb\na\t{other}\tn/a\nb\tn/a\t9e9\n".encode()
