@@ -277,11 +277,12 @@ def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
         _check_regular(path, _LARGEST_JSON)
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        if path.is_symlink() and not path.exists():
+        problem, remedy = f"the file cannot be read ({error.strerror or error}).", ""
+        if not isinstance(error, FileNotFoundError):
+            remedy = remedy_of(error, "Check its permissions.")
+        elif path.is_symlink():
             problem = "the link points to a file that is not here (datalad get it)."
-        else:
-            problem = f"the file cannot be read ({error.strerror or error})."
-        raise DataError(problem, where=path) from error
+        raise DataError(problem, where=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8 text.", where=path) from error
     if not text.strip():

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from bids_roi.atlases.templateflow import S3_ROOT
 from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
+from bids_roi.files.listing import is_absent
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import (
     format_json,
@@ -254,7 +255,10 @@ def _write_once(output_dir: Path, name: str, text: str) -> list[str]:
     """Write a shared file unless it is there; say so where its content differs."""
     try:
         present = (output_dir / name).read_bytes()  # of any encoding
-    except OSError:
+    except OSError as error:
+        if not (is_absent(error) or isinstance(error, IsADirectoryError)):
+            why = f"cannot be read ({error.strerror})"
+            return [f"{name} is there, {why} and stays as it is."]
         write_file(output_dir, name, text)
         return []
     if present == text.encode(errors="replace"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_roi.dataset.partners import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
+from bids_roi.files.listing import is_there
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import file_digest, format_matrix, read_table
@@ -199,7 +200,7 @@ def _is_made(
 ) -> bool:
     """Whether the matrix is there, of these tables; refused if of other settings."""
     there = Output(folder, path, "relmat", parse_name(path))
-    if overwrite or not there.file.exists():
+    if overwrite or not is_there(there.file):
         return False
     try:
         sidecar = there.read_sidecar()
