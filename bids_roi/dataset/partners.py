@@ -23,7 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
-from bids_roi.files.listing import list_named
+from bids_roi.files.listing import find_below, list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -376,7 +376,7 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
     participant = f"sub-{run.participant}"
     found: dict[int, list[Path]] = {0: []}
-    below = ((p, parse_name(p)) for p in (folder / participant).rglob(pattern))
+    below = ((p, parse_name(p)) for p in find_below(folder / participant, pattern))
     for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities

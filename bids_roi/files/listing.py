@@ -6,20 +6,23 @@ says no where a disk fails: what is there would be missing without a word.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fnmatch
 import functools
 import itertools
 import os
+import re
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import MissingInput, remedy_of
 from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from bids_roi.files.names import BidsName
 
@@ -42,10 +45,13 @@ def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     return MissingInput(msg, where=path, remedy=remedy)
 
 
-def is_there(path: Path) -> bool:
-    """Whether a file or folder is there; ``MissingInput`` where nobody can tell."""
+def is_there(path: Path, *, follow: bool = True) -> bool:
+    """Whether a file or folder is there; ``MissingInput`` where nobody can tell.
+
+    Without ``follow`` a link is, too, whose content is not here.
+    """
     try:
-        path.stat()
+        path.stat(follow_symlinks=follow)
     except OSError as error:
         if is_absent(error) or error.errno == errno.ELOOP:  # a link to nothing
             return False
@@ -66,6 +72,34 @@ def list_folder(folder: Path) -> list[str]:
 def glob_folder(folder: Path, pattern: str) -> list[Path]:
     """Paths in a folder whose names match, sorted; errors as ``list_folder``."""
     return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
+
+
+def find_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the files in a folder, and in those in it, whose names match."""
+
+    def refuse(error: OSError) -> None:
+        if not is_absent(error):
+            raise unreadable("folder", Path(error.filename), error) from error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder, sorted; an ``OSError`` where it cannot be listed.
+
+    Of a link that leads nowhere now, as to a disk that is not mounted, the name
+    decides: who is listed and cannot be read is told of.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        if entry.is_dir() or not entry.is_symlink() or Path(entry.path).exists():
+            return entry.is_dir()
+    return re.fullmatch("(sub|ses)-[A-Za-z0-9]+|func", entry.name) is not None
 
 
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:

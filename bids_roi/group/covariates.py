@@ -152,7 +152,7 @@ def _check_asked(asked: Sequence[str]) -> None:
 def _has_levels(path: Path, name: str) -> bool:
     """Whether participants.json says that the numbers of a column are codes."""
     beside = path.with_suffix(".json")
-    if not beside.is_symlink() and not is_there(beside):
+    if not is_there(beside, follow=False):
         return False
     told = read_json(beside).get(name)
     return isinstance(told, dict) and bool(told.get("Levels"))

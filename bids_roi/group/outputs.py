@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import DataError, MissingInput
+from bids_roi.errors import BidsRoiError, DataError, MissingInput
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
@@ -113,14 +113,14 @@ def check_outputs(
 
 def _find_fault(
     output: Output, stamp: Stamp | None, *, begun: bool, verify: bool
-) -> DataError | None:
+) -> BidsRoiError | None:
     """Why a table is not that of its sidecar, or not of one making with the others."""
     if begun:
         msg = "a call was stopped while it replaced the outputs of this run."
         return DataError(msg, where=output.path, remedy=REMEDY)
     try:
         check_table(output.file, output.told.table, stamp=stamp, verify=verify)
-    except DataError as error:
+    except BidsRoiError as error:
         return error
     return None
 
@@ -224,10 +224,11 @@ class Ledger:
 
     def close(self) -> list[str]:
         """Remove what is out of date; returns the names."""
-        stale = sorted(self._known - self._claimed)
-        for name in stale:
-            with contextlib.suppress(OSError):
+        stale = []
+        for name in sorted(self._known - self._claimed):
+            with contextlib.suppress(OSError):  # one that stays is among the others
                 (self.output_dir / name).unlink(missing_ok=True)
+                stale.append(name)
         self._known = set(self._claimed)
         self._save()
         return stale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import BidsRoiError, UsageError, nearest_words
+from bids_roi.files.listing import is_there
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_table, read_table, to_numbers
 from bids_roi.outputs.find import (
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from bids_roi.outputs.find import Output, RunKey
     from bids_roi.outputs.records import Record
 
+
+log = logging.getLogger("bids_roi")
 
 Row = dict[str, object]
 # Kind, stat and desc.
@@ -166,7 +170,12 @@ def measure_motion(
     if key is None:
         # The table of outliers is that of the series: of a condition, its strategy's.
         parts = series_of(output) or [output]
-        known = np.concatenate([_read_volumes(part, name) for part in parts])
+        known = np.empty(0)
+        for part in parts:
+            values = _read_volumes(part, name)
+            if values is None:  # the mean over the other runs would be another
+                return None
+            known = np.concatenate([known, values])
         return float(known.mean()) if known.size else None
     own = output.number(key.name)
     if own is not None:
@@ -178,14 +187,19 @@ def measure_motion(
     return sum(told) / len(told) if told else None
 
 
-def _read_volumes(output: Output, name: str) -> NDArray[np.float64]:
-    """Known values of a column of the table of outliers of an output's run."""
+def _read_volumes(output: Output, name: str) -> NDArray[np.float64] | None:
+    """Known values of a column of the table of outliers of an output's run.
+
+    None in a run without this table; ``None``, which is told, where it cannot be read.
+    """
     entities = [e for e in output.name.entities if e[0] not in _OF_ATLAS]
     path = output.file.with_name(format_name(entities, "outliers", ".tsv"))
     try:
-        values = to_numbers(read_table(path).get(name, []))
-    except (BidsRoiError, ValueError):
-        return np.empty(0)  # as a run whose sidecar does not tell it
+        cells = read_table(path).get(name, []) if is_there(path) else []
+        values = to_numbers(cells)
+    except (BidsRoiError, ValueError) as error:
+        log.warning("%s: its %s is not known: %s", output.path, name, error)
+        return None
     return values[np.isfinite(values)]
 
 

@@ -270,8 +270,7 @@ def check_table(
         if is_absent(error):  # as a link to what is not here; whoever reads it says so
             return
         # Not so of a series: the group level lists it, and need not read it.
-        told_why = unreadable("file", path, error)
-        raise DataError(told_why.problem, where=path, remedy=told_why.remedy) from error
+        raise unreadable("file", path, error) from error
     if digest != told:
         msg = "the table is not the one that its sidecar was written with."
         remedy = (
@@ -562,18 +561,13 @@ def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]
 def _read_file(path: Path) -> list[Record] | None:
     """Read a file of records; lines that are none are passed over."""
     try:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            if error.errno != errno.ESTALE:
-                raise
-            # So NFS says of a file that another job removes while it is read; opened
-            # once more, it is not there.
-            text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         return []
     except OSError as error:
-        if is_absent(error):
+        # ESTALE: so NFS says of what another job removes while it is read.
+        gone = error.errno == errno.ESTALE and not is_there(path)
+        if gone or is_absent(error):
             return None
         raise unreadable("file", path, error) from error
     records = (_parse(line) for line in text.split("\n"))
