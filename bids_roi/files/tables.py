@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, MissingInput, OutputError, remedy_of
+from bids_roi.files.listing import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -453,7 +454,7 @@ def fingerprint(path: Path) -> str:
     what is not here.
     """
     try:
-        if path.is_symlink() and not path.exists():
+        if path.is_symlink() and not is_there(path):
             return GONE
         status = path.stat()
         size = status.st_size

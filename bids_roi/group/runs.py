@@ -18,7 +18,6 @@ from bids_roi.outputs.find import (
     choose_combined,
     desc_of,
     describe_keys,
-    find_outputs,
     identify,
     key_columns,
     series_of,
@@ -30,7 +29,6 @@ from bids_roi.outputs.schema import COLUMNED, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -258,9 +256,9 @@ def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
         yield row | {"options_digest": output.digest, "source": output.path}
 
 
-def tell_not_combined(output_dir: Path) -> list[str]:
+def tell_not_combined(found: Iterable[Output]) -> list[str]:
     """Say which runs have matrices, and none over all of them."""
-    _, lacking = choose_combined(find_outputs(output_dir))
+    _, lacking = choose_combined(found)
     if not lacking:
         return []
     return [
@@ -276,7 +274,7 @@ def _row_of_record(record: Record) -> Row:
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
     row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
-    if record.status not in _NOT_MADE:
+    if record.status not in (*_NOT_MADE, "unreadable"):
         row["status"] = "absent"
         row["reason"] = "outputs were made, but they are not here any more."
     return row
