@@ -1,0 +1,219 @@
+"""Folders and files that are there and cannot be read: told, contained, put right."""
+
+import errno
+import itertools
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import datasets
+from support.calls import run
+from support.group_trees import Tree, correlation, read_rows
+
+from bids_roi.outputs.records import Record, read_all_records, write_records
+
+NOBODY = 65534
+RUNS = [f"sub-0{n}_task-rest" for n in (1, 2, 3)]
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="only root can play another user"
+)
+
+
+@pytest.fixture
+def place():
+    """A folder that another user may enter, unlike pytest's own."""
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else Path("/var/tmp")
+    with tempfile.TemporaryDirectory(prefix="bids_roi-closed-", dir=base) as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+def fill(out, people=(1, 2, 3, 4, 5)):
+    """Outputs and records of participants, the same of each whoever else is there."""
+    tree = Tree(out)
+    for person in people:
+        name = f"sub-0{person}_task-rest"
+        rng = np.random.default_rng(person)
+        tree.run(name, correlation(rng), fd=0.1 * person, desc="36P")
+        source = tree.source(name)
+        done = Record(source, "Toy", "done", strategy="36P")
+        write_records(out, source, [done])
+        lost = source.replace("rest", "nback")
+        write_records(out, lost, [Record(lost, "Toy", "failed", "the scanner failed.")])
+    return tree
+
+
+def tables(out):
+    """Group tables that hold numbers, but for the list of runs."""
+    return {
+        p.name: p.read_bytes()
+        for p in out.glob("group_*.tsv")
+        if p.name != "group_runs.tsv"
+    }
+
+
+PLACES = ["sub-03", "sub-03/func", "logs/sub-03", "logs/sub-03/*rest*.jsonl"]
+
+
+def check_group(capsys, out, broken, problem, *texts):
+    """One row for the participant; the numbers are those without him."""
+    rows = read_rows(out / "group_runs.tsv")
+    told = [(r["participant_id"], r["status"]) for r in rows]
+    whole = [(f"sub-0{n}", s) for n in (1, 2, 4, 5) for s in ("done", "failed")]
+    assert sorted(told) == sorted([*whole, ("sub-03", "unreadable")])
+    (row,) = [r for r in rows if r["participant_id"] == "sub-03"]
+    for text in (row["reason"], *texts):
+        assert f"{broken}: the " in text
+        assert f"cannot be read ({problem}). Check " in text
+        assert "Traceback" not in text
+    other = out.parent / "without"
+    fill(other, (1, 2, 4, 5))
+    run(capsys, other, other, "group")
+    assert tables(out) == tables(other) != {}
+
+
+def fail_at(monkeypatch, broken, number):
+    """Listing a folder, or reading a file, fails as on a disk or a mount."""
+    call = (Path, "read_text") if broken.is_file() else (os, "scandir")
+    really = getattr(*call)
+
+    def fail(path=".", *arguments, **options):
+        if Path(path) == broken:
+            raise OSError(number, os.strerror(number), str(path))
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(*call, fail)
+
+
+@pytest.mark.parametrize(
+    ("word", "code"), [*zip(PLACES, ("EIO", "ESTALE", "EACCES", "EIO"), strict=True)]
+)
+def test_a_group_goes_on_without_who_cannot_be_read(
+    tmp_path, capsys, monkeypatch, word, code
+):
+    out = tmp_path / "out"
+    fill(out)
+    (broken,) = out.glob(word)
+    number = getattr(errno, code)
+    with monkeypatch.context() as patch:
+        fail_at(patch, broken, number)
+        shown = run(capsys, tmp_path, out, "group", code=1)
+    assert "1 unreadable" in shown.out
+    check_group(capsys, out, broken, os.strerror(number), shown.err, shown.out)
+    run(capsys, tmp_path, out, "group")  # and put right by the same command
+    rows = read_rows(out / "group_runs.tsv")
+    assert sorted(r["status"] for r in rows) == ["done"] * 5 + ["failed"] * 5
+
+
+@as_root
+@pytest.mark.parametrize("word", PLACES)
+def test_a_group_with_a_participant_of_another_user(place, capsys, fault_server, word):
+    """Permissions as they are on a cluster, and a user whom they bind."""
+    out = place / "out"
+    fill(out)
+    open_to_all(out)
+    (broken,) = out.glob(word)
+    broken.chmod(0)
+    done = fault_server.run(out, out, "group", "--no-report", user=NOBODY)
+    assert done.returncode == 1, done.stderr
+    check_group(capsys, out, broken, "Permission denied", done.stderr)
+
+
+def open_to_all(folder):
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o666)
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES"])
+@pytest.mark.parametrize("word", ["", "logs"])
+def test_a_group_of_whom_nothing_can_be_read_is_an_error(
+    tmp_path, capsys, monkeypatch, word, code
+):
+    out = tmp_path / "out"
+    fill(out)
+    number = getattr(errno, code)
+    before = datasets.snapshot(out)
+    fail_at(monkeypatch, out / word, number)
+    shown = run(capsys, tmp_path, out, "group", code=66)
+    assert f"{out / word}: the folder cannot be read" in shown.err
+    assert os.strerror(number) in shown.err
+    monkeypatch.undo()
+    assert datasets.snapshot(out) == before
+
+
+def test_a_group_without_anyone_else_is_an_error(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    fill(out, (3,))
+    before = datasets.snapshot(out)
+    fail_at(monkeypatch, out / "logs" / "sub-03", errno.EIO)
+    shown = run(capsys, tmp_path, out, "group", code=66)
+    assert f"{out}/logs/sub-03: the folder cannot be read" in shown.err
+    monkeypatch.undo()
+    assert datasets.snapshot(out) == before
+
+
+@pytest.fixture
+def site(place):
+    """A dataset, its atlas, and an output folder of another user."""
+    root = datasets.write_dataset(place / "in", RUNS)
+    atlas = datasets.write_atlas(place / "atlas")
+    return root, place / "out", atlas
+
+
+def participant(fault_server, site, *more, user=NOBODY):
+    root, out, atlas = site
+    options = ("--atlas-file", atlas, "--no-report", *more)
+    return fault_server.run(root, out, "participant", *options, user=user)
+
+
+def files_of(folder):
+    """Outputs, without logs: they tell seconds and memory."""
+    found = datasets.snapshot(folder)
+    return {name: held for name, held in found.items() if name[:4] != "logs"}
+
+
+def changes_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("word", "more"),
+    [
+        *itertools.product(("sub-02", "sub-02/func", "logs/sub-02", "file"), [()]),
+        *itertools.product(("sub-02", "file"), [("--overwrite",)]),
+        *itertools.product(("sub-02", "logs/sub-02"), [("--combine-runs",)]),
+    ],
+)
+def test_a_participant_of_another_user_costs_him_alone(site, fault_server, word, more):
+    """Not the call, and not without a word; nothing of his is made anew."""
+    _, out, _ = site
+    more = (*more, "--relmat", "pearson", "--strategy", "none")
+    assert participant(fault_server, site, *more).returncode == 0
+    expected, his = files_of(out), changes_of(out / "sub-02")
+    (file,) = out.glob("logs/sub-02/*.jsonl")
+    (gone,) = out.glob("sub-03/func/*timeseries.tsv")
+    gone.unlink()
+    broken = file if word == "file" else out / word
+    mode = broken.stat().st_mode
+    broken.chmod(0)
+    done = participant(fault_server, site, *more)
+    broken.chmod(mode)
+    assert done.returncode == 1, done.stderr
+    assert "sub-02" in done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Check " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files_of(out) == expected  # the others have been made
+    assert changes_of(out / "sub-02") == his
+    states = {r.run[:6]: r.status for r in read_all_records(out)}
+    lost = "done" if "log" in str(broken.relative_to(out)) else "failed"
+    assert states == {"sub-01": "done", "sub-02": lost, "sub-03": "done"}
+    again = participant(fault_server, site, *more)
+    assert again.returncode == 0, again.stderr
+    assert files_of(out) == expected
+    states = {r.run[:6]: r.status for r in read_all_records(out)}
+    assert states == dict.fromkeys(("sub-01", "sub-02", "sub-03"), "done")
