@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -144,15 +145,16 @@ class Outcomes:
     def _costs_one(self, participant: str) -> Iterator[None]:
         """Go on with the other participants where the files of one fail.
 
-        A disk that is full, or read-only, is of all of them, and ends the call.
+        A disk that is full, or logs/ that cannot be written, is of all of them, and
+        ends the call.
         """
         try:
             yield
         except (MissingInput, OutputError) as error:
-            cause = error.__cause__
-            if isinstance(error, OutputError) and not isinstance(
-                cause, PermissionError
-            ):
+            closed = isinstance(error.__cause__, PermissionError)
+            logs = self.level.output_dir / "logs" / participant
+            closed &= os.path.isdir(logs)  # noqa: PTH112 - no error where it is closed
+            if isinstance(error, OutputError) and not closed:
                 raise
             if participant not in self.unread:
                 log.error("%s: %s", participant, error)

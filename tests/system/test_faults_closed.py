@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import datasets
+from support.broken_disk import fail_at
 from support.calls import run
 from support.group_trees import Tree, correlation, read_rows
 
@@ -75,17 +76,10 @@ def check_group(capsys, out, broken, problem, *texts):
     assert tables(out) == tables(other) != {}
 
 
-def fail_at(monkeypatch, broken, number):
-    """Listing a folder, or reading a file, fails as on a disk or a mount."""
+def break_at(monkeypatch, broken, code):
+    """Listing a folder, or reading a file, fails."""
     call = (Path, "read_text") if broken.is_file() else (os, "scandir")
-    really = getattr(*call)
-
-    def fail(path=".", *arguments, **options):
-        if Path(path) == broken:
-            raise OSError(number, os.strerror(number), str(path))
-        return really(path, *arguments, **options)
-
-    monkeypatch.setattr(*call, fail)
+    fail_at(monkeypatch, *call, broken, code)
 
 
 @pytest.mark.parametrize(
@@ -97,12 +91,12 @@ def test_a_group_goes_on_without_who_cannot_be_read(
     out = tmp_path / "out"
     fill(out)
     (broken,) = out.glob(word)
-    number = getattr(errno, code)
+    problem = os.strerror(getattr(errno, code))
     with monkeypatch.context() as patch:
-        fail_at(patch, broken, number)
+        break_at(patch, broken, code)
         shown = run(capsys, tmp_path, out, "group", code=1)
     assert "1 unreadable" in shown.out
-    check_group(capsys, out, broken, os.strerror(number), shown.err, shown.out)
+    check_group(capsys, out, broken, problem, shown.err, shown.out)
     run(capsys, tmp_path, out, "group")  # and put right by the same command
     rows = read_rows(out / "group_runs.tsv")
     assert sorted(r["status"] for r in rows) == ["done"] * 5 + ["failed"] * 5
@@ -134,12 +128,12 @@ def test_a_group_of_whom_nothing_can_be_read_is_an_error(
 ):
     out = tmp_path / "out"
     fill(out)
-    number = getattr(errno, code)
+    problem = os.strerror(getattr(errno, code))
     before = datasets.snapshot(out)
-    fail_at(monkeypatch, out / word, number)
+    break_at(monkeypatch, out / word, code)
     shown = run(capsys, tmp_path, out, "group", code=66)
     assert f"{out / word}: the folder cannot be read" in shown.err
-    assert os.strerror(number) in shown.err
+    assert problem in shown.err
     monkeypatch.undo()
     assert datasets.snapshot(out) == before
 
@@ -148,7 +142,7 @@ def test_a_group_without_anyone_else_is_an_error(tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     fill(out, (3,))
     before = datasets.snapshot(out)
-    fail_at(monkeypatch, out / "logs" / "sub-03", errno.EIO)
+    break_at(monkeypatch, out / "logs" / "sub-03", "EIO")
     shown = run(capsys, tmp_path, out, "group", code=66)
     assert f"{out}/logs/sub-03: the folder cannot be read" in shown.err
     monkeypatch.undo()

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from support.broken_disk import fail_at
 
 from bids_roi.errors import MissingInput
 from bids_roi.outputs.records import (
@@ -19,18 +20,6 @@ from bids_roi.outputs.records import (
 
 RUN = "sub-02/func/sub-02_task-a_bold.nii.gz"
 FAILING = ("EIO", "ESTALE", "EACCES", "ENOTCONN", "ETIMEDOUT", "EPERM", "EMFILE")
-
-
-def fail_at(monkeypatch, owner, name, broken, code):
-    """A call of the system fails for one path, as a disk or a mount does."""
-    really, number = getattr(owner, name), getattr(errno, code)
-
-    def fail(path=".", *arguments, **options):
-        if Path(path) == broken:
-            raise OSError(number, os.strerror(number), str(path))
-        return really(path, *arguments, **options)
-
-    monkeypatch.setattr(owner, name, fail)
 
 
 @pytest.fixture
