@@ -2,6 +2,7 @@
 
 import errno
 import itertools
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -11,8 +12,11 @@ import pytest
 from support import datasets
 from support.broken_disk import fail_at
 from support.calls import run
-from support.group_trees import Tree, correlation, read_rows
+from support.group_trees import SPACE, Tree, correlation, read_rows, write_tsv
 
+from bids_roi.group.outputs import check_outputs
+from bids_roi.group.runs import measure_motion, sort_into_runs
+from bids_roi.outputs.find import find_outputs
 from bids_roi.outputs.records import Record, read_all_records, write_records
 
 NOBODY = 65534
@@ -178,6 +182,7 @@ def changes_of(folder):
     ("word", "more"),
     [
         *itertools.product(("sub-02", "sub-02/func", "logs/sub-02", "file"), [()]),
+        ("sidecar", ()),  # its settings may be others, which are never replaced
         *itertools.product(("sub-02", "file"), [("--overwrite",)]),
         *itertools.product(("sub-02", "logs/sub-02"), [("--combine-runs",)]),
     ],
@@ -191,7 +196,8 @@ def test_a_participant_of_another_user_costs_him_alone(site, fault_server, word,
     (file,) = out.glob("logs/sub-02/*.jsonl")
     (gone,) = out.glob("sub-03/func/*timeseries.tsv")
     gone.unlink()
-    broken = file if word == "file" else out / word
+    (sidecar,) = out.glob("sub-02/func/*timeseries.json")
+    broken = {"file": file, "sidecar": sidecar}.get(word, out / word)
     mode = broken.stat().st_mode
     broken.chmod(0)
     done = participant(fault_server, site, *more)
@@ -211,3 +217,111 @@ def test_a_participant_of_another_user_costs_him_alone(site, fault_server, word,
     assert files_of(out) == expected
     states = {r.run[:6]: r.status for r in read_all_records(out)}
     assert states == dict.fromkeys(("sub-01", "sub-02", "sub-03"), "done")
+
+
+@as_root
+def test_logs_of_another_user_end_the_call(site, fault_server):
+    """Not of one participant: without records nothing could be resumed."""
+    _, out, _ = site
+    (out / "logs").mkdir(parents=True)
+    out.chmod(0o777)
+    (out / "logs").chmod(0o755)
+    done = participant(fault_server, site)
+    assert done.returncode == 73, done.stderr
+    assert f"{out}/logs/sub-01" in done.stderr
+    assert "cannot be written (Permission denied)" in done.stderr
+    (out / "logs").chmod(0o777)
+    assert participant(fault_server, site).returncode == 0
+
+
+@as_root
+def test_a_root_file_of_another_user_stays_and_is_told(site, fault_server):
+    _, out, _ = site
+    out.mkdir()
+    out.chmod(0o777)
+    file = out / "README.md"
+    file.write_text("of somebody else")
+    file.chmod(0)
+    done = participant(fault_server, site)
+    assert done.returncode == 0, done.stderr
+    assert "README.md is there, cannot be read (Permission denied)" in done.stderr
+    assert file.read_text() == "of somebody else"
+
+
+def test_a_group_table_that_cannot_be_removed_is_not_called_removed(
+    tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    tree = fill(out)
+    for person in (1, 2):
+        name = f"sub-0{person}_task-rest"
+        matrix = correlation(np.random.default_rng(person))
+        tree.relmat(name, matrix, desc="24P")
+    run(capsys, out, out, "group")
+    for path in out.glob("sub-*/func/*desc-24P*"):
+        path.unlink()
+    (old,) = out.glob("group_*desc-24P_relmat.tsv")
+    with monkeypatch.context() as patch:
+        fail_at(patch, Path, "unlink", old, "EACCES")
+        shown = run(capsys, out, out, "group")
+    assert old.is_file()
+    (removed,) = [x for x in shown.out.splitlines() if x.startswith("removed, for")]
+    assert old.name not in removed
+    assert f"1 file group_* not of this call, left as found: {old.name}" in shown.err
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES"])
+def test_a_mean_over_runs_is_not_over_those_that_can_be_read(
+    tmp_path, caplog, monkeypatch, code
+):
+    """Motion of all volumes: of one run alone it would be another number."""
+    tree, tables = Tree(tmp_path), []
+    for number, moved in ((1, (0.1, 0.3)), (2, (0.5, "n/a"))):
+        key = f"sub-01_task-rest_run-{number}"
+        tree.run(key, correlation(np.random.default_rng(number)))
+        folder, stem = tree.stem(key)
+        name = stem.replace("_atlas-Toy", "_outliers.tsv")
+        write_tsv(folder / name, ["fd"], [[x] for x in moved])
+        tables.append(folder / name)
+    combine(tree, "sub-01_task-rest", (1, 2))
+    (output,) = [o for o in find_outputs(tmp_path) if o.kind == "combined"]
+    runs = sort_into_runs([output], ())
+    assert measure_motion("fd", runs, output) == pytest.approx(0.3)
+    fail_at(monkeypatch, Path, "open", tables[0], code)
+    assert measure_motion("fd", runs, output) is None
+    assert f"its fd is not known: {tables[0]}: the file cannot be read" in caplog.text
+    monkeypatch.undo()
+    tables[0].unlink()  # as a run that had none
+    assert measure_motion("fd", runs, output) == 0.5
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+def test_a_matrix_over_runs_is_never_taken_for_that_of_a_run(
+    tmp_path, monkeypatch, code
+):
+    """Its sidecar cannot be read once, and could be a moment later."""
+    tree = Tree(tmp_path)
+    for number in (1, 2):
+        matrix = correlation(np.random.default_rng(number))
+        tree.run(f"sub-01_task-rest_run-{number}", matrix)
+    path = combine(tree, "sub-01_task-rest", (1, 2)).with_suffix(".json")
+    with monkeypatch.context() as patch:
+        fail_at(patch, Path, "read_bytes", path, code)
+        found = find_outputs(tmp_path)
+    (over,) = [o for o in found if o.beside == path]
+    assert "the file cannot be read" in str(over.told.error)
+    known = check_outputs(tmp_path, (), found)
+    assert over not in known.relmats
+    assert [problem.output for problem in known.problems] == [over]
+
+
+def combine(tree, name, numbers):
+    """A matrix over runs, as its sidecar tells it."""
+    path = tree.relmat(name, correlation(np.random.default_rng(9)))
+    content = json.loads(path.with_suffix(".json").read_text())
+    tail = f"_space-{SPACE}_atlas-Toy_stat-mean_timeseries.tsv"
+    runs = [f"{name}_run-{number}" for number in numbers]
+    content["Sources"] = [f"bids::sub-01/func/{run_name}{tail}" for run_name in runs]
+    content |= {"CombinedRuns": runs, "CombinedTables": ["d" * 64 for _ in runs]}
+    tree.write_json(path, content)
+    return path
