@@ -24,6 +24,7 @@ from bids_roi.files.names import parse_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bids_roi.errors import BidsRoiError
     from bids_roi.files.names import BidsName
 
     Named = list[tuple[Path, BidsName]]
@@ -43,6 +44,12 @@ def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     msg = f"the {what} cannot be read ({error.strerror or error})."
     remedy = remedy_of(error, "Check its permissions.")
     return MissingInput(msg, where=path, remedy=remedy)
+
+
+def hides_file(error: BidsRoiError) -> bool:
+    """Whether an error is of a file that may be there and cannot be read."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not is_absent(cause)
 
 
 def is_there(path: Path, *, follow: bool = True) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_roi.dataset.partners import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
-from bids_roi.files.listing import is_there
+from bids_roi.files.listing import hides_file, is_there
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import file_digest, format_matrix, read_table
@@ -204,7 +204,9 @@ def _is_made(
         return False
     try:
         sidecar = there.read_sidecar()
-    except BidsRoiError:
+    except BidsRoiError as error:
+        if hides_file(error):  # its settings may be others
+            raise
         return False
     if sidecar.get("OptionsDigest") != key["OptionsDigest"]:
         msg = "the matrix that is there was made with another shift, or other options."

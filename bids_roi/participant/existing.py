@@ -7,8 +7,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategies import describe_strategy
-from bids_roi.errors import DataError, OutputError
-from bids_roi.files.listing import is_absent, is_there, unreadable
+from bids_roi.errors import DataError, MissingInput, OutputError
+from bids_roi.files.listing import hides_file, is_there
 from bids_roi.files.tables import GONE, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
@@ -105,9 +105,9 @@ class Existing:
                 sidecar = read_json(path)
             except DataError as error:
                 # Its settings may be others: what nobody can read is not made again.
-                cause = error.__cause__
-                if isinstance(cause, OSError) and not is_absent(cause):
-                    raise unreadable("file", path, cause) from error
+                if hides_file(error):
+                    why, remedy = error.problem, error.remedy
+                    raise MissingInput(why, where=path, remedy=remedy) from error
                 sidecar = None
             self._sidecars[table] = sidecar
         return self._sidecars[table]

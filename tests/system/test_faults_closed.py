@@ -219,6 +219,29 @@ def test_a_participant_of_another_user_costs_him_alone(site, fault_server, word,
     assert states == dict.fromkeys(("sub-01", "sub-02", "sub-03"), "done")
 
 
+@pytest.mark.parametrize("code", ["EIO", "ESTALE", "EACCES"])
+@pytest.mark.parametrize("word", ["timeseries.tsv", "timeseries.json"])
+def test_outputs_on_a_disk_that_fails_cost_their_participant(
+    tmp_path, capsys, monkeypatch, word, code
+):
+    """Their settings may be others: nothing is made in their place."""
+    root = datasets.write_dataset(tmp_path / "in", RUNS)
+    out, atlas = tmp_path / "out", datasets.write_atlas(tmp_path / "atlas")
+    arguments = (root, out, "participant", "--atlas-file", atlas)
+    run(capsys, *arguments)
+    expected, his = files_of(out), changes_of(out / "sub-02")
+    (broken,) = out.glob(f"sub-02/func/*{word}")
+    with monkeypatch.context() as patch:
+        fail_at(patch, Path, "stat", broken, code)
+        fail_at(patch, Path, "stat", out / "sub-02", code)
+        shown = run(capsys, *arguments, code=1)
+    assert os.strerror(getattr(errno, code)) in shown.err
+    assert str(broken) in shown.err
+    assert "Traceback" not in shown.err
+    assert files_of(out) == expected
+    assert changes_of(out / "sub-02") == his
+
+
 @as_root
 def test_logs_of_another_user_end_the_call(site, fault_server):
     """Not of one participant: without records nothing could be resumed."""
