@@ -479,7 +479,7 @@ def _run_group(given: argparse.Namespace, options: Options, command: str) -> int
     from bids_roi.group.level import run_group_level
 
     began = time.monotonic()
-    summary = run_group_level(given.output_dir, options, given.bids_dir)
+    summary, whole = run_group_level(given.output_dir, options, given.bids_dir)
     if not options.running.no_report:
         from bids_roi.report.group import write_group
 
@@ -490,4 +490,4 @@ def _run_group(given: argparse.Namespace, options: Options, command: str) -> int
     summary += f"\n  took {say_time(time.monotonic() - began)}"
     if not given.quiet:
         _say(f"{summary}\n", sys.stdout)
-    return 0
+    return 0 if whole else 1

@@ -22,6 +22,7 @@ from bids_roi.errors import (
     UsageError,
     nearest_words,
 )
+from bids_roi.files.listing import is_there
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
@@ -291,7 +292,7 @@ class Outputs:
         left_out = ("atlas", "seg", "scale", "stat")
         kept = [entity for entity in table.name.entities if entity[0] not in left_out]
         path = table.file.with_name(format_name(kept, "outliers", ".tsv"))
-        if table.name.get("desc") and path.exists():
+        if table.name.get("desc") and is_there(path):
             table_of_volumes = _read_frame(path)
             if "outlier" not in table_of_volumes:
                 msg = "there is no column outlier: an earlier release made the table."
@@ -532,7 +533,7 @@ def _check_making(tables: list[Output]) -> None:
 def _check(path: Path) -> None:
     """Refuse a table that is not the one that its sidecar was written with."""
     sidecar = path.with_suffix(".json")
-    if sidecar.exists():
+    if is_there(sidecar):
         check_table(path, told_digest(read_json(sidecar)))
 
 

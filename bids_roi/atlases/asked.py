@@ -45,6 +45,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     UsageError,
 )
+from bids_roi.files.listing import find_below, glob_folder
 from bids_roi.files.tables import read_json, read_table, to_number
 from bids_roi.images.header import meshes_of, surface_template
 from bids_roi.images.nifti import check_file
@@ -116,6 +117,8 @@ def parse_dataset(text: str) -> Dataset:
     if not root.is_dir():
         msg = "there is no such folder."
         raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
+    for template in glob_folder(root, "tpl-*"):  # one that is closed would hide atlases
+        list(find_below(template, "*"))
     dataset = Dataset.of(name, root)
     if not Catalogue([dataset], (), None).keys_of(name):
         msg = "the dataset holds no atlas."

@@ -14,6 +14,7 @@ T1w space by the inverse of ``from-boldref_to-T1w``.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from dataclasses import dataclass, replace
@@ -29,7 +30,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     remedy_of,
 )
-from bids_roi.files.listing import list_named
+from bids_roi.files.listing import glob_folder, is_there, list_named
 from bids_roi.files.names import BidsName, format_name, parse_name
 from bids_roi.files.tables import file_digest
 from bids_roi.images.nifti import check_file
@@ -71,7 +72,7 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
     entities = [(k, v) for k, v in name.entities if k not in ("desc", "echo", "part")]
     own = bold.with_name(format_name([*entities, ("desc", desc)], "dseg", ".nii.gz"))
     # A link to content that is not here counts: opening it says how to get it.
-    there = own.exists() or own.is_symlink()
+    there = is_there(own, follow=False)
     found = [own] if there else _in_anat(root, bold, space, desc)
     if not found:
         raise _no_segmentation(root, bold, space, desc)
@@ -83,7 +84,7 @@ def find_segmentation(root: Path, bold: Path, space: str, desc: str) -> AtlasFil
     tables = [
         path
         for path in (beside, root / f"desc-{desc}_dseg.tsv")
-        if path.is_file() or path.is_symlink()
+        if is_there(path, follow=False)
     ]
     description = describe_known_atlas(desc) or {
         "Name": f"Segmentation desc-{desc} of each participant",
@@ -106,10 +107,10 @@ def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
     labels = dict(parse_name(bold).entities)
     participant = root / f"sub-{labels.get('sub')}"
     near = [[bold.parent.parent / "anat"], [participant / "anat"]]
-    for folders in (*near, sorted(participant.glob("ses-*/anat"))):
+    for folders in (*near, _all_anat(participant)):
         found = []
         for folder in folders:
-            for path in sorted(folder.glob(f"sub-*_desc-{desc}_dseg.nii.gz")):
+            for path in glob_folder(folder, f"sub-*_desc-{desc}_dseg.nii.gz"):
                 theirs = space_of(path)
                 if theirs == space or (theirs is None and space in _OWN_SPACES):
                     found.append(path)
@@ -118,6 +119,11 @@ def _in_anat(root: Path, bold: Path, space: str, desc: str) -> list[Path]:
         if found:
             return same if len(same) == 1 else found
     return []
+
+
+def _all_anat(participant: Path) -> list[Path]:
+    """Where the ``anat`` folders of all sessions are, if they have any."""
+    return [session / "anat" for session in glob_folder(participant, "ses-*")]
 
 
 def _no_segmentation(root: Path, bold: Path, space: str, desc: str) -> BidsRoiError:
@@ -147,8 +153,12 @@ def _other_is_segmented(root: Path, space: str, desc: str) -> bool:
     """Whether any run of the dataset has its segmentation in a space."""
     label = space.partition("+")[0]
     name = f"sub-*_space-{label}_*desc-{desc}_dseg.nii.gz"
-    patterns = (f"sub-*/func/{name}", f"sub-*/ses-*/func/{name}")
-    return any(path for pattern in patterns for path in root.glob(pattern))
+    for person in glob_folder(root, "sub-*"):
+        with contextlib.suppress(MissingInput):  # another's, which is told in its turn
+            for place in (person, *glob_folder(person, "ses-*")):
+                if glob_folder(place / "func", name):
+                    return True
+    return False
 
 
 def is_of_annots(desc: str) -> bool:
@@ -223,11 +233,9 @@ def list_annots(
     folders = [home / person / "label" for person in people]
     names = [f"{side}.{desc}.annot" for side in ("lh", "rh")]
 
-    def is_there(path: Path) -> bool:
-        return path.is_symlink() or path.exists()
-
-    found = next((f for f in folders if any(is_there(f / n) for n in names)), None)
-    missing = [n for n in names if found is None or not is_there(found / n)]
+    there = functools.partial(is_there, follow=False)
+    found = next((f for f in folders if any(there(f / n) for n in names)), None)
+    missing = [n for n in names if found is None or not there(found / n)]
     if found is None or missing:
         looked = [found] if found else folders
         msg = f"{' and '.join(missing)} not found in {', '.join(map(str, looked))}."
@@ -394,7 +402,7 @@ def _find_anatomical(root: Path, bold: Path, template: str, image: str) -> Path:
     folders = [[own]]
     # A session with a T1w image of its own has a T1w space of its own.
     if not _list_images([own], image):
-        folders += [[participant / "anat"], sorted(participant.glob("ses-*/anat"))]
+        folders += [[participant / "anat"], _all_anat(participant)]
     for near in folders:
         found = _list_transforms(near, template, image)
         if len(found) > 1:
@@ -406,13 +414,13 @@ def _find_anatomical(root: Path, bold: Path, template: str, image: str) -> Path:
 
 def _list_transforms(folders: Iterable[Path], origin: str, target: str) -> list[Path]:
     name = f"sub-*_from-{origin}_to-{target}_mode-image_xfm.h5"
-    return sorted(path for folder in folders for path in folder.glob(name))
+    return sorted(path for folder in folders for path in glob_folder(folder, name))
 
 
 def _list_images(folders: Iterable[Path], image: str) -> list[Path]:
     """Preprocessed anatomical images that are in no template's space."""
     name = f"sub-*_desc-preproc_{image}.nii*"
-    found = [path for folder in folders for path in sorted(folder.glob(name))]
+    found = [path for folder in folders for path in glob_folder(folder, name)]
     return [path for path in found if parse_name(path).get("space") is None]
 
 
@@ -466,7 +474,7 @@ def _missing_anatomical(
     subject = f"sub-{parse_name(bold).get('sub')}"
     where = bold.relative_to(root)
     folders = [bold.parent.parent / "anat", root / subject / "anat"]
-    folders += sorted((root / subject).glob("ses-*/anat"))
+    folders += _all_anat(root / subject)
     # Named as the T1w image is, where there is one.
     images = _list_images(folders, image)
     beside = images[0] if images else root / subject / "anat" / subject
@@ -496,5 +504,9 @@ def _missing_anatomical(
 
 @functools.lru_cache(maxsize=64)
 def _other_has_one(root: Path, template: str, image: str) -> bool:
-    folders = (*root.glob("sub-*/anat"), *root.glob("sub-*/ses-*/anat"))
-    return bool(_list_transforms(folders, template, image))
+    for person in glob_folder(root, "sub-*"):
+        with contextlib.suppress(MissingInput):  # another's, which is told in its turn
+            folders = [person / "anat", *_all_anat(person)]
+            if _list_transforms(folders, template, image):
+                return True
+    return False

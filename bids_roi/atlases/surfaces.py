@@ -42,6 +42,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     UsageError,
 )
+from bids_roi.files.listing import glob_folder, is_there
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import file_digest
 from bids_roi.images.header import mesh_of, name_density, surface_template
@@ -458,7 +459,7 @@ def _find_own(root: Path, bold: Path, mesh: Mesh, side: str) -> Path:
     participant = root / f"sub-{parse_name(bold).get('sub')}"
     for folder in (bold.parent.parent / "anat", participant / "anat"):
         found = []
-        for path in sorted(folder.glob(f"*_hemi-{side}_*midthickness.surf.gii")):
+        for path in glob_folder(folder, f"*_hemi-{side}_*midthickness.surf.gii"):
             name = parse_name(path)
             density = name.get("den") in (None, name_density(mesh.n_vertices))
             if name.get("desc") is None and space_of(path) == space and density:
@@ -484,7 +485,7 @@ def _find_templates(mesh: Mesh, side: str, wanted: Atlases) -> Path:
     home = f"tpl-{mesh.template}"
     name = f"{home}/{home}_hemi-{side}_den-{density}_desc-vaavg_midthickness.shape.gii"
     for folder in search_path(wanted.templateflow_home):
-        if (folder / name).exists():
+        if is_there(folder / name):
             return folder / name
     if name not in list_skeleton():
         msg = f"TemplateFlow has no areas of the vertices of {mesh}."

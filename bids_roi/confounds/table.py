@@ -36,6 +36,7 @@ import numpy as np
 from bids_roi.confounds.components import check_series, find_compcor, say_filters
 from bids_roi.confounds.motion import EXPANSIONS, PARAMETERS, expand_columns
 from bids_roi.errors import ConfoundsError, DataError
+from bids_roi.files.listing import is_there
 from bids_roi.files.tables import read_json, read_table, to_number, to_numbers
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _today(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _metadata(path: Path) -> tuple[dict[str, dict[str, Any]], str]:
-    if not path.exists() and not path.is_symlink():
+    if not is_there(path, follow=False):
         return {}, f"there is no {path.name}"
     try:
         content = read_json(path)

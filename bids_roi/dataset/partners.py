@@ -23,7 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
-from bids_roi.files.listing import list_named
+from bids_roi.files.listing import find_below, glob_folder, list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -331,16 +331,8 @@ def _short(value: object) -> str:
 
 
 def _list(folder: Path) -> dict[tuple[str, str] | None, list[_Sidecar]]:
-    try:
-        files = [entry for entry in folder.iterdir() if entry.suffix == ".json"]
-    except OSError as error:
-        if is_of_the_disk(error):
-            msg = f"the folder cannot be read ({error.strerror})."
-            remedy = remedy_of(error, "")
-            raise MissingInput(msg, where=folder, remedy=remedy) from error
-        files = []
     sidecars = []
-    for file in sorted(files, key=lambda path: path.name):  # paths compare slowly
+    for file in glob_folder(folder, "*.json"):
         name = parse_name(file)
         sidecars.append(_Sidecar(frozenset(name.entities), name, file))
     counts = Counter(pair for one in sidecars for pair in one.pairs)
@@ -376,7 +368,7 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
     participant = f"sub-{run.participant}"
     found: dict[int, list[Path]] = {0: []}
-    below = ((p, parse_name(p)) for p in (folder / participant).rglob(pattern))
+    below = ((p, parse_name(p)) for p in find_below(folder / participant, pattern))
     for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities

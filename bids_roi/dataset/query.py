@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError, remedy_of
+from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
+from bids_roi.files.listing import folders_in, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.options.row import Input
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+log = logging.getLogger("bids_roi")
+
 _MINIMAL = (
     '{"Name": "fMRIPrep", "BIDSVersion": "1.4.0", "DatasetType": "derivative",'
     ' "GeneratedBy": [{"Name": "fMRIPrep"}]}'
@@ -53,8 +57,8 @@ def dataset_description(root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         return read_json(path), ()
     except DataError as error:
-        missing = not (path.exists() or path.is_symlink())
-        problem = "the file is missing." if missing else error.problem
+        gone = isinstance(error.__cause__, FileNotFoundError) and not path.is_symlink()
+        problem = "the file is missing." if gone else error.problem
         warning = f"{path}: {problem} Going on without it; a minimal one is: {_MINIMAL}"
         return {}, (warning,)
 
@@ -124,8 +128,7 @@ def _check_readable(folder: Path) -> None:
         else:
             return
     except OSError as error:
-        problem = f"the folder cannot be read ({error.strerror})."
-        remedy = remedy_of(error, "Check its permissions.")
+        raise unreadable("folder", folder, error) from error
     raise MissingInput(problem, where=folder, remedy=remedy)
 
 
@@ -135,6 +138,9 @@ def _derivatives_in(holder: Path) -> list[Path]:
     Best ``desc-preproc``, which XCP-D's and tedana's series beside it have not.
     """
     folders = _possible_roots(holder, depth=2)
+    probed = [p for path in folders for p in (path, *_listed(path)[:_PROBES])]
+    if closed := [p for p in probed if not os.access(p, os.R_OK | os.X_OK)]:
+        log.warning("%s cannot be read: no derivative is looked for in it.", closed[0])
     contents = {path: _bold_in(path) for path in folders}
     for wanted in ({"preproc"}, set().union(*contents.values())):
         if found := [path for path in folders if contents[path] & wanted]:
@@ -190,16 +196,13 @@ def _level_hint(base: Path) -> str:
 
 
 def _listed(parent: Path) -> list[Path]:
-    """Return the folders in a folder, sorted; none where it cannot be listed."""
+    """Return the folders in a folder, sorted; none where it is absent or closed."""
     try:
-        return _folders_in(parent)
-    except OSError:
+        return folders_in(parent)
+    except (PermissionError, FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _folders_in(parent: Path) -> list[Path]:
-    with os.scandir(parent) as entries:
-        return sorted(parent / entry.name for entry in entries if entry.is_dir())
+    except OSError as error:
+        raise unreadable("folder", parent, error) from error
 
 
 def func_folders(participant_dir: Path) -> list[Path]:
@@ -207,10 +210,10 @@ def func_folders(participant_dir: Path) -> list[Path]:
 
     A folder that cannot be listed is an ``OSError``: pybids would pass over it.
     """
-    inside = _folders_in(participant_dir)
+    inside = folders_in(participant_dir)
     places = [participant_dir, *(path for path in inside if path.name[:4] == "ses-")]
     return [
-        path for place in places for path in _folders_in(place) if path.name == "func"
+        path for place in places for path in folders_in(place) if path.name == "func"
     ]
 
 
@@ -224,7 +227,10 @@ def files_in_func(root: Path, participant: str) -> Iterator[Path]:
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
     """Return the participants to process, sorted, without ``sub-``."""
     _check_readable(root)
-    names = [path.name for path in _listed(root)]
+    try:
+        names = [path.name for path in folders_in(root)]
+    except OSError as error:
+        raise unreadable("folder", root, error) from error
     available = [name[4:] for name in names if name.startswith("sub-") and name[4:]]
     if not available:
         msg = "the dataset holds no sub-* folder."

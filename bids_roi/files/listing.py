@@ -1,21 +1,30 @@
-"""Files of a folder, sorted by the participant and the run that their names say."""
+"""What is in a folder, and whether it is there: what cannot be read is an error.
+
+``Path.glob`` passes over a closed folder, and ``Path.exists``, from Python 3.14 on,
+says no where a disk fails: what is there would be missing without a word.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fnmatch
 import functools
 import itertools
 import os
+import re
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_roi.errors import MissingInput, remedy_of
 from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
+    from bids_roi.errors import BidsRoiError
     from bids_roi.files.names import BidsName
 
     Named = list[tuple[Path, BidsName]]
@@ -23,7 +32,81 @@ if TYPE_CHECKING:
 
 # A folder that has changed within this time may change again with the same time.
 _SETTLED_NS = 2 * 10**9
-_ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+def is_absent(error: OSError) -> bool:
+    """Whether a file or folder is not there; any other failure may hide one."""
+    return error.errno in (errno.ENOENT, errno.ENOTDIR)
+
+
+def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
+    """Error of a file or folder that may be there and cannot be read."""
+    msg = f"the {what} cannot be read ({error.strerror or error})."
+    remedy = remedy_of(error, "Check its permissions.")
+    return MissingInput(msg, where=path, remedy=remedy)
+
+
+def hides_file(error: BidsRoiError) -> bool:
+    """Whether an error is of a file that may be there and cannot be read."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and not is_absent(cause)
+
+
+def is_there(path: Path, *, follow: bool = True) -> bool:
+    """Whether a file or folder is there; ``MissingInput`` where nobody can tell.
+
+    Without ``follow`` a link is, too, whose content is not here.
+    """
+    try:
+        path.stat(follow_symlinks=follow)
+    except OSError as error:
+        if is_absent(error) or error.errno == errno.ELOOP:  # a link to nothing
+            return False
+        raise unreadable("file", path, error) from error
+    return True
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Names in a folder, none where there is none; else a ``MissingInput``."""
+    try:
+        return [entry.name for entry in os.scandir(folder)]
+    except OSError as error:
+        if is_absent(error):
+            return []
+        raise unreadable("folder", folder, error) from error
+
+
+def glob_folder(folder: Path, pattern: str) -> list[Path]:
+    """Paths in a folder whose names match, sorted; errors as ``list_folder``."""
+    return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
+
+
+def find_below(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the files in a folder, and in those in it, whose names match."""
+
+    def refuse(error: OSError) -> None:
+        if not is_absent(error):
+            raise unreadable("folder", Path(error.filename), error) from error
+
+    for place, _, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Folders in a folder, sorted; an ``OSError`` where it cannot be listed.
+
+    Of a link that leads nowhere now, as to a disk that is not mounted, the name
+    decides: who is listed and cannot be read is told of.
+    """
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with contextlib.suppress(OSError):
+        if entry.is_dir() or not entry.is_symlink() or Path(entry.path).exists():
+            return entry.is_dir()
+    return re.fullmatch("(sub|ses)-[A-Za-z0-9]+|func", entry.name) is not None
 
 
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
@@ -42,12 +125,10 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
         place = state.st_dev, state.st_ino
         there = sort(folder, pattern, (*place, state.st_mtime_ns, state.st_ctime_ns))
     except OSError as error:
-        if error.errno in _ABSENT:
+        if is_absent(error) or error.errno == errno.ELOOP:
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
-        msg = f"the folder cannot be read ({error.strerror})."
-        remedy = remedy_of(error, "Check its permissions.")
-        raise MissingInput(msg, where=folder, remedy=remedy) from error
+        raise unreadable("folder", folder, error) from error
     keys = itertools.product({name.get("sub"), None}, {name.get("run"), None})
     found = [pair for key in keys for pair in there.get(key, ())]
     return sorted(found, key=lambda pair: pair[0].name)

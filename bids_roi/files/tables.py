@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, MissingInput, OutputError, remedy_of
+from bids_roi.files.listing import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -277,11 +278,12 @@ def read_json(path: Path, *, keep_odd_numbers: bool = False) -> dict[str, Any]:
         _check_regular(path, _LARGEST_JSON)
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        if path.is_symlink() and not path.exists():
+        problem, remedy = f"the file cannot be read ({error.strerror or error}).", ""
+        if not isinstance(error, FileNotFoundError):
+            remedy = remedy_of(error, "Check its permissions.")
+        elif path.is_symlink():
             problem = "the link points to a file that is not here (datalad get it)."
-        else:
-            problem = f"the file cannot be read ({error.strerror or error})."
-        raise DataError(problem, where=path) from error
+        raise DataError(problem, where=path, remedy=remedy) from error
     except UnicodeDecodeError as error:
         raise DataError("the file is not UTF-8 text.", where=path) from error
     if not text.strip():
@@ -452,7 +454,7 @@ def fingerprint(path: Path) -> str:
     what is not here.
     """
     try:
-        if path.is_symlink() and not path.exists():
+        if path.is_symlink() and not is_there(path):
             return GONE
         status = path.stat()
         size = status.st_size

@@ -16,6 +16,7 @@ from bids_roi.errors import (
     UsageError,
     nearest_words,
 )
+from bids_roi.files.listing import is_there
 from bids_roi.files.tables import read_json, read_table, to_number
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def find_table(given: Path | None, bids_dir: Path | None) -> Path:
         if above.name == "derivatives":
             places.append(above.parent / _TABLE)
     for path in places:
-        if path.is_file():
+        if is_there(path):
             return path
     looked = ", ".join(map(str, places))
     msg = f"--covariates needs a {_TABLE}; there is none ({looked})."
@@ -151,7 +152,7 @@ def _check_asked(asked: Sequence[str]) -> None:
 def _has_levels(path: Path, name: str) -> bool:
     """Whether participants.json says that the numbers of a column are codes."""
     beside = path.with_suffix(".json")
-    if not beside.exists() and not beside.is_symlink():
+    if not is_there(beside, follow=False):
         return False
     told = read_json(beside).get(name)
     return isinstance(told, dict) and bool(told.get("Levels"))

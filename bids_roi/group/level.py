@@ -28,6 +28,7 @@ from bids_roi.group.outputs import (
     check_anything_left,
     check_digests,
     check_outputs,
+    read_everyone,
 )
 from bids_roi.group.regions import (
     Regions,
@@ -49,7 +50,7 @@ from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Spool, Workers, spooling
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
-from bids_roi.outputs.records import read_all_records
+from bids_roi.outputs.records import NO_ATLAS, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,11 +103,12 @@ def _without_collection() -> Iterator[None]:
 @_without_collection()
 def run_group_level(
     output_dir: Path, options: Options, bids_dir: Path | None = None
-) -> str:
-    """Write all group tables; returns a summary of one screen.
+) -> tuple[str, bool]:
+    """Write all group tables; returns a summary of one screen, and whether all is well.
 
     Outputs that belong in one table and were made with different options are refused
-    before anything is written, and so are covariates that are not there.
+    before anything is written, and so are covariates that are not there. A participant
+    whose outputs or records cannot be read is left out, and all is not well.
     """
     asked = options.group
     check_measure(asked.fd_measure)
@@ -114,11 +116,17 @@ def run_group_level(
     if asked.covariates:
         table = find_table(asked.participants_file, bids_dir)
         covariates = read_covariates(table, asked.covariates)
-    records = read_all_records(output_dir)
+    records, there, closed = read_everyone(output_dir)
     combined = options.group.group_unit == "combined"
-    found = check_outputs(
-        output_dir, records, verify=options.running.verify, combined=combined
-    )
+    verify = options.running.verify
+    found = check_outputs(output_dir, records, there, verify=verify, combined=combined)
+    there = there if combined else []
+    if closed and not found.usable:
+        raise next(iter(closed.values()))
+    records += [
+        Record(person, NO_ATLAS, "unreadable", str(error))
+        for person, error in closed.items()
+    ]
     check_anything_left(output_dir, found, records)
     check_digests(found)
     tables, n = count_of(len(found.regions), "region table"), len(found.relmats)
@@ -140,7 +148,7 @@ def run_group_level(
         motion = _write_groups(level, spool if "relmat" in asked.stack else None)
         _write_stacks(level, options, spool)
     if combined:
-        level.notes += tell_not_combined(output_dir)
+        level.notes += tell_not_combined(there)
     left_out = {id(problem.output) for problem in level.problems}
     # A file that turned out to be damaged is no output of its run.
     good = [output for output in found.usable if id(output) not in left_out]
@@ -155,7 +163,9 @@ def run_group_level(
     stale = ledger.close()
     for name in ledger.written:
         log.info("written: %s", name)
-    return _summarise(level, rows, motion, stale)
+    for person, error in closed.items():
+        log.error("%s is left out: %s", person, error)
+    return _summarise(level, rows, motion, stale), not closed
 
 
 def _write_places(level: _Level) -> None:

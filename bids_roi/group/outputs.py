@@ -6,7 +6,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bids_roi.errors import DataError, MissingInput
+from bids_roi.errors import BidsRoiError, DataError, MissingInput
+from bids_roi.files.listing import glob_folder
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
@@ -22,7 +23,7 @@ from bids_roi.outputs.find import (
     find_stale,
     list_group_files,
 )
-from bids_roi.outputs.records import check_table, sidecar_of
+from bids_roi.outputs.records import check_table, read_all_records, sidecar_of
 from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
@@ -62,15 +63,40 @@ class Found:
         return self.regions + self.series + self.relmats
 
 
+def read_everyone(
+    output_dir: Path,
+) -> tuple[list[Record], list[Output], dict[str, BidsRoiError]]:
+    """Read the records, and find the outputs, of one participant after the other.
+
+    Neither of those of whom something cannot be read, which come with the reason:
+    without the records, nobody knows which outputs are whole.
+    """
+    records: list[Record] = []
+    outputs: list[Output] = []
+    closed: dict[str, BidsRoiError] = {}
+    folders = (output_dir, output_dir / "logs")
+    names = {path.name for folder in folders for path in glob_folder(folder, "sub-*")}
+    for person in sorted(names):
+        try:
+            own = read_all_records(output_dir, person)
+            outputs += find_outputs(output_dir, person)
+            records += own
+        except BidsRoiError as error:
+            closed[person] = error
+    return records, outputs, closed
+
+
 def check_outputs(
     output_dir: Path,
     records: Sequence[Record] = (),
+    there: Sequence[Output] | None = None,
     *,
     verify: bool = False,
     combined: bool = False,
 ) -> Found:
-    """Find the tables of the participant level and hold them against their sidecars.
+    """Hold the tables of the participant level against their sidecars.
 
+    ``there`` are those that were found, if they have been looked for.
     Those that the records know by size and time of change are not read for that, unless
     to ``verify`` them. Of ``combined`` ones, the matrices over runs stand in place of
     those of the runs; else they are passed over.
@@ -81,7 +107,7 @@ def check_outputs(
     begun -= {table for record in done for table in record.outputs}
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
-    there = find_outputs(output_dir)
+    there = find_outputs(output_dir) if there is None else there
     found = [o for o in there if o.kind in usable]
     stale = find_stale(found, records)
     if combined:
@@ -113,14 +139,14 @@ def check_outputs(
 
 def _find_fault(
     output: Output, stamp: Stamp | None, *, begun: bool, verify: bool
-) -> DataError | None:
+) -> BidsRoiError | None:
     """Why a table is not that of its sidecar, or not of one making with the others."""
     if begun:
         msg = "a call was stopped while it replaced the outputs of this run."
         return DataError(msg, where=output.path, remedy=REMEDY)
     try:
         check_table(output.file, output.told.table, stamp=stamp, verify=verify)
-    except DataError as error:
+    except BidsRoiError as error:
         return error
     return None
 
@@ -224,10 +250,11 @@ class Ledger:
 
     def close(self) -> list[str]:
         """Remove what is out of date; returns the names."""
-        stale = sorted(self._known - self._claimed)
-        for name in stale:
-            with contextlib.suppress(OSError):
+        stale = []
+        for name in sorted(self._known - self._claimed):
+            with contextlib.suppress(OSError):  # one that stays is among the others
                 (self.output_dir / name).unlink(missing_ok=True)
+                stale.append(name)
         self._known = set(self._claimed)
         self._save()
         return stale

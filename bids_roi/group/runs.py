@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bids_roi.errors import BidsRoiError, UsageError, nearest_words
+from bids_roi.files.listing import is_there
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_table, read_table, to_numbers
 from bids_roi.outputs.find import (
@@ -16,7 +18,6 @@ from bids_roi.outputs.find import (
     choose_combined,
     desc_of,
     describe_keys,
-    find_outputs,
     identify,
     key_columns,
     series_of,
@@ -28,7 +29,6 @@ from bids_roi.outputs.schema import COLUMNED, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from bids_roi.outputs.find import Output, RunKey
     from bids_roi.outputs.records import Record
 
+
+log = logging.getLogger("bids_roi")
 
 Row = dict[str, object]
 # Kind, stat and desc.
@@ -166,7 +168,12 @@ def measure_motion(
     if key is None:
         # The table of outliers is that of the series: of a condition, its strategy's.
         parts = series_of(output) or [output]
-        known = np.concatenate([_read_volumes(part, name) for part in parts])
+        known = np.empty(0)
+        for part in parts:
+            values = _read_volumes(part, name)
+            if values is None:  # the mean over the other runs would be another
+                return None
+            known = np.concatenate([known, values])
         return float(known.mean()) if known.size else None
     own = output.number(key.name)
     if own is not None:
@@ -178,14 +185,19 @@ def measure_motion(
     return sum(told) / len(told) if told else None
 
 
-def _read_volumes(output: Output, name: str) -> NDArray[np.float64]:
-    """Known values of a column of the table of outliers of an output's run."""
+def _read_volumes(output: Output, name: str) -> NDArray[np.float64] | None:
+    """Known values of a column of the table of outliers of an output's run.
+
+    None in a run without this table; ``None``, which is told, where it cannot be read.
+    """
     entities = [e for e in output.name.entities if e[0] not in _OF_ATLAS]
     path = output.file.with_name(format_name(entities, "outliers", ".tsv"))
     try:
-        values = to_numbers(read_table(path).get(name, []))
-    except (BidsRoiError, ValueError):
-        return np.empty(0)  # as a run whose sidecar does not tell it
+        cells = read_table(path).get(name, []) if is_there(path) else []
+        values = to_numbers(cells)
+    except (BidsRoiError, ValueError) as error:
+        log.warning("%s: its %s is not known: %s", output.path, name, error)
+        return None
     return values[np.isfinite(values)]
 
 
@@ -244,9 +256,9 @@ def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
         yield row | {"options_digest": output.digest, "source": output.path}
 
 
-def tell_not_combined(output_dir: Path) -> list[str]:
+def tell_not_combined(found: Iterable[Output]) -> list[str]:
     """Say which runs have matrices, and none over all of them."""
-    _, lacking = choose_combined(find_outputs(output_dir))
+    _, lacking = choose_combined(found)
     if not lacking:
         return []
     return [
@@ -262,7 +274,7 @@ def _row_of_record(record: Record) -> Row:
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
     row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
-    if record.status not in _NOT_MADE:
+    if record.status not in (*_NOT_MADE, "unreadable"):
         row["status"] = "absent"
         row["reason"] = "outputs were made, but they are not here any more."
     return row

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import math
-import os
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -13,7 +11,8 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.atlases.names import is_of_one_person
-from bids_roi.errors import BidsRoiError, DataError, remedy_of
+from bids_roi.errors import BidsRoiError, DataError
+from bids_roi.files.listing import is_absent, list_folder, unreadable
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW, sidecar_of, told_digest
@@ -206,8 +205,14 @@ class Output:
     @property
     def is_combined(self) -> bool:
         """Whether its sidecar says that it is over several runs."""
-        with contextlib.suppress(OSError):
+        try:
             return b'"CombinedRuns"' in self.beside.read_bytes()
+        except OSError as error:
+            # Not read once more: it would be taken for the matrix of a run.
+            if not is_absent(error):
+                self.__dict__["told"] = Told(
+                    error=unreadable("file", self.beside, error)
+                )
         return False
 
     def number(self, key: str) -> float | None:
@@ -246,29 +251,14 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
 def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
     """Tables in the folders of participants and sessions, relative."""
     everyone = participant.endswith("*")
-    people = _list_folder(output_dir) if everyone else [participant]
+    people = list_folder(output_dir) if everyone else [participant]
     # A Path of each of tens of thousands takes longer than to list them.
     for person in fnmatch.filter(people, participant):
-        own = fnmatch.filter(_list_folder(output_dir / person), "ses-*")
+        own = fnmatch.filter(list_folder(output_dir / person), "ses-*")
         for inside in (person, *(f"{person}/{session}" for session in own)):
-            names = _list_folder(output_dir / inside / "func")
+            names = list_folder(output_dir / inside / "func")
             for name in fnmatch.filter(names, "sub-*.tsv"):
                 yield sys.intern(f"{inside}/func/{name}")
-
-
-def _list_folder(folder: Path) -> list[str]:
-    """Names in a folder, none where there is none; an error if it cannot be listed.
-
-    Else the outputs in it would be missing without a word.
-    """
-    try:
-        return [entry.name for entry in os.scandir(folder)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        msg = f"the folder cannot be listed ({error.strerror or error})."
-        remedy = remedy_of(error, "Check its permissions.")
-        raise DataError(msg, where=folder, remedy=remedy) from error
 
 
 def name_combined(path: str) -> str:
@@ -447,7 +437,7 @@ def _read_told(output: Output) -> Told:
     try:
         content = read_json(beside)
     except DataError as error:
-        if beside.exists():
+        if not (isinstance(error.__cause__, OSError) and is_absent(error.__cause__)):
             raise
         msg = f"the sidecar {beside.name} is missing."
         raise DataError(msg, where=output.path, remedy=REMEDY) from error

@@ -14,11 +14,11 @@ by a count, not by clocks.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import errno
+import fnmatch
 import hashlib
 import json
-import os
 import re
 import shlex
 import sys
@@ -27,6 +27,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, OutputError
+from bids_roi.files.listing import (
+    glob_folder,
+    is_absent,
+    is_there,
+    list_folder,
+    unreadable,
+)
 from bids_roi.files.tables import (
     Written,
     check_inside,
@@ -253,18 +260,24 @@ def check_table(
     """
     if not told:
         return
-    with contextlib.suppress(OSError):  # whoever reads it says so
+    try:
         if stamp is not None and not verify and stamp.digest == told:
             state = path.stat()
             if stamp[1:3] == (state.st_size, state.st_mtime_ns):
                 return
-        if (digest or file_digest(path)) != told:
-            msg = "the table is not the one that its sidecar was written with."
-            remedy = (
-                "A call was stopped between the two, or the file was damaged or edited:"
-                " run the participant level again, with the same options."
-            )
-            raise DataError(msg, where=path, remedy=remedy)
+        digest = digest or file_digest(path)
+    except OSError as error:
+        if is_absent(error):  # as a link to what is not here; whoever reads it says so
+            return
+        # Not so of a series: the group level lists it, and need not read it.
+        raise unreadable("file", path, error) from error
+    if digest != told:
+        msg = "the table is not the one that its sidecar was written with."
+        remedy = (
+            "A call was stopped between the two, or the file was damaged or edited:"
+            " run the participant level again, with the same options."
+        )
+        raise DataError(msg, where=path, remedy=remedy)
 
 
 # In place of the atlas, where a run failed before it was known which ones fit.
@@ -383,9 +396,9 @@ def note_command(
     words = [w for w in shlex.split(command) if Path(w).absolute() != here]
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
     folder = output_dir / "logs" / participant
-    if not folder.is_dir():  # removed meanwhile: what is made anew would hide that
+    if not is_there(folder):  # removed meanwhile: what is made anew would hide that
         return
-    if made or not any(folder.glob("command_*.txt")):
+    if made or not glob_folder(folder, "command_*.txt"):
         name = f"logs/{participant}/command_{digest}.txt"
         write_file(output_dir, name, f"{command}\n")
 
@@ -508,12 +521,16 @@ def read_records(output_dir: Path, run: str) -> list[Record]:
 def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
     """All records of an output folder, in the order of runs, atlases and strategies.
 
-    ``participant`` is ``sub-<label>``, for those of one participant.
+    ``participant`` is ``sub-<label>``, for those of one participant. Records that
+    cannot be read are a ``MissingInput``: a run that failed would be missing.
     """
     records = []
-    for folder in sorted((output_dir / "logs").glob(participant)):
+    people, logs = [participant], output_dir / "logs"
+    if participant.endswith("*"):
+        people = sorted(fnmatch.filter(list_folder(logs), participant))
+    for person in people:
         by_name: dict[str, list[Record]] = {}
-        for path, content in _contents(folder).items():
+        for path, content in _contents(logs / person).items():
             match = _FILE.fullmatch(path.name)
             by_name.setdefault(match[1] if match else "", []).extend(content)
         for name in sorted(by_name):
@@ -531,11 +548,8 @@ def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]
     found: dict[Path, list[Record]] = {}
     begin = "" if name is None else f"{name}."
     for _ in range(_ATTEMPTS):
-        try:
-            # A Path of each, in a folder of hundreds of runs, takes ten times as long.
-            names = sorted(entry.name for entry in os.scandir(folder))
-        except OSError:
-            return {}
+        # A Path of each, in a folder of hundreds of runs, takes ten times as long.
+        names = sorted(list_folder(folder))
         matches = {n: _FILE.fullmatch(n) for n in names if n.startswith(begin)}
         mine = [folder / n for n, m in matches.items() if m and name in (None, m[1])]
         found = {path: r for path in mine if (r := _read_file(path)) is not None}
@@ -547,12 +561,16 @@ def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]
 def _read_file(path: Path) -> list[Record] | None:
     """Read a file of records; lines that are none are passed over."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
         return []
-    records = (_parse(line) for line in lines)
+    except OSError as error:
+        # ESTALE: so NFS says of what another job removes while it is read.
+        gone = error.errno == errno.ESTALE and not is_there(path)
+        if gone or is_absent(error):
+            return None
+        raise unreadable("file", path, error) from error
+    records = (_parse(line) for line in text.split("\n"))
     return [record for record in records if record is not None]
 
 

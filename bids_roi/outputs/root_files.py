@@ -9,6 +9,7 @@ from urllib.parse import quote
 from bids_roi.atlases.templateflow import S3_ROOT
 from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
+from bids_roi.files.listing import folders_in, is_absent
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import (
     format_json,
@@ -130,7 +131,7 @@ def keep_valid(output_dir: Path, participant: str) -> None:
     BIDS asks for one; where every run failed, nothing else makes it.
     """
     there = (output_dir / "dataset_description.json").is_file()
-    if there and not any(path.is_dir() for path in output_dir.glob("sub-*")):
+    if there and not any(p.name.startswith("sub-") for p in folders_in(output_dir)):
         (output_dir / f"sub-{participant}").mkdir()
 
 
@@ -254,7 +255,10 @@ def _write_once(output_dir: Path, name: str, text: str) -> list[str]:
     """Write a shared file unless it is there; say so where its content differs."""
     try:
         present = (output_dir / name).read_bytes()  # of any encoding
-    except OSError:
+    except OSError as error:
+        if not (is_absent(error) or isinstance(error, IsADirectoryError)):
+            why = f"cannot be read ({error.strerror})"
+            return [f"{name} is there, {why} and stays as it is."]
         write_file(output_dir, name, text)
         return []
     if present == text.encode(errors="replace"):

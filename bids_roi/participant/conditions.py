@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_roi.dataset.partners import find_events, find_raw, read_blocks
 from bids_roi.errors import BidsRoiError, DataError, MissingInput, UsageError, count_of
+from bids_roi.files.listing import hides_file, is_there
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name, sort_entities
 from bids_roi.files.tables import file_digest, format_matrix, read_table
@@ -199,11 +200,13 @@ def _is_made(
 ) -> bool:
     """Whether the matrix is there, of these tables; refused if of other settings."""
     there = Output(folder, path, "relmat", parse_name(path))
-    if overwrite or not there.file.exists():
+    if overwrite or not is_there(there.file):
         return False
     try:
         sidecar = there.read_sidecar()
-    except BidsRoiError:
+    except BidsRoiError as error:
+        if hides_file(error):  # its settings may be others
+            raise
         return False
     if sidecar.get("OptionsDigest") != key["OptionsDigest"]:
         msg = "the matrix that is there was made with another shift, or other options."

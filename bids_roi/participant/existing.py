@@ -7,7 +7,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.confounds.strategies import describe_strategy
-from bids_roi.errors import BidsRoiError, OutputError
+from bids_roi.errors import DataError, MissingInput, OutputError
+from bids_roi.files.listing import hides_file, is_there
 from bids_roi.files.tables import GONE, read_json
 from bids_roi.options.settings import list_told
 from bids_roi.options.table import OPTIONS
@@ -99,9 +100,14 @@ class Existing:
     def _read(self, table: str) -> Mapping[str, Any] | None:
         """Sidecar of a table; ``None`` where it cannot be used."""
         if table not in self._sidecars:
+            path = self._job.output_dir / sidecar_of(table)
             try:
-                sidecar = read_json(self._job.output_dir / sidecar_of(table))
-            except (BidsRoiError, OSError):
+                sidecar = read_json(path)
+            except DataError as error:
+                # Its settings may be others: what nobody can read is not made again.
+                if hides_file(error):
+                    why, remedy = error.problem, error.remedy
+                    raise MissingInput(why, where=path, remedy=remedy) from error
                 sidecar = None
             self._sidecars[table] = sidecar
         return self._sidecars[table]
@@ -111,7 +117,7 @@ class Existing:
         digests, folder = self._digests[atlas.name], self._job.output_dir
         # Series tell most of what differs, the region table least.
         tables = [*names.tables[1:], names.regions]
-        there = [table for table in tables if (folder / table).exists()]
+        there = [table for table in tables if is_there(folder / table)]
         for table in there:
             sidecar = self._read(table)
             if sidecar is None:

@@ -25,6 +25,7 @@ from bids_roi.errors import (
     NothingFound,
     OutputError,
 )
+from bids_roi.files.listing import is_there
 from bids_roi.outputs.records import sweep_leftovers
 from bids_roi.outputs.root_files import (
     check_output_dir,
@@ -288,8 +289,7 @@ def check_settings(
     plans: dict[str, list[PlannedRun]] = {}
     if level.options.running.overwrite:
         return plans
-    folders = (level.output_dir / f"sub-{p}" for p in level.participants)
-    there = [p for p, f in zip(level.participants, folders, strict=True) if f.is_dir()]
+    there = [p for p in level.participants if _may_be_there(level.output_dir, p)]
     for part in (there[:_LOOKED_AT], there[_LOOKED_AT:]):
         for participant, planned in _plan(level, part):
             if isinstance(planned, BidsRoiError):
@@ -310,6 +310,13 @@ def check_settings(
         if not outcomes.other_settings:
             break
     return plans
+
+
+def _may_be_there(output_dir: Path, participant: str) -> bool:
+    try:
+        return is_there(output_dir / f"sub-{participant}")
+    except MissingInput:  # told when its turn comes
+        return True
 
 
 def _announce(

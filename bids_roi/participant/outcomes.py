@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_roi.errors import SpaceMismatch, count_of, say, say_of_atlas, say_time
+from bids_roi.errors import (
+    MissingInput,
+    OutputError,
+    SpaceMismatch,
+    count_of,
+    say,
+    say_of_atlas,
+    say_time,
+)
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import remove_leftovers
 from bids_roi.outputs.records import (
@@ -20,6 +30,7 @@ from bids_roi.outputs.records import (
     sweep_leftovers,
     tell_failures,
     write_loss,
+    write_records,
 )
 from bids_roi.participant.description import describe_run
 from bids_roi.participant.existing import OtherSettings
@@ -27,7 +38,7 @@ from bids_roi.participant.run import fail_run
 from bids_roi.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.errors import BidsRoiError
@@ -59,7 +70,8 @@ class Outcomes:
     ``empty`` are participants without a run of whom nobody asked for one, ``errors``
     why others could not be planned; ``other_settings`` lists runs by what differs;
     ``used`` are atlases that served a run, ``not_combined`` why matrices over runs, or
-    of conditions, could not be made; ``n_impossible`` is of a dry run.
+    of conditions, could not be made; ``unread`` are participants whose logs or outputs
+    cannot be read or added to, and why; ``n_impossible`` is of a dry run.
     """
 
     def __init__(self, level: ParticipantLevel, command: str = "") -> None:
@@ -73,6 +85,7 @@ class Outcomes:
         self.other_settings: dict[str, list[str]] = {}
         self.used: dict[str, Atlas] = {}
         self.not_combined: list[str] = []
+        self.unread: dict[str, BidsRoiError] = {}
         self._refusals: dict[str, BidsRoiError] = {}
         self._told: set[str] = set()
         self._under_way: set[str] = set()
@@ -113,7 +126,9 @@ class Outcomes:
     def lose(self, participant: str, error: BidsRoiError) -> None:
         """Record a participant of which nothing can be planned; the others go on."""
         if not self.level.options.running.dry_run:
-            write_loss(self.level.output_dir, f"sub-{participant}", str(error))
+            person = f"sub-{participant}"
+            with self._costs_one(person):
+                write_loss(self.level.output_dir, person, str(error))
         if len(self.level.participants) == 1:
             raise error
         log.error("sub-%s: %s", participant, error)
@@ -122,7 +137,28 @@ class Outcomes:
     def keep(self, participant: str) -> None:
         """Forget that an earlier call could not plan a participant."""
         if not self.level.options.running.dry_run:
-            forget_loss(self.level.output_dir, f"sub-{participant}")
+            person = f"sub-{participant}"
+            with self._costs_one(person):
+                forget_loss(self.level.output_dir, person)
+
+    @contextlib.contextmanager
+    def _costs_one(self, participant: str) -> Iterator[None]:
+        """Go on with the other participants where the files of one fail.
+
+        A disk that is full, or logs/ that cannot be written, is of all of them, and
+        ends the call.
+        """
+        try:
+            yield
+        except (MissingInput, OutputError) as error:
+            closed = isinstance(error.__cause__, PermissionError)
+            logs = self.level.output_dir / "logs" / participant
+            closed &= os.path.isdir(logs)  # noqa: PTH112 - no error where it is closed
+            if isinstance(error, OutputError) and not closed:
+                raise
+            if participant not in self.unread:
+                log.error("%s: %s", participant, error)
+            self.unread[participant] = error
 
     def tell_empty(self) -> None:
         """Say of whom nothing is there or selected."""
@@ -148,19 +184,16 @@ class Outcomes:
     ) -> list[Record]:
         """Count, tell and return what became of a run, which may have been there."""
         item, records, error = outcome.item, outcome.value, outcome.error
-        level = self.level
-        self._under_way.discard(item.run.relative_path)
+        level, run = self.level, outcome.item.run.relative_path
+        participant = run.partition("/")[0]
+        self._under_way.discard(run)
         if records is None:
             error = error or RuntimeError("no outcome")
-            records = fail_run(
-                item,
-                error,
-                output_dir=level.output_dir,
-                strategies=level.strategies,
-                on_disk=not isinstance(error, OtherSettings),
-            )
+            records = fail_run(item, error, level.strategies)
+            if not isinstance(error, OtherSettings):  # it was left as it is
+                with self._costs_one(participant):
+                    write_records(level.output_dir, run, records)
             log.debug("%s", outcome.trace)
-        participant = item.run.relative_path.partition("/")[0]
         if isinstance(error, OtherSettings):
             self.refuse(item, error)
         else:
@@ -177,7 +210,8 @@ class Outcomes:
                 self.warnings.update([warning])
         self._runs_left[participant] -= 1
         if not self._runs_left[participant]:
-            self._relate_more(participant)
+            with self._costs_one(participant):
+                self._relate_more(participant)
             self._write_page(participant)
         return records
 
@@ -267,7 +301,7 @@ class Outcomes:
         if self.level.options.running.dry_run:
             refused = self.n_impossible or self.errors or self.other_settings
             return 1 if refused else 0
-        lost = self.other_settings or self.errors or self.not_combined
+        lost = self.other_settings or self.errors or self.not_combined or self.unread
         failed = self.tally.n_failed_runs or lost
         return self._code_of_failure if failed else 0
 
@@ -285,6 +319,10 @@ class Outcomes:
         if len(self.not_combined) > _NAMED:
             n_more = len(self.not_combined) - _NAMED
             lines.append(f"  ... and {n_more} more matrices: see logs/")
+        if n := len(self.unread):
+            person, why = next(iter(self.unread.items()))
+            more = f" and {count_of(n - 1, 'participant')} more" if n > 1 else ""
+            lines.append(f"  failed: {person}{more}: {shorten_reason(str(why))}")
         if n := len(lost):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
@@ -293,7 +331,8 @@ class Outcomes:
             lines.append(f"  ... and {n - _NAMED} more: see logs/")
         if self.empty:
             lines.append(f"  {self._say_empty()}")
-        if self.errors or self.not_combined or self.tally.n_failed_runs:
+        known = self.errors or self.not_combined or self.unread
+        if known or self.tally.n_failed_runs:
             lines.append("  what to do about it is said above, and in logs/")
         folder = self.level.output_dir
         pages = [f"{p}.html" for p in sorted(self.tally.participants)]
@@ -334,7 +373,8 @@ class Outcomes:
             return
         if self._command:
             made = participant in self._changed
-            note_command(folder, participant, self._command, made=made)
+            with self._costs_one(participant):
+                note_command(folder, participant, self._command, made=made)
         if running.no_report:
             return
         from bids_roi.report.participant import is_current, write_page

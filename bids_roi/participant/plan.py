@@ -24,6 +24,7 @@ from bids_roi.errors import (
     MissingInput,
     UsageError,
 )
+from bids_roi.files.listing import is_there
 from bids_roi.files.names import find_invalid_labels, parse_name
 from bids_roi.files.tables import fingerprint, read_json, read_table
 from bids_roi.images.nifti import (
@@ -477,8 +478,8 @@ def recall_plan(
 
 def _is_dropped(path: Path) -> bool:
     try:
-        return path.is_symlink() and not path.exists()
-    except OSError:  # of the disk, which says nothing of the content
+        return path.is_symlink() and not is_there(path)
+    except (OSError, MissingInput):  # of the disk, which says nothing of the content
         return False
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.confounds.strategies import describe_strategy
 from bids_roi.errors import BidsRoiError, ImageError, SpaceMismatch
+from bids_roi.files.listing import is_there
 from bids_roi.files.tables import (
     GONE,
     check_inside,
@@ -196,7 +197,7 @@ def find_finished(
     if options.running.verify:  # reads every table, which is work for the workers
         return None
     try:
-        if not all((output_dir / table).exists() for table in tables):
+        if not all(is_there(output_dir / table) for table in tables):
             return None
         job, records = _open_run(planned, options, output_dir, strategies)
         if job.work:
@@ -336,27 +337,21 @@ def _note(job: Job, records: list[Record]) -> list[Record]:
 def fail_run(
     planned: PlannedRun,
     error: BaseException,
-    *,
-    output_dir: Path,
-    strategies: tuple[Strategy | None, ...] = (None,),
-    on_disk: bool = True,
+    strategies: tuple[Strategy | None, ...],
 ) -> list[Record]:
-    """Record that a run failed, and why; not on disk where it was left as it is."""
+    """Records of a run that failed, with the reason; not on disk yet."""
     asked = [atlas.name for atlas, _ in planned.atlases]
     asked += [name for name, _ in planned.refused]
     run = planned.run.relative_path
     known = isinstance(error, BidsRoiError)
     reason = str(error) if known else f"{type(error).__name__}: {error}"
-    records = [
+    if not asked:
+        return [Record(run, NO_ATLAS, "failed", reason, planned.warnings)]
+    return [
         Record(run, name, "failed", reason, planned.warnings, strategy=label or RAW)
         for name in asked
         for label in _labels_of(strategies)
     ]
-    if not asked:
-        records = [Record(run, NO_ATLAS, "failed", reason, planned.warnings)]
-    if on_disk:
-        write_records(output_dir, run, records)
-    return records
 
 
 def _make(job: Job) -> list[Record]:
@@ -443,7 +438,7 @@ def _begin(job: Job) -> None:
         for atlas, names in job.work
         for label in names.labels
     }
-    if any((job.output_dir / t).exists() for tables in begun.values() for t in tables):
+    if any(is_there(job.output_dir / t) for tables in begun.values() for t in tables):
         run, inputs = job.planned.run.relative_path, job.inputs
         stopped = [
             Record(

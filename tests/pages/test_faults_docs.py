@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-KINDS = ("runs", "files", "making", "places")
+KINDS = ("runs", "files", "making", "places", "closed")
 PAGE = TESTS.parent / "docs" / "faults.md"
 
 

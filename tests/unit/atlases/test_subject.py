@@ -5,10 +5,11 @@ import re
 
 import numpy as np
 import pytest
+from support.broken_disk import fail_to_list
 from support.transform_cases import place_field, random_affine, write_h5, write_text
 from support.trees import plant
 
-from bids_roi.atlases.subject import find_route
+from bids_roi.atlases.subject import find_route, find_segmentation
 from bids_roi.errors import AtlasError, BidsRoiError, MissingInput, SpaceMismatch
 
 MNI = "MNI152NLin2009cAsym"
@@ -189,6 +190,53 @@ def test_an_absent_transform_is_named_with_those_that_there_are(tmp_path):
     with pytest.raises(MissingInput, match="other participants have theirs") as told:
         route(other, run)
     assert f"sub-01/anat/sub-01_from-{MNI}_to-T1w_{XFM} is absent" in told.value.problem
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+@pytest.mark.parametrize("closed", ["sub-01", "sub-01/ses-a/anat", "sub-01/ses-b/anat"])
+def test_a_closed_folder_does_not_lead_to_another_transform(
+    tmp_path, monkeypatch, closed, code
+):
+    """That of the session may be in it: what is taken in its place is of another."""
+    names = [f"sub-01/ses-{s}/anat/sub-01_ses-{s}" for s in "bc"]
+    plant(tmp_path, *(f"{name}_from-{MNI}_to-T1w_{XFM}" for name in names))
+    plant(tmp_path, "sub-01/ses-a/anat/x", "sub-01/anat/x")
+    with monkeypatch.context() as patch:
+        fail_to_list(patch, tmp_path / closed, code)
+        with pytest.raises(MissingInput, match="the folder cannot be read") as told:
+            route(tmp_path, "sub-01_ses-a_task-rest_space-T1w")
+    assert told.value.where == str(tmp_path / closed)
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+@pytest.mark.parametrize("closed", ["ses-a/anat", "anat"])
+def test_a_closed_folder_does_not_lead_to_another_segmentation(
+    tmp_path, monkeypatch, closed, code
+):
+    plant(tmp_path, "sub-01/ses-a/anat/x", "sub-01/anat/x", "sub-02/func/x")
+    plant(tmp_path, "sub-01/ses-b/anat/sub-01_ses-b_desc-aseg_dseg.nii.gz")
+    bold = tmp_path / "sub-01/ses-a/func/sub-01_ses-a_space-T1w_desc-preproc_bold.nii"
+    found = find_segmentation(tmp_path, bold, "T1w", "aseg")
+    assert found.image.name == "sub-01_ses-b_desc-aseg_dseg.nii.gz"
+    fail_to_list(monkeypatch, tmp_path / "sub-01" / closed, code)
+    with pytest.raises(MissingInput, match="the folder cannot be read") as told:
+        find_segmentation(tmp_path, bold, "T1w", "aseg")
+    assert told.value.where == str(tmp_path / "sub-01" / closed)
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES"])
+def test_a_closed_folder_of_another_participant_costs_nobody(
+    tmp_path, monkeypatch, code
+):
+    plant(
+        tmp_path,
+        "sub-01/anat/x",
+        f"sub-02/anat/sub-02_from-{MNI}_to-T1w_{XFM}",
+        f"sub-03/anat/sub-03_from-{MNI}_to-T1w_{XFM}",
+    )
+    fail_to_list(monkeypatch, tmp_path / "sub-02" / "anat", code)
+    with pytest.raises(MissingInput, match="other participants have theirs"):
+        route(tmp_path, "sub-01_task-rest_space-T1w")
 
 
 @pytest.mark.parametrize("template", ["MNIInfant+1", "UNCInfant+2", "MNIInfant+11"])

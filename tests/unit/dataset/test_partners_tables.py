@@ -1,9 +1,11 @@
 """Which tables of one's own belong to a run: by the entities of its name."""
 
 import pytest
+from support.broken_disk import fail_to_list
 
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.dataset.partners import find_tables
+from bids_roi.errors import MissingInput
 from bids_roi.files.names import parse_name
 
 
@@ -75,3 +77,20 @@ def test_a_pattern_narrows(tmp_path):
     assert found(tmp_path, VOLUME, *names) == names
     assert found(tmp_path, VOLUME, pattern="*_desc-b_*.tsv") == names[1:]
     assert found(tmp_path, "bold.nii.gz") == []
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+@pytest.mark.parametrize("closed", ["", "sub-01", "sub-01/ses-2"])
+def test_a_closed_folder_does_not_lead_to_another_table(
+    tmp_path, monkeypatch, closed, code
+):
+    """That of this very echo may be in it."""
+    run = "sub-01_ses-2_task-rest_echo-1_desc-preproc_bold.nii.gz"
+    of_all = "sub-01_ses-2_task-rest_physio.tsv"
+    own = "sub-01/ses-2/sub-01_ses-2_task-rest_echo-1_physio.tsv"
+    assert found(tmp_path, run, of_all, own) == [own]
+    broken = tmp_path / "own" / closed
+    fail_to_list(monkeypatch, broken, code)
+    with pytest.raises(MissingInput, match="the folder cannot be read") as told:
+        found(tmp_path, run)
+    assert told.value.where == str(broken)

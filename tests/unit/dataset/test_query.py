@@ -1,13 +1,15 @@
 """Roots, descriptions and participants."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+from support.broken_disk import fail_to_list
 from support.trees import plant
 
-from bids_roi.dataset.layout import find_runs
+from bids_roi.dataset.layout import find_runs, find_runs_of
 from bids_roi.dataset.query import (
     dataset_description,
     find_derivative,
@@ -157,3 +159,50 @@ def test_list_participants(tmp_path):
         list_participants(tmp_path, ["zz"])
     with pytest.raises(MissingInput, match=r"no sub-\* folder"):
         list_participants(tmp_path / "x", [])
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+def test_a_root_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, code):
+    plant(tmp_path, "sub-01/x")
+    fail_to_list(monkeypatch, tmp_path, code)
+    with pytest.raises(MissingInput, match="the folder cannot be read"):
+        list_participants(tmp_path, [])
+
+
+def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
+    """As to a disk that is not mounted; a page that was not fetched is no folder."""
+    plant(tmp_path, "sub-01_desc-preproc_bold.nii", "sub-03/ses-1/x")
+    (tmp_path / "sub-02").symlink_to(tmp_path / "not mounted" / "sub-02")
+    (tmp_path / "sub-02.html").symlink_to(tmp_path / "not fetched")
+    (tmp_path / "sub-03" / "ses-2").symlink_to("not mounted")
+    assert list_participants(tmp_path, []) == ["01", "02", "03"]
+    found = dict(find_runs_of(tmp_path, ["01", "02", "03"], Input()))
+    assert len(found["01"]) == 1
+    assert "there is no folder of this participant" in str(found["02"])
+    assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(found["03"])
+
+
+@pytest.mark.parametrize("code", ["EIO", "ESTALE"])
+def test_another_derivative_is_not_taken_for_one_on_a_disk_that_fails(
+    tmp_path, monkeypatch, code
+):
+    for name in ("fmriprep", "older"):
+        root = describe(tmp_path / "derivatives" / name, DERIVATIVE)
+        plant(root, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    fail_to_list(monkeypatch, tmp_path / "derivatives" / "fmriprep", code)
+    with pytest.raises(MissingInput, match="the folder cannot be read") as told:
+        find_derivative(tmp_path, None)
+    assert told.value.where == str(tmp_path / "derivatives" / "fmriprep")
+    older = tmp_path / "derivatives" / "older"
+    assert find_derivative(tmp_path, older) == older
+
+
+def test_a_closed_derivative_beside_another_is_told(tmp_path, monkeypatch, caplog):
+    for name in ("fmriprep", "older"):
+        root = describe(tmp_path / "derivatives" / name, DERIVATIVE)
+        plant(root, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    closed, really = tmp_path / "derivatives" / "fmriprep", os.access
+    monkeypatch.setattr(os, "access", lambda p, m: p != closed and really(p, m))
+    fail_to_list(monkeypatch, closed, "EACCES")
+    assert find_derivative(tmp_path, None) == tmp_path / "derivatives" / "older"
+    assert f"{closed} cannot be read" in caplog.text

@@ -2,12 +2,20 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 from bids_roi.errors import MissingInput
-from bids_roi.files.listing import list_named
+from bids_roi.files.listing import (
+    find_below,
+    folders_in,
+    glob_folder,
+    is_there,
+    list_folder,
+    list_named,
+)
 from bids_roi.files.names import parse_name
 
 NAME = parse_name("sub-1_run-1_bold.nii.gz")
@@ -62,3 +70,67 @@ def test_a_folder_that_is_not_there_has_no_files_and_a_disk_that_fails_is_told(
             patch.setattr(owner, call, fail)
             with pytest.raises(MissingInput, match="cannot be read"):
                 words_in(tmp_path)
+
+
+CODES = ("EIO", "ESTALE", "EACCES", "ENOTCONN")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_only_what_is_absent_is_not_there(tmp_path, monkeypatch, code):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    assert is_there(tmp_path / "file")
+    for name in ("absent", "file/in", "link", "loop"):
+        assert not is_there(tmp_path / name)
+    assert is_there(tmp_path / "link", follow=False)
+    number, really = getattr(errno, code), Path.stat
+
+    def fail(self, **options):
+        if self.name == "file":
+            raise OSError(number, os.strerror(number), str(self))
+        return really(self, **options)
+
+    monkeypatch.setattr(Path, "stat", fail)
+    with pytest.raises(MissingInput, match="cannot be read") as caught:
+        is_there(tmp_path / "file")
+    assert caught.value.where == str(tmp_path / "file")
+    assert ("permissions" in caught.value.remedy) == (code == "EACCES")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
+    """Path.glob and rglob pass over it; os.walk does unless it is told otherwise."""
+    inside = tmp_path / "sub-1" / "ses-1"
+    inside.mkdir(parents=True)
+    for folder in (tmp_path, inside):
+        (folder / "b.tsv").touch()
+        (folder / "a.tsv").touch()
+    (tmp_path / "ses-2").symlink_to("not-mounted")
+    (tmp_path / "ses-2.html").symlink_to("not-fetched")
+    names = ["a.tsv", "b.tsv", "ses-2", "ses-2.html", "sub-1"]
+    assert sorted(list_folder(tmp_path)) == names
+    assert glob_folder(tmp_path, "*.tsv") == [tmp_path / "a.tsv", tmp_path / "b.tsv"]
+    assert set(find_below(tmp_path, "a.*")) == {*tmp_path.rglob("a.*")}
+    assert folders_in(tmp_path) == [tmp_path / "ses-2", tmp_path / "sub-1"]
+    for folder in (tmp_path / "absent", tmp_path / "a.tsv"):
+        assert list_folder(folder) == glob_folder(folder, "*") == []
+        assert list(find_below(folder, "*")) == []
+    number, really = getattr(errno, code), os.scandir
+
+    def fail(path="."):
+        if Path(path) == inside:
+            raise OSError(number, os.strerror(number), str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    for call in (
+        lambda: list_folder(inside),
+        lambda: glob_folder(inside, "*.tsv"),
+        lambda: list(find_below(tmp_path, "*.tsv")),
+    ):
+        with pytest.raises(MissingInput, match="the folder cannot be read") as caught:
+            call()
+        assert caught.value.where == str(inside)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        folders_in(inside)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.group_trees import Tree, correlation
 
-from bids_roi.errors import DataError, MissingInput
+from bids_roi.errors import MissingInput
 from bids_roi.files import tables
 from bids_roi.group.outputs import check_outputs
 from bids_roi.loading import load
@@ -93,7 +93,7 @@ def test_a_folder_that_cannot_be_listed_hides_no_outputs(
         return really(folder)
 
     monkeypatch.setattr(os, "scandir", fail)
-    with pytest.raises(DataError, match="cannot be listed") as caught:
+    with pytest.raises(MissingInput, match="cannot be read") as caught:
         find_outputs(tmp_path)
     assert caught.value.where == str(tmp_path / closed)
     assert os.strerror(number) in caught.value.problem

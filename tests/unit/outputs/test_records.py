@@ -1,0 +1,113 @@
+"""Records that cannot be read: never taken for none, unless they are not there."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from support.broken_disk import fail_at
+
+from bids_roi.errors import MissingInput
+from bids_roi.outputs.records import (
+    Record,
+    check_table,
+    note_command,
+    read_all_records,
+    read_records,
+    record_path,
+    write_records,
+)
+
+RUN = "sub-02/func/sub-02_task-a_bold.nii.gz"
+FAILING = ("EIO", "ESTALE", "EACCES", "ENOTCONN", "ETIMEDOUT", "EPERM", "EMFILE")
+
+
+@pytest.fixture
+def out(tmp_path):
+    for person in ("01", "02"):
+        run = RUN.replace("02", person)
+        write_records(tmp_path, run, [Record(run, "A", "failed", "why it failed.")])
+    return tmp_path
+
+
+def place_of(out, word):
+    if word == "file":
+        (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+        return file, (Path, "read_text")
+    return out / word, (os, "scandir")
+
+
+@pytest.mark.parametrize("code", FAILING)
+@pytest.mark.parametrize("word", ["logs", "logs/sub-02", "file"])
+def test_what_cannot_be_read_is_an_error_that_names_it(out, monkeypatch, word, code):
+    broken, call = place_of(out, word)
+    fail_at(monkeypatch, *call, broken, code)
+    with pytest.raises(MissingInput, match="cannot be read") as caught:
+        read_all_records(out)
+    assert caught.value.where == str(broken)
+    assert os.strerror(getattr(errno, code)) in caught.value.problem
+    assert caught.value.remedy.startswith("Check")
+    # What is not asked for costs nobody else a thing.
+    assert [r.run[:6] for r in read_all_records(out, "sub-01")] == ["sub-01"]
+    if word != "logs":
+        for call in (
+            lambda: read_all_records(out, "sub-02"),
+            lambda: read_records(out, RUN),
+            lambda: write_records(out, RUN, [Record(RUN, "A", "done")]),
+        ):
+            with pytest.raises(MissingInput, match="cannot be read"):
+                call()
+    monkeypatch.undo()
+    assert [r.status for r in read_all_records(out)] == ["failed", "failed"]
+
+
+@pytest.mark.parametrize("code", ["ENOENT", "ENOTDIR"])
+@pytest.mark.parametrize("word", ["logs", "logs/sub-02", "file"])
+def test_what_is_not_there_is_none(out, monkeypatch, word, code):
+    """A folder that was removed, a file that another job merges into another."""
+    broken, call = place_of(out, word)
+    fail_at(monkeypatch, *call, broken, code)
+    left = [] if word == "logs" else ["sub-01"]
+    assert [record.run[:6] for record in read_all_records(out)] == left
+
+
+def test_no_folder_of_records_is_none(tmp_path):
+    assert read_all_records(tmp_path) == read_all_records(tmp_path, "sub-01") == []
+    (tmp_path / "logs").write_text("a file")
+    assert read_all_records(tmp_path) == read_records(tmp_path, RUN) == []
+
+
+def test_what_goes_while_it_is_read_is_stale_on_nfs(out, monkeypatch):
+    """Another job merges it; the news is in the new file, and is read from there."""
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    really = Path.read_text
+
+    def merge(self, *arguments, **options):
+        if self != file or not file.exists():
+            return really(self, *arguments, **options)
+        monkeypatch.setattr(Path, "read_text", really)
+        write_records(out, RUN, [Record(RUN, "A", "done")])
+        assert not file.exists()
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+
+    monkeypatch.setattr(Path, "read_text", merge)
+    assert [record.status for record in read_records(out, RUN)] == ["done"]
+
+
+@pytest.mark.parametrize("code", FAILING)
+def test_a_table_that_cannot_be_read_is_not_sound(tmp_path, monkeypatch, code):
+    """A series is not read by the group level: nobody else would say so."""
+    table = tmp_path / "table.tsv"
+    table.write_text("a\n1\n")
+    fail_at(monkeypatch, Path, "open", table, code)
+    with pytest.raises(MissingInput, match="cannot be read") as caught:
+        check_table(table, "digest")
+    assert caught.value.where == str(table)
+    check_table(tmp_path / "absent.tsv", "digest")  # whoever reads it says so
+
+
+@pytest.mark.parametrize("code", FAILING)
+def test_a_command_is_not_written_into_what_cannot_be_listed(out, monkeypatch, code):
+    fail_at(monkeypatch, os, "scandir", out / "logs" / "sub-01", code)
+    with pytest.raises(MissingInput, match="cannot be read"):
+        note_command(out, "sub-01", "bids_roi in out participant", made=False)
