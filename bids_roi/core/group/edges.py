@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 # the same but for the order in which they were averaged differ by 1e-16 of them.
 CONSTANT = 1e-12
 
-# Edges that are worked on at a time: what a step leaves for the next stays in the cache,
-# and there are few calls, each of which takes the time of a thousand edges.
+# Edges that are worked on at a time: what a step leaves for the next stays in the
+# cache, and there are few calls, each of which takes the time of a thousand edges.
 _BLOCK = 2**14
 _NONE = np.empty(0, dtype=np.intp)
 
