@@ -22,6 +22,7 @@ from bids_roi.core.group.edges import (
     list_blocks,
     list_edges,
     off_diagonal,
+    on_diagonal,
     to_fisher_z,
 )
 from bids_roi.core.group.identification import choose_participants
@@ -367,6 +368,7 @@ def tally_batch(batch: Batch) -> Tally:
     scale = scale_of_word(batch.stat)
     statistics: GroupStatistics | None = None
     files: list[_Became] = []
+    names = batch.names
     if batch.names:
         edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
         statistics = GroupStatistics(
@@ -377,9 +379,10 @@ def tally_batch(batch: Batch) -> Tally:
     ):
         for file in own:
             try:
-                names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
+                found, triangle = _read_relmat(batch.folder, file, names, scale)
                 if statistics is None:
                     raise DataError("it could not be read before, and now it can.")
+                names = found  # as a rule the tuple of the next, too: one look at both
             except BidsRoiError as error:
                 reason = f"{file.path}: {error.problem} {REMEDY}"
                 files.append(_Became(0, reason, "unreadable"))
@@ -414,7 +417,7 @@ def _edge_values(
     """What is averaged of a matrix, and how many identical edges are left out."""
     if scale == "as_is":
         return triangle, 0
-    values = triangle.take(off_diagonal(n_regions))
+    values = triangle[off_diagonal(n_regions)]
     if scale == "z":
         return leave_out_identical(values)
     return to_fisher_z(values) if scale == "r" else (values, 0)
@@ -451,9 +454,7 @@ def _read_relmat(
         triangle = matrix[upper]
         _refuse(~same[upper], triangle, found, what)
     if scale == "r":
-        # Row i of the upper triangle has n - i entries and begins with its diagonal.
-        ends = np.cumsum(np.arange(len(found), 0, -1))[:-1]
-        diagonal = np.concatenate([[0], ends])
+        diagonal = on_diagonal(len(found))
         own = triangle[diagonal]
         not_one = np.isfinite(own) & (own != 1)
         if not_one.any() or largest(triangle) > _BEYOND:

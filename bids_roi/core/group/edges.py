@@ -101,13 +101,23 @@ def list_edges(n_regions: int, *, diagonal: bool) -> Edges:
 
 
 @lru_cache(maxsize=2)
-def off_diagonal(n_regions: int) -> NDArray[np.intp]:
-    """Positions in an upper triangle, row by row, that are not on the diagonal.
+def off_diagonal(n_regions: int) -> NDArray[np.bool_]:
+    """Which entries of an upper triangle, row by row, are not on the diagonal.
 
     >>> off_diagonal(3)
-    array([1, 2, 4])
+    array([False,  True,  True, False,  True, False])
     """
-    return np.flatnonzero(list_edges(n_regions, diagonal=True).between)
+    return list_edges(n_regions, diagonal=True).between
+
+
+@lru_cache(maxsize=2)
+def on_diagonal(n_regions: int) -> NDArray[np.intp]:
+    """Positions of the others.
+
+    >>> on_diagonal(3)
+    array([0, 3, 5])
+    """
+    return np.flatnonzero(~off_diagonal(n_regions))
 
 
 def largest(values: FloatArray) -> float:
