@@ -341,7 +341,7 @@ class GroupStatistics:
             self.weighted.update(own.mean, own.total)
             own.reset()
         if self._blocks is not None:
-            self.networks.update(self._blocks.average(values))
+            self.networks.update(self._blocks.average(values, gaps))
         if displacement is None:
             return
         self.displacements.append(displacement)

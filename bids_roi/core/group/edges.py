@@ -191,9 +191,10 @@ class Blocks:
     block_of_edge: NDArray[np.intp]
     n_edges: NDArray[np.intp]
 
-    def average(self, values: FloatArray) -> FloatArray:
+    def average(self, values: FloatArray, gaps: Gaps | None = None) -> FloatArray:
         """Mean of the edges of each block, (E,) -> (B,); NaN where it has none."""
-        missing, size = np.flatnonzero(~np.isfinite(values)), len(self.pairs)
+        found = [part.start + own for part, own in gaps or find_gaps(values)]
+        missing, size = np.concatenate([_NONE, *found]), len(self.pairs)
         # Few are missing: they are counted, and add 0, which changes no bit of a sum.
         known, place = values.copy(), self.block_of_edge
         known[missing] = 0
