@@ -281,7 +281,7 @@ def _write_networks(ledger: Ledger, group: Group, unit: str) -> None:
         "n_regions_1": [n_regions[k] for k in first],
         "n_regions_2": [n_regions[k] for k in second],
         "n_edges": blocks.n_edges.tolist(),
-        "n_units": moments.n.tolist(),
+        "n_units": moments.n.astype(np.int64).tolist(),
         "mean": mean.tolist(),
         "standard_deviation": moments.deviation.tolist(),
     }

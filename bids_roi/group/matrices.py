@@ -16,14 +16,17 @@ from bids_roi.core.group.accumulate import GroupStatistics, More
 from bids_roi.core.group.edges import (
     Blocks,
     Edges,
+    blocks_of,
+    largest,
     leave_out_identical,
     list_blocks,
     list_edges,
     off_diagonal,
+    on_diagonal,
+    to_fisher_z,
 )
 from bids_roi.core.group.identification import choose_participants
 from bids_roi.core.group.motion import choose_edges
-from bids_roi.core.relmat import are_identical, fisher_z
 from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.group.covariates import Covariates, Design, build_design
@@ -365,6 +368,7 @@ def tally_batch(batch: Batch) -> Tally:
     scale = scale_of_word(batch.stat)
     statistics: GroupStatistics | None = None
     files: list[_Became] = []
+    names = batch.names
     if batch.names:
         edges, blocks = _list_edges(len(batch.names), batch.networks, scale)
         statistics = GroupStatistics(
@@ -375,14 +379,16 @@ def tally_batch(batch: Batch) -> Tally:
     ):
         for file in own:
             try:
-                names, triangle = _read_relmat(batch.folder, file, batch.names, scale)
+                found, triangle = _read_relmat(batch.folder, file, names, scale)
                 if statistics is None:
                     raise DataError("it could not be read before, and now it can.")
+                names = found  # as a rule the tuple of the next, too: one look at both
             except BidsRoiError as error:
                 reason = f"{file.path}: {error.problem} {REMEDY}"
                 files.append(_Became(0, reason, "unreadable"))
                 continue
-            if not np.isfinite(triangle).any():
+            parts = map(triangle.__getitem__, blocks_of(triangle.size))
+            if not any(np.isfinite(part).any() for part in parts):
                 reason = f"no entry of the matrix stat-{batch.stat} has a value."
                 files.append(_Became(0, reason, "left_out"))
                 continue
@@ -414,9 +420,7 @@ def _edge_values(
     values = triangle[off_diagonal(n_regions)]
     if scale == "z":
         return leave_out_identical(values)
-    if scale == "edges":
-        return values, 0
-    return fisher_z(values), int(are_identical(values).sum())
+    return to_fisher_z(values) if scale == "r" else (values, 0)
 
 
 def _read_relmat(
@@ -450,14 +454,14 @@ def _read_relmat(
         triangle = matrix[upper]
         _refuse(~same[upper], triangle, found, what)
     if scale == "r":
-        wrong = np.abs(triangle) > _BEYOND
-        # Row i of the upper triangle has n - i entries and begins with its diagonal.
-        ends = np.cumsum(np.arange(len(found), 0, -1))[:-1]
-        diagonal = np.concatenate([[0], ends])
+        diagonal = on_diagonal(len(found))
         own = triangle[diagonal]
-        wrong[diagonal] = np.isfinite(own) & (own != 1)
-        what = "cannot be a correlation (-1 to 1, 1 on the diagonal)"
-        _refuse(wrong, triangle, found, what)
+        not_one = np.isfinite(own) & (own != 1)
+        if not_one.any() or largest(triangle) > _BEYOND:
+            wrong = np.abs(triangle) > _BEYOND
+            wrong[diagonal] = not_one
+            what = "cannot be a correlation (-1 to 1, 1 on the diagonal)"
+            _refuse(wrong, triangle, found, what)
     return found, triangle
 
 

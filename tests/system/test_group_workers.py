@@ -252,21 +252,48 @@ def test_one_half_that_was_edited_is_found(tmp_path, capsys, known, cell):
     assert set(n[UPPER]) == {2}
 
 
-def test_values_that_are_no_correlations_are_found_in_the_half_that_is_read(
-    tmp_path, capsys
-):
+# Values of an edge or of the diagonal, and the one that cannot be a correlation.
+NO_CORRELATIONS = [
+    ({(1, 4): 1.5}, "1.5 in row Vis 2, column Déf 1"),
+    ({(0, 5): -1.5}, "-1.5 in row Vis 1, column Node"),
+    ({(4, 5): 1 + 1e-8}, "1 in row Déf 1, column Node"),
+    ({(3, 3): 0.9}, "0.9 in row Mot 2, column Mot 2"),
+    ({(5, 5): 1 + 1e-12}, "1 in row Node, column Node"),
+    ({(2, 4): 7.0, (3, 3): -1.0}, "7 in row Mot 1, column Déf 1"),
+    ({(2, 4): -7.0, (1, 1): 0.0}, "0 in row Vis 2, column Vis 2"),
+]
+# Edges of one series twice, as far as rounding lets tell, are left out.
+ROUNDED = [
+    ({(0, 1): 1.0}, 1),
+    ({(0, 1): -1.0, (4, 5): 1 + 1e-10}, 2),
+    ({(4, 5): 1 - 1e-13}, 1),
+    ({(4, 5): -1 + 1e-11}, 0),
+    ({(2, 2): np.nan}, 0),
+]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_values_that_are_no_correlations_are_found(tmp_path, capsys, known):
+    """Also in the half that is read alone; and what rounding explains is none."""
     tree, rng = Tree(tmp_path), np.random.default_rng(2)
-    for k, (place, value) in enumerate({(1, 4): 1.5, (3, 3): 0.9}.items(), start=1):
+    cells = [case for case, _ in NO_CORRELATIONS + ROUNDED]
+    for k, case in enumerate(cells, start=10):
         matrix = correlation(rng)
-        matrix[place] = matrix[place[::-1]] = value
-        tree.run(f"sub-0{k}_task-rest", matrix, fd=0.1)
-    tree.run("sub-03_task-rest", correlation(rng), fd=0.1)
-    tell_digests(tmp_path)
+        for place, value in case.items():
+            matrix[place] = matrix[place[::-1]] = value
+        tree.run(f"sub-{k}_task-rest", matrix, fd=0.1 * k)
+    if known:
+        tell_digests(tmp_path)
     run(capsys, "x", tmp_path, "group")
     reasons = [r["reason"] for r in read_rows(tmp_path / "group_runs.tsv")]
-    assert "1.5 in row Vis 2, column Déf 1 cannot be a correlation" in reasons[0]
-    assert "0.9 in row Mot 2, column Mot 2 cannot be a correlation" in reasons[1]
-    assert reasons[2] == "n/a"
+    n_wrong = len(NO_CORRELATIONS)
+    for reason, (_, said) in zip(reasons[:n_wrong], NO_CORRELATIONS, strict=True):
+        assert f"{said} cannot be a correlation" in reason
+    assert reasons[n_wrong:] == ["n/a"] * len(ROUNDED)
+    (row,) = read_rows(tmp_path / "group_qcfc.tsv")
+    assert row["n_edges_identical"] == str(sum(n for _, n in ROUNDED))
+    _, n = read_square(tmp_path / group_name("relmatn"))
+    assert (n[0, 1], n[4, 5], n[2, 3]) == (3, 3, 5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -14,6 +14,7 @@ from bids_roi.core.group.edges import (
     Sums,
     WeightedMoments,
     blocks_of,
+    find_gaps,
 )
 from bids_roi.core.group.identification import Identification
 from bids_roi.core.group.motion import PartialMoments
@@ -21,7 +22,7 @@ from bids_roi.core.group.motion import PartialMoments
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from bids_roi.core.group.edges import Blocks
+    from bids_roi.core.group.edges import Blocks, Gaps
 
     FloatArray = NDArray[np.float64]
 
@@ -49,27 +50,34 @@ class OneWay(Sums):
     values are kept. Participants with one run count between, and nothing within.
     """
 
+    _counts = ("n_participants", "n_runs", "_runs_squared")
+
     def __init__(self, size: int) -> None:
-        self.n_participants = np.zeros(size, dtype=np.int64)
-        self.n_runs = np.zeros(size, dtype=np.int64)
-        self._runs_squared = np.zeros(size, dtype=np.int64)
-        self._grand = np.zeros(size)
-        self._within, self._between = np.zeros(size), np.zeros(size)
+        self.n_participants, self.n_runs, self._runs_squared = np.zeros((3, size))
+        self._grand, self._within, self._between = np.zeros((3, size))
 
     def update(self, participant: Moments) -> None:
         """Add a participant: moments over the runs."""
-        means = participant.mean
-        for part in blocks_of(means.size):
-            k, grand, n_runs = participant.n[part], self._grand[part], self.n_runs[part]
-            there = k > 0
+        for part in blocks_of(participant.n.size):
+            k, n_runs, grand = participant.n[part], self.n_runs[part], self._grand[part]
             n_runs += k
-            self.n_participants[part] += there
-            self._runs_squared[part] += k**2
+            if k.min() > 0:
+                self.n_participants[part] += 1
+                divisor = n_runs
+            else:
+                self.n_participants[part] += k > 0
+                divisor = np.maximum(n_runs, 1)
+            self._runs_squared[part] += k * k
             self._within[part] += participant.squares[part]
-            mean = np.where(there, means[part], grand)
+            # Without a run, k = 0, the mean is 0, and nothing of the change comes in.
+            mean = participant._mean[part]
             change = mean - grand
-            grand += change * k / np.maximum(n_runs, 1)
-            self._between[part] += k * change * (mean - grand)
+            change *= k
+            step = change / divisor
+            grand += step
+            rest = np.subtract(mean, grand, out=step)
+            rest *= change
+            self._between[part] += rest
 
     def merge(self, other: OneWay) -> None:
         """Add the participants of another, none of which is among those here."""
@@ -152,9 +160,7 @@ class Agreement:
     k0: FloatArray
 
 
-def _quantiles(
-    n: NDArray[np.int64], total: NDArray[np.int64]
-) -> tuple[FloatArray, FloatArray]:
+def _quantiles(n: FloatArray, total: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Quantile 0.975 of F between over within, and of within over between."""
     from scipy import special
 
@@ -277,10 +283,11 @@ class GroupStatistics:
             Of the participant; ``None`` where one is not known.
         """
         self.n_runs += 1
+        gaps = find_gaps(values)
         if self._own:
-            self._participant.update(values)
+            self._participant.update(values, gaps)
         else:
-            self._participant.begin(values)
+            self._participant.begin(values, gaps)
         if compared:
             self.identity.add_run(values)
         self._own.append(displacement)
@@ -288,7 +295,7 @@ class GroupStatistics:
         if self._weighted_runs is not None:
             self._weighted_runs.update(values, weight)
         if self._by_run:
-            self._add_unit(values, displacement)
+            self._add_unit(values, gaps, displacement)
 
     def close_participant(self) -> None:
         """Say that the runs of the participant at hand are all there."""
@@ -299,7 +306,8 @@ class GroupStatistics:
         if not self._by_run:
             known = [fd for fd in self._own if fd is not None]
             displacement = sum(known) / len(known) if known else None
-            self._add_unit(self._participant.mean, displacement)
+            values = self._participant.mean
+            self._add_unit(values, find_gaps(values), displacement)
         self.runs.update(self._participant)
         self.identity.close_participant()
         self._participant.reset()
@@ -323,19 +331,21 @@ class GroupStatistics:
         self.n_participants += other.n_participants
         self.n_repeated += other.n_repeated
 
-    def _add_unit(self, values: FloatArray, displacement: float | None) -> None:
+    def _add_unit(
+        self, values: FloatArray, gaps: Gaps, displacement: float | None
+    ) -> None:
         self.n_units += 1
-        self.units.update(values)
+        self.units.update(values, gaps)
         if self.weighted is not None and self._weighted_runs is not None:
             own = self._weighted_runs
             self.weighted.update(own.mean, own.total)
             own.reset()
         if self._blocks is not None:
-            self.networks.update(self._blocks.average(values))
+            self.networks.update(self._blocks.average(values, gaps))
         if displacement is None:
             return
         self.displacements.append(displacement)
-        self.motion.update(displacement, values)
+        self.motion.update(displacement, values, gaps)
         known = self._covariates
         if known is None and self.partial is not None:
             return

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from bids_roi.core.relmat import IDENTICAL
+from bids_roi.core.relmat import IDENTICAL, are_identical, fisher_z
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
+    # Blocks of edges, and which of each are missing, from its first.
+    Gaps = list[tuple[slice, NDArray[np.intp]]]
 
 
 # A standard deviation of less than this share of the mean is rounding: values that are
 # the same but for the order in which they were averaged differ by 1e-16 of them.
 CONSTANT = 1e-12
 
-# Edges that are worked on at a time: what a step needs of them stays in the cache. That
-# takes a third of the time of steps over all.
-_BLOCK = 2**13
+# Edges that are worked on at a time: what a step leaves for the next stays in the
+# cache, and there are few calls, each of which takes the time of a thousand edges.
+_BLOCK = 2**14
+_NONE = np.empty(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +65,7 @@ class Edges:
         """Edges of a matrix, (R, R) -> (E,)."""
         return np.asarray(matrix[self.rows, self.columns])
 
-    def fill(
-        self, values: NDArray[np.float64] | NDArray[np.int64], diagonal: float = np.nan
-    ) -> FloatArray:
+    def fill(self, values: FloatArray, diagonal: float = np.nan) -> FloatArray:
         """Symmetric matrix of edges, (E,) -> (R, R).
 
         Parameters
@@ -100,13 +101,50 @@ def list_edges(n_regions: int, *, diagonal: bool) -> Edges:
 
 
 @lru_cache(maxsize=2)
-def off_diagonal(n_regions: int) -> NDArray[np.intp]:
-    """Positions in an upper triangle, row by row, that are not on the diagonal.
+def off_diagonal(n_regions: int) -> NDArray[np.bool_]:
+    """Which entries of an upper triangle, row by row, are not on the diagonal.
 
     >>> off_diagonal(3)
-    array([1, 2, 4])
+    array([False,  True,  True, False,  True, False])
     """
-    return np.flatnonzero(list_edges(n_regions, diagonal=True).between)
+    return list_edges(n_regions, diagonal=True).between
+
+
+@lru_cache(maxsize=2)
+def on_diagonal(n_regions: int) -> NDArray[np.intp]:
+    """Positions of the others.
+
+    >>> on_diagonal(3)
+    array([0, 3, 5])
+    """
+    return np.flatnonzero(~off_diagonal(n_regions))
+
+
+def largest(values: FloatArray) -> float:
+    """Largest absolute value; 0 where all are NaN."""
+    ends = np.fmax.reduce(values, initial=0), np.fmin.reduce(values, initial=0)
+    return float(max(ends[0], -ends[1]))
+
+
+def to_fisher_z(r: FloatArray) -> tuple[FloatArray, int]:
+    """Fisher's z of correlations, and how many are left out as identical.
+
+    Parameters
+    ----------
+    r : (E,)
+        -1 to 1; NaN for missing.
+
+    Returns
+    -------
+    z : (E,)
+        NaN where r is ``relmat.IDENTICAL`` or more, as of ``relmat.fisher_z``.
+    n_identical
+        How many were left out for that.
+    """
+    # As a rule none is, and two passes tell.
+    if largest(r) < IDENTICAL:
+        return np.arctanh(r), 0
+    return fisher_z(r), int(are_identical(r).sum())
 
 
 def leave_out_identical(z: FloatArray) -> tuple[FloatArray, int]:
@@ -119,12 +157,13 @@ def leave_out_identical(z: FloatArray) -> tuple[FloatArray, int]:
 
     Returns
     -------
-    z : (E,)
-        NaN where r is ``relmat.IDENTICAL`` or more.
-    n_identical
-        How many were left out for that.
+    z, n_identical
+        As of ``to_fisher_z``.
     """
-    identical = np.abs(z) >= np.arctanh(IDENTICAL)
+    limit = np.arctanh(IDENTICAL)
+    if largest(z) < limit:
+        return z, 0
+    identical = np.abs(z) >= limit
     return np.where(identical, np.nan, z), int(identical.sum())
 
 
@@ -141,7 +180,7 @@ class Blocks:
     pairs
         Positions in ``names`` of each block, the first not after the second.
     block_of_edge : (E,)
-        Position in ``pairs``; -1 for edges of a region without network.
+        Position in ``pairs``, behind the last for edges of a region without network.
     n_edges : (B,)
         Of each block.
     """
@@ -152,14 +191,15 @@ class Blocks:
     block_of_edge: NDArray[np.intp]
     n_edges: NDArray[np.intp]
 
-    def average(self, values: FloatArray) -> FloatArray:
+    def average(self, values: FloatArray, gaps: Gaps | None = None) -> FloatArray:
         """Mean of the edges of each block, (E,) -> (B,); NaN where it has none."""
-        there, place = np.isfinite(values), self.block_of_edge + 1
-        size = len(self.pairs) + 1
+        found = [part.start + own for part, own in gaps or find_gaps(values)]
+        missing, size = np.concatenate([_NONE, *found]), len(self.pairs)
         # Few are missing: they are counted, and add 0, which changes no bit of a sum.
-        n = self.n_edges - np.bincount(place[~there], minlength=size)[1:]
-        known = np.where(there, values, 0.0)
-        total = np.bincount(place, weights=known, minlength=size)[1:]
+        known, place = values.copy(), self.block_of_edge
+        known[missing] = 0
+        n = self.n_edges - np.bincount(place[missing], minlength=size)[:size]
+        total = np.bincount(place, weights=known, minlength=size)[:size]
         return np.where(n > 0, total / np.maximum(n, 1), np.nan)
 
 
@@ -184,7 +224,7 @@ def list_blocks(labels: Sequence[str | None], edges: Edges) -> Blocks:
     rows, columns = np.triu_indices(size)
     number = np.full((size, size), -1, dtype=np.intp)
     number[rows, columns] = np.arange(rows.size)
-    block = np.full(edges.size, -1, dtype=np.intp)
+    block = np.full(edges.size, rows.size, dtype=np.intp)
     block[inside] = number[first[inside], second[inside]]
     return Blocks(
         names=names,
@@ -200,41 +240,37 @@ def blocks_of(size: int) -> list[slice]:
     return [slice(start, start + _BLOCK) for start in range(0, size, _BLOCK)]
 
 
-def _fill_gaps(
-    values: FloatArray, means: FloatArray
-) -> tuple[FloatArray, NDArray[np.intp]]:
-    """Values with the mean where one is missing, which it does not change; and where.
-
-    As a rule few are missing: to choose between the two everywhere takes longer.
-    """
-    gaps = np.flatnonzero(~np.isfinite(values))
-    if gaps.size:
-        values = values.copy()
-        values[gaps] = means[gaps]
-    return values, gaps
+def find_gaps(values: FloatArray) -> Gaps:
+    """Blocks of edges, and which of each are missing: few, as a rule."""
+    found = []
+    for part in blocks_of(values.size):
+        there = np.isfinite(values[part])
+        found.append((part, _NONE if there.all() else np.flatnonzero(~there)))
+    return found
 
 
 class Sums:
     """Arrays that travel from process to process, counts in as few bytes as they fit.
 
     A batch of 64 matrices of 400 regions would be 12 MB, and to move them took a tenth
-    of the time of the group level.
+    of the time of the group level. Here counts are floats, exact up to 2**53: to turn
+    whole numbers into floats takes longer than to divide by them.
     """
+
+    _counts: ClassVar[tuple[str, ...]] = ("n",)
 
     def __getstate__(self) -> dict[str, NDArray[Any]]:
         """Attributes, counts narrowed."""
-        return {
-            name: array.astype(np.min_scalar_type(array.max(initial=0)))
-            if array.dtype == np.int64
-            else array
-            for name, array in vars(self).items()
-        }
+        state = dict(vars(self))
+        for name in self._counts:
+            narrow = np.min_scalar_type(int(state[name].max(initial=0)))
+            state[name] = state[name].astype(narrow)
+        return state
 
     def __setstate__(self, state: dict[str, NDArray[Any]]) -> None:
         """Attributes as they were."""
         for name, array in state.items():
-            wide = array if array.dtype == np.float64 else array.astype(np.int64)
-            setattr(self, name, wide)
+            setattr(self, name, array.astype(np.float64, copy=False))
 
 
 class Moments(Sums):
@@ -259,20 +295,23 @@ class Moments(Sums):
     """
 
     def __init__(self, size: int) -> None:
-        self.n = np.zeros(size, dtype=np.int64)
-        self.squares = np.zeros(size)
-        self._mean = np.zeros(size)
+        self.n, self.squares, self._mean = np.zeros((3, size))
 
-    def update(self, values: FloatArray) -> None:
+    def update(self, values: FloatArray, gaps: Gaps | None = None) -> None:
         """Add a unit; its missing edges, NaN, are left out, (E,)."""
-        for part in blocks_of(values.size):
-            n, mean = self.n[part], self._mean[part]
-            own, gaps = _fill_gaps(values[part], mean)
+        for part, missing in gaps or find_gaps(values):
+            n, mean, own = self.n[part], self._mean[part], values[part]
             n += 1
-            n[gaps] -= 1
             change = own - mean
-            mean += change / np.maximum(n, 1)
-            self.squares[part] += change * (own - mean)
+            # A few are put right: to choose between two everywhere takes longer.
+            change[missing] = 0
+            step = change / n
+            mean += step
+            rest = np.subtract(own, mean, out=step)
+            rest[missing] = 0
+            rest *= change
+            self.squares[part] += rest
+            n[missing] -= 1
 
     def merge(self, other: Moments) -> None:
         """Add the units of another."""
@@ -286,7 +325,9 @@ class Moments(Sums):
     @property
     def mean(self) -> FloatArray:
         """NaN where no unit has the edge, (E,)."""
-        return np.where(self.n > 0, self._mean, np.nan)
+        mean = self._mean.copy()
+        mean[self.n == 0] = np.nan
+        return mean
 
     @property
     def deviation(self) -> FloatArray:
@@ -294,18 +335,19 @@ class Moments(Sums):
         variance = self.squares / np.maximum(self.n - 1, 1)
         return np.where(self.n > 1, np.sqrt(variance), np.nan)
 
-    def begin(self, values: FloatArray) -> None:
+    def begin(self, values: FloatArray, gaps: Gaps | None = None) -> None:
         """Add the first unit, (E,): the bits of ``update`` in a third of its time."""
-        there = np.isfinite(values)
-        self.n[:] = there
-        # Added to 0, as there: -0 becomes 0.
-        np.add(np.where(there, values, 0.0), 0.0, out=self._mean)
+        for part, missing in gaps or find_gaps(values):
+            n, mean = self.n[part], self._mean[part]
+            n[:], n[missing] = 1, 0
+            # Added to 0, as there: -0 becomes 0.
+            np.add(values[part], 0.0, out=mean)
+            mean[missing] = 0
 
     def reset(self) -> None:
         """Begin anew."""
-        self.n[:] = 0
-        self.squares[:] = 0
-        self._mean[:] = 0
+        for sums in (self.n, self.squares, self._mean):
+            sums[:] = 0
 
 
 class WeightedMoments(Sums):
@@ -328,6 +370,8 @@ class WeightedMoments(Sums):
     where W and W2 are the sums of weights and of their squares. With equal weights that
     is the usual one (ddof 1).
     """
+
+    _counts = ()
 
     def __init__(self, size: int) -> None:
         self.total, self._squared = np.zeros(size), np.zeros(size)
@@ -390,27 +434,35 @@ class CoMoments(Sums):
     """
 
     def __init__(self, size: int) -> None:
-        self.n = np.zeros(size, dtype=np.int64)
-        self._mean_x, self._mean_y = np.zeros(size), np.zeros(size)
-        self._xx, self._yy, self._xy = np.zeros(size), np.zeros(size), np.zeros(size)
+        self.n, self._mean_x, self._mean_y = np.zeros((3, size))
+        self._xx, self._yy, self._xy = np.zeros((3, size))
 
-    def update(self, number: float, values: FloatArray) -> None:
+    def update(
+        self, number: float, values: FloatArray, gaps: Gaps | None = None
+    ) -> None:
         """Add a unit with its number; missing edges, NaN, are left out, (E,)."""
-        for part in blocks_of(values.size):
+        for part, missing in gaps or find_gaps(values):
             n, mean_x, mean_y = self.n[part], self._mean_x[part], self._mean_y[part]
-            own, gaps = _fill_gaps(values[part], mean_y)
+            own = values[part]
             n += 1
-            n[gaps] -= 1
-            share = 1 / np.maximum(n, 1)
-            share[gaps] = 0
+            share = 1 / n
+            share[missing] = 0
             change_x, change_y = number - mean_x, own - mean_y
+            change_y[missing] = 0
             mean_x += change_x * share
-            mean_y += change_y * share
-            rest = number - mean_x
-            rest[gaps] = 0
-            self._xx[part] += change_x * rest
-            self._xy[part] += change_y * rest
-            self._yy[part] += change_y * (own - mean_y)
+            share *= change_y
+            mean_y += share
+            rest = np.subtract(number, mean_x, out=share)
+            rest[missing] = 0
+            change_x *= rest
+            self._xx[part] += change_x
+            rest *= change_y
+            self._xy[part] += rest
+            np.subtract(own, mean_y, out=rest)
+            rest[missing] = 0
+            rest *= change_y
+            self._yy[part] += rest
+            n[missing] -= 1
 
     def merge(self, other: CoMoments) -> None:
         """Add the units of another."""

@@ -72,7 +72,7 @@ class MotionSummary:
 
 
 def summarise_motion(
-    r: FloatArray, n: NDArray[np.int64], distances: FloatArray
+    r: FloatArray, n: FloatArray, distances: FloatArray
 ) -> MotionSummary:
     """Sum up QC-FC in the figures by which denoising strategies are compared.
 
@@ -108,7 +108,7 @@ def summarise_motion(
     )
 
 
-def correlation_p_values(r: FloatArray, n: NDArray[np.int64]) -> FloatArray:
+def correlation_p_values(r: FloatArray, n: FloatArray) -> FloatArray:
     """Two-sided p of Pearson correlations, from t with n - 2 degrees of freedom.
 
     Parameters
@@ -126,7 +126,7 @@ def correlation_p_values(r: FloatArray, n: NDArray[np.int64]) -> FloatArray:
 
 
 def correlation_intervals(
-    r: FloatArray, n: NDArray[np.int64]
+    r: FloatArray, n: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """95 % confidence intervals of correlations, by Fisher's z.
 
@@ -284,7 +284,7 @@ class PartialMoments:
     """
 
     def __init__(self, size: int, n_covariates: int) -> None:
-        self.n = np.zeros(size, dtype=np.int64)
+        self.n = np.zeros(size)
         m = n_covariates + 2  # the constant, the covariates, the number
         self._gram, self._xy = np.zeros((m, m)), np.zeros((m, size))
         self._yy = np.zeros(size)
@@ -331,7 +331,7 @@ class PartialMoments:
         elif other._missing is not None:
             self._missing += other._missing
 
-    def correlate(self) -> tuple[FloatArray, NDArray[np.int64]]:
+    def correlate(self) -> tuple[FloatArray, FloatArray]:
         """Partial correlation of the number with each edge.
 
         Returns
@@ -352,8 +352,8 @@ class PartialMoments:
 
 
 def _partial(
-    gram: FloatArray, xy: FloatArray, yy: FloatArray, n: NDArray[np.int64]
-) -> tuple[FloatArray, NDArray[np.int64]]:
+    gram: FloatArray, xy: FloatArray, yy: FloatArray, n: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     """Partial correlations from sums of products, (1 or E, m, m), (m, E), (E,)."""
     values, vectors = np.linalg.eigh(gram[:, :-1, :-1])
     kept = values > _DEPENDENT * np.maximum(values[:, -1:], 1e-300)
