@@ -128,6 +128,11 @@ def run_group_level(
     )
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
+    # Of what was made nothing but its end is asked for from here on.
+    records = [
+        replace(r, warnings=(), inputs=(), outputs=(), stamps=(), begun=())
+        for r in records
+    ]
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
     with workers.at_hand() as workers, spooling(output_dir) as spool:

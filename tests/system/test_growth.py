@@ -295,7 +295,7 @@ def test_problems_of_the_group_page_share_what_is_not_known():
 def test_a_message_names_some_of_many_runs():
     paths = [f"sub-1/func/sub-1_task-x{run}_atlas-A_stat-r_relmat.tsv"
              for run in ("", *(f"_run-{n}" for n in range(MANY)))]  # fmt: skip
-    members = [find.Output(Path("out"), p, "relmat", parse_name(p)) for p in paths]
+    members = [find.Output(Path("out"), p, "relmat") for p in paths]
     with pytest.raises(DataError) as caught:
         combined._check_name(combined._Family(paths[0], members))
     assert [path in caught.value.problem for path in paths[1:5]] == [True] * 3 + [False]
