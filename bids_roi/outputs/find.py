@@ -101,7 +101,7 @@ class Output:
 
     def __post_init__(self) -> None:
         entities = self.name.entities
-        self._alike = _tell_alike(tuple(e for e in entities if e[0] not in _OF_ONE))
+        self._alike = _tell_alike(tuple([e for e in entities if e[0] not in _OF_ONE]))
 
     @property
     def name(self) -> BidsName:
@@ -222,6 +222,7 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
     """
     found: list[Output] = []
     series: dict[str, dict[str, Output]] = defaultdict(dict)
+    of_all: set[str] = set()
     paths = _list_tables(output_dir, participant)
     for path in sorted(paths, key=lambda path: path.split("/")):
         name = parse_name(path)
@@ -231,10 +232,8 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
             found.append(Output(output_dir, path, kind, own))
             if kind == "timeseries":
                 own[path] = found[-1]
-    of_runs = [
-        o for o in found if o.kind == "relmat" and any(map(o.name.get, _OF_RUNS))
-    ]
-    of_all = {name_combined(o.path) for o in of_runs}
+            elif kind == "relmat" and any(map(name.get, _OF_RUNS)):
+                of_all.add(name_combined(path))
     for output in found:
         if output.kind == "relmat" and output.path in of_all and output.is_combined:
             output.kind = COMBINED
@@ -498,8 +497,7 @@ def _read_numbers(
         value = read_fact(content, key)
         if value is None or value == "n/a":
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if type(value) not in (int, float) or not math.isfinite(value):
             msg = f"{key} is {value!r} where a number is needed."
             raise DataError(msg, where=where, remedy=REMEDY)
         yield key, value

@@ -22,7 +22,7 @@ NUMBERS = [
     if key.column or (key.role == "measured" and {"relmat", "group"} <= {*key.outputs})
 ]
 # Where each number lies among the bytes of all, and as what.
-Layout = dict[str, tuple[int, str]]
+Layout = dict[str, tuple[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,10 @@ class Told:
 
     def number(self, key: str) -> float | None:
         """One of the numbers, ``None`` where the sidecar does not have it."""
-        if key not in self.layout:
+        there = self.layout.get(key)
+        if there is None:
             return None
-        place, kind = self.layout[key]
+        kind, place = there
         value: float = struct.unpack_from(kind, self.numbers, place)[0]
         return value
 
@@ -67,10 +68,10 @@ class Told:
 # what all sidecars say: which numbers there are.
 def pack_numbers(numbers: Mapping[str, float]) -> tuple[Layout, bytes]:
     """Numbers in eight bytes each, whole ones as such; and where each of them lies."""
-    kinds = "".join("q" if isinstance(n, int) else "d" for n in numbers.values())
+    kinds = "".join(["q" if type(n) is int else "d" for n in numbers.values()])
     return _lay_out(*numbers, kinds=kinds), struct.pack(f"={kinds}", *numbers.values())
 
 
 @lru_cache(maxsize=1024)
 def _lay_out(*keys: str, kinds: str) -> Layout:
-    return {key: (8 * n, f"={kinds[n]}") for n, key in enumerate(keys)}
+    return {key: (f"={kinds[n]}", 8 * n) for n, key in enumerate(keys)}
