@@ -28,6 +28,7 @@ from bids_roi.group.outputs import (
     check_anything_left,
     check_digests,
     check_outputs,
+    leave_making_out,
 )
 from bids_roi.group.regions import (
     Regions,
@@ -128,11 +129,7 @@ def run_group_level(
     )
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
-    # Of what was made nothing but its end is asked for from here on.
-    records = [
-        replace(r, warnings=(), inputs=(), outputs=(), stamps=(), begun=())
-        for r in records
-    ]
+    records = leave_making_out(records)
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
     with workers.at_hand() as workers, spooling(output_dir) as spool:

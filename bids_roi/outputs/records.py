@@ -561,10 +561,7 @@ def _parse(line: str) -> Record | None:
         content: dict[str, Any] = json.loads(line)
         # One copy of a word, path or digest, here and where tables are found: of 10,000
         # runs they would take half of the memory.
-        values = {k: v for k, v in content.items() if k in _FIELDS}
-        for key in ("run", "atlas", "status", "digest", "strategy"):
-            if key in values:
-                values[key] = _one(values[key])
+        values = {k: _one(v) for k, v in content.items() if k in _FIELDS}
         for key in ("warnings", "inputs", "outputs", "begun"):
             values[key] = tuple(map(_one, values.get(key, ())))
         values["outputs"] = tuple(map(sys.intern, values["outputs"]))
