@@ -47,7 +47,7 @@ from bids_roi.group.runs import (
     write_runs,
 )
 from bids_roi.group.summaries import summarise_group, write_summaries
-from bids_roi.group.workers import Spool, Workers, spooling
+from bids_roi.group.workers import Spool, Workers, give_memory_back, spooling
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import read_all_records
@@ -140,6 +140,7 @@ def run_group_level(
             level.notes.append(f"covariates: {told} of {table}")
         _write_places(level)
         motion = _write_groups(level, spool if "relmat" in asked.stack else None)
+        give_memory_back()
         _write_stacks(level, options, spool)
     if combined:
         level.notes += tell_not_combined(output_dir)
