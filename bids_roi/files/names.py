@@ -62,14 +62,11 @@ def parse_name(path: str | PurePath) -> BidsName:
 def _parse(name: str) -> BidsName:
     stem, dot, extension = name.partition(".")
     *pairs, last = stem.split("_")
-    entities, foreign = [], []
-    for part in pairs:
-        entity = _parse_entity(part)
-        if entity is None:
-            foreign.append(part)
-        else:
-            entities.append(entity)
-    return BidsName(tuple(entities), last, dot + extension, "_".join(foreign))
+    found = list(map(_parse_entity, pairs))
+    entities, foreign = tuple(entity for entity in found if entity), ""
+    if len(entities) < len(found):
+        foreign = "_".join(part for part in pairs if not _parse_entity(part))
+    return BidsName(entities, last, dot + extension, foreign)
 
 
 # One copy for all names: those of 10,000 runs would take 40 MB.

@@ -28,6 +28,7 @@ from bids_roi.group.outputs import (
     check_anything_left,
     check_digests,
     check_outputs,
+    leave_making_out,
     read_everyone,
 )
 from bids_roi.group.regions import (
@@ -47,7 +48,7 @@ from bids_roi.group.runs import (
     write_runs,
 )
 from bids_roi.group.summaries import summarise_group, write_summaries
-from bids_roi.group.workers import Spool, Workers, spooling
+from bids_roi.group.workers import Spool, Workers, give_memory_back, spooling
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import NO_ATLAS, Record
@@ -136,6 +137,7 @@ def run_group_level(
     )
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
+    records = leave_making_out(records)
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
     with workers.at_hand() as workers, spooling(output_dir) as spool:
@@ -146,6 +148,7 @@ def run_group_level(
             level.notes.append(f"covariates: {told} of {table}")
         _write_places(level)
         motion = _write_groups(level, spool if "relmat" in asked.stack else None)
+        give_memory_back()
         _write_stacks(level, options, spool)
     if combined:
         level.notes += tell_not_combined(there)

@@ -121,8 +121,11 @@ class Run:
 
 
 def _first_number(outputs: Iterable[Output], key: str) -> float | None:
-    found = (output.number(key) for output in outputs)
-    return next((value for value in found if value is not None), None)
+    for output in outputs:
+        value = output.number(key)
+        if value is not None:
+            return value
+    return None
 
 
 def sort_into_runs(

@@ -141,6 +141,15 @@ def _keep_memory() -> None:
             adjust(*setting)
 
 
+def give_memory_back() -> None:
+    """Have glibc give back what is free between what is not.
+
+    Small objects of Python, of which rows of runs are made, cannot be put there.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @dataclass(slots=True)
 class Spool:
     """A file of upper triangles, float64, each at a place of its own, in bytes.

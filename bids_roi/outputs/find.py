@@ -7,8 +7,8 @@ import math
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.atlases.names import is_of_one_person
 from bids_roi.errors import BidsRoiError, DataError
@@ -16,7 +16,8 @@ from bids_roi.files.listing import is_absent, list_folder, unreadable
 from bids_roi.files.names import BidsName, format_name, parse_name, sort_entities
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW, sidecar_of, told_digest
-from bids_roi.outputs.schema import KEYS, read_fact, texts_of
+from bids_roi.outputs.schema import read_fact, texts_of
+from bids_roi.outputs.told import NUMBERS, Told, pack_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -49,6 +50,8 @@ RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
 SPACE_KEYS = ("space", "cohort", "res", "den", "hemi")
 _ATLAS = ("atlas", "seg", "scale")
 PLACE_KEYS = ("hemi", "space", "cohort", *_ATLAS, "res", "den", "desc")
+# No table holds outputs that differ in anything but these and what was made of the run.
+_OF_ONE = ("sub", "ses", "run")
 # Outputs that differ in one of these are of different things, and share no table.
 PLACE = PLACE_KEYS[:-1]
 # Nor do these share a connectivity matrix: they are not repeated runs of one thing.
@@ -63,59 +66,46 @@ LEDGER = "logs/group_files.json"
 _OF_SERIES = frozenset({"CombinedTables", "CombinedRuns", "Condition"})
 
 RunKey = tuple[str, tuple[str, ...]]
-_one_copy = lru_cache(maxsize=1024)(tuple)  # of equal tuples, the first
-
-# Numbers of a run that tables of many runs need.
-_NUMBERS = [
-    key.name
-    for key in KEYS.values()
-    if key.column or (key.role == "measured" and {"relmat", "group"} <= {*key.outputs})
-]
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What tables of many runs need of a sidecar; nothing where it is not sound."""
+class _Alike(NamedTuple):
+    """What the names of many outputs tell alike, whatever the participant and run."""
 
-    # The BOLD file, relative to its dataset, empty where the sidecar does not say;
-    # and whether the atlas is the participant's own. ``None`` without a digest.
-    origin: tuple[str, bool] | None = None
-    atlas: str = ""
-    # Of all that decides the numbers: with the atlas image, or without it where each
-    # participant has one of his own.
-    digest: str = ""
-    numbers: Mapping[str, float] = field(default_factory=dict)
-    # Whether the sidecar of a matrix says that it holds Fisher's z.
-    fisher_z: bool | None = None
-    # Why no entry of a matrix has a value; empty where some have.
-    absent: str = ""
-    # Digest of the table's bytes; empty where the sidecar does not say.
-    table: str = ""
-    # Of the task that a matrix is of; empty for the whole run.
-    condition: str = ""
-    # Whether a matrix was made of series on disk, of which it has the digests.
-    of_tables: bool = False
-    # Why the sidecar cannot be used, if so.
-    error: BidsRoiError | None = None
+    place: tuple[str, ...]
+    scope: tuple[str, ...]
+    atlas: str
+    stat: str
+    desc: str
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Output:
     """One table of the participant level.
 
-    Its name is known at once. Its sidecar is read when it is first asked about, and no
-    more than ``told`` is kept of it: a group has tens of thousands of outputs. ``path``
-    is relative to the output folder; ``series`` are the participant's by their path,
-    for a matrix is of what its series is of.
+    Its sidecar is read when it is first asked about, and no more than ``told`` is kept
+    of it: a group has tens of thousands of outputs. ``path`` is relative to the output
+    folder; ``series`` are the participant's by their path, for a matrix is of what its
+    series is of.
     """
 
     folder: Path
     path: str
     kind: str
-    name: BidsName
     series: Mapping[str, Output] = field(
         default_factory=dict, repr=False, compare=False
     )
+    _alike: _Alike = field(init=False, repr=False, compare=False)
+    _told: Told | None = field(default=None, init=False, repr=False, compare=False)
+    _stem: str = field(default="", init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        entities = self.name.entities
+        self._alike = _tell_alike(tuple([e for e in entities if e[0] not in _OF_ONE]))
+
+    @property
+    def name(self) -> BidsName:
+        """The parts of its name, which are not kept."""
+        return parse_name(self.path)
 
     @property
     def file(self) -> Path:
@@ -131,13 +121,15 @@ class Output:
         """All of the sidecar; ``DataError`` if it is missing or damaged."""
         return read_json(self.beside)
 
-    @cached_property
+    @property
     def told(self) -> Told:
         """What the sidecar says."""
-        try:
-            return _read_told(self)
-        except BidsRoiError as error:
-            return Told(error=error)
+        if self._told is None:
+            try:
+                self._told = _read_told(self)
+            except BidsRoiError as error:
+                self._told = Told(error=error)
+        return self._told
 
     @property
     def participant(self) -> str:
@@ -147,30 +139,27 @@ class Output:
     @property
     def desc(self) -> str:
         """Label of ``desc-``, or empty."""
-        return self.name.get("desc") or ""
+        return self._alike.desc
 
     @property
     def stat(self) -> str:
         """Label of ``stat-``, or empty."""
-        return self.name.get("stat") or ""
+        return self._alike.stat
 
     @property
     def place(self) -> tuple[str, ...]:
         """Hemisphere, space, cohort, atlas and resolution, empty where absent."""
-        labels = dict(self.name.entities)
-        return tuple(labels.get(key, "") for key in PLACE)
+        return self._alike.place
 
     @property
     def scope(self) -> tuple[str, ...]:
         """Task, reconstruction, echo and part, empty where absent."""
-        labels = dict(self.name.entities)
-        return tuple(labels.get(key, "") for key in SCOPE)
+        return self._alike.scope
 
     @property
     def atlas(self) -> str:
         """Canonical id of the atlas, by the file name; empty for outliers."""
-        labels = [(key, self.name.get(key)) for key in _ATLAS]
-        return format_name(labels, "", "").removeprefix("atlas-").removesuffix("_")
+        return self._alike.atlas
 
     @property
     def atlas_name(self) -> str:
@@ -180,9 +169,9 @@ class Output:
     @property
     def source(self) -> str:
         """The BOLD file, relative to its dataset; empty where nothing says."""
-        return "" if self.told.error or not self.told.origin else self.told.origin[0]
+        return "" if self.told.error else self.told.source or ""
 
-    @cached_property
+    @property
     def source_desc(self) -> str:
         """``desc-`` of the BOLD file, empty for ``preproc``."""
         return desc_of(self.source, "") if self.source else ""
@@ -197,10 +186,12 @@ class Output:
         """The run, as its outputs are named."""
         return name_run(self.name)
 
-    @cached_property
+    @property
     def run(self) -> RunKey:
         """Name of the BOLD run, and the place: the same for all outputs of both."""
-        return sys.intern(_stem(self.name, self.source_desc)), _one_copy(self.place)
+        if not self._stem:
+            self._stem = sys.intern(_stem(self.name, self.source_desc))
+        return self._stem, self.place
 
     @property
     def is_combined(self) -> bool:
@@ -210,14 +201,21 @@ class Output:
         except OSError as error:
             # Not read once more: it would be taken for the matrix of a run.
             if not is_absent(error):
-                self.__dict__["told"] = Told(
-                    error=unreadable("file", self.beside, error)
-                )
+                self._told = Told(error=unreadable("file", self.beside, error))
         return False
 
     def number(self, key: str) -> float | None:
         """One of the numbers, ``None`` where the sidecar does not have it."""
-        return self.told.numbers.get(key)
+        return self.told.number(key)
+
+
+@lru_cache(maxsize=1024)
+def _tell_alike(entities: tuple[tuple[str, str], ...]) -> _Alike:
+    labels = dict(entities)
+    place, scope = (tuple(labels.get(k, "") for k in keys) for keys in (PLACE, SCOPE))
+    atlas = format_name([(key, labels.get(key)) for key in _ATLAS], "", "")
+    atlas = atlas.removeprefix("atlas-").removesuffix("_")
+    return _Alike(place, scope, atlas, labels.get("stat", ""), labels.get("desc", ""))
 
 
 def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
@@ -227,25 +225,22 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
     """
     found: list[Output] = []
     series: dict[str, dict[str, Output]] = defaultdict(dict)
+    of_all: set[str] = set()
     paths = _list_tables(output_dir, participant)
     for path in sorted(paths, key=lambda path: path.split("/")):
         name = parse_name(path)
         kind = _kind_of(name)
         if kind:
             own = series[path.partition("/")[0]]
-            found.append(Output(output_dir, path, kind, name, own))
+            found.append(Output(output_dir, path, kind, own))
             if kind == "timeseries":
                 own[path] = found[-1]
-    of_runs = [
-        o for o in found if o.kind == "relmat" and any(map(o.name.get, _OF_RUNS))
-    ]
-    of_all = {name_combined(o.path) for o in of_runs}
-    return [
-        replace(o, kind=COMBINED)
-        if o.kind == "relmat" and o.path in of_all and o.is_combined
-        else o
-        for o in found
-    ]
+            elif kind == "relmat" and any(map(name.get, _OF_RUNS)):
+                of_all.add(name_combined(path))
+    for output in found:
+        if output.kind == "relmat" and output.path in of_all and output.is_combined:
+            output.kind = COMBINED
+    return found
 
 
 def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
@@ -441,23 +436,24 @@ def _read_told(output: Output) -> Told:
             raise
         msg = f"the sidecar {beside.name} is missing."
         raise DataError(msg, where=output.path, remedy=REMEDY) from error
-    origin = _find_origin(output, content)
+    source, own = _find_origin(output, content)
     # No two participants share an image, a transform or a surface of their own.
     weighed = str(content.get("VertexWeights")).endswith("of the participant")
-    own = origin[1] or "AtlasTransformDigest" in content or weighed
-    key = "SettingsDigest" if own else "OptionsDigest"
+    apart = own or "AtlasTransformDigest" in content or weighed
+    key = "SettingsDigest" if apart else "OptionsDigest"
     digest = content.get(key)
     if not isinstance(digest, str) or not digest:
         raise DataError(f"{key} is missing.", where=beside, remedy=REMEDY)
     try:
-        numbers = dict(_read_numbers(content, beside))
+        layout, numbers = pack_numbers(dict(_read_numbers(content, beside)))
     except DataError as error:  # the matrices of a series can be used without these
-        return Told(origin, error=error)
+        return Told(source, own, error=error)
     fisher_z = content.get("FisherZ")
     return Told(
-        origin,
+        *(source, own),
         atlas=sys.intern(str(content.get("Atlas") or "")),
         digest=sys.intern(digest),
+        layout=layout,
         numbers=numbers,
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
         absent=str(content.get("ReasonNotAvailable") or ""),
@@ -476,8 +472,8 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     # What a matrix is of is said in the sidecar of its series.
     matrix = output.kind in ("relmat", COMBINED)
     series = output.series.get(path) if matrix else None
-    if series is not None and series.told.origin is not None:
-        return series.told.origin
+    if series is not None and series.told.source is not None:
+        return series.told.source, series.told.own
     own = any(map(is_of_one_person, sources))
     return ("" if path.endswith(".tsv") else sys.intern(path)), own
 
@@ -485,12 +481,11 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
 def _read_numbers(
     content: Mapping[str, Any], where: Path
 ) -> Iterator[tuple[str, float]]:
-    for key in _NUMBERS:
+    for key in NUMBERS:
         value = read_fact(content, key)
         if value is None or value == "n/a":
             continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value):
+        if type(value) not in (int, float) or not math.isfinite(value):
             msg = f"{key} is {value!r} where a number is needed."
             raise DataError(msg, where=where, remedy=REMEDY)
         yield key, value

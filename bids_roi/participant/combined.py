@@ -24,6 +24,7 @@ from bids_roi.outputs.find import (
     find_outputs,
     find_stale,
     name_combined,
+    name_run,
     sources_of,
     without_run,
 )
@@ -156,7 +157,7 @@ def _list_families(
     for family in families.values():
         first = family.members[:1]
         for record in (r for output in first for r in _find_failed(failed, output)):
-            name = Output(output_dir, "", "", parse_name(record.run)).run_name
+            name = name_run(parse_name(record.run))
             family.left_out.setdefault(name, shorten_reason(record.reason))
     return list(families.values())
 
@@ -336,7 +337,7 @@ def _check_alike(members: Sequence[Output], series: Sequence[Output]) -> None:
 
 def _read_made(path: Path, key: Mapping[str, Any]) -> list[str] | None:
     """What is said of a matrix that is there, of these tables; ``None`` otherwise."""
-    there = Output(path.parent, path.name, "combined", parse_name(path))
+    there = Output(path.parent, path.name, "combined")
     try:
         sidecar = there.read_sidecar()
         check_table(path, there.told.table)

@@ -199,7 +199,7 @@ def _is_made(
     folder: Path, path: str, key: Mapping[str, Any], *, overwrite: bool
 ) -> bool:
     """Whether the matrix is there, of these tables; refused if of other settings."""
-    there = Output(folder, path, "relmat", parse_name(path))
+    there = Output(folder, path, "relmat")
     if overwrite or not is_there(there.file):
         return False
     try:

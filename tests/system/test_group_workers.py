@@ -389,3 +389,22 @@ def test_workers_are_bounded():
     assert Workers.of(Running(n_procs=8)) == Workers(8)
     assert Workers.of(Running(n_procs=8, mem_mb=700)) == Workers(3)
     assert Workers.of(Running(n_procs=8, mem_mb=200)) == Workers(1)
+
+
+def test_memory_is_given_back_where_that_can_be_asked_for(monkeypatch):
+    asked = []
+
+    class Library:
+        def __init__(self, name):
+            assert name is None
+
+        @staticmethod
+        def malloc_trim(kept):
+            asked.append(kept)
+
+    monkeypatch.setattr(workers.ctypes, "CDLL", Library)
+    workers.give_memory_back()
+    assert asked == [0]
+    monkeypatch.delattr(Library, "malloc_trim")  # as of another library than glibc
+    workers.give_memory_back()
+    assert asked == [0]

@@ -3,15 +3,20 @@
 Steps, calls and comparisons are counted, as times differ between machines.
 """
 
+import dataclasses
 import difflib
+import hashlib
+import json
 import os
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from support.group_trees import Tree, correlation
 from support.stack_series import matrix, signals, write_relmat, write_series
 from support.steps import count_steps
 
@@ -21,12 +26,23 @@ from bids_roi.core.grid import Grid
 from bids_roi.dataset import partners, query
 from bids_roi.dataset.layout import BoldRun
 from bids_roi.errors import DataError, NothingFound
+from bids_roi.files import names
 from bids_roi.files.names import parse_name
+from bids_roi.group import level
+from bids_roi.group import runs as runs_of_group
 from bids_roi.group.covariates import Covariates, build_design
+from bids_roi.group.outputs import check_outputs, leave_making_out
 from bids_roi.images.nifti import write_image
 from bids_roi.options.record import Options
 from bids_roi.outputs import find
-from bids_roi.outputs.records import NOT_CLEANED, Record, write_records
+from bids_roi.outputs.records import (
+    NOT_CLEANED,
+    Record,
+    Stamp,
+    read_all_records,
+    write_records,
+)
+from bids_roi.outputs.told import NUMBERS
 from bids_roi.participant import combined, conditions, progress
 from bids_roi.participant.outcomes import Outcomes
 from bids_roi.report import draw, group, participant
@@ -295,7 +311,7 @@ def test_problems_of_the_group_page_share_what_is_not_known():
 def test_a_message_names_some_of_many_runs():
     paths = [f"sub-1/func/sub-1_task-x{run}_atlas-A_stat-r_relmat.tsv"
              for run in ("", *(f"_run-{n}" for n in range(MANY)))]  # fmt: skip
-    members = [find.Output(Path("out"), p, "relmat", parse_name(p)) for p in paths]
+    members = [find.Output(Path("out"), p, "relmat") for p in paths]
     with pytest.raises(DataError) as caught:
         combined._check_name(combined._Family(paths[0], members))
     assert [path in caught.value.problem for path in paths[1:5]] == [True] * 3 + [False]
@@ -316,3 +332,91 @@ def test_notes_of_a_participant_are_looked_up_among_all_and_no_more():
     outcomes._note_more("sub-1", combined.Combined(notes=notes))
     told = [outcomes.warnings[note] for note in ("old", "new", NOT_CLEANED)]
     assert told == [1, 1, 0]
+
+
+def make_tables(out, n):
+    """Tables of ``n`` runs with what group level reads of them; returns how many."""
+    rng, stats = np.random.default_rng(0), ("24P", "36P", "acompcor")
+    keys = [key for key in NUMBERS if not key.startswith("Effective")]
+    for number in range(n):
+        person = f"sub-{number // 2:05}"
+        stem = f"{person}_task-rest_run-{number % 2 + 1}_space-MNI152NLin2009cAsym"
+        bold = f"{person}/func/{stem}_desc-preproc_bold.nii.gz"
+        numbers = dict(zip(keys, rng.normal(size=len(keys)).tolist(), strict=True))
+        stamps = []
+        for name in (
+            "dseg",
+            *(f"stat-mean_desc-{desc}_timeseries" for desc in stats),
+            *(f"stat-pearsoncorrelation_desc-{desc}_relmat" for desc in stats),
+        ):
+            table = f"{person}/func/{stem}_atlas-Toy_{name}.tsv"
+            (out / table).parent.mkdir(parents=True, exist_ok=True)
+            (out / table).write_text(table)
+            state = (out / table).stat()
+            digest = hashlib.sha256(table.encode()).hexdigest()
+            stamps.append(Stamp(table, state.st_size, state.st_mtime_ns, digest))
+            said = {"Sources": [f"bids:preprocessed:{bold}"], "Atlas": "Toy"}
+            said |= {"OptionsDigest": "0123456789ab", "TableDigest": f"sha256:{digest}"}
+            beside = (out / table).with_suffix(".json")
+            beside.write_text(json.dumps(said | numbers | {"NumberOfVolumes": 300}))
+        records = [
+            Record(
+                *(bold, "Toy", "done", "", ("It moved.",)),
+                digest="0123456789ab",
+                inputs=(f"{bold} {number}",),
+                outputs=tuple(stamp.table for stamp in stamps),
+                stamps=tuple(stamps),
+                strategy=desc,
+            )
+            for desc in stats
+        ]
+        write_records(out, bold, records)
+    return n * len(stamps)
+
+
+def held_after_check(out, n_records):
+    """Bytes that are held of all tables once they are checked.
+
+    Without caches, which are bounded, and without what is larger than any one object:
+    lists and dictionaries of all double now and then.
+    """
+    tracemalloc.start()
+    try:
+        records = read_all_records(out)
+        found = check_outputs(out, records)
+        records = leave_making_out(records)
+        runs = runs_of_group.sort_into_runs(found.usable, ())
+        assert len(found.usable) == sum(len(run.outputs) for run in runs.values()) > 0
+        assert found.problems == ()
+        for cache in (names._parse, names._parse_entity):
+            cache.cache_clear()
+        traces = tracemalloc.take_snapshot().traces
+        assert len(records) == n_records
+        return sum(trace.size for trace in traces if trace.size < 8000)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_table_more_is_a_kilobyte_more(tmp_path):
+    n_tables = [make_tables(tmp_path / str(n), n) for n in (FEW, MANY)]
+    held = [held_after_check(tmp_path / str(n), 3 * n) for n in (FEW, MANY)]
+    assert 500 < (held[1] - held[0]) / (n_tables[1] - n_tables[0]) < 1200
+
+
+def test_what_was_made_of_runs_is_forgotten_once_it_is_checked(tmp_path, monkeypatch):
+    tree, given, work = Tree(tmp_path), [], level.list_rows
+    path = tree.run("sub-01_task-rest", correlation(np.random.default_rng(0)))
+    table, bold = path.relative_to(tmp_path).as_posix(), tree.source("sub-01_task-rest")
+    made = {"outputs": (table,), "stamps": (Stamp(table, 1, 1, "d"),), "inputs": ("b",)}
+    write_records(tmp_path, bold, [Record(bold, "Toy", "done", **made)])
+    assert len(read_all_records(tmp_path)[0].stamps) == 1
+
+    def note(runs, summaries, records):
+        given.extend(records)
+        return work(runs, summaries, records)
+
+    monkeypatch.setattr(level, "list_rows", note)
+    level.run_group_level(tmp_path, Options.of(n_procs=1))
+    assert [dataclasses.asdict(record) for record in given] == [
+        dataclasses.asdict(Record(bold, "Toy", "done"))
+    ]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 from support import datasets
@@ -123,6 +124,18 @@ def test_items_are_taken_a_few_at_a_time():
     next(outcomes)
     assert len(taken) < 10
     outcomes.close()
+
+
+def test_what_a_value_travelled_as_is_not_held_beside_it():
+    size, held = 10**7, []
+    tracemalloc.start()
+    try:
+        for found in Processes(2).map(bytes, [size, size]):
+            assert found.value == bytes(size)
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert size < held[0] < 1.5 * size
 
 
 def test_an_error_of_the_plan_ends_the_workers():

@@ -16,6 +16,7 @@ from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.find import find_outputs, identify
 from bids_roi.outputs.records import Record, Stamp
+from bids_roi.outputs.told import Told
 
 RUN = "sub-01_task-rest_space-T1w"
 
@@ -161,9 +162,9 @@ def look_ups(n_runs, status):
         stem = f"sub-{number:04d}/func/sub-{number:04d}_task-rest_atlas-A"
         paths = [Counted(f"{stem}_dseg.tsv"), Counted(f"{stem}_stat-mean_relmat.tsv")]
         for path, kind in zip(paths, ("regions", "relmat"), strict=True):
-            output = find.Output(Path(), path, kind, find.parse_name(path))
-            told = find.Told(("", False), atlas="A", table="new")
-            vars(output)["told"] = told  # as if its sidecar had been read
+            output = find.Output(Path(), path, kind)
+            told = Told("", atlas="A", table="new")
+            output._told = told  # as if its sidecar had been read
             found.append(output)
         stamp = Stamp(paths[0], 1, 1, "new" if status == "done" else "old")
         run = f"sub-{number:04d}/func/sub-{number:04d}_task-rest_bold.nii.gz"
