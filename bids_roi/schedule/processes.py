@@ -183,9 +183,12 @@ class _Pool(Generic[Item, Value]):
             # While there is something to plan ahead, no time is spent waiting.
             wait = 0.0 if more and len(ahead) < n_workers else self._until_deadline()
             for pipe in connection.wait([worker.pipe for worker in workers], wait):
-                yield from self._receive(next(w for w in workers if w.pipe is pipe))
+                worker = next(w for w in workers if w.pipe is pipe)
+                yield from self._receive(worker, ahead)
             now = time.monotonic()
             for worker in [w for w in workers if w.deadline and w.deadline <= now]:
+                if worker.pipe.poll():
+                    continue  # it was in time: who takes the outcomes was not
                 workers.remove(worker)
                 worker.process.kill()  # it hangs: it would not hear a request
                 worker.bury()
@@ -198,7 +201,7 @@ class _Pool(Generic[Item, Value]):
         return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _receive(
-        self, worker: _Worker[Item]
+        self, worker: _Worker[Item], ahead: deque[Item]
     ) -> Iterator[Outcome[Item, Value] | tuple[Item, int | None]]:
         try:
             packed = [worker.pipe.recv_bytes()]
@@ -216,6 +219,8 @@ class _Pool(Generic[Item, Value]):
             worker.ready, self.n_still_born = True, 0
             return
         item, worker.deadline = worker.items.pop(), None
+        if ahead:  # it does not wait for what becomes of the value
+            worker.hand_over(ahead.popleft(), self.timeout)
         # Taken out: megabytes that nobody asks for while the value is used.
         yield Outcome(item, *pickle.loads(packed.pop()))  # noqa: S301 - our own bytes
 

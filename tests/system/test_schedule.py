@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+from multiprocessing import connection
+from types import SimpleNamespace
 
 import pytest
 from support import datasets
@@ -27,7 +29,7 @@ from bids_roi.options.record import Options
 from bids_roi.participant import extraction
 from bids_roi.participant.extraction import block_bytes, threads_per_run, worker_count
 from bids_roi.participant.level import choose_executor
-from bids_roi.schedule import outcome
+from bids_roi.schedule import outcome, processes
 from bids_roi.schedule.outcome import Serial, usable_cpus
 from bids_roi.schedule.processes import Processes
 
@@ -136,6 +138,30 @@ def test_what_a_value_travelled_as_is_not_held_beside_it():
     finally:
         tracemalloc.stop()
     assert size < held[0] < 1.5 * size
+
+
+def test_a_worker_does_not_wait_for_what_becomes_of_its_value():
+    with Processes(1).staying(double) as executor:
+        (pool,) = [executor.pool]
+        outcomes = executor.map(double, range(20))
+        at_work = [bool(pool.workers[0].items) for _ in outcomes]
+    assert sum(at_work) > 10
+
+
+def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch):
+    """What is done in time is not given up because nobody has looked at it."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(processes, "time", clock)
+    values = []
+    with Processes(1, timeout=60).staying(double) as executor:
+        for outcome in executor.map(double, range(9)):
+            (worker,) = executor.pool.workers
+            if worker.items:
+                connection.wait([worker.pipe])  # it has done the next one
+            now[0] += 61
+            values.append((outcome.value, outcome.error))
+    assert values == [(2 * k, None) for k in range(9)]
 
 
 def test_an_error_of_the_plan_ends_the_workers():
