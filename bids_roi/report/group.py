@@ -45,7 +45,7 @@ from bids_roi.report.paper import Figure, count
 from bids_roi.report.raster import order_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -123,7 +123,8 @@ def write_group(output_dir: Path, command: str = "") -> str | None:
 def write_group_page(output_dir: Path, command: str = "") -> None:
     """Write the page of the group and its figures, from the group tables."""
     runs = _read(output_dir / "group_runs.tsv")
-    strips, places = list_strips(runs), _list_places(output_dir, runs)
+    pages = {path.name for path in output_dir.glob("*.html")}
+    strips, places = list_strips(runs), _list_places(runs, pages)
     # As seen from the folder of the figure.
     links = [place["link"] and f"../{place['link']}" for place in places]
     quality = draw_strips(strips, [place["run"] for place in places], links)
@@ -139,10 +140,7 @@ def write_group_page(output_dir: Path, command: str = "") -> None:
         "dataset": name_dataset(dataset),
         "commands": [command] if command else [],
         "size": f"{count(n_runs, 'run')} of {count(len(people), 'participant')}",
-        "people": [
-            (p, f"{p}.html" if (output_dir / f"{p}.html").is_file() else "")
-            for p in people
-        ],
+        "people": [(p, page if (page := f"{p}.html") in pages else "") for p in people],
         "strategies": tabulate_strategies(strategies) if strategies else None,
         "strategy_figures": [
             figure
@@ -305,10 +303,11 @@ def _list_problems(
     ]
 
 
-def _list_places(output_dir: Path, runs: dict[str, list[str]]) -> list[dict[str, str]]:
+def _list_places(
+    runs: dict[str, list[str]], pages: Collection[str]
+) -> list[dict[str, str]]:
     """Name of the run of each row, and where its participant's page speaks of it."""
     people = runs.get("participant_id", [])
-    pages = {p: (output_dir / f"{p}.html").is_file() for p in set(people)}
     keys = [
         "" if source == "n/a" else source.rpartition("/")[2].partition(".")[0]
         for source in runs.get("source", [""] * len(people))
@@ -319,7 +318,7 @@ def _list_places(output_dir: Path, runs: dict[str, list[str]]) -> list[dict[str,
         {
             # In two spaces, a run has two sources.
             "run": (short[key] if taken[short[key]] == 1 else key) if key else person,
-            "link": f"{person}.html#{key}" if pages[person] else "",
+            "link": f"{page}#{key}" if (page := f"{person}.html") in pages else "",
         }
         for person, key in zip(people, keys, strict=True)
     ]

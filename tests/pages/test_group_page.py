@@ -376,19 +376,19 @@ def test_a_region_may_be_called_like_a_key(tmp_path, capsys):
     assert "3 regions, by network" in texts
 
 
-def test_participants_that_could_not_be_planned_are_named(tmp_path):
+def test_participants_that_could_not_be_planned_are_named():
     table = {
         "participant_id": ["sub-1", "sub-2", "sub-3"],
         "source": ["sub-1", "sub-2/func/sub-2_space-A_bold.nii.gz", "n/a"],
     }
-    (tmp_path / "sub-2.html").write_text("")
-    assert _list_places(tmp_path, table) == [
+    pages = {"sub-2.html", "sub-30.html"}
+    assert _list_places(table, pages) == [
         {"run": "sub-1", "link": ""},
         {"run": "sub-2", "link": "sub-2.html#sub-2_space-A_bold"},
         {"run": "sub-3", "link": ""},
     ]
     table["source"][2] = "sub-2/func/sub-2_space-B_bold.nii.gz"
-    names = [place["run"] for place in _list_places(tmp_path, table)]
+    names = [place["run"] for place in _list_places(table, pages)]
     assert names == ["sub-1", "sub-2_space-A_bold", "sub-2_space-B_bold"]
 
 
