@@ -266,6 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_current_folder(given)
         _set_up_logging(given)
         _set_up_signals()
+        from bids_roi.schedule.outcome import pin_threads
+
+        pin_threads()  # before anything loads numpy
         with _temporary_files_in(options.running.work_dir):
             command = tell_command(sys.argv[1:] if argv is None else argv)
             if given.analysis_level == "group":
@@ -430,9 +433,6 @@ def _temporary_files_in(work_dir: Path | None) -> Iterator[None]:
 
 
 def _run_participant(given: argparse.Namespace, options: Options, command: str) -> int:
-    from bids_roi.schedule.outcome import pin_threads
-
-    pin_threads()
     from bids_roi.participant.level import open_level, run_level
     from bids_roi.participant.outcomes import Outcomes
 

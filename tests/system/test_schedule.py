@@ -194,18 +194,25 @@ def test_bytes_do_not_depend_on_executor_workers_or_memory(tmp_path, atlas, caps
     assert found["serial"] == found["one"] == found["two"] == found["small"]
 
 
-def test_one_thread_of_linear_algebra(dataset, atlas, tmp_path):
+@pytest.mark.parametrize("level", ["participant", "group"])
+def test_one_thread_of_linear_algebra(dataset, atlas, tmp_path, level):
     code = (
-        "import os, sys; from bids_roi.cli import main; main(sys.argv[1:]);"
+        "import os, sys; from bids_roi.cli import main; from bids_roi.schedule import"
+        " outcome; pin = outcome.pin_threads;"
+        "outcome.pin_threads = lambda: (print('numpy' in sys.modules), pin());"
+        "main(sys.argv[1:]);"
         "print({k: v for k, v in os.environ.items() if k.endswith('_NUM_THREADS')})"
     )
-    words = [str(dataset), str(tmp_path / "out"), "participant", "--dry-run"]
+    words = [str(dataset), str(tmp_path / "out"), level]
+    if level == "participant":
+        words += ["--dry-run", "--atlas-file", atlas]
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--atlas-file", atlas],
+        [sys.executable, "-c", code, *words],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "8"},
     )
+    assert done.stdout.startswith("False"), done.stderr  # it would not hear of it
     for library in ("OMP", "OPENBLAS", "MKL"):
         assert f"'{library}_NUM_THREADS': '1'" in done.stdout, done.stderr
 
