@@ -124,8 +124,11 @@ def test_all_killed_at_once(data, out):
     root, atlas, undisturbed = data
     job = start(root, out, atlas, "--n-procs", 2)
     worker_at(job, "sub-02")
+    below = descendants(job.pid)
     os.killpg(job.pid, signal.SIGKILL)
     end(job)
+    # Who is killed while the disk takes what it wrote ends when that is done.
+    long_runs.wait_until_gone(below)
     code, _, err = end(start(root, out, atlas, "--n-procs", 2))
     assert code == 0, err
     assert outputs(out) == undisturbed
