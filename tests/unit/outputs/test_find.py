@@ -11,11 +11,11 @@ from support.group_trees import Tree, correlation
 
 from bids_roi.errors import MissingInput
 from bids_roi.files import tables
-from bids_roi.group.outputs import check_outputs
+from bids_roi.group.outputs import check_outputs, read_everyone
 from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.find import find_outputs, identify
-from bids_roi.outputs.records import Record, Stamp
+from bids_roi.outputs.records import Record, Stamp, read_all_records, write_records
 from bids_roi.outputs.told import Told
 
 RUN = "sub-01_task-rest_space-T1w"
@@ -59,6 +59,30 @@ def test_what_counts_as_an_output_is_told_by_the_name(tmp_path):
     assert {table.path for table in load(tmp_path, session_label="2").tables} == {
         "sub-01/ses-2/func/sub-01_ses-2_task-rest_atlas-A_dseg.tsv"
     }
+
+
+@pytest.mark.parametrize("stray", ["sub-*", "sub-0*", "logs/sub-*", "sub-[0]1/func/x"])
+def test_a_name_that_is_a_pattern_is_no_participant_more(tmp_path, stray):
+    def look():
+        records, outputs, closed = read_everyone(tmp_path)
+        names = [output.path for output in outputs]
+        assert names == [output.path for output in find_outputs(tmp_path)]
+        assert records == read_all_records(tmp_path)
+        assert closed == {}
+        return names, records
+
+    for person in ("sub-01", "sub-02"):
+        touch(tmp_path, f"{person}/func/{person}_task-rest_atlas-A_dseg.tsv")
+        bold = f"{person}/func/{person}_task-rest_bold.nii.gz"
+        write_records(tmp_path, bold, [Record(bold, "A", "done")])
+    before = look()
+    assert tuple(map(len, before)) == (2, 2)
+    touch(tmp_path, stray)
+    assert look() == before
+    own = "sub-[0]1/func/sub-[0]1_task-rest_atlas-A_dseg.tsv"
+    touch(tmp_path, own)  # what it holds is neither lost nor that of others
+    assert [o.path for o in find_outputs(tmp_path, "sub-[0]1")] == [own]
+    assert len(look()[0]) == 3
 
 
 def test_a_folder_without_outputs_is_refused_where_something_is_to_be_loaded(tmp_path):
