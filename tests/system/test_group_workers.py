@@ -306,15 +306,16 @@ def test_no_correlation_is_passed_over_to_the_last_edge(tmp_path, capsys, known)
         matrix = whole.copy()
         matrix[-1, -2] = matrix[-2, -1] = value
         tree.run(f"sub-{person}_task-rest", matrix)
+    tree.run("sub-5_task-rest", lose(whole, *range(150)))  # the last have values
     if known:
         tell_digests(tmp_path)
     run(capsys, "x", tmp_path, "group")
     reasons = [r["reason"] for r in read_rows(tmp_path / "group_runs.tsv")]
     for reason, said in zip(reasons[:2], ("1.5", "-1.5"), strict=True):
         assert f" {said} in row R198, column R199 cannot be a correlation" in reason
-    assert reasons[2:] == ["n/a", "n/a"]
+    assert reasons[2:] == ["n/a"] * 3
     _, n = read_square(tmp_path / group_name("relmatn"))
-    assert (n[-1, -2], n[0, 1]) == (1, 2)
+    assert (n[0, 1], n[-2, -3], n[-1, -2]) == (2, 3, 2)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
