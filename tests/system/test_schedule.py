@@ -164,6 +164,20 @@ def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch):
     assert values == [(2 * k, None) for k in range(9)]
 
 
+def test_each_item_has_the_whole_time_limit(monkeypatch):
+    """Not what the item before has left of it, and not for ever."""
+    now, n_timed = [0.0], 0
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(processes, "time", clock)
+    with Processes(1, timeout=60).staying(double) as executor:
+        for _ in executor.map(double, range(9)):
+            (worker,) = executor.pool.workers
+            assert worker.deadline == (now[0] + 60 if worker.items else None)
+            n_timed += len(worker.items)
+            now[0] += 7
+    assert n_timed  # as a rule 8: a worker may be faster than who plans ahead
+
+
 def test_an_error_of_the_plan_ends_the_workers():
     def items():
         yield from (0, 1)

@@ -6,8 +6,9 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.group_trees import Tree, correlation
+from support.group_trees import SPACE, Tree, correlation
 
 from bids_roi.errors import MissingInput
 from bids_roi.files import tables
@@ -225,3 +226,20 @@ def test_a_run_is_told_by_the_same_columns_everywhere():
         "space_id": "T1w",
     }
     assert list(row)[: len(find.RUN_COLUMNS)] == list(find.RUN_COLUMNS.values())
+
+
+@pytest.mark.parametrize("kind", ["regions", "timeseries", "relmat"])
+def test_a_run_is_that_of_its_bold_file(tmp_path, kind):
+    """Whatever its desc-, which outputs do not have in their names."""
+    tree = Tree(tmp_path)
+    tree.run("sub-01_task-rest", correlation(np.random.default_rng(0)), desc="36P")
+    for desc in ("preproc", "denoised"):
+        for sidecar in tmp_path.glob("sub-01/func/*.json"):
+            content = json.loads(sidecar.read_text())
+            if not sidecar.name.endswith("_relmat.json"):
+                source = tree.source("sub-01_task-rest").replace("preproc", desc)
+                content["Sources"] = [f"bids:preprocessed:{source}"]
+            sidecar.write_text(json.dumps(content))
+        (output,) = [o for o in find_outputs(tmp_path) if o.kind == kind]
+        own = "" if desc == "preproc" else f"_desc-{desc}"
+        assert output.run[0] == f"sub-01_task-rest_space-{SPACE}{own}_bold"
