@@ -115,9 +115,9 @@ def test_a_stamp_vouches_only_for_the_digest_that_the_sidecar_tells(tmp_path):
     state = table.stat()
     own = hashlib.sha256(b"a\n1\n").hexdigest()
     stamp = Stamp("table.tsv", state.st_size, state.st_mtime_ns, own)
-    check_table(table, own, stamp=stamp)
+    check_table(table, own, stamp=stamp, verify=False)
     with pytest.raises(DataError, match="not the one that its sidecar"):
-        check_table(table, "0" * 64, stamp=stamp)
+        check_table(table, "0" * 64, stamp=stamp, verify=False)
 
 
 @pytest.mark.parametrize("code", FAILING)
