@@ -13,6 +13,7 @@ from support.group_trees import SPACE, Tree, correlation
 from bids_roi.errors import MissingInput
 from bids_roi.files import tables
 from bids_roi.group.outputs import check_outputs, read_everyone
+from bids_roi.group.runs import sort_into_runs
 from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.find import find_outputs, identify
@@ -162,6 +163,9 @@ def test_nothing_is_told_by_a_sidecar_that_is_not_sound(tree):
     (bad,) = (o for o in find_outputs(tree) if o == one)
     assert (bad.source, bad.digest, bad.number("RepetitionTime")) == ("", "", None)
     assert "OptionsDigest is missing" in str(bad.told.error)
+    one.beside.unlink()  # it is not read again
+    assert "OptionsDigest is missing" in str(bad.told.error)
+    one.beside.write_text(json.dumps({**content, "OptionsDigest": ""}))
     (problem,) = check_outputs(tree).problems
     assert problem.output == one
     assert problem.reason.startswith(f"{one.path.removesuffix('.tsv')}.json: Options")
@@ -243,3 +247,22 @@ def test_a_run_is_that_of_its_bold_file(tmp_path, kind):
         (output,) = [o for o in find_outputs(tmp_path) if o.kind == kind]
         own = "" if desc == "preproc" else f"_desc-{desc}"
         assert output.run[0] == f"sub-01_task-rest_space-{SPACE}{own}_bold"
+
+
+def test_a_number_of_a_run_is_that_of_the_first_output_that_has_it(tmp_path):
+    """Zero is a number; of outputs that do not tell it, the next is asked."""
+    name, key = "sub-01_task-rest", "MeanFramewiseDisplacement"
+    for of_series, of_matrix, wanted in (
+        ({key: 0}, {key: 0.7}, 0),
+        ({key: -0.0}, {key: 0.7}, -0.0),
+        ({key: None}, {key: 0.7}, 0.7),
+        ({}, {key: 0.7}, 0.7),
+        ({}, {}, 0.2),
+    ):
+        tree = Tree(tmp_path)
+        tree.regions(name, **{key: 0.2})
+        tree.series(name, desc="36P", **of_series)
+        tree.relmat(name, np.eye(6), desc="36P", **of_matrix)
+        (run,) = sort_into_runs(find_outputs(tmp_path), ()).values()
+        assert repr(run.number(key, "36P", of_the_run=True)) == repr(wanted)
+    assert run.number(key, "36P", of_the_run=False) is None
