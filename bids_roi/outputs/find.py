@@ -218,7 +218,7 @@ def _tell_alike(entities: tuple[tuple[str, str], ...]) -> _Alike:
     return _Alike(place, scope, atlas, labels.get("stat", ""), labels.get("desc", ""))
 
 
-def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
+def find_outputs(output_dir: Path, participant: str | None = None) -> list[Output]:
     """Tables that the participant level wrote, sorted by folder and name.
 
     ``participant`` is ``sub-<label>``, for those of one participant.
@@ -243,12 +243,11 @@ def find_outputs(output_dir: Path, participant: str = "sub-*") -> list[Output]:
     return found
 
 
-def _list_tables(output_dir: Path, participant: str) -> Iterator[str]:
+def _list_tables(output_dir: Path, participant: str | None) -> Iterator[str]:
     """Tables in the folders of participants and sessions, relative."""
-    everyone = participant.endswith("*")
-    people = list_folder(output_dir) if everyone else [participant]
+    people = [participant] if participant else list_folder(output_dir)
     # A Path of each of tens of thousands takes longer than to list them.
-    for person in fnmatch.filter(people, participant):
+    for person in fnmatch.filter(people, "sub-*"):
         own = fnmatch.filter(list_folder(output_dir / person), "ses-*")
         for inside in (person, *(f"{person}/{session}" for session in own)):
             names = list_folder(output_dir / inside / "func")

@@ -518,17 +518,16 @@ def read_records(output_dir: Path, run: str) -> list[Record]:
     return [merged[key] for key in sorted(merged)]
 
 
-def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
+def read_all_records(output_dir: Path, participant: str | None = None) -> list[Record]:
     """All records of an output folder, in the order of runs, atlases and strategies.
 
     ``participant`` is ``sub-<label>``, for those of one participant. Records that
     cannot be read are a ``MissingInput``: a run that failed would be missing.
     """
     records = []
-    people, logs = [participant], output_dir / "logs"
-    if participant.endswith("*"):
-        people = sorted(fnmatch.filter(list_folder(logs), participant))
-    for person in people:
+    logs = output_dir / "logs"
+    people = [participant] if participant else list_folder(logs)
+    for person in sorted(fnmatch.filter(people, "sub-*")):
         by_name: dict[str, list[Record]] = {}
         for path, content in _contents(logs / person).items():
             match = _FILE.fullmatch(path.name)

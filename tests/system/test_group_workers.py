@@ -296,6 +296,28 @@ def test_values_that_are_no_correlations_are_found(tmp_path, capsys, known):
     assert (n[0, 1], n[4, 5], n[2, 3]) == (3, 3, 5)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_no_correlation_is_passed_over_to_the_last_edge(tmp_path, capsys, known):
+    """Of a matrix with more edges than are worked on at a time."""
+    names, rng = tuple(f"R{n}" for n in range(200)), np.random.default_rng(3)
+    tree = Tree(tmp_path, names, None, None)
+    whole = correlation(rng, 200)
+    for person, value in enumerate([1.5, -1.5, 0.5, -1.0], start=1):
+        matrix = whole.copy()
+        matrix[-1, -2] = matrix[-2, -1] = value
+        tree.run(f"sub-{person}_task-rest", matrix)
+    tree.run("sub-5_task-rest", lose(whole, *range(150)))  # the last have values
+    if known:
+        tell_digests(tmp_path)
+    run(capsys, "x", tmp_path, "group")
+    reasons = [r["reason"] for r in read_rows(tmp_path / "group_runs.tsv")]
+    for reason, said in zip(reasons[:2], ("1.5", "-1.5"), strict=True):
+        assert f" {said} in row R198, column R199 cannot be a correlation" in reason
+    assert reasons[2:] == ["n/a"] * 3
+    _, n = read_square(tmp_path / group_name("relmatn"))
+    assert (n[0, 1], n[-2, -3], n[-1, -2]) == (2, 3, 2)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_values_come_in_the_order_of_the_items(n):
     assert list(Workers(n).map(double, range(40))) == list(range(0, 80, 2))

@@ -20,6 +20,7 @@ from support.worker_items import (
     hang_at_one,
     raise_oddly,
     sleep_at_one,
+    wait_for,
 )
 
 from bids_roi.errors import BidsRoiError, MissingInput, UsageError
@@ -162,6 +163,27 @@ def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch):
             now[0] += 61
             values.append((outcome.value, outcome.error))
     assert values == [(2 * k, None) for k in range(9)]
+
+
+def test_each_item_has_the_whole_time_limit(monkeypatch, tmp_path):
+    """Not what the item before has left of it, and not for ever."""
+    now, n_timed, paths = [0.0], 0, [tmp_path / f"{k}" for k in range(9)]
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(processes, "time", clock)
+
+    def items():
+        for path in paths:
+            yield path
+            path.touch()  # it is done once the next one is planned
+
+    with Processes(1, timeout=60).staying(wait_for) as executor:
+        for outcome in executor.map(wait_for, items()):
+            (worker,) = executor.pool.workers
+            assert outcome.error is None
+            assert worker.deadline == (now[0] + 60 if worker.items else None)
+            n_timed += len(worker.items)
+            now[0] += 7
+    assert n_timed >= 7  # two are planned before the first begins
 
 
 def test_an_error_of_the_plan_ends_the_workers():

@@ -6,16 +6,18 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.group_trees import Tree, correlation
+from support.group_trees import SPACE, Tree, correlation
 
 from bids_roi.errors import MissingInput
 from bids_roi.files import tables
-from bids_roi.group.outputs import check_outputs
+from bids_roi.group.outputs import check_outputs, read_everyone
+from bids_roi.group.runs import sort_into_runs
 from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.find import find_outputs, identify
-from bids_roi.outputs.records import Record, Stamp
+from bids_roi.outputs.records import Record, Stamp, read_all_records, write_records
 from bids_roi.outputs.told import Told
 
 RUN = "sub-01_task-rest_space-T1w"
@@ -59,6 +61,30 @@ def test_what_counts_as_an_output_is_told_by_the_name(tmp_path):
     assert {table.path for table in load(tmp_path, session_label="2").tables} == {
         "sub-01/ses-2/func/sub-01_ses-2_task-rest_atlas-A_dseg.tsv"
     }
+
+
+@pytest.mark.parametrize("stray", ["sub-*", "sub-0*", "logs/sub-*", "sub-[0]1/func/x"])
+def test_a_name_that_is_a_pattern_is_no_participant_more(tmp_path, stray):
+    def look():
+        records, outputs, closed = read_everyone(tmp_path)
+        names = [output.path for output in outputs]
+        assert names == [output.path for output in find_outputs(tmp_path)]
+        assert records == read_all_records(tmp_path)
+        assert closed == {}
+        return names, records
+
+    for person in ("sub-01", "sub-02"):
+        touch(tmp_path, f"{person}/func/{person}_task-rest_atlas-A_dseg.tsv")
+        bold = f"{person}/func/{person}_task-rest_bold.nii.gz"
+        write_records(tmp_path, bold, [Record(bold, "A", "done")])
+    before = look()
+    assert tuple(map(len, before)) == (2, 2)
+    touch(tmp_path, stray)
+    assert look() == before
+    own = "sub-[0]1/func/sub-[0]1_task-rest_atlas-A_dseg.tsv"
+    touch(tmp_path, own)  # what it holds is neither lost nor that of others
+    assert [o.path for o in find_outputs(tmp_path, "sub-[0]1")] == [own]
+    assert len(look()[0]) == 3
 
 
 def test_a_folder_without_outputs_is_refused_where_something_is_to_be_loaded(tmp_path):
@@ -137,6 +163,9 @@ def test_nothing_is_told_by_a_sidecar_that_is_not_sound(tree):
     (bad,) = (o for o in find_outputs(tree) if o == one)
     assert (bad.source, bad.digest, bad.number("RepetitionTime")) == ("", "", None)
     assert "OptionsDigest is missing" in str(bad.told.error)
+    one.beside.unlink()  # it is not read again
+    assert "OptionsDigest is missing" in str(bad.told.error)
+    one.beside.write_text(json.dumps({**content, "OptionsDigest": ""}))
     (problem,) = check_outputs(tree).problems
     assert problem.output == one
     assert problem.reason.startswith(f"{one.path.removesuffix('.tsv')}.json: Options")
@@ -201,3 +230,39 @@ def test_a_run_is_told_by_the_same_columns_everywhere():
         "space_id": "T1w",
     }
     assert list(row)[: len(find.RUN_COLUMNS)] == list(find.RUN_COLUMNS.values())
+
+
+@pytest.mark.parametrize("kind", ["regions", "timeseries", "relmat"])
+def test_a_run_is_that_of_its_bold_file(tmp_path, kind):
+    """Whatever its desc-, which outputs do not have in their names."""
+    tree = Tree(tmp_path)
+    tree.run("sub-01_task-rest", correlation(np.random.default_rng(0)), desc="36P")
+    for desc in ("preproc", "denoised"):
+        for sidecar in tmp_path.glob("sub-01/func/*.json"):
+            content = json.loads(sidecar.read_text())
+            if not sidecar.name.endswith("_relmat.json"):
+                source = tree.source("sub-01_task-rest").replace("preproc", desc)
+                content["Sources"] = [f"bids:preprocessed:{source}"]
+            sidecar.write_text(json.dumps(content))
+        (output,) = [o for o in find_outputs(tmp_path) if o.kind == kind]
+        own = "" if desc == "preproc" else f"_desc-{desc}"
+        assert output.run[0] == f"sub-01_task-rest_space-{SPACE}{own}_bold"
+
+
+def test_a_number_of_a_run_is_that_of_the_first_output_that_has_it(tmp_path):
+    """Zero is a number; of outputs that do not tell it, the next is asked."""
+    name, key = "sub-01_task-rest", "MeanFramewiseDisplacement"
+    for of_series, of_matrix, wanted in (
+        ({key: 0}, {key: 0.7}, 0),
+        ({key: -0.0}, {key: 0.7}, -0.0),
+        ({key: None}, {key: 0.7}, 0.7),
+        ({}, {key: 0.7}, 0.7),
+        ({}, {}, 0.2),
+    ):
+        tree = Tree(tmp_path)
+        tree.regions(name, **{key: 0.2})
+        tree.series(name, desc="36P", **of_series)
+        tree.relmat(name, np.eye(6), desc="36P", **of_matrix)
+        (run,) = sort_into_runs(find_outputs(tmp_path), ()).values()
+        assert repr(run.number(key, "36P", of_the_run=True)) == repr(wanted)
+    assert run.number(key, "36P", of_the_run=False) is None

@@ -1,15 +1,17 @@
 """Records that cannot be read: never taken for none, unless they are not there."""
 
 import errno
+import hashlib
 import os
 from pathlib import Path
 
 import pytest
 from support.broken_disk import fail_at
 
-from bids_roi.errors import MissingInput
+from bids_roi.errors import DataError, MissingInput
 from bids_roi.outputs.records import (
     Record,
+    Stamp,
     check_table,
     note_command,
     read_all_records,
@@ -104,6 +106,18 @@ def test_a_table_that_cannot_be_read_is_not_sound(tmp_path, monkeypatch, code):
         check_table(table, "digest")
     assert caught.value.where == str(table)
     check_table(tmp_path / "absent.tsv", "digest")  # whoever reads it says so
+
+
+def test_a_stamp_vouches_only_for_the_digest_that_the_sidecar_tells(tmp_path):
+    """A sidecar of another making lies beside a table that is as it was written."""
+    table = tmp_path / "table.tsv"
+    table.write_text("a\n1\n")
+    state = table.stat()
+    own = hashlib.sha256(b"a\n1\n").hexdigest()
+    stamp = Stamp("table.tsv", state.st_size, state.st_mtime_ns, own)
+    check_table(table, own, stamp=stamp, verify=False)
+    with pytest.raises(DataError, match="not the one that its sidecar"):
+        check_table(table, "0" * 64, stamp=stamp, verify=False)
 
 
 @pytest.mark.parametrize("code", FAILING)

@@ -177,6 +177,21 @@ def test_means_of_networks_have_the_bits_of_loops(gaps):
     assert run.values.tobytes() == before
 
 
+def test_networks_of_many_edges_have_the_bits_of_loops():
+    """More than are worked on at a time: what is missing lies in the second block."""
+    n_regions = 200
+    labels = [("a", "b", None)[n % 3] for n in range(n_regions)]
+    blocks = list_blocks(labels, list_edges(n_regions, diagonal=False))
+    assert blocks.block_of_edge.size == 19_900
+    ((run,),) = people(8, (1,), 19_900, gaps=0.0)
+    run.values[[3, 17_000, 19_899]] = np.nan
+    run.values[18_000:19_000] = np.nan
+    wanted = np.array(block_means(blocks, run.values))
+    assert blocks.average(run.values).tobytes() == wanted.tobytes()
+    group = add([(run,)], by_run=True, blocks=blocks)
+    assert group.networks.mean.tobytes() == wanted.tobytes()
+
+
 def test_sums_travel_in_few_bytes():
     """Counts of a batch take one each: ten sums of floats and five of counts."""
     size = 10_000
