@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.errors import DataError, OutputError
+from bids_roi.errors import DataError, OutputError, count_of
 from bids_roi.files.listing import (
     glob_folder,
     is_absent,
@@ -293,6 +293,7 @@ _FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
 # Of two events of which neither knew the other, the one that calls for attention wins.
 _GRAVITY = ("complete", "done", "skipped", "failed")
 _ATTEMPTS = 10
+_GONE = "the link points to a file of records that is not here (datalad get it)."
 # What differs between two calls that make the same of a run: not part of the digest.
 _INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
 
@@ -349,18 +350,6 @@ def leave_out_numbers(text: str) -> str:
     Those within a name, such as 24P or sub-01, stay.
     """
     return re.sub(r"(?<![\w.-])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w-])", "#", text)
-
-
-def shorten_reason(text: str) -> str:
-    """Leave the first sentence of a message, and of files in it the names.
-
-    The whole of it, with what to do, is told once, when it happens.
-
-    >>> shorten_reason("/in/sub-1/a_bold.nii.gz: it is truncated. Copy it again.")
-    'a_bold.nii.gz: it is truncated.'
-    """
-    first = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", text.partition("\n")[0])[0]
-    return re.sub(r"(?<!\S)/(?:[^\s/]+/)+(?=[^\s/])", "", first)
 
 
 def tell_failures(records: Iterable[Record]) -> list[str]:
@@ -483,11 +472,9 @@ def _join(a: Record, b: Record) -> Record:
 
 def _rank(record: Record) -> tuple[int, int, str]:
     known = record.status in _GRAVITY
-    return (
-        record.revision,
-        _GRAVITY.index(record.status) if known else 0,
-        repr(record),  # any order, so long as all find the same
-    )
+    gravity = _GRAVITY.index(record.status) if known else 0
+    # The last is any order, so long as all find the same.
+    return record.revision, gravity, repr(record)
 
 
 def _merge(records: Iterable[Record]) -> _Merged:
@@ -518,11 +505,16 @@ def read_records(output_dir: Path, run: str) -> list[Record]:
     return [merged[key] for key in sorted(merged)]
 
 
-def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Record]:
+def read_all_records(
+    output_dir: Path,
+    participant: str = "sub-*",
+    damaged: dict[Path, str] | None = None,
+) -> list[Record]:
     """All records of an output folder, in the order of runs, atlases and strategies.
 
     ``participant`` is ``sub-<label>``, for those of one participant. Records that
-    cannot be read are a ``MissingInput``: a run that failed would be missing.
+    cannot be read are a ``MissingInput``: a run that failed would be missing. Files of
+    which a part is no record are put into ``damaged``, with what they are.
     """
     records = []
     people, logs = [participant], output_dir / "logs"
@@ -530,48 +522,57 @@ def read_all_records(output_dir: Path, participant: str = "sub-*") -> list[Recor
         people = sorted(fnmatch.filter(list_folder(logs), participant))
     for person in people:
         by_name: dict[str, list[Record]] = {}
-        for path, content in _contents(logs / person).items():
-            match = _FILE.fullmatch(path.name)
-            by_name.setdefault(match[1] if match else "", []).extend(content)
+        for path, content in _contents(logs / person, damaged=damaged).items():
+            by_name.setdefault(path.name.rsplit(".", 2)[0], []).extend(content)
         for name in sorted(by_name):
             merged = _merge(by_name[name])
             records += [merged[key] for key in sorted(merged)]
     return records
 
 
-def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]:
+def _contents(
+    folder: Path, name: str | None = None, damaged: dict[Path, str] | None = None
+) -> dict[Path, list[Record]]:
     """Records in each file of a folder, those of one run where a name is given.
 
     A file that goes while one reads was merged into another, which is newer than the
     list of files: so that is made again.
     """
-    found: dict[Path, list[Record]] = {}
     begin = "" if name is None else f"{name}."
-    for _ in range(_ATTEMPTS):
+    for n_left in reversed(range(_ATTEMPTS)):
         # A Path of each, in a folder of hundreds of runs, takes ten times as long.
         names = sorted(list_folder(folder))
         matches = {n: _FILE.fullmatch(n) for n in names if n.startswith(begin)}
         mine = [folder / n for n, m in matches.items() if m and name in (None, m[1])]
-        found = {path: r for path in mine if (r := _read_file(path)) is not None}
+        read = {path: _read_file(path, last=not n_left) for path in mine}
+        found = {path: one[0] for path, one in read.items() if one is not None}
+        problems = {path: one[1] for path, one in read.items() if one and one[1]}
         if len(found) == len(mine):
             break
+        problems |= {p: _GONE for p in mine if p not in found and p.is_symlink()}
+    if damaged is not None:
+        damaged |= problems
     return found
 
 
-def _read_file(path: Path) -> list[Record] | None:
-    """Read a file of records; lines that are none are passed over."""
+def _read_file(path: Path, *, last: bool) -> tuple[list[Record], str] | None:
+    """Records of a file, and what is wrong with the rest; ``None`` where it is gone."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return []
+        return [], "the file of records is damaged: it is not UTF-8 text."
     except OSError as error:
-        # ESTALE: so NFS says of what another job removes while it is read.
-        gone = error.errno == errno.ESTALE and not is_there(path)
+        # ESTALE: so NFS says of what another job removes or replaces meanwhile.
+        gone = error.errno == errno.ESTALE and not (last and is_there(path))
         if gone or is_absent(error):
             return None
         raise unreadable("file", path, error) from error
-    records = (_parse(line) for line in text.split("\n"))
-    return [record for record in records if record is not None]
+    lines = [line for line in text.split("\n") if line.strip()]
+    records = [record for record in map(_parse, lines) if record is not None]
+    if records and len(records) == len(lines):
+        return records, ""
+    what = f"{len(records)} of {count_of(len(lines), 'line')} can be used."
+    return records, f"the file of records is damaged: {what}"
 
 
 def _parse(line: str) -> Record | None:

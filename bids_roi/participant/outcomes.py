@@ -19,6 +19,7 @@ from bids_roi.errors import (
     say,
     say_of_atlas,
     say_time,
+    shorten_reason,
 )
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import remove_leftovers
@@ -26,7 +27,6 @@ from bids_roi.outputs.records import (
     NOT_CLEANED,
     forget_loss,
     note_command,
-    shorten_reason,
     sweep_leftovers,
     tell_failures,
     write_loss,
