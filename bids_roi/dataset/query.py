@@ -205,23 +205,27 @@ def _listed(parent: Path) -> list[Path]:
         raise unreadable("folder", parent, error) from error
 
 
-def func_folders(participant_dir: Path) -> list[Path]:
-    """Return the ``func`` folders of a participant, with and without sessions.
+def list_func(participant_dir: Path, sessions: Iterable[Rule] = ()) -> Iterator[Path]:
+    """Yield all that lies in the ``func`` folders of a participant, sorted in each.
 
-    A folder that cannot be listed is an ``OSError``: pybids would pass over it.
+    A folder that cannot be listed is an ``OSError``: pybids would pass over it. That of
+    a session that these rules do not let pass has nothing to do with what is asked for.
     """
-    inside = folders_in(participant_dir)
-    places = [participant_dir, *(path for path in inside if path.name[:4] == "ses-")]
-    return [
-        path for place in places for path in folders_in(place) if path.name == "func"
-    ]
+    rules, inside = list(sessions), folders_in(participant_dir)
+    for place in (participant_dir, *(p for p in inside if p.name[:4] == "ses-")):
+        label = None if place == participant_dir else place.name[4:]
+        asked = label is None or all(rule.accepts(label) for rule in rules)
+        with contextlib.nullcontext() if asked else contextlib.suppress(OSError):
+            for folder in folders_in(place):
+                if folder.name == "func":
+                    # By their names: to compare paths takes ten times longer.
+                    yield from sorted(folder.iterdir(), key=lambda path: path.name)
 
 
 def files_in_func(root: Path, participant: str) -> Iterator[Path]:
-    """Yield all that lies in the ``func`` folders of a participant, sorted in each."""
+    """Yield as ``list_func`` what there is before the first that cannot be listed."""
     with contextlib.suppress(OSError):
-        for folder in func_folders(root / f"sub-{participant.removeprefix('sub-')}"):
-            yield from sorted(folder.iterdir())
+        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}")
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:
