@@ -42,7 +42,6 @@ from bids_roi.dataset.query import (
     files_in_func,
     kind_of,
     labels_of,
-    list_func,
     load_filters,
     passes,
     replace_rules,
@@ -56,12 +55,12 @@ from bids_roi.errors import (
     UsageError,
     remedy_of,
 )
-from bids_roi.files.listing import is_absent
+from bids_roi.files.listing import is_absent, list_func
 from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from bids.layout import BIDSLayout
 
@@ -171,7 +170,7 @@ def find_runs_of(
     query = _Query(root, labels, wanted, kinds, own_masks=own_masks)
     extensions = [extension for kind in kinds for extension in KINDS[kind]]
     for participant, found in index_series(
-        root, labels, extensions, wanted.bids_database_dir, query.sessions
+        root, labels, extensions, wanted.bids_database_dir, query.asks_for
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
@@ -244,9 +243,12 @@ class _Query:
             for rules in self._bold.values()
             for rule in rules
         )
-        known = {rule for rules in self._bold.values() for rule in rules}
-        self.sessions = [rule for rule in known if rule.key == "ses"]
         self._sidecars = Sidecars(root)
+
+    def asks_for(self, session: str) -> bool:
+        """Whether series of a session may be asked for."""
+        rules = {rule for own in self._bold.values() for rule in own}
+        return all(rule.accepts(session) for rule in rules if rule.key == "ses")
 
     def select(
         self, participant: str, paths: Iterable[Path]
@@ -358,7 +360,7 @@ def index_series(
     participants: Iterable[str],
     extensions: Sequence[str],
     database_dir: Path | None = None,
-    sessions: Sequence[Rule] = (),
+    asked: Callable[[str], bool] = bool,
 ) -> Iterator[_Indexed]:
     """List the BOLD series of participants, and all else in their ``func`` folders.
 
@@ -372,7 +374,7 @@ def index_series(
     most = 1
     for participant in participants:
         try:
-            listing = _list(root / f"sub-{participant}", sessions)
+            listing = _list(root / f"sub-{participant}", asked)
         except BidsRoiError as error:
             yield from _take(root, waiting, extensions)
             waiting = {}
@@ -394,14 +396,14 @@ def index_series(
 _MOUNT = "It is a link to what is not here: mount the disk, or get it (datalad)."
 
 
-def _list(folder: Path, sessions: Iterable[Rule]) -> list[Path]:
+def _list(folder: Path, asked: Callable[[str], bool]) -> list[Path]:
     """List the ``func`` folders; pybids passes over those that cannot be read."""
     try:
         if not folder.is_dir():
             msg = "there is no folder of this participant."
             remedy = _MOUNT if folder.is_symlink() else "See --participant-label."
             raise MissingInput(msg, where=folder, remedy=remedy)
-        return list(list_func(folder, sessions))
+        return list(list_func(folder, asked))
     except OSError as error:
         msg = f"the folder cannot be read ({error.strerror})."
         otherwise = _MOUNT if is_absent(error) else "Check its permissions."

@@ -225,3 +225,24 @@ def test_a_closed_derivative_beside_another_is_told(tmp_path, monkeypatch, caplo
     fail_to_list(monkeypatch, closed, "EACCES")
     assert find_derivative(tmp_path, None) == tmp_path / "derivatives" / "older"
     assert f"{closed} cannot be read" in caplog.text
+
+
+def test_closed_folders_that_hide_no_derivative_are_no_matter(
+    tmp_path, monkeypatch, caplog
+):
+    """Those inside one whose series are known, and what every disk of its own has."""
+    holder = tmp_path / "derivatives"
+    root = describe(holder / "fmriprep", DERIVATIVE)
+    plant(root, "sub-02_task-a_desc-preproc_bold.nii.gz")
+    quiet = ["lost+found", ".snapshot", "fmriprep/figures", "fmriprep/sub-01"]
+    quiet.append("fmriprep/sub-02/anat")
+    told = ["mriqc/sub-01", "xcp_d"]
+    closed, really = [holder / name for name in (*quiet, *told)], os.access
+    for folder in closed:
+        folder.mkdir(parents=True, exist_ok=True)
+        fail_to_list(monkeypatch, folder, "EACCES")
+    monkeypatch.setattr(os, "access", lambda p, m: p not in closed and really(p, m))
+    assert find_derivative(tmp_path, None) == root
+    (record,) = caplog.records
+    names = ", ".join(str(holder / name) for name in told)
+    assert record.getMessage().startswith(f"{names} cannot be read: ")
