@@ -53,9 +53,8 @@ from bids_roi.errors import (
     NothingFound,
     OutputError,
     UsageError,
-    remedy_of,
 )
-from bids_roi.files.listing import is_absent, list_func
+from bids_roi.files.listing import list_func, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
@@ -393,22 +392,18 @@ def index_series(
     yield from _take(root, waiting, extensions)
 
 
-_MOUNT = "It is a link to what is not here: mount the disk, or get it (datalad)."
-
-
 def _list(folder: Path, asked: Callable[[str], bool]) -> list[Path]:
     """List the ``func`` folders; pybids passes over those that cannot be read."""
     try:
         if not folder.is_dir():
             msg = "there is no folder of this participant."
-            remedy = _MOUNT if folder.is_symlink() else "See --participant-label."
+            remedy = "See --participant-label."
+            if folder.is_symlink():
+                remedy = "It is a link to what is not here: mount the disk, or get it."
             raise MissingInput(msg, where=folder, remedy=remedy)
         return list(list_func(folder, asked))
     except OSError as error:
-        msg = f"the folder cannot be read ({error.strerror})."
-        otherwise = _MOUNT if is_absent(error) else "Check its permissions."
-        remedy = remedy_of(error, otherwise)
-        raise MissingInput(msg, where=error.filename, remedy=remedy) from error
+        raise unreadable("folder", Path(error.filename), error) from error
 
 
 def _take(

@@ -42,7 +42,10 @@ def is_absent(error: OSError) -> bool:
 def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     """Error of a file or folder that may be there and cannot be read."""
     msg = f"the {what} cannot be read ({error.strerror or error})."
-    remedy = remedy_of(error, "Check its permissions.")
+    otherwise = "Check its permissions."
+    if is_absent(error):
+        otherwise = "It is a link to what is not here: mount the disk, or get it."
+    remedy = remedy_of(error, otherwise)
     return MissingInput(msg, where=path, remedy=remedy)
 
 
@@ -74,6 +77,16 @@ def list_folder(folder: Path) -> list[str]:
         if is_absent(error):
             return []
         raise unreadable("folder", folder, error) from error
+
+
+def check_link(folder: Path) -> None:
+    """Refuse a link that leads nowhere, as to a disk that is not mounted."""
+    with contextlib.suppress(OSError):  # any other is told by who lists the folder
+        try:
+            folder.stat()
+        except FileNotFoundError as error:
+            if folder.is_symlink():
+                raise unreadable("folder", folder, error) from error
 
 
 def glob_folder(folder: Path, pattern: str) -> list[Path]:
@@ -145,6 +158,7 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
         there = sort(folder, pattern, (*place, state.st_mtime_ns, state.st_ctime_ns))
     except OSError as error:
         if is_absent(error) or error.errno == errno.ELOOP:
+            check_link(folder)
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
         raise unreadable("folder", folder, error) from error

@@ -183,6 +183,25 @@ def test_damaged_records_are_a_row_of_their_own(tmp_path, capsys, damage):
     assert tables(out) == tables(other) != {}
 
 
+@pytest.mark.parametrize("word", ["sub-03", "sub-03/func", "logs/sub-03"])
+def test_outputs_on_a_disk_that_is_not_mounted_are_told(tmp_path, capsys, word):
+    out = tmp_path / "out"
+    fill(out)
+    (out / word).rename(tmp_path / "elsewhere")
+    (out / word).symlink_to(tmp_path / "not mounted")
+    shown = run(capsys, tmp_path, out, "group", code=1)
+    rows = read_rows(out / "group_runs.tsv")
+    (row,) = [r for r in rows if r["participant_id"] == "sub-03"]
+    assert row["status"] == "unreadable"
+    for text in (row["reason"], shown.err, shown.out):
+        assert f"{out / word}: the folder cannot be read" in text
+        assert "mount the disk" in text
+    (out / word).unlink()
+    (out / word).symlink_to(tmp_path / "elsewhere")
+    run(capsys, tmp_path, out, "group")
+    assert len(read_rows(out / "group_runs.tsv")) == 10
+
+
 def test_damaged_records_of_a_run_with_outputs_are_told_beside_these(tmp_path, capsys):
     out = tmp_path / "out"
     fill(out)
