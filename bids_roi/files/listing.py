@@ -94,12 +94,18 @@ def glob_folder(folder: Path, pattern: str) -> list[Path]:
     return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
 
 
-def find_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files in a folder, and in those in it, whose names match."""
+def find_below(
+    folder: Path, pattern: str, asked: Callable[[str], object] = bool
+) -> Iterator[Path]:
+    """Yield the files in a folder, and in those in it, whose names match.
+
+    A folder of a name that is not asked for may be closed, and those in it.
+    """
 
     def refuse(error: OSError) -> None:
-        if not is_absent(error):
-            raise unreadable("folder", Path(error.filename), error) from error
+        place = Path(error.filename)
+        if not is_absent(error) and all(map(asked, place.relative_to(folder).parts)):
+            raise unreadable("folder", place, error) from error
 
     for place, _, names in os.walk(folder, onerror=refuse):
         yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
