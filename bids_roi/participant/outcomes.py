@@ -158,7 +158,7 @@ class Outcomes:
                 raise
             if participant not in self.unread:
                 log.error("%s: %s", participant, error)
-            self.unread[participant] = error
+                self.unread[participant] = error
 
     def tell_empty(self) -> None:
         """Say of whom nothing is there or selected."""
