@@ -14,6 +14,7 @@ by a count, not by clocks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fnmatch
@@ -384,12 +385,11 @@ def note_command(
     here = output_dir.absolute()
     words = [w for w in shlex.split(command) if Path(w).absolute() != here]
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
-    folder = output_dir / "logs" / participant
-    if not is_there(folder):  # removed meanwhile: what is made anew would hide that
-        return
-    if made or not glob_folder(folder, "command_*.txt"):
-        name = f"logs/{participant}/command_{digest}.txt"
-        write_file(output_dir, name, f"{command}\n")
+    folder, name = f"logs/{participant}", f"command_{digest}.txt"
+    # Removed meanwhile: what is made anew would hide that.
+    there = is_there(output_dir / folder)
+    if there and (made or not glob_folder(output_dir / folder, "command_*.txt")):
+        write_file(output_dir, f"{folder}/{name}", f"{command}\n")
 
 
 def record_path(output_dir: Path, run: str) -> Path:
@@ -428,8 +428,8 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_file(output_dir, path.relative_to(output_dir).as_posix(), lines)
-    for other in found:
-        if other != path:
+    for other in {*found} - {path}:
+        with contextlib.suppress(PermissionError):  # one that stays counts less
             other.unlink(missing_ok=True)
 
 

@@ -174,3 +174,13 @@ def test_a_command_is_not_written_into_what_cannot_be_listed(out, monkeypatch, c
     fail_at(monkeypatch, os, "scandir", out / "logs" / "sub-01", code)
     with pytest.raises(MissingInput, match="cannot be read"):
         note_command(out, "sub-01", "bids_roi in out participant", made=False)
+
+
+@pytest.mark.parametrize("code", ["EACCES", "EPERM"])
+def test_records_of_another_user_that_stay_count_less(out, monkeypatch, code):
+    """As in a folder whose files only their owner may remove."""
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    fail_at(monkeypatch, Path, "unlink", file, code)
+    write_records(out, RUN, [Record(RUN, "A", "done")])
+    assert file.is_file()
+    assert [record.status for record in read_records(out, RUN)] == ["done"]
