@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -270,3 +271,15 @@ def damaged_file(
     text = " ".join(str(problem).split()) or type(problem).__name__
     msg = f"the file cannot be read: it is damaged or cut short ({text})."
     return error(msg, where=path, remedy=FETCH_AGAIN)
+
+
+def shorten_reason(text: str) -> str:
+    """Leave the first sentence of a message, and of files in it the names.
+
+    The whole of it, with what to do, is told once, when it happens.
+
+    >>> shorten_reason("/in/sub-1/a_bold.nii.gz: it is truncated. Copy it again.")
+    'a_bold.nii.gz: it is truncated.'
+    """
+    first = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", text.partition("\n")[0])[0]
+    return re.sub(r"(?<!\S)/(?:[^\s/]+/)+(?=[^\s/])", "", first)

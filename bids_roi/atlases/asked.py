@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import re
 from collections import Counter
@@ -45,7 +46,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     UsageError,
 )
-from bids_roi.files.listing import find_below, glob_folder
+from bids_roi.files.listing import glob_folder, list_folder
 from bids_roi.files.tables import read_json, read_table, to_number
 from bids_roi.images.header import meshes_of, surface_template
 from bids_roi.images.nifti import check_file
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Spheres
 
+
+log = logging.getLogger("bids_roi")
 
 SUBJECT = "subject:"
 # What a table ends in, and no image does.
@@ -103,6 +106,22 @@ def parse_segmentation(name: str) -> str:
     return label
 
 
+def _tell_closed(root: Path) -> None:
+    """Warn of closed folders of a dataset, which hide atlases."""
+    folders = glob_folder(root, "tpl-*")
+    for folder in folders:  # and those in it
+        try:
+            names = list_folder(folder)
+        except MissingInput as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            log.warning("%s No atlas is looked for in it.", error)
+            continue
+        if folder.parent == root:
+            inside = (name for name in names if name.startswith(("anat", "cohort-")))
+            folders += [folder / name for name in inside]
+
+
 def parse_dataset(text: str) -> Dataset:
     """Understand ``NAME=PATH`` of ``--atlas-dataset``; without NAME, the folder's."""
     name, equals, path = text.partition("=")
@@ -117,8 +136,7 @@ def parse_dataset(text: str) -> Dataset:
     if not root.is_dir():
         msg = "there is no such folder."
         raise MissingInput(msg, where=root, remedy="Check --atlas-dataset NAME=PATH.")
-    for template in glob_folder(root, "tpl-*"):  # one that is closed would hide atlases
-        list(find_below(template, "*"))
+    _tell_closed(root)
     dataset = Dataset.of(name, root)
     if not Catalogue([dataset], (), None).keys_of(name):
         msg = "the dataset holds no atlas."

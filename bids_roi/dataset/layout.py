@@ -40,7 +40,6 @@ from bids_roi.dataset.query import (
     bold_rules,
     explain,
     files_in_func,
-    func_folders,
     kind_of,
     labels_of,
     load_filters,
@@ -54,13 +53,13 @@ from bids_roi.errors import (
     NothingFound,
     OutputError,
     UsageError,
-    remedy_of,
 )
+from bids_roi.files.listing import list_func, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from bids.layout import BIDSLayout
 
@@ -170,7 +169,7 @@ def find_runs_of(
     query = _Query(root, labels, wanted, kinds, own_masks=own_masks)
     extensions = [extension for kind in kinds for extension in KINDS[kind]]
     for participant, found in index_series(
-        root, labels, extensions, wanted.bids_database_dir
+        root, labels, extensions, wanted.bids_database_dir, query.asks_for
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
@@ -244,6 +243,11 @@ class _Query:
             for rule in rules
         )
         self._sidecars = Sidecars(root)
+
+    def asks_for(self, session: str) -> bool:
+        """Whether series of a session may be asked for."""
+        rules = {rule for own in self._bold.values() for rule in own}
+        return all(rule.accepts(session) for rule in rules if rule.key == "ses")
 
     def select(
         self, participant: str, paths: Iterable[Path]
@@ -355,6 +359,7 @@ def index_series(
     participants: Iterable[str],
     extensions: Sequence[str],
     database_dir: Path | None = None,
+    asked: Callable[[str], bool] = bool,
 ) -> Iterator[_Indexed]:
     """List the BOLD series of participants, and all else in their ``func`` folders.
 
@@ -368,7 +373,7 @@ def index_series(
     most = 1
     for participant in participants:
         try:
-            listing = _list(root / f"sub-{participant}")
+            listing = _list(root / f"sub-{participant}", asked)
         except BidsRoiError as error:
             yield from _take(root, waiting, extensions)
             waiting = {}
@@ -387,22 +392,18 @@ def index_series(
     yield from _take(root, waiting, extensions)
 
 
-def _list(folder: Path) -> list[Path]:
+def _list(folder: Path, asked: Callable[[str], bool]) -> list[Path]:
     """List the ``func`` folders; pybids passes over those that cannot be read."""
     try:
         if not folder.is_dir():
             msg = "there is no folder of this participant."
-            raise MissingInput(msg, where=folder, remedy="See --participant-label.")
-        # By their names: to compare paths takes ten times longer.
-        return [
-            path
-            for inside in func_folders(folder)
-            for path in sorted(inside.iterdir(), key=lambda path: path.name)
-        ]
+            remedy = "See --participant-label."
+            if folder.is_symlink():
+                remedy = "It is a link to what is not here: mount the disk, or get it."
+            raise MissingInput(msg, where=folder, remedy=remedy)
+        return list(list_func(folder, asked))
     except OSError as error:
-        msg = f"the folder cannot be read ({error.strerror})."
-        remedy = remedy_of(error, "Check its permissions.")
-        raise MissingInput(msg, where=error.filename, remedy=remedy) from error
+        raise unreadable("folder", Path(error.filename), error) from error
 
 
 def _take(

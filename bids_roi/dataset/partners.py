@@ -359,6 +359,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise
 
 
+# Folders of a participant that hold no table of a run, and may be closed.
+_NOT_OF_RUNS = ("anat", "dwi", "fmap", "perf", "figures", "log", "logs")
+
+
 def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     """Tables of a run in a folder, or below its participant's folder there.
 
@@ -367,8 +371,15 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
     """
     wanted = {pair for pair in run.entities if pair[0] not in FREE_IN_CONFOUNDS}
     participant = f"sub-{run.participant}"
+    session = f"ses-{dict(run.entities).get('ses')}"
+
+    def may_hold_one(name: str) -> bool:
+        other = name.startswith("ses-") and name != session
+        return not (other or name.startswith(".") or name in _NOT_OF_RUNS)
+
     found: dict[int, list[Path]] = {0: []}
-    below = ((p, parse_name(p)) for p in find_below(folder / participant, pattern))
+    inside = find_below(folder / participant, pattern, may_hold_one)
+    below = ((path, parse_name(path)) for path in inside)
     for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities

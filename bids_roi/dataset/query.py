@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
-from bids_roi.files.listing import folders_in, unreadable
+from bids_roi.files.listing import folders_in, list_func, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.options.row import Input
@@ -138,10 +138,11 @@ def _derivatives_in(holder: Path) -> list[Path]:
     Best ``desc-preproc``, which XCP-D's and tedana's series beside it have not.
     """
     folders = _possible_roots(holder, depth=2)
-    probed = [p for path in folders for p in (path, *_listed(path)[:_PROBES])]
-    if closed := [p for p in probed if not os.access(p, os.R_OK | os.X_OK)]:
-        log.warning("%s cannot be read: no derivative is looked for in it.", closed[0])
     contents = {path: _bold_in(path) for path in folders}
+    unknown = [p for path in folders if not contents[path] for p in _probed(path)]
+    closed = [str(p) for p in unknown if not os.access(p, os.R_OK | os.X_OK)]
+    if names := ", ".join(closed):
+        log.warning("%s cannot be read: no derivative is looked for in it.", names)
     for wanted in ({"preproc"}, set().union(*contents.values())):
         if found := [path for path in folders if contents[path] & wanted]:
             return found
@@ -163,18 +164,22 @@ def _possible_roots(holder: Path, depth: int) -> list[Path]:
     """
     roots = []
     for path in _listed(holder):
-        if not path.name.startswith((".", "sub-", "ses-", "sourcedata")):
+        if not path.name.startswith((".", "lost+", "sub-", "ses-", "sourcedata")):
             roots.append(path)
             if depth and not any(p.name.startswith("sub-") for p in _listed(path)):
                 roots += _possible_roots(path, depth - 1)
     return roots
 
 
+def _probed(root: Path) -> list[Path]:
+    """A folder, and those of its first participants."""
+    return [root, *[p for p in _listed(root) if p.name.startswith("sub-")][:_PROBES]]
+
+
 def _bold_in(root: Path) -> set[str]:
     """Labels of ``desc-`` of the BOLD series of the first participants."""
-    participants = [path for path in _listed(root) if path.name.startswith("sub-")]
     found = set()
-    for participant in participants[:_PROBES]:
+    for participant in _probed(root)[1:]:
         for path in files_in_func(root, participant.name):
             name = parse_name(path)
             kind = kind_of(name.extension)
@@ -205,23 +210,10 @@ def _listed(parent: Path) -> list[Path]:
         raise unreadable("folder", parent, error) from error
 
 
-def func_folders(participant_dir: Path) -> list[Path]:
-    """Return the ``func`` folders of a participant, with and without sessions.
-
-    A folder that cannot be listed is an ``OSError``: pybids would pass over it.
-    """
-    inside = folders_in(participant_dir)
-    places = [participant_dir, *(path for path in inside if path.name[:4] == "ses-")]
-    return [
-        path for place in places for path in folders_in(place) if path.name == "func"
-    ]
-
-
 def files_in_func(root: Path, participant: str) -> Iterator[Path]:
-    """Yield all that lies in the ``func`` folders of a participant, sorted in each."""
+    """Yield as ``list_func`` what there is before the first that cannot be listed."""
     with contextlib.suppress(OSError):
-        for folder in func_folders(root / f"sub-{participant.removeprefix('sub-')}"):
-            yield from sorted(folder.iterdir())
+        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}")
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:

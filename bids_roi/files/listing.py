@@ -22,7 +22,7 @@ from bids_roi.errors import MissingInput, remedy_of
 from bids_roi.files.names import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from bids_roi.errors import BidsRoiError
     from bids_roi.files.names import BidsName
@@ -42,7 +42,10 @@ def is_absent(error: OSError) -> bool:
 def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     """Error of a file or folder that may be there and cannot be read."""
     msg = f"the {what} cannot be read ({error.strerror or error})."
-    remedy = remedy_of(error, "Check its permissions.")
+    otherwise = "Check its permissions."
+    if is_absent(error):
+        otherwise = "It is a link to what is not here: mount the disk, or get it."
+    remedy = remedy_of(error, otherwise)
     return MissingInput(msg, where=path, remedy=remedy)
 
 
@@ -76,17 +79,33 @@ def list_folder(folder: Path) -> list[str]:
         raise unreadable("folder", folder, error) from error
 
 
+def check_link(folder: Path) -> None:
+    """Refuse a link that leads nowhere, as to a disk that is not mounted."""
+    with contextlib.suppress(OSError):  # any other is told by who lists the folder
+        try:
+            folder.stat()
+        except FileNotFoundError as error:
+            if folder.is_symlink():
+                raise unreadable("folder", folder, error) from error
+
+
 def glob_folder(folder: Path, pattern: str) -> list[Path]:
     """Paths in a folder whose names match, sorted; errors as ``list_folder``."""
     return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
 
 
-def find_below(folder: Path, pattern: str) -> Iterator[Path]:
-    """Yield the files in a folder, and in those in it, whose names match."""
+def find_below(
+    folder: Path, pattern: str, asked: Callable[[str], object] = bool
+) -> Iterator[Path]:
+    """Yield the files in a folder, and in those in it, whose names match.
+
+    A folder of a name that is not asked for may be closed, and those in it.
+    """
 
     def refuse(error: OSError) -> None:
-        if not is_absent(error):
-            raise unreadable("folder", Path(error.filename), error) from error
+        place = Path(error.filename)
+        if not is_absent(error) and all(map(asked, place.relative_to(folder).parts)):
+            raise unreadable("folder", place, error) from error
 
     for place, _, names in os.walk(folder, onerror=refuse):
         yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
@@ -109,6 +128,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return re.fullmatch("(sub|ses)-[A-Za-z0-9]+|func", entry.name) is not None
 
 
+def list_func(
+    participant_dir: Path, asked: Callable[[str], object] = bool
+) -> Iterator[Path]:
+    """Yield all that lies in the ``func`` folders of a participant, sorted in each.
+
+    A folder that cannot be listed is an ``OSError``: pybids would pass over it. That of
+    a session (its label) that is not asked for has nothing to do with what is.
+    """
+    inside = folders_in(participant_dir)
+    sessions = {path: path.name[4:] for path in inside if path.name[:4] == "ses-"}
+    for place in (participant_dir, *sessions):
+        fails = place == participant_dir or asked(sessions[place])
+        with contextlib.nullcontext() if fails else contextlib.suppress(OSError):
+            for folder in folders_in(place):
+                if folder.name == "func":
+                    # By their names: to compare paths takes ten times longer.
+                    yield from sorted(folder.iterdir(), key=lambda path: path.name)
+
+
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
     """Files of a folder that may belong to a name, sorted by theirs.
 
@@ -126,6 +164,7 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
         there = sort(folder, pattern, (*place, state.st_mtime_ns, state.st_ctime_ns))
     except OSError as error:
         if is_absent(error) or error.errno == errno.ELOOP:
+            check_link(folder)
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
         raise unreadable("folder", folder, error) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, DataError, MissingInput
-from bids_roi.files.listing import glob_folder
+from bids_roi.files.listing import check_link, glob_folder
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
@@ -23,17 +24,30 @@ from bids_roi.outputs.find import (
     find_stale,
     list_group_files,
 )
-from bids_roi.outputs.records import check_table, read_all_records, sidecar_of
+from bids_roi.outputs.records import (
+    NO_ATLAS,
+    Record,
+    check_table,
+    read_all_records,
+    record_path,
+    sidecar_of,
+)
 from bids_roi.outputs.schema import format_sidecar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from bids_roi.outputs.records import Record, Stamp
+    from bids_roi.outputs.records import Stamp
 
+
+log = logging.getLogger("bids_roi")
 
 _SHOWN = 5
+_AGAIN = (
+    "It may tell of a run that failed. Restore it, or run the participant level again"
+    " with the same options, and remove the file if it is still there."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +83,8 @@ def read_everyone(
     """Read the records, and find the outputs, of one participant after the other.
 
     Neither of those of whom something cannot be read, which come with the reason:
-    without the records, nobody knows which outputs are whole.
+    without the records, nobody knows which outputs are whole. A file of records that is
+    damaged is one more, ``unreadable``: that a run failed may have been in it.
     """
     records: list[Record] = []
     outputs: list[Output] = []
@@ -78,12 +93,34 @@ def read_everyone(
     names = {path.name for folder in folders for path in glob_folder(folder, "sub-*")}
     for person in sorted(names):
         try:
-            own = read_all_records(output_dir, person)
-            outputs += find_outputs(output_dir, person)
+            for place in (f"logs/{person}", person, f"{person}/func"):
+                check_link(output_dir / place)
+            damaged: dict[Path, str] = {}
+            own = read_all_records(output_dir, person, damaged)
+            outputs += (there := find_outputs(output_dir, person))
             records += own
+            records += _tell_damaged(output_dir, damaged, own, there)
         except BidsRoiError as error:
             closed[person] = error
     return records, outputs, closed
+
+
+def _tell_damaged(
+    output_dir: Path,
+    damaged: Mapping[Path, str],
+    records: Sequence[Record],
+    outputs: Sequence[Output],
+) -> Iterator[Record]:
+    """Yield what is not known of the runs whose records are damaged, with a warning."""
+    if not damaged:
+        return
+    sources = [*(r.run for r in records), *(o.source for o in outputs)]
+    runs = {record_path(output_dir, run).name: run for run in sources if run}
+    for path, problem in damaged.items():
+        name = path.name.rsplit(".", 2)[0]
+        reason = f"{path.relative_to(output_dir)}: {problem} {_AGAIN}"
+        log.warning("%s", reason)
+        yield Record(runs.get(name, name), NO_ATLAS, "unreadable", reason)
 
 
 def check_outputs(

@@ -215,7 +215,7 @@ def list_rows(
     participant level tell what is not there, and why.
     """
     by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
-    for record in records:
+    for record in (r for r in records if r.status != "unreadable"):
         # Of what holds for all strategies, None; the others by their desc-.
         desc = desc_of(record.run, record.strategy) if record.strategy else None
         by_run[stem_of_run(record.run), record.atlas][desc] = record
@@ -235,7 +235,8 @@ def list_rows(
     there = frozenset(seen)
     runs_there = {source for source, _ in there}
     for record in records:
-        told = record.atlas == NO_ATLAS and record.run in runs_there
+        whole = record.atlas == NO_ATLAS and record.status != "unreadable"
+        told = whole and record.run in runs_there
         if not told and (record.run, record.atlas) not in there:
             rows.append(_row_of_record(record))
             seen.add((record.run, record.atlas))

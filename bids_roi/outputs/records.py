@@ -14,6 +14,7 @@ by a count, not by clocks.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import fnmatch
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bids_roi.errors import DataError, OutputError
+from bids_roi.errors import DataError, OutputError, count_of
 from bids_roi.files.listing import (
     glob_folder,
     is_absent,
@@ -293,6 +294,7 @@ _FILE = re.compile(r"(.+)\.[0-9a-f]{12}\.jsonl", re.DOTALL)
 # Of two events of which neither knew the other, the one that calls for attention wins.
 _GRAVITY = ("complete", "done", "skipped", "failed")
 _ATTEMPTS = 10
+_GONE = "the link points to a file of records that is not here (datalad get it)."
 # What differs between two calls that make the same of a run: not part of the digest.
 _INCIDENTAL = ("seconds", "peak_memory_bytes", "revision")
 
@@ -351,18 +353,6 @@ def leave_out_numbers(text: str) -> str:
     return re.sub(r"(?<![\w.-])[+-]?\d+(\.\d+)?(e[+-]?\d+)?(?![\w-])", "#", text)
 
 
-def shorten_reason(text: str) -> str:
-    """Leave the first sentence of a message, and of files in it the names.
-
-    The whole of it, with what to do, is told once, when it happens.
-
-    >>> shorten_reason("/in/sub-1/a_bold.nii.gz: it is truncated. Copy it again.")
-    'a_bold.nii.gz: it is truncated.'
-    """
-    first = re.split(r"(?<=[.!?])\s+(?=[A-Z`])", text.partition("\n")[0])[0]
-    return re.sub(r"(?<!\S)/(?:[^\s/]+/)+(?=[^\s/])", "", first)
-
-
 def tell_failures(records: Iterable[Record]) -> list[str]:
     """Why a run failed, each reason once, with the strategies that it holds for.
 
@@ -395,12 +385,11 @@ def note_command(
     here = output_dir.absolute()
     words = [w for w in shlex.split(command) if Path(w).absolute() != here]
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
-    folder = output_dir / "logs" / participant
-    if not is_there(folder):  # removed meanwhile: what is made anew would hide that
-        return
-    if made or not glob_folder(folder, "command_*.txt"):
-        name = f"logs/{participant}/command_{digest}.txt"
-        write_file(output_dir, name, f"{command}\n")
+    folder, name = f"logs/{participant}", f"command_{digest}.txt"
+    # Removed meanwhile: what is made anew would hide that.
+    there = is_there(output_dir / folder)
+    if there and (made or not glob_folder(output_dir / folder, "command_*.txt")):
+        write_file(output_dir, f"{folder}/{name}", f"{command}\n")
 
 
 def record_path(output_dir: Path, run: str) -> Path:
@@ -439,8 +428,8 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
     path = base.with_name(f"{base.name}.{_digest(rows)}.jsonl")
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_file(output_dir, path.relative_to(output_dir).as_posix(), lines)
-    for other in found:
-        if other != path:
+    for other in {*found} - {path}:
+        with contextlib.suppress(PermissionError):  # one that stays counts less
             other.unlink(missing_ok=True)
 
 
@@ -483,11 +472,9 @@ def _join(a: Record, b: Record) -> Record:
 
 def _rank(record: Record) -> tuple[int, int, str]:
     known = record.status in _GRAVITY
-    return (
-        record.revision,
-        _GRAVITY.index(record.status) if known else 0,
-        repr(record),  # any order, so long as all find the same
-    )
+    gravity = _GRAVITY.index(record.status) if known else 0
+    # The last is any order, so long as all find the same.
+    return record.revision, gravity, repr(record)
 
 
 def _merge(records: Iterable[Record]) -> _Merged:
@@ -518,59 +505,73 @@ def read_records(output_dir: Path, run: str) -> list[Record]:
     return [merged[key] for key in sorted(merged)]
 
 
-def read_all_records(output_dir: Path, participant: str | None = None) -> list[Record]:
+def read_all_records(
+    output_dir: Path,
+    participant: str | None = None,
+    damaged: dict[Path, str] | None = None,
+) -> list[Record]:
     """All records of an output folder, in the order of runs, atlases and strategies.
 
     ``participant`` is ``sub-<label>``, for those of one participant. Records that
-    cannot be read are a ``MissingInput``: a run that failed would be missing.
+    cannot be read are a ``MissingInput``: a run that failed would be missing. Files of
+    which a part is no record are put into ``damaged``, with what they are.
     """
     records = []
     logs = output_dir / "logs"
     people = [participant] if participant else list_folder(logs)
     for person in sorted(fnmatch.filter(people, "sub-*")):
         by_name: dict[str, list[Record]] = {}
-        for path, content in _contents(logs / person).items():
-            match = _FILE.fullmatch(path.name)
-            by_name.setdefault(match[1] if match else "", []).extend(content)
+        for path, content in _contents(logs / person, damaged=damaged).items():
+            by_name.setdefault(path.name.rsplit(".", 2)[0], []).extend(content)
         for name in sorted(by_name):
             merged = _merge(by_name[name])
             records += [merged[key] for key in sorted(merged)]
     return records
 
 
-def _contents(folder: Path, name: str | None = None) -> dict[Path, list[Record]]:
+def _contents(
+    folder: Path, name: str | None = None, damaged: dict[Path, str] | None = None
+) -> dict[Path, list[Record]]:
     """Records in each file of a folder, those of one run where a name is given.
 
     A file that goes while one reads was merged into another, which is newer than the
     list of files: so that is made again.
     """
-    found: dict[Path, list[Record]] = {}
     begin = "" if name is None else f"{name}."
-    for _ in range(_ATTEMPTS):
+    for n_left in reversed(range(_ATTEMPTS)):
         # A Path of each, in a folder of hundreds of runs, takes ten times as long.
         names = sorted(list_folder(folder))
         matches = {n: _FILE.fullmatch(n) for n in names if n.startswith(begin)}
         mine = [folder / n for n, m in matches.items() if m and name in (None, m[1])]
-        found = {path: r for path in mine if (r := _read_file(path)) is not None}
+        read = {path: _read_file(path, last=not n_left) for path in mine}
+        found = {path: one[0] for path, one in read.items() if one is not None}
+        problems = {path: one[1] for path, one in read.items() if one and one[1]}
         if len(found) == len(mine):
             break
+        problems |= {p: _GONE for p in mine if p not in found and p.is_symlink()}
+    if damaged is not None:
+        damaged |= problems
     return found
 
 
-def _read_file(path: Path) -> list[Record] | None:
-    """Read a file of records; lines that are none are passed over."""
+def _read_file(path: Path, *, last: bool) -> tuple[list[Record], str] | None:
+    """Records of a file, and what is wrong with the rest; ``None`` where it is gone."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        return []
+        return [], "the file of records is damaged: it is not UTF-8 text."
     except OSError as error:
-        # ESTALE: so NFS says of what another job removes while it is read.
-        gone = error.errno == errno.ESTALE and not is_there(path)
+        # ESTALE: so NFS says of what another job removes or replaces meanwhile.
+        gone = error.errno == errno.ESTALE and not (last and is_there(path))
         if gone or is_absent(error):
             return None
         raise unreadable("file", path, error) from error
-    records = (_parse(line) for line in text.split("\n"))
-    return [record for record in records if record is not None]
+    lines = [line for line in text.split("\n") if line.strip()]
+    records = [record for record in map(_parse, lines) if record is not None]
+    if records and len(records) == len(lines):
+        return records, ""
+    what = f"{len(records)} of {count_of(len(lines), 'line')} can be used."
+    return records, f"the file of records is damaged: {what}"
 
 
 def _parse(line: str) -> Record | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from bids_roi.core.relmat import POOLED
 from bids_roi.dataset.query import Rule
-from bids_roi.errors import BidsRoiError, DataError, count_of
+from bids_roi.errors import BidsRoiError, DataError, count_of, shorten_reason
 from bids_roi.files.matrices import corner_of, parse_matrix, read_bytes
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import MISSING, file_digest, format_matrix, read_table
@@ -36,7 +36,6 @@ from bids_roi.outputs.records import (
     forget_loss,
     leave_out_numbers,
     read_all_records,
-    shorten_reason,
     write_records,
 )
 from bids_roi.outputs.schema import KEYS, read_fact

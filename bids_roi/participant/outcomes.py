@@ -19,6 +19,7 @@ from bids_roi.errors import (
     say,
     say_of_atlas,
     say_time,
+    shorten_reason,
 )
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import remove_leftovers
@@ -26,7 +27,6 @@ from bids_roi.outputs.records import (
     NOT_CLEANED,
     forget_loss,
     note_command,
-    shorten_reason,
     sweep_leftovers,
     tell_failures,
     write_loss,
@@ -158,7 +158,7 @@ class Outcomes:
                 raise
             if participant not in self.unread:
                 log.error("%s: %s", participant, error)
-            self.unread[participant] = error
+                self.unread[participant] = error
 
     def tell_empty(self) -> None:
         """Say of whom nothing is there or selected."""

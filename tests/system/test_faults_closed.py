@@ -153,6 +153,75 @@ def test_a_group_without_anyone_else_is_an_error(tmp_path, capsys, monkeypatch):
     assert datasets.snapshot(out) == before
 
 
+@pytest.mark.parametrize("damage", ["cut", "not text", "empty", "gone"])
+def test_damaged_records_are_a_row_of_their_own(tmp_path, capsys, damage):
+    """A run that failed would be missing without a word."""
+    out = tmp_path / "out"
+    fill(out)
+    (file,) = out.glob("logs/sub-03/*nback*.jsonl")
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+        file.symlink_to("nowhere")
+    else:
+        cut = {"cut": content[:-9], "not text": content + b"\xff", "empty": b""}
+        file.write_bytes(cut[damage])
+    shown = run(capsys, tmp_path, out, "group")
+    assert "5 done, 1 unreadable, 4 failed" in shown.out
+    rows = read_rows(out / "group_runs.tsv")
+    (row,) = [r for r in rows if r["status"] == "unreadable"]
+    assert row["participant_id"] == "sub-03"
+    assert row["task_id"] == "nback"
+    place = file.relative_to(out).as_posix()
+    assert row["reason"].startswith(f"{place}: the ")
+    for text in (row["reason"], shown.err, shown.out):
+        assert ("not here" if damage == "gone" else "damaged") in text
+        assert "run the participant level again" in text
+    other = tmp_path / "without"
+    fill(other)
+    run(capsys, other, other, "group")
+    assert tables(out) == tables(other) != {}
+
+
+@pytest.mark.parametrize("word", ["sub-03", "sub-03/func", "logs/sub-03"])
+def test_outputs_on_a_disk_that_is_not_mounted_are_told(tmp_path, capsys, word):
+    out = tmp_path / "out"
+    fill(out)
+    (out / word).rename(tmp_path / "elsewhere")
+    (out / word).symlink_to(tmp_path / "not mounted")
+    shown = run(capsys, tmp_path, out, "group", code=1)
+    rows = read_rows(out / "group_runs.tsv")
+    (row,) = [r for r in rows if r["participant_id"] == "sub-03"]
+    assert row["status"] == "unreadable"
+    for text in (row["reason"], shown.err, shown.out):
+        assert f"{out / word}: the folder cannot be read" in text
+        assert "mount the disk" in text
+    (out / word).unlink()
+    (out / word).symlink_to(tmp_path / "elsewhere")
+    run(capsys, tmp_path, out, "group")
+    assert len(read_rows(out / "group_runs.tsv")) == 10
+
+
+def test_damaged_records_of_a_run_with_outputs_are_told_beside_these(tmp_path, capsys):
+    out = tmp_path / "out"
+    fill(out)
+    (file,) = out.glob("logs/sub-03/*rest*.jsonl")
+    file.write_text(file.read_text() + "{")
+    shown = run(capsys, tmp_path, out, "group", report=True)
+    rows = read_rows(out / "group_runs.tsv")
+    own = [r for r in rows if r["participant_id"] == "sub-03"]
+    told = [(r["task_id"], r["atlas_id"], r["status"]) for r in own]
+    expected = [
+        ("nback", "Toy", "failed"),
+        ("rest", "Toy", "done"),
+        ("rest", "n/a", "unreadable"),
+    ]
+    assert sorted(told) == expected
+    assert len({r["source"] for r in own if r["task_id"] == "rest"}) == 1
+    assert "10 runs of 5 participants" in shown.out
+    assert "1 of 2 lines can be used" in (out / "group.html").read_text()
+
+
 @pytest.fixture
 def site(place):
     """A dataset, its atlas, and an output folder of another user."""

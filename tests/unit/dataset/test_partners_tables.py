@@ -94,3 +94,20 @@ def test_a_closed_folder_does_not_lead_to_another_table(
     with pytest.raises(MissingInput, match="the folder cannot be read") as told:
         found(tmp_path, run)
     assert told.value.where == str(broken)
+
+
+@pytest.mark.parametrize("code", ["EIO", "EACCES", "ESTALE"])
+@pytest.mark.parametrize(
+    "closed",
+    ["ses-1", "ses-1/func", "anat", "ses-2/figures", ".heudiconv", "../sub-02"],
+)
+def test_a_closed_folder_that_holds_no_table_of_the_run_is_no_matter(
+    tmp_path, monkeypatch, closed, code
+):
+    run = "sub-01_ses-2_task-rest_desc-preproc_bold.nii.gz"
+    own = "sub-01/ses-2/sub-01_ses-2_task-rest_physio.tsv"
+    assert found(tmp_path, run, own) == [own]
+    broken = tmp_path / "own" / "sub-01" / closed
+    broken.mkdir(parents=True)
+    fail_to_list(monkeypatch, broken, code)
+    assert found(tmp_path, run) == [own]

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.broken_disk import fail_to_list
+from support.broken_disk import fail_at, fail_to_list
 from support.trees import plant
 
 from bids_roi.dataset.layout import find_runs, find_runs_of
@@ -180,6 +180,25 @@ def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
     assert len(found["01"]) == 1
     assert "there is no folder of this participant" in str(found["02"])
     assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(found["03"])
+    for person in ("02", "03"):
+        assert "a link to what is not here" in found[person].remedy
+
+
+@pytest.mark.parametrize("code", ["EACCES", "EIO", "ENOENT"])
+@pytest.mark.parametrize("word", ["ses-2", "ses-2/func"])
+def test_a_session_that_is_not_asked_for_may_be_closed(
+    tmp_path, monkeypatch, word, code
+):
+    names = [f"ses-{n}/func/sub-01_ses-{n}_desc-preproc_bold.nii" for n in (1, 2)]
+    plant(tmp_path, *(f"sub-01/{name}" for name in names))
+    fail_to_list(monkeypatch, tmp_path / "sub-01" / word, code)
+    if word.endswith("func"):
+        fail_at(monkeypatch, Path, "iterdir", tmp_path / "sub-01" / word, code)
+    ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("1",)))
+    assert [run.relative_path for run in found] == [f"sub-01/{names[0]}"]
+    for asked in ((), ("2",), ("1", "2")):
+        ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=asked))
+        assert f"{tmp_path}/sub-01/{word}: the folder cannot be read" in str(found)
 
 
 @pytest.mark.parametrize("code", ["EIO", "ESTALE"])
@@ -206,3 +225,24 @@ def test_a_closed_derivative_beside_another_is_told(tmp_path, monkeypatch, caplo
     fail_to_list(monkeypatch, closed, "EACCES")
     assert find_derivative(tmp_path, None) == tmp_path / "derivatives" / "older"
     assert f"{closed} cannot be read" in caplog.text
+
+
+def test_closed_folders_that_hide_no_derivative_are_no_matter(
+    tmp_path, monkeypatch, caplog
+):
+    """Those inside one whose series are known, and what every disk of its own has."""
+    holder = tmp_path / "derivatives"
+    root = describe(holder / "fmriprep", DERIVATIVE)
+    plant(root, "sub-02_task-a_desc-preproc_bold.nii.gz")
+    quiet = ["lost+found", ".snapshot", "fmriprep/figures", "fmriprep/sub-01"]
+    quiet.append("fmriprep/sub-02/anat")
+    told = ["mriqc/sub-01", "xcp_d"]
+    closed, really = [holder / name for name in (*quiet, *told)], os.access
+    for folder in closed:
+        folder.mkdir(parents=True, exist_ok=True)
+        fail_to_list(monkeypatch, folder, "EACCES")
+    monkeypatch.setattr(os, "access", lambda p, m: p not in closed and really(p, m))
+    assert find_derivative(tmp_path, None) == root
+    (record,) = caplog.records
+    names = ", ".join(str(holder / name) for name in told)
+    assert record.getMessage().startswith(f"{names} cannot be read: ")

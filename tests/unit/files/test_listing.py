@@ -134,3 +134,13 @@ def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
         assert caught.value.where == str(inside)
     with pytest.raises(OSError, match=re.escape(os.strerror(number))):
         folders_in(inside)
+
+
+def test_a_link_that_leads_nowhere_is_no_empty_folder(tmp_path):
+    """As to a disk that is not mounted: a table of an outer folder would be taken."""
+    link = tmp_path / "sub-01"
+    link.symlink_to("not mounted")
+    with pytest.raises(MissingInput, match="cannot be read") as caught:
+        list_named(link, "*", NAME)
+    assert "link to what is not here" in caught.value.remedy
+    assert list_named(tmp_path / "absent", "*", NAME) == []

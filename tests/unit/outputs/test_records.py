@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -96,6 +97,68 @@ def test_what_goes_while_it_is_read_is_stale_on_nfs(out, monkeypatch):
     assert [record.status for record in read_records(out, RUN)] == ["done"]
 
 
+DAMAGE = {
+    "cut": lambda text: text[: len(text) // 2],
+    "empty": lambda text: "",
+    "zeros": lambda text: "\0" * len(text),
+    "not text": lambda text: text.encode("utf-16"),
+    "a line": lambda text: f"{text}{{\n",
+    "another thing": lambda text: f"[]\n{text}",
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_records_are_told_and_made_anew(out, damage):
+    """What a run that failed left may be in them."""
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    text = file.read_text()
+    if damage == "gone":
+        file.unlink()
+        file.symlink_to(".git/annex/objects/nothing")
+    else:
+        held = DAMAGE[damage](text)
+        file.write_bytes(held if isinstance(held, bytes) else held.encode())
+    whole = damage in ("a line", "another thing")
+    damaged: dict[Path, str] = {}
+    found = read_all_records(out, None, damaged)
+    assert [record.run[:6] for record in found] == ["sub-01", "sub-02"][: 1 + whole]
+    assert list(damaged) == [file]
+    (told,) = damaged.values()
+    assert ("not here" if damage == "gone" else "damaged") in told
+    assert [record.status for record in read_records(out, RUN)] == ["failed"] * whole
+    write_records(out, RUN, [Record(RUN, "A", "done")])
+    left: dict[Path, str] = {}
+    assert [r.status for r in read_all_records(out, None, left)][1:] == ["done"]
+    # What is elsewhere is not replaced: it is told until somebody gets it.
+    assert list(left) == ([file] if damage == "gone" else [])
+
+
+def test_records_of_a_newer_release_are_not_damaged(out):
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    content = json.loads(file.read_text()) | {"news": [1], "status": "postponed"}
+    file.write_text(f"{json.dumps(content)}\r\n \n\n")
+    damaged: dict[Path, str] = {}
+    found = read_all_records(out, "sub-02", damaged)
+    assert [record.status for record in found] == ["postponed"]
+    assert not damaged
+
+
+def test_what_is_renamed_over_while_it_is_read_is_read_again(out, monkeypatch):
+    """On NFS that is stale too, and the file is there: the name tells what it says."""
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    really, stale = Path.read_text, [file, file]
+
+    def read(self, *arguments, **options):
+        if self in stale:
+            stale.remove(self)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+        return really(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read)
+    assert [record.status for record in read_records(out, RUN)] == ["failed"]
+
+
 @pytest.mark.parametrize("code", FAILING)
 def test_a_table_that_cannot_be_read_is_not_sound(tmp_path, monkeypatch, code):
     """A series is not read by the group level: nobody else would say so."""
@@ -125,3 +188,13 @@ def test_a_command_is_not_written_into_what_cannot_be_listed(out, monkeypatch, c
     fail_at(monkeypatch, os, "scandir", out / "logs" / "sub-01", code)
     with pytest.raises(MissingInput, match="cannot be read"):
         note_command(out, "sub-01", "bids_roi in out participant", made=False)
+
+
+@pytest.mark.parametrize("code", ["EACCES", "EPERM"])
+def test_records_of_another_user_that_stay_count_less(out, monkeypatch, code):
+    """As in a folder whose files only their owner may remove."""
+    (file,) = record_path(out, RUN).parent.glob("*.jsonl")
+    fail_at(monkeypatch, Path, "unlink", file, code)
+    write_records(out, RUN, [Record(RUN, "A", "done")])
+    assert file.is_file()
+    assert [record.status for record in read_records(out, RUN)] == ["done"]
