@@ -157,7 +157,7 @@ def run_group_level(
     good = [output for output in found.usable if id(output) not in left_out]
     # A matrix over runs is no loss of a run, nor is that a run without a matrix.
     over_runs = [o for o in good if combined and o.kind == "relmat"]
-    of_runs = [output for output in good if output not in over_runs]
+    of_runs = [o for o in good if not combined or o.kind != "relmat"]
     rows = list_rows(sort_into_runs(of_runs, level.problems), level.summaries, records)
     for row in rows:
         log.info("%s", _say_row(row))

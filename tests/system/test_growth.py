@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
-from support.group_trees import Tree, correlation
+from support.group_trees import Tree, correlation, read_rows
 from support.stack_series import matrix, signals, write_relmat, write_series
 from support.steps import count_steps
 
@@ -183,6 +183,37 @@ def test_conditions_sort_the_outputs_of_a_participant_once(tmp_path, monkeypatch
     conditions.relate_conditions(tmp_path, tmp_path, "sub-1", options)
     assert len(seen) == 4
     assert all(there is seen[0] for there in seen)
+
+
+def test_matrices_over_runs_are_not_compared_with_every_output(tmp_path, monkeypatch):
+    compared, equal = [], find.Output.__eq__
+
+    def note(self, other):
+        compared.append(self.path)
+        return equal(self, other)
+
+    counts = []
+    rng = np.random.default_rng(3)
+    for n in (FEW, MANY):
+        tree = Tree(tmp_path / str(n))
+        for number in range(n):
+            name = f"sub-{number:03}_task-rest"
+            folder, stem = tree.stem(f"{name}_run-1")
+            tree.run(f"{name}_run-1", correlation(rng), fd=0.1)
+            path = tree.relmat(name, correlation(rng)).with_suffix(".json")
+            series = folder.relative_to(tree.root) / f"{stem}_stat-mean_timeseries.tsv"
+            own = {"CombinedRuns": ["run-1"], "CombinedTables": ["a"]}
+            own["Sources"] = [f"bids::{series.as_posix()}"]
+            tree.write_json(path, json.loads(path.read_text()) | own)
+        compared.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(find.Output, "__eq__", note)
+            options = Options.of(group_unit="combined", n_procs=1)
+            level.run_group_level(tree.root, options)
+        rows = read_rows(tree.root / "group_runs.tsv")
+        assert len([row for row in rows if row["status"] == "done"]) == 2 * n
+        counts.append(len(compared))
+    assert counts[1] <= MOST * counts[0]
 
 
 def test_runs_that_failed_are_not_held_against_every_matrix(tmp_path):
