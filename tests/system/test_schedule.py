@@ -141,49 +141,57 @@ def test_what_a_value_travelled_as_is_not_held_beside_it():
     assert size < held[0] < 1.5 * size
 
 
-def test_a_worker_does_not_wait_for_what_becomes_of_its_value():
-    with Processes(1).staying(double) as executor:
-        (pool,) = [executor.pool]
-        outcomes = executor.map(double, range(20))
-        at_work = [bool(pool.workers[0].items) for _ in outcomes]
-    assert sum(at_work) > 10
-
-
-def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch):
-    """What is done in time is not given up because nobody has looked at it."""
-    now = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(processes, "time", clock)
-    values = []
-    with Processes(1, timeout=60).staying(double) as executor:
-        for outcome in executor.map(double, range(9)):
-            (worker,) = executor.pool.workers
-            if worker.items:
-                connection.wait([worker.pipe])  # it has done the next one
-            now[0] += 61
-            values.append((outcome.value, outcome.error))
-    assert values == [(2 * k, None) for k in range(9)]
-
-
-def test_each_item_has_the_whole_time_limit(monkeypatch, tmp_path):
-    """Not what the item before has left of it, and not for ever."""
-    now, n_timed, paths = [0.0], 0, [tmp_path / f"{k}" for k in range(9)]
-    clock = SimpleNamespace(monotonic=lambda: now[0])
-    monkeypatch.setattr(processes, "time", clock)
+@pytest.fixture
+def planned(tmp_path):
+    """Items, each of which is done once the one after it is planned."""
+    paths = [tmp_path / f"{number}" for number in range(9)]
 
     def items():
         for path in paths:
             yield path
-            path.touch()  # it is done once the next one is planned
+            path.touch()
 
+    return items()
+
+
+def test_a_worker_does_not_wait_for_what_becomes_of_its_value(planned):
+    with Processes(1).staying(wait_for) as executor:
+        outcomes = executor.map(wait_for, planned)
+        at_work = [len(executor.pool.workers[0].items) for _ in outcomes]
+    assert len(at_work) == 9
+    assert sum(at_work) >= 7  # two are planned before the first begins
+
+
+def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch, planned):
+    """What is done in time is not given up because nobody has looked at it."""
+    now, n_late = [0.0], 0
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(processes, "time", clock)
     with Processes(1, timeout=60).staying(wait_for) as executor:
-        for outcome in executor.map(wait_for, items()):
+        for outcome in executor.map(wait_for, planned):
+            assert outcome.error is None
+            (worker,) = executor.pool.workers
+            for path in worker.items:
+                path.touch()
+                connection.wait([worker.pipe])  # it has done the next one
+                n_late += 1
+            now[0] += 61
+    assert n_late >= 7
+
+
+def test_each_item_has_the_whole_time_limit(monkeypatch, planned):
+    """Not what the item before has left of it, and not for ever."""
+    now, n_timed = [0.0], 0
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(processes, "time", clock)
+    with Processes(1, timeout=60).staying(wait_for) as executor:
+        for outcome in executor.map(wait_for, planned):
             (worker,) = executor.pool.workers
             assert outcome.error is None
             assert worker.deadline == (now[0] + 60 if worker.items else None)
             n_timed += len(worker.items)
             now[0] += 7
-    assert n_timed >= 7  # two are planned before the first begins
+    assert n_timed >= 7
 
 
 def test_an_error_of_the_plan_ends_the_workers():
