@@ -124,10 +124,8 @@ def run_group_level(
     there = there if combined else []
     if closed and not found.usable:
         raise next(iter(closed.values()))
-    records += [
-        Record(person, NO_ATLAS, "unreadable", str(error))
-        for person, error in closed.items()
-    ]
+    reasons = {p: str(e).replace(f"{output_dir}/", "") for p, e in closed.items()}
+    records += [Record(p, NO_ATLAS, "unreadable", why) for p, why in reasons.items()]
     check_anything_left(output_dir, found, records)
     check_digests(found)
     tables, n = count_of(len(found.regions), "region table"), len(found.relmats)
