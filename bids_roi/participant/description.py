@@ -47,16 +47,17 @@ def describe_plan(level: ParticipantLevel, outcomes: Outcomes) -> Iterator[str]:
     from bids_roi.participant.level import check_settings, plan_dataset
 
     atlases: dict[str, Atlas] = {}
-    total, lines = _Total(level), list[str]()
+    total, lines, sidecars = _Total(level), list[str](), Sidecars(level.root)
     known = check_settings(level, outcomes)
     for participant, planned in plan_dataset(level, outcomes, known):
         for item in planned:
             impossible = _is_impossible(item, level)
             outcomes.n_impossible += impossible
             total.add(item, impossible=impossible)
-            lines += describe_run(item, level.options)
+            lines += describe_run(item, level.options, sidecars)
             lines += _name_outputs(item)
             atlases |= {atlas.name: atlas for atlas, _ in item.atlases}
+        sidecars.forget_participant()
         if planned and not level.options.running.no_report:
             person = f"sub-{participant}"
             lines.append(f"  -> {person}.html, with figures in {person}/figures")
@@ -181,7 +182,9 @@ def _fault_of(path: Path | None) -> BidsRoiError | None:
     return None
 
 
-def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
+def describe_run(
+    item: PlannedRun, options: Options, sidecars: Sidecars
+) -> Iterator[str]:
     """Lines on a run: its image, mask, confounds, timing, atlases, and where from."""
     from bids_roi.participant.extraction import estimate_memory
 
@@ -204,7 +207,7 @@ def describe_run(item: PlannedRun, options: Options) -> Iterator[str]:
     for name, tables in _find_tables(item, options).items():
         told = (tables,) if isinstance(tables, BidsRoiError) else tables
         yield f"  table {name}  {' and '.join(map(str, told)) or 'none found'}"
-    yield f"  repetition time  {_tell_timing(item, options)}"
+    yield f"  repetition time  {_tell_timing(item, options, sidecars)}"
     for warning in item.warnings:
         yield f"  warning  {warning}"
     for atlas, _ in item.atlases:
@@ -230,7 +233,7 @@ def _tell_mask(item: PlannedRun, options: Options) -> str:
     return f"{item.mask_path} ({whose})"
 
 
-def _tell_timing(item: PlannedRun, options: Options) -> str:
+def _tell_timing(item: PlannedRun, options: Options, sidecars: Sidecars) -> str:
     """The repetition time, and where it is from, as ``choose_repetition_time`` asks."""
     if item.repetition_time is None:
         return "not known"
@@ -241,7 +244,7 @@ def _tell_timing(item: PlannedRun, options: Options) -> str:
     said = [k for k in ("VolumeTiming", "RepetitionTime") if k in run.metadata]
     if not said:
         return f"{value} (header of the image)"
-    files = Sidecars(run.root).list_needed(run.path, surface=run.kind != "volume")
+    files = sidecars.list_needed(run.path, surface=run.kind != "volume")
     for file in reversed(files):  # the nearest wins
         if said[0] in read_json(file):
             return f"{value} ({said[0]} in {file.relative_to(run.root)})"

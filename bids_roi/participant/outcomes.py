@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_roi.dataset.partners import Sidecars
 from bids_roi.errors import (
     MissingInput,
     OutputError,
@@ -86,6 +87,7 @@ class Outcomes:
         self.used: dict[str, Atlas] = {}
         self.not_combined: list[str] = []
         self.unread: dict[str, BidsRoiError] = {}
+        self._sidecars = Sidecars(level.root)
         self._refusals: dict[str, BidsRoiError] = {}
         self._told: set[str] = set()
         self._under_way: set[str] = set()
@@ -116,6 +118,7 @@ class Outcomes:
 
     def expect(self, participant: str, planned: Iterable[PlannedRun]) -> None:
         """Take note of the runs of a participant, and of the atlases they refuse."""
+        self._sidecars.forget_participant()
         for item in planned:
             self._runs_left[f"sub-{participant}"] += 1
             for name, why in item.refused:
@@ -176,7 +179,7 @@ class Outcomes:
         """Take note of a run that is handed out; with -v, say what it will be."""
         self._under_way.add(item.run.relative_path)
         if log.isEnabledFor(logging.INFO):
-            for line in describe_run(item, self.level.options):
+            for line in describe_run(item, self.level.options, self._sidecars):
                 log.info("%s", line)
 
     def note(

@@ -12,10 +12,13 @@ import sys
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from support import datasets
+from support.calls import run
 from support.group_trees import Tree, correlation, read_rows
 from support.stack_series import matrix, signals, write_relmat, write_series
 from support.steps import count_steps
@@ -148,6 +151,28 @@ def test_a_folder_of_transforms_is_listed_once_for_all_runs(tmp_path, listings):
         found = subject._find_coregistration(tmp_path, bold)
         assert found.name == f"sub-1_task-rest_run-{number}_{tail}"
     assert len(listings) == 1
+
+
+@pytest.mark.parametrize("asked", [["--dry-run"], ["-v", "--executor", "serial"]])
+def test_sidecars_are_listed_once_for_all_runs_that_are_described(
+    tmp_path, capsys, monkeypatch, asked
+):
+    listed, list_all = [], partners._list
+
+    def note(folder):
+        listed.append(folder)
+        return list_all(folder)
+
+    monkeypatch.setattr(partners, "_list", note)
+    stems = [f"sub-1_task-rest_run-{number}" for number in range(1, 6)]
+    root = datasets.write_dataset(tmp_path / "in", stems)
+    atlas = datasets.write_atlas(tmp_path / "atlas")
+    call = [root, tmp_path / "out", "participant", "--atlas-file", atlas, *asked]
+    shown = run(capsys, *call)
+    told = "repetition time  2 s (RepetitionTime in sub-1/func/sub-1_task-rest_run-"
+    assert (shown.out + shown.err).count(told) == 5
+    # By who reads what they say, and by who tells where that is from.
+    assert listed.count(root / "sub-1" / "func") == 2
 
 
 def test_the_reference_of_a_run_is_found_by_its_name(tmp_path, listings):
@@ -349,14 +374,14 @@ def test_a_message_names_some_of_many_runs():
     assert f"and {MANY - 3} more." in caught.value.problem
 
 
-def test_notes_of_a_participant_are_looked_up_among_all_and_no_more():
+def test_notes_of_a_participant_are_looked_up_among_all_and_no_more(tmp_path):
     class Counted(Counter):
         def __iter__(self):
             pytest.fail("all warnings of the dataset are gone through")
 
         keys = __iter__
 
-    outcomes = Outcomes(None)
+    outcomes = Outcomes(SimpleNamespace(root=tmp_path))
     outcomes.warnings = Counted()
     outcomes.warnings["old"] = 1
     notes = ["new", "old", "new", NOT_CLEANED]
