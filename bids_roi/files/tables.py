@@ -526,4 +526,8 @@ def _is_abandoned(path: Path, machine: str, process: str) -> bool:
         return True
     except (OSError, OverflowError):  # someone else's, and alive
         return False
+    # One that has ended stays in the list until its parent has asked for it.
+    with contextlib.suppress(OSError):
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2]
+        return state.split()[:1] == ["Z"]
     return False

@@ -144,6 +144,22 @@ def _kill_all_at(fault):
     os.setsid()
 
 
+def _wait_until_gone(group):
+    """One that is killed within fsync ends when the disk has taken what it wrote."""
+    limit = time.monotonic() + 30
+    while any(_is_of(group, stat) for stat in Path("/proc").glob("[0-9]*/stat")):
+        assert time.monotonic() < limit, "a process lives on"
+        time.sleep(0.02)
+
+
+def _is_of(group, stat):
+    try:
+        state, _, own = stat.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        return False
+    return int(own) == group and state != "Z"
+
+
 def _break(name):
     module_name, _, function_name = name.rpartition(".")
     module = importlib.import_module(module_name)
@@ -220,6 +236,8 @@ def _serve():
         ends = []
         for pid, told in calls:
             _, status = os.waitpid(pid, 0)
+            if "files" in request["fault"]:
+                _wait_until_gone(pid)
             told.seek(0)
             text = told.read().decode(errors="replace")
             ends.append((os.waitstatus_to_exitcode(status), text))

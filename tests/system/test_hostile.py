@@ -335,6 +335,18 @@ def test_half_written_files_are_removed_when_their_writer_is_gone(tmp_path):
     remove_leftovers(tmp_path / "absent")
 
 
+def test_a_writer_that_nobody_has_asked_for_is_gone(tmp_path):
+    """As where what runs first in a container never asks for orphans."""
+    parts = name_temporary().split("-")
+    with subprocess.Popen([sys.executable, "-c", ""]) as writer:
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        os.kill(writer.pid, 0)  # still in the list of processes
+        left = tmp_path / "-".join([*parts[:2], str(writer.pid), parts[3]])
+        left.write_text("half")
+        remove_leftovers(tmp_path)
+        assert not left.exists()
+
+
 # What fuzzing found, each by its name.
 
 
