@@ -54,9 +54,9 @@ _ALIASES = re.compile(r"(?<=argument )(--[\w-]+)(?:/-[\w/-]+)?")
 _EPILOG = """\
 Flags may be written with underscores; docs/options.md has their other spellings.
 
-exit codes: 0 all runs done; 1 some failed; 17 unknown level; 18 no file passes the
-filters; 64 usage; 65 unusable data; 66 missing input; 73 output cannot be written;
-74 input or output error;
+exit codes: 0 all runs done; 1 some failed, or cannot be read by the group level; 17
+unknown level; 18 no file passes the filters; 64 usage; 65 unusable data; 66 missing
+input; 73 output cannot be written; 74 input or output error;
 130 interrupted (Ctrl-C); 143 terminated (SIGTERM, as at a job's walltime).
 """
 

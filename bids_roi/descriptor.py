@@ -209,5 +209,7 @@ def _error_codes() -> list[dict[str, Any]]:
         for kind in kinds
         if "exit_code" in vars(kind)
     }
-    codes[errors.BidsRoiError.exit_code] = "One or more runs failed; see the log."
+    codes[errors.BidsRoiError.exit_code] = (
+        "One or more runs failed, or cannot be read by the group level; see the log."
+    )
     return [{"code": code, "description": codes[code]} for code in sorted(codes)]

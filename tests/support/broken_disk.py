@@ -1,8 +1,21 @@
-"""Calls of the system that fail for one path, as a disk, a mount or a closed folder."""
+"""Calls that fail for one path, as a disk or a closed folder; folders for all users."""
 
+import contextlib
 import errno
 import os
+import tempfile
 from pathlib import Path
+
+
+@contextlib.contextmanager
+def folder_for_all(mode):
+    """Make a folder that another user may enter, unlike pytest's own."""
+    # In memory where that is possible: each file that is written is flushed to disk.
+    memory = Path("/dev/shm")
+    base = memory if os.access(memory, os.W_OK) else Path("/var/tmp")
+    with tempfile.TemporaryDirectory(prefix="bids_roi-", dir=base) as name:
+        Path(name).chmod(mode)
+        yield Path(name)
 
 
 def fail_at(monkeypatch, owner, name, broken, code):

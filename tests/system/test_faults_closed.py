@@ -4,13 +4,12 @@ import errno
 import itertools
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import datasets
-from support.broken_disk import fail_at
+from support.broken_disk import fail_at, folder_for_all
 from support.calls import run
 from support.group_trees import SPACE, Tree, correlation, read_rows, write_tsv
 
@@ -28,12 +27,8 @@ as_root = pytest.mark.skipif(
 
 @pytest.fixture
 def place():
-    """A folder that another user may enter, unlike pytest's own."""
-    memory = Path("/dev/shm")
-    base = memory if os.access(memory, os.W_OK) else Path("/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="bids_roi-closed-", dir=base) as name:
-        Path(name).chmod(0o777)
-        yield Path(name)
+    with folder_for_all(0o777) as folder:
+        yield folder
 
 
 def fill(out, people=(1, 2, 3, 4, 5)):

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support import datasets
+from support.broken_disk import folder_for_all
 from support.fault_tools import files_of, flip_middle, leftovers
 
 from bids_roi.outputs.records import (
@@ -33,13 +33,8 @@ FIRST = "sub-01/func/sub-01_task-nback"
 
 @pytest.fixture(scope="module")
 def place():
-    """A folder that another user may enter, unlike pytest's own."""
-    # In memory where that is possible: each file that is written is flushed to disk.
-    memory = Path("/dev/shm")
-    base = memory if os.access(memory, os.W_OK) else Path("/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="bids_roi-faults-", dir=base) as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with folder_for_all(0o755) as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
