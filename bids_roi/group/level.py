@@ -47,8 +47,9 @@ from bids_roi.group.runs import (
     tell_not_combined,
     write_runs,
 )
+from bids_roi.group.scratch import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
-from bids_roi.group.workers import Spool, Workers, give_memory_back, spooling
+from bids_roi.group.workers import Workers, give_memory_back
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import NO_ATLAS, Record
@@ -224,16 +225,19 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
     motion: list[Row] = []
     reliability: list[Row] = []
     warnings: dict[str, list[str]] = defaultdict(list)
-    batches = itertools.chain.from_iterable(plan.batches for plan in plans.values())
+    batches = (b for k, plan in plans.items() for b in plan.batches(groups[k], asked))
     # One set of processes for all groups: to start it takes as long as 20 matrices.
     with contextlib.closing(level.workers.map(tally_batch, batches)) as tallies:
         for key, plan in plans.items():
-            own = itertools.islice(tallies, len(plan.batches))
-            group, problems = add_up(
-                *(key, groups[key], level.regions.get(key[1]), own, asked, plan)
-            )
-            level.problems += problems
-            if group is not None:
+            own = itertools.islice(tallies, len(plan.cuts))
+            regions = level.regions.get(key[1])
+            with contextlib.ExitStack() as files:
+                group, problems = add_up(
+                    *(key, groups[key], regions, own, asked, plan, files)
+                )
+                level.problems += problems
+                if group is None:
+                    continue
                 group.left_out += left_out[key]
                 told = (*warn_of_group(group), *warn_of_motion(group, level.options))
                 for name, text in told:

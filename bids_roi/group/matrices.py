@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,19 +31,20 @@ from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.group.covariates import Covariates, Design, build_design
 from bids_roi.group.outputs import Problem
-from bids_roi.group.workers import keep
+from bids_roi.group.scratch import Scratch, Shelf, keep
 from bids_roi.options.words import scale_of_word
 from bids_roi.outputs.find import REMEDY
 from bids_roi.outputs.records import check_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import ExitStack
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from bids_roi.group.regions import Regions
-    from bids_roi.group.workers import Spool
+    from bids_roi.group.scratch import Spool
     from bids_roi.options.row import Group as GroupOptions
     from bids_roi.options.words import Scale
     from bids_roi.outputs.find import Output
@@ -157,11 +158,11 @@ class Batch:
     networks: tuple[str | None, ...]
     by_run: bool
     more: More
-    participants: tuple[tuple[_File, ...], ...]
-    compared: tuple[bool, ...]
-    covariates: tuple[FloatArray | None, ...]
-    spool: Path | None
-    place: int
+    participants: tuple[tuple[_File, ...], ...] = ()
+    compared: tuple[bool, ...] = ()
+    covariates: tuple[FloatArray | None, ...] = ()
+    spool: Path | None = None
+    place: int = 0
 
 
 class _Became(NamedTuple):
@@ -197,53 +198,51 @@ def plan_group(
         What is asked for.
     """
     stat, names = outputs[0].stat, regions.names if regions is not None else ()
+    names = names or _find_names(output_dir, outputs)
     networks = regions.networks if regions is not None else ()
     by_run = asked.options.group_unit == "run"
-    batches, participants, people, n_runs = [], [], [], 0
-    for person, own in itertools.groupby(outputs, key=lambda o: o.participant):
-        files = tuple(_describe(output, asked) for output in own)
-        names = names or _find_names(output_dir, stat, files)
-        participants.append(files)
-        people.append(person)
-        # A participant is never cut: ICC and identification need all of his runs at
-        # once, and a worker that held a part would have to send matrices instead of
-        # sums.
-        n_runs += len(files)
-        if n_runs >= _BATCH_RUNS:
-            batches.append(participants)
-            participants, n_runs = [], 0
-    cuts = [tuple(cut) for cut in (*batches, participants) if cut]
+    own = itertools.groupby(outputs, key=lambda output: output.participant)
+    n_files = {person: sum(1 for _ in files) for person, files in own}
     # Chosen here, for all batches, so that who is compared does not depend on who works
     # on which batch.
-    counts = [len(files) for cut in cuts for files in cut]
-    size = len(names) * (len(names) - 1) // 2
-    chosen = iter(choose_participants(counts, size))
+    size, counts = len(names) * (len(names) - 1) // 2, [*n_files.values()]
+    chosen = choose_participants(counts, size)
     design = None
     if asked.covariates is not None:
-        design = build_design(asked.covariates, people)
-    rows = iter([design.rows.get(p) if design else None for p in people])
+        design = build_design(asked.covariates, [*n_files])
+    rows = [design.rows.get(person) if design else None for person in n_files]
     held = choose_edges(size, len(counts))
     more = More(
         n_covariates=design.n_columns if design else None,
         held=held if asked.holds else None,
         weighted=asked.options.group_weights != "none",
     )
-    spool, step, place = asked.spool, _bytes_of(names), 0
-    if spool is not None:
-        place = spool.reserve(step * len(outputs))
-    planned = []
-    for cut in cuts:
-        planned.append(
-            Batch(
-                *(output_dir, stat, names, networks, by_run, more, cut),
-                compared=tuple(itertools.islice(chosen, len(cut))),
-                covariates=tuple(itertools.islice(rows, len(cut))),
-                spool=None if spool is None else spool.path,
-                place=place,
-            )
-        )
-        place += step * sum(map(len, cut))
-    return Plan(design, more, planned)
+    step, path = _bytes_of(names), None
+    begin = 0
+    if asked.spool is not None:
+        begin, path = asked.spool.reserve(step * len(outputs)), asked.spool.path
+    frame = Batch(output_dir, stat, names, networks, by_run, more, spool=path)
+    cuts, first = [], 0
+    for people in _cut_people(counts):
+        n = tuple(counts[people])
+        place = begin + step * first
+        cuts.append(_Cut(first, n, tuple(chosen[people]), tuple(rows[people]), place))
+        first += sum(n)
+    return Plan(design, more, frame, cuts)
+
+
+def _cut_people(counts: list[int]) -> Iterator[slice]:
+    """Yield the participants of each batch, by the runs that each has.
+
+    A participant is never cut: ICC and identification need all of his runs at once, and
+    a worker that held a part would have to send matrices instead of sums.
+    """
+    first = n_runs = 0
+    for place, n in enumerate(counts, 1):
+        n_runs += n
+        if n_runs >= _BATCH_RUNS or place == len(counts):
+            yield slice(first, place)
+            first, n_runs = place, 0
 
 
 def _bytes_of(names: tuple[str, ...]) -> int:
@@ -251,12 +250,42 @@ def _bytes_of(names: tuple[str, ...]) -> int:
     return 4 * len(names) * (len(names) + 1)
 
 
-class Plan(NamedTuple):
-    """The batches of a group, with what all of them share."""
+class _Cut(NamedTuple):
+    """The matrices of a batch: the first, and how many each participant has."""
+
+    first: int
+    counts: tuple[int, ...]
+    compared: tuple[bool, ...]
+    covariates: tuple[FloatArray | None, ...]
+    place: int
+
+    def of(self, outputs: list[Output]) -> list[Output]:
+        """Those of all matrices of the group that are in it."""
+        return outputs[self.first : self.first + sum(self.counts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The batches of a group, ``cuts``, with what all of them share."""
 
     design: Design | None
     more: More
-    batches: list[Batch]
+    frame: Batch
+    cuts: list[_Cut]
+
+    def batches(self, outputs: list[Output], asked: Asked) -> Iterator[Batch]:
+        """Yield the batches one after the other: memory does not hold them all."""
+        for cut in self.cuts:
+            files = iter([_describe(output, asked) for output in cut.of(outputs)])
+            yield replace(
+                self.frame,
+                participants=tuple(
+                    tuple(itertools.islice(files, n)) for n in cut.counts
+                ),
+                compared=cut.compared,
+                covariates=cut.covariates,
+                place=cut.place,
+            )
 
 
 def _describe(output: Output, asked: Asked) -> _File:
@@ -268,13 +297,13 @@ def _describe(output: Output, asked: Asked) -> _File:
     return _File(output.path, told.table, told.fisher_z, motion, weight)
 
 
-def _find_names(
-    output_dir: Path, stat: str, files: tuple[_File, ...]
-) -> tuple[str, ...]:
+def _find_names(output_dir: Path, outputs: list[Output]) -> tuple[str, ...]:
     """Regions of the first matrix that can be read; empty where there is none."""
-    for file in files:
+    for output in outputs:
+        told = output.told
+        file = _File(output.path, told.table, told.fisher_z, None, 0.0)
         with contextlib.suppress(BidsRoiError):
-            return _read_relmat(output_dir, file, (), scale_of_word(stat))[0]
+            return _read_relmat(output_dir, file, (), scale_of_word(output.stat))[0]
     return ()
 
 
@@ -285,6 +314,7 @@ def add_up(
     tallies: Iterable[Tally],
     asked: Asked,
     plan: Plan,
+    files: ExitStack,
 ) -> tuple[Group | None, list[Problem]]:
     """Merge what the batches of a group add up to.
 
@@ -296,6 +326,8 @@ def add_up(
         Of its batches, in their order.
     plan
         What it has planned.
+    files
+        Until these are closed the runs of the group can be compared.
 
     Returns
     -------
@@ -306,21 +338,22 @@ def add_up(
     """
     problems: list[Problem] = []
     group: Group | None = None
-    left = iter(outputs)
-    for batch, tally in zip(plan.batches, tallies, strict=True):
+    names = plan.frame.names
+    for cut, tally in zip(plan.cuts, tallies, strict=True):
         if tally.statistics is not None:
-            group = group or _begin(key, tally.names, regions, plan)
+            if group is None:
+                scratch = files.enter_context(Scratch(plan.frame.folder))
+                group = _begin(key, tally.names, regions, plan, scratch)
             group.statistics.merge(tally.statistics)
-        # Files first and not strict: the outputs go on with the next batch, and zip
-        # stops before it takes one that is not of this.
-        places = itertools.count(batch.place, _bytes_of(batch.names))
-        for became, output, place in zip(tally.files, left, places, strict=False):
+        places = itertools.count(cut.place, _bytes_of(names))
+        own = zip(tally.files, cut.of(outputs), strict=True)
+        for (became, output), place in zip(own, places, strict=False):
             if became.status or group is None:
                 problems.append(Problem(output, became.reason, became.status))
                 continue
             group.outputs.append(output)
             if asked.spool is not None and became.is_kept:
-                asked.spool.kept[output.path] = place, batch.names
+                asked.spool.kept[output.path] = place, names
             # Of Fisher's z, the participant level has left them out already.
             told = output.number("NumberOfIdenticalEdges") or 0
             group.n_identical += became.n_identical + int(told) * (group.scale == "z")
@@ -337,7 +370,11 @@ def add_up(
 
 
 def _begin(
-    key: GroupKey, names: tuple[str, ...], regions: Regions | None, plan: Plan
+    key: GroupKey,
+    names: tuple[str, ...],
+    regions: Regions | None,
+    plan: Plan,
+    scratch: Scratch,
 ) -> Group:
     networks: tuple[str | None, ...] = ()
     centres = np.full((len(names), 3), np.nan)
@@ -347,7 +384,10 @@ def _begin(
     scale = scale_of_word(key[2])
     edges, blocks = _list_edges(len(names), networks, scale)
     # Nothing but merges happens to it, whatever the unit.
-    statistics = GroupStatistics(edges.size, blocks, by_run=False, more=plan.more)
+    compared = Shelf(scratch, edges.size)
+    statistics = GroupStatistics(
+        edges.size, blocks, by_run=False, more=plan.more, compared=compared
+    )
     return Group(
         *(key, scale, [], names, centres, offsets, edges, blocks, statistics),
         design=plan.design,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field, replace
-from tempfile import SpooledTemporaryFile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from bids_roi.errors import BidsRoiError, DataError, OutputError, remedy_of
+from bids_roi.errors import BidsRoiError, DataError
 from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
 from bids_roi.group.outputs import Problem, name_group_file
+from bids_roi.group.scratch import Scratch
 from bids_roi.outputs.find import REMEDY, describe_keys, identify, key_columns
 
 if TYPE_CHECKING:
@@ -51,8 +51,6 @@ _NEEDED = ("name", "status", *_OF_TABLE)
 
 # Tables that a worker reads, or that are written, at a time.
 _BATCH = 64
-# Bytes of what is measured that stay in memory; beyond, it lies on disk.
-_IN_MEMORY = 2**24
 
 
 class _Table(NamedTuple):
@@ -83,7 +81,7 @@ class _Alike:
     networks: tuple[str | None, ...]
     total: FloatArray
     n: NDArray[np.int64]
-    measures: SpooledTemporaryFile[bytes]
+    measures: Scratch
     tables: list[tuple[Output, dict[str, object]]] = field(default_factory=list)
 
     def add(self, output: Output, table: _Table) -> None:
@@ -92,13 +90,7 @@ class _Alike:
         self.total += np.where(there, table.places, 0)
         self.n += there
         self.tables.append((output, table.summary))
-        try:
-            self.measures.write(table.measures.tobytes())
-            self.measures.flush()  # what the disk refuses is said here
-        except OSError as error:
-            msg = f"what its tables measure cannot be kept ({error.strerror})."
-            remedy = remedy_of(error, "Check the free space.")
-            raise OutputError(msg, where=output.folder, remedy=remedy) from error
+        self.measures.write(table.measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +118,7 @@ class Regions:
     centres: FloatArray
     offsets: FloatArray
     tables: tuple[tuple[Output, dict[str, object]], ...]
-    measures: SpooledTemporaryFile[bytes] | None
+    measures: Scratch | None
 
     def without_tables(self) -> Regions:
         """The same without what was measured, which takes space."""
@@ -136,11 +128,13 @@ class Regions:
         """Yield one measure of some tables at a time, (tables, R)."""
         if self.measures is None:
             return
-        self.measures.seek(0)
         shape = -1, len(_MEASURES), len(self.names)
-        size = 8 * _BATCH * len(_MEASURES) * len(self.names)
-        while piece := self.measures.read(size):
-            yield np.frombuffer(piece).reshape(shape)[:, place]
+        size = _BATCH * len(_MEASURES) * len(self.names)
+        for start in itertools.count(0, size):
+            piece = self.measures.read(start, size)
+            if not piece.size:
+                return
+            yield piece.reshape(shape)[:, place]
 
 
 def cut_tables(output_dir: Path, outputs: list[Output]) -> list[Batch]:
@@ -184,11 +178,7 @@ def gather_regions(
         if table.names not in kinds:
             nothing = np.zeros_like(table.places)
             n = nothing.astype(np.int64)
-            file = files.enter_context(
-                SpooledTemporaryFile(  # noqa: SIM115 - entered at once
-                    _IN_MEMORY, "w+b", dir=str(output.folder)
-                )
-            )
+            file = files.enter_context(Scratch(output.folder))
             kinds[table.names] = _Alike(table.networks, nothing, n, file)
         kinds[table.names].add(output, table)
     if not kinds:

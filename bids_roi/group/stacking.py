@@ -15,7 +15,8 @@ from bids_roi.files.matrices import parse_matrix, parse_triangle, read_bytes
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import file_digest, read_table
 from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
-from bids_roi.group.workers import Workers, fetch
+from bids_roi.group.scratch import fetch
+from bids_roi.group.workers import Workers
 from bids_roi.outputs.find import (
     PLACE_KEYS,
     REMEDY,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.group.outputs import Found
-    from bids_roi.group.workers import Spool
+    from bids_roi.group.scratch import Spool
     from bids_roi.outputs.stack import Copy
 
     Place = tuple[tuple[str, str], ...]

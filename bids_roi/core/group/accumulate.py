@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.group.edges import Blocks, Gaps
+    from bids_roi.core.group.identification import Runs
 
     FloatArray = NDArray[np.float64]
 
@@ -205,6 +206,9 @@ class GroupStatistics:
         of the edges over the runs that have them, and the mean of the runs' FD.
     more
         What is asked for besides.
+    compared
+        Where the runs that are compared with each other lie; in memory, if it is not
+        said.
 
     Attributes
     ----------
@@ -232,6 +236,7 @@ class GroupStatistics:
         *,
         by_run: bool,
         more: More | None = None,
+        compared: Runs | None = None,
     ) -> None:
         self.more = more or More()
         n_covariates = self.more.n_covariates
@@ -244,7 +249,7 @@ class GroupStatistics:
         self.units = Moments(size)
         self.motion = CoMoments(size)
         self.runs = OneWay(size)
-        self.identity = Identification(size)
+        self.identity = Identification(size, compared)
         self.networks = Moments(len(blocks.pairs) if blocks else 0)
         self.displacements: list[float] = []
         self.n_units = self.n_runs = self.n_participants = self.n_repeated = 0

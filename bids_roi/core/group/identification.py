@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
-    Runs = Sequence[NDArray[np.float32]] | Sequence[FloatArray]
 
 
-# Edges times runs that are held at once, 128 MiB in single precision: 210 participants
+# Edges times runs that are compared, 128 MiB in single precision: 210 participants
 # with two runs of 400 regions. The time for all pairs grows with the square of them.
 _MOST_VALUES = 2**25
 # Pairs of runs that are compared at once, 4 MiB an array.
@@ -49,6 +48,30 @@ class Identity:
     identification_rate: float | None
 
 
+class Runs(Protocol):
+    """Runs that are compared, of as many edges each, and where they lie until then."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def append(self, run: NDArray[np.float32], /) -> None:
+        """Add one after the others, (E,)."""
+        ...
+
+    def cut(self, edges: slice) -> FloatArray:
+        """Give some edges of all, (N, edges), one run after the other in memory."""
+        ...
+
+
+class Held(list["NDArray[np.float32]"]):
+    """Runs that are held in memory."""
+
+    def cut(self, edges: slice) -> FloatArray:
+        """Give some edges of all, (N, edges)."""
+        return np.array([run[edges] for run in self], dtype=np.float64)
+
+
 class Identification:
     """Runs of participants with two or more, to be compared with each other.
 
@@ -56,8 +79,10 @@ class Identification:
     ----------
     size
         Number of edges E.
+    runs
+        Where they lie; in memory, if it is not said.
     most_values
-        Edges times runs that are held at once.
+        Edges times runs that are compared.
     block
         Pairs of runs that are compared at once.
 
@@ -78,17 +103,23 @@ class Identification:
     """
 
     def __init__(
-        self, size: int, *, most_values: int = _MOST_VALUES, block: int = _BLOCK
+        self,
+        size: int,
+        runs: Runs | None = None,
+        *,
+        most_values: int = _MOST_VALUES,
+        block: int = _BLOCK,
     ) -> None:
-        self._block = block
+        self._size, self._block = size, block
         self._most_runs = _fit_runs(size, most_values) // 2
-        self._kept: list[list[NDArray[np.float32]]] = []
+        self._runs = Held() if runs is None else runs
+        self._counts: list[int] = []  # of the runs of each participant
         self._own: list[NDArray[np.float32]] = []
 
     def add_run(self, values: FloatArray) -> None:
         """Add a run of the participant at hand; NaN for missing edges, (E,).
 
-        Of very many runs the first are taken: as many as half of what can be held.
+        Of very many runs the first are taken: as many as half of what is compared.
         """
         if len(self._own) < self._most_runs:
             self._own.append(values.astype(np.float32))
@@ -96,24 +127,31 @@ class Identification:
     def close_participant(self) -> None:
         """Say that the runs of the participant at hand are all there."""
         if len(self._own) > 1:
-            self._kept.append(self._own)
+            self._counts.append(len(self._own))
+            for run in self._own:
+                self._runs.append(run)
         self._own = []
 
     def merge(self, other: Identification) -> None:
-        """Add the participants of another after those that are here."""
-        self._kept += other._kept
+        """Add the participants of another, in memory, after those that are here."""
+        if not isinstance(other._runs, Held):
+            raise TypeError("only runs that are held in memory can be added to others")
+        self._counts += other._counts
+        for run in other._runs:
+            self._runs.append(run)
 
     def summarise(self) -> Identity:
-        """Compare all runs that are held; needs two participants with two runs."""
-        n = len(self._kept)
+        """Compare all runs that were added; needs two participants with two runs."""
+        n = len(self._counts)
         if n < 2:
             return Identity(n, None, None)
-        runs = [run for own in self._kept for run in own]
-        owner = np.repeat(np.arange(n), [len(own) for own in self._kept])
+        owner = np.repeat(np.arange(n), self._counts)
         shares, n_right, n_tried = [np.empty(0)], 0, 0
         # Of all runs with all, only some rows are held at once: memory would grow with
         # the square of the runs, and 10,000 fit where regions are few.
-        for rows, distance, likeness in compare_runs(runs, self._block):
+        for rows, distance, likeness in compare_runs(
+            self._runs, self._size, self._block
+        ):
             shares += discriminate(distance, owner, rows)
             found = identify(likeness, owner, rows)
             n_right, n_tried = n_right + found[0], n_tried + found[1]
@@ -158,7 +196,7 @@ def _fit_runs(size: int, most_values: int) -> int:
 
 
 def compare_runs(
-    runs: Runs, block: int = _BLOCK
+    runs: Runs, size: int, block: int = _BLOCK
 ) -> Iterator[tuple[slice, FloatArray, FloatArray]]:
     """Distance and correlation of each two runs over the edges that both have.
 
@@ -166,6 +204,8 @@ def compare_runs(
     ----------
     runs : N of (E,)
         NaN for missing edges.
+    size
+        Number of edges E.
     block
         Pairs that are compared at once.
 
@@ -182,11 +222,13 @@ def compare_runs(
     step = max(1, block // n_runs)
     for start in range(0, n_runs, step):
         rows = slice(start, min(start + step, n_runs))
-        yield rows, *_compare_rows(runs, rows, step)
+        yield rows, *_compare_rows(runs, size, rows, step)
 
 
-def _compare_rows(runs: Runs, rows: slice, step: int) -> tuple[FloatArray, FloatArray]:
-    n_runs, size = len(runs), len(runs[0])
+def _compare_rows(
+    runs: Runs, size: int, rows: slice, step: int
+) -> tuple[FloatArray, FloatArray]:
+    n_runs = len(runs)
     n, products = np.zeros((2, rows.stop - rows.start, n_runs))
     # Over the edges in common: of the run of the row, and of that of the column.
     squares, sums, other_squares, other_sums = np.zeros((4, *n.shape))
@@ -194,8 +236,7 @@ def _compare_rows(runs: Runs, rows: slice, step: int) -> tuple[FloatArray, Float
     # Sums over common edges are products of matrices, a thousand times faster than a
     # loop over pairs; some edges at a time, so that no second copy is held.
     for start in range(0, size, step):
-        cut = slice(start, start + step)
-        part = np.array([run[cut] for run in runs], dtype=np.float64)
+        part = runs.cut(slice(start, min(start + step, size)))
         there = np.isfinite(part)
         if there.all():  # as a rule, and a quarter of the time
             own_squares, own_sums = (part**2).sum(axis=1), part.sum(axis=1)

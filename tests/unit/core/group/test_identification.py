@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from support.oracles import discriminability_by_loops, identification_by_loops
 
 from bids_roi.core.group.identification import (
+    Held,
     Identification,
     choose_participants,
     compare_runs,
@@ -174,7 +175,7 @@ def test_a_tie_but_for_rounding_identifies_nobody_whatever_the_block():
 def test_matrices_of_pairs_are_those_of_numpy(n_edges, block):
     runs = np.random.default_rng(2).normal(3, 1, (6, n_edges))
     squared, r = np.zeros((2, 6, 6))
-    for rows, distance, likeness in compare_runs([*runs], block):
+    for rows, distance, likeness in compare_runs(Held(runs), n_edges, block):
         squared[rows], r[rows] = distance, likeness
     assert_allclose(r, np.corrcoef(runs), atol=1e-12)
     want = [[np.mean((a - b) ** 2) for b in runs] for a in runs]
