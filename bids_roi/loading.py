@@ -28,19 +28,17 @@ from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 from bids_roi.matrices import Matrices
 from bids_roi.options.words import measure_of_word, stat_of_name
+from bids_roi.outputs.columns import RUN_COLUMNS, SPACE_KEYS, identify
 from bids_roi.outputs.find import (
     COMBINED,
     KINDS,
     REMEDY,
-    RUN_COLUMNS,
-    SPACE_KEYS,
     Output,
     check_combined,
     choose_combined,
     explain_stale,
     find_outputs,
     find_stale,
-    identify,
 )
 from bids_roi.outputs.records import (
     RAW,

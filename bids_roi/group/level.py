@@ -51,7 +51,11 @@ from bids_roi.group.scratch import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers, give_memory_back
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
-from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
+from bids_roi.outputs.columns import SPACE_KEYS
+from bids_roi.outputs.find import (
+    SCOPE,
+    series_of,
+)
 from bids_roi.outputs.records import NO_ATLAS, Record
 
 if TYPE_CHECKING:

@@ -289,19 +289,17 @@ class Plan:
 
 
 def _describe(output: Output, asked: Asked) -> _File:
-    told = output.told
     weight = 0.0
     if asked.options.group_weights != "none":
         weight = max(asked.tell(output, "DegreesOfFreedom") or 0.0, 0.0)
     motion = asked.displace(output)
-    return _File(output.path, told.table, told.fisher_z, motion, weight)
+    return _File(output.path, output.table, output.told.fisher_z, motion, weight)
 
 
 def _find_names(output_dir: Path, outputs: list[Output]) -> tuple[str, ...]:
     """Regions of the first matrix that can be read; empty where there is none."""
     for output in outputs:
-        told = output.told
-        file = _File(output.path, told.table, told.fisher_z, None, 0.0)
+        file = _File(output.path, output.table, output.told.fisher_z, None, 0.0)
         with contextlib.suppress(BidsRoiError):
             return _read_relmat(output_dir, file, (), scale_of_word(output.stat))[0]
     return ()

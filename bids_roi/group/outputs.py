@@ -182,7 +182,7 @@ def _find_fault(
         msg = "a call was stopped while it replaced the outputs of this run."
         return DataError(msg, where=output.path, remedy=REMEDY)
     try:
-        check_table(output.file, output.told.table, stamp=stamp, verify=verify)
+        check_table(output.file, output.table, stamp=stamp, verify=verify)
     except BidsRoiError as error:
         return error
     return None

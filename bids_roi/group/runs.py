@@ -13,13 +13,10 @@ from bids_roi.errors import BidsRoiError, UsageError, nearest_words
 from bids_roi.files.listing import is_there
 from bids_roi.files.names import format_name, parse_name
 from bids_roi.files.tables import format_table, read_table, to_numbers
+from bids_roi.outputs.columns import SPACE_KEYS, describe_keys, identify, key_columns
 from bids_roi.outputs.find import (
-    SPACE_KEYS,
     choose_combined,
     desc_of,
-    describe_keys,
-    identify,
-    key_columns,
     series_of,
     stem_of_run,
 )

@@ -17,12 +17,11 @@ from bids_roi.files.tables import file_digest, read_table
 from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
 from bids_roi.group.scratch import fetch
 from bids_roi.group.workers import Workers
+from bids_roi.outputs.columns import RUN_COLUMNS, identify
 from bids_roi.outputs.find import (
     PLACE_KEYS,
     REMEDY,
-    RUN_COLUMNS,
     Output,
-    identify,
 )
 from bids_roi.outputs.records import check_table, read_all_records
 from bids_roi.outputs.schema import FACTS
@@ -302,7 +301,7 @@ def _want(
     spool: Spool | None,
 ) -> _Wanted:
     """Say what is wanted of a table; ``there`` is what the stack of before has."""
-    told = digest = output.told.table
+    told = digest = output.table
     n_regions = len(names)
     if there and not told:  # of an earlier release
         with contextlib.suppress(OSError):

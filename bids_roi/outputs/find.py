@@ -17,7 +17,16 @@ from bids_roi.files.names import BidsName, format_name, parse_name, sort_entitie
 from bids_roi.files.tables import read_json
 from bids_roi.outputs.records import RAW, sidecar_of, told_digest
 from bids_roi.outputs.schema import read_fact, texts_of
-from bids_roi.outputs.told import NUMBERS, Told, pack_numbers
+from bids_roi.outputs.told import (
+    NUMBERS,
+    Layout,
+    Told,
+    pack_digest,
+    pack_numbers,
+    tell,
+    unpack_digest,
+    unpack_number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -37,17 +46,7 @@ COMBINED = "combined"
 # Entities that their names lack; XCP-D's concatenated runs lack both, too.
 _OF_RUNS = ("run", "dir")
 
-# Columns that say which run a row is about. All end in _id, as BIDS's participant_id
-# does: pybids takes a column that a sidecar describes for an entity of that name, and
-# refuses the folder where a file name has another value.
-RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
-    key: f"{key}_id"
-    for key in ("task", "acq", "ce", "rec", "dir", "run", "echo", "part")
-}
-
-# Entities of what was made of a run; all others tell the run itself. Of a pair of
-# hemispheres, hemi- tells that but one of them was used.
-SPACE_KEYS = ("space", "cohort", "res", "den", "hemi")
+# Of a pair of hemispheres, hemi- tells that but one of them was used.
 _ATLAS = ("atlas", "seg", "scale")
 PLACE_KEYS = ("hemi", "space", "cohort", *_ATLAS, "res", "den", "desc")
 # No table holds outputs that differ in anything but these and what was made of the run.
@@ -82,8 +81,8 @@ class _Alike(NamedTuple):
 class Output:
     """One table of the participant level.
 
-    Its sidecar is read when it is first asked about, and no more than ``told`` is kept
-    of it: a group has tens of thousands of outputs. ``path`` is relative to the output
+    Its sidecar is read when it is first asked about, and little is kept of it: a group
+    has tens of thousands of outputs. ``path`` is relative to the output
     folder; ``series`` are the participant's by their path, for a matrix is of what its
     series is of.
     """
@@ -95,8 +94,13 @@ class Output:
         default_factory=dict, repr=False, compare=False
     )
     _alike: _Alike = field(init=False, repr=False, compare=False)
-    _told: Told | None = field(default=None, init=False, repr=False, compare=False)
     _stem: str = field(default="", init=False, repr=False, compare=False)
+    # What its sidecar says, once it is read.
+    _told: Told | None = field(default=None, init=False, repr=False, compare=False)
+    _source: str | None = field(default=None, init=False, repr=False, compare=False)
+    _layout: Layout | None = field(default=None, init=False, repr=False, compare=False)
+    _numbers: bytes = field(default=b"", init=False, repr=False, compare=False)
+    _table: bytes | str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         entities = self.name.entities
@@ -123,7 +127,7 @@ class Output:
 
     @property
     def told(self) -> Told:
-        """What the sidecar says."""
+        """What the sidecar says as others do."""
         if self._told is None:
             try:
                 self._told = _read_told(self)
@@ -169,7 +173,12 @@ class Output:
     @property
     def source(self) -> str:
         """The BOLD file, relative to its dataset; empty where nothing says."""
-        return "" if self.told.error else self.told.source or ""
+        return "" if self.told.error else self._source or ""
+
+    @property
+    def table(self) -> str:
+        """Digest of the table's bytes; empty where the sidecar does not say."""
+        return unpack_digest(self._table) if self.told.error is None else ""
 
     @property
     def source_desc(self) -> str:
@@ -206,7 +215,9 @@ class Output:
 
     def number(self, key: str) -> float | None:
         """One of the numbers, ``None`` where the sidecar does not have it."""
-        return self.told.number(key)
+        if self.told.error is not None or self._layout is None:
+            return None
+        return unpack_number(key, self._layout, self._numbers)
 
 
 @lru_cache(maxsize=1024)
@@ -330,7 +341,7 @@ def check_combined(output: Output, stale: Collection[str] = ()) -> DataError | N
     concerned = output.series if is_combined else output.series.keys() & made_of
     for path in sorted(concerned):
         series = output.series[path]
-        told = series.told.table
+        told = series.table
         if path in made_of and told and told != made_of[path]:
             msg = f"{path} has been made again since."
         elif (
@@ -354,7 +365,7 @@ def find_stale(found: Sequence[Output], records: Sequence[Record]) -> set[str]:
     A call that makes one strategy of a changed input replaces the region table, which
     all strategies share, and leaves what it was not asked for.
     """
-    told = {o.path: o.told.table for o in found if o.kind == "regions"}
+    told = {o.path: o.table for o in found if o.kind == "regions"}
     stale: set[str] = set()
 
     # Path by path: a difference of sets would go through all region tables.
@@ -426,7 +437,7 @@ def _kind_of(name: BidsName) -> str:
 
 
 def _read_told(output: Output) -> Told:
-    """Read a sidecar and check what it needs to have."""
+    """Read a sidecar and check what it needs to have; what is its own goes to it."""
     beside = output.beside
     try:
         content = read_json(beside)
@@ -443,20 +454,20 @@ def _read_told(output: Output) -> Told:
     digest = content.get(key)
     if not isinstance(digest, str) or not digest:
         raise DataError(f"{key} is missing.", where=beside, remedy=REMEDY)
+    output._source = source
     try:
-        layout, numbers = pack_numbers(dict(_read_numbers(content, beside)))
+        packed = pack_numbers(dict(_read_numbers(content, beside)))
     except DataError as error:  # the matrices of a series can be used without these
-        return Told(source, own, error=error)
+        return Told(own, error=error)
+    output._layout, output._numbers = packed
+    output._table = pack_digest(told_digest(content))
     fisher_z = content.get("FisherZ")
-    return Told(
-        *(source, own),
-        atlas=sys.intern(str(content.get("Atlas") or "")),
-        digest=sys.intern(digest),
-        layout=layout,
-        numbers=numbers,
+    return tell(
+        own,
+        str(content.get("Atlas") or ""),
+        digest,
         fisher_z=fisher_z if isinstance(fisher_z, bool) else None,
         absent=str(content.get("ReasonNotAvailable") or ""),
-        table=sys.intern(told_digest(content)),
         condition=str(content.get("Condition") or ""),
         of_tables=not _OF_SERIES.isdisjoint(content),
     )
@@ -471,8 +482,10 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     # What a matrix is of is said in the sidecar of its series.
     matrix = output.kind in ("relmat", COMBINED)
     series = output.series.get(path) if matrix else None
-    if series is not None and series.told.source is not None:
-        return series.told.source, series.told.own
+    if series is not None:
+        own = series.told.own
+        if series._source is not None:
+            return series._source, own
     own = any(map(is_of_one_person, sources))
     return ("" if path.endswith(".tsv") else sys.intern(path)), own
 
@@ -526,56 +539,3 @@ def _stem(name: BidsName, desc: str) -> str:
     # Outputs have the order of the schema, sources any.
     kept = [(k, v) for k, v in name.entities if k not in (*_ATLAS, "stat", "desc")]
     return format_name(sort_entities([*kept, ("desc", desc)]), "bold", "")
-
-
-# Columns that say which run a row is about, and what was made of it.
-_RUN_AND_SPACE = RUN_COLUMNS | {key: f"{key}_id" for key in SPACE_KEYS}
-_COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
-_ALWAYS = ("participant_id", "session_id", "task_id", "run_id", "space_id", "res_id")
-_GROUP_ALWAYS = ("task_id", "space_id", "res_id", "desc_id")
-
-_TEXTS = {
-    "participant_id": "Participant, with sub-.",
-    "session_id": "Session, with ses-.",
-    "desc_id": "BIDS desc: the denoising strategy, n/a for signals as they are.",
-}
-
-
-def identify(name: BidsName) -> dict[str, str | None]:
-    """Columns that tell the run and its space, ``None`` for what the name lacks.
-
-    Labels of sub- and ses- have their prefix.
-
-    >>> row = identify(parse_name("sub-01_task-rest_space-T1w_bold.nii.gz"))
-    >>> row["participant_id"], row["space_id"], row["run_id"]
-    ('sub-01', 'T1w', None)
-    """
-    labels = dict(name.entities)
-    row = {column: labels.get(key) for key, column in _RUN_AND_SPACE.items()}
-    for key in ("sub", "ses"):
-        if key in labels:
-            row[RUN_COLUMNS[key]] = f"{key}-{labels[key]}"
-    return row
-
-
-def key_columns(
-    rows: Iterable[Mapping[str, object]], more: tuple[str, ...] = ()
-) -> list[str]:
-    """Key columns in a fixed order; entities that no run has are left out."""
-    present = {k for row in rows for k, value in row.items() if value}
-    return [c for c in _COLUMNS if c in present or c in (*_ALWAYS, *more)]
-
-
-def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
-    """Key columns of tables with one row per group."""
-    present = {k for row in rows for k, value in row.items() if value}
-    keys = [c for c in _COLUMNS if c not in ("participant_id", "session_id")]
-    return [c for c in keys if c in present or c in _GROUP_ALWAYS]
-
-
-def describe_keys(columns: Iterable[str]) -> dict[str, str]:
-    """Descriptions of key columns."""
-    return {
-        column: _TEXTS.get(column, f"BIDS {column.removesuffix('_id')}.")
-        for column in columns
-    }

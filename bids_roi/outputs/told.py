@@ -1,9 +1,9 @@
-"""Facts of one sidecar that tables of many runs need, as small as they can be kept."""
+"""Facts of sidecars that tables of many runs need, as small as they can be kept."""
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -27,26 +27,18 @@ Layout = dict[str, tuple[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What tables of many runs need of a sidecar; nothing where it is not sound."""
+    """What the sidecars of many outputs say alike; nothing where one is not sound."""
 
-    # The BOLD file, relative to its dataset, empty where the sidecar does not say;
-    # ``None`` without a digest.
-    source: str | None = None
     # Whether the atlas is the participant's own.
     own: bool = False
     atlas: str = ""
     # Of all that decides the numbers: with the atlas image, or without it where each
     # participant has one of his own.
     digest: str = ""
-    # See ``pack_numbers``.
-    layout: Layout = field(default_factory=dict)
-    numbers: bytes = b""
     # Whether the sidecar of a matrix says that it holds Fisher's z.
     fisher_z: bool | None = None
     # Why no entry of a matrix has a value; empty where some have.
     absent: str = ""
-    # Digest of the table's bytes; empty where the sidecar does not say.
-    table: str = ""
     # Of the task that a matrix is of; empty for the whole run.
     condition: str = ""
     # Whether a matrix was made of series on disk, of which it has the digests.
@@ -54,14 +46,9 @@ class Told:
     # Why the sidecar cannot be used, if so.
     error: BidsRoiError | None = None
 
-    def number(self, key: str) -> float | None:
-        """One of the numbers, ``None`` where the sidecar does not have it."""
-        there = self.layout.get(key)
-        if there is None:
-            return None
-        kind, place = there
-        value: float = struct.unpack_from(kind, self.numbers, place)[0]
-        return value
+
+# One copy of each.
+tell = lru_cache(maxsize=1024)(Told)
 
 
 # A dictionary of each sidecar's numbers takes five times as much, and most of it says
@@ -75,3 +62,27 @@ def pack_numbers(numbers: Mapping[str, float]) -> tuple[Layout, bytes]:
 @lru_cache(maxsize=1024)
 def _lay_out(*keys: str, kinds: str) -> Layout:
     return {key: (f"={kinds[n]}", 8 * n) for n, key in enumerate(keys)}
+
+
+def unpack_number(key: str, layout: Layout, numbers: bytes) -> float | None:
+    """One of the numbers, ``None`` where it is not among them."""
+    there = layout.get(key)
+    if there is None:
+        return None
+    kind, place = there
+    value: float = struct.unpack_from(kind, numbers, place)[0]
+    return value
+
+
+def pack_digest(digest: str) -> bytes | str:
+    """Half as many bytes as it has digits; one that is none stays a text."""
+    try:
+        packed = bytes.fromhex(digest)
+    except ValueError:
+        return digest
+    return packed if packed.hex() == digest else digest
+
+
+def unpack_digest(packed: bytes | str) -> str:
+    """Give the digest as it was."""
+    return packed if isinstance(packed, str) else packed.hex()

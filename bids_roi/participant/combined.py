@@ -244,7 +244,7 @@ def _combine(
     _check_alike(members, series)
     if not is_made_so(members[0], options):
         return [], False
-    tables = [one.told.table or file_digest(one.file) for one in series]
+    tables = [one.table or file_digest(one.file) for one in series]
     sidecars = [output.read_sidecar() for output in members]
     left_out = [f"{run}: {why}" for run, why in sorted(family.left_out.items())]
     # The digests are those of the runs' matrices: of a participant with one run, that
@@ -339,7 +339,7 @@ def _read_made(path: Path, key: Mapping[str, Any]) -> list[str] | None:
     there = Output(path.parent, path.name, "combined")
     try:
         sidecar = there.read_sidecar()
-        check_table(path, there.told.table)
+        check_table(path, there.table)
     except BidsRoiError:
         return None
     same = all(sidecar.get(k) == value for k, value in key.items())
@@ -351,7 +351,7 @@ def _read_kept(series: Output, names: tuple[str, ...]) -> FloatArray:
     """Kept volumes of a series, (n_kept, R); refused where its regions are others."""
     content = read_bytes(series.file)
     digest = hashlib.sha256(content).hexdigest()
-    check_table(series.file, series.told.table, digest=digest)
+    check_table(series.file, series.table, digest=digest)
     found, values = parse_matrix(content, series.file)
     if found != names:
         odd = sorted(set(found) ^ set(names))[:3]

@@ -133,7 +133,7 @@ def _relate_run(
     blocks, lacking = read_blocks(events, options.connectivity.conditions)
     series = series_of_matrix(output)
     source = f"{events.relative_to(raw).as_posix()} sha256:{file_digest(events)}"
-    table = series.told.table or file_digest(series.file)
+    table = series.table or file_digest(series.file)
     inside: dict[str, NDArray[np.bool_]] = {}
     signals: NDArray[np.float64] | None = None
     names: tuple[str, ...] = ()
@@ -213,7 +213,7 @@ def _is_made(
         remedy = "Choose another output folder, or replace it with --overwrite."
         raise DataError(msg, where=path, remedy=remedy)
     try:
-        check_table(there.file, there.told.table)
+        check_table(there.file, there.table)
     except DataError:
         return False
     return all(sidecar.get(k) == value for k, value in key.items())
@@ -224,7 +224,7 @@ def _read_kept(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], tuple[str, ...]]:
     """Kept volumes (n_kept, R), their numbers in the run, and the regions' names."""
     names, values = parse_matrix(read_bytes(series.file), series.file)
-    check_table(series.file, series.told.table)
+    check_table(series.file, series.table)
     n_volumes = int(series.number("NumberOfVolumes") or len(values))
     n_kept = int(series.number("NumberOfVolumesKept") or len(values))
     kept = np.ones(n_volumes, dtype=bool)

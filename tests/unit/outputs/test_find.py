@@ -16,7 +16,10 @@ from bids_roi.group.outputs import check_outputs, read_everyone
 from bids_roi.group.runs import sort_into_runs
 from bids_roi.loading import load
 from bids_roi.outputs import find
-from bids_roi.outputs.find import find_outputs, identify
+from bids_roi.outputs.columns import RUN_COLUMNS, identify
+from bids_roi.outputs.find import (
+    find_outputs,
+)
 from bids_roi.outputs.records import Record, Stamp, read_all_records, write_records
 from bids_roi.outputs.told import Told
 
@@ -192,8 +195,8 @@ def look_ups(n_runs, status):
         paths = [Counted(f"{stem}_dseg.tsv"), Counted(f"{stem}_stat-mean_relmat.tsv")]
         for path, kind in zip(paths, ("regions", "relmat"), strict=True):
             output = find.Output(Path(), path, kind)
-            told = Told("", atlas="A", table="new")
-            output._told = told  # as if its sidecar had been read
+            # As if its sidecar had been read.
+            output._told, output._source, output._table = Told(atlas="A"), "", "new"
             found.append(output)
         stamp = Stamp(paths[0], 1, 1, "new" if status == "done" else "old")
         run = f"sub-{number:04d}/func/sub-{number:04d}_task-rest_bold.nii.gz"
@@ -229,7 +232,7 @@ def test_a_run_is_told_by_the_same_columns_everywhere():
         "run_id": "02",
         "space_id": "T1w",
     }
-    assert list(row)[: len(find.RUN_COLUMNS)] == list(find.RUN_COLUMNS.values())
+    assert list(row)[: len(RUN_COLUMNS)] == list(RUN_COLUMNS.values())
 
 
 @pytest.mark.parametrize("kind", ["regions", "timeseries", "relmat"])

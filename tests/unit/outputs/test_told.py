@@ -1,10 +1,18 @@
 """Numbers of a sidecar come back as they were, and many sidecars share their names."""
 
+import hashlib
 import math
 
 import numpy as np
 
-from bids_roi.outputs.told import Told, pack_numbers
+from bids_roi.outputs.told import (
+    Told,
+    pack_digest,
+    pack_numbers,
+    tell,
+    unpack_digest,
+    unpack_number,
+)
 
 
 def test_numbers_come_back_with_value_and_type():
@@ -15,9 +23,9 @@ def test_numbers_come_back_with_value_and_type():
         values = [*odd, *whole, *rng.normal(size=4).tolist()]
         rng.shuffle(order := list(range(len(values))))
         numbers = {f"Key{n}": values[n] for n in order[: rng.integers(len(order) + 1)]}
-        told = Told(None, False, "", "", *pack_numbers(numbers))
+        packed = pack_numbers(numbers)
         for key in (f"Key{n}" for n in range(len(values) + 1)):
-            found, true = told.number(key), numbers.get(key)
+            found, true = unpack_number(key, *packed), numbers.get(key)
             assert (type(found), found) == (type(true), true)
             if true == 0:
                 assert math.copysign(1, found) == math.copysign(1, true)
@@ -29,4 +37,26 @@ def test_where_numbers_lie_is_kept_once_for_sidecars_that_tell_the_same():
     assert here is there
     assert len(one) == len(other) == 16
     assert pack_numbers({"A": 1.0, "B": 0.5})[0] != here  # 1.0 is not written as 1
-    assert Told().number("A") is None
+    assert unpack_number("A", {}, b"") is None
+
+
+def test_digests_come_back_as_they_were_told():
+    sound = hashlib.sha256(b"table").hexdigest()
+    assert len(pack_digest(sound)) == 32
+    # What a sidecar tells may be anything: nothing of it may come back as another.
+    odd = [
+        sound.upper(),
+        sound[:-1],
+        f" {sound}",
+        f"{sound[:4]} {sound[4:]}",
+        "new",
+        "",
+    ]
+    for digest in (sound, *odd):
+        assert unpack_digest(pack_digest(digest)) == digest
+
+
+def test_what_many_sidecars_tell_is_kept_once():
+    one = tell(False, "".join(["A", "1"]), "d", None, "", "", False)
+    assert one is tell(False, "".join(["A", "1"]), "d", None, "", "", False)
+    assert one == Told(atlas="A1", digest="d") != tell(True, "A1", "d", None, "", "")
