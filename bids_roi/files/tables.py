@@ -89,10 +89,13 @@ def format_table(columns: Mapping[str, Iterable[object]]) -> str:
     >>> format_table({"name": ["V1\tV2\n666"]})
     'name\nV1 V2 666\n'
     """
-    lines = ["\t".join(map(_plain, columns))]
     rows = zip(*columns.values(), strict=True)
-    lines.extend("\t".join(map(_cell, row)) for row in rows)
-    return "\n".join(lines) + "\n"
+    return "".join([format_row(columns), *map(format_row, rows)])
+
+
+def format_row(values: Iterable[object]) -> str:
+    """Line of a TSV; no cell holds a tab."""
+    return "\t".join(map(_cell, values)) + "\n"
 
 
 def format_matrix(

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import itertools
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,6 @@ from bids_roi.group.outputs import (
     Problem,
     check_anything_left,
     check_digests,
-    check_outputs,
-    leave_making_out,
     read_everyone,
 )
 from bids_roi.group.regions import (
@@ -39,13 +37,13 @@ from bids_roi.group.regions import (
     write_region_matrices,
 )
 from bids_roi.group.runs import (
+    RunsTable,
     check_measure,
     list_combined,
     list_rows,
     measure_motion,
     sort_into_runs,
     tell_not_combined,
-    write_runs,
 )
 from bids_roi.group.scratch import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
@@ -56,12 +54,12 @@ from bids_roi.outputs.find import (
     SCOPE,
     series_of,
 )
-from bids_roi.outputs.records import NO_ATLAS, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from bids_roi.group.regions import Summary
     from bids_roi.group.runs import Row, Run
     from bids_roi.options.record import Options
     from bids_roi.options.row import Group as GroupOptions
@@ -86,7 +84,7 @@ class _Level:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     regions: dict[tuple[str, ...], Regions] = field(default_factory=dict)
-    summaries: dict[str, Row] = field(default_factory=dict)
+    summaries: dict[str, Summary] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -122,16 +120,13 @@ def run_group_level(
     if asked.covariates:
         table = find_table(asked.participants_file, bids_dir)
         covariates = read_covariates(table, asked.covariates)
-    records, there, closed = read_everyone(output_dir)
     combined = options.group.group_unit == "combined"
     verify = options.running.verify
-    found = check_outputs(output_dir, records, there, verify=verify, combined=combined)
-    there = there if combined else []
+    everyone = read_everyone(output_dir, verify=verify, combined=combined)
+    found, outcomes, closed, there = everyone
     if closed and not found.usable:
         raise next(iter(closed.values()))
-    reasons = {p: str(e).replace(f"{output_dir}/", "") for p, e in closed.items()}
-    records += [Record(p, NO_ATLAS, "unreadable", why) for p, why in reasons.items()]
-    check_anything_left(output_dir, found, records)
+    check_anything_left(output_dir, found, outcomes)
     check_digests(found)
     tables, n = count_of(len(found.regions), "region table"), len(found.relmats)
     log.info(
@@ -140,7 +135,6 @@ def run_group_level(
     )
     for folder in ("", "logs", "figures"):
         remove_leftovers(output_dir / folder)
-    records = leave_making_out(records)
     ledger = Ledger(output_dir)
     workers = Workers.of(options.running)
     with workers.at_hand() as workers, spooling(output_dir) as spool:
@@ -161,11 +155,14 @@ def run_group_level(
     # A matrix over runs is no loss of a run, nor is that a run without a matrix.
     over_runs = [o for o in good if combined and o.kind == "relmat"]
     of_runs = [o for o in good if not combined or o.kind != "relmat"]
-    rows = list_rows(sort_into_runs(of_runs, level.problems), level.summaries, records)
-    for row in rows:
+    rows = RunsTable()
+    runs = sort_into_runs(of_runs, level.problems)
+    for row in list_rows(runs, level.summaries, outcomes):
         log.info("%s", _say_row(row))
-    rows += list_combined(over_runs)
-    write_runs(ledger, rows)
+        rows.add(row)
+    for row in list_combined(over_runs):
+        rows.add(row)
+    rows.write(ledger)
     stale = ledger.close()
     for name in ledger.written:
         log.info("written: %s", name)
@@ -253,6 +250,13 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
     for text, (name, *more) in warnings.items():
         many = f" and {count_of(len(more), 'table')} more" if more else ""
         level.notes.append(f"{name}{many}: {text}")
+    said = _describe_asked(level)
+    write_summaries(level.ledger, motion, reliability, level.notes, said)
+    return motion
+
+
+def _describe_asked(level: _Level) -> dict[str, object]:
+    """Sidecar keys of what was asked for besides."""
     said: dict[str, object] = {}
     if level.options.fd_measure != "fd_mean":
         said["MotionMeasure"] = level.options.fd_measure
@@ -261,8 +265,7 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
         said["CovariatesTable"] = level.covariates.source.name
     if level.options.permutations:
         said["PermutationSeed"] = level.options.permutation_seed
-    write_summaries(level.ledger, motion, reliability, level.notes, said)
-    return motion
+    return said
 
 
 def _key_of(output: Output) -> GroupKey:
@@ -321,23 +324,22 @@ def _say_losses(status: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _summarise(
-    level: _Level, rows: list[Row], motion: list[Row], stale: list[str]
+    level: _Level, rows: RunsTable, motion: list[Row], stale: list[str]
 ) -> str:
     """One screen: what there is, what was left out, where to look."""
     keys = (
         *("done", "incomplete", "absent", "left_out", "unreadable"),
         *("skipped", "failed"),
     )
-    counts = Counter(str(row["status"]) for row in rows)
-    sources = {str(row.get("source")) for row in rows}
-    runs = sum(not source.endswith(".tsv") for source in sources)  # nor combined ones
-    people = len({row.get("participant_id") for row in rows})
+    counts = rows.counts
+    runs = sum(not source.endswith(".tsv") for source in rows.sources)  # nor combined
+    people = len(rows.people)
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
     told = told.replace("left_out", "left out")
     head = f"{count_of(runs, 'run')} of {count_of(people, 'participant')}"
     lines = [f"{head}; each atlas and strategy of a run counts: {told}"]
     for status in keys[1:]:
-        lines += _say_losses(status, [r for r in rows if r["status"] == status])
+        lines += _say_losses(status, rows.losses[status])
     if not level.found.usable:
         lines.append("no run has outputs: there is nothing to put into tables")
     if motion:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import BidsRoiError, DataError, MissingInput
 from bids_roi.files.listing import check_link, glob_folder
@@ -77,17 +77,44 @@ class Found:
         return self.regions + self.series + self.relmats
 
 
-def read_everyone(
-    output_dir: Path,
-) -> tuple[list[Record], list[Output], dict[str, BidsRoiError]]:
-    """Read the records, and find the outputs, of one participant after the other.
+class Outcome(NamedTuple):
+    """What became of a run, atlas and strategy, as its record tells."""
 
-    Neither of those of whom something cannot be read, which come with the reason:
-    without the records, nobody knows which outputs are whole. A file of records that is
-    damaged is one more, ``unreadable``: that a run failed may have been in it.
+    run: str
+    atlas: str
+    status: str
+    reason: str
+    strategy: str = ""
+
+
+class Everyone(NamedTuple):
+    """What is there of all participants.
+
+    ``closed`` says of whom something cannot be read, and why: nothing else is told of
+    him. ``there`` are all outputs, where matrices over runs are asked for.
     """
-    records: list[Record] = []
-    outputs: list[Output] = []
+
+    found: Found
+    outcomes: list[Outcome]
+    closed: dict[str, BidsRoiError]
+    there: list[Output]
+
+
+def read_everyone(
+    output_dir: Path, *, verify: bool = False, combined: bool = False
+) -> Everyone:
+    """Read the records, and check the outputs, of one participant after the other.
+
+    Neither of those of whom something cannot be read: without the records, nobody knows
+    which outputs are whole. A file of records that is damaged is one more,
+    ``unreadable``: that a run failed may have been in it.
+
+    See ``check_outputs`` for ``verify`` and ``combined``. What was made of a run is
+    most of its records, and is forgotten once it is checked.
+    """
+    parts: list[Found] = []
+    outcomes: list[Outcome] = []
+    all_there: list[Output] = []
     closed: dict[str, BidsRoiError] = {}
     folders = (output_dir, output_dir / "logs")
     names = {path.name for folder in folders for path in glob_folder(folder, "sub-*")}
@@ -96,13 +123,29 @@ def read_everyone(
             for place in (f"logs/{person}", person, f"{person}/func"):
                 check_link(output_dir / place)
             damaged: dict[Path, str] = {}
-            own = read_all_records(output_dir, person, damaged)
-            outputs += (there := find_outputs(output_dir, person))
-            records += own
-            records += _tell_damaged(output_dir, damaged, own, there)
+            records = read_all_records(output_dir, person, damaged)
+            there = find_outputs(output_dir, person)
         except BidsRoiError as error:
             closed[person] = error
-    return records, outputs, closed
+            continue
+        records += _tell_damaged(output_dir, damaged, records, there)
+        how = {"verify": verify, "combined": combined}
+        parts.append(check_outputs(output_dir, records, there, **how))
+        all_there += there if combined else []
+        outcomes += [
+            Outcome(r.run, r.atlas, r.status, r.reason, r.strategy) for r in records
+        ]
+    problems = [problem for part in parts for problem in part.problems]
+    found = Found(
+        tuple(output for part in parts for output in part.regions),
+        tuple(output for part in parts for output in part.series),
+        tuple(output for part in parts for output in part.relmats),
+        tuple(sorted(problems, key=lambda problem: problem.output.kind == "relmat")),
+    )
+    for person, why in closed.items():
+        reason = str(why).replace(f"{output_dir}/", "")
+        outcomes.append(Outcome(person, NO_ATLAS, "unreadable", reason))
+    return Everyone(found, outcomes, closed, all_there)
 
 
 def _tell_damaged(
@@ -188,15 +231,9 @@ def _find_fault(
     return None
 
 
-def leave_making_out(records: Iterable[Record]) -> list[Record]:
-    """Records without their tables, once these are checked: they take half of all."""
-    return [
-        replace(r, warnings=(), inputs=(), outputs=(), stamps=(), begun=())
-        for r in records
-    ]
-
-
-def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -> None:
+def check_anything_left(
+    output_dir: Path, found: Found, outcomes: Sequence[Outcome]
+) -> None:
     """Refuse a folder without outputs, or with none that can be read."""
     if found.usable:
         return
@@ -206,7 +243,7 @@ def check_anything_left(output_dir: Path, found: Found, records: list[Record]) -
         raise DataError(
             msg, where=output_dir, remedy="Run the participant level again."
         )
-    if not records:
+    if not outcomes:
         msg = "the folder holds no participant outputs."
         remedy = "Run the participant level first, with the same output folder."
         raise MissingInput(msg, where=output_dir, remedy=remedy)

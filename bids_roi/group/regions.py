@@ -56,18 +56,26 @@ _NEEDED = ("name", "status", *_OF_TABLE)
 _BATCH = 64
 
 
+class Summary(NamedTuple):
+    """Columns of a run in ``group_runs.tsv``."""
+
+    n_regions: int
+    n_regions_lost: int
+    coverage_mean: float
+    tsnr_median: float | None
+
+
 class _Table(NamedTuple):
     """Region table of one run.
 
-    ``measures`` are (3, R), ``places`` (R, 4): centre and offset, mm; ``summary`` has
-    the columns of the run in ``group_runs.tsv``.
+    ``measures`` are (3, R), ``places`` (R, 4): centre and offset, mm.
     """
 
     names: tuple[str, ...]
     networks: tuple[str | None, ...]
     measures: FloatArray
     places: FloatArray
-    summary: dict[str, object]
+    summary: Summary
 
 
 class Batch(NamedTuple):
@@ -85,7 +93,7 @@ class _Alike:
     total: FloatArray
     n: NDArray[np.int64]
     measures: Scratch
-    tables: list[tuple[Output, dict[str, object]]] = field(default_factory=list)
+    tables: list[tuple[Output, Summary]] = field(default_factory=list)
 
     def add(self, output: Output, table: _Table) -> None:
         """Add the table of a run: of the places, only their mean is asked for."""
@@ -120,7 +128,7 @@ class Regions:
     networks: tuple[str | None, ...]
     centres: FloatArray
     offsets: FloatArray
-    tables: tuple[tuple[Output, dict[str, object]], ...]
+    tables: tuple[tuple[Output, Summary], ...]
     measures: Scratch | None
 
     def without_tables(self) -> Regions:
@@ -258,12 +266,12 @@ def _read_table(path: Path, known: dict[Any, Any]) -> _Table:
         for label in columns.get("network", blank)
     )
     tsnr = tsnr[np.isfinite(tsnr)]
-    summary: dict[str, object] = {
-        "n_regions": len(names),
-        "n_regions_lost": len(names) - columns["status"].count("ok"),
-        "coverage_mean": round(float(np.mean(coverage)), 4),
-        "tsnr_median": round(float(np.median(tsnr)), 4) if tsnr.size else None,
-    }
+    summary = Summary(
+        len(names),
+        len(names) - columns["status"].count("ok"),
+        round(float(np.mean(coverage)), 4),
+        round(float(np.median(tsnr)), 4) if tsnr.size else None,
+    )
     return _Table(
         known.setdefault(names, names),
         known.setdefault(networks, networks),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -12,8 +14,14 @@ import numpy as np
 from bids_roi.errors import BidsRoiError, UsageError, nearest_words
 from bids_roi.files.listing import is_there
 from bids_roi.files.names import format_name, parse_name
-from bids_roi.files.tables import format_table, read_table, to_numbers
-from bids_roi.outputs.columns import SPACE_KEYS, describe_keys, identify, key_columns
+from bids_roi.files.tables import format_row, read_table, to_numbers
+from bids_roi.outputs.columns import (
+    KEY_COLUMNS,
+    SPACE_KEYS,
+    describe_keys,
+    identify,
+    key_columns,
+)
 from bids_roi.outputs.find import (
     choose_combined,
     desc_of,
@@ -29,9 +37,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.group.outputs import Ledger, Problem
+    from bids_roi.group.outputs import Ledger, Outcome, Problem
+    from bids_roi.group.regions import Summary
     from bids_roi.outputs.find import Output, RunKey
-    from bids_roi.outputs.records import Record
 
 
 log = logging.getLogger("bids_roi")
@@ -76,6 +84,8 @@ _COLUMNS = {
     "regions_file": "Region quality table, relative to the output folder.",
 }
 
+_EVERY = (*KEY_COLUMNS, *_COLUMNS)
+
 # Statuses of records: there is a reason why nothing was made.
 _NOT_MADE = ("failed", "skipped")
 _KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
@@ -83,17 +93,22 @@ _KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
 
 @dataclass(slots=True)
 class Run:
-    """The outputs of one run and atlas; series and matrices by ``desc-``."""
+    """The outputs of one run and atlas; ``products`` are series and matrices."""
 
     regions: Output | None = None
-    products: dict[str, list[Output]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    products: list[Output] = field(default_factory=list)
+    problems: tuple[Problem, ...] = ()
 
     @property
     def outputs(self) -> list[Output]:
-        """All of them, the region table first."""
-        more = [output for own in self.products.values() for output in own]
+        """All of them, the region table first, and then by ``desc-``."""
+        descs = dict.fromkeys(output.desc for output in self.products)
+        more = [output for desc in descs for output in self.of(desc)]
         return [self.regions, *more] if self.regions is not None else more
+
+    def of(self, desc: str) -> list[Output]:
+        """Series and matrices of a strategy."""
+        return [output for output in self.products if output.desc == desc]
 
     @property
     def one(self) -> Output:
@@ -108,8 +123,9 @@ class Run:
 
     def rank(self, desc: str) -> list[Output]:
         """Outputs of a strategy, of the mean first: it is what quality is told of."""
-        own = self.products.get(desc, [])
-        return sorted(own, key=lambda o: (o.kind != "timeseries", o.stat != "mean"))
+        return sorted(
+            self.of(desc), key=lambda o: (o.kind != "timeseries", o.stat != "mean")
+        )
 
     def number(self, key: str, desc: str, *, of_the_run: bool) -> float | None:
         """Number of a series by its key; of the run, from any of its outputs."""
@@ -135,9 +151,9 @@ def sort_into_runs(
         if output.kind == "regions":
             run.regions = output
         else:
-            run.products.setdefault(output.desc, []).append(output)
+            run.products.append(output)
     for problem in problems:
-        runs[problem.output.run].problems.append(problem)
+        runs[problem.output.run].problems += (problem,)
     return dict(runs)
 
 
@@ -203,43 +219,67 @@ def _read_volumes(output: Output, name: str) -> NDArray[np.float64] | None:
 
 def list_rows(
     runs: Mapping[RunKey, Run],
-    summaries: Mapping[str, Row],
-    records: list[Record],
-) -> list[Row]:
-    """Rows of ``group_runs.tsv``.
+    summaries: Mapping[str, Summary],
+    records: list[Outcome],
+) -> Iterator[Row]:
+    """Yield the rows of ``group_runs.tsv`` in their order.
 
     ``summaries`` are columns of the region tables, by their path; ``records`` of the
     participant level tell what is not there, and why.
     """
-    by_run: dict[tuple[str, str], dict[str | None, Record]] = defaultdict(dict)
+    by_run: dict[tuple[str, str], dict[str | None, Outcome]] = defaultdict(dict)
     for record in (r for r in records if r.status != "unreadable"):
         # Of what holds for all strategies, None; the others by their desc-.
         desc = desc_of(record.run, record.strategy) if record.strategy else None
         by_run[stem_of_run(record.run), record.atlas][desc] = record
-    expected = _count_products(runs.values())
-    rows: list[Row] = []
-    seen: set[tuple[str, str]] = set()
-    for (stem, _), run in runs.items():
-        own = by_run.get((stem, run.one.atlas_name), {})
+
+    def records_of(key: RunKey) -> dict[str | None, Outcome]:
         # One that failed before its atlases were known is a loss to each of them.
-        own = own | by_run.get((stem, NO_ATLAS), {})
+        places = (key[0], runs[key].one.atlas_name), (key[0], NO_ATLAS)
+        return by_run.get(places[0], {}) | by_run.get(places[1], {})
+
+    heads = []
+    for key, run in runs.items():
         # Of a run without a sidecar that can be read, the record knows the source.
-        source = run.source or next((record.run for record in own.values()), "")
-        seen.add((source, run.one.atlas_name))
-        rows += [
-            {**row, "source": source} for row in _rows_of(run, expected, summaries, own)
-        ]
-    there = frozenset(seen)
-    runs_there = {source for source, _ in there}
+        source = run.source or next((r.run for r in records_of(key).values()), "")
+        person = identify(run.one.name)["participant_id"] or ""
+        heads.append((person, source, run.one.atlas_name, key))
+    heads.sort(key=lambda head: head[:3])
+    expected = _count_products(runs.values())
+
+    # Made one run after the other: the rows of all take as much as all else that is
+    # held of the runs.
+    def of_runs() -> Iterator[Row]:
+        for _, alike in itertools.groupby(heads, key=lambda head: head[:3]):
+            own = (
+                {**row, "source": source}
+                for _, source, _, key in alike
+                for row in _rows_of(runs[key], expected, summaries, records_of(key))
+            )
+            yield from sorted(own, key=_place_of)
+
+    lost = _list_lost(runs, {head[1:3] for head in heads}, records)
+    yield from heapq.merge(of_runs(), sorted(lost, key=_place_of), key=_place_of)
+
+
+def _place_of(row: Row) -> list[str]:
+    """Tell where a row stands among the others."""
+    order = ("participant_id", "source", "atlas_id", "desc_id", "regions_file")
+    return [str(row.get(key) or "") for key in order]
+
+
+def _list_lost(
+    runs: Mapping[RunKey, Run], there: set[tuple[str, str]], records: list[Outcome]
+) -> Iterator[Row]:
+    """Yield rows of what has no output; ``there`` are source and atlas of what has."""
+    seen, runs_there = {*there}, {source for source, _ in there}
     for record in records:
         whole = record.atlas == NO_ATLAS and record.status != "unreadable"
         told = whole and record.run in runs_there
         if not told and (record.run, record.atlas) not in there:
-            rows.append(_row_of_record(record))
+            yield _row_of_record(record)
             seen.add((record.run, record.atlas))
-    rows += _absent_atlases(runs.values(), seen)
-    order = ("participant_id", "source", "atlas_id", "desc_id", "regions_file")
-    return sorted(rows, key=lambda row: [str(row.get(key) or "") for key in order])
+    yield from _absent_atlases(runs.values(), seen)
 
 
 def list_combined(outputs: Iterable[Output]) -> Iterator[Row]:
@@ -269,7 +309,7 @@ def tell_not_combined(found: Iterable[Output]) -> list[str]:
     ]
 
 
-def _row_of_record(record: Record) -> Row:
+def _row_of_record(record: Outcome) -> Row:
     """Row of what has no output here: why, as the participant level told."""
     whole = "/" not in record.run  # a participant that could not be planned
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
@@ -281,23 +321,58 @@ def _row_of_record(record: Record) -> Row:
     return row
 
 
-def write_runs(ledger: Ledger, rows: list[Row]) -> None:
-    """Write ``group_runs.tsv``."""
-    keys = key_columns(rows, ("desc_id",))
-    empty = {
-        key.column
-        for key in COLUMNED
-        if key.optional and all(row.get(key.column) is None for row in rows)
-    }
-    told = {c: text for c, text in _COLUMNS.items() if c not in empty}
-    columns = [*keys, *told]
-    digests = {str(row["options_digest"]) for row in rows if row.get("options_digest")}
-    sidecar = {
-        "Description": "Every run, atlas and strategy, and what became of it.",
-        "OptionsDigest": sorted(digests),
-    }
-    text = format_table({c: [row.get(c) for row in rows] for c in columns})
-    ledger.write("group_runs.tsv", text, sidecar, describe_keys(keys) | told)
+class RunsTable:
+    """``group_runs.tsv`` row by row, and what the summary tells of it.
+
+    Attributes
+    ----------
+    counts
+        Rows of each status.
+    sources, people
+        Of all rows.
+    losses
+        Rows of each status but ``done``.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.sources: set[str] = set()
+        self.people: set[object] = set()
+        self.losses: dict[str, list[Row]] = defaultdict(list)
+        self._lines: list[str] = []
+        self._used: set[str] = set()
+        self._digests: set[str] = set()
+
+    def add(self, row: Row) -> None:
+        """Add a row, of which the text is kept."""
+        status = str(row["status"])
+        self.counts[status] += 1
+        self.sources.add(str(row.get("source")))
+        self.people.add(row.get("participant_id"))
+        if status != "done":
+            self.losses[status].append(row)
+        if digest := row.get("options_digest"):
+            self._digests.add(str(digest))
+        self._used |= {column for column in row if row[column] not in (None, "")}
+        self._lines.append(format_row(map(row.get, _EVERY)))
+
+    def write(self, ledger: Ledger) -> None:
+        """Write the columns of which there is something, or which are always there."""
+        keys = key_columns([dict.fromkeys(self._used, True)], ("desc_id",))
+        empty = {key.column for key in COLUMNED if key.optional} - self._used
+        told = {c: text for c, text in _COLUMNS.items() if c not in empty}
+        places = [_EVERY.index(column) for column in (*keys, *told)]
+        sidecar = {
+            "Description": "Every run, atlas and strategy, and what became of it.",
+            "OptionsDigest": sorted(self._digests),
+        }
+
+        def lines() -> Iterator[str]:
+            for line in itertools.chain([format_row(_EVERY)], self._lines):
+                cells = line[:-1].split("\t")
+                yield "\t".join([cells[place] for place in places]) + "\n"
+
+        ledger.write("group_runs.tsv", lines(), sidecar, describe_keys(keys) | told)
 
 
 def _family(output: Output) -> _Family:
@@ -320,8 +395,8 @@ def _product(output: Output) -> _Product:
 def _rows_of(
     run: Run,
     expected: Mapping[_Family, Counter[_Product]],
-    summaries: Mapping[str, Row],
-    records: Mapping[str | None, Record],
+    summaries: Mapping[str, Summary],
+    records: Mapping[str | None, Outcome],
 ) -> Iterator[Row]:
     """Yield one row per strategy that the run or another of its family has or lacks."""
     counts = expected[_family(run.one)]
@@ -344,7 +419,7 @@ def _rows_of(
             for p in run.problems
             if p.output.kind == "regions" or p.output.desc == desc
         ]
-        there = run.products.get(desc, [])
+        there = run.of(desc)
         row["status"], row["reason"] = _judge(
             bool(there) or not descs,
             problems,
@@ -359,7 +434,8 @@ def _rows_of(
             asked = of_run if key.of == "run" else of_series
             row[key.column] = _first_number(asked, key.name)
         if run.regions is not None:
-            told = summaries.get(run.regions.path, {})
+            own_row = summaries.get(run.regions.path)
+            told = own_row._asdict() if own_row is not None else {}
             # A region may be n/a in the series of one strategy only.
             row |= told | {k: v for k, v in row.items() if k in told and v is not None}
             row["regions_file"] = run.regions.path
@@ -373,7 +449,7 @@ def _judge(
     problems: list[Problem],
     missing: list[_Product],
     counts: Counter[_Product],
-    record: Record | None,
+    record: Outcome | None,
 ) -> tuple[str, str]:
     """Status and reason of a run, atlas and strategy."""
     if record is not None and record.status in _NOT_MADE:

@@ -21,7 +21,7 @@ RUN_COLUMNS = {"sub": "participant_id", "ses": "session_id"} | {
 SPACE_KEYS = ("space", "cohort", "res", "den", "hemi")
 
 _RUN_AND_SPACE = RUN_COLUMNS | {key: f"{key}_id" for key in SPACE_KEYS}
-_COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
+KEY_COLUMNS = (*_RUN_AND_SPACE.values(), "desc_id")
 _ALWAYS = ("participant_id", "session_id", "task_id", "run_id", "space_id", "res_id")
 _GROUP_ALWAYS = ("task_id", "space_id", "res_id", "desc_id")
 
@@ -54,13 +54,13 @@ def key_columns(
 ) -> list[str]:
     """Key columns in a fixed order; entities that no run has are left out."""
     present = {k for row in rows for k, value in row.items() if value}
-    return [c for c in _COLUMNS if c in present or c in (*_ALWAYS, *more)]
+    return [c for c in KEY_COLUMNS if c in present or c in (*_ALWAYS, *more)]
 
 
 def place_columns(rows: Iterable[Mapping[str, object]]) -> list[str]:
     """Key columns of tables with one row per group."""
     present = {k for row in rows for k, value in row.items() if value}
-    keys = [c for c in _COLUMNS if c not in ("participant_id", "session_id")]
+    keys = [c for c in KEY_COLUMNS if c not in ("participant_id", "session_id")]
     return [c for c in keys if c in present or c in _GROUP_ALWAYS]
 
 

@@ -263,7 +263,7 @@ def _list_tables(output_dir: Path, participant: str | None) -> Iterator[str]:
         for inside in (person, *(f"{person}/{session}" for session in own)):
             names = list_folder(output_dir / inside / "func")
             for name in fnmatch.filter(names, "sub-*.tsv"):
-                yield sys.intern(f"{inside}/func/{name}")
+                yield f"{inside}/func/{name}"
 
 
 def name_combined(path: str) -> str:

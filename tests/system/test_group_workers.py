@@ -23,8 +23,9 @@ from support.worker_items import (
     wait_for,
 )
 
-from bids_roi.group import regions, stacking, workers
-from bids_roi.group.workers import Spool, Workers
+from bids_roi.group import scratch, stacking, workers
+from bids_roi.group.scratch import Spool
+from bids_roi.group.workers import Workers
 from bids_roi.options.row import Running
 from bids_roi.schedule import processes
 
@@ -90,36 +91,54 @@ def test_number_of_processes_changes_no_byte(planted, capsys):
         assert "not 6 numbers" in told[name]["reason"]
 
 
-def test_what_regions_measure_may_lie_on_disk(planted, capsys, monkeypatch):
+def test_numbers_of_many_runs_may_lie_on_disk(planted, capsys, monkeypatch):
+    """What regions measure, and runs that are compared with each other."""
     root, _ = planted
     run(capsys, "x", root, "group", "--stack", "none")
     wanted = contents(root)
-    rolled = []
-    rollover = SpooledTemporaryFile.rollover
+    rolled, read = [], []
+    rollover, look = SpooledTemporaryFile.rollover, scratch.Shelf.cut
 
     def roll(file):
         rolled.append(file)
         rollover(file)
 
-    monkeypatch.setattr(regions, "_IN_MEMORY", 100)
+    def cut(shelf, edges):
+        read.append((len(shelf), len(shelf._lots)))
+        return look(shelf, edges)
+
+    monkeypatch.setattr(scratch, "_IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "_TOGETHER", 100)
     monkeypatch.setattr(SpooledTemporaryFile, "rollover", roll)
+    monkeypatch.setattr(scratch.Shelf, "cut", cut)
     run(capsys, "x", root, "group", "--stack", "none", "--executor", "serial")
     assert contents(root) == wanted
-    assert len(rolled) == 1
-    assert rolled[0].closed
+    assert len(rolled) == 2
+    assert all(file.closed for file in rolled)
+    assert all(n > 10 and 5 < lots < n for n, lots in read)
+    assert read
     assert not [path for path in root.iterdir() if path.name.startswith("tmp")]
 
 
-def test_a_disk_that_cannot_keep_what_regions_measure(planted, capsys, monkeypatch):
+# The first is what regions measure, the second the runs that are compared.
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_disk_that_cannot_keep_numbers(planted, capsys, monkeypatch, which):
     root, _ = planted
+    rolled, rollover = [], SpooledTemporaryFile.rollover
 
     def refuse(file):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        rolled.append(file)
+        if len(rolled) == which:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        rollover(file)
 
-    monkeypatch.setattr(regions, "_IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "_IN_MEMORY", 100)
+    monkeypatch.setattr(scratch, "_TOGETHER", 100)
     monkeypatch.setattr(SpooledTemporaryFile, "rollover", refuse)
     shown = run(capsys, "x", root, "group", "--executor", "serial", code=73)
     assert "No space left on device" in shown.err
+    assert len(rolled) == which
+    assert all(file.closed for file in rolled)
 
 
 @pytest.mark.parametrize("unit", ["participant", "run"])
@@ -217,7 +236,7 @@ def test_what_is_not_kept_is_read_again(tmp_path, capsys, monkeypatch, lacks):
         def fetch(path, *where):
             if path.exists():
                 lose_it(path)
-            return workers.fetch(path, *where)
+            return scratch.fetch(path, *where)
 
         monkeypatch.setattr(stacking, "fetch", fetch)
 

@@ -3,7 +3,6 @@
 Steps, calls and comparisons are counted, as times differ between machines.
 """
 
-import dataclasses
 import difflib
 import hashlib
 import json
@@ -34,7 +33,7 @@ from bids_roi.files.names import parse_name
 from bids_roi.group import level
 from bids_roi.group import runs as runs_of_group
 from bids_roi.group.covariates import Covariates, build_design
-from bids_roi.group.outputs import check_outputs, leave_making_out
+from bids_roi.group.outputs import Outcome, read_everyone
 from bids_roi.images.nifti import write_image
 from bids_roi.options.record import Options
 from bids_roi.outputs import find
@@ -438,16 +437,14 @@ def held_after_check(out, n_records):
     """
     tracemalloc.start()
     try:
-        records = read_all_records(out)
-        found = check_outputs(out, records)
-        records = leave_making_out(records)
+        found, outcomes, *_ = read_everyone(out)
         runs = runs_of_group.sort_into_runs(found.usable, ())
         assert len(found.usable) == sum(len(run.outputs) for run in runs.values()) > 0
         assert found.problems == ()
         for cache in (names._parse, names._parse_entity):
             cache.cache_clear()
         traces = tracemalloc.take_snapshot().traces
-        assert len(records) == n_records
+        assert len(outcomes) == n_records
         return sum(trace.size for trace in traces if trace.size < 8000)
     finally:
         tracemalloc.stop()
@@ -473,6 +470,4 @@ def test_what_was_made_of_runs_is_forgotten_once_it_is_checked(tmp_path, monkeyp
 
     monkeypatch.setattr(level, "list_rows", note)
     level.run_group_level(tmp_path, Options.of(n_procs=1))
-    assert [dataclasses.asdict(record) for record in given] == [
-        dataclasses.asdict(Record(bold, "Toy", "done"))
-    ]
+    assert given == [Outcome(bold, "Toy", "done", "", "")]

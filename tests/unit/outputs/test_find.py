@@ -69,12 +69,15 @@ def test_what_counts_as_an_output_is_told_by_the_name(tmp_path):
 @pytest.mark.parametrize("stray", ["sub-*", "sub-0*", "logs/sub-*", "sub-[0]1/func/x"])
 def test_a_name_that_is_a_pattern_is_no_participant_more(tmp_path, stray):
     def look():
-        records, outputs, closed = read_everyone(tmp_path)
-        names = [output.path for output in outputs]
+        everyone = read_everyone(tmp_path, combined=True)
+        names = [output.path for output in everyone.there]
         assert names == [output.path for output in find_outputs(tmp_path)]
-        assert records == read_all_records(tmp_path)
-        assert closed == {}
-        return names, records
+        runs = [outcome.run for outcome in everyone.outcomes]
+        assert runs == [record.run for record in read_all_records(tmp_path)]
+        assert everyone.closed == {}
+        assert not everyone.found.usable  # for none of them has a sidecar
+        assert [p.output.path for p in everyone.found.problems] == names
+        return names, runs
 
     for person in ("sub-01", "sub-02"):
         touch(tmp_path, f"{person}/func/{person}_task-rest_atlas-A_dseg.tsv")

@@ -28,6 +28,22 @@ def sums_up(participants, **more):
     return found.summarise()
 
 
+class Columns:
+    """Runs that lie anywhere else, here as columns."""
+
+    def __init__(self):
+        self.edges = np.empty((30, 0), np.float32)
+
+    def __len__(self):
+        return self.edges.shape[1]
+
+    def append(self, run):
+        self.edges = np.column_stack([self.edges, run])
+
+    def cut(self, edges):
+        return np.array(self.edges[edges].T, float, order="C")
+
+
 def make(seed, n_runs, n_edges=30, own=1.0, share=0.0):
     rng = np.random.default_rng(seed)
     participants = []
@@ -137,6 +153,11 @@ def test_merging_is_adding_one_after_the_other():
     first, second = parts
     first.merge(second)
     assert first.summarise() == sums_up(participants)
+    elsewhere = Identification(30, Columns())
+    elsewhere.merge(first)
+    assert elsewhere.summarise() == sums_up(participants)
+    with pytest.raises(TypeError, match="in memory"):
+        first.merge(elsewhere)
 
 
 def test_a_participant_with_very_many_runs_gives_the_first_of_them():
@@ -153,6 +174,7 @@ def test_blocks_of_rows_change_no_number(share, block):
     participants = make(11, n_runs, own=0.7, share=share)
     found = sums_up(participants, block=block)
     assert found == sums_up(participants)
+    assert found == sums_up(participants, runs=Columns(), block=block)
     assert found.discriminability == pytest.approx(
         discriminability_by_loops(participants), abs=1e-12
     )
