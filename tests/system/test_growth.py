@@ -453,7 +453,7 @@ def held_after_check(out, n_records):
 def test_a_table_more_is_a_kilobyte_more(tmp_path):
     n_tables = [make_tables(tmp_path / str(n), n) for n in (FEW, MANY)]
     held = [held_after_check(tmp_path / str(n), 3 * n) for n in (FEW, MANY)]
-    assert 500 < (held[1] - held[0]) / (n_tables[1] - n_tables[0]) < 1200
+    assert 500 < (held[1] - held[0]) / (n_tables[1] - n_tables[0]) < 900
 
 
 def test_what_was_made_of_runs_is_forgotten_once_it_is_checked(tmp_path, monkeypatch):
