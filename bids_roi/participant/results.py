@@ -37,6 +37,7 @@ from bids_roi.participant.cleaning import (
     describe_quality,
     tell_lost_regions,
     warn_of_maps,
+    warn_of_unsteady,
 )
 
 if TYPE_CHECKING:
@@ -89,13 +90,9 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
 def write_result(
     job: Job, result: AtlasResult, motion: Motion, *, with_regions: bool
 ) -> list[Record]:
-    """Write the files of one run and atlas.
+    """Write the files of one run and atlas, nothing where no strategy is left.
 
-    Returns
-    -------
-    list
-        A record per strategy, those that failed among them. Where none is left,
-        nothing is written.
+    Returns a record per strategy, those that failed among them.
     """
     records = [
         failed_record(job, result.atlas, label, error)
@@ -161,7 +158,7 @@ def _write_strategy(
             facts=facts,
         )
         said += [note for note in facts.get("Warnings", ()) if note not in said]
-    for note in _write_relmats(job, result, names, sidecars):
+    for note in _write_relmats(job, result, names, motion, sidecars):
         if note not in said:
             said.append(note)
     if job.writes_parcellated:
@@ -257,6 +254,7 @@ def describe_series(
         if table is not None and table.is_relative_to(root):
             own = [f"bids:preprocessed:{table.relative_to(root).as_posix()}", *own]
         facts["Sources"] = [*common["Sources"], *own]
+        said = [*warn_of_unsteady(sample_mask, motion), *said]
         notes = [*common.get("Warnings", ()), *clean.notes, *said]
         if notes:
             facts["Warnings"] = notes
@@ -268,6 +266,7 @@ def relate_series(
     series: SeriesOutput,
     output: RelmatOutput,
     options: Options,
+    motion: Motion,
     *,
     facts: Mapping[str, Any],
 ) -> Related:
@@ -278,13 +277,18 @@ def relate_series(
     uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
     freedom = facts["DegreesOfFreedom"]
     kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
-    return relate_regions(kept, output, options)
+    related = relate_regions(kept, output, options)
+    if series in result.cleaned:  # its own warnings say so
+        return related
+    doubts = warn_of_unsteady(sample_mask, motion)
+    return replace(related, notes=(*related.notes, *doubts))
 
 
 def _write_relmats(
     job: Job,
     result: AtlasResult,
     names: RunOutputs,
+    motion: Motion,
     sidecars: Mapping[str, dict[str, Any]],
 ) -> list[str]:
     """Write the matrices; return what the user should know of them."""
@@ -292,9 +296,8 @@ def _write_relmats(
     said: list[str] = []
     for output in names.relmats:
         series = sidecars[output.source]
-        related = relate_series(
-            result, by_path[output.source], output, job.options, facts=series
-        )
+        one = by_path[output.source]
+        related = relate_series(result, one, output, job.options, motion, facts=series)
         result.relmats[output.path] = related.relmat
         facts = settings_of(output, job.options.connectivity) | related.facts
         facts |= job.relmat_digest(result.atlas, output).describe()
