@@ -382,9 +382,20 @@ def _describe_filter(settings: Settings, cleaned: Cleaned) -> Any:  # noqa: ANN4
     return {"Pass-band fit": cutoffs | described}
 
 
-def warn_of_unsteady(kept: NDArray[np.bool_], motion: Motion) -> list[str]:
-    """Say that volumes which are not steady yet are among the kept ones, (T,)."""
-    n = 0 if motion.steady is None else int((kept & ~motion.steady).sum())
+def warn_of_unsteady(
+    kept: NDArray[np.bool_], motion: Motion, regressors: FloatArray | None = None
+) -> list[str]:
+    """Say that volumes which are not steady yet are among the kept ones, (T,).
+
+    Those with a regressor of their own, among (T, C), are left out in another way.
+    """
+    if motion.steady is None:
+        return []
+    flagged = ~motion.steady[kept]
+    if regressors is not None:
+        spikes = regressors[kept] != 0
+        flagged &= ~spikes[:, spikes.sum(axis=0) == 1].any(axis=1)
+    n = int(flagged.sum())
     if n == 0:
         return []
     return [

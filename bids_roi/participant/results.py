@@ -254,9 +254,9 @@ def describe_series(
         if table is not None and table.is_relative_to(root):
             own = [f"bids:preprocessed:{table.relative_to(root).as_posix()}", *own]
         facts["Sources"] = [*common["Sources"], *own]
-        said = [*warn_of_unsteady(sample_mask, motion), *said]
-        notes = [*common.get("Warnings", ()), *clean.notes, *said]
-        if notes:
+        taken = clean.preparation.selected.regressors
+        doubts = warn_of_unsteady(sample_mask, motion, taken)
+        if notes := [*common.get("Warnings", ()), *clean.notes, *doubts, *said]:
             facts["Warnings"] = notes
     return facts
 

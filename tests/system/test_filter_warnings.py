@@ -143,6 +143,7 @@ UNSTEADY = "1 volume that fMRIPrep flags as not steady is among those kept"
         (["--detrend", "--dummy-scans", "1"], "cleaned", False, False),
         (["--denoise", "24P"], "24P", False, False),
         (["--denoise", "24P", "--dummy-scans", "0"], "24P", True, True),
+        (["--denoise", "SPIKE"], "spike", False, False),
         ([], None, False, True),
     ],
 )
@@ -151,7 +152,10 @@ def test_volumes_that_are_not_steady_are_told_where_they_count(
 ):
     """The table flags the first; a series as it is has it and says no more of it."""
     root, _, _ = cleaned_input
-    out = tmp_path / "out"
+    out, spike = tmp_path / "out", tmp_path / "spike.json"
+    columns = {"columns": ["csf", "non_steady_state_outlier00"]}
+    spike.write_text(json.dumps({"name": "spike", "components": [columns]}))
+    options = [str(spike) if word == "SPIKE" else word for word in options]
     common = [root, out, "participant", "--atlas-file", atlas, "--no-report"]
     shown = run(capsys, *common, *options, "--relmat", "pearson")
     matrix = relmat_path(out, "pearsoncorrelation", label)
