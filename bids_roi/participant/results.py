@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-# Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
+# Degrees of freedom (of partial ones beyond the regions). With 10, z has a deviation of
 # 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
 _SPARE = 10
 # Of edges without correlation, the share with p < 0.05 from which there is a warning.
@@ -348,9 +348,8 @@ class Related:
     """A matrix, and what is said of it.
 
     NaN in ``relmat``, (R, R), is for regions without signal. ``n_identical`` counts
-    pairs with one series, or one the negative of the other; ``absent`` is why no entry
-    has a value, and is among the ``notes``; ``facts`` are keys that differ from the
-    series'.
+    pairs with one series, or its negative; ``absent`` is why no entry has a value, and
+    is among the ``notes``; ``facts`` are keys that differ from the series'.
     """
 
     relmat: FloatArray
@@ -438,11 +437,10 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
 def relate_runs(
     runs: Runs, output: RelmatOutput, options: Options, *, degrees_of_freedom: float
 ) -> tuple[Related, tuple[int, ...]]:
-    """Compute a matrix over several runs, as ``relate_regions`` does over one.
+    """Compute a matrix over several runs, and count the volumes of each.
 
     ``runs`` is called for (n_kept, R) of one run after the other, and
     ``degrees_of_freedom`` are those of all together: each run has lost its own mean.
-    Returns how many volumes each has, too.
     """
     estimator = cast("Estimator", options.connectivity.partial_estimator)
     plain = pool_runs("pearson", runs, estimator=estimator)
@@ -480,10 +478,10 @@ def _judge(
         )
     if output.label is None:
         notes.append(NOT_CLEANED)
-    if output.measure == "partial" and not absent:
-        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0
     if find_measure(output.measure).is_correlation:
+        if not absent:
+            notes += _doubt_freedom(n_usable, degrees_of_freedom, output, options)
         above = np.triu_indices(relmat.shape[0], 1)
         n_identical = int(are_identical(relmat[above]).sum())
     if n_identical:
@@ -534,38 +532,41 @@ def _find_absence(
     return ""
 
 
-def _doubt_partial(
-    n_usable: int,
-    degrees_of_freedom: float,
-    output: RelmatOutput,
-    options: Options,
+def _doubt_freedom(
+    n_usable: int, degrees_of_freedom: float, output: RelmatOutput, options: Options
 ) -> list[str]:
-    """Say how far partial correlations can be trusted."""
-    spare = degrees_of_freedom - n_usable
+    """Say how far correlations of so few degrees of freedom can be trusted."""
     name = f"desc-{output.label}" if output.label else "the signals as they are"
-    have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
-    if options.connectivity.partial_estimator == "ledoit_wolf":
-        if spare > 0:
-            return []
-        return [
-            f"partial correlation of {name}: {have}. The matrix exists by its shrinkage"
-            " only, and shows little of what is there; take an atlas of fewer regions."
-        ]
-    if spare >= _SPARE:
+    partial = output.measure == "partial"
+    shrunk = partial and options.connectivity.partial_estimator == "ledoit_wolf"
+    spare = degrees_of_freedom - n_usable * partial
+    if spare >= _SPARE or (shrunk and spare > 0):
         return []
+    what = f"{output.measure} correlation of {name}"
+    have = f"{degrees_of_freedom:g} degrees of freedom"
+    have += f" for {n_usable} regions" * partial
+    if shrunk:
+        return [
+            f"{what}: {have}. The matrix exists by its shrinkage only, and shows little"
+            " of what is there; take an atlas of fewer regions."
+        ]
+    spread = f"has a standard deviation of {spare**-0.5:.2f}"
+    if partial:
+        return [
+            f"{what} by pseudo-inverse: {have}. Under independence its z {spread}:"
+            " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+        ]
     return [
-        f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
-        f" its z has a standard deviation of {spare**-0.5:.2f}:"
-        " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+        f"{what}: {have}. Under independence r {spread}: take out less, or leave the"
+        f" run out (--min-degrees-of-freedom {_SPARE})."
     ]
 
 
 def _doubt_xdf(kept: Kept, output: RelmatOutput, options: Options) -> list[str]:
-    """Say how far p can be trusted: xDF knows nothing of regressors and filters.
+    """Say how far p can be trusted: xDF takes filters for what it sees of them.
 
-    It takes them for what it sees of the autocorrelation. Of edges without correlation
-    z then has the standard deviation sqrt(n / d), with n degrees of freedom by xDF and
-    d that there are.
+    Of edges without correlation z then has the standard deviation sqrt(n / d), with n
+    degrees of freedom by xDF and d that there are.
     """
     name = f"desc-{output.label}" if output.label else "the signals as they are"
     notes = []
