@@ -383,23 +383,25 @@ def _describe_filter(settings: Settings, cleaned: Cleaned) -> Any:  # noqa: ANN4
 
 
 def warn_of_unsteady(
-    kept: NDArray[np.bool_], motion: Motion, regressors: FloatArray | None = None
+    kept: NDArray[np.bool_], motion: Motion, preparation: Preparation | None
 ) -> list[str]:
     """Say that volumes which are not steady yet are among the kept ones, (T,).
 
-    Those with a regressor of their own, among (T, C), are left out in another way.
+    Those with a regressor of their own are left out in another way. ``None`` is for
+    raw signals.
     """
     if motion.steady is None:
         return []
-    flagged = ~motion.steady[kept]
-    if regressors is not None:
-        spikes = regressors[kept] != 0
+    flagged, name = ~motion.steady[kept], "signals that were not cleaned"
+    if preparation is not None:
+        name = preparation.strategy.name
+        spikes = preparation.selected.regressors[kept] != 0
         flagged &= ~spikes[:, spikes.sum(axis=0) == 1].any(axis=1)
     n = int(flagged.sum())
     if n == 0:
         return []
     return [
-        f"{count_of(n, 'volume')} that fMRIPrep flags as not steady"
+        f"{name}: {count_of(n, 'volume')} that fMRIPrep flags as not steady"
         f" {'is' if n == 1 else 'are'} among those kept: a step that all regions share,"
         " in every fit and correlation. A strategy with --dummy-scans auto leaves out"
         " what is flagged."

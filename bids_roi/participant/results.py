@@ -254,8 +254,7 @@ def describe_series(
         if table is not None and table.is_relative_to(root):
             own = [f"bids:preprocessed:{table.relative_to(root).as_posix()}", *own]
         facts["Sources"] = [*common["Sources"], *own]
-        taken = clean.preparation.selected.regressors
-        doubts = warn_of_unsteady(sample_mask, motion, taken)
+        doubts = warn_of_unsteady(sample_mask, motion, clean.preparation)
         if notes := [*common.get("Warnings", ()), *clean.notes, *doubts, *said]:
             facts["Warnings"] = notes
     return facts
@@ -280,7 +279,7 @@ def relate_series(
     related = relate_regions(kept, output, options)
     if series in result.cleaned:  # its own warnings say so
         return related
-    doubts = warn_of_unsteady(sample_mask, motion)
+    doubts = warn_of_unsteady(sample_mask, motion, None)
     return replace(related, notes=(*related.notes, *doubts))
 
 

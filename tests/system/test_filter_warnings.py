@@ -5,7 +5,15 @@ import json
 import nibabel as nb
 import numpy as np
 import pytest
-from support.calls import FUNC, STEM, read_relmat, relmat_path, run, series
+from support.calls import (
+    FUNC,
+    STEM,
+    read_regions,
+    read_relmat,
+    relmat_path,
+    run,
+    series,
+)
 from support.cleaning_oracles import PLAIN, clean_signals
 from support.toy_confounds import T
 
@@ -186,3 +194,19 @@ def test_one_step_at_the_start_makes_all_regions_alike(
         r[dummies] = found[np.triu_indices(4, 1)]
     assert r["0"].min() > 0.9
     assert np.abs(r["auto"]).max() < 0.9
+
+
+def test_motion_is_told_of_volumes_that_nothing_acts_on(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    root, columns, _ = cleaned_input
+    out = tmp_path / "out"
+    run(capsys, root, out, "participant", "--atlas-file", atlas, "--detrend")
+    table = read_regions(out / FUNC / f"{STEM}_desc-cleaned_outliers.tsv")
+    for name, column in (
+        ("fd", "framewise_displacement"),
+        ("std_dvars", "std_dvars"),
+    ):
+        assert table[name][0] == "n/a"
+        assert [float(cell) for cell in table[name][1:]] == list(columns[column][1:])
+    assert set(table["outlier"]) == {"0"}
