@@ -392,7 +392,7 @@ def warn_of_unsteady(
     """
     if motion.steady is None:
         return []
-    flagged, name = ~motion.steady[kept], "signals that were not cleaned"
+    flagged, name = ~motion.steady[kept], "the signals as they are"
     if preparation is not None:
         name = preparation.strategy.name
         spikes = preparation.selected.regressors[kept] != 0
