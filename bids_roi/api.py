@@ -498,9 +498,8 @@ def _collect(
     for output in result.names.relmats:
         if output.source != series.path:
             continue
-        related = relate_series(
-            result, series, output, job.options, facts=join_facts(common, facts)
-        )
+        told = join_facts(common, facts)
+        related = relate_series(result, series, output, job.options, motion, facts=told)
         relmats[output.measure] = pd.DataFrame(
             related.relmat, index=names, columns=names
         )

@@ -22,6 +22,7 @@ from bids_roi.dataset.partners import explain_untimed, read_timing
 from bids_roi.errors import (
     BidsRoiError,
     ConfoundsError,
+    count_of,
 )
 from bids_roi.options.settings import ROWS, Settings, describe_settings
 from bids_roi.outputs.result import AtlasResult, CleanedSeries
@@ -379,6 +380,32 @@ def _describe_filter(settings: Settings, cleaned: Cleaned) -> Any:  # noqa: ANN4
         "Dimensions": cleaner.filter.dimensions,
     }
     return {"Pass-band fit": cutoffs | described}
+
+
+def warn_of_unsteady(
+    kept: NDArray[np.bool_], motion: Motion, preparation: Preparation | None
+) -> list[str]:
+    """Say that volumes which are not steady yet are among the kept ones, (T,).
+
+    Those with a regressor of their own are left out in another way. ``None`` is for
+    raw signals.
+    """
+    if motion.steady is None:
+        return []
+    flagged, name = ~motion.steady[kept], "the signals as they are"
+    if preparation is not None:
+        name = preparation.strategy.name
+        spikes = preparation.selected.regressors[kept] != 0
+        flagged &= ~spikes[:, spikes.sum(axis=0) == 1].any(axis=1)
+    n = int(flagged.sum())
+    if n == 0:
+        return []
+    return [
+        f"{name}: {count_of(n, 'volume')} that fMRIPrep flags as not steady"
+        f" {'is' if n == 1 else 'are'} among those kept: a step that all regions share,"
+        " in every fit and correlation. A strategy with --dummy-scans auto leaves out"
+        " what is flagged."
+    ]
 
 
 def warn_of_voxels(

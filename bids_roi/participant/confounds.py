@@ -377,6 +377,9 @@ def prepare(
         filtered = _filter_motion(run, confounds, strategy, repetition_time)
         confounds = filtered.confounds
     censoring, used, dvars = _censor(confounds, strategy.settings, n_volumes)
+    if confounds is None:  # nothing acts on it, and it is told of each volume
+        motion = read_motion(tables)
+        used, dvars = motion.fd, motion.std_dvars
     _check_left(run, strategy, censoring, options, repetition_time)
     selected = Selected((), np.empty((n_volumes, 0)))
     if confounds is not None or own:

@@ -37,6 +37,7 @@ from bids_roi.participant.cleaning import (
     describe_quality,
     tell_lost_regions,
     warn_of_maps,
+    warn_of_unsteady,
 )
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.float64]
 
 
-# Degrees of freedom beyond the regions. With 10 a partial z has a standard deviation of
+# Degrees of freedom (of partial ones beyond the regions). With 10, z has a deviation of
 # 1 / sqrt(10) under independence: of the 4,950 edges of 100 regions 2 exceed |r| 0.8.
 _SPARE = 10
 # Of edges without correlation, the share with p < 0.05 from which there is a warning.
@@ -89,13 +90,9 @@ def describe_atlas(job: Job, result: AtlasResult, motion: Motion) -> dict[str, A
 def write_result(
     job: Job, result: AtlasResult, motion: Motion, *, with_regions: bool
 ) -> list[Record]:
-    """Write the files of one run and atlas.
+    """Write the files of one run and atlas, nothing where no strategy is left.
 
-    Returns
-    -------
-    list
-        A record per strategy, those that failed among them. Where none is left,
-        nothing is written.
+    Returns a record per strategy, those that failed among them.
     """
     records = [
         failed_record(job, result.atlas, label, error)
@@ -161,7 +158,7 @@ def _write_strategy(
             facts=facts,
         )
         said += [note for note in facts.get("Warnings", ()) if note not in said]
-    for note in _write_relmats(job, result, names, sidecars):
+    for note in _write_relmats(job, result, names, motion, sidecars):
         if note not in said:
             said.append(note)
     if job.writes_parcellated:
@@ -257,8 +254,8 @@ def describe_series(
         if table is not None and table.is_relative_to(root):
             own = [f"bids:preprocessed:{table.relative_to(root).as_posix()}", *own]
         facts["Sources"] = [*common["Sources"], *own]
-        notes = [*common.get("Warnings", ()), *clean.notes, *said]
-        if notes:
+        doubts = warn_of_unsteady(sample_mask, motion, clean.preparation)
+        if notes := [*common.get("Warnings", ()), *clean.notes, *doubts, *said]:
             facts["Warnings"] = notes
     return facts
 
@@ -268,6 +265,7 @@ def relate_series(
     series: SeriesOutput,
     output: RelmatOutput,
     options: Options,
+    motion: Motion,
     *,
     facts: Mapping[str, Any],
 ) -> Related:
@@ -278,13 +276,18 @@ def relate_series(
     uneven = "VolumeTiming" in facts and "SourceRepetitionTime" not in facts
     freedom = facts["DegreesOfFreedom"]
     kept = Kept(signals, sample_mask, freedom, effective, is_even=not uneven)
-    return relate_regions(kept, output, options)
+    related = relate_regions(kept, output, options)
+    if series in result.cleaned:  # its own warnings say so
+        return related
+    doubts = warn_of_unsteady(sample_mask, motion, None)
+    return replace(related, notes=(*related.notes, *doubts))
 
 
 def _write_relmats(
     job: Job,
     result: AtlasResult,
     names: RunOutputs,
+    motion: Motion,
     sidecars: Mapping[str, dict[str, Any]],
 ) -> list[str]:
     """Write the matrices; return what the user should know of them."""
@@ -292,9 +295,8 @@ def _write_relmats(
     said: list[str] = []
     for output in names.relmats:
         series = sidecars[output.source]
-        related = relate_series(
-            result, by_path[output.source], output, job.options, facts=series
-        )
+        one = by_path[output.source]
+        related = relate_series(result, one, output, job.options, motion, facts=series)
         result.relmats[output.path] = related.relmat
         facts = settings_of(output, job.options.connectivity) | related.facts
         facts |= job.relmat_digest(result.atlas, output).describe()
@@ -345,9 +347,8 @@ class Related:
     """A matrix, and what is said of it.
 
     NaN in ``relmat``, (R, R), is for regions without signal. ``n_identical`` counts
-    pairs with one series, or one the negative of the other; ``absent`` is why no entry
-    has a value, and is among the ``notes``; ``facts`` are keys that differ from the
-    series'.
+    pairs with one series, or its negative; ``absent`` is why no entry has a value, and
+    is among the ``notes``; ``facts`` are keys that differ from the series'.
     """
 
     relmat: FloatArray
@@ -435,11 +436,10 @@ def relate_regions(kept: Kept, output: RelmatOutput, options: Options) -> Relate
 def relate_runs(
     runs: Runs, output: RelmatOutput, options: Options, *, degrees_of_freedom: float
 ) -> tuple[Related, tuple[int, ...]]:
-    """Compute a matrix over several runs, as ``relate_regions`` does over one.
+    """Compute a matrix over several runs, and count the volumes of each.
 
     ``runs`` is called for (n_kept, R) of one run after the other, and
     ``degrees_of_freedom`` are those of all together: each run has lost its own mean.
-    Returns how many volumes each has, too.
     """
     estimator = cast("Estimator", options.connectivity.partial_estimator)
     plain = pool_runs("pearson", runs, estimator=estimator)
@@ -477,10 +477,10 @@ def _judge(
         )
     if output.label is None:
         notes.append(NOT_CLEANED)
-    if output.measure == "partial" and not absent:
-        notes += _doubt_partial(n_usable, degrees_of_freedom, output, options)
     n_identical = 0
     if find_measure(output.measure).is_correlation:
+        if not absent:
+            notes += _doubt_freedom(n_usable, degrees_of_freedom, output, options)
         above = np.triu_indices(relmat.shape[0], 1)
         n_identical = int(are_identical(relmat[above]).sum())
     if n_identical:
@@ -531,38 +531,41 @@ def _find_absence(
     return ""
 
 
-def _doubt_partial(
-    n_usable: int,
-    degrees_of_freedom: float,
-    output: RelmatOutput,
-    options: Options,
+def _doubt_freedom(
+    n_usable: int, degrees_of_freedom: float, output: RelmatOutput, options: Options
 ) -> list[str]:
-    """Say how far partial correlations can be trusted."""
-    spare = degrees_of_freedom - n_usable
+    """Say how far correlations of so few degrees of freedom can be trusted."""
     name = f"desc-{output.label}" if output.label else "the signals as they are"
-    have = f"{degrees_of_freedom:g} degrees of freedom for {n_usable} regions"
-    if options.connectivity.partial_estimator == "ledoit_wolf":
-        if spare > 0:
-            return []
-        return [
-            f"partial correlation of {name}: {have}. The matrix exists by its shrinkage"
-            " only, and shows little of what is there; take an atlas of fewer regions."
-        ]
-    if spare >= _SPARE:
+    partial = output.measure == "partial"
+    shrunk = partial and options.connectivity.partial_estimator == "ledoit_wolf"
+    spare = degrees_of_freedom - n_usable * partial
+    if spare >= _SPARE or (shrunk and spare > 0):
         return []
+    what = f"{output.measure} correlation of {name}"
+    have = f"{degrees_of_freedom:g} degrees of freedom"
+    have += f" for {n_usable} regions" * partial
+    if shrunk:
+        return [
+            f"{what}: {have}. The matrix exists by its shrinkage only, and shows little"
+            " of what is there; take an atlas of fewer regions."
+        ]
+    spread = f"has a standard deviation of {spare**-0.5:.2f}"
+    if partial:
+        return [
+            f"{what} by pseudo-inverse: {have}. Under independence its z {spread}:"
+            " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+        ]
     return [
-        f"partial correlation of {name} by pseudo-inverse: {have}. Under independence"
-        f" its z has a standard deviation of {spare**-0.5:.2f}:"
-        " --partial-estimator ledoit_wolf, or an atlas of fewer regions."
+        f"{what}: {have}. Under independence r {spread}: take out less, or leave the"
+        f" run out (--min-degrees-of-freedom {_SPARE})."
     ]
 
 
 def _doubt_xdf(kept: Kept, output: RelmatOutput, options: Options) -> list[str]:
-    """Say how far p can be trusted: xDF knows nothing of regressors and filters.
+    """Say how far p can be trusted: xDF takes filters for what it sees of them.
 
-    It takes them for what it sees of the autocorrelation. Of edges without correlation
-    z then has the standard deviation sqrt(n / d), with n degrees of freedom by xDF and
-    d that there are.
+    Of edges without correlation z then has the standard deviation sqrt(n / d), with n
+    degrees of freedom by xDF and d that there are.
     """
     name = f"desc-{output.label}" if output.label else "the signals as they are"
     notes = []

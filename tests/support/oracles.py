@@ -125,14 +125,17 @@ def smooth(values, valid, sigmas):
 
 
 def nearest_labels(labels, atlas_affine, shape, affine):
-    """Labels at the centre of each voxel, one voxel after the other."""
+    """Labels at the centre of each voxel, one voxel after the other.
+
+    A centre on the border of the labels is inside, whatever its last digits are.
+    """
     out = np.zeros(shape, labels.dtype)
     inverse = np.linalg.inv(atlas_affine)
     for ijk in np.ndindex(shape):
         x = inverse @ affine @ np.array([*ijk, 1.0])
-        x = x[:3]
-        if (x >= 0).all() and (x <= np.array(labels.shape) - 1).all():
-            out[ijk] = labels[tuple(np.floor(x + 0.5).astype(int))]
+        nearest = np.clip(x[:3], 0, np.array(labels.shape) - 1)
+        if np.abs(x[:3] - nearest).max() <= 1e-3:
+            out[ijk] = labels[tuple(np.floor(nearest + 0.5).astype(int))]
     return out
 
 

@@ -2,9 +2,18 @@
 
 import json
 
+import nibabel as nb
 import numpy as np
 import pytest
-from support.calls import FUNC, STEM, run, series
+from support.calls import (
+    FUNC,
+    STEM,
+    read_regions,
+    read_relmat,
+    relmat_path,
+    run,
+    series,
+)
 from support.cleaning_oracles import PLAIN, clean_signals
 from support.toy_confounds import T
 
@@ -129,3 +138,75 @@ def test_a_low_pass_beyond_nyquist_is_told_and_not_stated(
     assert note in shown.err
     assert found["DenoisingDefinition"]["settings"]["low_pass"] == 0.3
     assert np.isfinite(found["DegreesOfFreedom"])
+
+
+UNSTEADY = "1 volume that fMRIPrep flags as not steady is among those kept"
+
+
+@pytest.mark.parametrize(
+    ("options", "label", "in_series", "in_matrix"),
+    [
+        (["--detrend"], "cleaned", True, True),
+        (["--detrend", "--dummy-scans", "auto"], "cleaned", False, False),
+        (["--detrend", "--dummy-scans", "1"], "cleaned", False, False),
+        (["--denoise", "24P"], "24P", False, False),
+        (["--denoise", "24P", "--dummy-scans", "0"], "24P", True, True),
+        (["--denoise", "SPIKE"], "spike", False, False),
+        ([], None, False, True),
+    ],
+)
+def test_volumes_that_are_not_steady_are_told_where_they_count(
+    cleaned_input, atlas, tmp_path, capsys, options, label, in_series, in_matrix
+):
+    """The table flags the first; a series as it is has it and says no more of it."""
+    root, _, _ = cleaned_input
+    out, spike = tmp_path / "out", tmp_path / "spike.json"
+    columns = {"columns": ["csf", "non_steady_state_outlier00"]}
+    spike.write_text(json.dumps({"name": "spike", "components": [columns]}))
+    options = [str(spike) if word == "SPIKE" else word for word in options]
+    common = [root, out, "participant", "--atlas-file", atlas, "--no-report"]
+    shown = run(capsys, *common, *options, "--relmat", "pearson")
+    matrix = relmat_path(out, "pearsoncorrelation", label)
+    for path, told in ((series(out, label), in_series), (matrix, in_matrix)):
+        notes = json.loads(path.with_suffix(".json").read_text()).get("Warnings", [])
+        assert len([note for note in notes if UNSTEADY in note]) == told
+    assert (UNSTEADY in shown.err) == in_matrix
+
+
+def test_one_step_at_the_start_makes_all_regions_alike(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    """Why it is told: of a first volume that is twice as bright, r is 0.9 or more."""
+    root, _, _ = cleaned_input
+    path = next(root.glob("sub-01/func/*_bold.nii.gz"))
+    image = nb.load(path)
+    values = np.random.default_rng(1).normal(1000, 10, image.shape).astype("f4")
+    values[..., 0] *= 2
+    nb.save(nb.Nifti1Image(values, image.affine, image.header), path)
+    r = {}
+    for dummies in ("0", "auto"):
+        out = tmp_path / dummies
+        common = [root, out, "participant", "--atlas-file", atlas, "--no-report"]
+        cleaning = ["--detrend", "--dummy-scans", dummies, "--relmat", "pearson"]
+        shown = run(capsys, *common, *cleaning)
+        assert (UNSTEADY in shown.err) == (dummies == "0")
+        found = read_relmat(relmat_path(out, "pearsoncorrelation", "cleaned"))
+        r[dummies] = found[np.triu_indices(4, 1)]
+    assert r["0"].min() > 0.9
+    assert np.abs(r["auto"]).max() < 0.9
+
+
+def test_motion_is_told_of_volumes_that_nothing_acts_on(
+    cleaned_input, atlas, tmp_path, capsys
+):
+    root, columns, _ = cleaned_input
+    out = tmp_path / "out"
+    run(capsys, root, out, "participant", "--atlas-file", atlas, "--detrend")
+    table = read_regions(out / FUNC / f"{STEM}_desc-cleaned_outliers.tsv")
+    for name, column in (
+        ("fd", "framewise_displacement"),
+        ("std_dvars", "std_dvars"),
+    ):
+        assert table[name][0] == "n/a"
+        assert [float(cell) for cell in table[name][1:]] == list(columns[column][1:])
+    assert set(table["outlier"]) == {"0"}

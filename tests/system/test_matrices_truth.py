@@ -166,6 +166,26 @@ def test_spread_of_partial_correlations_under_independence(n_regions):
     assert np.std(z) == pytest.approx((freedom - n_regions) ** -0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("measure", ["pearson", "spearman"])
+def test_correlations_of_few_degrees_of_freedom_are_doubted(measure):
+    """By simulation: the figure that is warned with is how far r of nothing spreads."""
+    rng, found = np.random.default_rng(3), []
+    for _ in range(300):
+        spectrum = np.zeros((151, 5), dtype=complex)
+        spectrum[5:8] = rng.normal(size=(3, 5)) + 1j * rng.normal(size=(3, 5))
+        signals = np.fft.irfft(spectrum, 300, axis=0)  # sines and cosines of three
+        few = relate_regions(keep(signals, 6.0), output("pearson"), Options())
+        found.append(few.relmat[np.triu_indices(5, 1)])
+    assert np.std(found) == pytest.approx(6**-0.5, rel=0.05)
+    options = Options.of(relmat=(measure,))
+    few = relate_regions(keep(signals, 6.0), output(measure), options)
+    (note,) = few.notes
+    assert f"{measure} correlation of desc-mine: 6 degrees of freedom" in note
+    assert "standard deviation of 0.41" in note
+    assert relate_regions(keep(signals, 10.0), output(measure), options).notes == ()
+    assert relate_regions(keep(signals, 6.0), output("covariance"), options).notes == ()
+
+
 def related_partial(n_regions, estimator="pseudo_inverse"):
     signals, freedom = band_passed(np.random.default_rng(1), 300, n_regions)
     options = Options.of(relmat=("partial",), partial_estimator=estimator)
