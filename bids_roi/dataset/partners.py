@@ -23,7 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
-from bids_roi.files.listing import find_below, glob_folder, list_named
+from bids_roi.files.listing import glob_folder, list_below, list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -378,9 +378,9 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
         return not (other or name.startswith(".") or name in _NOT_OF_RUNS)
 
     found: dict[int, list[Path]] = {0: []}
-    inside = find_below(folder / participant, pattern, may_hold_one)
-    below = ((path, parse_name(path)) for path in inside)
-    for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
+    own = parse_name(run.path)
+    below = list_below(folder / participant, pattern, own, may_hold_one)
+    for path, name in (*list_named(folder, pattern, own), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities
             rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}

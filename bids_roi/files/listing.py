@@ -16,7 +16,7 @@ import re
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bids_roi.errors import MissingInput, remedy_of
 from bids_roi.files.names import parse_name
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # A folder that has changed within this time may change again with the same time.
 _SETTLED_NS = 2 * 10**9
+# Entities of which a file has the run's label, or none.
+_KEYS = ("sub", "ses", "run")
 
 
 def is_absent(error: OSError) -> bool:
@@ -94,23 +96,6 @@ def glob_folder(folder: Path, pattern: str) -> list[Path]:
     return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
 
 
-def find_below(
-    folder: Path, pattern: str, asked: Callable[[str], object] = bool
-) -> Iterator[Path]:
-    """Yield the files in a folder, and in those in it, whose names match.
-
-    A folder of a name that is not asked for may be closed, and those in it.
-    """
-
-    def refuse(error: OSError) -> None:
-        place = Path(error.filename)
-        if not is_absent(error) and all(map(asked, place.relative_to(folder).parts)):
-            raise unreadable("folder", place, error) from error
-
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
-
-
 def folders_in(folder: Path) -> list[Path]:
     """Folders in a folder, sorted; an ``OSError`` where it cannot be listed.
 
@@ -150,25 +135,117 @@ def list_func(
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
     """Files of a folder that may belong to a name, sorted by theirs.
 
-    They say the same participant and run, or none. A folder may hold the files of all
-    runs, and is asked for each: it is listed once, and again when it has changed. One
-    that cannot be read is a ``MissingInput``.
+    They say the same participant, session and run, or none. A folder may hold the files
+    of all runs, and is asked for each: it is listed once, and again when it has
+    changed. One that cannot be read is a ``MissingInput``.
     """
     try:
-        state = folder.stat()
-        settled = time.time_ns() - state.st_mtime_ns > _SETTLED_NS
-        sort = _sort_names if settled else _sort_names.__wrapped__
-        # The time alone is not enough: copies and archives give it back, and a link or
-        # a relative path may lead to another folder of the same.
-        place = state.st_dev, state.st_ino
-        there = sort(folder, pattern, (*place, state.st_mtime_ns, state.st_ctime_ns))
+        state = _State.of(folder)
+        sort = _sort_names if state.is_settled else _sort_names.__wrapped__
+        there = sort(folder, pattern, state)
     except OSError as error:
         if is_absent(error) or error.errno == errno.ELOOP:
             check_link(folder)
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
         raise unreadable("folder", folder, error) from error
-    keys = itertools.product({name.get("sub"), None}, {name.get("run"), None})
+    return _choose_named(there, name)
+
+
+def list_below(
+    folder: Path, pattern: str, name: BidsName, asked: Callable[[str], object] = bool
+) -> Named:
+    """Files in a folder, and in those in it, as ``list_named``: listed once for all.
+
+    A folder of a name that is not asked for may be closed, and those in it.
+    """
+    kept = _keep_tree(folder, pattern)
+    tree = kept.get("tree")
+    if tree is None or not tree.is_same():
+        tree = kept["tree"] = _Tree(folder, pattern)
+    for place, error in tree.errors.items():
+        if all(map(asked, place.relative_to(folder).parts)):
+            raise unreadable("folder", place, error) from error
+    return _choose_named(tree.files, name)
+
+
+class _State(NamedTuple):
+    """What a folder is known again by.
+
+    The time alone is not enough: copies and archives give it back, and a link or a
+    relative path may lead to another folder of the same.
+    """
+
+    device: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, folder: Path) -> _State:
+        state = folder.stat()
+        return cls(state.st_dev, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+
+    @property
+    def is_settled(self) -> bool:
+        return time.time_ns() - self.modified_ns > _SETTLED_NS
+
+
+class _Tree:
+    """Files in a folder and in all below it, and what cannot be listed."""
+
+    def __init__(self, top: Path, pattern: str) -> None:
+        self.errors: dict[Path, OSError] = {}
+        found: Named = []
+        states: dict[Path, _State] = {}
+        # Links last, and no folder twice: they may lead to one that was seen, or up.
+        waiting, links, seen = [top], list[Path](), set[tuple[int, int]]()
+        while waiting or links:
+            folder = (waiting or links).pop()
+            try:
+                states[folder] = state = _State.of(folder)
+                if (place := (state.device, state.inode)) in seen:
+                    continue
+                seen.add(place)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        path = folder / entry.name
+                        if _is_folder(entry):
+                            (links if entry.is_symlink() else waiting).append(path)
+                        elif fnmatch.fnmatch(entry.name, pattern):
+                            found.append((path, parse_name(path)))
+            except OSError as error:
+                if not is_absent(error) or folder.is_symlink():
+                    self.errors[folder] = error
+        self.files = _sort_named(found)
+        settled = all(state.is_settled for state in states.values())
+        self._states = states if settled and not self.errors else {}
+
+    def is_same(self) -> bool:
+        """Whether it can be told that nothing has changed."""
+        with contextlib.suppress(OSError):
+            same = (_State.of(folder) == own for folder, own in self._states.items())
+            return bool(self._states) and all(same)
+        return False
+
+
+@functools.lru_cache(maxsize=8)
+def _keep_tree(folder: Path, pattern: str) -> dict[str, _Tree]:  # noqa: ARG001 - the key
+    return {}
+
+
+_Key = tuple[str | None, ...]
+
+
+def _sort_named(files: Named) -> dict[_Key, Named]:
+    found = defaultdict(list)
+    for path, name in files:
+        found[tuple(map(name.get, _KEYS))].append((path, name))
+    return dict(found)
+
+
+def _choose_named(there: dict[_Key, Named], name: BidsName) -> Named:
+    keys = itertools.product(*({name.get(key), None} for key in _KEYS))
     found = [pair for key in keys for pair in there.get(key, ())]
     return sorted(found, key=lambda pair: pair[0].name)
 
@@ -177,11 +254,7 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
 def _sort_names(
     folder: Path,
     pattern: str,
-    state: tuple[int, ...],  # noqa: ARG001 - part of the key
-) -> dict[tuple[str | None, str | None], Named]:
+    state: _State,  # noqa: ARG001 - part of the key
+) -> dict[_Key, Named]:
     os.scandir(folder).close()  # glob passes over a folder that is closed
-    found = defaultdict(list)
-    for path in folder.glob(pattern):
-        name = parse_name(path)
-        found[name.get("sub"), name.get("run")].append((path, name))
-    return dict(found)
+    return _sort_named([(path, parse_name(path)) for path in folder.glob(pattern)])

@@ -9,10 +9,10 @@ import pytest
 
 from bids_roi.errors import MissingInput
 from bids_roi.files.listing import (
-    find_below,
     folders_in,
     glob_folder,
     is_there,
+    list_below,
     list_folder,
     list_named,
 )
@@ -111,11 +111,14 @@ def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
     names = ["a.tsv", "b.tsv", "ses-2", "ses-2.html", "sub-1"]
     assert sorted(list_folder(tmp_path)) == names
     assert glob_folder(tmp_path, "*.tsv") == [tmp_path / "a.tsv", tmp_path / "b.tsv"]
-    assert set(find_below(tmp_path, "a.*")) == {*tmp_path.rglob("a.*")}
+    (tmp_path / "ses-2").unlink()
+    below = list_below(tmp_path, "a.*", NAME)
+    assert {path for path, _ in below} == {*tmp_path.rglob("a.*")}
+    (tmp_path / "ses-2").symlink_to("not-mounted")
     assert folders_in(tmp_path) == [tmp_path / "ses-2", tmp_path / "sub-1"]
     for folder in (tmp_path / "absent", tmp_path / "a.tsv"):
         assert list_folder(folder) == glob_folder(folder, "*") == []
-        assert list(find_below(folder, "*")) == []
+        assert list_below(folder, "*", NAME) == []
     number, really = getattr(errno, code), os.scandir
 
     def fail(path="."):
@@ -127,7 +130,7 @@ def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
     for call in (
         lambda: list_folder(inside),
         lambda: glob_folder(inside, "*.tsv"),
-        lambda: list(find_below(tmp_path, "*.tsv")),
+        lambda: list_below(tmp_path / "sub-1", "*.tsv", NAME),
     ):
         with pytest.raises(MissingInput, match="the folder cannot be read") as caught:
             call()
