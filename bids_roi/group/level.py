@@ -50,6 +50,7 @@ from bids_roi.group.runs import (
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Spool, Workers, give_memory_back, spooling
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
+from bids_roi.outputs.counts import say_size
 from bids_roi.outputs.find import SCOPE, SPACE_KEYS, series_of
 from bids_roi.outputs.records import NO_ATLAS, Record
 
@@ -321,13 +322,9 @@ def _summarise(
         *("skipped", "failed"),
     )
     counts = Counter(str(row["status"]) for row in rows)
-    sources = {str(row.get("source")) for row in rows}
-    runs = sum(not source.endswith(".tsv") for source in sources)  # nor combined ones
-    people = len({row.get("participant_id") for row in rows})
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
     told = told.replace("left_out", "left out")
-    head = f"{count_of(runs, 'run')} of {count_of(people, 'participant')}"
-    lines = [f"{head}; each atlas and strategy of a run counts: {told}"]
+    lines = [f"{say_size(rows)}; each atlas and strategy of a run counts: {told}"]
     for status in keys[1:]:
         lines += _say_losses(status, [r for r in rows if r["status"] == status])
     if not level.found.usable:

@@ -97,6 +97,9 @@ def test_a_group_goes_on_without_who_cannot_be_read(
     with monkeypatch.context() as patch:
         break_at(patch, broken, code)
         shown = run(capsys, tmp_path, out, "group", code=1)
+    # Without the records of one run, that one is not known.
+    lost = "8 runs of 4 participants, and 1 participant of whom no run is known"
+    assert f"{lost}; each atlas" in shown.out
     assert "1 unreadable" in shown.out
     check_group(capsys, out, broken, problem, shown.err, shown.out)
     run(capsys, tmp_path, out, "group")  # and put right by the same command
