@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
 
 
 # Entities in which a partner may differ from its BOLD series.

@@ -211,9 +211,9 @@ def _listed(parent: Path) -> list[Path]:
 
 
 def files_in_func(root: Path, participant: str) -> Iterator[Path]:
-    """Yield as ``list_func`` what there is before the first that cannot be listed."""
+    """Yield as ``list_func`` what can be listed."""
     with contextlib.suppress(OSError):
-        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}")
+        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}", {})
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:

@@ -113,23 +113,24 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return re.fullmatch("(sub|ses)-[A-Za-z0-9]+|func", entry.name) is not None
 
 
-def list_func(
-    participant_dir: Path, asked: Callable[[str], object] = bool
-) -> Iterator[Path]:
+def list_func(participant_dir: Path, closed: dict[Path, OSError]) -> Iterator[Path]:
     """Yield all that lies in the ``func`` folders of a participant, sorted in each.
 
     A folder that cannot be listed is an ``OSError``: pybids would pass over it. That of
-    a session (its label) that is not asked for has nothing to do with what is.
+    a session is put among those that are ``closed``, and the others go on.
     """
     inside = folders_in(participant_dir)
-    sessions = {path: path.name[4:] for path in inside if path.name[:4] == "ses-"}
+    sessions = [path for path in inside if path.name[:4] == "ses-"]
     for place in (participant_dir, *sessions):
-        fails = place == participant_dir or asked(sessions[place])
-        with contextlib.nullcontext() if fails else contextlib.suppress(OSError):
+        try:
             for folder in folders_in(place):
                 if folder.name == "func":
                     # By their names: to compare paths takes ten times longer.
                     yield from sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            if place == participant_dir:
+                raise
+            closed[place] = error
 
 
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.atlases.surfaces import Areas
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.record import Options
 
 

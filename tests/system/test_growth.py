@@ -27,7 +27,7 @@ from bids_roi import loading
 from bids_roi.atlases import subject
 from bids_roi.core.grid import Grid
 from bids_roi.dataset import partners, query
-from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.run import BoldRun
 from bids_roi.errors import DataError, NothingFound
 from bids_roi.files import names
 from bids_roi.files.names import parse_name

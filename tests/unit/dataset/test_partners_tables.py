@@ -3,8 +3,8 @@
 import pytest
 from support.broken_disk import fail_to_list
 
-from bids_roi.dataset.layout import BoldRun
 from bids_roi.dataset.partners import find_tables
+from bids_roi.dataset.run import BoldRun
 from bids_roi.errors import MissingInput
 from bids_roi.files.names import parse_name
 

@@ -171,17 +171,23 @@ def test_a_root_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch,
 
 def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
     """As to a disk that is not mounted; a page that was not fetched is no folder."""
-    plant(tmp_path, "sub-01_desc-preproc_bold.nii", "sub-03/ses-1/x")
+    there = "sub-04/ses-1/func/sub-04_ses-1_desc-preproc_bold.nii"
+    plant(tmp_path, "sub-01_desc-preproc_bold.nii", "sub-03/ses-1/x", there)
     (tmp_path / "sub-02").symlink_to(tmp_path / "not mounted" / "sub-02")
     (tmp_path / "sub-02.html").symlink_to(tmp_path / "not fetched")
-    (tmp_path / "sub-03" / "ses-2").symlink_to("not mounted")
-    assert list_participants(tmp_path, []) == ["01", "02", "03"]
-    found = dict(find_runs_of(tmp_path, ["01", "02", "03"], Input()))
+    for person in ("sub-03", "sub-04"):
+        (tmp_path / person / "ses-2").symlink_to("not mounted")
+    assert list_participants(tmp_path, []) == ["01", "02", "03", "04"]
+    found = dict(find_runs_of(tmp_path, ["01", "02", "03", "04"], Input()))
     assert len(found["01"]) == 1
     assert "there is no folder of this participant" in str(found["02"])
     assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(found["03"])
-    for person in ("02", "03"):
-        assert "a link to what is not here" in found[person].remedy
+    run, session = found["04"]
+    assert (run.is_session, session.is_session) == (False, True)
+    assert (session.session, session.relative_path) == ("2", "sub-04/ses-2")
+    assert f"{tmp_path}/sub-04/ses-2: the folder cannot be read" in str(session.error)
+    for error in (found["02"], found["03"], session.error):
+        assert "a link to what is not here" in error.remedy
 
 
 @pytest.mark.parametrize("code", ["EACCES", "EIO", "ENOENT"])
@@ -196,9 +202,14 @@ def test_a_session_that_is_not_asked_for_may_be_closed(
         fail_at(monkeypatch, Path, "iterdir", tmp_path / "sub-01" / word, code)
     ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("1",)))
     assert [run.relative_path for run in found] == [f"sub-01/{names[0]}"]
-    for asked in ((), ("2",), ("1", "2")):
+    told = f"{tmp_path}/sub-01/{word}: the folder cannot be read"
+    for asked in ((), ("1", "2")):
         ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=asked))
-        assert f"{tmp_path}/sub-01/{word}: the folder cannot be read" in str(found)
+        run, session = found
+        assert (run.relative_path, run.error) == (f"sub-01/{names[0]}", None)
+        assert told in str(session.error)
+    ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("2",)))
+    assert told in str(found)
 
 
 @pytest.mark.parametrize("code", ["EIO", "ESTALE"])
