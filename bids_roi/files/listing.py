@@ -72,23 +72,17 @@ def is_there(path: Path, *, follow: bool = True) -> bool:
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Names in a folder, none where there is none; else a ``MissingInput``."""
+    """Names in a folder, none where there is none; else a ``MissingInput``.
+
+    So is a link that leads nowhere now, as to a disk that is not mounted.
+    """
     try:
         return [entry.name for entry in os.scandir(folder)]
     except OSError as error:
-        if is_absent(error):
+        # No folder of a dataset has a dot: a page that was not fetched is none.
+        if is_absent(error) and (folder.suffix or not folder.is_symlink()):
             return []
         raise unreadable("folder", folder, error) from error
-
-
-def check_link(folder: Path) -> None:
-    """Refuse a link that leads nowhere, as to a disk that is not mounted."""
-    with contextlib.suppress(OSError):  # any other is told by who lists the folder
-        try:
-            folder.stat()
-        except FileNotFoundError as error:
-            if folder.is_symlink():
-                raise unreadable("folder", folder, error) from error
 
 
 def glob_folder(folder: Path, pattern: str) -> list[Path]:
@@ -145,8 +139,8 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
         sort = _sort_names if state.is_settled else _sort_names.__wrapped__
         there = sort(folder, pattern, state)
     except OSError as error:
-        if is_absent(error) or error.errno == errno.ELOOP:
-            check_link(folder)
+        absent = is_absent(error) and not folder.is_symlink()
+        if absent or error.errno == errno.ELOOP:
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
         raise unreadable("folder", folder, error) from error

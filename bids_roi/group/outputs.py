@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError, DataError, MissingInput
-from bids_roi.files.listing import check_link, glob_folder
+from bids_roi.files.listing import glob_folder
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
@@ -93,8 +93,6 @@ def read_everyone(
     names = {path.name for folder in folders for path in glob_folder(folder, "sub-*")}
     for person in sorted(names):
         try:
-            for place in (f"logs/{person}", person, f"{person}/func"):
-                check_link(output_dir / place)
             damaged: dict[Path, str] = {}
             own = read_all_records(output_dir, person, damaged)
             outputs += (there := find_outputs(output_dir, person))

@@ -22,7 +22,7 @@ from bids_roi.errors import (
     say_time,
     shorten_reason,
 )
-from bids_roi.files.listing import check_link, list_folder
+from bids_roi.files.listing import list_folder
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import remove_leftovers
 from bids_roi.outputs.records import (
@@ -156,9 +156,8 @@ class Outcomes:
             if session.startswith("ses-") and "_" not in session:
                 folder = self.level.root / person / session
                 with contextlib.suppress(MissingInput):
-                    for place in (folder, folder / "func"):
-                        check_link(place)
-                        list_folder(place)
+                    list_folder(folder)
+                    list_folder(folder / "func")
                     yield loss
 
     def lose_sessions(self, planned: list[PlannedRun]) -> list[PlannedRun]:

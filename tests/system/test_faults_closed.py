@@ -203,6 +203,19 @@ def test_outputs_on_a_disk_that_is_not_mounted_are_told(tmp_path, capsys, word):
     assert len(read_rows(out / "group_runs.tsv")) == 10
 
 
+def test_a_session_of_outputs_that_is_not_here_is_told(tmp_path, capsys):
+    out = tmp_path / "out"
+    fill(out)
+    (out / "sub-03.html").symlink_to("not fetched")  # a page is no participant
+    run(capsys, tmp_path, out, "group")
+    (out / "sub-03" / "ses-9").symlink_to(tmp_path / "not mounted")
+    shown = run(capsys, tmp_path, out, "group", code=1)
+    assert "sub-03/ses-9: the folder cannot be read" in shown.err
+    rows = read_rows(out / "group_runs.tsv")
+    (row,) = [r for r in rows if r["participant_id"] == "sub-03"]
+    assert row["status"] == "unreadable"
+
+
 def test_damaged_records_of_a_run_with_outputs_are_told_beside_these(tmp_path, capsys):
     out = tmp_path / "out"
     fill(out)
