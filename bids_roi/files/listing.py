@@ -45,8 +45,12 @@ def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     """Error of a file or folder that may be there and cannot be read."""
     msg = f"the {what} cannot be read ({error.strerror or error})."
     otherwise = "Check its permissions."
-    if is_absent(error):
-        otherwise = "It is a link to what is not here: mount the disk, or get it."
+    if error.errno == errno.ELOOP:
+        otherwise = "Correct it: the link leads to itself."
+    elif is_absent(error):
+        otherwise = "Check the path."
+        if path.is_symlink():
+            otherwise = "It is a link to what is not here: mount the disk, or get it."
     remedy = remedy_of(error, otherwise)
     return MissingInput(msg, where=path, remedy=remedy)
 

@@ -1,11 +1,13 @@
 """Files of a folder that is listed once: never those of another, or of before."""
 
 import errno
+import io
 import os
 import re
 from pathlib import Path
 
 import pytest
+from support.broken_disk import fail_at
 
 from bids_roi.errors import MissingInput
 from bids_roi.files.listing import (
@@ -16,7 +18,9 @@ from bids_roi.files.listing import (
     list_folder,
     list_named,
 )
+from bids_roi.files.matrices import read_bytes
 from bids_roi.files.names import parse_name
+from bids_roi.files.tables import GONE, fingerprint, read_table
 
 NAME = parse_name("sub-1_run-1_bold.nii.gz")
 
@@ -147,3 +151,29 @@ def test_a_link_that_leads_nowhere_is_no_empty_folder(tmp_path):
         list_named(link, "*", NAME)
     assert "link to what is not here" in caught.value.remedy
     assert list_named(tmp_path / "absent", "*", NAME) == []
+
+
+@pytest.mark.parametrize("read", [read_table, read_bytes, list_folder, fingerprint])
+def test_what_to_do_about_a_file_fits_what_is_wrong_with_it(
+    tmp_path, monkeypatch, read
+):
+    link = tmp_path / "link"
+    for aim, told in (
+        ("link", "the link leads to itself"),
+        ("gone", "a link to what is not here"),
+    ):
+        link.symlink_to(aim)
+        if read is fingerprint:
+            assert read(link) == GONE
+        else:
+            with pytest.raises(MissingInput) as caught:
+                read(link)
+            assert told in caught.value.remedy
+        link.unlink()
+    link.mkdir() if read is list_folder else link.touch()
+    for owner, name in ((os, "scandir"), (Path, "open"), (io, "open")):
+        fail_at(monkeypatch, owner, name, link, "EACCES")
+    with pytest.raises(MissingInput) as caught:
+        read(link)
+    assert "cannot be read (Permission denied)." in str(caught.value)
+    assert "Check its permissions." in caught.value.remedy
