@@ -94,11 +94,14 @@ class Partners:
                 best = found[max(found)]
                 if len(best) > 1:
                     names = " and ".join(other.name for other in best)
-                    msg = f"{len(best)} files could be its {self._section}: {names}."
                     remedy = (
                         f"Choose one in section {self._section!r} of a"
                         " --bids-filter-file."
                     )
+                    if len({other.name for other in best}) == 1:
+                        names = " and ".join(map(str, best))
+                        remedy = "Is one folder a link to, or a copy of, the other?"
+                    msg = f"{len(best)} files could be its {self._section}: {names}."
                     raise DataError(msg, where=path, remedy=remedy)
                 return best[0]
         return None
