@@ -96,6 +96,34 @@ def test_one_bold_twice_costs_that_run_only(site, capsys):
     assert failures(site[1]) == {}
 
 
+@pytest.mark.parametrize("way", ["copy", "link"])
+@pytest.mark.parametrize("mask", ["auto", "none"])
+def test_one_run_in_two_folders_is_not_counted_twice(tmp_path, capsys, way, mask):
+    """A copy of a session that was kept beside it, or another name of it."""
+    stems = [f"sub-1_ses-{n}_task-a" for n in (1, 2)]
+    root = write_dataset(tmp_path / "in", stems)
+    site = root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+    twice, other = root / "sub-1" / "ses-2", root / "sub-1" / "ses-2_old"
+    if way == "copy":
+        shutil.copytree(twice, other)
+    else:
+        other.symlink_to("ses-2")
+    told = call(capsys, site, "--mask", mask, code=1)
+    name = f"func/sub-1_ses-2_task-a_space-{SPACE}_desc-preproc_bold.nii.gz"
+    said = f"sub-1/ses-2/{name} and sub-1/ses-2_old/{name} are one run twice"
+    assert f"ERROR {said}; none of the two is processed." in told.err
+    assert "a link to, or a copy of, the other" in told.err
+    assert [p.parent.parent.name for p in site[1].rglob("*_timeseries.tsv")] == [
+        "ses-1"
+    ]
+    if way == "copy":
+        shutil.rmtree(other)
+    else:
+        other.unlink()
+    call(capsys, site, "--mask", mask)
+    assert failures(site[1]) == {}
+
+
 @pytest.fixture
 def odd(site):
     """A third participant of whom nothing can be planned, until it is mended."""
