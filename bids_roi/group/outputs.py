@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -148,10 +149,14 @@ def check_outputs(
     if combined:
         chosen, _ = choose_combined(there)
         found = [o for o in found if o.kind != "relmat"] + chosen
+    twice = _find_twice(found)
     for output in sorted(found, key=lambda output: output.kind == "relmat"):
         error = output.told.error or _find_fault(
             output, stamps.get(output.path), begun=output.path in begun, verify=verify
         )
+        if error is None and output.path in twice:
+            msg = f"it is there twice, as {twice[output.path]} too."
+            error = DataError(msg, where=output.path, remedy="Keep one of them.")
         if error is None and output.path in stale:
             error = explain_stale(output)
         if error is None and output.kind == "relmat" and output.told.of_tables:
@@ -170,6 +175,19 @@ def check_outputs(
         relmats=tuple(usable["relmat"]),
         problems=tuple(problems),
     )
+
+
+def _find_twice(found: Sequence[Output]) -> dict[str, str]:
+    """Outputs of one name in two folders, a copy of a session, each with the other."""
+    # By numbers: the names of all outputs of a large group take much memory.
+    counts = Counter(hash(o.path.rpartition("/")[2]) for o in found)
+    if len(counts) == len(found):
+        return {}
+    paths: dict[str, list[str]] = defaultdict(list)
+    for output in found:
+        paths[output.path.rpartition("/")[2]].append(output.path)
+    several = [own for own in paths.values() if len(own) > 1]
+    return {path: next(p for p in own if p != path) for own in several for path in own}
 
 
 def _find_fault(
