@@ -59,7 +59,7 @@ from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bids.layout import BIDSLayout
 
@@ -110,7 +110,7 @@ def find_runs_of(
     query = _Query(root, labels, wanted, kinds, own_masks=own_masks)
     extensions = [extension for kind in kinds for extension in KINDS[kind]]
     for participant, found in index_series(
-        root, labels, extensions, wanted.bids_database_dir, query.asks_for
+        root, labels, extensions, wanted.bids_database_dir
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
@@ -207,8 +207,9 @@ class _Query:
 
     def runs(self, participant: str, indexed: Files) -> list[BoldRun] | BidsRoiError:
         series = self.select(participant, indexed.series)
+        closed = {p: e for p, e in indexed.closed.items() if self.asks_for(p.name[4:])}
         if not any(series.values()):
-            return next(iter(indexed.closed.values()), [])
+            return next(iter(closed.values()), [])
         own = (("sub", participant),)
         beside = {
             path: labels_of(path) for path in indexed.all if path.suffix != ".json"
@@ -219,7 +220,7 @@ class _Query:
             BoldRun(
                 self._root, (p,), (*own, ("ses", p.name[4:])), None, None, {}, (), e
             )
-            for p, e in indexed.closed.items()
+            for p, e in closed.items()
         ]
         for kind, files in series.items():
             for paths, error in group_series(kind, files, one_will_do=self._one_side):
@@ -294,7 +295,7 @@ def explain_nothing(
 class Files(NamedTuple):
     """The BOLD series of a participant, and all that lies in its ``func`` folders.
 
-    And its sessions that are asked for and cannot be listed.
+    And its sessions that cannot be listed.
     """
 
     series: list[Path]
@@ -310,7 +311,6 @@ def index_series(
     participants: Iterable[str],
     extensions: Sequence[str],
     database_dir: Path | None = None,
-    asked: Callable[[str], bool] = bool,
 ) -> Iterator[_Indexed]:
     """List the BOLD series of participants, and all else in their ``func`` folders.
 
@@ -324,13 +324,14 @@ def index_series(
     most = 1
     for participant in participants:
         try:
-            listing = _list(root / f"sub-{participant}", asked)
+            listing = _list(root / f"sub-{participant}")
         except BidsRoiError as error:
             yield from _take(root, waiting, extensions)
             waiting = {}
             yield participant, error
             continue
-        if database_dir is not None:
+        # An index of a part would be taken for one of all; pybids fails there, too.
+        if database_dir is not None and not listing.closed:
             yield _index_kept(root, participant, listing, extensions, database_dir)
             continue
         waiting[participant] = listing
@@ -343,7 +344,7 @@ def index_series(
     yield from _take(root, waiting, extensions)
 
 
-def _list(folder: Path, asked: Callable[[str], bool]) -> Files:
+def _list(folder: Path) -> Files:
     """List the ``func`` folders; pybids passes over those that cannot be read."""
     closed: dict[Path, OSError] = {}
     try:
@@ -359,7 +360,6 @@ def _list(folder: Path, asked: Callable[[str], bool]) -> Files:
     of_sessions = {
         session: unreadable("folder", Path(error.filename), error)
         for session, error in closed.items()
-        if asked(session.name[4:])
     }
     return Files([], found, of_sessions)
 
@@ -409,13 +409,15 @@ def _query_together(
         try:
             chosen = _choose(tuple(originals), tuple(extensions))
         except OSError:  # nothing can be written, as in a container: one by one
-            folders = [
-                root / f"sub-{label}" for label, own in waiting.items() if own.all
-            ]
-            return {
-                folder.name: list(map(Path, _query(folder, extensions)))
-                for folder in folders
-            }
+            there = set(series)
+            for label, own in waiting.items():
+                folder = root / f"sub-{label}"
+                # pybids fails at a session that is closed: there the names must do.
+                mine = [path for path in own.all if path in there]
+                if mine and not own.closed:
+                    mine = list(map(Path, _query(folder, extensions)))
+                found[folder.name] = mine
+            return found
     for name in chosen:
         path = originals[name]
         found.setdefault(path.relative_to(root).parts[0], []).append(path)

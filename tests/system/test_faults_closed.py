@@ -261,6 +261,32 @@ def changes_of(folder):
 
 
 @as_root
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("word", ["ses-1", "ses-1/func"])
+def test_a_session_of_another_user_costs_itself_only(site, fault_server, word, kept):
+    root, out, _ = site
+    for number in (1, 2):
+        datasets.write_run(root, f"sub-04_ses-{number}_task-rest_space-{SPACE}")
+    more = ("--bids-database-dir", out.parent / "index") if kept else ()
+    broken = root / "sub-04" / word
+    broken.chmod(0)
+    done = participant(fault_server, site, *more)
+    assert done.returncode == 1, done.stderr
+    assert f"ERROR sub-04_ses-1: {broken}: the folder cannot be read" in done.stderr
+    # Who asks for the other session has nothing to do with it.
+    one = ("--participant-label", "04", "--session-label", "2")
+    done = participant(fault_server, site, *more, *one)
+    broken.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    states = {r.run.rpartition("/")[2][:12]: r.status for r in read_all_records(out)}
+    assert states.pop("sub-04_ses-1") == "failed"
+    assert set(states.values()) == {"done"}
+    assert len(states) == 4
+    assert participant(fault_server, site, *more).returncode == 0
+    assert {r.status for r in read_all_records(out)} == {"done"}
+
+
+@as_root
 @pytest.mark.parametrize(
     ("word", "more"),
     [
