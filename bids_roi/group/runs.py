@@ -274,7 +274,7 @@ def tell_not_combined(found: Iterable[Output]) -> list[str]:
 
 def _row_of_record(record: Record) -> Row:
     """Row of what has no output here: why, as the participant level told."""
-    whole = "/" not in record.run  # a participant that could not be planned
+    whole = "/" not in record.run  # a participant or session that could not be planned
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
     row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
