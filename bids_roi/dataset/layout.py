@@ -54,7 +54,7 @@ from bids_roi.errors import (
     OutputError,
     UsageError,
 )
-from bids_roi.files.listing import list_func, unreadable
+from bids_roi.files.listing import list_func, real_path, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
@@ -548,7 +548,7 @@ def _database_path(
 
     It also takes the root that is stored in an index for the one it is asked for.
     """
-    if parent.resolve().is_relative_to(root.resolve()):
+    if real_path(parent).is_relative_to(real_path(root)):
         msg = f"--bids-database-dir lies inside the input {root}."
         remedy = "Choose a folder elsewhere; nothing is ever written into the input."
         raise UsageError(msg, where=parent, remedy=remedy)

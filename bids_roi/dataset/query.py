@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
-from bids_roi.files.listing import folders_in, list_func, unreadable
+from bids_roi.files.listing import folders_in, list_func, real_path, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.options.row import Input
@@ -69,7 +69,7 @@ def dataset_around(folder: Path) -> Path | None:
     The nearest that this app did not write. The folder need not exist; in
     ``derivatives/`` of a dataset, it is a dataset of its own.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     for root in (folder, *folder.parents):
         if not (root / "dataset_description.json").is_file():
             continue

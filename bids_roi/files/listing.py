@@ -75,6 +75,11 @@ def is_there(path: Path, *, follow: bool = True) -> bool:
     return True
 
 
+def real_path(path: Path) -> Path:
+    """Path without links; ``Path.resolve`` fails at those that lead to themselves."""
+    return Path(os.path.realpath(path))
+
+
 def list_folder(folder: Path) -> list[str]:
     """Names in a folder, none where there is none; else a ``MissingInput``.
 

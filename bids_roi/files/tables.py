@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, MissingInput, OutputError, remedy_of
-from bids_roi.files.listing import is_absent, is_there, unreadable
+from bids_roi.files.listing import is_absent, is_there, real_path, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -475,7 +475,10 @@ def fingerprint(path: Path) -> str:
 
 def check_inside(folder: Path, output_dir: Path) -> None:
     """Refuse to write through a link that leads out of the output folder."""
-    there, inside = folder.resolve(), output_dir.resolve()
+    there, inside = real_path(folder), real_path(output_dir)
+    if there.is_symlink():
+        msg = "the folder is a link that leads to itself."
+        raise OutputError(msg, where=folder, remedy="Remove the link.")
     if not there.is_relative_to(inside):
         msg = f"the folder is a link that leads out of the output folder, to {there}."
         remedy = "Remove the link; nothing is ever written through one."
