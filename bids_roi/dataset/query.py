@@ -23,7 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
-from bids_roi.files.listing import folders_in, list_func, real_path, unreadable
+from bids_roi.files.listing import (
+    folders_in,
+    list_folder,
+    list_func,
+    real_path,
+    unreadable,
+)
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.options.row import Input
@@ -120,6 +126,7 @@ def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
 def _check_readable(folder: Path) -> None:
     try:
         if not folder.exists():
+            list_folder(folder)  # an error where it is a link to what is not here
             problem, remedy = "there is no such folder.", "Check the spelling."
         elif not folder.is_dir():
             problem, remedy = "not a folder.", "Give the root of the dataset."

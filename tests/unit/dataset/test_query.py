@@ -16,6 +16,7 @@ from bids_roi.dataset.query import (
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
+from bids_roi.loading import load
 from bids_roi.options.row import Input
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
@@ -167,6 +168,23 @@ def test_a_root_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch,
     fail_to_list(monkeypatch, tmp_path, code)
     with pytest.raises(MissingInput, match="the folder cannot be read"):
         list_participants(tmp_path, [])
+
+
+@pytest.mark.parametrize("aim", ["itself", "nothing"])
+def test_a_dataset_that_is_a_link_to_nothing_is_no_slip_of_the_pen(tmp_path, aim):
+    """The path is right: to check its spelling leads nowhere."""
+    link = tmp_path / "itself"
+    link.symlink_to(aim)
+    for call in (lambda: find_derivative(link, None), lambda: load(link)):
+        with pytest.raises(MissingInput) as caught:
+            call()
+        told = "leads to itself" if aim == "itself" else "a link to what is not here"
+        assert told in caught.value.remedy
+        assert caught.value.where == str(link)
+    for call in (lambda: find_derivative(tmp_path / "x", None), lambda: load("x")):
+        with pytest.raises(MissingInput) as caught:
+            call()
+        assert caught.value.remedy == "Check the spelling."
 
 
 def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
