@@ -27,6 +27,7 @@ from bids_roi.files.listing import (
     folders_in,
     list_folder,
     list_func,
+    lost_folders,
     real_path,
     unreadable,
 )
@@ -147,8 +148,10 @@ def _derivatives_in(holder: Path) -> list[Path]:
     folders = _possible_roots(holder, depth=2)
     contents = {path: _bold_in(path) for path in folders}
     unknown = [p for path in folders if not contents[path] for p in _probed(path)]
-    closed = [str(p) for p in unknown if not os.access(p, os.R_OK | os.X_OK)]
-    if names := ", ".join(closed):
+    closed = [p for p in unknown if not os.access(p, os.R_OK | os.X_OK)]
+    if os.access(holder, os.R_OK | os.X_OK):
+        closed += lost_folders(holder)
+    if names := ", ".join(map(str, closed)):
         log.warning("%s cannot be read: no derivative is looked for in it.", names)
     for wanted in ({"preproc"}, set().union(*contents.values())):
         if found := [path for path in folders if contents[path] & wanted]:
@@ -204,6 +207,8 @@ def _level_hint(base: Path) -> str:
         return f"A link to content that is not here; get it: datalad get {description}"
     if inside := _derivatives_in(base):
         return f"Is {inside[0]} meant?"
+    for link in lost_folders(base / "derivatives"):
+        return f"{link} is a link to what is not here: mount the disk, or get it."
     return "Give fMRIPrep's output folder as BIDS_DIR or with --derivatives."
 
 

@@ -109,6 +109,16 @@ def folders_in(folder: Path) -> list[Path]:
         return sorted(folder / entry.name for entry in entries if _is_folder(entry))
 
 
+def lost_folders(folder: Path) -> list[Path]:
+    """Links in a folder that lead nowhere now, but to files that were not fetched."""
+    return [
+        path
+        for path in glob_folder(folder, "[!.]*")
+        if path.is_symlink() and not path.exists()
+        if "annex/objects" not in path.readlink().as_posix()
+    ]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     with contextlib.suppress(OSError):
         if entry.is_dir() or not entry.is_symlink() or Path(entry.path).exists():

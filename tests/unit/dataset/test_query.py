@@ -256,6 +256,26 @@ def test_a_closed_derivative_beside_another_is_told(tmp_path, monkeypatch, caplo
     assert f"{closed} cannot be read" in caplog.text
 
 
+def test_a_derivative_that_is_a_link_to_nothing_is_told(tmp_path, caplog):
+    """Another one is taken with a warning, as where it is closed; or it is named."""
+    holder = tmp_path / "derivatives"
+    holder.mkdir()
+    link = holder / "fmriprep-20.2.1"
+    link.symlink_to("not-mounted")
+    (holder / "README").symlink_to("../.git/annex/objects/x/y/z")  # a file
+    with pytest.raises(MissingInput) as caught:
+        find_derivative(tmp_path, None)
+    assert f"{link} cannot be read" in caplog.text
+    assert "README" not in caplog.text
+    assert str(link) in caught.value.remedy
+    caplog.clear()
+    older = describe(holder / "older", DERIVATIVE)
+    plant(older, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    assert find_derivative(tmp_path, None) == older
+    assert f"{link} cannot be read" in caplog.text
+    assert "README" not in caplog.text
+
+
 def test_closed_folders_that_hide_no_derivative_are_no_matter(
     tmp_path, monkeypatch, caplog
 ):
