@@ -24,8 +24,9 @@ from bids_roi.arguments import python_words, say
 from bids_roi.atlases.asked import parse_combination
 from bids_roi.atlases.names import key_of_file, name_of_word, space_of
 from bids_roi.atlases.shelf import AtlasShelf
-from bids_roi.dataset.layout import BoldRun, find_runs
+from bids_roi.dataset.layout import find_runs
 from bids_roi.dataset.query import KINDS
+from bids_roi.dataset.run import BoldRun
 from bids_roi.errors import BidsRoiError, ConfoundsError, MissingInput, UsageError
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json

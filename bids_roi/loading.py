@@ -22,7 +22,7 @@ from bids_roi.errors import (
     UsageError,
     nearest_words,
 )
-from bids_roi.files.listing import is_there
+from bids_roi.files.listing import is_there, list_folder
 from bids_roi.files.matrices import read_matrix
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import MISSING, read_json, read_table
@@ -385,6 +385,7 @@ def load(output_dir: str | Path, **choice: Choice) -> Outputs:
 def _find(output_dir: Path) -> list[Output]:
     """Find the tables of all runs, sorted by path."""
     if not output_dir.is_dir():
+        list_folder(output_dir)  # an error where it is a link to what is not here
         msg = "there is no such folder."
         raise MissingInput(msg, where=output_dir, remedy="Check the spelling.")
     found = sorted(find_outputs(output_dir), key=lambda table: table.path)

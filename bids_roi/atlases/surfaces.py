@@ -42,7 +42,7 @@ from bids_roi.errors import (
     SpaceMismatch,
     UsageError,
 )
-from bids_roi.files.listing import glob_folder, is_there
+from bids_roi.files.listing import glob_folder, is_there, real_path
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import file_digest
 from bids_roi.images.header import mesh_of, name_density, surface_template
@@ -167,7 +167,7 @@ def _are_one(files: tuple[Path, ...]) -> bool:
     hemispheres have the same labels at every vertex.
     """
     left, right = files
-    if left.resolve() == right.resolve():
+    if real_path(left) == real_path(right):
         return True
     with contextlib.suppress(OSError):  # whoever reads them says so
         return left.suffix == ".annot" and filecmp.cmp(left, right, shallow=False)

@@ -19,7 +19,6 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +45,7 @@ from bids_roi.dataset.query import (
     passes,
     replace_rules,
 )
+from bids_roi.dataset.run import BoldRun
 from bids_roi.errors import (
     BidsRoiError,
     DataError,
@@ -54,12 +54,12 @@ from bids_roi.errors import (
     OutputError,
     UsageError,
 )
-from bids_roi.files.listing import list_func, unreadable
+from bids_roi.files.listing import list_func, real_path, unreadable
 from bids_roi.files.names import parse_name
 from bids_roi.options.row import Input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from bids.layout import BIDSLayout
 
@@ -70,66 +70,6 @@ _MOST, _MOST_FILES = 256, 4000
 # The one entity that is asked for: pybids writes each that it knows into its index.
 _EXTENSION = {"name": "extension", "pattern": r"[^./\\](\.[^/\\]+)$"}
 _CONFIG = [{"name": "bids_roi", "entities": [_EXTENSION]}]
-
-
-@dataclass(frozen=True, slots=True)
-class BoldRun:
-    """One preprocessed BOLD series with its partners."""
-
-    root: Path  # root of the derivative, absolute
-    # The series: one file, or those of the left and the right hemisphere. Absolute;
-    # links are not followed.
-    files: tuple[Path, ...]
-    # (key, label) pairs of the file name, in its order and as written there; without
-    # hemi where both hemispheres are there
-    entities: tuple[tuple[str, str], ...]
-    # The brain mask on the same grid; None where there is none, or where another mask
-    # or none was asked for
-    mask_path: Path | None
-    confounds_path: Path | None  # the confounds table; None where there is none
-    metadata: Mapping[str, Any] = field(hash=False)  # the sidecars that apply, merged
-    warnings: tuple[str, ...] = ()  # what was wrong with the sidecars
-    # Why the run cannot be used: two files could be its mask, for example
-    error: BidsRoiError | None = field(default=None, compare=False)
-
-    @property
-    def path(self) -> Path:
-        """The file that the run goes by: the only one, or the left hemisphere's."""
-        return self.files[0]
-
-    @property
-    def kind(self) -> str:
-        """What the series is: a key of ``KINDS``."""
-        return kind_of(parse_name(self.path).extension) or "volume"
-
-    @property
-    def relative_path(self) -> str:
-        """The file's path below the root, with forward slashes."""
-        return self.path.relative_to(self.root).as_posix()
-
-    @property
-    def participant(self) -> str:
-        """Label of the participant, without ``sub-``."""
-        return self.entity("sub") or ""
-
-    @property
-    def session(self) -> str | None:
-        """Label of the session, without ``ses-``."""
-        return self.entity("ses")
-
-    @property
-    def space(self) -> str | None:
-        """Label of the space; ``None`` for the series' own (native) space."""
-        return self.entity("space")
-
-    @property
-    def sides(self) -> dict[str, Path]:
-        """Files by hemisphere, ``L`` and ``R``; blank for what has none."""
-        return {dict(parse_name(f).entities).get("hemi", ""): f for f in self.files}
-
-    def entity(self, key: str) -> str | None:
-        """Label of an entity, ``None`` where the name has none."""
-        return dict(self.entities).get(key)
 
 
 def find_runs(
@@ -159,7 +99,8 @@ def find_runs_of(
     """Find the BOLD runs of participants, with mask, confounds and metadata.
 
     Yields each participant with its runs sorted by relative path, none where nothing
-    passes (``explain_nothing``), or with why they cannot be listed. No other
+    passes (``explain_nothing``), or with why they cannot be listed: of sessions that
+    is among the runs (``is_session``), where there are others. No other
     participant's files are read. ``kinds`` are keys of ``KINDS``; ``own_masks`` tells
     whether each run's own mask is looked for: where another is asked for, an ambiguous
     one is no matter.
@@ -169,7 +110,7 @@ def find_runs_of(
     query = _Query(root, labels, wanted, kinds, own_masks=own_masks)
     extensions = [extension for kind in kinds for extension in KINDS[kind]]
     for participant, found in index_series(
-        root, labels, extensions, wanted.bids_database_dir, query.asks_for
+        root, labels, extensions, wanted.bids_database_dir
     ):
         if isinstance(found, BidsRoiError):
             yield participant, found
@@ -264,16 +205,23 @@ class _Query:
                 series[kind][path] = labels
         return series
 
-    def runs(self, participant: str, indexed: Files) -> list[BoldRun]:
+    def runs(self, participant: str, indexed: Files) -> list[BoldRun] | BidsRoiError:
         series = self.select(participant, indexed.series)
+        closed = {p: e for p, e in indexed.closed.items() if self.asks_for(p.name[4:])}
         if not any(series.values()):
-            return []
+            return next(iter(closed.values()), [])
+        own = (("sub", participant),)
         beside = {
             path: labels_of(path) for path in indexed.all if path.suffix != ".json"
         }
         masks = Partners(beside, self._masks, FREE_IN_MASK, "mask")
         tables = Partners(beside, self._tables, FREE_IN_CONFOUNDS, "confounds")
-        found = []
+        found = [
+            BoldRun(
+                self._root, (p,), (*own, ("ses", p.name[4:])), None, None, {}, (), e
+            )
+            for p, e in closed.items()
+        ]
         for kind, files in series.items():
             for paths, error in group_series(kind, files, one_will_do=self._one_side):
                 # Two hemispheres have none of their own.
@@ -345,10 +293,14 @@ def explain_nothing(
 
 
 class Files(NamedTuple):
-    """The BOLD series of a participant, and all that lies in its ``func`` folders."""
+    """The BOLD series of a participant, and all that lies in its ``func`` folders.
+
+    And its sessions that cannot be listed.
+    """
 
     series: list[Path]
     all: list[Path]
+    closed: Mapping[Path, BidsRoiError]
 
 
 _Indexed = tuple[str, Files | BidsRoiError]
@@ -359,7 +311,6 @@ def index_series(
     participants: Iterable[str],
     extensions: Sequence[str],
     database_dir: Path | None = None,
-    asked: Callable[[str], bool] = bool,
 ) -> Iterator[_Indexed]:
     """List the BOLD series of participants, and all else in their ``func`` folders.
 
@@ -369,21 +320,22 @@ def index_series(
     Yields each participant with its files, or with what went wrong. In
     ``database_dir`` indices are kept; they are of one participant each then.
     """
-    waiting: dict[str, list[Path]] = {}
+    waiting: dict[str, Files] = {}
     most = 1
     for participant in participants:
         try:
-            listing = _list(root / f"sub-{participant}", asked)
+            listing = _list(root / f"sub-{participant}")
         except BidsRoiError as error:
             yield from _take(root, waiting, extensions)
             waiting = {}
             yield participant, error
             continue
-        if database_dir is not None:
+        # An index of a part would be taken for one of all; pybids fails there, too.
+        if database_dir is not None and not listing.closed:
             yield _index_kept(root, participant, listing, extensions, database_dir)
             continue
         waiting[participant] = listing
-        n_files = sum(map(len, waiting.values()))
+        n_files = sum(len(files.all) for files in waiting.values())
         # A layout costs 0.1 s however small, but the first run waits for it: one
         # participant first, then 4, 16, 64 and so on, by when the workers are busy.
         if len(waiting) >= most or n_files > _MOST_FILES:
@@ -392,8 +344,9 @@ def index_series(
     yield from _take(root, waiting, extensions)
 
 
-def _list(folder: Path, asked: Callable[[str], bool]) -> list[Path]:
+def _list(folder: Path) -> Files:
     """List the ``func`` folders; pybids passes over those that cannot be read."""
+    closed: dict[Path, OSError] = {}
     try:
         if not folder.is_dir():
             msg = "there is no folder of this participant."
@@ -401,13 +354,18 @@ def _list(folder: Path, asked: Callable[[str], bool]) -> list[Path]:
             if folder.is_symlink():
                 remedy = "It is a link to what is not here: mount the disk, or get it."
             raise MissingInput(msg, where=folder, remedy=remedy)
-        return list(list_func(folder, asked))
+        found = list(list_func(folder, closed))
     except OSError as error:
         raise unreadable("folder", Path(error.filename), error) from error
+    of_sessions = {
+        session: unreadable("folder", Path(error.filename), error)
+        for session, error in closed.items()
+    }
+    return Files([], found, of_sessions)
 
 
 def _take(
-    root: Path, waiting: Mapping[str, list[Path]], extensions: Sequence[str]
+    root: Path, waiting: Mapping[str, Files], extensions: Sequence[str]
 ) -> Iterator[_Indexed]:
     """Index participants together; by halves where that fails, to tell whose fault."""
     try:
@@ -421,11 +379,11 @@ def _take(
             yield from _take(root, dict(half), extensions)
         return
     for label, files in waiting.items():
-        yield label, Files(sorted(found.get(f"sub-{label}", [])), files)
+        yield label, files._replace(series=sorted(found.get(f"sub-{label}", [])))
 
 
 def _query_together(
-    root: Path, waiting: Mapping[str, list[Path]], extensions: Sequence[str]
+    root: Path, waiting: Mapping[str, Files], extensions: Sequence[str]
 ) -> dict[str, list[Path]]:
     """Series by the folder of their participant."""
     ends = tuple(f"_bold{extension}" for extension in extensions)
@@ -434,7 +392,7 @@ def _query_together(
     series = [
         path
         for files in waiting.values()
-        for path in files
+        for path in files.all
         if path.name.endswith(ends) and not _is_folder(path)
     ]
     if not series:
@@ -451,11 +409,15 @@ def _query_together(
         try:
             chosen = _choose(tuple(originals), tuple(extensions))
         except OSError:  # nothing can be written, as in a container: one by one
-            folders = [root / f"sub-{label}" for label, own in waiting.items() if own]
-            return {
-                folder.name: list(map(Path, _query(folder, extensions)))
-                for folder in folders
-            }
+            there = set(series)
+            for label, own in waiting.items():
+                folder = root / f"sub-{label}"
+                # pybids fails at a session that is closed: there the names must do.
+                mine = [path for path in own.all if path in there]
+                if mine and not own.closed:
+                    mine = list(map(Path, _query(folder, extensions)))
+                found[folder.name] = mine
+            return found
     for name in chosen:
         path = originals[name]
         found.setdefault(path.relative_to(root).parts[0], []).append(path)
@@ -500,21 +462,21 @@ def _is_folder(path: Path) -> bool:
 def _index_kept(
     root: Path,
     participant: str,
-    listing: list[Path],
+    listing: Files,
     extensions: Sequence[str],
     parent: Path,
 ) -> _Indexed:
     folder = root / f"sub-{participant}"
-    if not listing:
-        return participant, Files([], [])
-    places = [folder, *sorted({path.parent for path in listing})]
+    if not listing.all:
+        return participant, listing
+    places = [folder, *sorted({path.parent for path in listing.all})]
     try:
         database = _database_path(root, places, extensions, parent)
         with _names_are_text(folder):
             paths = sorted(map(Path, _query(folder, extensions, database=database)))
     except DataError as error:
         return participant, error
-    return participant, Files(paths, listing)
+    return participant, listing._replace(series=paths)
 
 
 def _query(
@@ -586,7 +548,7 @@ def _database_path(
 
     It also takes the root that is stored in an index for the one it is asked for.
     """
-    if parent.resolve().is_relative_to(root.resolve()):
+    if real_path(parent).is_relative_to(real_path(root)):
         msg = f"--bids-database-dir lies inside the input {root}."
         remedy = "Choose a folder elsewhere; nothing is ever written into the input."
         raise UsageError(msg, where=parent, remedy=remedy)

@@ -23,7 +23,7 @@ from bids_roi.errors import (
     nearest_words,
     remedy_of,
 )
-from bids_roi.files.listing import find_below, glob_folder, list_named
+from bids_roi.files.listing import glob_folder, list_below, list_named
 from bids_roi.files.names import BidsName, parse_name
 from bids_roi.files.tables import MISSING, read_json, read_table
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
 
 
 # Entities in which a partner may differ from its BOLD series.
@@ -94,11 +94,14 @@ class Partners:
                 best = found[max(found)]
                 if len(best) > 1:
                     names = " and ".join(other.name for other in best)
-                    msg = f"{len(best)} files could be its {self._section}: {names}."
                     remedy = (
                         f"Choose one in section {self._section!r} of a"
                         " --bids-filter-file."
                     )
+                    if len({other.name for other in best}) == 1:
+                        names = " and ".join(map(str, best))
+                        remedy = "Is one folder a link to, or a copy of, the other?"
+                    msg = f"{len(best)} files could be its {self._section}: {names}."
                     raise DataError(msg, where=path, remedy=remedy)
                 return best[0]
         return None
@@ -378,9 +381,9 @@ def find_tables(folder: Path, pattern: str, run: BoldRun) -> tuple[Path, ...]:
         return not (other or name.startswith(".") or name in _NOT_OF_RUNS)
 
     found: dict[int, list[Path]] = {0: []}
-    inside = find_below(folder / participant, pattern, may_hold_one)
-    below = ((path, parse_name(path)) for path in inside)
-    for path, name in (*list_named(folder, pattern, parse_name(run.path)), *below):
+    own = parse_name(run.path)
+    below = list_below(folder / participant, pattern, own, may_hold_one)
+    for path, name in (*list_named(folder, pattern, own), *below):
         if path.name.startswith(f"{participant}_"):
             pairs = name.entities
             rest = {pair for pair in pairs if pair[0] not in FREE_IN_CONFOUNDS}

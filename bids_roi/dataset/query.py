@@ -23,7 +23,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import DataError, MissingInput, NothingFound, UsageError
-from bids_roi.files.listing import folders_in, list_func, unreadable
+from bids_roi.files.listing import (
+    folders_in,
+    list_folder,
+    list_func,
+    lost_folders,
+    real_path,
+    unreadable,
+)
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_json
 from bids_roi.options.row import Input
@@ -69,7 +76,7 @@ def dataset_around(folder: Path) -> Path | None:
     The nearest that this app did not write. The folder need not exist; in
     ``derivatives/`` of a dataset, it is a dataset of its own.
     """
-    folder = folder.resolve()
+    folder = real_path(folder)
     for root in (folder, *folder.parents):
         if not (root / "dataset_description.json").is_file():
             continue
@@ -120,6 +127,7 @@ def find_derivative(bids_dir: Path, derivatives: Path | None) -> Path:
 def _check_readable(folder: Path) -> None:
     try:
         if not folder.exists():
+            list_folder(folder)  # an error where it is a link to what is not here
             problem, remedy = "there is no such folder.", "Check the spelling."
         elif not folder.is_dir():
             problem, remedy = "not a folder.", "Give the root of the dataset."
@@ -140,8 +148,10 @@ def _derivatives_in(holder: Path) -> list[Path]:
     folders = _possible_roots(holder, depth=2)
     contents = {path: _bold_in(path) for path in folders}
     unknown = [p for path in folders if not contents[path] for p in _probed(path)]
-    closed = [str(p) for p in unknown if not os.access(p, os.R_OK | os.X_OK)]
-    if names := ", ".join(closed):
+    closed = [p for p in unknown if not os.access(p, os.R_OK | os.X_OK)]
+    if os.access(holder, os.R_OK | os.X_OK):
+        closed += lost_folders(holder)
+    if names := ", ".join(map(str, closed)):
         log.warning("%s cannot be read: no derivative is looked for in it.", names)
     for wanted in ({"preproc"}, set().union(*contents.values())):
         if found := [path for path in folders if contents[path] & wanted]:
@@ -197,6 +207,8 @@ def _level_hint(base: Path) -> str:
         return f"A link to content that is not here; get it: datalad get {description}"
     if inside := _derivatives_in(base):
         return f"Is {inside[0]} meant?"
+    for link in lost_folders(base / "derivatives"):
+        return f"{link} is a link to what is not here: mount the disk, or get it."
     return "Give fMRIPrep's output folder as BIDS_DIR or with --derivatives."
 
 
@@ -211,9 +223,9 @@ def _listed(parent: Path) -> list[Path]:
 
 
 def files_in_func(root: Path, participant: str) -> Iterator[Path]:
-    """Yield as ``list_func`` what there is before the first that cannot be listed."""
+    """Yield as ``list_func`` what can be listed."""
     with contextlib.suppress(OSError):
-        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}")
+        yield from list_func(root / f"sub-{participant.removeprefix('sub-')}", {})
 
 
 def list_participants(root: Path, labels: Sequence[str]) -> list[str]:

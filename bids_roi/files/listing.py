@@ -16,7 +16,7 @@ import re
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bids_roi.errors import MissingInput, remedy_of
 from bids_roi.files.names import parse_name
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # A folder that has changed within this time may change again with the same time.
 _SETTLED_NS = 2 * 10**9
+# Entities of which a file has the run's label, or none.
+_KEYS = ("sub", "ses", "run")
 
 
 def is_absent(error: OSError) -> bool:
@@ -43,8 +45,12 @@ def unreadable(what: str, path: Path, error: OSError) -> MissingInput:
     """Error of a file or folder that may be there and cannot be read."""
     msg = f"the {what} cannot be read ({error.strerror or error})."
     otherwise = "Check its permissions."
-    if is_absent(error):
-        otherwise = "It is a link to what is not here: mount the disk, or get it."
+    if error.errno == errno.ELOOP:
+        otherwise = "Correct it: the link leads to itself."
+    elif is_absent(error):
+        otherwise = "Check the path."
+        if path.is_symlink():
+            otherwise = "It is a link to what is not here: mount the disk, or get it."
     remedy = remedy_of(error, otherwise)
     return MissingInput(msg, where=path, remedy=remedy)
 
@@ -69,46 +75,28 @@ def is_there(path: Path, *, follow: bool = True) -> bool:
     return True
 
 
+def real_path(path: Path) -> Path:
+    """Path without links; ``Path.resolve`` fails at those that lead to themselves."""
+    return Path(os.path.realpath(path))
+
+
 def list_folder(folder: Path) -> list[str]:
-    """Names in a folder, none where there is none; else a ``MissingInput``."""
+    """Names in a folder, none where there is none; else a ``MissingInput``.
+
+    So is a link that leads nowhere now, as to a disk that is not mounted.
+    """
     try:
         return [entry.name for entry in os.scandir(folder)]
     except OSError as error:
-        if is_absent(error):
+        # No folder of a dataset has a dot: a page that was not fetched is none.
+        if is_absent(error) and (folder.suffix or not folder.is_symlink()):
             return []
         raise unreadable("folder", folder, error) from error
-
-
-def check_link(folder: Path) -> None:
-    """Refuse a link that leads nowhere, as to a disk that is not mounted."""
-    with contextlib.suppress(OSError):  # any other is told by who lists the folder
-        try:
-            folder.stat()
-        except FileNotFoundError as error:
-            if folder.is_symlink():
-                raise unreadable("folder", folder, error) from error
 
 
 def glob_folder(folder: Path, pattern: str) -> list[Path]:
     """Paths in a folder whose names match, sorted; errors as ``list_folder``."""
     return [folder / n for n in sorted(fnmatch.filter(list_folder(folder), pattern))]
-
-
-def find_below(
-    folder: Path, pattern: str, asked: Callable[[str], object] = bool
-) -> Iterator[Path]:
-    """Yield the files in a folder, and in those in it, whose names match.
-
-    A folder of a name that is not asked for may be closed, and those in it.
-    """
-
-    def refuse(error: OSError) -> None:
-        place = Path(error.filename)
-        if not is_absent(error) and all(map(asked, place.relative_to(folder).parts)):
-            raise unreadable("folder", place, error) from error
-
-    for place, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(place, name) for name in fnmatch.filter(names, pattern))
 
 
 def folders_in(folder: Path) -> list[Path]:
@@ -121,6 +109,16 @@ def folders_in(folder: Path) -> list[Path]:
         return sorted(folder / entry.name for entry in entries if _is_folder(entry))
 
 
+def lost_folders(folder: Path) -> list[Path]:
+    """Links in a folder that lead nowhere now, but to files that were not fetched."""
+    return [
+        path
+        for path in glob_folder(folder, "[!.]*")
+        if path.is_symlink() and not path.exists()
+        if "annex/objects" not in path.readlink().as_posix()
+    ]
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     with contextlib.suppress(OSError):
         if entry.is_dir() or not entry.is_symlink() or Path(entry.path).exists():
@@ -128,47 +126,140 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     return re.fullmatch("(sub|ses)-[A-Za-z0-9]+|func", entry.name) is not None
 
 
-def list_func(
-    participant_dir: Path, asked: Callable[[str], object] = bool
-) -> Iterator[Path]:
+def list_func(participant_dir: Path, closed: dict[Path, OSError]) -> Iterator[Path]:
     """Yield all that lies in the ``func`` folders of a participant, sorted in each.
 
     A folder that cannot be listed is an ``OSError``: pybids would pass over it. That of
-    a session (its label) that is not asked for has nothing to do with what is.
+    a session is put among those that are ``closed``, and the others go on.
     """
     inside = folders_in(participant_dir)
-    sessions = {path: path.name[4:] for path in inside if path.name[:4] == "ses-"}
+    sessions = [path for path in inside if path.name[:4] == "ses-"]
     for place in (participant_dir, *sessions):
-        fails = place == participant_dir or asked(sessions[place])
-        with contextlib.nullcontext() if fails else contextlib.suppress(OSError):
+        try:
             for folder in folders_in(place):
                 if folder.name == "func":
                     # By their names: to compare paths takes ten times longer.
                     yield from sorted(folder.iterdir(), key=lambda path: path.name)
+        except OSError as error:
+            if place == participant_dir:
+                raise
+            closed[place] = error
 
 
 def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
     """Files of a folder that may belong to a name, sorted by theirs.
 
-    They say the same participant and run, or none. A folder may hold the files of all
-    runs, and is asked for each: it is listed once, and again when it has changed. One
-    that cannot be read is a ``MissingInput``.
+    They say the same participant, session and run, or none. A folder may hold the files
+    of all runs, and is asked for each: it is listed once, and again when it has
+    changed. One that cannot be read is a ``MissingInput``.
     """
     try:
-        state = folder.stat()
-        settled = time.time_ns() - state.st_mtime_ns > _SETTLED_NS
-        sort = _sort_names if settled else _sort_names.__wrapped__
-        # The time alone is not enough: copies and archives give it back, and a link or
-        # a relative path may lead to another folder of the same.
-        place = state.st_dev, state.st_ino
-        there = sort(folder, pattern, (*place, state.st_mtime_ns, state.st_ctime_ns))
+        state = _State.of(folder)
+        sort = _sort_names if state.is_settled else _sort_names.__wrapped__
+        there = sort(folder, pattern, state)
     except OSError as error:
-        if is_absent(error) or error.errno == errno.ELOOP:
-            check_link(folder)
+        absent = is_absent(error) and not folder.is_symlink()
+        if absent or error.errno == errno.ELOOP:
             return []
         # Not as if it were empty: a table of an outer folder would be taken instead.
         raise unreadable("folder", folder, error) from error
-    keys = itertools.product({name.get("sub"), None}, {name.get("run"), None})
+    return _choose_named(there, name)
+
+
+def list_below(
+    folder: Path, pattern: str, name: BidsName, asked: Callable[[str], object] = bool
+) -> Named:
+    """Files in a folder, and in those in it, as ``list_named``: listed once for all.
+
+    A folder of a name that is not asked for may be closed, and those in it.
+    """
+    kept = _keep_tree(folder, pattern)
+    tree = kept.get("tree")
+    if tree is None or not tree.is_same():
+        tree = kept["tree"] = _Tree(folder, pattern)
+    for place, error in tree.errors.items():
+        if all(map(asked, place.relative_to(folder).parts)):
+            raise unreadable("folder", place, error) from error
+    return _choose_named(tree.files, name)
+
+
+class _State(NamedTuple):
+    """What a folder is known again by.
+
+    The time alone is not enough: copies and archives give it back, and a link or a
+    relative path may lead to another folder of the same.
+    """
+
+    device: int
+    inode: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, folder: Path) -> _State:
+        state = folder.stat()
+        return cls(state.st_dev, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+
+    @property
+    def is_settled(self) -> bool:
+        return time.time_ns() - self.modified_ns > _SETTLED_NS
+
+
+class _Tree:
+    """Files in a folder and in all below it, and what cannot be listed."""
+
+    def __init__(self, top: Path, pattern: str) -> None:
+        self.errors: dict[Path, OSError] = {}
+        found: Named = []
+        states: dict[Path, _State] = {}
+        # Links last, and no folder twice: they may lead to one that was seen, or up.
+        waiting, links, seen = [top], list[Path](), set[tuple[int, int]]()
+        while waiting or links:
+            folder = (waiting or links).pop()
+            try:
+                states[folder] = state = _State.of(folder)
+                if (place := (state.device, state.inode)) in seen:
+                    continue
+                seen.add(place)
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        path = folder / entry.name
+                        if _is_folder(entry):
+                            (links if entry.is_symlink() else waiting).append(path)
+                        elif fnmatch.fnmatch(entry.name, pattern):
+                            found.append((path, parse_name(path)))
+            except OSError as error:
+                if not is_absent(error) or folder.is_symlink():
+                    self.errors[folder] = error
+        self.files = _sort_named(found)
+        settled = all(state.is_settled for state in states.values())
+        self._states = states if settled and not self.errors else {}
+
+    def is_same(self) -> bool:
+        """Whether it can be told that nothing has changed."""
+        with contextlib.suppress(OSError):
+            same = (_State.of(folder) == own for folder, own in self._states.items())
+            return bool(self._states) and all(same)
+        return False
+
+
+@functools.lru_cache(maxsize=8)
+def _keep_tree(folder: Path, pattern: str) -> dict[str, _Tree]:  # noqa: ARG001 - the key
+    return {}
+
+
+_Key = tuple[str | None, ...]
+
+
+def _sort_named(files: Named) -> dict[_Key, Named]:
+    found = defaultdict(list)
+    for path, name in files:
+        found[tuple(map(name.get, _KEYS))].append((path, name))
+    return dict(found)
+
+
+def _choose_named(there: dict[_Key, Named], name: BidsName) -> Named:
+    keys = itertools.product(*({name.get(key), None} for key in _KEYS))
     found = [pair for key in keys for pair in there.get(key, ())]
     return sorted(found, key=lambda pair: pair[0].name)
 
@@ -177,11 +268,7 @@ def list_named(folder: Path, pattern: str, name: BidsName) -> Named:
 def _sort_names(
     folder: Path,
     pattern: str,
-    state: tuple[int, ...],  # noqa: ARG001 - part of the key
-) -> dict[tuple[str | None, str | None], Named]:
+    state: _State,  # noqa: ARG001 - part of the key
+) -> dict[_Key, Named]:
     os.scandir(folder).close()  # glob passes over a folder that is closed
-    found = defaultdict(list)
-    for path in folder.glob(pattern):
-        name = parse_name(path)
-        found[name.get("sub"), name.get("run")].append((path, name))
-    return dict(found)
+    return _sort_named([(path, parse_name(path)) for path in folder.glob(pattern)])

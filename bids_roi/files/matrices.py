@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_roi.errors import DataError, MissingInput, remedy_of
+from bids_roi.errors import DataError
+from bids_roi.files.listing import unreadable
 from bids_roi.files.tables import unquote
 
 if TYPE_CHECKING:
@@ -74,9 +75,7 @@ def read_keyed_matrix(
                     parts.append(_parse(list(cells[n_keys])))
             return told, names[n_keys:], np.concatenate(parts)
     except OSError as error:
-        msg = f"the file cannot be read ({error.strerror})."
-        remedy = remedy_of(error, "Check the path.")
-        raise MissingInput(msg, where=path, remedy=remedy) from error
+        raise unreadable("file", path, error) from error
     except (IndexError, TypeError, ValueError) as error:
         msg = "it is no table of keys and numbers."
         raise DataError(msg, where=path, remedy="Make it again.") from error
@@ -87,9 +86,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        msg = f"the file cannot be read ({error.strerror})."
-        remedy = remedy_of(error, "Check the path.")
-        raise MissingInput(msg, where=path, remedy=remedy) from error
+        raise unreadable("file", path, error) from error
 
 
 def parse_matrix(

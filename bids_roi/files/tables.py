@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import DataError, MissingInput, OutputError, remedy_of
-from bids_roi.files.listing import is_there
+from bids_roi.files.listing import is_absent, is_there, real_path, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -170,9 +170,7 @@ def read_table(path: Path, *, max_rows: int | None = None) -> dict[str, list[str
         msg = "the file is not text in UTF-8."
         raise DataError(msg, where=path, remedy="Save it as UTF-8.") from error
     except OSError as error:
-        msg = f"the file cannot be read ({error.strerror or error})."
-        remedy = remedy_of(error, "Check the path and its permissions.")
-        raise MissingInput(msg, where=path, remedy=remedy) from error
+        raise unreadable("file", path, error) from error
     return _columns(rows, path)
 
 
@@ -471,15 +469,19 @@ def fingerprint(path: Path) -> str:
                 return f"{size}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
         return f"{size}:{status.st_mtime_ns}"
     except OSError as error:
+        if not is_absent(error):
+            raise unreadable("file", path, error) from error
         msg = f"the file cannot be read ({error.strerror}); it could be before."
-        otherwise = "Was it moved, or another disk mounted? Run the same command again."
-        remedy = remedy_of(error, otherwise)
+        remedy = "Was it moved, or another disk mounted? Run the same command again."
         raise MissingInput(msg, where=path, remedy=remedy) from error
 
 
 def check_inside(folder: Path, output_dir: Path) -> None:
     """Refuse to write through a link that leads out of the output folder."""
-    there, inside = folder.resolve(), output_dir.resolve()
+    there, inside = real_path(folder), real_path(output_dir)
+    if os.path.islink(there):  # noqa: PTH114 - a closed folder is told by who writes
+        msg = "the folder is a link that leads to itself."
+        raise OutputError(msg, where=folder, remedy="Remove the link.")
     if not there.is_relative_to(inside):
         msg = f"the folder is a link that leads out of the output folder, to {there}."
         remedy = "Remove the link; nothing is ever written through one."

@@ -50,10 +50,8 @@ from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers, give_memory_back
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.columns import SPACE_KEYS
-from bids_roi.outputs.find import (
-    SCOPE,
-    series_of,
-)
+from bids_roi.outputs.counts import say_size
+from bids_roi.outputs.find import SCOPE, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -332,12 +330,9 @@ def _summarise(
         *("skipped", "failed"),
     )
     counts = rows.counts
-    runs = sum(not source.endswith(".tsv") for source in rows.sources)  # nor combined
-    people = len(rows.people)
     told = ", ".join(f"{counts[k]} {k}" for k in keys if counts[k] or k == "failed")
     told = told.replace("left_out", "left out")
-    head = f"{count_of(runs, 'run')} of {count_of(people, 'participant')}"
-    lines = [f"{head}; each atlas and strategy of a run counts: {told}"]
+    lines = [f"{say_size(rows.sized)}; each atlas and strategy of a run counts: {told}"]
     for status in keys[1:]:
         lines += _say_losses(status, rows.losses[status])
     if not level.found.usable:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bids_roi.errors import BidsRoiError, DataError, MissingInput
-from bids_roi.files.listing import check_link, glob_folder
+from bids_roi.files.listing import glob_folder
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import format_json, write_file
 from bids_roi.outputs.find import (
@@ -120,8 +121,6 @@ def read_everyone(
     names = {path.name for folder in folders for path in glob_folder(folder, "sub-*")}
     for person in sorted(names):
         try:
-            for place in (f"logs/{person}", person, f"{person}/func"):
-                check_link(output_dir / place)
             damaged: dict[Path, str] = {}
             records = read_all_records(output_dir, person, damaged)
             there = find_outputs(output_dir, person)
@@ -130,22 +129,21 @@ def read_everyone(
             continue
         records += _tell_damaged(output_dir, damaged, records, there)
         how = {"verify": verify, "combined": combined}
-        parts.append(check_outputs(output_dir, records, there, **how))
+        parts.append(_check(output_dir, records, there, **how))
         all_there += there if combined else []
         outcomes += [
             Outcome(r.run, r.atlas, r.status, r.reason, r.strategy) for r in records
         ]
-    problems = [problem for part in parts for problem in part.problems]
     found = Found(
         tuple(output for part in parts for output in part.regions),
         tuple(output for part in parts for output in part.series),
         tuple(output for part in parts for output in part.relmats),
-        tuple(sorted(problems, key=lambda problem: problem.output.kind == "relmat")),
+        _order(problem for part in parts for problem in part.problems),
     )
     for person, why in closed.items():
         reason = str(why).replace(f"{output_dir}/", "")
         outcomes.append(Outcome(person, NO_ATLAS, "unreadable", reason))
-    return Everyone(found, outcomes, closed, all_there)
+    return Everyone(_leave_out_twice(found), outcomes, closed, all_there)
 
 
 def _tell_damaged(
@@ -181,13 +179,25 @@ def check_outputs(
     to ``verify`` them. Of ``combined`` ones, the matrices over runs stand in place of
     those of the runs; else they are passed over.
     """
+    there = find_outputs(output_dir) if there is None else there
+    found = _check(output_dir, records, there, verify=verify, combined=combined)
+    return _leave_out_twice(found)
+
+
+def _check(
+    output_dir: Path,
+    records: Sequence[Record],
+    there: Sequence[Output],
+    *,
+    verify: bool,
+    combined: bool,
+) -> Found:
     stamps = {stamp.table: stamp for r in records for stamp in r.stamps}
     begun = {table for record in records for table in record.begun}
     done = (r for r in records if r.status == "done")
     begun -= {table for record in done for table in record.outputs}
     usable: dict[str, list[Output]] = {"regions": [], "timeseries": [], "relmat": []}
     problems = []
-    there = find_outputs(output_dir) if there is None else there
     found = [o for o in there if o.kind in usable]
     stale = find_stale(found, records)
     if combined:
@@ -215,6 +225,40 @@ def check_outputs(
         relmats=tuple(usable["relmat"]),
         problems=tuple(problems),
     )
+
+
+def _leave_out_twice(found: Found) -> Found:
+    """Move outputs that are there twice to the problems: they would weigh double."""
+    twice = _find_twice([*found.usable, *(p.output for p in found.problems)])
+    if not twice:
+        return found
+    problems = [*found.problems]
+    for output in found.usable:
+        if other := twice.get(output.path):
+            reason = f"{output.path}: it is there twice, as {other} too."
+            problems.append(Problem(output, f"{reason} Keep one of them."))
+    regions, series, relmats = (
+        tuple(output for output in outputs if output.path not in twice)
+        for outputs in (found.regions, found.series, found.relmats)
+    )
+    return Found(regions, series, relmats, _order(problems))
+
+
+def _order(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: problem.output.kind == "relmat"))
+
+
+def _find_twice(found: Sequence[Output]) -> dict[str, str]:
+    """Outputs of one name in two folders, a copy of a session, each with the other."""
+    # By numbers: the names of all outputs of a large group take much memory.
+    counts = Counter(hash(o.path.rpartition("/")[2]) for o in found)
+    if len(counts) == len(found):
+        return {}
+    paths: dict[str, list[str]] = defaultdict(list)
+    for output in found:
+        paths[output.path.rpartition("/")[2]].append(output.path)
+    several = [own for own in paths.values() if len(own) > 1]
+    return {path: next(p for p in own if p != path) for own in several for path in own}
 
 
 def _find_fault(

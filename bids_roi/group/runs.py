@@ -22,6 +22,7 @@ from bids_roi.outputs.columns import (
     identify,
     key_columns,
 )
+from bids_roi.outputs.counts import SIZED
 from bids_roi.outputs.find import (
     choose_combined,
     desc_of,
@@ -311,7 +312,7 @@ def tell_not_combined(found: Iterable[Output]) -> list[str]:
 
 def _row_of_record(record: Outcome) -> Row:
     """Row of what has no output here: why, as the participant level told."""
-    whole = "/" not in record.run  # a participant that could not be planned
+    whole = "/" not in record.run  # a participant or session that could not be planned
     row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
     row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
     row |= {"status": record.status, "reason": record.reason, "source": record.run}
@@ -328,27 +329,28 @@ class RunsTable:
     ----------
     counts
         Rows of each status.
-    sources, people
-        Of all rows.
     losses
         Rows of each status but ``done``.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
-        self.sources: set[str] = set()
-        self.people: set[object] = set()
         self.losses: dict[str, list[Row]] = defaultdict(list)
         self._lines: list[str] = []
         self._used: set[str] = set()
         self._digests: set[str] = set()
+        self._sized: set[tuple[object, ...]] = set()
+
+    @property
+    def sized(self) -> Iterator[Row]:
+        """Which runs and participants the rows are of, each once; see ``say_size``."""
+        return (dict(zip(SIZED, told, strict=True)) for told in self._sized)
 
     def add(self, row: Row) -> None:
         """Add a row, of which the text is kept."""
         status = str(row["status"])
         self.counts[status] += 1
-        self.sources.add(str(row.get("source")))
-        self.people.add(row.get("participant_id"))
+        self._sized.add(tuple(map(row.get, SIZED)))
         if status != "done":
             self.losses[status].append(row)
         if digest := row.get("options_digest"):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bids_roi.core.frame import Frame
     from bids_roi.core.mapping import RegionMap
     from bids_roi.core.warp import WarpFit
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.table import Connectivity
     from bids_roi.outputs.records import Digests, Making
 

@@ -262,6 +262,8 @@ def _list_tables(output_dir: Path, participant: str | None) -> Iterator[str]:
         own = fnmatch.filter(list_folder(output_dir / person), "ses-*")
         for inside in (person, *(f"{person}/{session}" for session in own)):
             names = list_folder(output_dir / inside / "func")
+            if not names:  # an error where the session is a link to what is not here
+                list_folder(output_dir / inside)
             for name in fnmatch.filter(names, "sub-*.tsv"):
                 yield f"{inside}/func/{name}"
 

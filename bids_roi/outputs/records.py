@@ -433,13 +433,13 @@ def write_records(output_dir: Path, run: str, records: Iterable[Record]) -> None
             other.unlink(missing_ok=True)
 
 
-def write_loss(output_dir: Path, participant: str, reason: str) -> None:
-    """Record why nothing could be planned of a participant (``sub-<label>``).
+def write_loss(output_dir: Path, name: str, reason: str) -> None:
+    """Record why nothing could be planned of a participant or session.
 
-    Under its name in place of a run's, until ``forget_loss``.
+    Under its name (``sub-<label>[_ses-<label>]``) in place of a run's, until
+    ``forget_loss``.
     """
-    lost = Record(participant, NO_ATLAS, "failed", reason)
-    write_records(output_dir, participant, [lost])
+    write_records(output_dir, name, [Record(name, NO_ATLAS, "failed", reason)])
 
 
 def forget_loss(output_dir: Path, participant: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from bids_roi.atlases.templateflow import S3_ROOT
 from bids_roi.dataset.query import dataset_around, dataset_description
 from bids_roi.errors import OutputError
-from bids_roi.files.listing import folders_in, is_absent
+from bids_roi.files.listing import folders_in, is_absent, real_path
 from bids_roi.files.names import format_name
 from bids_roi.files.tables import (
     format_json,
@@ -89,7 +89,7 @@ them yet, hence `.bidsignore`.
 
 def check_output_dir(output_dir: Path, root: Path) -> None:
     """Refuse an output folder in or around the input; make sure it can be written."""
-    out, source = output_dir.resolve(), root.resolve()
+    out, source = real_path(output_dir), real_path(root)
     if out == source or out.is_relative_to(source):
         msg = f"the output folder is inside the input {root}, which is never changed."
         remedy = "Choose a folder beside it, for example ../bids_roi."
@@ -119,6 +119,8 @@ def check_output_dir(output_dir: Path, root: Path) -> None:
     except OSError as error:
         msg = f"the output folder cannot be written ({error.strerror})."
         remedy = "Check its permissions, or mount it writable into the container."
+        if output_dir.is_symlink() and not output_dir.exists():
+            remedy = "It is a link to what is not here: mount the disk, or remove it."
         raise OutputError(msg, where=output_dir, remedy=remedy) from error
 
 
@@ -206,7 +208,7 @@ def _describe_dataset(
 
 def _link(output_dir: Path, root: Path, source: Mapping[str, Any]) -> str:
     """Where the input is, in a form that survives a move of both."""
-    out, there = output_dir.resolve(), root.resolve()
+    out, there = real_path(output_dir), real_path(root)
     if len(os.path.commonpath([out, there])) > 1:
         return quote(os.fsencode(os.path.relpath(there, out)))
     doi = source.get("DatasetDOI")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bids_roi.core.partition import Partition
     from bids_roi.core.quality import RegionQuality
     from bids_roi.core.reduce import Reduction
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.outputs.result import Extracted, Motion, Preparation
     from bids_roi.participant.run import Job

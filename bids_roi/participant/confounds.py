@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.options.table import Cleaning
     from bids_roi.participant.run import Job

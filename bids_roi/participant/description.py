@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.open import Atlas
     from bids_roi.atlases.shelf import AtlasShelf
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.record import Options
     from bids_roi.participant.level import ParticipantLevel
     from bids_roi.participant.outcomes import Outcomes
@@ -301,10 +301,12 @@ def list_inputs(
             continue
         sidecars = Sidecars(root)
         for run in runs:
-            n_runs += 1
-            spaces[template_of(run)] = None
             if run.error is not None:
                 yield run.error
+            if run.is_session:
+                continue
+            n_runs += 1
+            spaces[template_of(run)] = None
             if atlases:
                 continue
             for found in (

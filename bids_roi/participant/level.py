@@ -122,6 +122,7 @@ def plan_dataset(
             _note_empty(level, participant, outcomes)
         else:
             outcomes.keep(participant)
+            planned = outcomes.lose_sessions(planned)
         if not served and not any(item.atlases or item.error for item in planned):
             refused = [pair for item in planned for pair in item.refused]
             _check_present(refused, level.shelf)

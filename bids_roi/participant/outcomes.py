@@ -22,6 +22,7 @@ from bids_roi.errors import (
     say_time,
     shorten_reason,
 )
+from bids_roi.files.listing import list_folder
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import remove_leftovers
 from bids_roi.outputs.records import (
@@ -69,7 +70,8 @@ class Outcomes:
     """What became of the runs of one call.
 
     ``empty`` are participants without a run of whom nobody asked for one, ``errors``
-    why others could not be planned; ``other_settings`` lists runs by what differs;
+    why others could not be planned, ``closed`` why sessions could not be listed;
+    ``other_settings`` lists runs by what differs;
     ``used`` are atlases that served a run, ``not_combined`` why matrices over runs, or
     of conditions, could not be made; ``unread`` are participants whose logs or outputs
     cannot be read or added to, and why; ``n_impossible`` is of a dry run.
@@ -81,6 +83,7 @@ class Outcomes:
         self.tally = Tally()
         self.warnings: Counter[str] = Counter()
         self.errors: dict[str, BidsRoiError] = {}
+        self.closed: dict[str, BidsRoiError] = {}
         self.empty: list[str] = []
         self.n_impossible = 0
         self.other_settings: dict[str, list[str]] = {}
@@ -138,11 +141,37 @@ class Outcomes:
         self.errors[participant] = error
 
     def keep(self, participant: str) -> None:
-        """Forget that an earlier call could not plan a participant."""
+        """Forget that an earlier call could not plan a participant, or a session."""
         if not self.level.options.running.dry_run:
             person = f"sub-{participant}"
             with self._costs_one(person):
-                forget_loss(self.level.output_dir, person)
+                for loss in (person, *self._find_again(person)):
+                    forget_loss(self.level.output_dir, loss)
+
+    def _find_again(self, person: str) -> Iterator[str]:
+        """Sessions that an earlier call could not list, and that are no loss now."""
+        for name in list_folder(self.level.output_dir / "logs" / person):
+            loss = name.partition(".")[0]
+            session = loss.removeprefix(f"{person}_")
+            if session.startswith("ses-") and "_" not in session:
+                folder = self.level.root / person / session
+                with contextlib.suppress(MissingInput):
+                    list_folder(folder)
+                    list_folder(folder / "func")
+                    yield loss
+
+    def lose_sessions(self, planned: list[PlannedRun]) -> list[PlannedRun]:
+        """Record the sessions that cannot be listed; returns the runs of others."""
+        for item in planned:
+            if item.run.is_session and item.error is not None:
+                person = f"sub-{item.run.participant}"
+                name = f"{person}_ses-{item.run.session}"
+                if not self.level.options.running.dry_run:
+                    with self._costs_one(person):
+                        write_loss(self.level.output_dir, name, str(item.error))
+                log.error("%s: %s", name, item.error)
+                self.closed[name] = item.error
+        return [item for item in planned if not item.run.is_session]
 
     @contextlib.contextmanager
     def _costs_one(self, participant: str) -> Iterator[None]:
@@ -303,18 +332,20 @@ class Outcomes:
         """What the call ends with: 1 for failures, more where an atlas was no use."""
         if self.level.options.running.dry_run:
             refused = self.n_impossible or self.errors or self.other_settings
+            refused = refused or self.closed
             return 1 if refused else 0
         lost = self.other_settings or self.errors or self.not_combined or self.unread
-        failed = self.tally.n_failed_runs or lost
+        failed = self.tally.n_failed_runs or lost or self.closed
         return self._code_of_failure if failed else 0
 
     def summary(self) -> str:
         """One screen: how many runs, what became of them, where to look."""
         lines = self.tally.lines(self.level.shelf.names)
         lines[0] += f", in {say_time(time.monotonic() - self._began)}"
+        errors = {f"sub-{label}": error for label, error in self.errors.items()}
         lost = [
-            f"  failed: sub-{participant}: {shorten_reason(str(error))}"
-            for participant, error in self.errors.items()
+            f"  failed: {name}: {shorten_reason(str(error))}"
+            for name, error in (errors | self.closed).items()
         ]
         lines += [
             f"  failed: {shorten_reason(text)}" for text in self.not_combined[:_NAMED]
@@ -326,15 +357,18 @@ class Outcomes:
             person, why = next(iter(self.unread.items()))
             more = f" and {count_of(n - 1, 'participant')} more" if n > 1 else ""
             lines.append(f"  failed: {person}{more}: {shorten_reason(str(why))}")
-        if n := len(lost):
+        if n := len(errors):
             people = count_of(n, "participant").partition(" ")[2]
             lines.append(f"  {n:5d}  {people} of whom nothing could be planned")
+        if n := len(self.closed):
+            sessions = count_of(n, "session").partition(" ")[2]
+            lines.append(f"  {n:5d}  {sessions} of which nothing could be planned")
         lines += lost[:_NAMED]
-        if n > _NAMED:
-            lines.append(f"  ... and {n - _NAMED} more: see logs/")
+        if len(lost) > _NAMED:
+            lines.append(f"  ... and {len(lost) - _NAMED} more: see logs/")
         if self.empty:
             lines.append(f"  {self._say_empty()}")
-        known = self.errors or self.not_combined or self.unread
+        known = lost or self.not_combined or self.unread
         if known or self.tally.n_failed_runs:
             lines.append("  what to do about it is said above, and in logs/")
         folder = self.level.output_dir

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bids_roi.atlases.shelf import AtlasShelf
     from bids_roi.atlases.surfaces import Areas
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.options.record import Options
 
 
@@ -391,14 +391,15 @@ def _tell_uneven(timing: Timing, given: float | None) -> str:
 def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
     """Give runs that would be written to one name an error that names both inputs.
 
-    Two files of one name, ``.nii`` beside ``.nii.gz``, would share records too.
+    Two files of one name, ``.nii`` beside ``.nii.gz`` or in two folders, would share
+    records too, and a run that is averaged twice weighs twice.
     """
     taken: dict[str, PlannedRun] = {}
     errors: dict[str, CollisionError] = {}
     for item in planned:
-        stem = item.run.relative_path.partition(".")[0]
+        stem = item.run.path.name.partition(".")[0]
         outputs = [name for _, names in item.atlases for name in names.all]
-        for name in (stem, *outputs):
+        for name in (stem, *(path.rpartition("/")[2] for path in outputs)):
             other = taken.setdefault(name, item)
             if other is not item:
                 both = (other.run.relative_path, item.run.relative_path)
@@ -417,6 +418,8 @@ def mark_collisions(planned: list[PlannedRun]) -> list[PlannedRun]:
 
 def _how_to_choose(*runs: BoldRun) -> str:
     """Remedy for runs of one name: a filter that tells one from the other."""
+    if len({run.path.name for run in runs}) == 1:
+        return "Keep one of them: is a folder a link to, or a copy of, the other?"
     kinds = dict.fromkeys(parse_name(run.path).extension for run in runs)
     if len(kinds) < 2:
         return "Keep one of them, or choose it with a --bids-filter-file."

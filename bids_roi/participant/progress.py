@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING
 
 from bids_roi.dataset.layout import size_of
 from bids_roi.errors import OutputError, say
+from bids_roi.files.listing import real_path
 from bids_roi.outputs.records import tell_failures
 
 if TYPE_CHECKING:
@@ -272,7 +273,7 @@ def follow(
 
 
 def _open(path: Path, root: Path) -> TextIO:
-    if path.resolve().is_relative_to(root.resolve()):
+    if real_path(path).is_relative_to(real_path(root)):
         msg = "the file of events would be inside the input, which is never changed."
         raise OutputError(msg, where=path, remedy="Choose another place for --events.")
     try:

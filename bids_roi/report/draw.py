@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.core.grid import Grid
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.images.nifti import Series
     from bids_roi.outputs.derivatives import RelmatOutput, SeriesOutput
     from bids_roi.outputs.result import AtlasResult, CleanedSeries, Preparation

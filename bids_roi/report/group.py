@@ -16,6 +16,7 @@ from bids_roi.errors import BidsRoiError
 from bids_roi.files.matrices import read_keyed_matrix, read_matrix
 from bids_roi.files.names import parse_name
 from bids_roi.files.tables import read_table, write_file
+from bids_roi.outputs.counts import SIZED, say_size
 from bids_roi.outputs.find import list_group_files, name_run
 from bids_roi.report.group_figures import (
     LEAST_RUNS,
@@ -41,7 +42,6 @@ from bids_roi.report.pages import (
     tell_keys,
     tell_reasons,
 )
-from bids_roi.report.paper import Figure, count
 from bids_roi.report.raster import order_regions
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.report.pages import Row
+    from bids_roi.report.paper import Figure
 
     FloatArray = NDArray[np.float64]
     Kind = Literal["share", "count", "amount"]
@@ -134,12 +135,10 @@ def write_group_page(output_dir: Path, command: str = "") -> None:
     connectivity = _show_connectivity(output_dir, regions)
     dataset = load_json(output_dir / "dataset_description.json")
     people = sorted(set(runs.get("participant_id", ())))
-    sources = {*runs.get("source", ())} - {"n/a"}
-    n_runs = sum(not source.endswith(".tsv") for source in sources)  # nor combined ones
     content = {
         "dataset": name_dataset(dataset),
         "commands": [command] if command else [],
-        "size": f"{count(n_runs, 'run')} of {count(len(people), 'participant')}",
+        "size": say_size(rows_of({k: runs[k] for k in SIZED if k in runs})),
         "people": [(p, page if (page := f"{p}.html") in pages else "") for p in people],
         "strategies": tabulate_strategies(strategies) if strategies else None,
         "strategy_figures": [

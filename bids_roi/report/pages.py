@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_roi.errors import BidsRoiError
 from bids_roi.files.tables import read_json, read_table
+from bids_roi.outputs.counts import is_whole
 from bids_roi.outputs.find import Output, find_outputs, sources_of
 from bids_roi.outputs.result import read_figures, report_path
 from bids_roi.version import __version__
@@ -277,10 +278,8 @@ def read_runs(output_dir: Path, records: Sequence[Record]) -> list[RunFacts]:
 
 def shared_entities(runs: Sequence[RunFacts]) -> list[str]:
     """Entities that all runs have, in the order of the names."""
-    if not runs:
-        return []
-    shared = set.intersection(*(set(run.entities) for run in runs))
-    return [part for part in runs[0].entities if part in shared]
+    known = [run.entities for run in runs if not is_whole(run.path)]
+    return [part for part in known[0] if all(part in e for e in known)] if known else []
 
 
 def _read_atlas(

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bids_roi.files.tables import MISSING, write_file
+from bids_roi.outputs.counts import is_whole
 from bids_roi.outputs.find import COMBINED, find_outputs
 from bids_roi.outputs.records import (
     NOT_CLEANED,
@@ -84,14 +85,15 @@ def write_page(output_dir: Path, participant: str) -> str | None:
 def is_current(output_dir: Path, participant: str) -> bool:
     """Whether the page is whole, of this version, and no older than the records.
 
-    Of runs that are all there as they were, it then says what it would say anew.
+    Of runs that are all there as they were, it then says what it would say anew. Their
+    folder counts, too: where a session is put right, its record is removed.
     """
     page = output_dir / f"{participant}.html"
-    records = (output_dir / "logs" / participant).glob("*.jsonl")
+    logs = output_dir / "logs" / participant
     try:
         text = page.read_text(encoding="utf-8")
-        newest = max(path.stat().st_mtime_ns for path in records)
-        if page.stat().st_mtime_ns < newest:
+        newest = max(path.stat().st_mtime_ns for path in logs.glob("*.jsonl"))
+        if page.stat().st_mtime_ns < max(newest, logs.stat().st_mtime_ns):
             return False
     except (OSError, ValueError):  # not there, no text, or no records
         return False
@@ -160,7 +162,7 @@ def _write_pages(output_dir: Path, participant: str, records: Sequence[Record]) 
 
 def _subtitle(runs: Sequence[RunFacts], names: Sequence[str]) -> str:
     known = [name for name in names if name != MISSING]
-    text = count(len(runs), "run")
+    text = count(sum(not is_whole(run.path) for run in runs), "run")
     if shared := shared_entities(runs):
         text += f" ({', '.join(shared)})"
     return f"{text}, {'atlas' if len(known) == 1 else 'atlases'} {', '.join(known)}"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bids_roi.atlases.open import Atlas
-    from bids_roi.dataset.layout import BoldRun
+    from bids_roi.dataset.run import BoldRun
     from bids_roi.report.raster import RegionOrder
 
     BoolArray = NDArray[np.bool_]

@@ -23,7 +23,7 @@ from bids_roi.core.grid import Grid
 from bids_roi.core.mapping import map_labels, strongest_map
 from bids_roi.core.motion import censor
 from bids_roi.core.quality import assess_regions
-from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.run import BoldRun
 from bids_roi.images.header import BOLD
 from bids_roi.images.nifti import open_image, write_image
 from bids_roi.options.settings import Settings

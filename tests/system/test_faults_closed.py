@@ -97,6 +97,9 @@ def test_a_group_goes_on_without_who_cannot_be_read(
     with monkeypatch.context() as patch:
         break_at(patch, broken, code)
         shown = run(capsys, tmp_path, out, "group", code=1)
+    # Without the records of one run, that one is not known.
+    lost = "8 runs of 4 participants, and 1 participant of whom no run is known"
+    assert f"{lost}; each atlas" in shown.out
     assert "1 unreadable" in shown.out
     check_group(capsys, out, broken, problem, shown.err, shown.out)
     run(capsys, tmp_path, out, "group")  # and put right by the same command
@@ -200,6 +203,19 @@ def test_outputs_on_a_disk_that_is_not_mounted_are_told(tmp_path, capsys, word):
     assert len(read_rows(out / "group_runs.tsv")) == 10
 
 
+def test_a_session_of_outputs_that_is_not_here_is_told(tmp_path, capsys):
+    out = tmp_path / "out"
+    fill(out)
+    (out / "sub-03.html").symlink_to("not fetched")  # a page is no participant
+    run(capsys, tmp_path, out, "group")
+    (out / "sub-03" / "ses-9").symlink_to(tmp_path / "not mounted")
+    shown = run(capsys, tmp_path, out, "group", code=1)
+    assert "sub-03/ses-9: the folder cannot be read" in shown.err
+    rows = read_rows(out / "group_runs.tsv")
+    (row,) = [r for r in rows if r["participant_id"] == "sub-03"]
+    assert row["status"] == "unreadable"
+
+
 def test_damaged_records_of_a_run_with_outputs_are_told_beside_these(tmp_path, capsys):
     out = tmp_path / "out"
     fill(out)
@@ -242,6 +258,32 @@ def files_of(folder):
 
 def changes_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
+
+
+@as_root
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("word", ["ses-1", "ses-1/func"])
+def test_a_session_of_another_user_costs_itself_only(site, fault_server, word, kept):
+    root, out, _ = site
+    for number in (1, 2):
+        datasets.write_run(root, f"sub-04_ses-{number}_task-rest_space-{SPACE}")
+    more = ("--bids-database-dir", out.parent / "index") if kept else ()
+    broken = root / "sub-04" / word
+    broken.chmod(0)
+    done = participant(fault_server, site, *more)
+    assert done.returncode == 1, done.stderr
+    assert f"ERROR sub-04_ses-1: {broken}: the folder cannot be read" in done.stderr
+    # Who asks for the other session has nothing to do with it.
+    one = ("--participant-label", "04", "--session-label", "2")
+    done = participant(fault_server, site, *more, *one)
+    broken.chmod(0o755)
+    assert done.returncode == 0, done.stderr
+    states = {r.run.rpartition("/")[2][:12]: r.status for r in read_all_records(out)}
+    assert states.pop("sub-04_ses-1") == "failed"
+    assert set(states.values()) == {"done"}
+    assert len(states) == 4
+    assert participant(fault_server, site, *more).returncode == 0
+    assert {r.status for r in read_all_records(out)} == {"done"}
 
 
 @as_root

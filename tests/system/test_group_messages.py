@@ -438,3 +438,25 @@ def test_validator_finds_nothing_to_say(dataset, atlas, tmp_path, capsys):
     run(capsys, dataset, out, "group")
     assert list(out.glob("group_*_relmat.tsv"))
     assert issues_of(out, "error", "warning") == []
+
+
+@pytest.mark.parametrize("copy", ["sub-03_old", "sub-03/ses-old"])
+def test_outputs_that_are_there_twice_are_not_averaged_twice(tree, capsys, copy):
+    """A copy that was kept beside them would weigh as much as a run."""
+    folder = tree.root / copy
+    if "/" in copy:
+        shutil.copytree(tree.root / "sub-03" / "func", folder / "func")
+    else:
+        shutil.copytree(tree.root / "sub-03", folder)
+    shown = run(capsys, tree.root, tree.root, "group")
+    assert n_runs(tree) == 4
+    status, reason = statuses(tree)["sub-03"]
+    assert status == "unreadable"
+    for text in (reason, shown.out):
+        assert "it is there twice" in text
+        assert f"{copy}/func/" in text
+        assert "Keep one of them" in text
+    shutil.rmtree(folder)
+    run(capsys, tree.root, tree.root, "group")
+    assert n_runs(tree) == 5
+    assert statuses(tree) == {}

@@ -244,6 +244,28 @@ def test_links_out_of_the_tree_are_read_as_datalad_needs(tmp_path, atlas, capsys
     assert datasets.snapshot(store) == before
 
 
+@pytest.mark.parametrize("aim", ["itself", "nothing"])
+@pytest.mark.parametrize(
+    "place", ["", "sub-01", "sub-01/func", "sub-01/figures", "logs", "logs/sub-01"]
+)
+def test_a_link_that_leads_nowhere_in_the_output_is_told(
+    place, aim, tmp_path, atlas, capsys
+):
+    root = datasets.write_dataset(tmp_path / "in", ["sub-01_task-rest"])
+    out = tmp_path / "out"
+    link = out / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(link.name if aim == "itself" else tmp_path / "nothing")
+    code = {"sub-01/figures": None, "sub-01": 1, "sub-01/func": 1}.get(place, 73)
+    given = [root, out, "participant", "--atlas-file", atlas]
+    said = run(capsys, *given, report=True, code=code)
+    assert str(link) in said.err
+    assert "link" in said.err.replace(str(tmp_path), "")
+    assert "unexpected" not in said.err
+    assert "RuntimeError" not in said.err
+    assert not (tmp_path / "nothing").exists()
+
+
 @pytest.mark.parametrize("link", ["sub-01", "sub-01/func", "logs", "logs/sub-01"])
 @pytest.mark.parametrize("target", ["in", "elsewhere"])
 def test_nothing_is_written_through_a_link(link, target, tmp_path, atlas, capsys):

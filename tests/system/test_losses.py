@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.broken_disk import fail_at, fail_to_list
 from support.calls import run
 from support.datasets import (
     INDEX,
@@ -92,6 +93,34 @@ def test_one_bold_twice_costs_that_run_only(site, capsys):
     assert dry.out.count("cannot be processed") == 2
     path = filters(site[0].parent, bold={"extension": ".nii.gz"})
     call(capsys, site, "--bids-filter-file", path)
+    assert failures(site[1]) == {}
+
+
+@pytest.mark.parametrize("way", ["copy", "link"])
+@pytest.mark.parametrize("mask", ["auto", "none"])
+def test_one_run_in_two_folders_is_not_counted_twice(tmp_path, capsys, way, mask):
+    """A copy of a session that was kept beside it, or another name of it."""
+    stems = [f"sub-1_ses-{n}_task-a" for n in (1, 2)]
+    root = write_dataset(tmp_path / "in", stems)
+    site = root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+    twice, other = root / "sub-1" / "ses-2", root / "sub-1" / "ses-2_old"
+    if way == "copy":
+        shutil.copytree(twice, other)
+    else:
+        other.symlink_to("ses-2")
+    told = call(capsys, site, "--mask", mask, code=1)
+    name = f"func/sub-1_ses-2_task-a_space-{SPACE}_desc-preproc_bold.nii.gz"
+    said = f"sub-1/ses-2/{name} and sub-1/ses-2_old/{name} are one run twice"
+    assert f"ERROR {said}; none of the two is processed." in told.err
+    assert "a link to, or a copy of, the other" in told.err
+    assert [p.parent.parent.name for p in site[1].rglob("*_timeseries.tsv")] == [
+        "ses-1"
+    ]
+    if way == "copy":
+        shutil.rmtree(other)
+    else:
+        other.unlink()
+    call(capsys, site, "--mask", mask)
     assert failures(site[1]) == {}
 
 
@@ -209,6 +238,70 @@ def test_a_mount_that_fails_costs_what_is_on_it(site, capsys, monkeypatch, numbe
     monkeypatch.undo()
     call(capsys, site)
     assert failures(site[1]) == {}
+
+
+def lose_session(folder, damage, monkeypatch):
+    """Let a session's folder be there and not be listed."""
+    if damage == "link":
+        folder.symlink_to("/not/mounted")
+        return folder.unlink
+    (folder / "func").mkdir(parents=True)
+    place = folder if damage == "EACCES" else folder / "func"
+    fail_to_list(monkeypatch, place, "EACCES" if damage == "EACCES" else "EIO")
+    if damage == "EIO":
+        fail_at(monkeypatch, Path, "iterdir", place, "EIO")
+    return monkeypatch.undo
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("damage", ["link", "EACCES", "EIO"])
+def test_a_session_that_cannot_be_listed_costs_itself_only(
+    tmp_path, capsys, monkeypatch, damage, kept
+):
+    stems = [f"sub-1_ses-{n}_task-a" for n in (1, 2)]
+    root = write_dataset(tmp_path / "in", stems)
+    site = root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+    more = ["--bids-database-dir", tmp_path / "index"] if kept else []
+    put_right = lose_session(root / "sub-1" / "ses-9", damage, monkeypatch)
+    told = call(capsys, site, "--dry-run", *more, code=1)
+    assert told.out.startswith("2 runs ")
+    told = call(capsys, site, *more, code=1)
+    assert told.err.count("ERROR") == 1
+    assert f"ERROR sub-1_ses-9: {root}/sub-1/ses-9" in told.err
+    summary = " ".join(told.out.split())
+    assert "2 runs of 1 participant" in summary
+    assert "1 session of which nothing could be planned" in summary
+    assert "failed: sub-1_ses-9: " in summary
+    assert len(list(site[1].rglob("*_timeseries.tsv"))) == 2
+    assert list(failures(site[1])) == ["sub-1_ses-9"]
+    shown = run(capsys, root, site[1], "group", report=True)
+    said = "2 runs of 1 participant, and 1 session of which no run is known"
+    assert said in shown.out
+    assert said in (site[1] / "group.html").read_text()
+    (row,) = [r for r in group_rows(capsys, site[1]) if r["status"] == "failed"]
+    assert (row["participant_id"], row["session_id"]) == ("sub-1", "ses-9")
+    # Who asks for other sessions has nothing to do with it, and does not forget it.
+    call(capsys, site, *more, "--session-label", "1")
+    assert list(failures(site[1])) == ["sub-1_ses-9"]
+    call(capsys, site, *more, "--session-label", "9", code=66)
+    put_right()
+    call(capsys, site, *more)
+    assert failures(site[1]) == {}
+
+
+def test_a_page_tells_of_a_session_for_as_long_as_it_is_lost(tmp_path, capsys):
+    root = write_dataset(tmp_path / "in", ["sub-1_ses-1_task-a"])
+    given = [root, tmp_path / "out", "participant"]
+    given += ["--atlas-file", write_atlas(tmp_path / "atlas")]
+    page, session = tmp_path / "out" / "sub-1.html", root / "sub-1" / "ses-9"
+    session.symlink_to("/not/mounted")
+    for _ in range(2):
+        run(capsys, *given, report=True, code=1)
+        assert "sub-1_ses-9" in page.read_text()
+        assert "1 run (ses-1, task-a" in page.read_text()
+    session.unlink()
+    run(capsys, *given, report=True)
+    assert "sub-1_ses-9" not in page.read_text()
 
 
 def cut(site):

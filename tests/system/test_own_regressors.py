@@ -19,8 +19,8 @@ from support.toy_confounds import MOTION, SPIKES, T
 
 from bids_roi.api import extract
 from bids_roi.confounds.table import read_confounds
-from bids_roi.dataset.layout import BoldRun
 from bids_roi.dataset.partners import find_tables
+from bids_roi.dataset.run import BoldRun
 from bids_roi.files.names import parse_name
 from bids_roi.loading import load
 from bids_roi.outputs.records import read_all_records

@@ -461,3 +461,10 @@ def test_nothing_need_be_writable(tmp_path, monkeypatch):
     monkeypatch.setattr("bids_roi.dataset.layout.tempfile.TemporaryDirectory", refuse)
     assert dict(find_runs_of(tmp_path, ["01", "02"], Input())) == expected
     assert [len(runs) for runs in expected.values()] == [1, 1]
+    # pybids cannot walk over a closed session, and is not asked to.
+    for label in ("01", "02"):
+        (tmp_path / f"sub-{label}" / "ses-9").symlink_to("nowhere")
+    monkeypatch.setattr("bids_roi.dataset.layout._query", refuse)
+    for label, (run, session) in find_runs_of(tmp_path, ["01", "02"], Input()):
+        assert [run] == expected[label]
+        assert session.is_session

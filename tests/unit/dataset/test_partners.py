@@ -99,6 +99,20 @@ def test_mask(tmp_path, files, expected):
     assert find_runs(tmp_path, "01", Input(), own_masks=False)[0].mask_path is None
 
 
+def test_partners_of_one_name_are_told_by_their_folders(tmp_path):
+    mask = "ses-1/func/sub-01_ses-1_desc-brain_mask.nii.gz"
+    plant(
+        tmp_path,
+        f"sub-01/{mask}",
+        f"sub-01/{mask.replace('brain_mask', 'preproc_bold')}",
+    )
+    (tmp_path / "sub-01" / "ses-latest").symlink_to("ses-1")
+    for run in find_runs(tmp_path, "01", Input()):
+        for folder in ("ses-1", "ses-latest"):
+            assert str(tmp_path / "sub-01" / folder / mask[6:]) in run.error.problem
+        assert "link to, or a copy of" in run.error.remedy
+
+
 @pytest.mark.parametrize(
     ("twins", "said", "chosen"),
     [

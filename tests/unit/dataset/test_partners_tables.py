@@ -3,8 +3,8 @@
 import pytest
 from support.broken_disk import fail_to_list
 
-from bids_roi.dataset.layout import BoldRun
 from bids_roi.dataset.partners import find_tables
+from bids_roi.dataset.run import BoldRun
 from bids_roi.errors import MissingInput
 from bids_roi.files.names import parse_name
 
@@ -111,3 +111,38 @@ def test_a_closed_folder_that_holds_no_table_of_the_run_is_no_matter(
     broken.mkdir(parents=True)
     fail_to_list(monkeypatch, broken, code)
     assert found(tmp_path, run) == [own]
+
+
+@pytest.mark.parametrize("gone", ["sub-01", "sub-01/ses-2", "sub-01/ses-2/func"])
+def test_a_link_to_what_is_not_here_does_not_lead_to_another_table(tmp_path, gone):
+    run = "sub-01_ses-2_task-rest_echo-1_desc-preproc_bold.nii.gz"
+    of_all = "sub-01_ses-2_task-rest_physio.tsv"
+    assert found(tmp_path, run, of_all) == [of_all]
+    link = tmp_path / "own" / gone
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to("not-mounted")
+    with pytest.raises(MissingInput, match="the folder cannot be read") as told:
+        found(tmp_path, run)
+    assert told.value.where == str(link)
+    other = run.replace("ses-2", "ses-1"), of_all.replace("ses-2", "ses-1")
+    if gone != "sub-01":
+        assert found(tmp_path, *other) == [other[1]]
+
+
+def test_a_linked_folder_is_looked_into_once(tmp_path):
+    run = "sub-01_ses-2_task-rest_desc-preproc_bold.nii.gz"
+    name = "sub-01_ses-2_task-rest_physio.tsv"
+    disk, person = tmp_path / "disk", tmp_path / "own" / "sub-01"
+    for folder in (disk, person):
+        folder.mkdir(parents=True)
+    (person / "ses-2").symlink_to(disk)
+    assert found(tmp_path, run) == []
+    (disk / name).touch()
+    assert found(tmp_path, run) == [f"sub-01/ses-2/{name}"]
+    (disk / "up").symlink_to(person)  # which leads round and round
+    (person / "again").symlink_to("again")
+    (person / "old").symlink_to("ses-2")
+    (person / "ses-2").unlink()
+    (person / "ses-2").mkdir()
+    (disk / name).rename(person / "ses-2" / name)
+    assert found(tmp_path, run) == [f"sub-01/ses-2/{name}"]

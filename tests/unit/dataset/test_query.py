@@ -16,6 +16,7 @@ from bids_roi.dataset.query import (
     list_participants,
 )
 from bids_roi.errors import MissingInput, NothingFound, UsageError
+from bids_roi.loading import load
 from bids_roi.options.row import Input
 
 DERIVATIVE = {"Name": "x", "DatasetType": "derivative"}
@@ -169,19 +170,42 @@ def test_a_root_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch,
         list_participants(tmp_path, [])
 
 
+@pytest.mark.parametrize("aim", ["itself", "nothing"])
+def test_a_dataset_that_is_a_link_to_nothing_is_no_slip_of_the_pen(tmp_path, aim):
+    """The path is right: to check its spelling leads nowhere."""
+    link = tmp_path / "itself"
+    link.symlink_to(aim)
+    for call in (lambda: find_derivative(link, None), lambda: load(link)):
+        with pytest.raises(MissingInput) as caught:
+            call()
+        told = "leads to itself" if aim == "itself" else "a link to what is not here"
+        assert told in caught.value.remedy
+        assert caught.value.where == str(link)
+    for call in (lambda: find_derivative(tmp_path / "x", None), lambda: load("x")):
+        with pytest.raises(MissingInput) as caught:
+            call()
+        assert caught.value.remedy == "Check the spelling."
+
+
 def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
     """As to a disk that is not mounted; a page that was not fetched is no folder."""
-    plant(tmp_path, "sub-01_desc-preproc_bold.nii", "sub-03/ses-1/x")
+    there = "sub-04/ses-1/func/sub-04_ses-1_desc-preproc_bold.nii"
+    plant(tmp_path, "sub-01_desc-preproc_bold.nii", "sub-03/ses-1/x", there)
     (tmp_path / "sub-02").symlink_to(tmp_path / "not mounted" / "sub-02")
     (tmp_path / "sub-02.html").symlink_to(tmp_path / "not fetched")
-    (tmp_path / "sub-03" / "ses-2").symlink_to("not mounted")
-    assert list_participants(tmp_path, []) == ["01", "02", "03"]
-    found = dict(find_runs_of(tmp_path, ["01", "02", "03"], Input()))
+    for person in ("sub-03", "sub-04"):
+        (tmp_path / person / "ses-2").symlink_to("not mounted")
+    assert list_participants(tmp_path, []) == ["01", "02", "03", "04"]
+    found = dict(find_runs_of(tmp_path, ["01", "02", "03", "04"], Input()))
     assert len(found["01"]) == 1
     assert "there is no folder of this participant" in str(found["02"])
     assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(found["03"])
-    for person in ("02", "03"):
-        assert "a link to what is not here" in found[person].remedy
+    run, session = found["04"]
+    assert (run.is_session, session.is_session) == (False, True)
+    assert (session.session, session.relative_path) == ("2", "sub-04/ses-2")
+    assert f"{tmp_path}/sub-04/ses-2: the folder cannot be read" in str(session.error)
+    for error in (found["02"], found["03"], session.error):
+        assert "a link to what is not here" in error.remedy
 
 
 @pytest.mark.parametrize("code", ["EACCES", "EIO", "ENOENT"])
@@ -196,9 +220,14 @@ def test_a_session_that_is_not_asked_for_may_be_closed(
         fail_at(monkeypatch, Path, "iterdir", tmp_path / "sub-01" / word, code)
     ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("1",)))
     assert [run.relative_path for run in found] == [f"sub-01/{names[0]}"]
-    for asked in ((), ("2",), ("1", "2")):
+    told = f"{tmp_path}/sub-01/{word}: the folder cannot be read"
+    for asked in ((), ("1", "2")):
         ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=asked))
-        assert f"{tmp_path}/sub-01/{word}: the folder cannot be read" in str(found)
+        run, session = found
+        assert (run.relative_path, run.error) == (f"sub-01/{names[0]}", None)
+        assert told in str(session.error)
+    ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("2",)))
+    assert told in str(found)
 
 
 @pytest.mark.parametrize("code", ["EIO", "ESTALE"])
@@ -225,6 +254,26 @@ def test_a_closed_derivative_beside_another_is_told(tmp_path, monkeypatch, caplo
     fail_to_list(monkeypatch, closed, "EACCES")
     assert find_derivative(tmp_path, None) == tmp_path / "derivatives" / "older"
     assert f"{closed} cannot be read" in caplog.text
+
+
+def test_a_derivative_that_is_a_link_to_nothing_is_told(tmp_path, caplog):
+    """Another one is taken with a warning, as where it is closed; or it is named."""
+    holder = tmp_path / "derivatives"
+    holder.mkdir()
+    link = holder / "fmriprep-20.2.1"
+    link.symlink_to("not-mounted")
+    (holder / "README").symlink_to("../.git/annex/objects/x/y/z")  # a file
+    with pytest.raises(MissingInput) as caught:
+        find_derivative(tmp_path, None)
+    assert f"{link} cannot be read" in caplog.text
+    assert "README" not in caplog.text
+    assert str(link) in caught.value.remedy
+    caplog.clear()
+    older = describe(holder / "older", DERIVATIVE)
+    plant(older, "sub-01_task-a_desc-preproc_bold.nii.gz")
+    assert find_derivative(tmp_path, None) == older
+    assert f"{link} cannot be read" in caplog.text
+    assert "README" not in caplog.text
 
 
 def test_closed_folders_that_hide_no_derivative_are_no_matter(

@@ -1,22 +1,26 @@
 """Files of a folder that is listed once: never those of another, or of before."""
 
 import errno
+import io
 import os
 import re
 from pathlib import Path
 
 import pytest
+from support.broken_disk import fail_at
 
 from bids_roi.errors import MissingInput
 from bids_roi.files.listing import (
-    find_below,
     folders_in,
     glob_folder,
     is_there,
+    list_below,
     list_folder,
     list_named,
 )
+from bids_roi.files.matrices import read_bytes
 from bids_roi.files.names import parse_name
+from bids_roi.files.tables import GONE, fingerprint, read_table
 
 NAME = parse_name("sub-1_run-1_bold.nii.gz")
 
@@ -111,11 +115,14 @@ def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
     names = ["a.tsv", "b.tsv", "ses-2", "ses-2.html", "sub-1"]
     assert sorted(list_folder(tmp_path)) == names
     assert glob_folder(tmp_path, "*.tsv") == [tmp_path / "a.tsv", tmp_path / "b.tsv"]
-    assert set(find_below(tmp_path, "a.*")) == {*tmp_path.rglob("a.*")}
+    (tmp_path / "ses-2").unlink()
+    below = list_below(tmp_path, "a.*", NAME)
+    assert {path for path, _ in below} == {*tmp_path.rglob("a.*")}
+    (tmp_path / "ses-2").symlink_to("not-mounted")
     assert folders_in(tmp_path) == [tmp_path / "ses-2", tmp_path / "sub-1"]
     for folder in (tmp_path / "absent", tmp_path / "a.tsv"):
         assert list_folder(folder) == glob_folder(folder, "*") == []
-        assert list(find_below(folder, "*")) == []
+        assert list_below(folder, "*", NAME) == []
     number, really = getattr(errno, code), os.scandir
 
     def fail(path="."):
@@ -127,7 +134,7 @@ def test_a_closed_folder_is_no_empty_one(tmp_path, monkeypatch, code):
     for call in (
         lambda: list_folder(inside),
         lambda: glob_folder(inside, "*.tsv"),
-        lambda: list(find_below(tmp_path, "*.tsv")),
+        lambda: list_below(tmp_path / "sub-1", "*.tsv", NAME),
     ):
         with pytest.raises(MissingInput, match="the folder cannot be read") as caught:
             call()
@@ -144,3 +151,29 @@ def test_a_link_that_leads_nowhere_is_no_empty_folder(tmp_path):
         list_named(link, "*", NAME)
     assert "link to what is not here" in caught.value.remedy
     assert list_named(tmp_path / "absent", "*", NAME) == []
+
+
+@pytest.mark.parametrize("read", [read_table, read_bytes, list_folder, fingerprint])
+def test_what_to_do_about_a_file_fits_what_is_wrong_with_it(
+    tmp_path, monkeypatch, read
+):
+    link = tmp_path / "link"
+    for aim, told in (
+        ("link", "the link leads to itself"),
+        ("gone", "a link to what is not here"),
+    ):
+        link.symlink_to(aim)
+        if read is fingerprint:
+            assert read(link) == GONE
+        else:
+            with pytest.raises(MissingInput) as caught:
+                read(link)
+            assert told in caught.value.remedy
+        link.unlink()
+    link.mkdir() if read is list_folder else link.touch()
+    for owner, name in ((os, "scandir"), (Path, "open"), (io, "open")):
+        fail_at(monkeypatch, owner, name, link, "EACCES")
+    with pytest.raises(MissingInput) as caught:
+        read(link)
+    assert "cannot be read (Permission denied)." in str(caught.value)
+    assert "Check its permissions." in caught.value.remedy

@@ -7,7 +7,7 @@ import pytest
 
 from bids_roi.core.frame import Frame, Mesh, Part
 from bids_roi.core.grid import Grid
-from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.run import BoldRun
 from bids_roi.files.names import parse_name
 from bids_roi.outputs.derivatives import _spatial_reference
 

@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_listed_hides_no_outputs(
         "sub-03/ses-1",  # neither is a folder
         "sub-03.html",
     )
-    (tmp_path / "sub-04").symlink_to("nowhere")
+    (tmp_path / "sub-04.html").symlink_to("not-fetched")
     assert len(find_outputs(tmp_path)) == 3
     really = os.scandir
 
@@ -133,6 +133,17 @@ def test_a_folder_that_cannot_be_listed_hides_no_outputs(
     assert ("permissions" in caught.value.remedy) == (number == errno.EACCES)
     # What is not asked for costs nobody else a thing.
     assert len(find_outputs(tmp_path, "sub-01")) == 1
+
+
+@pytest.mark.parametrize("link", ["sub-04", "sub-01/ses-9", "sub-01/ses-1/func"])
+def test_a_link_to_what_is_not_here_hides_no_outputs(tmp_path, link):
+    touch(tmp_path, "sub-01/func/sub-01_atlas-A_dseg.tsv", "sub-01/ses-1/x")
+    (tmp_path / link).symlink_to("not-mounted")
+    for read in (find_outputs, load):
+        with pytest.raises(MissingInput, match="cannot be read") as caught:
+            read(tmp_path)
+        assert caught.value.where == str(tmp_path / link)
+        assert "a link to what is not here" in caught.value.remedy
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from support.pictures import parts, rasters
 
 from bids_roi.atlases.shelf import AtlasShelf
 from bids_roi.core.frame import Frame, Mesh, Part
-from bids_roi.dataset.layout import BoldRun
+from bids_roi.dataset.run import BoldRun
 from bids_roi.demo.phantom import geodesic_sphere
 from bids_roi.errors import ImageError
 from bids_roi.images.surfaces import read_mesh
