@@ -92,7 +92,11 @@ class Dask(Executor):
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready."""
         dask, distributed = _load("dask"), _load("distributed")
@@ -106,7 +110,9 @@ class Dask(Executor):
             else:
                 client = _connect(distributed, self.scheduler)
             stack.enter_context(client)
-            yield from _map_client(client, function, iter(items), self.timeout)
+            yield from _map_client(
+                client, function, iter(items), self.timeout, eager=eager
+            )
 
     def _start_cluster(self, distributed: ModuleType) -> Any:  # noqa: ANN401
         # What LocalCluster makes, too, but that one has web servers.
@@ -153,7 +159,11 @@ class Slurm(Executor):
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready; there are no more jobs than items."""
         dask, jobqueue = _load("dask"), _load("dask_jobqueue")
@@ -189,6 +199,7 @@ class Slurm(Executor):
                 self.timeout,
                 # Jobs that reached their walltime or lost their node are sent anew.
                 refill=lambda: cluster.scale(jobs=n_jobs),
+                eager=eager,
             )
 
     def _job_settings(self, written: Mapping[str, Any]) -> dict[str, Any]:
@@ -299,19 +310,31 @@ def _map_client(
     items: Iterator[Item],
     timeout: float | None,
     refill: Callable[[], object] = lambda: None,
+    *,
+    eager: bool,
 ) -> Iterator[Outcome[Item, Value]]:
-    """Yield outcomes; an item whose worker was lost is tried again after the others."""
+    """Yield outcomes; an item whose worker was lost is tried again after the others.
+
+    Unless ``eager``, at once: nothing begins before it is known whether it fails.
+    """
     lost: list[Item] = []
-    for outcome in _work(client, function, items, timeout, refill):
-        if isinstance(outcome.error, _Lost):
+
+    def try_again(items: list[Item]) -> Iterator[Outcome[Item, Value]]:
+        again = _work(client, function, iter(items), timeout, refill, eager=eager)
+        for outcome in again:
+            if isinstance(outcome.error, _Lost):
+                yield Outcome(outcome.item, None, lost_worker(None))
+            else:
+                yield outcome
+
+    for outcome in _work(client, function, items, timeout, refill, eager=eager):
+        if not isinstance(outcome.error, _Lost):
+            yield outcome
+        elif eager:
             lost.append(outcome.item)
         else:
-            yield outcome
-    for outcome in _work(client, function, iter(lost), timeout, refill):
-        if isinstance(outcome.error, _Lost):
-            yield Outcome(outcome.item, None, lost_worker(None))
-        else:
-            yield outcome
+            yield from try_again([outcome.item])
+    yield from try_again(lost)
 
 
 class _Lost(Exception):
@@ -324,6 +347,8 @@ def _work(
     items: Iterator[Item],
     timeout: float | None,
     refill: Callable[[], object],
+    *,
+    eager: bool,
 ) -> Iterator[Outcome[Item, Value]]:
     from distributed import wait
 
@@ -334,7 +359,8 @@ def _work(
     try:
         while True:
             n_free = max(1, sum(client.nthreads().values())) - len(running)
-            while ahead and n_free > 0:
+            may_begin = eager or not any(future.done() for future in running)
+            while may_begin and ahead and n_free > 0:
                 item, n_free = ahead.popleft(), n_free - 1
                 packed = pickle.dumps((function, item))
                 running[client.submit(attempt_packed, packed, pure=False)] = item

@@ -71,12 +71,17 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield an outcome of every item, as they are ready.
 
         Function and items are picklable where there are workers. Items are taken a few
-        at a time, so that planning and work go on together.
+        at a time, so that planning and work go on together. Unless ``eager``, none
+        begins while an outcome waits to be looked at, which may end the map.
         """
 
 
@@ -147,7 +152,11 @@ class Serial(Executor):
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,  # noqa: ARG002 - one item at a time never is
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes in the order of the items."""
         for item in items:

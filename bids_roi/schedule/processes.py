@@ -71,12 +71,16 @@ class Processes(Executor):
             pool.stop()
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready.
 
         An item whose worker died is tried once more when all others are done, alone:
-        what was short then, such as memory, is not now.
+        what was short then, such as memory, is not now. Unless ``eager``, at once.
         """
         items = iter(items)
         head = list(itertools.islice(items, 2))
@@ -91,28 +95,38 @@ class Processes(Executor):
         if pool.function is not function:
             msg = f"the workers that stay were started for {pool.function!r}"
             raise ValueError(msg)
-        lost: deque[Item] = deque()
+        lost: list[Item] = []
         pool.is_taken = True
         try:
-            for outcome in pool.work(items, self.n_workers):
+            for outcome in pool.work(items, self.n_workers, eager=eager):
                 if isinstance(outcome, Outcome):
                     yield outcome
-                else:
+                elif eager:
                     lost.append(outcome[0])
+                else:  # nothing begins before it is known whether that was a failure
+                    yield from self._try_again(function, outcome[0])
             if lost:
                 pool.stop()
-            while lost:
-                item = lost.popleft()
-                for outcome in pool.work(iter([item]), 1):
-                    if isinstance(outcome, Outcome):
-                        yield outcome
-                    else:
-                        yield Outcome(item, None, lost_worker(outcome[1]))
+            for item in lost:
+                yield from self._try_again(function, item)
         finally:
             pool.is_taken = False
             # Nobody waits any more for what workers are at.
             if pool is not self.pool or any(worker.items for worker in pool.workers):
                 pool.stop()
+
+    def _try_again(
+        self, function: Callable[[Item], Value], item: Item
+    ) -> Iterator[Outcome[Item, Value]]:
+        pool: _Pool[Item, Value] = _Pool(function, self.timeout)
+        try:
+            for outcome in pool.work(iter([item]), 1):
+                if isinstance(outcome, Outcome):
+                    yield outcome
+                else:
+                    yield Outcome(item, None, lost_worker(outcome[1]))
+        finally:
+            pool.stop()
 
 
 class _Worker(Generic[Item]):
@@ -161,7 +175,7 @@ class _Pool(Generic[Item, Value]):
     is_taken: bool = False
 
     def work(
-        self, items: Iterator[Item], n_workers: int
+        self, items: Iterator[Item], n_workers: int, *, eager: bool = True
     ) -> Iterator[Outcome[Item, Value] | tuple[Item, int | None]]:
         """Yield outcomes, and ``(item, exit code)`` where a worker died at it."""
         ahead: deque[Item] = deque()
@@ -177,14 +191,15 @@ class _Pool(Generic[Item, Value]):
                 return
             for _ in range(min(n_workers, busy + len(ahead)) - len(workers)):
                 workers.append(_Worker(self.function))
+            may_begin = eager or not connection.wait([w.pipe for w in workers], 0)
             for worker in workers:
-                if worker.ready and not worker.items and ahead:
+                if may_begin and worker.ready and not worker.items and ahead:
                     worker.hand_over(ahead.popleft(), self.timeout)
             # While there is something to plan ahead, no time is spent waiting.
             wait = 0.0 if more and len(ahead) < n_workers else self._until_deadline()
             for pipe in connection.wait([worker.pipe for worker in workers], wait):
                 worker = next(w for w in workers if w.pipe is pipe)
-                yield from self._receive(worker, ahead)
+                yield from self._receive(worker, ahead if eager else deque())
             now = time.monotonic()
             for worker in [w for w in workers if w.deadline and w.deadline <= now]:
                 if worker.pipe.poll():

@@ -42,6 +42,16 @@ def wait_for(path):
     return path
 
 
+def wait_and_fail(path):
+    """Take note of the beginning; fail, or die, at items that are called so."""
+    path.with_suffix(".begun").touch()
+    wait_for(path)
+    if path.name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path.name == "bad":
+        raise ValueError(path)
+
+
 def end_by(number):
     if number:
         os.kill(os.getpid(), number)

@@ -10,8 +10,11 @@ import pytest
 from support import datasets, long_runs
 from support.long_runs import end, leftovers, outputs, start, worker_at
 from support.once import make_once
+from support.worker_items import wait_and_fail
 
-pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+default_client = pytest.importorskip(
+    "distributed", reason="the extra 'dask' is not installed"
+).default_client
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,37 @@ def test_cluster_of_its_own_with_a_worker_killed(data, out):
     assert "3  extracted" in said
     assert "Traceback" not in err
     assert outputs(out) == undisturbed
+
+
+def test_nothing_begins_while_a_failure_waits_to_be_looked_at(tmp_path):
+    from bids_roi.schedule.cluster import Dask
+
+    bad, good, more = items = [tmp_path / name for name in ("bad", "good", "more")]
+    good.touch()
+    more.touch()
+    outcomes = Dask(2).map(wait_and_fail, iter(items), eager=False)
+    assert next(outcomes).item == good
+    bad.touch()
+    limit = time.monotonic() + 60
+    while any(f.status == "pending" for f in default_client().futures.values()):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert next(outcomes).item == bad
+    outcomes.close()
+    assert sorted(p.stem for p in tmp_path.glob("*.begun")) == ["bad", "good"]
+
+
+def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
+    from bids_roi.schedule.cluster import Dask
+
+    deadly, other = items = [tmp_path / name for name in ("deadly", "other")]
+    deadly.touch()
+    outcomes = Dask(1).map(wait_and_fail, iter(items), eager=False)
+    found = next(outcomes)
+    outcomes.close()
+    assert found.item == deadly
+    assert "2 attempts" in str(found.error)
+    assert not other.with_suffix(".begun").exists()
 
 
 def test_interrupted(data, out):
