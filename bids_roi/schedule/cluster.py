@@ -59,21 +59,33 @@ _SETTINGS = {
 
 
 @functools.cache
-def _without_http(name: str) -> type:
-    """Dask's ``Scheduler`` or ``Worker`` without its web server.
+def _silent(name: str) -> type:
+    """Dask's ``Scheduler`` or ``Worker`` without its web server, at one address.
 
-    No setting turns that off. The class is made where Dask is there, and Dask's own
+    No setting does that. The class is made where Dask is there, and Dask's own
     processes find it as an attribute of this module.
     """
     import distributed
+    from distributed.comm import get_address_host, unparse_host_port
+    from distributed.utils import get_ip
 
-    silent = {"start_http_server": lambda *_, **__: None, "__module__": __name__}
-    return type(name, (getattr(distributed, name),), silent)
+    base = getattr(distributed, name)
+
+    def at_one_address(worker: Any, scheduler_ip: str, **settings: Any) -> None:  # noqa: ANN401
+        if not (settings.get("host") or settings.get("interface")):
+            # The one that it tells others, of all at which it would listen.
+            settings["host"] = unparse_host_port(get_ip(get_address_host(scheduler_ip)))
+        base.__init__(worker, scheduler_ip, **settings)
+
+    own = {"start_http_server": lambda *_, **__: None, "__module__": __name__}
+    if name == "Worker":
+        own["__init__"] = at_one_address
+    return type(name, (base,), own)
 
 
 def __getattr__(name: str) -> type:
     if name in ("Scheduler", "Worker"):
-        return _without_http(name)
+        return _silent(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -123,7 +135,7 @@ class Dask(Executor):
         }
         worker = {
             **node,
-            "worker_class": _without_http("Worker"),
+            "worker_class": _silent("Worker"),
             "nthreads": 1,
             "memory_limit": (self.memory_bytes or 0) // self.n_workers,
             "silence_logs": logging.CRITICAL,
@@ -131,7 +143,7 @@ class Dask(Executor):
         nanny = {"cls": distributed.Nanny, "options": worker}
         return distributed.SpecCluster(
             scheduler={
-                "cls": _without_http("Scheduler"),
+                "cls": _silent("Scheduler"),
                 "options": {**node, "port": 0},
             },
             workers=dict.fromkeys(range(self.n_workers), nanny),
@@ -232,7 +244,7 @@ def _close_doors(written: Mapping[str, Any]) -> dict[str, Any]:
         options["host"] = get_ip()  # which Dask would tell the workers anyway
     settings["scheduler_options"] = options
     if options["dashboard_address"] is None:
-        settings["scheduler_cls"] = _without_http("Scheduler")
+        settings["scheduler_cls"] = _silent("Scheduler")
     words = [*(written.get("worker-extra-args") or written.get("extra") or [])]
     if not any(str(word).startswith("--dashboard") for word in words):
         words += ["--no-dashboard", "--worker-class", f"{__name__}.Worker"]
@@ -362,7 +374,7 @@ def _work(
             may_begin = eager or not any(future.done() for future in running)
             while may_begin and ahead and n_free > 0:
                 item, n_free = ahead.popleft(), n_free - 1
-                packed = pickle.dumps((function, item))
+                packed = pickle.dumps((function, item, timeout))
                 running[client.submit(attempt_packed, packed, pure=False)] = item
             if more and len(ahead) < max(1, len(running)):
                 # Planning goes on while the workers work.

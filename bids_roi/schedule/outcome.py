@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -86,13 +87,21 @@ class Executor(abc.ABC):
 
 
 def attempt(
-    function: Callable[[Item], Value], item: Item
+    function: Callable[[Item], Value], item: Item, timeout: float | None
 ) -> tuple[Value | None, Exception | None, str]:
-    """Value, error and trace of a function applied to an item, as in ``Outcome``."""
+    """Value, error and trace of a function applied to an item, as in ``Outcome``.
+
+    What took longer than ``timeout`` seconds is a failure, also where nobody ended it:
+    whether a run counts must not depend on what the parent was busy with.
+    """
+    began = time.monotonic()
     try:
-        return function(item), None, ""
+        value = function(item)
     except Exception as error:  # noqa: BLE001 - it is the answer
         return None, error, traceback.format_exc()
+    if timeout is not None and time.monotonic() - began > timeout:
+        return None, out_of_time(timeout), ""
+    return value, None, ""
 
 
 def attempt_packed(packed: bytes) -> bytes:
@@ -146,7 +155,7 @@ class Serial(Executor):
     """The process itself; nothing needs to be picklable.
 
     An alarm ends an item after ``timeout`` seconds at its next step in Python, so not
-    inside a system call that never returns, nor outside the main thread.
+    inside a system call that never returns. Outside the main thread there is none.
     """
 
     timeout: float | None = None
@@ -162,7 +171,7 @@ class Serial(Executor):
         for item in items:
             try:
                 with _alarm(self.timeout):
-                    value, error, trace = attempt(function, item)
+                    value, error, trace = attempt(function, item, self.timeout)
             except BidsRoiError as late:  # the alarm, when all but the return was done
                 value, error, trace = None, late, ""
             yield Outcome(item, value, error, trace)

@@ -132,12 +132,12 @@ class Processes(Executor):
 class _Worker(Generic[Item]):
     """A process, the pipe to it, and what it is at."""
 
-    def __init__(self, function: Callable[[Item], Any]) -> None:
+    def __init__(self, function: Callable[[Item], Any], timeout: float | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(
-            target=_serve, args=(theirs, function), daemon=True
+            target=_serve, args=(theirs, function, timeout), daemon=True
         )
         self.ready = False
         self.items: list[Item] = []  # one, or none
@@ -190,7 +190,7 @@ class _Pool(Generic[Item, Value]):
             if not (busy or ahead or more):
                 return
             for _ in range(min(n_workers, busy + len(ahead)) - len(workers)):
-                workers.append(_Worker(self.function))
+                workers.append(_Worker(self.function, self.timeout))
             may_begin = eager or not connection.wait([w.pipe for w in workers], 0)
             for worker in workers:
                 if may_begin and worker.ready and not worker.items and ahead:
@@ -203,7 +203,7 @@ class _Pool(Generic[Item, Value]):
             now = time.monotonic()
             for worker in [w for w in workers if w.deadline and w.deadline <= now]:
                 if worker.pipe.poll():
-                    continue  # it was in time: who takes the outcomes was not
+                    continue  # it has ended: whether in time, it knows by its own clock
                 workers.remove(worker)
                 worker.process.kill()  # it hangs: it would not hear a request
                 worker.bury()
@@ -255,7 +255,9 @@ class _Pool(Generic[Item, Value]):
         self.workers.clear()
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(
+    pipe: Connection, function: Callable[[Any], Any], timeout: float | None
+) -> None:
     """Be a worker: take items until the pipe is closed."""
     signal.signal(signal.SIGTERM, _end)
     sys.unraisablehook = _end_anyway
@@ -263,7 +265,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     try:
         pipe.send_bytes(b"ready")
         while True:
-            pipe.send_bytes(pack(*attempt(function, pipe.recv())))
+            pipe.send_bytes(pack(*attempt(function, pipe.recv(), timeout)))
     except (EOFError, OSError):
         pass  # the parent has what it wanted, or is gone
     except SystemExit:

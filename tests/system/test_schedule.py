@@ -1,11 +1,14 @@
 """Executors: the same outcomes everywhere, also when a worker is killed or hangs."""
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
 from types import SimpleNamespace
 
@@ -21,6 +24,7 @@ from support.worker_items import (
     hang_at_one,
     raise_oddly,
     sleep_at_one,
+    take_an_hour_at_one,
     wait_and_fail,
     wait_for,
 )
@@ -29,6 +33,7 @@ from bids_roi.errors import BidsRoiError, MissingInput, UsageError
 from bids_roi.images import stream
 from bids_roi.images.stream import VolumeSource
 from bids_roi.options.record import Options
+from bids_roi.outputs.records import read_all_records
 from bids_roi.participant import extraction
 from bids_roi.participant.extraction import block_bytes, threads_per_run, worker_count
 from bids_roi.participant.level import choose_executor
@@ -102,6 +107,38 @@ def test_a_hung_item_is_given_up(function, executor):
     assert sorted(o.item for o in outcomes if not o.error) == [0, 2, 3]
     (failed,) = [o for o in outcomes if o.error]
     assert "(--run-timeout), and given up." in str(failed.error)
+
+
+@pytest.mark.parametrize("executor", [Serial(timeout=1800), Processes(1, 1800)])
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_an_item_that_took_longer_is_a_failure(executor, thread, monkeypatch):
+    """By the clock of who worked at it, also where nobody could end it."""
+    monkeypatch.setattr(outcome, "time", time)  # and back again afterwards
+    with ThreadPoolExecutor(1) as other:
+        made = executor.map(take_an_hour_at_one, range(4))
+        outcomes = list(made) if thread == "main" else other.submit(list, made).result()
+    assert sorted(o.value for o in outcomes if not o.error) == [0, 2, 3]
+    (failed,) = [o for o in outcomes if o.error]
+    assert (failed.item, failed.value) == (1, None)
+    assert str(failed.error).startswith("not done after 1800 s (--run-timeout)")
+
+
+def test_a_run_that_took_longer_is_recorded_as_failed(
+    dataset, atlas, tmp_path, capsys, monkeypatch
+):
+    """The same command with more time makes it again."""
+    out = tmp_path / "out"
+    words = [dataset, out, "participant", "--atlas-file", atlas]
+    words += ["--participant-label", "01", "--run-timeout", "1800"]
+    hours = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 3600 * next(hours))
+    with monkeypatch.context() as patched:
+        patched.setattr(outcome, "time", clock)
+        said = run(capsys, *words, code=1)
+    assert "not done after 1800 s (--run-timeout), and given up." in said.err
+    assert {record.status for record in read_all_records(out)} == {"failed"}
+    assert "1  extracted" in run(capsys, *words).out
+    assert {record.status for record in read_all_records(out)} == {"done"}
 
 
 def test_a_single_item_with_a_limit_has_a_worker():

@@ -10,7 +10,7 @@ import pytest
 from support import datasets, long_runs
 from support.long_runs import end, leftovers, outputs, start, worker_at
 from support.once import make_once
-from support.worker_items import wait_and_fail
+from support.worker_items import take_an_hour_at_one, wait_and_fail
 
 default_client = pytest.importorskip(
     "distributed", reason="the extra 'dask' is not installed"
@@ -74,6 +74,16 @@ def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
     assert found.item == deadly
     assert "2 attempts" in str(found.error)
     assert not other.with_suffix(".begun").exists()
+
+
+def test_an_item_that_took_longer_is_a_failure():
+    from bids_roi.schedule.cluster import Dask
+
+    outcomes = list(Dask(1, timeout=1800).map(take_an_hour_at_one, range(4)))
+    assert sorted(o.value for o in outcomes if not o.error) == [0, 2, 3]
+    (failed,) = [o for o in outcomes if o.error]
+    assert failed.item == 1
+    assert str(failed.error).startswith("not done after 1800 s (--run-timeout)")
 
 
 def test_interrupted(data, out):
