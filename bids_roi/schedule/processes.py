@@ -241,18 +241,20 @@ class _Pool(Generic[Item, Value]):
 
     def stop(self) -> None:
         """End all workers; those at work tidy up, and are killed if it takes long."""
-        for worker in self.workers:
-            if worker.items or not worker.ready:
-                worker.process.terminate()
-            worker.pipe.close()  # an idle one takes this for the end
-        limit = time.monotonic() + _PATIENCE
-        for worker in self.workers:
-            worker.process.join(max(0.0, limit - time.monotonic()))
-        for worker in self.workers:
-            if worker.process.is_alive():
+        try:
+            for worker in self.workers:
+                if worker.items or not worker.ready:
+                    worker.process.terminate()
+                worker.pipe.close()  # an idle one takes this for the end
+            limit = time.monotonic() + _PATIENCE
+            for worker in self.workers:
+                worker.process.join(max(0.0, limit - time.monotonic()))
+        finally:  # at a second Ctrl-C at once: at its exit, Python waits for all
+            for worker in self.workers:
                 worker.process.kill()
+            for worker in self.workers:
                 worker.process.join()
-        self.workers.clear()
+            self.workers.clear()
 
 
 def _serve(
