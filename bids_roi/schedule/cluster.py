@@ -17,6 +17,7 @@ import itertools
 import logging
 import pickle
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ from bids_roi.schedule.outcome import (
     attempt_packed,
     block_interrupts,
     lost_worker,
+    no_child_left,
     out_of_time,
 )
 
@@ -114,9 +116,12 @@ class Dask(Executor):
         dask, distributed = _load("dask"), _load("distributed")
         with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
             if self.scheduler is None:
+                stack.enter_context(no_child_left())
                 # Ctrl-C is for us alone; threads and processes inherit the block.
                 with block_interrupts():
                     cluster = self._start_cluster(distributed)
+                # Dask would wait for ten seconds more at the exit, for nobody.
+                cluster.shutdown_on_close = False
                 stack.enter_context(cluster)
                 client = distributed.Client(cluster)
             else:
@@ -462,8 +467,12 @@ def _connect(distributed: ModuleType, scheduler: str) -> Client:
 
 
 def _load(module: str) -> ModuleType:
+    hears = signal.getsignal(signal.SIGINT)
     try:
         loaded = importlib.import_module(module)
+        # dask_jobqueue would have Ctrl-C end the command with 0, and without a word.
+        if signal.getsignal(signal.SIGINT) is not hears:
+            signal.signal(signal.SIGINT, hears)
     except ImportError as error:
         msg = f"--executor dask and slurm need the package {error.name or module}."
         remedy = "Install it with: pip install 'bids_roi[dask]'"

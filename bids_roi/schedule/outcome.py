@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
@@ -221,6 +222,20 @@ def block_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def no_child_left() -> Iterator[None]:
+    """Kill what processes the body has started and not ended, as at a second Ctrl-C.
+
+    At its exit Python asks each to end, and waits: for ever, for one that hangs.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
 
 
 def usable_cpus() -> int:

@@ -100,6 +100,22 @@ def test_interrupted(data, out):
     assert not leftovers(out)
 
 
+def test_interrupted_once_more_while_a_worker_does_not_end(data, out):
+    root, atlas, _ = data
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    hung = worker_at(job, seconds=120)
+    os.kill(hung, signal.SIGSTOP)
+    others = set(long_runs.workers(job)) - {hung}
+    os.kill(job.pid, signal.SIGINT)
+    long_runs.wait_until_gone(others)  # so the command waits for the hung one
+    os.kill(job.pid, signal.SIGINT)
+    code, _, err = end(job)
+    assert code == 130, err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone([hung])
+    assert not leftovers(out)
+
+
 def test_running_scheduler(data, out, tmp_path):
     root, atlas, undisturbed = data
     file = tmp_path / "scheduler.json"
