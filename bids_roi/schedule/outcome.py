@@ -213,15 +213,24 @@ def block_interrupts() -> Iterator[None]:
     """Start threads and processes in the body that never hear of Ctrl-C.
 
     It reaches every process of a terminal, also those that still import; a blocked
-    signal is inherited, and kept for the end of the body in this thread.
+    signal is inherited, and kept for the end of the body in this thread. SIGTERM is
+    kept, too, so that nothing is left half-started, but not for what is started.
     """
     # It starts with the first process, and ends the block when it does (Python 3.11).
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ends, kept = signal.getsignal(signal.SIGTERM), []
+    here = threading.current_thread() is threading.main_thread() and callable(ends)
+    if here:
+        signal.signal(signal.SIGTERM, lambda *_: kept.append(True))
     try:
         yield
     finally:
+        if here:
+            signal.signal(signal.SIGTERM, ends)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if kept:
+        signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager

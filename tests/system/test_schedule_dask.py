@@ -100,6 +100,20 @@ def test_interrupted(data, out):
     assert not leftovers(out)
 
 
+def test_terminated_while_workers_start(data, out):
+    root, atlas, _ = data
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    while not (begun := long_runs.workers(job)):
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    os.kill(job.pid, signal.SIGTERM)
+    code, _, err = end(job)
+    assert code == 143, err
+    assert "bids_roi: terminated (SIGTERM); run the same command to go on." in err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone(begun)
+
+
 def test_interrupted_once_more_while_a_worker_does_not_end(data, out):
     root, atlas, _ = data
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
