@@ -229,8 +229,8 @@ def block_interrupts() -> Iterator[None]:
         if here:
             signal.signal(signal.SIGTERM, ends)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if kept:
-        signal.raise_signal(signal.SIGTERM)
+        if kept:  # also where what was started has heard it, and that is an error
+            signal.raise_signal(signal.SIGTERM)
 
 
 @contextlib.contextmanager

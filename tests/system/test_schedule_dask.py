@@ -100,13 +100,15 @@ def test_interrupted(data, out):
     assert not leftovers(out)
 
 
-def test_terminated_while_workers_start(data, out):
+@pytest.mark.parametrize("reached", ["command", "everything"])
+def test_terminated_while_workers_start(data, reached):
     root, atlas, _ = data
+    out = long_runs.place_out(root, f"terminated-{reached}")
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
     while not (begun := long_runs.workers(job)):
         assert job.poll() is None, job.communicate()
         time.sleep(0.01)
-    os.kill(job.pid, signal.SIGTERM)
+    (os.kill if reached == "command" else os.killpg)(job.pid, signal.SIGTERM)
     code, _, err = end(job)
     assert code == 143, err
     assert "bids_roi: terminated (SIGTERM); run the same command to go on." in err
