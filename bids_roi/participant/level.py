@@ -211,13 +211,12 @@ def run_level(level: ParticipantLevel, outcomes: Outcomes) -> None:
     ) as progress:
         planned = _announce(level, known, source, outcomes, progress, find)
         try:
-            with contextlib.closing(executor.map(work, planned)) as done:
+            stops = options.running.stop_on_first_crash
+            results = executor.map(work, planned, eager=not stops)
+            with contextlib.closing(results) as done:
                 for outcome in done:
                     progress.finish(outcome.item, outcomes.note(outcome))
-                    if (
-                        outcomes.tally.n_failed_runs
-                        and options.running.stop_on_first_crash
-                    ):
+                    if stops and outcomes.tally.n_failed_runs:
                         progress.status = "stopped"
                         return
             _check_still_there(level, there, outcomes)

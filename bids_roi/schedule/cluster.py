@@ -17,6 +17,7 @@ import itertools
 import logging
 import pickle
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -32,6 +33,7 @@ from bids_roi.schedule.outcome import (
     attempt_packed,
     block_interrupts,
     lost_worker,
+    no_child_left,
     out_of_time,
 )
 
@@ -59,21 +61,33 @@ _SETTINGS = {
 
 
 @functools.cache
-def _without_http(name: str) -> type:
-    """Dask's ``Scheduler`` or ``Worker`` without its web server.
+def _silent(name: str) -> type:
+    """Dask's ``Scheduler`` or ``Worker`` without its web server, at one address.
 
-    No setting turns that off. The class is made where Dask is there, and Dask's own
+    No setting does that. The class is made where Dask is there, and Dask's own
     processes find it as an attribute of this module.
     """
     import distributed
+    from distributed.comm import get_address_host, unparse_host_port
+    from distributed.utils import get_ip
 
-    silent = {"start_http_server": lambda *_, **__: None, "__module__": __name__}
-    return type(name, (getattr(distributed, name),), silent)
+    base = getattr(distributed, name)
+
+    def at_one_address(worker: Any, scheduler_ip: str, **settings: Any) -> None:  # noqa: ANN401
+        if not (settings.get("host") or settings.get("interface")):
+            # The one that it tells others, of all at which it would listen.
+            settings["host"] = unparse_host_port(get_ip(get_address_host(scheduler_ip)))
+        base.__init__(worker, scheduler_ip, **settings)
+
+    own = {"start_http_server": lambda *_, **__: None, "__module__": __name__}
+    if name == "Worker":
+        own["__init__"] = at_one_address
+    return type(name, (base,), own)
 
 
 def __getattr__(name: str) -> type:
     if name in ("Scheduler", "Worker"):
-        return _without_http(name)
+        return _silent(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -92,21 +106,30 @@ class Dask(Executor):
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready."""
         dask, distributed = _load("dask"), _load("distributed")
         with dask.config.set(_SETTINGS), contextlib.ExitStack() as stack:
             if self.scheduler is None:
+                stack.enter_context(no_child_left())
                 # Ctrl-C is for us alone; threads and processes inherit the block.
                 with block_interrupts():
                     cluster = self._start_cluster(distributed)
+                # Dask would wait for ten seconds more at the exit, for nobody.
+                cluster.shutdown_on_close = False
                 stack.enter_context(cluster)
                 client = distributed.Client(cluster)
             else:
                 client = _connect(distributed, self.scheduler)
             stack.enter_context(client)
-            yield from _map_client(client, function, iter(items), self.timeout)
+            yield from _map_client(
+                client, function, iter(items), self.timeout, eager=eager
+            )
 
     def _start_cluster(self, distributed: ModuleType) -> Any:  # noqa: ANN401
         # What LocalCluster makes, too, but that one has web servers.
@@ -117,7 +140,7 @@ class Dask(Executor):
         }
         worker = {
             **node,
-            "worker_class": _without_http("Worker"),
+            "worker_class": _silent("Worker"),
             "nthreads": 1,
             "memory_limit": (self.memory_bytes or 0) // self.n_workers,
             "silence_logs": logging.CRITICAL,
@@ -125,7 +148,7 @@ class Dask(Executor):
         nanny = {"cls": distributed.Nanny, "options": worker}
         return distributed.SpecCluster(
             scheduler={
-                "cls": _without_http("Scheduler"),
+                "cls": _silent("Scheduler"),
                 "options": {**node, "port": 0},
             },
             workers=dict.fromkeys(range(self.n_workers), nanny),
@@ -153,7 +176,11 @@ class Slurm(Executor):
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready; there are no more jobs than items."""
         dask, jobqueue = _load("dask"), _load("dask_jobqueue")
@@ -189,6 +216,7 @@ class Slurm(Executor):
                 self.timeout,
                 # Jobs that reached their walltime or lost their node are sent anew.
                 refill=lambda: cluster.scale(jobs=n_jobs),
+                eager=eager,
             )
 
     def _job_settings(self, written: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +249,7 @@ def _close_doors(written: Mapping[str, Any]) -> dict[str, Any]:
         options["host"] = get_ip()  # which Dask would tell the workers anyway
     settings["scheduler_options"] = options
     if options["dashboard_address"] is None:
-        settings["scheduler_cls"] = _without_http("Scheduler")
+        settings["scheduler_cls"] = _silent("Scheduler")
     words = [*(written.get("worker-extra-args") or written.get("extra") or [])]
     if not any(str(word).startswith("--dashboard") for word in words):
         words += ["--no-dashboard", "--worker-class", f"{__name__}.Worker"]
@@ -299,19 +327,31 @@ def _map_client(
     items: Iterator[Item],
     timeout: float | None,
     refill: Callable[[], object] = lambda: None,
+    *,
+    eager: bool,
 ) -> Iterator[Outcome[Item, Value]]:
-    """Yield outcomes; an item whose worker was lost is tried again after the others."""
+    """Yield outcomes; an item whose worker was lost is tried again after the others.
+
+    Unless ``eager``, at once: nothing begins before it is known whether it fails.
+    """
     lost: list[Item] = []
-    for outcome in _work(client, function, items, timeout, refill):
-        if isinstance(outcome.error, _Lost):
+
+    def try_again(items: list[Item]) -> Iterator[Outcome[Item, Value]]:
+        again = _work(client, function, iter(items), timeout, refill, eager=eager)
+        for outcome in again:
+            if isinstance(outcome.error, _Lost):
+                yield Outcome(outcome.item, None, lost_worker(None))
+            else:
+                yield outcome
+
+    for outcome in _work(client, function, items, timeout, refill, eager=eager):
+        if not isinstance(outcome.error, _Lost):
+            yield outcome
+        elif eager:
             lost.append(outcome.item)
         else:
-            yield outcome
-    for outcome in _work(client, function, iter(lost), timeout, refill):
-        if isinstance(outcome.error, _Lost):
-            yield Outcome(outcome.item, None, lost_worker(None))
-        else:
-            yield outcome
+            yield from try_again([outcome.item])
+    yield from try_again(lost)
 
 
 class _Lost(Exception):
@@ -324,6 +364,8 @@ def _work(
     items: Iterator[Item],
     timeout: float | None,
     refill: Callable[[], object],
+    *,
+    eager: bool,
 ) -> Iterator[Outcome[Item, Value]]:
     from distributed import wait
 
@@ -334,9 +376,10 @@ def _work(
     try:
         while True:
             n_free = max(1, sum(client.nthreads().values())) - len(running)
-            while ahead and n_free > 0:
+            may_begin = eager or not any(future.done() for future in running)
+            while may_begin and ahead and n_free > 0:
                 item, n_free = ahead.popleft(), n_free - 1
-                packed = pickle.dumps((function, item))
+                packed = pickle.dumps((function, item, timeout))
                 running[client.submit(attempt_packed, packed, pure=False)] = item
             if more and len(ahead) < max(1, len(running)):
                 # Planning goes on while the workers work.
@@ -424,8 +467,12 @@ def _connect(distributed: ModuleType, scheduler: str) -> Client:
 
 
 def _load(module: str) -> ModuleType:
+    hears = signal.getsignal(signal.SIGINT)
     try:
         loaded = importlib.import_module(module)
+        # dask_jobqueue would have Ctrl-C end the command with 0, and without a word.
+        if signal.getsignal(signal.SIGINT) is not hears:
+            signal.signal(signal.SIGINT, hears)
     except ImportError as error:
         msg = f"--executor dask and slurm need the package {error.name or module}."
         remedy = "Install it with: pip install 'bids_roi[dask]'"

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -71,23 +73,36 @@ class Executor(abc.ABC):
 
     @abc.abstractmethod
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield an outcome of every item, as they are ready.
 
         Function and items are picklable where there are workers. Items are taken a few
-        at a time, so that planning and work go on together.
+        at a time, so that planning and work go on together. Unless ``eager``, none
+        begins while an outcome waits to be looked at, which may end the map.
         """
 
 
 def attempt(
-    function: Callable[[Item], Value], item: Item
+    function: Callable[[Item], Value], item: Item, timeout: float | None
 ) -> tuple[Value | None, Exception | None, str]:
-    """Value, error and trace of a function applied to an item, as in ``Outcome``."""
+    """Value, error and trace of a function applied to an item, as in ``Outcome``.
+
+    What took longer than ``timeout`` seconds is a failure, also where nobody ended it:
+    whether a run counts must not depend on what the parent was busy with.
+    """
+    began = time.monotonic()
     try:
-        return function(item), None, ""
+        value = function(item)
     except Exception as error:  # noqa: BLE001 - it is the answer
         return None, error, traceback.format_exc()
+    if timeout is not None and time.monotonic() - began > timeout:
+        return None, out_of_time(timeout), ""
+    return value, None, ""
 
 
 def attempt_packed(packed: bytes) -> bytes:
@@ -141,19 +156,23 @@ class Serial(Executor):
     """The process itself; nothing needs to be picklable.
 
     An alarm ends an item after ``timeout`` seconds at its next step in Python, so not
-    inside a system call that never returns, nor outside the main thread.
+    inside a system call that never returns. Outside the main thread there is none.
     """
 
     timeout: float | None = None
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,  # noqa: ARG002 - one item at a time never is
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes in the order of the items."""
         for item in items:
             try:
                 with _alarm(self.timeout):
-                    value, error, trace = attempt(function, item)
+                    value, error, trace = attempt(function, item, self.timeout)
             except BidsRoiError as late:  # the alarm, when all but the return was done
                 value, error, trace = None, late, ""
             yield Outcome(item, value, error, trace)
@@ -194,15 +213,38 @@ def block_interrupts() -> Iterator[None]:
     """Start threads and processes in the body that never hear of Ctrl-C.
 
     It reaches every process of a terminal, also those that still import; a blocked
-    signal is inherited, and kept for the end of the body in this thread.
+    signal is inherited, and kept for the end of the body in this thread. SIGTERM is
+    kept, too, so that nothing is left half-started, but not for what is started.
     """
     # It starts with the first process, and ends the block when it does (Python 3.11).
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ends, kept = signal.getsignal(signal.SIGTERM), []
+    here = threading.current_thread() is threading.main_thread() and callable(ends)
+    if here:
+        signal.signal(signal.SIGTERM, lambda *_: kept.append(True))
     try:
         yield
     finally:
+        if here:
+            signal.signal(signal.SIGTERM, ends)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if kept:  # also where what was started has heard it, and that is an error
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def no_child_left() -> Iterator[None]:
+    """Kill what processes the body has started and not ended, as at a second Ctrl-C.
+
+    At its exit Python asks each to end, and waits: for ever, for one that hangs.
+    """
+    before = set(multiprocessing.active_children())
+    try:
+        yield
+    finally:
+        for child in set(multiprocessing.active_children()) - before:
+            child.kill()
 
 
 def usable_cpus() -> int:

@@ -71,12 +71,16 @@ class Processes(Executor):
             pool.stop()
 
     def map(
-        self, function: Callable[[Item], Value], items: Iterable[Item]
+        self,
+        function: Callable[[Item], Value],
+        items: Iterable[Item],
+        *,
+        eager: bool = True,
     ) -> Generator[Outcome[Item, Value], None, None]:
         """Yield the outcomes as they are ready.
 
         An item whose worker died is tried once more when all others are done, alone:
-        what was short then, such as memory, is not now.
+        what was short then, such as memory, is not now. Unless ``eager``, at once.
         """
         items = iter(items)
         head = list(itertools.islice(items, 2))
@@ -91,39 +95,49 @@ class Processes(Executor):
         if pool.function is not function:
             msg = f"the workers that stay were started for {pool.function!r}"
             raise ValueError(msg)
-        lost: deque[Item] = deque()
+        lost: list[Item] = []
         pool.is_taken = True
         try:
-            for outcome in pool.work(items, self.n_workers):
+            for outcome in pool.work(items, self.n_workers, eager=eager):
                 if isinstance(outcome, Outcome):
                     yield outcome
-                else:
+                elif eager:
                     lost.append(outcome[0])
+                else:  # nothing begins before it is known whether that was a failure
+                    yield from self._try_again(function, outcome[0])
             if lost:
                 pool.stop()
-            while lost:
-                item = lost.popleft()
-                for outcome in pool.work(iter([item]), 1):
-                    if isinstance(outcome, Outcome):
-                        yield outcome
-                    else:
-                        yield Outcome(item, None, lost_worker(outcome[1]))
+            for item in lost:
+                yield from self._try_again(function, item)
         finally:
             pool.is_taken = False
             # Nobody waits any more for what workers are at.
             if pool is not self.pool or any(worker.items for worker in pool.workers):
                 pool.stop()
 
+    def _try_again(
+        self, function: Callable[[Item], Value], item: Item
+    ) -> Iterator[Outcome[Item, Value]]:
+        pool: _Pool[Item, Value] = _Pool(function, self.timeout)
+        try:
+            for outcome in pool.work(iter([item]), 1):
+                if isinstance(outcome, Outcome):
+                    yield outcome
+                else:
+                    yield Outcome(item, None, lost_worker(outcome[1]))
+        finally:
+            pool.stop()
+
 
 class _Worker(Generic[Item]):
     """A process, the pipe to it, and what it is at."""
 
-    def __init__(self, function: Callable[[Item], Any]) -> None:
+    def __init__(self, function: Callable[[Item], Any], timeout: float | None) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe: Connection
         self.pipe, theirs = context.Pipe()
         self.process: SpawnProcess = context.Process(
-            target=_serve, args=(theirs, function), daemon=True
+            target=_serve, args=(theirs, function, timeout), daemon=True
         )
         self.ready = False
         self.items: list[Item] = []  # one, or none
@@ -161,7 +175,7 @@ class _Pool(Generic[Item, Value]):
     is_taken: bool = False
 
     def work(
-        self, items: Iterator[Item], n_workers: int
+        self, items: Iterator[Item], n_workers: int, *, eager: bool = True
     ) -> Iterator[Outcome[Item, Value] | tuple[Item, int | None]]:
         """Yield outcomes, and ``(item, exit code)`` where a worker died at it."""
         ahead: deque[Item] = deque()
@@ -176,19 +190,20 @@ class _Pool(Generic[Item, Value]):
             if not (busy or ahead or more):
                 return
             for _ in range(min(n_workers, busy + len(ahead)) - len(workers)):
-                workers.append(_Worker(self.function))
+                workers.append(_Worker(self.function, self.timeout))
+            may_begin = eager or not connection.wait([w.pipe for w in workers], 0)
             for worker in workers:
-                if worker.ready and not worker.items and ahead:
+                if may_begin and worker.ready and not worker.items and ahead:
                     worker.hand_over(ahead.popleft(), self.timeout)
             # While there is something to plan ahead, no time is spent waiting.
             wait = 0.0 if more and len(ahead) < n_workers else self._until_deadline()
             for pipe in connection.wait([worker.pipe for worker in workers], wait):
                 worker = next(w for w in workers if w.pipe is pipe)
-                yield from self._receive(worker, ahead)
+                yield from self._receive(worker, ahead if eager else deque())
             now = time.monotonic()
             for worker in [w for w in workers if w.deadline and w.deadline <= now]:
                 if worker.pipe.poll():
-                    continue  # it was in time: who takes the outcomes was not
+                    continue  # it has ended: whether in time, it knows by its own clock
                 workers.remove(worker)
                 worker.process.kill()  # it hangs: it would not hear a request
                 worker.bury()
@@ -226,21 +241,25 @@ class _Pool(Generic[Item, Value]):
 
     def stop(self) -> None:
         """End all workers; those at work tidy up, and are killed if it takes long."""
-        for worker in self.workers:
-            if worker.items or not worker.ready:
-                worker.process.terminate()
-            worker.pipe.close()  # an idle one takes this for the end
-        limit = time.monotonic() + _PATIENCE
-        for worker in self.workers:
-            worker.process.join(max(0.0, limit - time.monotonic()))
-        for worker in self.workers:
-            if worker.process.is_alive():
+        try:
+            for worker in self.workers:
+                if worker.items or not worker.ready:
+                    worker.process.terminate()
+                worker.pipe.close()  # an idle one takes this for the end
+            limit = time.monotonic() + _PATIENCE
+            for worker in self.workers:
+                worker.process.join(max(0.0, limit - time.monotonic()))
+        finally:  # at a second Ctrl-C at once: at its exit, Python waits for all
+            for worker in self.workers:
                 worker.process.kill()
+            for worker in self.workers:
                 worker.process.join()
-        self.workers.clear()
+            self.workers.clear()
 
 
-def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
+def _serve(
+    pipe: Connection, function: Callable[[Any], Any], timeout: float | None
+) -> None:
     """Be a worker: take items until the pipe is closed."""
     signal.signal(signal.SIGTERM, _end)
     sys.unraisablehook = _end_anyway
@@ -248,7 +267,7 @@ def _serve(pipe: Connection, function: Callable[[Any], Any]) -> None:
     try:
         pipe.send_bytes(b"ready")
         while True:
-            pipe.send_bytes(pack(*attempt(function, pipe.recv())))
+            pipe.send_bytes(pack(*attempt(function, pipe.recv(), timeout)))
     except (EOFError, OSError):
         pass  # the parent has what it wanted, or is gone
     except SystemExit:

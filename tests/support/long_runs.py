@@ -122,6 +122,12 @@ def _children(process):
     return found
 
 
+def workers(job):
+    """Ids of the processes that multiprocessing has started for a job."""
+    places = {p: Path(f"/proc/{p}/cmdline") for p in descendants(job.pid)}
+    return [p for p, place in places.items() if b"spawn_main" in place.read_bytes()]
+
+
 def position(process):
     """Name of the BOLD file that a process has open, and how far it is, bytes."""
     try:

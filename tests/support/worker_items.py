@@ -1,13 +1,16 @@
 """What workers do in tests of executors.
 
-In a module of its own, of the standard library alone: to get hold of a function, each
-worker imports all that its module does, and a test file takes longer than the test.
+In a module of its own that imports little: to get hold of a function, each worker
+imports all that its module does, and a test file takes longer than the test.
 """
 
 import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
+
+from bids_roi.schedule import outcome
 
 
 def double(x):
@@ -42,6 +45,16 @@ def wait_for(path):
     return path
 
 
+def wait_and_fail(path):
+    """Take note of the beginning; fail, or die, at items that are called so."""
+    path.with_suffix(".begun").touch()
+    wait_for(path)
+    if path.name == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if path.name == "bad":
+        raise ValueError(path)
+
+
 def end_by(number):
     if number:
         os.kill(os.getpid(), number)
@@ -57,6 +70,13 @@ def hang_at_one(x):
 def sleep_at_one(x):
     if x == 1:
         time.sleep(60)
+    return x
+
+
+def take_an_hour_at_one(x):
+    """By the clock of the process that works at it."""
+    if x == 1:
+        outcome.time = SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
     return x
 
 

@@ -348,9 +348,9 @@ def test_processes_stay_from_one_table_to_the_next(planted, capsys, monkeypatch)
     started = []
 
     class Watched(processes._Worker):
-        def __init__(self, function):
-            started.append(function)
-            super().__init__(function)
+        def __init__(self, *settings):
+            started.append(settings)
+            super().__init__(*settings)
 
     monkeypatch.setattr(processes, "_Worker", Watched)
     run(capsys, "x", root, "group", "--n-procs", "2")  # tables, matrices, stacks

@@ -1,10 +1,14 @@
 """Executors: the same outcomes everywhere, also when a worker is killed or hangs."""
 
+import contextlib
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection
 from types import SimpleNamespace
 
@@ -20,6 +24,8 @@ from support.worker_items import (
     hang_at_one,
     raise_oddly,
     sleep_at_one,
+    take_an_hour_at_one,
+    wait_and_fail,
     wait_for,
 )
 
@@ -27,6 +33,7 @@ from bids_roi.errors import BidsRoiError, MissingInput, UsageError
 from bids_roi.images import stream
 from bids_roi.images.stream import VolumeSource
 from bids_roi.options.record import Options
+from bids_roi.outputs.records import read_all_records
 from bids_roi.participant import extraction
 from bids_roi.participant.extraction import block_bytes, threads_per_run, worker_count
 from bids_roi.participant.level import choose_executor
@@ -102,6 +109,38 @@ def test_a_hung_item_is_given_up(function, executor):
     assert "(--run-timeout), and given up." in str(failed.error)
 
 
+@pytest.mark.parametrize("executor", [Serial(timeout=1800), Processes(1, 1800)])
+@pytest.mark.parametrize("thread", ["main", "other"])
+def test_an_item_that_took_longer_is_a_failure(executor, thread, monkeypatch):
+    """By the clock of who worked at it, also where nobody could end it."""
+    monkeypatch.setattr(outcome, "time", time)  # and back again afterwards
+    with ThreadPoolExecutor(1) as other:
+        made = executor.map(take_an_hour_at_one, range(4))
+        outcomes = list(made) if thread == "main" else other.submit(list, made).result()
+    assert sorted(o.value for o in outcomes if not o.error) == [0, 2, 3]
+    (failed,) = [o for o in outcomes if o.error]
+    assert (failed.item, failed.value) == (1, None)
+    assert str(failed.error).startswith("not done after 1800 s (--run-timeout)")
+
+
+def test_a_run_that_took_longer_is_recorded_as_failed(
+    dataset, atlas, tmp_path, capsys, monkeypatch
+):
+    """The same command with more time makes it again."""
+    out = tmp_path / "out"
+    words = [dataset, out, "participant", "--atlas-file", atlas]
+    words += ["--participant-label", "01", "--run-timeout", "1800"]
+    hours = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: 3600 * next(hours))
+    with monkeypatch.context() as patched:
+        patched.setattr(outcome, "time", clock)
+        said = run(capsys, *words, code=1)
+    assert "not done after 1800 s (--run-timeout), and given up." in said.err
+    assert {record.status for record in read_all_records(out)} == {"failed"}
+    assert "1  extracted" in run(capsys, *words).out
+    assert {record.status for record in read_all_records(out)} == {"done"}
+
+
 def test_a_single_item_with_a_limit_has_a_worker():
     (outcome,) = Processes(timeout=0.3).map(hang_at_one, [1])
     assert "--run-timeout" in str(outcome.error)
@@ -160,6 +199,68 @@ def test_a_worker_does_not_wait_for_what_becomes_of_its_value(planned):
         at_work = [len(executor.pool.workers[0].items) for _ in outcomes]
     assert len(at_work) == 9
     assert sum(at_work) >= 7  # two are planned before the first begins
+
+
+@pytest.mark.parametrize("executor", [Serial(), Processes(1)])
+def test_nothing_begins_before_an_outcome_has_been_looked_at(executor, tmp_path):
+    items = [tmp_path / name for name in ("good", "bad", "one", "more")]
+    for path in items:
+        path.touch()
+    with contextlib.ExitStack() as stack:
+        if isinstance(executor, Processes):
+            executor = stack.enter_context(executor.staying(wait_and_fail))
+        for found in executor.map(wait_and_fail, iter(items), eager=False):
+            if isinstance(executor, Processes):
+                (worker,) = executor.pool.workers
+                assert not worker.items
+            if found.error:
+                break
+    assert found.item.name == "bad"
+    assert sorted(p.stem for p in tmp_path.glob("*.begun")) == ["bad", "good"]
+
+
+def test_nothing_begins_while_a_failure_waits_to_be_looked_at(tmp_path):
+    """It fails while the outcome of another worker is in use."""
+    bad, good, more = items = [tmp_path / name for name in ("bad", "good", "more")]
+    good.touch()
+    more.touch()
+    with Processes(2).staying(wait_and_fail) as executor:
+        outcomes = executor.map(wait_and_fail, iter(items), eager=False)
+        assert next(outcomes).item == good
+        bad.touch()
+        (worker,) = [w for w in executor.pool.workers if w.items]
+        connection.wait([worker.pipe])
+        assert next(outcomes).item == bad
+        assert not [worker for worker in executor.pool.workers if worker.items]
+        outcomes.close()
+
+
+def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
+    deadly, other = items = [tmp_path / name for name in ("deadly", "other")]
+    deadly.touch()
+    outcomes = Processes(1).map(wait_and_fail, iter(items), eager=False)
+    found = next(outcomes)
+    outcomes.close()
+    assert found.item == deadly
+    assert "(SIGKILL, 2 attempts)" in str(found.error)
+    assert not other.with_suffix(".begun").exists()
+
+
+def test_no_run_begins_after_the_first_that_fails(
+    dataset, atlas, tmp_path, capsys, monkeypatch
+):
+    begun, true = [], processes._Worker.hand_over
+    monkeypatch.setattr(
+        processes._Worker,
+        "hand_over",
+        lambda worker, item, s: begun.append(item) or true(worker, item, s),
+    )
+    min(dataset.rglob("sub-01*_bold.nii.gz")).write_bytes(b"")
+    words = [dataset, tmp_path / "out", "participant", "--atlas-file", atlas]
+    words += ["--n-procs", 1, "--stop-on-first-crash"]
+    said = run(capsys, *words, code=1)
+    assert [item.run.relative_path[:6] for item in begun] == ["sub-01"]
+    assert "1  failed" in said.out
 
 
 def test_who_takes_the_outcomes_may_take_longer_than_an_item_may(monkeypatch, planned):

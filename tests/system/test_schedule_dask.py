@@ -10,8 +10,11 @@ import pytest
 from support import datasets, long_runs
 from support.long_runs import end, leftovers, outputs, start, worker_at
 from support.once import make_once
+from support.worker_items import take_an_hour_at_one, wait_and_fail
 
-pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
+default_client = pytest.importorskip(
+    "distributed", reason="the extra 'dask' is not installed"
+).default_client
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +45,47 @@ def test_cluster_of_its_own_with_a_worker_killed(data, out):
     assert outputs(out) == undisturbed
 
 
+def test_nothing_begins_while_a_failure_waits_to_be_looked_at(tmp_path):
+    from bids_roi.schedule.cluster import Dask
+
+    bad, good, more = items = [tmp_path / name for name in ("bad", "good", "more")]
+    good.touch()
+    more.touch()
+    outcomes = Dask(2).map(wait_and_fail, iter(items), eager=False)
+    assert next(outcomes).item == good
+    bad.touch()
+    limit = time.monotonic() + 60
+    while any(f.status == "pending" for f in default_client().futures.values()):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    assert next(outcomes).item == bad
+    outcomes.close()
+    assert sorted(p.stem for p in tmp_path.glob("*.begun")) == ["bad", "good"]
+
+
+def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
+    from bids_roi.schedule.cluster import Dask
+
+    deadly, other = items = [tmp_path / name for name in ("deadly", "other")]
+    deadly.touch()
+    outcomes = Dask(1).map(wait_and_fail, iter(items), eager=False)
+    found = next(outcomes)
+    outcomes.close()
+    assert found.item == deadly
+    assert "2 attempts" in str(found.error)
+    assert not other.with_suffix(".begun").exists()
+
+
+def test_an_item_that_took_longer_is_a_failure():
+    from bids_roi.schedule.cluster import Dask
+
+    outcomes = list(Dask(1, timeout=1800).map(take_an_hour_at_one, range(4)))
+    assert sorted(o.value for o in outcomes if not o.error) == [0, 2, 3]
+    (failed,) = [o for o in outcomes if o.error]
+    assert failed.item == 1
+    assert str(failed.error).startswith("not done after 1800 s (--run-timeout)")
+
+
 def test_interrupted(data, out):
     root, atlas, _ = data
     job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
@@ -53,6 +97,38 @@ def test_interrupted(data, out):
     assert "bids_roi: interrupted; run the same command to go on." in err
     assert "Traceback" not in err
     long_runs.wait_until_gone(below)
+    assert not leftovers(out)
+
+
+@pytest.mark.parametrize("reached", ["command", "everything"])
+def test_terminated_while_workers_start(data, reached):
+    root, atlas, _ = data
+    out = long_runs.place_out(root, f"terminated-{reached}")
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    while not (begun := long_runs.workers(job)):
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    (os.kill if reached == "command" else os.killpg)(job.pid, signal.SIGTERM)
+    code, _, err = end(job)
+    assert code == 143, err
+    assert "bids_roi: terminated (SIGTERM); run the same command to go on." in err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone(begun)
+
+
+def test_interrupted_once_more_while_a_worker_does_not_end(data, out):
+    root, atlas, _ = data
+    job = start(root, out, atlas, "--executor", "dask", "--n-procs", 2)
+    hung = worker_at(job, seconds=120)
+    os.kill(hung, signal.SIGSTOP)
+    others = set(long_runs.workers(job)) - {hung}
+    os.kill(job.pid, signal.SIGINT)
+    long_runs.wait_until_gone(others)  # so the command waits for the hung one
+    os.kill(job.pid, signal.SIGINT)
+    code, _, err = end(job)
+    assert code == 130, err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone([hung])
     assert not leftovers(out)
 
 

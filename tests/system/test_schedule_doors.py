@@ -182,9 +182,11 @@ def test_jobs(data, out, slurm, strangers):
     job = start(root, out, atlas, *more, env=environment)
     wait_until_at_work(job, folder)
     scheduler = doors([job.pid, *long_runs.descendants(job.pid)])
-    assert not {host for host, _ in scheduler} & {"0.0.0.0", "::"}
     workers = doors(jobs_of(folder))
     assert workers
+    # All on this machine, so that they reach each other by one address.
+    (host,) = {host for host, _ in scheduler | workers}
+    assert host not in ("0.0.0.0", "::")
     check_doors(scheduler | workers, strangers)
     # The keys are the user's alone, in files: not in the script, and gone at the end.
     (place,) = (out / "logs" / "slurm").glob(".bids_roi-tls-*")
@@ -202,6 +204,32 @@ def test_jobs(data, out, slurm, strangers):
     assert "Traceback" not in err
     assert outputs(out) == undisturbed
     assert not place.exists()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_jobs_of_a_command_that_is_stopped(data, slurm, number, code, times):
+    root, atlas, _ = data
+    out = long_runs.place_out(root, f"stopped-{code}-{times}")
+    folder, environment = slurm
+    more = ["--executor", "slurm", "--slurm-jobs", 1, "--n-procs", 2]
+    job = start(root, out, atlas, *more, env=environment)
+    wait_until_at_work(job, folder)
+    below = jobs_of(folder)
+    for _ in range(times):
+        os.kill(job.pid, number)
+        time.sleep(0.1)
+    found, _, err = end(job, seconds=120)
+    # A shell tells 128 and the number of who is ended by a signal at its exit.
+    assert found in (code, -number), err
+    if times == 1:
+        assert found == code
+        assert "run the same command to go on." in err
+    long_runs.wait_until_gone(below)
+    assert not long_runs.leftovers(out)
+    assert not list(out.rglob(".bids_roi-tls-*"))
 
 
 def wait_until_at_work(job, folder):

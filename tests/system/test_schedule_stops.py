@@ -120,6 +120,23 @@ def test_stopped_in_the_middle(data, out, capsys, executor, number, code, word):
     go_on(capsys, data, out)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_once_more_while_a_worker_does_not_end(data, out, number):
+    root, atlas, _ = data
+    job = start(root, out, atlas, "--n-procs", 2)
+    hung = worker_at(job)
+    os.kill(hung, signal.SIGSTOP)
+    others = set(long_runs.workers(job)) - {hung}
+    os.kill(job.pid, number)
+    long_runs.wait_until_gone(others)  # so the command waits for the hung one
+    os.kill(job.pid, number)
+    code, _, err = end(job)
+    assert code == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], err
+    assert "Traceback" not in err
+    long_runs.wait_until_gone([hung])
+    assert not leftovers(out)
+
+
 def test_all_killed_at_once(data, out):
     root, atlas, undisturbed = data
     job = start(root, out, atlas, "--n-procs", 2)
