@@ -37,6 +37,7 @@ def identify(name: BidsName) -> dict[str, str | None]:
 
     Labels of sub- and ses- have their prefix.
 
+    >>> from bids_roi.files.names import parse_name
     >>> row = identify(parse_name("sub-01_task-rest_space-T1w_bold.nii.gz"))
     >>> row["participant_id"], row["space_id"], row["run_id"]
     ('sub-01', 'T1w', None)

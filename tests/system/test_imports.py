@@ -126,7 +126,7 @@ def test_worker(call, tmp_path, monkeypatch):
     """A worker plans nothing: neither pybids nor the code of the level."""
     plans = []
 
-    def keep(self, function, items):
+    def keep(self, function, items, **_):
         plans.append(pickle.dumps((function, next(iter(items)))))
         yield from ()
 
