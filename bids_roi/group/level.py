@@ -50,10 +50,7 @@ from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers, give_memory_back
 from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
 from bids_roi.outputs.columns import SPACE_KEYS
-from bids_roi.outputs.find import (
-    SCOPE,
-    series_of,
-)
+from bids_roi.outputs.find import SCOPE, series_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -200,7 +197,8 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
     """
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)
-    for output in level.found.relmats:
+    # By name: a run may lie in the folder of another participant.
+    for output in sorted(level.found.relmats, key=lambda o: o.participant):
         if scale_of_word(output.stat) != "p":
             groups[_key_of(output)].append(output)
     if any(scale_of_word(output.stat) == "p" for output in level.found.relmats):

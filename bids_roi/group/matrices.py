@@ -201,8 +201,7 @@ def plan_group(
     names = names or _find_names(output_dir, outputs)
     networks = regions.networks if regions is not None else ()
     by_run = asked.options.group_unit == "run"
-    own = itertools.groupby(outputs, key=lambda output: output.participant)
-    n_files = {person: sum(1 for _ in files) for person, files in own}
+    n_files = Counter(output.participant for output in outputs)
     # Chosen here, for all batches, so that who is compared does not depend on who works
     # on which batch.
     size, counts = len(names) * (len(names) - 1) // 2, [*n_files.values()]

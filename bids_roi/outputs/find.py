@@ -82,9 +82,9 @@ class Output:
     """One table of the participant level.
 
     Its sidecar is read when it is first asked about, and little is kept of it: a group
-    has tens of thousands of outputs. ``path`` is relative to the output
-    folder; ``series`` are the participant's by their path, for a matrix is of what its
-    series is of.
+    has tens of thousands of outputs. ``path`` is relative to the output folder;
+    ``series`` are the participant's by their path, for a matrix is of what its series
+    is of.
     """
 
     folder: Path
