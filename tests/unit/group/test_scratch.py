@@ -1,10 +1,14 @@
 """Numbers on disk come back as they were written, whatever is written between."""
 
+import contextlib
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 from bids_roi.core.group.identification import Held
+from bids_roi.errors import OutputError
 from bids_roi.group import scratch
 from bids_roi.group.scratch import Scratch, Shelf
 
@@ -25,6 +29,17 @@ def test_numbers_are_read_from_any_place_while_more_are_written(
             n = int(rng.integers(0, 60))
             assert_array_equal(file.read(start, n), held[start : start + n])
         assert not [*tmp_path.iterdir()]  # it has no name, so that nothing can stay
+
+
+def test_what_a_full_disk_refuses_is_said_when_it_is_written(tmp_path, monkeypatch):
+    """Not when it is read: the system takes little at once, and the file keeps it."""
+    full = partial(open, "/dev/full", "w+b")
+    monkeypatch.setattr(scratch, "SpooledTemporaryFile", lambda *_, **__: full())
+    file = Scratch(tmp_path)
+    with pytest.raises(OutputError, match="No space left on device"):
+        file.write(np.ones(3))
+    with contextlib.suppress(OSError):
+        file._file.close()
 
 
 # Every run by itself, some together, with and without a rest; all in memory.
