@@ -13,6 +13,7 @@ from support.toy_confounds import T
 from support.validator import issues_of
 
 from bids_roi.errors import DataError
+from bids_roi.group import level
 from bids_roi.loading import load
 from bids_roi.outputs.records import NO_ATLAS, Record, write_records
 
@@ -154,6 +155,28 @@ def test_damaged_region_table_is_left_out_and_named(tree, capsys, change, said):
     (coverage,) = tree.root.glob("group_*_coverage.tsv")
     assert [row["participant_id"][-1] for row in read_rows(coverage)] == list("1345")
     assert n_runs(tree) == 5, "its matrix is still good"
+
+
+@pytest.mark.parametrize("unit", ["participant", "combined"])
+def test_a_sidecar_that_goes_meanwhile_costs_its_run_only(
+    tree, capsys, monkeypatch, unit
+):
+    """Which series a matrix is of is read where the motion of volumes is asked for."""
+    path = matrix_of(tree, 3).with_suffix(".json")
+    remove = level.remove_leftovers
+
+    def lose(folder):
+        path.unlink(missing_ok=True)
+        remove(folder)
+
+    monkeypatch.setattr(level, "remove_leftovers", lose)
+    asked = ("--fd-measure", "fd", "--group-unit", unit, "--executor", "serial")
+    shown = run(capsys, "x", tree.root, "group", *asked)
+    ((person, (status, reason)),) = statuses(tree).items()
+    assert (person, status) == ("sub-03", "unreadable")
+    assert f"{path.name}: the file cannot be read" in reason
+    assert "1 unreadable" in shown.out
+    assert n_runs(tree) == 4
 
 
 def test_nothing_left_ends_with_the_reasons(tree, capsys):
