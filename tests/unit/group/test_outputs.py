@@ -1,10 +1,17 @@
 """Outputs that are checked by participant are those that are checked all at once."""
 
+import contextlib
+import hashlib
+import os
+
 import numpy as np
 import pytest
 from support.group_trees import Tree
 
+from bids_roi.errors import DataError
+from bids_roi.group import level
 from bids_roi.group.outputs import check_outputs, read_everyone
+from bids_roi.options.record import Options
 from bids_roi.outputs.records import Record, Stamp, read_all_records, write_records
 
 
@@ -71,3 +78,22 @@ def test_whom_nobody_can_read_is_told_as_unreadable(tmp_path):
     assert whose == [record.relative_to(tmp_path).as_posix(), "sub-02x"]
     assert all(str(tmp_path) not in o.reason for o in everyone.outcomes)
     assert "sub-02x" not in {o.participant for o in everyone.found.usable}
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_a_table_of_the_same_size_and_time_is_read_to_verify_it(tmp_path, verify):
+    tree = Tree(tmp_path)
+    path = tree.regions("sub-01_task-rest")
+    digest, times = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat()
+    tree.regions("sub-01_task-rest", TableDigest=f"sha256:{digest}")
+    path.write_bytes(path.read_bytes().replace(b"1000.0", b"2000.0"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    relative = path.relative_to(tmp_path).as_posix()
+    stamp = Stamp(relative, times.st_size, times.st_mtime_ns, digest)
+    source = tree.source("sub-01_task-rest")
+    write_records(tmp_path, source, [Record(source, "Toy", "done", stamps=(stamp,))])
+    found = read_everyone(tmp_path, verify=verify).found
+    assert [len(found.regions), len(found.problems)] == [not verify, verify]
+    refused = pytest.raises(DataError, match="none of the 1 outputs can be used")
+    with refused if verify else contextlib.nullcontext():
+        level.run_group_level(tmp_path, Options.of(n_procs=1, verify=verify))
