@@ -483,7 +483,7 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     matrix = output.kind in ("relmat", COMBINED)
     series = output.series.get(path) if matrix else None
     if series is not None:
-        own = series.told.own
+        own = series.told.own  # first: by this its sidecar is read
         if series._source is not None:
             return series._source, own
     own = any(map(is_of_one_person, sources))

@@ -120,3 +120,23 @@ def test_the_table_has_the_columns_in_which_something_is(tmp_path):
     other.add(one | {"status": "done", "fd_filtered_mean": None})
     other.write(ledger)
     assert "fd_filtered_mean" not in read_rows(tmp_path / "group_runs.tsv")[0]
+
+
+def test_a_number_of_the_run_is_first_that_of_its_first_strategy(tmp_path, write):
+    """Which is told matters where sidecars of one run do not agree."""
+    _, paths = write("sub-01_task-rest")
+    (run,) = sort_into_runs(check_outputs(tmp_path).usable, ()).values()
+    order = ["dseg", "desc-a_timeseries", "desc-a_relmat"]
+    order += ["desc-b_timeseries", "desc-b_relmat"]
+    found = [output.path.removesuffix(".tsv") for output in run.outputs]
+    assert all(path.endswith(end) for path, end in zip(found, order, strict=True))
+    for path in paths:
+        told = {"desc-a_relmat": 0.2, "desc-b_timeseries": 0.3}
+        fd = next((v for end, v in told.items() if path.stem.endswith(end)), None)
+        if fd is not None:
+            sidecar = json.loads(path.with_suffix(".json").read_text())
+            Tree.write_json(path, sidecar | {"MeanFramewiseDisplacement": fd})
+    (run,) = sort_into_runs(check_outputs(tmp_path).usable, ()).values()
+    key = "MeanFramewiseDisplacement"
+    assert run.number(key, "b", of_the_run=True) == 0.3
+    assert run.number(key, "c", of_the_run=True) == 0.2
