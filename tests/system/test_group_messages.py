@@ -189,6 +189,20 @@ def test_nothing_left_ends_with_the_reasons(tree, capsys):
     assert snapshot(tree.root) == before
 
 
+def test_a_measure_that_is_no_choice_is_summed_up_like_others(tree, capsys):
+    """Of another release, or made with another program and put there."""
+    rng = np.random.default_rng(4)
+    for person in range(1, 6):
+        name = f"sub-0{person}_task-rest"
+        tree.relmat(name, correlation(rng), stat="kendallcorrelation")
+    shown = run(capsys, "x", tree.root, "group")
+    assert "atlas Toy, kendall, raw signals: 5 participants" in shown.out
+    rows = read_rows(tree.root / "group_qcfc.tsv")
+    assert {row["stat_id"] for row in rows} == {
+        *("kendallcorrelation", "pearsoncorrelation")
+    }
+
+
 def test_empty_folder(tmp_path, capsys):
     shown = run(capsys, "x", tmp_path, "group", code=66)
     assert "participant level first" in shown.err

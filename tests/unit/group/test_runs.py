@@ -116,6 +116,11 @@ def test_the_table_has_the_columns_in_which_something_is(tmp_path):
     ]
     assert "done" not in table.losses
 
+    losses = ("incomplete", "absent", "left_out", "unreadable", "skipped", "failed")
+    for status in losses:
+        table.add(one | {"status": status, "reason": status})
+    assert [table.losses[status][-1]["reason"] for status in losses] == [*losses]
+
     other = RunsTable()
     other.add(one | {"status": "done", "fd_filtered_mean": None})
     other.write(ledger)
