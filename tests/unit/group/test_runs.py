@@ -8,6 +8,7 @@ from support import group_trees
 from support.group_trees import Tree, read_rows
 
 from bids_roi.group.outputs import Ledger, Outcome, check_outputs
+from bids_roi.group.regions import Summary
 from bids_roi.group.runs import RunsTable, list_rows, sort_into_runs
 
 MNI = group_trees.SPACE
@@ -86,6 +87,21 @@ def test_rows_are_those_of_runs_and_of_losses_in_one_order(tmp_path, write):
     assert told["sub-04"]["reason"].startswith("of the whole")
     assert [told[f"sub-0{n}"]["source"] for n in (0, 1, 2, 5)] == [
         *(lost[1], source, "", damaged["05"])
+    ]
+
+
+def test_what_a_region_table_tells_is_in_all_rows_of_its_run(tmp_path, write):
+    """But where a series tells how many of its regions have no value."""
+    _, paths = write("sub-01_task-rest")
+    series = next(p for p in paths if p.name.endswith("desc-b_timeseries.tsv"))
+    sidecar = json.loads(series.with_suffix(".json").read_text())
+    Tree.write_json(series, sidecar | {"NumberOfRegionsLost": 3})
+    runs = sort_into_runs(check_outputs(tmp_path).usable, ())
+    told = {paths[0].relative_to(tmp_path).as_posix(): Summary(6, 2, 0.75, None)}
+    keys = ("desc_id", "n_regions", "n_regions_lost", "coverage_mean", "tsnr_median")
+    assert [[row[key] for key in keys] for row in list_rows(runs, told, [])] == [
+        ["a", 6, 2, 0.75, None],
+        ["b", 6, 3, 0.75, None],
     ]
 
 
