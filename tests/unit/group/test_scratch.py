@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from bids_roi.core.group.identification import Held
+from bids_roi.core.group.identification import Held, Identification
 from bids_roi.errors import OutputError
 from bids_roi.group import scratch
 from bids_roi.group.scratch import Scratch, Shelf
@@ -66,3 +66,21 @@ def test_a_shelf_gives_the_edges_that_memory_gives(
                 assert found.flags.c_contiguous  # so that sums are of the same bits
                 assert_array_equal(found, wanted)
                 assert_array_equal(held.cut(slice(start, stop)), wanted)
+
+
+@pytest.mark.parametrize("block", [1, 12, 2**19])
+def test_runs_on_a_shelf_are_compared_like_those_in_memory(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(scratch, "_TOGETHER", 7 * 4 * 3)
+    runs = np.random.default_rng(5).normal(size=(4, 2, 7))
+    with Scratch(tmp_path) as file:
+        kinds = Identification(7, Shelf(file, 7), block=block), Identification(7)
+        for one in kinds:
+            for own in runs:
+                for run in own:
+                    one.add_run(run)
+                one.close_participant()
+        on_disk, in_memory = (one.summarise() for one in kinds)
+    assert on_disk == in_memory
+    assert on_disk.discriminability is not None
