@@ -48,7 +48,7 @@ from bids_roi.group.runs import (
 from bids_roi.group.scratch import Spool, spooling
 from bids_roi.group.summaries import summarise_group, write_summaries
 from bids_roi.group.workers import Workers, give_memory_back
-from bids_roi.options.words import find_measure, measure_of_word, scale_of_word
+from bids_roi.options.words import measure_of_word, scale_of_word
 from bids_roi.outputs.columns import SPACE_KEYS
 from bids_roi.outputs.counts import say_size
 from bids_roi.outputs.find import SCOPE, series_of
@@ -198,7 +198,8 @@ def _write_groups(level: _Level, spool: Spool | None) -> list[Row]:
     """
     runs = sort_into_runs(level.found.usable, ())
     groups: dict[GroupKey, list[Output]] = defaultdict(list)
-    for output in level.found.relmats:
+    # By name: a run may lie in the folder of another participant.
+    for output in sorted(level.found.relmats, key=lambda o: o.participant):
         if scale_of_word(output.stat) != "p":
             groups[_key_of(output)].append(output)
     if any(scale_of_word(output.stat) == "p" for output in level.found.relmats):
@@ -409,9 +410,8 @@ def _say_group(row: Row) -> str:
     ]
     stat = str(row["stat_id"])
     z = "Fisher's z of " if scale_of_word(stat) == "z" else ""
-    measure = find_measure(measure_of_word(stat)).name
     desc = f"strategy {row['desc_id']}" if row.get("desc_id") else "raw signals"
-    name = ", ".join([*places, f"{z}{measure}", desc])
+    name = ", ".join([*places, f"{z}{measure_of_word(stat)}", desc])
     people = count_of(int(str(row["n_participants"])), "participant")
     size = f"{people}, {count_of(int(str(row['n_runs'])), 'run')}"
     if row["median_abs_r"] is None:

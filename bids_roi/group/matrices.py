@@ -113,13 +113,17 @@ class Group:
 
 
 class _File(NamedTuple):
-    """A matrix, and what is told of it: digest of the table, motion and weight."""
+    """A matrix, and what is told of it: digest of the table, motion and weight.
+
+    ``fault`` says why its sidecar, which could be read, cannot be any more.
+    """
 
     path: str
     digest: str
     fisher_z: bool | None
-    displacement: float | None
-    weight: float
+    displacement: float | None = None
+    weight: float = 0.0
+    fault: str = ""
 
 
 class Asked(NamedTuple):
@@ -201,8 +205,7 @@ def plan_group(
     names = names or _find_names(output_dir, outputs)
     networks = regions.networks if regions is not None else ()
     by_run = asked.options.group_unit == "run"
-    own = itertools.groupby(outputs, key=lambda output: output.participant)
-    n_files = {person: sum(1 for _ in files) for person, files in own}
+    n_files = Counter(output.participant for output in outputs)
     # Chosen here, for all batches, so that who is compared does not depend on who works
     # on which batch.
     size, counts = len(names) * (len(names) - 1) // 2, [*n_files.values()]
@@ -289,17 +292,20 @@ class Plan:
 
 
 def _describe(output: Output, asked: Asked) -> _File:
+    file = _File(output.path, output.table, output.told.fisher_z)
     weight = 0.0
-    if asked.options.group_weights != "none":
-        weight = max(asked.tell(output, "DegreesOfFreedom") or 0.0, 0.0)
-    motion = asked.displace(output)
-    return _File(output.path, output.table, output.told.fisher_z, motion, weight)
+    try:
+        if asked.options.group_weights != "none":
+            weight = max(asked.tell(output, "DegreesOfFreedom") or 0.0, 0.0)
+        return file._replace(displacement=asked.displace(output), weight=weight)
+    except BidsRoiError as error:
+        return file._replace(fault=f"{output.beside.name}: {error.problem}")
 
 
 def _find_names(output_dir: Path, outputs: list[Output]) -> tuple[str, ...]:
     """Regions of the first matrix that can be read; empty where there is none."""
     for output in outputs:
-        file = _File(output.path, output.table, output.told.fisher_z, None, 0.0)
+        file = _File(output.path, output.table, output.told.fisher_z)
         with contextlib.suppress(BidsRoiError):
             return _read_relmat(output_dir, file, (), scale_of_word(output.stat))[0]
     return ()
@@ -465,6 +471,8 @@ def _read_relmat(
     folder: Path, file: _File, names: tuple[str, ...], scale: Scale
 ) -> tuple[tuple[str, ...], FloatArray]:
     """Names and upper triangle of a matrix that is what its name says."""
+    if file.fault:
+        raise DataError(file.fault)
     told = file.fisher_z
     if told is not None and told != (scale == "z"):
         says = "says" if told else "denies"

@@ -13,9 +13,7 @@ from bids_roi.files.tables import MISSING, format_matrix, read_table, to_numbers
 from bids_roi.group.outputs import Problem, name_group_file
 from bids_roi.group.scratch import Scratch
 from bids_roi.outputs.columns import describe_keys, identify, key_columns
-from bids_roi.outputs.find import (
-    REMEDY,
-)
+from bids_roi.outputs.find import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

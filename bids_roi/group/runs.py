@@ -87,7 +87,7 @@ _COLUMNS = {
 
 _EVERY = (*KEY_COLUMNS, *_COLUMNS)
 
-# Statuses of records: there is a reason why nothing was made.
+# Statuses of outcomes: there is a reason why nothing was made.
 _NOT_MADE = ("failed", "skipped")
 _KINDS = {"regions": "region table", "timeseries": "series", "relmat": "matrix"}
 
@@ -221,20 +221,20 @@ def _read_volumes(output: Output, name: str) -> NDArray[np.float64] | None:
 def list_rows(
     runs: Mapping[RunKey, Run],
     summaries: Mapping[str, Summary],
-    records: list[Outcome],
+    outcomes: list[Outcome],
 ) -> Iterator[Row]:
     """Yield the rows of ``group_runs.tsv`` in their order.
 
-    ``summaries`` are columns of the region tables, by their path; ``records`` of the
-    participant level tell what is not there, and why.
+    ``summaries`` are columns of the region tables, by their path; ``outcomes`` tell
+    what is not there, and why.
     """
     by_run: dict[tuple[str, str], dict[str | None, Outcome]] = defaultdict(dict)
-    for record in (r for r in records if r.status != "unreadable"):
+    for one in (o for o in outcomes if o.status != "unreadable"):
         # Of what holds for all strategies, None; the others by their desc-.
-        desc = desc_of(record.run, record.strategy) if record.strategy else None
-        by_run[stem_of_run(record.run), record.atlas][desc] = record
+        desc = desc_of(one.run, one.strategy) if one.strategy else None
+        by_run[stem_of_run(one.run), one.atlas][desc] = one
 
-    def records_of(key: RunKey) -> dict[str | None, Outcome]:
+    def outcomes_of(key: RunKey) -> dict[str | None, Outcome]:
         # One that failed before its atlases were known is a loss to each of them.
         places = (key[0], runs[key].one.atlas_name), (key[0], NO_ATLAS)
         return by_run.get(places[0], {}) | by_run.get(places[1], {})
@@ -242,7 +242,7 @@ def list_rows(
     heads = []
     for key, run in runs.items():
         # Of a run without a sidecar that can be read, the record knows the source.
-        source = run.source or next((r.run for r in records_of(key).values()), "")
+        source = run.source or next((o.run for o in outcomes_of(key).values()), "")
         person = identify(run.one.name)["participant_id"] or ""
         heads.append((person, source, run.one.atlas_name, key))
     heads.sort(key=lambda head: head[:3])
@@ -255,11 +255,11 @@ def list_rows(
             own = (
                 {**row, "source": source}
                 for _, source, _, key in alike
-                for row in _rows_of(runs[key], expected, summaries, records_of(key))
+                for row in _rows_of(runs[key], expected, summaries, outcomes_of(key))
             )
             yield from sorted(own, key=_place_of)
 
-    lost = _list_lost(runs, {head[1:3] for head in heads}, records)
+    lost = _list_lost(runs, {head[1:3] for head in heads}, outcomes)
     yield from heapq.merge(of_runs(), sorted(lost, key=_place_of), key=_place_of)
 
 
@@ -270,16 +270,16 @@ def _place_of(row: Row) -> list[str]:
 
 
 def _list_lost(
-    runs: Mapping[RunKey, Run], there: set[tuple[str, str]], records: list[Outcome]
+    runs: Mapping[RunKey, Run], there: set[tuple[str, str]], outcomes: list[Outcome]
 ) -> Iterator[Row]:
     """Yield rows of what has no output; ``there`` are source and atlas of what has."""
     seen, runs_there = {*there}, {source for source, _ in there}
-    for record in records:
-        whole = record.atlas == NO_ATLAS and record.status != "unreadable"
-        told = whole and record.run in runs_there
-        if not told and (record.run, record.atlas) not in there:
-            yield _row_of_record(record)
-            seen.add((record.run, record.atlas))
+    for one in outcomes:
+        whole = one.atlas == NO_ATLAS and one.status != "unreadable"
+        told = whole and one.run in runs_there
+        if not told and (one.run, one.atlas) not in there:
+            yield _row_of_loss(one)
+            seen.add((one.run, one.atlas))
     yield from _absent_atlases(runs.values(), seen)
 
 
@@ -310,13 +310,16 @@ def tell_not_combined(found: Iterable[Output]) -> list[str]:
     ]
 
 
-def _row_of_record(record: Outcome) -> Row:
+def _row_of_loss(outcome: Outcome) -> Row:
     """Row of what has no output here: why, as the participant level told."""
-    whole = "/" not in record.run  # a participant or session that could not be planned
-    row: Row = dict(identify(parse_name(f"{record.run}_" if whole else record.run)))
-    row |= {"atlas_id": record.atlas, "desc_id": desc_of(record.run, record.strategy)}
-    row |= {"status": record.status, "reason": record.reason, "source": record.run}
-    if record.status not in (*_NOT_MADE, "unreadable"):
+    whole = "/" not in outcome.run  # a participant or session, not planned
+    row: Row = dict(identify(parse_name(f"{outcome.run}_" if whole else outcome.run)))
+    row |= {
+        "atlas_id": outcome.atlas,
+        "desc_id": desc_of(outcome.run, outcome.strategy),
+    }
+    row |= {"status": outcome.status, "reason": outcome.reason, "source": outcome.run}
+    if outcome.status not in (*_NOT_MADE, "unreadable"):
         row["status"] = "absent"
         row["reason"] = "outputs were made, but they are not here any more."
     return row
@@ -398,7 +401,7 @@ def _rows_of(
     run: Run,
     expected: Mapping[_Family, Counter[_Product]],
     summaries: Mapping[str, Summary],
-    records: Mapping[str | None, Outcome],
+    outcomes: Mapping[str | None, Outcome],
 ) -> Iterator[Row]:
     """Yield one row per strategy that the run or another of its family has or lacks."""
     counts = expected[_family(run.one)]
@@ -406,7 +409,7 @@ def _rows_of(
     wanted = sorted(counts)
     descs = {desc for kind, _, desc in wanted if kind != "regions"}
     own = {p.output.desc for p in run.problems if p.output.kind != "regions"}
-    own |= {desc for desc, r in records.items() if desc and r.status in _NOT_MADE}
+    own |= {desc for desc, o in outcomes.items() if desc and o.status in _NOT_MADE}
     for desc in sorted({*descs, *own} or {""}):
         row: Row = dict(identify(run.one.name))
         row |= {"desc_id": desc, "atlas_id": run.one.atlas_name}
@@ -428,7 +431,7 @@ def _rows_of(
             missing,
             counts,
             # One of the whole run is only there where nothing was made since.
-            records.get(None) or records.get(desc),
+            outcomes.get(None) or outcomes.get(desc),
         )
         of_series = run.rank(desc)
         of_run = [*of_series, *run.outputs]
@@ -451,12 +454,12 @@ def _judge(
     problems: list[Problem],
     missing: list[_Product],
     counts: Counter[_Product],
-    record: Outcome | None,
+    outcome: Outcome | None,
 ) -> tuple[str, str]:
     """Status and reason of a run, atlas and strategy."""
-    if record is not None and record.status in _NOT_MADE:
+    if outcome is not None and outcome.status in _NOT_MADE:
         used = " Outputs of an earlier call are there and are used." if there else ""
-        return record.status, f"{record.reason}{used}"
+        return outcome.status, f"{outcome.reason}{used}"
     if problems:
         worst = max(problem.status for problem in problems)  # unreadable, if one is
         return worst, " ".join(problem.reason for problem in problems)

@@ -18,11 +18,7 @@ from bids_roi.group.outputs import Problem, check_anything_left, check_outputs
 from bids_roi.group.scratch import fetch
 from bids_roi.group.workers import Workers
 from bids_roi.outputs.columns import RUN_COLUMNS, identify
-from bids_roi.outputs.find import (
-    PLACE_KEYS,
-    REMEDY,
-    Output,
-)
+from bids_roi.outputs.find import PLACE_KEYS, REMEDY, Output
 from bids_roi.outputs.records import check_table, read_all_records
 from bids_roi.outputs.schema import FACTS
 from bids_roi.outputs.stack import (

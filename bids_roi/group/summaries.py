@@ -19,9 +19,7 @@ from bids_roi.core.group.motion import (
 from bids_roi.files.tables import format_table
 from bids_roi.group.connectivity import noun_of, say_times
 from bids_roi.outputs.columns import SPACE_KEYS, describe_keys, place_columns
-from bids_roi.outputs.find import (
-    SCOPE,
-)
+from bids_roi.outputs.find import SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -82,9 +82,9 @@ class Output:
     """One table of the participant level.
 
     Its sidecar is read when it is first asked about, and little is kept of it: a group
-    has tens of thousands of outputs. ``path`` is relative to the output
-    folder; ``series`` are the participant's by their path, for a matrix is of what its
-    series is of.
+    has tens of thousands of outputs. ``path`` is relative to the output folder;
+    ``series`` are the participant's by their path, for a matrix is of what its series
+    is of.
     """
 
     folder: Path
@@ -485,7 +485,7 @@ def _find_origin(output: Output, content: Mapping[str, Any]) -> tuple[str, bool]
     matrix = output.kind in ("relmat", COMBINED)
     series = output.series.get(path) if matrix else None
     if series is not None:
-        own = series.told.own
+        own = series.told.own  # first: by this its sidecar is read
         if series._source is not None:
             return series._source, own
     own = any(map(is_of_one_person, sources))

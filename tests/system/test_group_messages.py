@@ -13,6 +13,7 @@ from support.toy_confounds import T
 from support.validator import issues_of
 
 from bids_roi.errors import DataError
+from bids_roi.group import level
 from bids_roi.loading import load
 from bids_roi.outputs.records import NO_ATLAS, Record, write_records
 
@@ -156,6 +157,28 @@ def test_damaged_region_table_is_left_out_and_named(tree, capsys, change, said):
     assert n_runs(tree) == 5, "its matrix is still good"
 
 
+@pytest.mark.parametrize("unit", ["participant", "combined"])
+def test_a_sidecar_that_goes_meanwhile_costs_its_run_only(
+    tree, capsys, monkeypatch, unit
+):
+    """Which series a matrix is of is read where the motion of volumes is asked for."""
+    path = matrix_of(tree, 3).with_suffix(".json")
+    remove = level.remove_leftovers
+
+    def lose(folder):
+        path.unlink(missing_ok=True)
+        remove(folder)
+
+    monkeypatch.setattr(level, "remove_leftovers", lose)
+    asked = ("--fd-measure", "fd", "--group-unit", unit, "--executor", "serial")
+    shown = run(capsys, "x", tree.root, "group", *asked)
+    ((person, (status, reason)),) = statuses(tree).items()
+    assert (person, status) == ("sub-03", "unreadable")
+    assert f"{path.name}: the file cannot be read" in reason
+    assert "1 unreadable" in shown.out
+    assert n_runs(tree) == 4
+
+
 def test_nothing_left_ends_with_the_reasons(tree, capsys):
     for path in tree.root.rglob("*.json"):
         path.write_text("{")
@@ -164,6 +187,20 @@ def test_nothing_left_ends_with_the_reasons(tree, capsys):
     assert "none of the 15 outputs can be used" in shown.err
     assert "not JSON" in shown.err
     assert snapshot(tree.root) == before
+
+
+def test_a_measure_that_is_no_choice_is_summed_up_like_others(tree, capsys):
+    """Of another release, or made with another program and put there."""
+    rng = np.random.default_rng(4)
+    for person in range(1, 6):
+        name = f"sub-0{person}_task-rest"
+        tree.relmat(name, correlation(rng), stat="kendallcorrelation")
+    shown = run(capsys, "x", tree.root, "group")
+    assert "atlas Toy, kendall, raw signals: 5 participants" in shown.out
+    rows = read_rows(tree.root / "group_qcfc.tsv")
+    assert {row["stat_id"] for row in rows} == {
+        *("kendallcorrelation", "pearsoncorrelation")
+    }
 
 
 def test_empty_folder(tmp_path, capsys):

@@ -67,6 +67,46 @@ def test_a_run_without_freedom_is_in_no_group_statistic(tmp_path, capsys, said):
     assert why in shown.out
 
 
+@pytest.mark.parametrize("unit", ["participant", "run"])
+def test_a_run_in_the_folder_of_another_is_one_of_its_participant(
+    tmp_path, capsys, unit
+):
+    """By name, as everywhere: of 3 participants, and none is lost or counted twice."""
+    rng, tree, held = np.random.default_rng(3), Tree(tmp_path), {1: [], 2: [], 3: []}
+    for person, own in held.items():
+        for number in range(1, person + 1):
+            own.append(correlation(rng))
+            tree.run(f"sub-0{person}_task-rest_run-{number}", own[-1], fd=0.1 * person)
+    for path in [*tmp_path.glob("sub-03/func/*_run-1_*")]:
+        path.rename(tmp_path / "sub-01/func" / path.name)
+    run(capsys, "x", tmp_path, "group", "--group-unit", unit)
+    z = [np.arctanh([matrix[UPPER] for matrix in own]) for own in held.values()]
+    units = np.vstack(z) if unit == "run" else [own.mean(axis=0) for own in z]
+    _, mean = read_square(tmp_path / group_name("relmat"))
+    assert_allclose(mean[UPPER], np.tanh(np.mean(units, axis=0)), rtol=1e-10)
+    content = sidecar(tmp_path / group_name("relmat"))
+    assert (content["NumberOfRuns"], content["NumberOfParticipants"]) == (6, 3)
+    rows = read_rows(tmp_path / "group_runs.tsv")
+    assert [row["participant_id"] for row in rows] == [
+        *("sub-01", "sub-02", "sub-02", "sub-03", "sub-03", "sub-03")
+    ]
+    assert {row["status"] for row in rows} == {"done"}
+
+
+def test_regions_that_are_lost_are_counted_by_run(tmp_path, capsys):
+    tree, _ = planted(tmp_path, n=2)
+    coverage, tsnr = [1, 0.75, 0.5, 0.25, 1, 1], [10, 20, 30, np.nan, 60, 60]
+    tree.regions("sub-02_task-rest", coverage=coverage, tsnr=tsnr)
+    run(capsys, "x", tmp_path, "group")
+    keys = ("n_regions", "n_regions_lost", "coverage_mean", "tsnr_median")
+    assert [
+        [row[k] for k in keys] for row in read_rows(tmp_path / "group_runs.tsv")
+    ] == [
+        ["6", "0", "1.0", "50.0"],
+        ["6", "1", "0.75", "30.0"],
+    ]
+
+
 def test_groups_that_are_left_out_whole(tmp_path, capsys):
     tree = Tree(tmp_path)
     for person in range(1, 4):

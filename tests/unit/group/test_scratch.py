@@ -1,10 +1,14 @@
 """Numbers on disk come back as they were written, whatever is written between."""
 
+import contextlib
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from bids_roi.core.group.identification import Held
+from bids_roi.core.group.identification import Held, Identification
+from bids_roi.errors import OutputError
 from bids_roi.group import scratch
 from bids_roi.group.scratch import Scratch, Shelf
 
@@ -25,6 +29,17 @@ def test_numbers_are_read_from_any_place_while_more_are_written(
             n = int(rng.integers(0, 60))
             assert_array_equal(file.read(start, n), held[start : start + n])
         assert not [*tmp_path.iterdir()]  # it has no name, so that nothing can stay
+
+
+def test_what_a_full_disk_refuses_is_said_when_it_is_written(tmp_path, monkeypatch):
+    """Not when it is read: the system takes little at once, and the file keeps it."""
+    full = partial(open, "/dev/full", "w+b")
+    monkeypatch.setattr(scratch, "SpooledTemporaryFile", lambda *_, **__: full())
+    file = Scratch(tmp_path)
+    with pytest.raises(OutputError, match="No space left on device"):
+        file.write(np.ones(3))
+    with contextlib.suppress(OSError):
+        file._file.close()
 
 
 # Every run by itself, some together, with and without a rest; all in memory.
@@ -51,3 +66,21 @@ def test_a_shelf_gives_the_edges_that_memory_gives(
                 assert found.flags.c_contiguous  # so that sums are of the same bits
                 assert_array_equal(found, wanted)
                 assert_array_equal(held.cut(slice(start, stop)), wanted)
+
+
+@pytest.mark.parametrize("block", [1, 12, 2**19])
+def test_runs_on_a_shelf_are_compared_like_those_in_memory(
+    tmp_path, monkeypatch, block
+):
+    monkeypatch.setattr(scratch, "_TOGETHER", 7 * 4 * 3)
+    runs = np.random.default_rng(5).normal(size=(4, 2, 7))
+    with Scratch(tmp_path) as file:
+        kinds = Identification(7, Shelf(file, 7), block=block), Identification(7)
+        for one in kinds:
+            for own in runs:
+                for run in own:
+                    one.add_run(run)
+                one.close_participant()
+        on_disk, in_memory = (one.summarise() for one in kinds)
+    assert on_disk == in_memory
+    assert on_disk.discriminability is not None

@@ -17,9 +17,7 @@ from bids_roi.group.runs import sort_into_runs
 from bids_roi.loading import load
 from bids_roi.outputs import find
 from bids_roi.outputs.columns import RUN_COLUMNS, identify
-from bids_roi.outputs.find import (
-    find_outputs,
-)
+from bids_roi.outputs.find import find_outputs
 from bids_roi.outputs.records import Record, Stamp, read_all_records, write_records
 from bids_roi.outputs.told import Told
 
