@@ -427,10 +427,11 @@ def warn_of_voxels(
             " some volumes and have other values on both sides of 0, or next to it:"
             " they count as they are."
         )
-    if reduction.blank:
+    if n := len(reduction.blank):
         notes.append(
-            f"{len(reduction.blank)} volumes are 0 throughout (counted from 0:"
-            f" {some(reduction.blank)}): they enter as 0. Cut them off or censor them."
+            f"{count_of(n, 'volume')} {'is' if n == 1 else 'are'} 0 throughout (counted"
+            f" from 0: {some(reduction.blank)}), taken as 0. Cut off or censor what is"
+            " blank."
         )
     return tuple(notes)
 

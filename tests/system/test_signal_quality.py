@@ -148,16 +148,23 @@ def test_zeros_among_values_about_zero_cost_no_voxel_and_are_told(tmp_path, caps
     assert "they count as they are" in sidecar["Warnings"][0]
 
 
-def test_blank_volumes_are_told(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("blank", "told"),
+    [
+        ([3, 7], "2 volumes are 0 throughout (counted from 0: 3, 7)"),
+        ([4], "1 volume is 0 throughout (counted from 0: 4)"),
+    ],
+)
+def test_blank_volumes_are_told(tmp_path, capsys, blank, told):
     values = bold(signals())
-    values[..., [3, 7]] = 0
+    values[..., blank] = 0
     root, atlas = write(tmp_path, values)
     out = tmp_path / "out"
     run(capsys, root, out, "participant", "--atlas-file", atlas)
     found, sidecar, table, _ = outputs(out)
     assert table["status"] == ["ok"] * 4
-    assert (found[[3, 7]] == 0).all()
-    assert "2 volumes are 0 throughout (counted from 0: 3, 7)" in sidecar["Warnings"][0]
+    assert (found[blank] == 0).all()
+    assert told in sidecar["Warnings"][0]
 
 
 @pytest.mark.parametrize("standardize", ["none", "zscore_sample", "psc"])
