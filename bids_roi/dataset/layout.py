@@ -332,6 +332,8 @@ def index_series(
             continue
         # An index of a part would be taken for one of all; pybids fails there, too.
         if database_dir is not None and not listing.closed:
+            yield from _take(root, waiting, extensions)  # in the order asked for
+            waiting = {}
             yield _index_kept(root, participant, listing, extensions, database_dir)
             continue
         waiting[participant] = listing

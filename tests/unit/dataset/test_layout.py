@@ -411,6 +411,19 @@ def test_database_is_kept_and_never_stale(tmp_path):
     assert len(list(kept.iterdir())) == 2
 
 
+def test_participants_come_in_the_order_asked_for_whatever_is_closed(tmp_path):
+    """Who plans them takes one after the other for those that were asked for."""
+    people = [f"0{n}" for n in range(1, 7)]
+    names = [f"sub-{p}_ses-1_task-a_desc-preproc_bold.nii.gz" for p in people]
+    root = plant(tmp_path / "in", *names)
+    for person in ("01", "02", "04", "05"):
+        (root / f"sub-{person}" / "ses-9").symlink_to("/not/mounted")
+    wanted = Input(bids_database_dir=tmp_path / "index")
+    runs = list(find_runs_of(root, people, wanted))
+    assert [person for person, _ in runs] == people
+    assert [found[0].participant for _, found in runs] == people
+
+
 def test_database_inside_the_input(tmp_path):
     plant(tmp_path, "sub-01_task-a_desc-preproc_bold.nii.gz")
     with pytest.raises(UsageError, match="inside the input"):
