@@ -346,6 +346,9 @@ def find_run(path: Path, options: Options, space: str) -> BoldRun:
             own_masks=options.extraction.mask == "auto",
         )
         run = next((each for each in found if path in each.files), None)
+        for session in (each for each in found if each.path in path.parents):
+            if session.error is not None:  # its mask and confounds are not known
+                raise session.error
     if run is None:
         stem = path.name.removesuffix(".gz").removesuffix(".nii")
         beside = path.with_name(f"{stem}.json")

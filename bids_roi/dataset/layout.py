@@ -100,10 +100,9 @@ def find_runs_of(
 
     Yields each participant with its runs sorted by relative path, none where nothing
     passes (``explain_nothing``), or with why they cannot be listed: of sessions that
-    is among the runs (``is_session``), where there are others. No other
-    participant's files are read. ``kinds`` are keys of ``KINDS``; ``own_masks`` tells
-    whether each run's own mask is looked for: where another is asked for, an ambiguous
-    one is no matter.
+    is among the runs (``is_session``). No other participant's files are read.
+    ``kinds`` are keys of ``KINDS``; ``own_masks`` tells whether each run's own mask is
+    looked for: where another is asked for, an ambiguous one is no matter.
     """
     root = root.absolute()
     labels = [label.removeprefix("sub-") for label in participants]
@@ -205,11 +204,11 @@ class _Query:
                 series[kind][path] = labels
         return series
 
-    def runs(self, participant: str, indexed: Files) -> list[BoldRun] | BidsRoiError:
+    def runs(self, participant: str, indexed: Files) -> list[BoldRun]:
         series = self.select(participant, indexed.series)
         closed = {p: e for p, e in indexed.closed.items() if self.asks_for(p.name[4:])}
-        if not any(series.values()):
-            return next(iter(closed.values()), [])
+        if not closed and not any(series.values()):
+            return []
         own = (("sub", participant),)
         beside = {
             path: labels_of(path) for path in indexed.all if path.suffix != ".json"

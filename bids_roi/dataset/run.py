@@ -46,7 +46,7 @@ class BoldRun:
     @property
     def is_session(self) -> bool:
         """Whether it stands for all runs of a session that cannot be listed."""
-        return self.path.name.startswith("ses-")
+        return self.path.parent.parent == self.root
 
     @property
     def kind(self) -> str:

@@ -130,8 +130,8 @@ def plan_dataset(
         n_planned += len(planned)
         yield participant, planned
     if not n_planned:
-        if outcomes.errors:
-            raise next(iter(outcomes.errors.values()))
+        for error in (outcomes.errors | outcomes.closed).values():
+            raise error
         raise explain_nothing(level.root, level.participants, level.options.input)
     outcomes.tell_empty()
 

@@ -162,6 +162,7 @@ class Outcomes:
 
     def lose_sessions(self, planned: list[PlannedRun]) -> list[PlannedRun]:
         """Record the sessions that cannot be listed; returns the runs of others."""
+        others = [item for item in planned if not item.run.is_session]
         for item in planned:
             if item.run.is_session and item.error is not None:
                 person = f"sub-{item.run.participant}"
@@ -169,9 +170,10 @@ class Outcomes:
                 if not self.level.options.running.dry_run:
                     with self._costs_one(person):
                         write_loss(self.level.output_dir, name, str(item.error))
-                log.error("%s: %s", name, item.error)
                 self.closed[name] = item.error
-        return [item for item in planned if not item.run.is_session]
+                if others or len(self.level.participants) > 1 or len(planned) > 1:
+                    log.error("%s: %s", name, item.error)
+        return others
 
     @contextlib.contextmanager
     def _costs_one(self, participant: str) -> Iterator[None]:

@@ -289,6 +289,23 @@ def test_a_session_that_cannot_be_listed_costs_itself_only(
     assert failures(site[1]) == {}
 
 
+def test_a_job_of_another_session_does_not_forget_one_that_was_lost(tmp_path, capsys):
+    """One job for each session, in any order, into one folder."""
+    root = write_dataset(tmp_path / "in", ["sub-1_ses-1_task-a"])
+    site = root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+    (root / "sub-1" / "ses-9").symlink_to("/not/mounted")
+    told = call(capsys, site, "--session-label", "9", code=66)
+    assert told.err.count("/sub-1/ses-9: the folder cannot be read") == 1
+    call(capsys, site, "--session-label", "1")
+    assert list(failures(site[1])) == ["sub-1_ses-9"]
+    (row,) = [r for r in group_rows(capsys, site[1]) if r["status"] == "failed"]
+    assert (row["participant_id"], row["session_id"]) == ("sub-1", "ses-9")
+    (root / "sub-1" / "ses-9").unlink()
+    write_run(root, f"sub-1_ses-9_task-a_space-{SPACE}")
+    call(capsys, site, "--session-label", "9")
+    assert failures(site[1]) == {}
+
+
 def test_a_page_tells_of_a_session_for_as_long_as_it_is_lost(tmp_path, capsys):
     root = write_dataset(tmp_path / "in", ["sub-1_ses-1_task-a"])
     given = [root, tmp_path / "out", "participant"]

@@ -199,12 +199,13 @@ def test_who_is_a_link_that_leads_nowhere_is_told(tmp_path):
     found = dict(find_runs_of(tmp_path, ["01", "02", "03", "04"], Input()))
     assert len(found["01"]) == 1
     assert "there is no folder of this participant" in str(found["02"])
-    assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(found["03"])
+    (only,) = found["03"]
+    assert f"{tmp_path}/sub-03/ses-2: the folder cannot be read" in str(only.error)
     run, session = found["04"]
     assert (run.is_session, session.is_session) == (False, True)
     assert (session.session, session.relative_path) == ("2", "sub-04/ses-2")
     assert f"{tmp_path}/sub-04/ses-2: the folder cannot be read" in str(session.error)
-    for error in (found["02"], found["03"], session.error):
+    for error in (found["02"], only.error, session.error):
         assert "a link to what is not here" in error.remedy
 
 
@@ -227,7 +228,9 @@ def test_a_session_that_is_not_asked_for_may_be_closed(
         assert (run.relative_path, run.error) == (f"sub-01/{names[0]}", None)
         assert told in str(session.error)
     ((_, found),) = find_runs_of(tmp_path, ["01"], Input(session_label=("2",)))
-    assert told in str(found)
+    (session,) = found
+    assert session.is_session
+    assert told in str(session.error)
 
 
 @pytest.mark.parametrize("code", ["EIO", "ESTALE"])
