@@ -149,11 +149,17 @@ class Outcomes:
                     forget_loss(self.level.output_dir, loss)
 
     def _find_again(self, person: str) -> Iterator[str]:
-        """Sessions that an earlier call could not list, and that are no loss now."""
+        """Sessions that an earlier call could not list, and that are no loss now.
+
+        Not those that this call is not asked for: nothing is made of them.
+        """
+        asked = self.level.options.input.session_label
         for name in list_folder(self.level.output_dir / "logs" / person):
             loss = name.partition(".")[0]
             session = loss.removeprefix(f"{person}_")
             if session.startswith("ses-") and "_" not in session:
+                if asked and session[4:] not in asked:
+                    continue
                 folder = self.level.root / person / session
                 with contextlib.suppress(MissingInput):
                     list_folder(folder)
