@@ -117,6 +117,14 @@ def find_runs_of(
             yield participant, query.runs(participant, found)
 
 
+def asks_for_session(
+    root: Path, participants: Iterable[str], wanted: Input, session: str
+) -> bool:
+    """Whether series of a session, by its label, may be asked for."""
+    query = _Query(root, [*participants], wanted, ("volume",), own_masks=False)
+    return query.asks_for(session)
+
+
 def survey_runs(
     root: Path,
     participants: Iterable[str],

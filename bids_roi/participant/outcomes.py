@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_roi.dataset.layout import asks_for_session
 from bids_roi.dataset.partners import Sidecars
 from bids_roi.errors import (
     MissingInput,
@@ -153,14 +154,15 @@ class Outcomes:
 
         Not those that this call is not asked for: nothing is made of them.
         """
-        asked = self.level.options.input.session_label
-        for name in list_folder(self.level.output_dir / "logs" / person):
+        level = self.level
+        given = level.root, level.participants, level.options.input
+        for name in list_folder(level.output_dir / "logs" / person):
             loss = name.partition(".")[0]
             session = loss.removeprefix(f"{person}_")
             if session.startswith("ses-") and "_" not in session:
-                if asked and session[4:] not in asked:
+                if not asks_for_session(*given, session[4:]):
                     continue
-                folder = self.level.root / person / session
+                folder = level.root / person / session
                 with contextlib.suppress(MissingInput):
                     list_folder(folder)
                     list_folder(folder / "func")

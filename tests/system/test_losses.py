@@ -303,8 +303,10 @@ def test_a_job_of_another_session_does_not_forget_one_that_was_lost(tmp_path, ca
     (root / "sub-1" / "ses-9").unlink()
     write_run(root, f"sub-1_ses-9_task-a_space-{SPACE}")
     # Where another computer lists it, it is as lost as before.
-    call(capsys, site, "--session-label", "1")
-    assert list(failures(site[1])) == ["sub-1_ses-9"]
+    chosen = filters(tmp_path, bold={"session": "1"})
+    for asked in (("--session-label", "1"), ("--bids-filter-file", chosen)):
+        call(capsys, site, *asked)
+        assert list(failures(site[1])) == ["sub-1_ses-9"]
     call(capsys, site, "--session-label", "9")
     assert failures(site[1]) == {}
 
