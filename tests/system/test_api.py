@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 from support import datasets
+from support.broken_disk import fail_to_list
 from support.calls import FUNC, STEM, relmat_path, run, series, sidecar
 from support.toy_confounds import SPIKES
 
@@ -94,6 +95,19 @@ def test_no_mask_beside_it_is_an_error_with_the_remedy(atlas):
         "region_40000",
         "region_500",
     ]
+
+
+@pytest.mark.parametrize("others", [[], ["sub-01_ses-2_task-a"]])
+def test_a_series_in_a_session_that_cannot_be_listed(
+    tmp_path, atlas, monkeypatch, others
+):
+    """It is no series without a mask: nobody can tell what lies beside it."""
+    stems = ["sub-01_ses-1_task-a", *others]
+    root = datasets.write_dataset(tmp_path / "in", stems)
+    (path,) = root.glob("sub-01/ses-1/func/*_bold.nii.gz")
+    fail_to_list(monkeypatch, path.parent.parent, "EACCES")
+    with pytest.raises(MissingInput, match="the folder cannot be read"):
+        bids_roi.extract(path, atlas.split(",")[0])
 
 
 def test_confounds_by_hand(cleaned_input, atlas, tmp_path):
