@@ -134,8 +134,12 @@ class Outcomes:
         """Record a participant of which nothing can be planned; the others go on."""
         if not self.level.options.running.dry_run:
             person = f"sub-{participant}"
+            # A job of another session, which may find the participant, forgets it else.
+            asked = self.level.options.input.session_label
+            lost = [f"{person}_ses-{label}" for label in asked] or [person]
             with self._costs_one(person):
-                write_loss(self.level.output_dir, person, str(error))
+                for name in lost:
+                    write_loss(self.level.output_dir, name, str(error))
         if len(self.level.participants) == 1:
             raise error
         log.error("sub-%s: %s", participant, error)
@@ -145,8 +149,10 @@ class Outcomes:
         """Forget that an earlier call could not plan a participant, or a session."""
         if not self.level.options.running.dry_run:
             person = f"sub-{participant}"
+            # A call of one session makes nothing of the others.
+            own = () if self.level.options.input.session_label else (person,)
             with self._costs_one(person):
-                for loss in (person, *self._find_again(person)):
+                for loss in (*own, *self._find_again(person)):
                     forget_loss(self.level.output_dir, loss)
 
     def _find_again(self, person: str) -> Iterator[str]:

@@ -311,6 +311,31 @@ def test_a_job_of_another_session_does_not_forget_one_that_was_lost(tmp_path, ca
     assert failures(site[1]) == {}
 
 
+def test_nor_does_it_where_its_participant_could_not_be_listed(tmp_path, capsys):
+    root = write_dataset(tmp_path / "in", [f"sub-1_ses-{n}_task-a" for n in (1, 2)])
+    site = root, tmp_path / "out", write_atlas(tmp_path / "atlas")
+    (root / "sub-1").rename(tmp_path / "disk")
+    (root / "sub-1").symlink_to("/not/mounted")
+    call(capsys, site, "--session-label", "1", code=66)
+    call(capsys, site, "--session-label", "2", "3", code=66)
+    assert sorted(failures(site[1])) == [f"sub-1_ses-{n}" for n in (1, 2, 3)]
+    (root / "sub-1").unlink()
+    (root / "sub-1").symlink_to(tmp_path / "disk")
+    call(capsys, site, "--session-label", "1")
+    assert sorted(failures(site[1])) == ["sub-1_ses-2", "sub-1_ses-3"]
+    call(capsys, site)
+    assert failures(site[1]) == {}
+    (root / "sub-1").unlink()
+    (root / "sub-1").symlink_to("/not/mounted")
+    call(capsys, site, code=66)
+    (root / "sub-1").unlink()
+    (root / "sub-1").symlink_to(tmp_path / "disk")
+    call(capsys, site, "--session-label", "1")
+    assert list(failures(site[1])) == ["sub-1"]
+    call(capsys, site)
+    assert failures(site[1]) == {}
+
+
 def test_a_page_tells_of_a_session_for_as_long_as_it_is_lost(tmp_path, capsys):
     root = write_dataset(tmp_path / "in", ["sub-1_ses-1_task-a"])
     given = [root, tmp_path / "out", "participant"]
