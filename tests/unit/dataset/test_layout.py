@@ -424,6 +424,13 @@ def test_participants_come_in_the_order_asked_for_whatever_is_closed(tmp_path):
     assert [found[0].participant for _, found in runs] == people
 
 
+def test_a_series_whose_name_begins_with_its_session_is_no_session(tmp_path):
+    """It would be passed over without a word."""
+    name = "sub-01/ses-1/func/ses-1_sub-01_task-a_desc-preproc_bold.nii"
+    (run,) = find_runs(plant(tmp_path, name), "01", Input())
+    assert (run.relative_path, run.is_session) == (name, False)
+
+
 def test_database_inside_the_input(tmp_path):
     plant(tmp_path, "sub-01_task-a_desc-preproc_bold.nii.gz")
     with pytest.raises(UsageError, match="inside the input"):
