@@ -185,7 +185,7 @@ def _sample(
     faces = [values.take((0, -1), axis=axis) for axis in range(3)]
     if all((face == background).all() for face in faces):
         return np.asarray(moved)
-    on_border = np.argwhere(_find_border(matrix, source.shape, target.shape))
+    on_border = _find_border(matrix, source.shape, target.shape)
     if len(on_border):
         centres = target.matrix
         places = on_border @ centres[:3, :3].T + centres[:3, 3]
@@ -196,17 +196,25 @@ def _sample(
 
 def _find_border(
     matrix: FloatArray, source: tuple[int, ...], target: tuple[int, ...]
-) -> BoolArray:
-    """Voxels of a target on the border of a source's span, but for the tolerance."""
-    indices = np.ogrid[tuple(slice(n) for n in target)]
-    inside, border = np.ones(target, dtype=bool), np.zeros(target, dtype=bool)
-    for row, n in zip(matrix[:3], source, strict=True):
-        # Axes that do not count are left out, so that straight grids cost nothing.
-        terms = [a * index for a, index in zip(row[:3], indices, strict=True) if a]
-        beyond = np.abs(sum(terms, row[3]) - (n - 1) / 2) - (n - 1) / 2
-        inside &= beyond <= GRID_TOLERANCE
-        border |= beyond >= -GRID_TOLERANCE
-    return inside & border
+) -> NDArray[np.intp]:
+    """Voxels of a target, (n, 3), on the border of a source's span, by tolerance."""
+    found = []
+    many = max(1, 4 * _PLACES // (target[1] * target[2]))
+    for start in range(0, target[0], many):  # some sheets at a time, for memory
+        part = slice(start, min(start + many, target[0]))
+        indices = np.ogrid[part, : target[1], : target[2]]
+        shape = np.broadcast_shapes(*(index.shape for index in indices))
+        inside, border = np.ones(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        for row, n in zip(matrix[:3], source, strict=True):
+            # Axes that do not count are left out, so that straight grids cost nothing.
+            terms = [a * index for a, index in zip(row[:3], indices, strict=True) if a]
+            beyond = np.abs(sum(terms, row[3]) - (n - 1) / 2) - (n - 1) / 2
+            inside &= beyond <= GRID_TOLERANCE
+            border |= beyond >= -GRID_TOLERANCE
+        sheets = np.argwhere(inside & border)
+        sheets[:, 0] += start
+        found.append(sheets)
+    return np.concatenate(found)
 
 
 def _sample_at(

@@ -38,7 +38,14 @@ from bids_roi.schedule.outcome import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import (
+        Callable,
+        Generator,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from types import ModuleType
 
     from distributed import Client, Future, Security
@@ -332,26 +339,33 @@ def _map_client(
 ) -> Iterator[Outcome[Item, Value]]:
     """Yield outcomes; an item whose worker was lost is tried again after the others.
 
-    Unless ``eager``, at once: nothing begins before it is known whether it fails.
+    Unless ``eager``, after those that have begun: nothing else begins before it is
+    known whether it fails.
     """
     lost: list[Item] = []
+    running: dict[Future, Item] = {}
+    held = () if eager else lost
 
-    def try_again(items: list[Item]) -> Iterator[Outcome[Item, Value]]:
-        again = _work(client, function, iter(items), timeout, refill, eager=eager)
+    def try_again() -> Iterator[Outcome[Item, Value]]:
+        items = iter(lost.copy())
+        lost.clear()
+        again = _work(client, function, items, timeout, refill, {}, (), eager=eager)
         for outcome in again:
             if isinstance(outcome.error, _Lost):
                 yield Outcome(outcome.item, None, lost_worker(None))
             else:
                 yield outcome
 
-    for outcome in _work(client, function, items, timeout, refill, eager=eager):
-        if not isinstance(outcome.error, _Lost):
-            yield outcome
-        elif eager:
+    for outcome in _work(
+        client, function, items, timeout, refill, running, held, eager=eager
+    ):
+        if isinstance(outcome.error, _Lost):
             lost.append(outcome.item)
         else:
-            yield from try_again([outcome.item])
-    yield from try_again(lost)
+            yield outcome
+        if held and not running:
+            yield from try_again()
+    yield from try_again()
 
 
 class _Lost(Exception):
@@ -364,19 +378,21 @@ def _work(
     items: Iterator[Item],
     timeout: float | None,
     refill: Callable[[], object],
+    running: dict[Future, Item],
+    held: Sequence[Item],
     *,
     eager: bool,
 ) -> Iterator[Outcome[Item, Value]]:
+    """Yield outcomes, and keep what is ``running``; none begins while one is held."""
     from distributed import wait
 
-    running: dict[Future, Item] = {}
     started: dict[str, float] = {}
     ahead: deque[Item] = deque()
     more, refilled = True, time.monotonic()
     try:
         while True:
             n_free = max(1, sum(client.nthreads().values())) - len(running)
-            may_begin = eager or not any(future.done() for future in running)
+            may_begin = eager or not (held or any(f.done() for f in running))
             while may_begin and ahead and n_free > 0:
                 item, n_free = ahead.popleft(), n_free - 1
                 packed = pickle.dumps((function, item, timeout))

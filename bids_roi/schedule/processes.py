@@ -80,7 +80,8 @@ class Processes(Executor):
         """Yield the outcomes as they are ready.
 
         An item whose worker died is tried once more when all others are done, alone:
-        what was short then, such as memory, is not now. Unless ``eager``, at once.
+        what was short then, such as memory, is not now. Unless ``eager``, when those
+        are that have begun, and before any other begins.
         """
         items = iter(items)
         head = list(itertools.islice(items, 2))
@@ -96,15 +97,19 @@ class Processes(Executor):
             msg = f"the workers that stay were started for {pool.function!r}"
             raise ValueError(msg)
         lost: list[Item] = []
-        pool.is_taken = True
+        pool.is_taken, pool.is_held = True, False
         try:
             for outcome in pool.work(items, self.n_workers, eager=eager):
                 if isinstance(outcome, Outcome):
                     yield outcome
-                elif eager:
+                else:
                     lost.append(outcome[0])
-                else:  # nothing begins before it is known whether that was a failure
-                    yield from self._try_again(function, outcome[0])
+                # Nothing begins before it is known whether that was a failure.
+                pool.is_held = bool(lost) and not eager
+                if pool.is_held and not any(worker.items for worker in pool.workers):
+                    while lost:
+                        yield from self._try_again(function, lost.pop())
+                    pool.is_held = False
             if lost:
                 pool.stop()
             for item in lost:
@@ -173,6 +178,7 @@ class _Pool(Generic[Item, Value]):
     workers: list[_Worker[Item]] = field(default_factory=list)
     n_still_born: int = 0
     is_taken: bool = False
+    is_held: bool = False  # whether what has not begun is to wait
 
     def work(
         self, items: Iterator[Item], n_workers: int, *, eager: bool = True
@@ -191,7 +197,9 @@ class _Pool(Generic[Item, Value]):
                 return
             for _ in range(min(n_workers, busy + len(ahead)) - len(workers)):
                 workers.append(_Worker(self.function, self.timeout))
-            may_begin = eager or not connection.wait([w.pipe for w in workers], 0)
+            may_begin = eager or not (
+                self.is_held or connection.wait([w.pipe for w in workers], 0)
+            )
             for worker in workers:
                 if may_begin and worker.ready and not worker.items and ahead:
                     worker.hand_over(ahead.popleft(), self.timeout)

@@ -55,6 +55,26 @@ def wait_and_fail(path):
         raise ValueError(path)
 
 
+def die_once_beside(path):
+    """Die at ``deadly``, once and while ``other`` waits for its second attempt."""
+    folder, name = path.parent, path.name
+    if name == "deadly":
+        if not (folder / "again").exists():
+            wait_for(folder / "at_work")
+            (folder / "again").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (folder / "tried").touch()
+    if name == "other":
+        (folder / "at_work").touch()
+        wait_for(folder / "again")
+        limit = time.monotonic() + 3
+        while time.monotonic() < limit:
+            if (folder / "tried").exists():
+                return "not alone"
+            time.sleep(0.01)
+    return name
+
+
 def end_by(number):
     if number:
         os.kill(os.getpid(), number)

@@ -18,6 +18,7 @@ from support.calls import run
 from support.worker_items import (
     die_at_four,
     die_once,
+    die_once_beside,
     double,
     double_all_but_three,
     end_by,
@@ -244,6 +245,16 @@ def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
     assert found.item == deadly
     assert "(SIGKILL, 2 attempts)" in str(found.error)
     assert not other.with_suffix(".begun").exists()
+
+
+def test_who_lost_its_worker_is_tried_again_alone(tmp_path):
+    """What was short, such as memory, would be short beside the others again."""
+    items = [tmp_path / name for name in ("deadly", "other", "one", "more")]
+    with Processes(2).staying(die_once_beside) as executor:
+        outcomes = executor.map(die_once_beside, iter(items), eager=False)
+        found = [(outcome.value, outcome.error) for outcome in outcomes]
+        assert found[:2] == [("other", None), ("deadly", None)]
+        assert sorted(found[2:]) == [("more", None), ("one", None)]
 
 
 def test_no_run_begins_after_the_first_that_fails(

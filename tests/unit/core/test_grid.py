@@ -1,5 +1,7 @@
 """Grids: one tolerance, nearest neighbour as the oracle and nilearn have it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -133,3 +135,26 @@ def test_coverage_on_a_half_covered_square_by_hand():
     assert_array_equal(partition.coverage(0, usable), [0.5, 0.5])
     usable[partition.voxels == 1] = False
     assert_array_equal(partition.coverage(0, usable), [0.5, 0.0])
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.1])
+def test_the_border_of_a_large_grid_takes_no_memory(turn):
+    """All that an atlas without background holds, cut out of the grid of the run."""
+    here = np.array([5, 30, 20])
+    whole, once = affine(), affine((1, 1, 1), turn=turn)[:3, :3]
+    whole[:3, :3] = once @ np.roll(once, 1, axis=(0, 1)) @ whole[:3, :3]
+    cut = whole.copy()
+    cut[:3, 3] = whole[:3, :3] @ here + whole[:3, 3]
+    labels = np.random.default_rng(3).integers(1, 9, (80, 50, 60)).astype(np.int16)
+    expected = np.zeros((110, 100, 120), dtype=np.int16)
+    expected[
+        tuple(slice(a, a + n) for a, n in zip(here, labels.shape, strict=True))
+    ] = labels
+    source, target = Grid.of(labels.shape, cut), Grid.of(expected.shape, whole)
+    resample_labels(labels[:2], Grid.of((2, 50, 60), cut), target)  # imports SciPy
+    tracemalloc.start()
+    found = resample_labels(labels, source, target)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert_array_equal(found, expected)
+    assert peak < 5 * expected.nbytes
