@@ -130,8 +130,8 @@ def plan_dataset(
         n_planned += len(planned)
         yield participant, planned
     if not n_planned:
-        for error in (outcomes.errors | outcomes.closed).values():
-            raise error
+        if lost := outcomes.errors | outcomes.closed:
+            raise next(iter(lost.values()))
         raise explain_nothing(level.root, level.participants, level.options.input)
     outcomes.tell_empty()
 

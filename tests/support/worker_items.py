@@ -116,3 +116,24 @@ def die_in_a_worker(x):
     if x == 3 and multiprocessing.parent_process() is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * x
+
+
+def retry_is_first(executor, folder):
+    """Not eager: who lost its worker is tried again before any other begins."""
+    deadly, other = items = [folder / name for name in ("deadly", "other")]
+    deadly.touch()
+    outcomes = executor.map(wait_and_fail, iter(items), eager=False)
+    found = next(outcomes)
+    outcomes.close()
+    assert found.item == deadly
+    assert "2 attempts" in str(found.error)
+    assert not other.with_suffix(".begun").exists()
+
+
+def retry_is_alone(executor, folder):
+    """What was short, such as memory, would be short beside the others again."""
+    items = [folder / name for name in ("deadly", "other", "one", "more")]
+    outcomes = executor.map(die_once_beside, iter(items), eager=False)
+    found = [(outcome.value, outcome.error) for outcome in outcomes]
+    assert found[:2] == [("other", None), ("deadly", None)]
+    assert sorted(found[2:]) == [("more", None), ("one", None)]

@@ -24,6 +24,8 @@ from support.worker_items import (
     end_by,
     hang_at_one,
     raise_oddly,
+    retry_is_alone,
+    retry_is_first,
     sleep_at_one,
     take_an_hour_at_one,
     wait_and_fail,
@@ -237,24 +239,12 @@ def test_nothing_begins_while_a_failure_waits_to_be_looked_at(tmp_path):
 
 
 def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
-    deadly, other = items = [tmp_path / name for name in ("deadly", "other")]
-    deadly.touch()
-    outcomes = Processes(1).map(wait_and_fail, iter(items), eager=False)
-    found = next(outcomes)
-    outcomes.close()
-    assert found.item == deadly
-    assert "(SIGKILL, 2 attempts)" in str(found.error)
-    assert not other.with_suffix(".begun").exists()
+    retry_is_first(Processes(1), tmp_path)
 
 
 def test_who_lost_its_worker_is_tried_again_alone(tmp_path):
-    """What was short, such as memory, would be short beside the others again."""
-    items = [tmp_path / name for name in ("deadly", "other", "one", "more")]
     with Processes(2).staying(die_once_beside) as executor:
-        outcomes = executor.map(die_once_beside, iter(items), eager=False)
-        found = [(outcome.value, outcome.error) for outcome in outcomes]
-        assert found[:2] == [("other", None), ("deadly", None)]
-        assert sorted(found[2:]) == [("more", None), ("one", None)]
+        retry_is_alone(executor, tmp_path)
 
 
 def test_no_run_begins_after_the_first_that_fails(

@@ -10,7 +10,12 @@ import pytest
 from support import datasets, long_runs
 from support.long_runs import end, leftovers, outputs, start, worker_at
 from support.once import make_once
-from support.worker_items import die_once_beside, take_an_hour_at_one, wait_and_fail
+from support.worker_items import (
+    retry_is_alone,
+    retry_is_first,
+    take_an_hour_at_one,
+    wait_and_fail,
+)
 
 default_client = pytest.importorskip(
     "distributed", reason="the extra 'dask' is not installed"
@@ -66,24 +71,13 @@ def test_nothing_begins_while_a_failure_waits_to_be_looked_at(tmp_path):
 def test_nothing_begins_before_who_lost_its_worker_was_tried_again(tmp_path):
     from bids_roi.schedule.cluster import Dask
 
-    deadly, other = items = [tmp_path / name for name in ("deadly", "other")]
-    deadly.touch()
-    outcomes = Dask(1).map(wait_and_fail, iter(items), eager=False)
-    found = next(outcomes)
-    outcomes.close()
-    assert found.item == deadly
-    assert "2 attempts" in str(found.error)
-    assert not other.with_suffix(".begun").exists()
+    retry_is_first(Dask(1), tmp_path)
 
 
 def test_who_lost_its_worker_is_tried_again_alone(tmp_path):
     from bids_roi.schedule.cluster import Dask
 
-    items = [tmp_path / name for name in ("deadly", "other", "one", "more")]
-    outcomes = Dask(2).map(die_once_beside, iter(items), eager=False)
-    found = [(outcome.value, outcome.error) for outcome in outcomes]
-    assert found[:2] == [("other", None), ("deadly", None)]
-    assert sorted(found[2:]) == [("more", None), ("one", None)]
+    retry_is_alone(Dask(2), tmp_path)
 
 
 def test_an_item_that_took_longer_is_a_failure():
